@@ -1,0 +1,19 @@
+# Everything sets itself up in .venv from Python 3.11+, make and git. PYTHON picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test soak lint format types bench docs clean
+
+run: .venv/.run ; $(BIN)/python -m examples.chat
+test: .venv/.dev ; $(BIN)/python -m pytest --cov --cov-report=term
+soak: .venv/.dev ; $(BIN)/python -m pytest -m soak --timeout=1800
+lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
+types: .venv/.dev ; $(BIN)/mypy
+bench: .venv/.dev ; $(BIN)/python -m benchmarks
+docs: .venv/.run ; $(BIN)/python -m pydoc velocity_ws
+clean: ; rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
+
+.venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
+.venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
+.venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@

@@ -1,0 +1,253 @@
+"""WebSocketApp: the handshake, the read loop, the end. The only place that knows ASGI's message keys.
+
+ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from importlib.resources import files
+from typing import Any, NoReturn
+
+from anyio import CancelScope
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from velocity_ws.broker import Broker
+from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
+from velocity_ws.origins import Origin, OriginPattern, is_same_origin
+from velocity_ws.outbox import QueueOutbox
+from velocity_ws.session import Session
+
+__all__ = ["STATIC_FILES", "WebSocketApp"]
+
+log = logging.getLogger("velocity_ws.app")
+
+EVENTS_PER_TURN = 16
+"""Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
+
+STATIC_FILES = {"velocity.js": "text/javascript", "velocity.d.ts": "text/plain"}
+"""Files of the browser client, served below the endpoint's path."""
+
+
+class WebSocketApp:
+    """The bare ASGI application of a broker: takes every WebSocket it gets, wherever it is mounted.
+
+    It also serves the browser client as ``velocity.js`` below its path, and starts and stops the broker where the
+    server sends it lifespan events. Where nobody does that, its first connection starts the broker.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        settings = broker.settings
+        self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
+        self._any_origin = any(pattern.origin is None for pattern in self._origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await _http(scope)(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._broker.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._broker.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = HTTPConnection(scope)
+        broker = self._broker
+        try:
+            await broker.ensure_started()
+        except BrokerError as error:
+            log.error("handshake refused: %s", error)
+            await receive()
+            await _refuse(Reject("not running", status=503), scope, send)
+            return
+        ip = None if request.client is None else request.client.host
+        session = Session(broker.node, request)
+        full = broker.admission.enter(ip)
+        try:
+            if not await self._handshake(session, full, scope, receive, send):
+                broker.node.counters.rejected += 1
+                return
+            await self._serve(session, receive, send)
+        finally:
+            if full is None:
+                broker.admission.leave(ip)
+
+    # --- before accept
+
+    async def _handshake(self, session: Session, full: str | None, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Accept or refuse; whether it was accepted."""
+        node = self._broker.node
+        try:
+            async with asyncio.timeout(node.settings.handshake_timeout) as deadline:
+                node.handshakes.add(deadline)
+                try:
+                    await receive()
+                    await self._admit(session, full)
+                    await send({"type": "websocket.accept"})
+                    return True
+                finally:
+                    node.handshakes.discard(deadline)
+        except Reject as refusal:
+            reject = refusal
+        except TimeoutError:
+            reject = Reject("the handshake took too long", status=503)
+            log.warning("handshake refused: not authenticated in time (WS_HANDSHAKE_TIMEOUT)", extra=_fields(session))
+        except OSError:  # the client has gone; there is nobody to answer
+            return False
+        async with asyncio.timeout(node.settings.handshake_timeout):
+            await _refuse(reject, scope, send)
+        return False
+
+    async def _admit(self, session: Session, full: str | None) -> None:
+        """
+        Raises:
+            Reject: the connection is not to be accepted.
+        """
+        if not self._broker.is_running:
+            raise Reject("shutting down", status=503)
+        if full is not None:
+            log.warning("handshake refused: %s is reached", full, extra=_fields(session))
+            raise Reject("too many connections", status=503)
+        await self._check_origin(session)
+        session.client.user = await self._broker.node.dispatcher.authenticate(session.client)
+        if not self._broker.is_running:
+            raise Reject("shutting down", status=503)
+
+    async def _check_origin(self, session: Session) -> None:
+        settings = self._broker.settings
+        request = session.client.request
+        if settings.check_origin is not None:
+            try:
+                allowed = settings.check_origin(request)
+                if inspect.isawaitable(allowed):
+                    allowed = await allowed
+            except Exception as error:
+                await self._broker.node.dispatcher.report(session.client, error)
+                raise Reject("origin check failed", status=500) from None
+            if not allowed:
+                _refuse_origin(session, "check_origin refused it")
+            return
+        values = request.headers.getlist("origin")
+        if self._any_origin or (not values and settings.allow_missing_origin):
+            return
+        if not values:
+            _refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
+        origin = Origin.parse(values[0]) if len(values) == 1 else None
+        if origin is None:
+            _refuse_origin(session, "it is null or no origin; only WS_ALLOWED_ORIGINS=* would allow that")
+        if is_same_origin(origin, request.headers.getlist("host")):
+            return
+        if not any(pattern.matches(origin) for pattern in self._origins):
+            _refuse_origin(session, f"add it to WS_ALLOWED_ORIGINS to allow it: {values[0]}")
+
+    # --- after accept
+
+    async def _serve(self, session: Session, receive: Receive, send: Send) -> None:
+        node = self._broker.node
+        settings = node.settings
+        outbox = QueueOutbox(
+            send,
+            session,
+            node.counters,
+            limit=settings.send_queue_size,
+            drop=settings.slow_client == "drop",
+        )
+        close = Close(CloseCode.ABNORMAL, "", "network")
+        session.open(outbox)
+        log.debug("client connected", extra=_fields(session))
+        try:
+            close = await _read(session, receive)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not session.is_aborted or task is None:
+                raise
+            task.uncancel()
+        finally:
+            # Whatever cancels this task (a server that gives up, a test client that leaves), the end is told.
+            with CancelScope(shield=True):
+                await session.finish(close)
+            log.debug("client disconnected", extra={**_fields(session), "code": close.code, "by": close.by})
+
+
+async def _read(session: Session, receive: Receive) -> Close:
+    """Feed what arrives to the session until the connection ends; how it ended."""
+    count = 0
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return _close(event)
+        text = event.get("text")
+        session.feed(event["bytes"] if text is None else text)
+        count += 1
+        if session.is_full:
+            await session.room()
+        elif count % EVENTS_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+def _close(event: Any) -> Close:
+    code = event.get("code") or CloseCode.NO_STATUS
+    reason = event.get("reason")
+    if code == CloseCode.ABNORMAL or (code == CloseCode.NO_STATUS and reason is None):
+        # Without a close frame uvicorn says 1005, and gives no reason; RFC 6455, section 7.1.5, calls that 1006.
+        return Close(CloseCode.ABNORMAL, "", "network")
+    if code == CloseCode.SERVICE_RESTART:
+        return Close(code, reason or "", "server")
+    return Close(code, reason or "", "client")
+
+
+async def _refuse(reject: Reject, scope: Scope, send: Send) -> None:
+    """Answer a handshake with a refusal, in the best form the server has for it."""
+    try:
+        if reject.code is not None:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
+        elif "websocket.http.response" in scope.get("extensions", {}):
+            body = reject.reason.encode(errors="replace")
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+            start = {"type": "websocket.http.response.start", "status": reject.status, "headers": headers}
+            await send(start)
+            await send({"type": "websocket.http.response.body", "body": body})
+        else:
+            reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+            await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
+    except OSError:
+        log.debug("the client had gone before it could be refused")
+
+
+def _refuse_origin(session: Session, why: str) -> NoReturn:
+    log.warning("handshake refused because of its origin: %s", why, extra=_fields(session))
+    raise Reject("origin not allowed")
+
+
+def _fields(session: Session) -> dict[str, str]:
+    return {"client_id": session.id, "remote_addr": session.client.remote_addr}
+
+
+def _http(scope: Scope) -> Response:
+    """What a plain HTTP request to the endpoint gets: a file of the browser client, or how to connect."""
+    path: str = scope["path"]
+    name = path.rpartition("/")[2]
+    if scope["method"] not in ("GET", "HEAD"):
+        return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
+    if name in STATIC_FILES:
+        content = files("velocity_ws").joinpath("static", name).read_bytes()
+        return Response(content, media_type=STATIC_FILES[name], headers={"cache-control": "no-cache"})
+    if not name or path == scope.get("root_path", ""):
+        return PlainTextResponse("This is a WebSocket endpoint.", 426, {"upgrade": "websocket"})
+    return PlainTextResponse("Not Found", 404)

@@ -1,0 +1,13 @@
+"""Backplanes: how the processes of one application reach each other's clients."""
+
+from __future__ import annotations
+
+from velocity_ws.backplane.base import Backplane
+from velocity_ws.backplane.memory import MemoryBackplane
+
+__all__ = ["Backplane", "MemoryBackplane", "create_backplane"]
+
+
+def create_backplane(url: str) -> Backplane:
+    """The backplane a ``WS_BACKPLANE_URL`` names; `Settings` has checked that there is one."""
+    return MemoryBackplane()

@@ -1,0 +1,166 @@
+"""Client: one connected person or program, as the application sees it. Knows no server and no socket."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from velocity_ws.errors import validate_close
+from velocity_ws.messages import Frame, encode
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from velocity_ws.loops import Home
+
+__all__ = ["Client", "Connection", "SyncClient"]
+
+
+class Connection(Protocol):
+    """What a client needs of whatever carries it. Its methods are called on the broker's loop only."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can still be sent."""
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms the client is in."""
+
+    def offer(self, frame: Frame) -> bool:
+        """Queue a message without waiting; whether it was queued."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close after everything queued was sent; no further message is handled."""
+
+    async def ping(self) -> float | None:
+        """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
+
+
+class Client:
+    """A connected client. Hooks get it; `Broker.get_client` finds it.
+
+    Its methods may be awaited on any event loop; ``client.sync`` has them in a blocking form for plain threads.
+    `set_data` and `get_data` belong to the application and are as safe as a dict.
+
+    Attributes:
+        id: unguessable, unique, new for each connection.
+        remote_addr: ``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none.
+        user_agent: the header of that name, or ``""``.
+        request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
+        user: what the ``authenticate`` hook returned, or ``None``.
+        connected_at: when the handshake arrived, in UTC.
+        sync: the blocking form of the methods.
+    """
+
+    def __init__(self, request: HTTPConnection, home: Home, connection: Connection) -> None:
+        self.id = secrets.token_urlsafe(16)
+        address = request.client
+        self.remote_addr = "" if address is None else _join(address.host, address.port)
+        self.user_agent: str = request.headers.get("user-agent", "")
+        self.request = request
+        self.user: Any = None
+        self.connected_at = datetime.now(UTC)
+        self.sync = SyncClient(self, home)
+        self._home = home
+        self._connection = connection
+        self._data: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} {self.remote_addr}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be sent to it; false from the moment it disconnects or is disconnected."""
+        return self._connection.is_connected
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms it is in; while ``on_disconnect`` runs, those it was in when it left."""
+        return self._connection.rooms
+
+    def set_data(self, key: str, value: Any) -> None:
+        """Keep something with the client, for as long as it is connected."""
+        self._data[key] = value
+
+    def get_data(self, key: str, default: Any = None) -> Any:
+        """What `set_data` kept, or the default."""
+        return self._data.get(key, default)
+
+    async def send(self, event: str, data: Any = None) -> bool:
+        """Send a message to this client.
+
+        Returns:
+            Whether it was queued: false where the client has gone or is too slow, which is counted as dropped.
+
+        Raises:
+            InvalidNameError: the event name is empty or too long.
+            EncodeError: the data has no JSON form.
+        """
+        return await self._home.run(self._offer, encode(event, data))
+
+    async def send_bytes(self, data: bytes) -> bool:
+        """Send a binary message to this client; returns what `send` returns."""
+        return await self._home.run(self._offer, Frame(bytes(data), is_text=False))
+
+    async def ping(self) -> float | None:
+        """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong.
+
+        Returns:
+            The round trip in seconds, or ``None`` on a server that offers no ping frames.
+        """
+        return await self._home.run(self._connection.ping)
+
+    async def disconnect(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection after everything sent before has been delivered.
+
+        No further message of this client is handled, and it is out of every room at once. The second time is
+        harmless.
+
+        Args:
+            code: 1000, or 4000 to 4999 for the application's own; the others are the protocol's.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            InvalidCloseError: the code may not be sent, or the reason is too long.
+        """
+        validate_close(code, reason)
+        await self._home.run(self._disconnect, code, reason)
+
+    async def _offer(self, frame: Frame) -> bool:
+        return self._connection.offer(frame)
+
+    async def _disconnect(self, code: int, reason: str) -> None:
+        self._connection.disconnect(code, reason)
+
+
+class SyncClient:
+    """`Client` for plain threads: the same methods, blocking until done.
+
+    Raises, from each: WouldDeadlockError on the broker's own event loop.
+    """
+
+    def __init__(self, client: Client, home: Home) -> None:
+        self._client = client
+        self._home = home
+
+    def send(self, event: str, data: Any = None) -> bool:
+        """Blocking `Client.send`."""
+        return self._home.block(self._client.send, event, data)
+
+    def send_bytes(self, data: bytes) -> bool:
+        """Blocking `Client.send_bytes`."""
+        return self._home.block(self._client.send_bytes, data)
+
+    def ping(self) -> float | None:
+        """Blocking `Client.ping`."""
+        return self._home.block(self._client.ping)
+
+    def disconnect(self, code: int = 1000, reason: str = "") -> None:
+        """Blocking `Client.disconnect`."""
+        self._home.block(self._client.disconnect, code, reason)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

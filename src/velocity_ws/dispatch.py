@@ -1,0 +1,165 @@
+"""What happens with a client's events: hooks called in order, answers sent, exceptions contained and reported.
+
+Knows hooks and clients; knows no queue, no task and no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from anyio import CapacityLimiter
+
+from velocity_ws.client import Client
+from velocity_ws.errors import ClientError, Close, Reject
+from velocity_ws.hooks import MAX_THREADS, Hook, Hooks, InvalidDataError
+from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
+from velocity_ws.stats import Counters
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger("velocity_ws.hooks")
+
+RequestId = int | str | None
+
+
+class Dispatcher:
+    """Runs the hooks. Its methods raise nothing of the application's, except where they say so."""
+
+    def __init__(self, hooks: Hooks, counters: Counters) -> None:
+        self._hooks = hooks
+        self._counters = counters
+        self._limiter: CapacityLimiter | None = None
+
+    async def authenticate(self, client: Client) -> Any:
+        """What the hooks say the user is: the last result that is not ``None``.
+
+        Raises:
+            Reject: a hook refused the connection, or failed.
+        """
+        user = None
+        for hook in self._hooks.of("authenticate"):
+            try:
+                result = await self._call(hook, {"request": client.request})
+            except Reject:
+                raise
+            except BaseException as error:
+                await self.report(client, error, hook)
+                raise Reject("authentication failed", status=500) from None
+            user = user if result is None else result
+        return user
+
+    async def connect(self, client: Client) -> bool:
+        """Run the ``on_connect`` hooks up to the first that raises, or disconnects; whether none raised."""
+        for hook in self._hooks.of("connect"):
+            if not client.is_connected:
+                break
+            if not await self._contained(hook, client, {"client": client}):
+                return False
+        return True
+
+    async def disconnect(self, client: Client, close: Close) -> None:
+        """Run every ``on_disconnect`` hook, whether or not those before it raised."""
+        for hook in self._hooks.of("disconnect"):
+            await self._contained(hook, client, {"client": client, "close": close})
+
+    async def text(self, client: Client, text: str) -> Frame | None:
+        """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""
+        message = decode(text)
+        if isinstance(message, Malformed):
+            self._counters.invalid += 1
+            return encode_error(message.code, message.message, None, message.id)
+        values = {"client": client, "message": message, "data": message.data}
+        hooks = self._hooks.of("message")
+        handler = self._hooks.handler(message.event)
+        if handler is None and not hooks:
+            self._counters.invalid += 1
+            return encode_error("UNKNOWN_EVENT", "there is no handler for this event", None, message.id)
+        hook: Hook | None = None
+        try:
+            for hook in hooks:
+                await self._call(hook, values)
+            hook = handler
+            result = None if handler is None else await self._call(handler, values)
+            return None if message.id is None else encode("reply", result, message.id)
+        except BaseException as error:
+            return await self._error_frame(client, error, hook, message.id)
+
+    async def binary(self, client: Client, data: bytes) -> Frame | None:
+        """Handle a binary message; what is to be answered."""
+        hooks = self._hooks.of("binary")
+        if not hooks:
+            self._counters.invalid += 1
+            return encode_error("UNKNOWN_EVENT", "binary messages are not handled here")
+        for hook in hooks:
+            try:
+                await self._call(hook, {"client": client, "data": data})
+            except BaseException as error:
+                return await self._error_frame(client, error, hook, None)
+        return None
+
+    async def report(self, client: Client, error: BaseException, hook: Hook | None = None) -> None:
+        """Log an exception once, count it, and show it to the ``on_error`` hooks.
+
+        Raises:
+            asyncio.CancelledError, KeyboardInterrupt: it is no failure but the end of this task or process.
+        """
+        _reraise_end_of_task(error)
+        self._counters.errors += 1
+        where = "the connection" if hook is None else hook.name
+        fields = {"client_id": client.id, "hook": where}
+        log.error("exception in %s", where, exc_info=error, extra=fields)
+        for on_error in self._hooks.of("error"):
+            try:
+                await self._call(on_error, {"client": client, "error": error})
+            except BaseException as failure:
+                _reraise_end_of_task(failure)
+                self._counters.errors += 1
+                fields = {"client_id": client.id, "hook": on_error.name}
+                log.error("exception in the on_error hook %s", on_error.name, exc_info=failure, extra=fields)
+
+    async def _contained(self, hook: Hook, client: Client, values: dict[str, Any]) -> bool:
+        """Call a hook that answers nobody; whether it went through."""
+        try:
+            await self._call(hook, values)
+            return True
+        except BaseException as error:
+            await self.report(client, error, hook)
+            return False
+
+    async def _error_frame(
+        self, client: Client, error: BaseException, hook: Hook | None, request_id: RequestId
+    ) -> Frame:
+        """What a client is told of an exception that its message caused; all but its own mistakes are reported."""
+        if isinstance(error, InvalidDataError):
+            self._counters.invalid += 1
+            details = {"details": error.details}
+            return encode_error("INVALID_DATA", "the data does not have the expected form", details, request_id)
+        if isinstance(error, ClientError):
+            try:
+                return encode_error(error.code, error.message, error.details, request_id)
+            except Exception as failure:
+                error = failure
+        await self.report(client, error, hook)
+        return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
+
+    def _call(self, hook: Hook, values: dict[str, Any]) -> Awaitable[Any]:
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(MAX_THREADS)
+        return hook(self._limiter, values)
+
+
+def _reraise_end_of_task(error: BaseException) -> None:
+    """Raise what is no failure of a hook: our own cancellation, and the end of the process.
+
+    A ``CancelledError`` while nobody cancels this task comes out of something the hook awaited, and is its failure;
+    so is ``SystemExit``, or else one message could stop the server.
+    """
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise error

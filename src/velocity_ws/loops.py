@@ -1,0 +1,82 @@
+"""The broker's event loop, and the way to it from other loops and threads.
+
+Knows nothing of what runs there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from velocity_ws.errors import BrokerError, WouldDeadlockError
+
+__all__ = ["Home"]
+
+T = TypeVar("T")
+
+
+class Home:
+    """The loop all state belongs to; unset until the broker starts."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The broker's loop; ``None`` where it has none, or one that is closed."""
+        loop = self._loop
+        return None if loop is None or loop.is_closed() else loop
+
+    def settle(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Make a loop the broker's, or none."""
+        self._loop = loop
+
+    async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Await ``function(*args)`` on the broker's loop, from whichever loop this is awaited on.
+
+        Where the broker has no loop, it runs right here: nobody is connected, so nothing can race with it.
+        """
+        loop = self.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return await function(*args)
+        return await asyncio.wrap_future(_submit(loop, function(*args)))
+
+    def block(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run ``function(*args)`` on the broker's loop and wait for it, from a plain thread.
+
+        Raises:
+            WouldDeadlockError: this is the broker's loop, which cannot wait for itself.
+        """
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        loop = self.loop
+        if loop is not None and loop is here:
+            name = getattr(function, "__qualname__", "this")
+            raise WouldDeadlockError(
+                f"{name} was called in its blocking form on the broker's own event loop, which would wait for itself "
+                "for ever. Here, await the method of the same name without '.sync'; the blocking form is for threads."
+            )
+        coroutine = function(*args)
+        if loop is not None:
+            return _submit(loop, coroutine).result()
+        if here is None:
+            return asyncio.run(coroutine)
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            return executor.submit(asyncio.run, coroutine).result()
+
+
+def _submit(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    if not loop.is_running():
+        coroutine.close()
+        raise BrokerError(
+            "the broker's event loop is not running, so nothing can be done on it; start the broker again"
+        )
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError as error:
+        coroutine.close()
+        raise BrokerError("the broker's event loop has just been closed; start the broker again") from error

@@ -1,0 +1,178 @@
+"""The wire format: an inbound message decoded, an outbound one encoded once for all who get it.
+
+Knows no connection and no room; addresses are here because they travel between processes with the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel
+
+from velocity_ws.errors import EncodeError, InvalidNameError
+
+__all__ = ["Address", "Frame", "Malformed", "Message", "decode", "encode", "encode_error", "validate_room"]
+
+MAX_NAME_LENGTH = 256
+"""Longest event or room name, in characters."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message from a client: ``{"event": "name", "data": any, "id"?: int|str}``.
+
+    Attributes:
+        event: the name; 1 to 256 characters.
+        data: the decoded JSON value; ``None`` where there was none.
+        id: what the client wants to find its answer by; ``None`` where it asked for none.
+    """
+
+    event: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+    data: Any = None
+    id: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Why a text could not become a `Message`: what is answered to its sender.
+
+    Attributes:
+        code: ``INVALID_JSON`` or ``INVALID_EVENT``.
+        message: what is wrong, for the client's developer.
+        id: the id of the request, where it could be read.
+    """
+
+    code: Literal["INVALID_JSON", "INVALID_EVENT"]
+    message: str
+    id: int | str | None = None
+
+
+class _OnlyId(msgspec.Struct):
+    id: int | str | None = None
+
+
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_any = msgspec.json.Decoder().decode
+_decode_id = msgspec.json.Decoder(_OnlyId).decode
+
+
+def decode(text: str | bytes) -> Message | Malformed:
+    """Decode one inbound text message; anything can be passed, nothing is raised."""
+    try:
+        return _decode_message(text)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return _malformed(text)
+
+
+def _malformed(text: str | bytes) -> Malformed:
+    # msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
+    try:
+        _decode_any(text)
+    except RecursionError:
+        return Malformed("INVALID_JSON", "the message is nested too deeply")
+    except (msgspec.DecodeError, ValueError):
+        return Malformed("INVALID_JSON", "the message is not valid JSON")
+    try:
+        request_id = _decode_id(text).id
+    except (msgspec.DecodeError, ValueError):
+        request_id = None
+    try:
+        _decode_message(text)
+    except msgspec.ValidationError as error:
+        return Malformed("INVALID_EVENT", f'expected {{"event": name, "data": …, "id"?: int|str}}: {error}', request_id)
+    return Malformed("INVALID_JSON", "the message is not valid JSON")
+
+
+@dataclass(eq=False, slots=True)
+class Frame:
+    """An outbound message, ready to be sent to any number of clients.
+
+    Attributes:
+        payload: the bytes of the message.
+        is_text: whether it goes out as a text frame.
+    """
+
+    payload: bytes
+    is_text: bool = True
+    _text: str | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Payload bytes."""
+        return len(self.payload)
+
+    @property
+    def text(self) -> str:
+        """The payload as ASGI wants a text message; decoded once."""
+        if self._text is None:
+            self._text = self.payload.decode()
+        return self._text
+
+
+def _plain(value: object) -> object:
+    """The JSON form of what msgspec does not know by itself."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def encode(event: str, data: object = None, request_id: int | str | None = None) -> Frame:
+    """Encode one outbound message, ``{"event", "data"}``, with the ``id`` of the request where it answers one.
+
+    Raises:
+        InvalidNameError: the event is not a string of 1 to 256 characters.
+        EncodeError: the data has no JSON form.
+    """
+    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
+        raise InvalidNameError(f"an event name is a string of 1 to {MAX_NAME_LENGTH} characters, not {event!r:.80}")
+    envelope: dict[str, object] = {"event": event, "data": data}
+    if request_id is not None:
+        envelope = {"event": event, "id": request_id, "data": data}
+    try:
+        return Frame(_encode(envelope))
+    except RecursionError:
+        raise EncodeError(event, "it is nested too deeply, or holds itself") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EncodeError(event, str(error)) from error
+
+
+def encode_error(
+    code: str, message: str, details: dict[str, Any] | None = None, request_id: int | str | None = None
+) -> Frame:
+    """Encode ``event: "error"``.
+
+    Raises:
+        EncodeError: the details have no JSON form.
+    """
+    return encode("error", {**(details or {}), "code": code, "message": message}, request_id)
+
+
+def validate_room(room: str) -> str:
+    """Check a room's name, which may be any string of up to 256 characters.
+
+    Raises:
+        InvalidNameError: it is not.
+    """
+    if not isinstance(room, str) or len(room) > MAX_NAME_LENGTH:
+        raise InvalidNameError(f"a room is a string of at most {MAX_NAME_LENGTH} characters, not {room!r:.80}")
+    return room
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """To whom a message goes; plain data, so that it can travel to other processes.
+
+    Attributes:
+        kind: everyone, the members of rooms, or single clients.
+        names: the rooms or the client ids.
+        excluded: ids of clients that do not get it.
+    """
+
+    kind: Literal["all", "rooms", "clients"]
+    names: Collection[str] = ()
+    excluded: frozenset[str] = frozenset()

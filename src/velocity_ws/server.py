@@ -1,0 +1,232 @@
+"""Server: uvicorn, started and stopped from code. Knows uvicorn, and nothing of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from velocity_ws.broker import Broker
+from velocity_ws.errors import ServerError
+from velocity_ws.middleware import WebSocketMiddleware
+
+__all__ = ["Server"]
+
+log = logging.getLogger("velocity_ws.server")
+
+
+class Server:
+    """Serves a broker, alone or beside an ASGI application, on the running event loop.
+
+    Args:
+        broker: what is served, at ``settings.path``.
+        app: what answers everything else; by default 404.
+        host: in place of ``settings.host``.
+        port: in place of ``settings.port``; 0 takes any free one.
+        options: passed on to ``uvicorn.Config``, such as ``ssl_keyfile`` or ``log_level``.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        app: ASGIApp | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        **options: Any,
+    ) -> None:
+        settings = broker.settings
+        self._broker = broker
+        self._host = settings.host if host is None else host
+        self._port = settings.port if port is None else port
+        defaults: dict[str, Any] = {
+            "ws": _protocol(settings.write_buffer_size),
+            "ws_max_size": settings.max_message_size,
+            "ws_per_message_deflate": settings.enable_compression,
+            "ws_ping_interval": settings.ping_interval or None,
+            "ws_ping_timeout": settings.ping_timeout,
+            "timeout_graceful_shutdown": math.ceil(settings.drain_timeout),
+            "lifespan": "on",
+            "log_config": None,
+        }
+        config = uvicorn.Config(WebSocketMiddleware(app or _not_found, broker), **{**defaults, **options})
+        self._uvicorn = _Uvicorn(config)
+        self._task: asyncio.Task[None] | None = None
+        self._bound_port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on.
+
+        Raises:
+            ServerError: it is not running.
+        """
+        if self._bound_port is None:
+            raise ServerError("the server listens on no port yet; await start() first")
+        return self._bound_port
+
+    async def start(self) -> None:
+        """Start listening; returns once connections are taken.
+
+        Raises:
+            OSError: the address cannot be had, because it is taken or not this machine's.
+            ServerError: it has been started before, or the application's startup failed.
+        """
+        if self._task is not None:
+            raise ServerError("a server is started once; make a new one to serve again")
+        listener = _listen(self._host, self._port)
+        self._bound_port = listener.getsockname()[1]
+        self._task = asyncio.create_task(self._uvicorn.run_here(listener))
+        started = asyncio.create_task(self._uvicorn.listening.wait())
+        try:
+            await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            started.cancel()
+        if self._task.done():
+            listener.close()
+            self._bound_port = None
+            await self._task
+            raise ServerError("the server ended before it listened")
+        log.info("listening", extra={"host": self._host, "port": self._bound_port})
+
+    async def stop(self) -> None:
+        """Say goodbye to every client, let queues drain for up to ``WS_DRAIN_TIMEOUT``, and close every socket.
+
+        Harmless when it does not run.
+        """
+        if self._task is None or self._task.done():
+            return
+        self._uvicorn.stop_listening()
+        await self._broker.stop()
+        await self._uvicorn.stop(self._broker.settings.drain_timeout)
+        await self._task
+        self._bound_port = None
+
+    async def serve(self) -> None:
+        """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, asked.set)
+        try:
+            await self.start()
+            await asked.wait()
+            await self.stop()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def run(self) -> None:
+        """`serve` in an event loop of its own; returns after SIGINT or SIGTERM."""
+        uvicorn_loop = self._uvicorn.config.get_loop_factory()
+        with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
+            runner.run(self.serve())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server without its hold on the process: no signal handlers, no ``sys.exit``, no polling."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+        self._leaving = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals stay the caller's."""
+        yield
+
+    async def run_here(self, listener: socket.socket) -> None:
+        """Serve until told to stop."""
+        try:
+            await self.serve(sockets=[listener])
+        except SystemExit as error:
+            raise ServerError("the application's startup failed; its log says why") from error
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, and then a word that it is done."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def main_loop(self) -> None:
+        """Once a second what uvicorn does then, until told to stop."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._leaving.wait()
+
+    def stop_listening(self) -> None:
+        """Take no new connection."""
+        for server in self.servers:
+            server.close()
+
+    async def stop(self, seconds: float) -> None:
+        """Close what is still open, gracefully for so long."""
+        self.should_exit = True
+        self._leaving.set()
+        timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
+        self._timer = timer
+
+    def _abort_connections(self) -> None:
+        # A peer that does not read keeps ``transport.close()`` waiting for ever.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _protocol(write_buffer_size: int) -> type[WebSocketsSansIOProtocol]:
+    """uvicorn's WebSocket class with our high-water mark."""
+
+    class Protocol(WebSocketsSansIOProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.set_write_buffer_limits(high=write_buffer_size)
+
+    return Protocol
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; uvicorn would leave the process where it cannot have one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers what is not the broker's."""
+    if scope["type"] == "http":
+        await PlainTextResponse("Not Found", 404)(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close"})
+    else:
+        raise ServerError("no lifespan here; the broker's runs alone")

@@ -1,0 +1,104 @@
+"""Target: to whom a message goes, said before what it says. Knows no connection; a publisher does the sending."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from velocity_ws.messages import Address, Frame, encode, validate_room
+
+if TYPE_CHECKING:
+    from velocity_ws.loops import Home
+
+__all__ = ["SyncTarget", "Target", "TargetFactory"]
+
+Publish = Callable[[Address, Frame], Awaitable[int]]
+
+
+class Target:
+    """Some clients, whoever they are at the moment a message is sent. It can be kept and used many times."""
+
+    def __init__(self, publish: Publish, address: Address) -> None:
+        self._publish = publish
+        self._address = address
+
+    def __repr__(self) -> str:
+        return f"<Target {self._address}>"
+
+    def except_(self, *client_ids: str) -> Target:
+        """The same without these clients; ids of nobody are harmless."""
+        return Target(self._publish, _without(self._address, client_ids))
+
+    async def send(self, event: str, data: Any = None) -> int:
+        """Send a message, encoded once, to everyone meant; may be awaited on any event loop.
+
+        Returns:
+            For how many clients of this process it was queued.
+
+        Raises:
+            InvalidNameError: the event name is empty or too long.
+            EncodeError: the data has no JSON form; nobody got anything.
+        """
+        return await self._publish(self._address, encode(event, data))
+
+    async def send_bytes(self, data: bytes) -> int:
+        """Send a binary message to everyone meant; returns what `send` returns."""
+        return await self._publish(self._address, Frame(bytes(data), is_text=False))
+
+
+class SyncTarget:
+    """`Target` for plain threads: the same methods, blocking."""
+
+    def __init__(self, target: Target, home: Home) -> None:
+        self._target = target
+        self._home = home
+
+    def except_(self, *client_ids: str) -> SyncTarget:
+        """The same without these clients."""
+        return SyncTarget(self._target.except_(*client_ids), self._home)
+
+    def send(self, event: str, data: Any = None) -> int:
+        """Blocking `Target.send`."""
+        return self._home.block(self._target.send, event, data)
+
+    def send_bytes(self, data: bytes) -> int:
+        """Blocking `Target.send_bytes`."""
+        return self._home.block(self._target.send_bytes, data)
+
+
+class TargetFactory:
+    """The ways to name a target."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+
+    def all(self) -> Target:
+        """Everyone."""
+        return Target(self._publish, Address("all"))
+
+    def rooms(self, rooms: Iterable[str]) -> Target:
+        """The members of these rooms."""
+        names = _names("rooms", rooms)
+        return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
+
+    def clients(self, client_ids: Iterable[str]) -> Target:
+        """These clients."""
+        return Target(self._publish, Address("clients", _names("clients", client_ids)))
+
+
+def _names(kind: Literal["rooms", "clients"], names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"to_{kind} takes several; for one alone use to_{kind[:-1]}({names!r:.80})")
+    return _strings(tuple(names))
+
+
+def _strings(names: Collection[str]) -> tuple[str, ...]:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a room or client is named by a string, not by {name!r:.80}; a client's is client.id")
+    return tuple(names)
+
+
+def _without(address: Address, client_ids: tuple[str, ...]) -> Address:
+    return replace(address, excluded=address.excluded | set(_strings(client_ids)))
