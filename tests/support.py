@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 
 from velocity_ws import Broker, Settings, WebSocketMiddleware
@@ -98,9 +98,21 @@ async def serve(app: ASGIApp, kind: ServerKind = "websockets-sansio", **options:
         config.bind = [f"fd://{listener.detach()}"]
         config.graceful_timeout = 5
         config.errorlog = None
-        leave = asyncio.Event()
-        run = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=leave.wait))
-        await eventually(lambda: run.done() or _listens(address.port))
+        leave, ready = asyncio.Event(), asyncio.Event()
+
+        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+            async def observed_send(message: Message) -> None:
+                await send(message)
+                ready.set()
+
+            try:
+                await app(scope, receive, observed_send if scope["type"] == "lifespan" else send)
+            finally:
+                ready.set()
+
+        run = asyncio.create_task(hypercorn.asyncio.serve(cast("Any", observed), config, shutdown_trigger=leave.wait))
+        async with asyncio.timeout(DEADLINE):
+            await ready.wait()
         try:
             yield address
         finally:
@@ -115,19 +127,13 @@ async def serve(app: ASGIApp, kind: ServerKind = "websockets-sansio", **options:
         await asyncio.wait([run, started], return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
     if run.done():
+        listener.close()
         await run
     try:
         yield address
     finally:
         await server.stop(5)
         await run
-
-
-def _listens(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @asynccontextmanager

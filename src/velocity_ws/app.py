@@ -69,7 +69,7 @@ class WebSocketApp:
         request = HTTPConnection(scope)
         broker = self._broker
         try:
-            await broker.ensure_started()
+            await broker.node.ensure_started()
         except BrokerError as error:
             log.error("handshake refused: %s", error)
             await receive()
@@ -77,7 +77,8 @@ class WebSocketApp:
             return
         ip = None if request.client is None else request.client.host
         session = Session(broker.node, request)
-        full = broker.admission.enter(ip)
+        admission = broker.node.admission
+        full = admission.enter(ip)
         try:
             if not await self._handshake(session, full, scope, receive, send):
                 broker.node.counters.rejected += 1
@@ -85,7 +86,7 @@ class WebSocketApp:
             await self._serve(session, receive, send)
         finally:
             if full is None:
-                broker.admission.leave(ip)
+                admission.leave(ip)
 
     # --- before accept
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import ValidationError
 
+from velocity_ws.annotations import validator
 from velocity_ws.errors import HookError
 from velocity_ws.messages import MAX_NAME_LENGTH
 
@@ -74,9 +72,9 @@ class Hook:
         self.name = _name(function)
         self._function = function
         self._is_async = inspect.iscoroutinefunction(_innermost(function))
-        self._arguments = _bind(kind, function, self.name)
-        self._by_position, self._by_keyword = self._arguments
-        self._adapter = _adapter(function, self._arguments, self.name) if kind == "event" else None
+        self._by_position, self._by_keyword = _bind(kind, function, self.name)
+        parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
+        self._adapter = None if parameter is None else validator(_innermost(function), parameter, self.name)
 
     async def __call__(self, limiter: CapacityLimiter, values: Mapping[str, Any]) -> Any:
         """Call it with those of the values it asked for: on the loop if it is async, else in a thread.
@@ -159,7 +157,7 @@ def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
         function = function.func
     if inspect.isroutine(function):
         return function
-    return typing.cast("Callable[..., Any]", type(function).__call__)
+    return type(function).__call__
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -202,49 +200,14 @@ def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[st
     return tuple(by_position), {p.name: p.name for p in later}
 
 
-def _adapter(
-    function: Callable[..., Any], arguments: tuple[tuple[str, ...], dict[str, str]], name: str
-) -> TypeAdapter[Any] | None:
-    """What validates ``data``; ``None`` where nothing was asked for."""
-    by_position, by_keyword = arguments
+def _data_parameter(
+    function: Callable[..., Any], by_position: tuple[str, ...], by_keyword: dict[str, str]
+) -> str | None:
+    """The name of the parameter that gets ``data``."""
     if "data" in by_keyword:
-        parameter = "data"
-    elif "data" in by_position:
-        parameter = list(inspect.signature(function).parameters)[by_position.index("data")]
-    else:
+        return "data"
+    if "data" not in by_position:
         return None
-    annotation = _annotation(function, parameter, name)
-    if annotation in (inspect.Parameter.empty, Any, object):
-        return None
-    try:
-        return TypeAdapter(annotation)
-    except PydanticUserError as error:
-        raise HookError(f"the annotation of {parameter!r} in {name} cannot validate data: {error.message}") from None
-
-
-def _annotation(function: Callable[..., Any], parameter: str, name: str) -> Any:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not inspect.isroutine(inner):
-        inner = type(inner).__call__
-    inner = inspect.unwrap(inner)
-    try:
-        hints = typing.get_type_hints(inner, localns=_locals_of_definition(inner), include_extras=True)
-    except NameError as error:
-        raise HookError(
-            f"an annotation of {name} cannot be resolved: {error}. Import or define the type where the module can see it"
-        ) from None
-    return hints.get(parameter, inspect.Parameter.empty)
-
-
-def _locals_of_definition(function: Callable[..., Any]) -> dict[str, Any]:
-    # Annotations that are strings (``from __future__ import annotations``) may name a class local to the function in
-    # which the hook is being defined; that function is still on the stack, as it is what registers the hook.
-    names: Mapping[str, Any] = getattr(function, "__globals__", {})
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if frame.f_globals is names:
-            return {} if frame.f_locals is names else dict(frame.f_locals)
-    return {}
+    parameters = list(inspect.signature(function).parameters.values())
+    index = by_position.index("data")
+    return parameters[index].name if index < len(parameters) else parameters[-1].name

@@ -44,7 +44,7 @@ class WebSocketMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
-        answered = False
+        asked = answered = False
 
         async def send_around(message: Message) -> None:
             nonlocal answered
@@ -54,7 +54,9 @@ class WebSocketMiddleware:
             await send(message)
 
         async def receive_around() -> Message:
+            nonlocal asked
             message = await receive()
+            asked = True
             if message["type"] == "lifespan.shutdown":
                 await self._broker.stop()
             return message
@@ -66,6 +68,8 @@ class WebSocketMiddleware:
                 raise
             log.debug("the application has no lifespan; only the broker's runs", exc_info=True)
         if not answered:
+            if not asked:
+                await receive()
             await send_around({"type": "lifespan.startup.complete"})
             await receive_around()
             await send({"type": "lifespan.shutdown.complete"})

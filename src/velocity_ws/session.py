@@ -8,23 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
 from velocity_ws.client import Client
-from velocity_ws.dispatch import Dispatcher
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.hub import Hub
 from velocity_ws.limits import RateLimiter
-from velocity_ws.loops import Home
-from velocity_ws.messages import Frame, Message, decode, encode
+from velocity_ws.messages import Frame, decode, encode
 from velocity_ws.outbox import Outbox
-from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
 
-__all__ = ["Node", "Session"]
+if TYPE_CHECKING:
+    from velocity_ws.node import Node
+
+__all__ = ["Session"]
 
 log = logging.getLogger("velocity_ws.session")
 
@@ -38,21 +35,6 @@ MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""
 CANCEL_GRACE = 1.0
 """Seconds a cancelled handler has to end before it is left behind."""
-
-
-@dataclass
-class Node:
-    """What every session of one broker shares."""
-
-    settings: Settings
-    hub: Hub[Session]
-    home: Home
-    dispatcher: Dispatcher
-    counters: Counters
-    clock: Callable[[], float]
-    sessions: set[Session] = field(default_factory=set)
-    stragglers: set[asyncio.Task[None]] = field(default_factory=set)
-    handshakes: set[asyncio.Timeout] = field(default_factory=set)
 
 
 class Session:

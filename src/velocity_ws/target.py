@@ -84,19 +84,19 @@ class TargetFactory:
 
     def clients(self, client_ids: Iterable[str]) -> Target:
         """These clients."""
-        return Target(self._publish, Address("clients", _names("clients", client_ids)))
+        return Target(self._publish, Address("clients", _strings(_names("clients", client_ids))))
 
 
 def _names(kind: Literal["rooms", "clients"], names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"to_{kind} takes several; for one alone use to_{kind[:-1]}({names!r:.80})")
-    return _strings(tuple(names))
+    return tuple(names)
 
 
 def _strings(names: Collection[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a room or client is named by a string, not by {name!r:.80}; a client's is client.id")
+            raise TypeError(f"a client is named by a string, not by {name!r:.80}; use client.id")
     return tuple(names)
 
 

@@ -8,6 +8,9 @@ from velocity_ws.backplane.memory import MemoryBackplane
 __all__ = ["Backplane", "MemoryBackplane", "create_backplane"]
 
 
+_BY_SCHEME: dict[str, type[Backplane]] = {"memory": MemoryBackplane}
+
+
 def create_backplane(url: str) -> Backplane:
     """The backplane a ``WS_BACKPLANE_URL`` names; `Settings` has checked that there is one."""
-    return MemoryBackplane()
+    return _BY_SCHEME[url.partition("://")[0]]()

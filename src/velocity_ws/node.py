@@ -1,0 +1,172 @@
+"""Node: what all connections of one broker share, and how they begin and end together. Knows no ASGI and no server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from velocity_ws.backplane import create_backplane
+from velocity_ws.dispatch import Dispatcher
+from velocity_ws.errors import BrokerError
+from velocity_ws.hooks import Hooks
+from velocity_ws.hub import Hub
+from velocity_ws.limits import Admission
+from velocity_ws.loops import Home
+from velocity_ws.messages import Address, Frame
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+if TYPE_CHECKING:
+    from velocity_ws.session import Session
+
+__all__ = ["Node"]
+
+log = logging.getLogger("velocity_ws.node")
+
+ABORT_GRACE = 0.5
+"""Seconds that aborted connections have to end, before what they still run is cancelled."""
+
+
+class Node:
+    """One process's share of the clients. Used on the broker's loop only, but for `home`."""
+
+    def __init__(self, settings: Settings, hooks: Hooks, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.home = Home()
+        self.hub: Hub[Session] = Hub()
+        self.counters = Counters()
+        self.dispatcher = Dispatcher(hooks, self.counters)
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.sessions: set[Session] = set()
+        self.stragglers: set[asyncio.Task[None]] = set()
+        self.handshakes: set[asyncio.Timeout] = set()
+        self._backplane = create_backplane(settings.backplane_url)
+        self._started_at: float | None = None
+        self._was_stopped = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether connections are taken: started, on a loop that is still open, and not stopping."""
+        return self._started_at is not None and self.home.loop is not None and self._stopping is None
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start; 0 where it is not running."""
+        return 0.0 if self._started_at is None else self.clock() - self._started_at
+
+    # --- messages and rooms
+
+    async def publish(self, address: Address, frame: Frame) -> int:
+        """Send a message to whom it is addressed, from any loop; for how many clients here it was queued."""
+        return await self.home.run(self._publish, address, frame)
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        queued = self.hub.deliver(address, frame)
+        await self._backplane.publish(address, frame)
+        return queued
+
+    async def join(self, client_id: str, room: str) -> None:
+        """Put a client into a room.
+
+        Raises:
+            ClientNotFound: it is not connected.
+        """
+        self.hub.join(client_id, room)
+
+    async def leave(self, client_id: str, room: str) -> None:
+        """Take a client out of a room."""
+        self.hub.leave(client_id, room)
+
+    # --- life
+
+    async def start(self) -> None:
+        """Begin on the running loop.
+
+        Raises:
+            BrokerError: it runs on another loop, or is stopping.
+        """
+        loop = asyncio.get_running_loop()
+        if self._started_at is not None and self.home.loop is not None:
+            if self.home.loop is not loop:
+                raise BrokerError(
+                    "the broker runs on another event loop; stop it there first, or use a broker for each loop "
+                    "(with Starlette's TestClient: `with TestClient(app) as client`)"
+                )
+            if self._stopping is not None:
+                raise BrokerError("the broker is stopping; await stop() before start()")
+            return
+        if self._started_at is not None:
+            self._forget_dead_loop()
+        self.home.settle(loop)
+        self._was_stopped = False
+        self._started_at = self.clock()
+        await self._backplane.start(self.hub.deliver)
+
+    async def ensure_started(self) -> None:
+        """Start where nobody has; called for each connection.
+
+        Raises:
+            BrokerError: it runs on another loop, or was stopped and not started again.
+        """
+        if self._was_stopped:
+            raise BrokerError("the broker was stopped; start() makes it take connections again")
+        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+            await self.start()
+
+    async def stop(self) -> None:
+        """End, once; whoever asks meanwhile waits for the same end."""
+        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+            self._started_at = None
+            self.home.settle(None)
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._shut_down())
+        await asyncio.shield(self._stopping)
+
+    def _forget_dead_loop(self) -> None:
+        # Connections whose loop was closed under them can no longer end by themselves.
+        for session in self.sessions:
+            self.hub.remove(session.id)
+        self.sessions.clear()
+        self.stragglers.clear()
+        self.handshakes.clear()
+        self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
+
+    async def _shut_down(self) -> None:
+        half = self.settings.drain_timeout / 2
+        try:
+            for handshake in list(self.handshakes):
+                handshake.reschedule(asyncio.get_running_loop().time())
+            for session in list(self.sessions):
+                session.drain()
+            await self._all_done(half)
+            for session in list(self.sessions):
+                session.hurry()
+            await self._all_done(half)
+            for _ in range(2):  # the second time for hooks that run because of the first
+                for session in list(self.sessions):
+                    session.abort()
+                await self._all_done(ABORT_GRACE)
+            if self.sessions or self.stragglers:
+                counts = len(self.sessions), len(self.stragglers)
+                log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
+            await self._backplane.stop()
+        finally:
+            self._stopping = None
+            self._was_stopped = True
+            self._started_at = None
+            self.home.settle(None)
+
+    async def _all_done(self, seconds: float) -> None:
+        """Wait for every connection to end, for so long at most."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        for session in list(self.sessions):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await session.done.wait()
+            except TimeoutError:
+                return
