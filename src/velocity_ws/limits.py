@@ -50,6 +50,11 @@ class Admission:
         self._total = 0
         self._by_ip: Counter[str] = Counter()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is counted in."""
+        return not self._total and not self._by_ip
+
     def enter(self, ip: str | None) -> str | None:
         """Count a connection in; what refuses it, or ``None`` where it may come.
 
