@@ -6,6 +6,7 @@ ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 from importlib.resources import files
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from velocity_ws.broker import Broker
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
+from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import QueueOutbox
 from velocity_ws.session import Session
@@ -40,7 +42,10 @@ class WebSocketApp:
     server sends it lifespan events. Where nobody does that, its first connection starts the broker.
     """
 
+    matches_mount_without_slash = True
+
     def __init__(self, broker: Broker) -> None:
+        match_without_slash()
         self._broker = broker
         settings = broker.settings
         self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
@@ -73,7 +78,7 @@ class WebSocketApp:
         except BrokerError as error:
             log.error("handshake refused: %s", error)
             await receive()
-            await _refuse(Reject("not running", status=503), scope, send)
+            await _refuse(Reject("not running", status=503), scope, send, broker.settings.handshake_timeout)
             return
         ip = None if request.client is None else request.client.host
         session = Session(broker.node, request)
@@ -110,8 +115,7 @@ class WebSocketApp:
             log.warning("handshake refused: not authenticated in time (WS_HANDSHAKE_TIMEOUT)", extra=_fields(session))
         except OSError:  # the client has gone; there is nobody to answer
             return False
-        async with asyncio.timeout(node.settings.handshake_timeout):
-            await _refuse(reject, scope, send)
+        await _refuse(reject, scope, send, node.settings.handshake_timeout)
         return False
 
     async def _admit(self, session: Session, full: str | None) -> None:
@@ -122,7 +126,7 @@ class WebSocketApp:
         if not self._broker.is_running:
             raise Reject("shutting down", status=503)
         if full is not None:
-            log.warning("handshake refused: %s is reached", full, extra=_fields(session))
+            log.info("handshake refused: %s is reached", full, extra=_fields(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
         session.client.user = await self._broker.node.dispatcher.authenticate(session.client)
@@ -174,15 +178,16 @@ class WebSocketApp:
         try:
             close = await _read(session, receive)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not session.is_aborted or task is None:
+            if not _was_aborted(session):
                 raise
-            task.uncancel()
         finally:
             # Whatever cancels this task (a server that gives up, a test client that leaves), the end is told.
-            with CancelScope(shield=True):
-                await session.finish(close)
-            log.debug("client disconnected", extra={**_fields(session), "code": close.code, "by": close.by})
+            try:
+                with CancelScope(shield=True):
+                    await session.finish(close)
+            except asyncio.CancelledError:
+                if not _was_aborted(session):
+                    raise
 
 
 async def _read(session: Session, receive: Receive) -> Close:
@@ -201,6 +206,14 @@ async def _read(session: Session, receive: Receive) -> Close:
             await asyncio.sleep(0)
 
 
+def _was_aborted(session: Session) -> bool:
+    """Whether a cancellation of this task was the session's doing, and so ends here."""
+    task = asyncio.current_task()
+    if session.is_aborted and task is not None:
+        task.uncancel()
+    return session.is_aborted
+
+
 def _close(event: Any) -> Close:
     code = event.get("code") or CloseCode.NO_STATUS
     reason = event.get("reason")
@@ -212,23 +225,28 @@ def _close(event: Any) -> Close:
     return Close(code, reason or "", "client")
 
 
-async def _refuse(reject: Reject, scope: Scope, send: Send) -> None:
-    """Answer a handshake with a refusal, in the best form the server has for it."""
+async def _refuse(reject: Reject, scope: Scope, send: Send, seconds: float) -> None:
+    """Answer a handshake with a refusal, in the best form the server has for it, within so many seconds."""
     try:
-        if reject.code is not None:
-            await send({"type": "websocket.accept"})
-            await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
-        elif "websocket.http.response" in scope.get("extensions", {}):
-            body = reject.reason.encode(errors="replace")
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-            start = {"type": "websocket.http.response.start", "status": reject.status, "headers": headers}
-            await send(start)
-            await send({"type": "websocket.http.response.body", "body": body})
-        else:
-            reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
-            await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
+        async with asyncio.timeout(seconds):
+            await _send_refusal(reject, scope, send)
     except OSError:
         log.debug("the client had gone before it could be refused")
+
+
+async def _send_refusal(reject: Reject, scope: Scope, send: Send) -> None:
+    if reject.code is not None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        body = reject.reason.encode(errors="replace")
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        start = {"type": "websocket.http.response.start", "status": reject.status, "headers": headers}
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+        await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
 
 
 def _refuse_origin(session: Session, why: str) -> NoReturn:
@@ -240,6 +258,11 @@ def _fields(session: Session) -> dict[str, str]:
     return {"client_id": session.id, "remote_addr": session.client.remote_addr}
 
 
+@functools.cache
+def _static(name: str) -> bytes:
+    return files("velocity_ws").joinpath("static", name).read_bytes()
+
+
 def _http(scope: Scope) -> Response:
     """What a plain HTTP request to the endpoint gets: a file of the browser client, or how to connect."""
     path: str = scope["path"]
@@ -247,8 +270,7 @@ def _http(scope: Scope) -> Response:
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
     if name in STATIC_FILES:
-        content = files("velocity_ws").joinpath("static", name).read_bytes()
-        return Response(content, media_type=STATIC_FILES[name], headers={"cache-control": "no-cache"})
+        return Response(_static(name), media_type=STATIC_FILES[name], headers={"cache-control": "no-cache"})
     if not name or path == scope.get("root_path", ""):
         return PlainTextResponse("This is a WebSocket endpoint.", 426, {"upgrade": "websocket"})
     return PlainTextResponse("Not Found", 404)

@@ -127,6 +127,7 @@ class Session:
                 await self._outbox.join()
         finally:
             self._last_rooms = frozenset()
+            log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
             self._node.sessions.discard(self)
             self.done.set()
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -188,12 +192,21 @@ async def test_middleware_lets_a_failing_startup_fail() -> None:
 
 async def test_bare_app_mounted(kind: ServerKind) -> None:
     broker = echo_broker()
+
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("other")(scope, receive, send)
+
     app = Starlette(routes=[Route("/", homepage)])
     app.mount("/realtime", WebSocketApp(broker))
+    app.mount("/nested", Starlette(routes=[Mount("/deep", WebSocketApp(broker))]))
+    app.mount("/other", other)
     async with serve(app, kind) as address, httpx.AsyncClient(base_url=address.http) as http:
-        await works_at(address, "/realtime/", "/realtime/?x=1")
+        await works_at(address, "/realtime", "/realtime/", "/realtime?x=1", "/nested/deep", "/nested/deep/")
         assert (await http.get("/realtime/velocity.js")).status_code == 200
         assert (await http.get("/realtime/")).status_code == 426
+        assert (await http.get("/realtime")).status_code == 307
+        with pytest.raises(InvalidStatus):  # nothing changes for what others mount
+            await works_at(address, "/other")
         assert (await http.get("/realtime/other")).status_code == 404
         assert (await http.post("/realtime/velocity.js")).status_code == 405
 
@@ -302,6 +315,34 @@ def test_the_test_client_sees_refusals() -> None:
         with pytest.raises(WebSocketDisconnect) as caught:
             session.receive_json()
     assert caught.value.code == 4403
+
+
+def test_run_serves_until_a_signal() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Server(echo_broker(port=port))
+    closed: list[tuple[int, str]] = []
+
+    async def client() -> None:
+        async with Address(port).connect() as peer:
+            assert (await peer.request("echo", 1))["data"] == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            closed.append(await peer.closed())
+
+    def in_thread() -> None:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=DEADLINE).close()
+                break
+            threading.Event().wait(0.02)
+        asyncio.run(client())
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    server.run()
+    thread.join(DEADLINE)
+    assert closed[0][0] == 1001
 
 
 # --- stop
