@@ -6,7 +6,7 @@ Knows no connection and no room; addresses are here because they travel between 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -85,23 +85,22 @@ def _malformed(text: str | bytes) -> Malformed:
     return Malformed("INVALID_JSON", "the message is not valid JSON")
 
 
-@dataclass(eq=False, slots=True)
 class Frame:
     """An outbound message, ready to be sent to any number of clients.
 
     Attributes:
         payload: the bytes of the message.
         is_text: whether it goes out as a text frame.
+        size: payload bytes.
     """
 
-    payload: bytes
-    is_text: bool = True
-    _text: str | None = field(default=None, repr=False)
+    __slots__ = ("_text", "is_text", "payload", "size")
 
-    @property
-    def size(self) -> int:
-        """Payload bytes."""
-        return len(self.payload)
+    def __init__(self, payload: bytes, is_text: bool = True) -> None:
+        self.payload = payload
+        self.is_text = is_text
+        self.size = len(payload)
+        self._text: str | None = None
 
     @property
     def text(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 from velocity_ws.client import Client
+from velocity_ws.eager import EagerTask
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages import Frame, decode, encode
@@ -49,7 +50,7 @@ class Session:
         self._inbox: deque[str | bytes] = deque()
         self._inbox_bytes = 0
         self._room = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._worker: EagerTask | None = None
         self._carrier: asyncio.Task[object] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._open = False
@@ -76,7 +77,8 @@ class Session:
         self._node.sessions.add(self)
         self._node.hub.add(self)
         self._node.counters.connections += 1
-        self._worker = asyncio.create_task(self._start())
+        self._worker = EagerTask()
+        self._worker.run(self._start())
 
     def feed(self, payload: str | bytes) -> None:
         """Take one message that arrived. It is handled after those before it."""
@@ -95,8 +97,8 @@ class Session:
             return
         self._inbox.append(payload)
         self._inbox_bytes += size
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        if self._worker is not None and not self._worker.is_busy:
+            self._worker.run(self._work())
 
     @property
     def is_full(self) -> bool:
@@ -183,7 +185,7 @@ class Session:
     def drain(self) -> None:
         """Handle what has arrived, nothing after it, then say goodbye (1001)."""
         self._draining = True
-        if self._worker is None:
+        if self._worker is None or not self._worker.is_busy:
             self._go_away()
 
     def hurry(self) -> None:
@@ -213,29 +215,26 @@ class Session:
             await self._work()
         else:
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
-            self._worker = None
 
     async def _work(self) -> None:
         dispatcher, client = self._node.dispatcher, self.client
         handled = 0
-        try:
-            while self._inbox:
-                handled += 1
-                if handled % MESSAGES_PER_TURN == 0:
-                    await asyncio.sleep(0)
-                payload = self._inbox.popleft()
-                self._inbox_bytes -= _size(payload)
-                self._room.set()
-                if isinstance(payload, str):
-                    answer = await dispatcher.text(client, payload)
-                else:
-                    answer = await dispatcher.binary(client, payload)
-                if answer is not None:
-                    self.offer(answer)
-        finally:
-            self._worker = None
-            if self._draining:
-                self._go_away()
+        while self._inbox:
+            handled += 1
+            if handled % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+                continue
+            payload = self._inbox.popleft()
+            self._inbox_bytes -= _size(payload)
+            self._room.set()
+            if isinstance(payload, str):
+                answer = await dispatcher.text(client, payload)
+            else:
+                answer = await dispatcher.binary(client, payload)
+            if answer is not None:
+                self.offer(answer)
+        if self._draining:
+            self._go_away()
 
     def _leave(self) -> None:
         if self._open:
@@ -251,16 +250,16 @@ class Session:
         worker = self._worker
         if worker is None:
             return
-        await asyncio.wait([worker], timeout=HANDLER_GRACE)
-        if not worker.done():
-            self._clear_inbox()
-            worker.cancel()
-            await asyncio.wait([worker], timeout=CANCEL_GRACE)
-        if not worker.done():
+        worker.end()
+        if await worker.join(HANDLER_GRACE):
+            return
+        self._clear_inbox()
+        worker.cancel()
+        if not await worker.join(CANCEL_GRACE):
             # It swallowed its cancellation. Its client must not wait for it; the node keeps it until it ends.
             log.error("a handler goes on after it was cancelled", extra={"client_id": self.id})
-            self._node.stragglers.add(worker)
-            worker.add_done_callback(self._node.stragglers.discard)
+            self._node.stragglers.add(worker.task)
+            worker.task.add_done_callback(self._node.stragglers.discard)
 
     async def _say_goodbye(self, close: Close) -> None:
         seconds = max(self._node.settings.drain_timeout, CANCEL_GRACE)

@@ -1,0 +1,141 @@
+"""EagerTask: runs coroutines one after another, each at once where it is asked for. Knows nothing of what they do.
+
+Most coroutines here never have to wait: a handler that only computes and sends, a ``send`` whose socket has room. A
+task for each would cost two turns of the event loop, 3 to 6 µs of the 16 to 22 µs a delivery takes with uvicorn.
+Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio.tasks import _enter_task, _leave_task  # documented for whoever implements tasks
+from collections.abc import Awaitable, Coroutine, Generator, Iterator
+from typing import Any
+
+__all__ = ["EagerTask", "Suspended"]
+
+
+class EagerTask:
+    """One task, and what it runs, never two things at a time.
+
+    What is run sees this task as the current one, and its context, from its first step to its last: what it enters
+    before it has to wait (a timeout, a cancel scope, a context variable) it leaves in the same task.
+
+    Attributes:
+        task: the task; it ends after `end` or `cancel`.
+        is_busy: whether something is running, or waiting for something.
+    """
+
+    def __init__(self) -> None:
+        context = contextvars.copy_context()
+        self.is_busy = False
+        self._loop = asyncio.get_running_loop()
+        self._run_in_context = context.run
+        self._work: Awaitable[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._ending = False
+        self.task: asyncio.Task[None] = self._loop.create_task(self._serve(), context=context)
+
+    def run(self, work: Awaitable[None]) -> None:
+        """Run something to its end: up to its first wait now, the rest in the task. Not while `is_busy`."""
+        rest = self.step(work)
+        if rest is not None:
+            self.drive(rest)
+
+    def step(self, work: Awaitable[None]) -> Suspended | None:
+        """Run something up to its first wait. Not while `is_busy`.
+
+        Returns:
+            ``None`` if it has come to its end, else its rest, which must be awaited in what is given to `drive`.
+
+        Raises:
+            BaseException: whatever it raises.
+        """
+        loop, task = self._loop, self.task
+        current = asyncio.current_task(loop)
+        self.is_busy = True
+        if current is not None:
+            _leave_task(loop, current)
+        _enter_task(loop, task)
+        try:
+            steps = work.__await__()
+            return Suspended(steps, self._run_in_context(next, steps))
+        except StopIteration:
+            return None
+        finally:
+            _leave_task(loop, task)
+            if current is not None:
+                _enter_task(loop, current)
+            self.is_busy = False
+
+    def drive(self, work: Awaitable[None]) -> None:
+        """Let the task run something, beginning in a later turn of the loop. Not while `is_busy`."""
+        self.is_busy = True
+        self._work = work
+        self._wake_up()
+
+    def end(self) -> None:
+        """Let the task end as soon as nothing is running in it; nothing may be run after that."""
+        self._ending = True
+        self._wake_up()
+
+    def cancel(self) -> None:
+        """Cancel what is running, and end."""
+        self._ending = True
+        self.task.cancel()
+
+    async def join(self, timeout: float | None = None) -> bool:
+        """Wait until the task has ended, for so many seconds; whether it has."""
+        await asyncio.wait([self.task], timeout=timeout)
+        return self.task.done()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                if self._work is not None:
+                    work, self._work = self._work, None
+                    await work
+                    self.is_busy = False
+                elif self._ending:
+                    return
+                else:
+                    self._wake = self._loop.create_future()
+                    await self._wake
+                    self._wake = None
+        finally:
+            if isinstance(self._work, Suspended | Coroutine):
+                self._work.close()
+
+
+class Suspended:
+    """A half-run coroutine; awaiting it runs the rest."""
+
+    def __init__(self, steps: Iterator[Any], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    yield waits_for
+                except BaseException as error:
+                    # Passed on, whatever it is: a cancellation belongs to the coroutine we stand in for.
+                    if not isinstance(self._steps, Generator):
+                        raise
+                    waits_for = self._steps.throw(error)
+                else:
+                    waits_for = next(self._steps)
+        except StopIteration:
+            return
+
+    def close(self) -> None:
+        """Give it up."""
+        if isinstance(self._steps, Generator):
+            self._steps.close()
