@@ -8,16 +8,28 @@ import operator
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, NotRequired, Required
 
 import typing_extensions
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
 
 from velocity_ws.errors import HookError
 
-__all__ = ["validator"]
+__all__ = ["innermost", "validator"]
+
+
+def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that was written, inside of partials, decorators that say what they wrap, and callable objects."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif inspect.isroutine(function):
+            return function
+        else:
+            function = type(function).__call__
 
 
 def validator(function: Callable[..., Any], parameter: str, name: str) -> TypeAdapter[Any] | None:
@@ -26,29 +38,40 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> TypeAd
     Raises:
         HookError: the annotation cannot be resolved, or is no type.
     """
-    annotation = _annotation(inspect.unwrap(function), parameter, name)
-    if annotation in (inspect.Parameter.empty, Any, object):
-        return None
+    function = innermost(function)
+    local_names = _locals_of_definition(function)
     try:
-        return TypeAdapter(_modern(annotation) if sys.version_info < (3, 12) else annotation)
-    except PydanticUserError as error:
-        raise HookError(f"the annotation of {parameter!r} in {name} cannot validate data: {error.message}") from None
-
-
-def _annotation(function: Callable[..., Any], parameter: str, name: str) -> Any:
-    try:
-        hints = typing.get_type_hints(function, localns=_locals_of_definition(function), include_extras=True)
-    except NameError as error:
+        annotation = _annotation(function, parameter, local_names)
+        if annotation in (inspect.Parameter.empty, Any, object):
+            return None
+        if sys.version_info < (3, 12):
+            annotation = _modern(annotation, local_names, {})
+        adapter = TypeAdapter(annotation)
+    except Exception as error:  # whatever evaluating an annotation or building a schema may raise
         raise HookError(
-            f"an annotation of {name} cannot be resolved: {error}. Define or import the type in the hook's module"
-        ) from None
-    return hints.get(parameter, inspect.Parameter.empty)
+            f"the annotation of {parameter!r} in {name} cannot validate data: {error}. "
+            "It must be a type that pydantic knows, and that the hook's module can see"
+        ) from error
+    if not adapter.pydantic_complete:
+        raise HookError(f"the annotation of {parameter!r} in {name} has a field whose type is not defined")
+    return adapter
+
+
+def _annotation(function: Callable[..., Any], parameter: str, local_names: dict[str, Any]) -> Any:
+    # Only this one is resolved: what the others name may be imported for type checkers alone.
+    annotations = getattr(function, "__annotations__", {})
+    if parameter not in annotations:
+        return inspect.Parameter.empty
+    alone = types.SimpleNamespace(__annotations__={parameter: annotations[parameter]})
+    global_names = getattr(function, "__globals__", {})
+    hints = typing.get_type_hints(alone, global_names, local_names, include_extras=True)
+    return hints[parameter]
 
 
 def _locals_of_definition(function: Callable[..., Any]) -> dict[str, Any]:
     # Annotations that are strings (``from __future__ import annotations``) may name a class local to the function in
     # which the hook is being defined; that function is still on the stack, as it is what registers the hook.
-    names: Mapping[str, Any] = getattr(function, "__globals__", {})
+    names = getattr(function, "__globals__", None)
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
@@ -57,25 +80,38 @@ def _locals_of_definition(function: Callable[..., Any]) -> dict[str, Any]:
     return {}
 
 
-def _modern(annotation: Any) -> Any:
+def _modern(annotation: Any, local_names: dict[str, Any], known: dict[Any, Any]) -> Any:
     """The annotation with each ``typing.TypedDict`` in it as one of typing_extensions.
 
-    Before Python 3.12 pydantic takes only those, as the others do not keep all it needs of nested ones.
+    Before Python 3.12 pydantic takes only those, as the others do not keep all it needs.
     """
     if typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
-        fields = {
-            key: (Required if key in annotation.__required_keys__ else NotRequired)[_modern(_bare(hint))]
-            for key, hint in typing.get_type_hints(annotation, include_extras=True).items()
-        }
-        return typing_extensions.TypedDict(annotation.__name__, fields)  # type: ignore[operator]
+        if annotation not in known:
+            known[annotation] = _modern_typed_dict(annotation, local_names, known)
+        return known[annotation]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return Annotated[(_modern(args[0]), *args[1:])]
+        return Annotated[(_modern(args[0], local_names, known), *args[1:])]
     if origin in (typing.Union, types.UnionType):
-        return functools.reduce(operator.or_, [_modern(arg) for arg in args])
+        return functools.reduce(operator.or_, [_modern(arg, local_names, known) for arg in args])
     if isinstance(annotation, types.GenericAlias) and origin is not None:
-        return origin[tuple(_modern(arg) for arg in args)]
+        return origin[tuple(_modern(arg, local_names, known) for arg in args)]
     return annotation
+
+
+def _modern_typed_dict(typed_dict: Any, local_names: dict[str, Any], known: dict[Any, Any]) -> Any:
+    hints = typing.get_type_hints(typed_dict, localns=local_names, include_extras=True)
+    required = {key: _is_required(hint, key in typed_dict.__required_keys__) for key, hint in hints.items()}
+    fields = {key: (Required if required[key] else NotRequired)[Any] for key in hints}
+    modern = typing_extensions.TypedDict(typed_dict.__name__, fields)  # type: ignore[misc]
+    known[typed_dict] = modern  # before its fields, as one of them may be of this very type
+    modern.__annotations__ = {key: _modern(_bare(hint), local_names, known) for key, hint in hints.items()}
+    return modern
+
+
+def _is_required(hint: Any, by_default: bool) -> bool:
+    # Where annotations are strings, the class itself does not know what they say.
+    return {Required: True, NotRequired: False}.get(typing.get_origin(hint), by_default)
 
 
 def _bare(hint: Any) -> Any:

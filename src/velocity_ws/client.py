@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from velocity_ws.errors import validate_close
-from velocity_ws.messages import Frame, encode
+from velocity_ws.messages import Frame, encode, encode_bytes
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -102,7 +102,7 @@ class Client:
 
     async def send_bytes(self, data: bytes) -> bool:
         """Send a binary message to this client; returns what `send` returns."""
-        return await self._home.run(self._offer, Frame(bytes(data), is_text=False))
+        return await self._home.run(self._offer, encode_bytes(data))
 
     async def ping(self) -> float | None:
         """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong.

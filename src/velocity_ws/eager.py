@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task  # documented for whoever implements tasks
-from collections.abc import Awaitable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 __all__ = ["EagerTask", "Suspended"]
@@ -35,16 +35,22 @@ class EagerTask:
         self._work: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._ending = False
+        self._started = False
+        self._cancel_at_start = False
         self.task: asyncio.Task[None] = self._loop.create_task(self._serve(), context=context)
 
     def run(self, work: Awaitable[None]) -> None:
         """Run something to its end: up to its first wait now, the rest in the task. Not while `is_busy`."""
-        rest = self.step(work)
+        self.is_busy = True
+        try:
+            rest = self.step(work)
+        finally:
+            self.is_busy = False
         if rest is not None:
             self.drive(rest)
 
     def step(self, work: Awaitable[None]) -> Suspended | None:
-        """Run something up to its first wait. Not while `is_busy`.
+        """Run something up to its first wait. The caller minds `is_busy`.
 
         Returns:
             ``None`` if it has come to its end, else its rest, which must be awaited in what is given to `drive`.
@@ -54,7 +60,6 @@ class EagerTask:
         """
         loop, task = self._loop, self.task
         current = asyncio.current_task(loop)
-        self.is_busy = True
         if current is not None:
             _leave_task(loop, current)
         _enter_task(loop, task)
@@ -67,10 +72,9 @@ class EagerTask:
             _leave_task(loop, task)
             if current is not None:
                 _enter_task(loop, current)
-            self.is_busy = False
 
     def drive(self, work: Awaitable[None]) -> None:
-        """Let the task run something, beginning in a later turn of the loop. Not while `is_busy`."""
+        """Let the task run something, beginning in a later turn of the loop."""
         self.is_busy = True
         self._work = work
         self._wake_up()
@@ -83,7 +87,10 @@ class EagerTask:
     def cancel(self) -> None:
         """Cancel what is running, and end."""
         self._ending = True
-        self.task.cancel()
+        if self._started:
+            self.task.cancel()
+        else:  # or what was begun already would never be told
+            self._cancel_at_start = True
 
     async def join(self, timeout: float | None = None) -> bool:
         """Wait until the task has ended, for so many seconds; whether it has."""
@@ -95,6 +102,9 @@ class EagerTask:
             self._wake.set_result(None)
 
     async def _serve(self) -> None:
+        self._started = True
+        if self._cancel_at_start:
+            self.task.cancel()
         try:
             while True:
                 if self._work is not None:
@@ -105,7 +115,15 @@ class EagerTask:
                     return
                 else:
                     self._wake = self._loop.create_future()
-                    await self._wake
+                    try:
+                        await self._wake
+                    except asyncio.CancelledError:
+                        if self._work is None:
+                            raise
+                        # It was meant for what was begun in this task before the task got to it (a timeout that
+                        # ended at once), so it is raised again, there.
+                        self.task.uncancel()
+                        self.task.cancel()
                     self._wake = None
         finally:
             if isinstance(self._work, Suspended | Coroutine):
@@ -115,9 +133,16 @@ class EagerTask:
 class Suspended:
     """A half-run coroutine; awaiting it runs the rest."""
 
-    def __init__(self, steps: Iterator[Any], waits_for: Any) -> None:
+    def __init__(self, steps: Iterator[Any], waits_for: Any, context: contextvars.Context | None = None) -> None:
+        """
+        Args:
+            steps: the coroutine.
+            waits_for: what it yielded last.
+            context: what it was begun in, where that is not the context of the task that will await this.
+        """
         self._steps = steps
         self._waits_for = waits_for
+        self._context = context
 
     def __await__(self) -> Generator[Any, Any, None]:
         waits_for = self._waits_for
@@ -129,11 +154,14 @@ class Suspended:
                     # Passed on, whatever it is: a cancellation belongs to the coroutine we stand in for.
                     if not isinstance(self._steps, Generator):
                         raise
-                    waits_for = self._steps.throw(error)
+                    waits_for = self._go_on(self._steps.throw, error)
                 else:
-                    waits_for = next(self._steps)
+                    waits_for = self._go_on(next, self._steps)
         except StopIteration:
             return
+
+    def _go_on(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        return function(argument) if self._context is None else self._context.run(function, argument)
 
     def close(self) -> None:
         """Give it up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +12,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from pydantic import ValidationError
 
-from velocity_ws.annotations import validator
+from velocity_ws.annotations import innermost, validator
 from velocity_ws.errors import HookError
 from velocity_ws.messages import MAX_NAME_LENGTH
 
@@ -74,7 +75,7 @@ class Hook:
         self._is_async = inspect.iscoroutinefunction(_innermost(function))
         self._by_position, self._by_keyword = _bind(kind, function, self.name)
         parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
-        self._adapter = None if parameter is None else validator(_innermost(function), parameter, self.name)
+        self._adapter = None if parameter is None else validator(function, parameter, self.name)
 
     async def __call__(self, limiter: CapacityLimiter, values: Mapping[str, Any]) -> Any:
         """Call it with those of the values it asked for: on the loop if it is async, else in a thread.
@@ -161,10 +162,7 @@ def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    name: str = getattr(inner, "__qualname__", type(inner).__qualname__)
+    name: str = getattr(innermost(function), "__qualname__", repr(function))
     return name
 
 
@@ -177,27 +175,34 @@ def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[st
         raise HookError(f"{name} has no signature that can be read; wrap it in a function") from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not positional:
-        return known[: _BY_POSITION[kind][-1]], {}
-    required = [p for p in positional if p.default is p.empty]
-    unknown = [p.name for p in required if p.name not in known]
-    unknown_keywords = [p.name for p in keyword if p.default is p.empty and p.name not in known]
-    if (unknown and len(required) not in _BY_POSITION[kind]) or unknown_keywords:
-        wrong = (unknown + unknown_keywords)[0]
-        raise HookError(
-            f"{name} asks for {wrong!r}, which no {kind} hook gets. Name what it needs of: {', '.join(known)}"
-        )
+    for parameter in keyword:
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise _refused(kind, name, parameter.name)
+    by_keyword = {p.name: p.name for p in keyword if p.name in known}
+    if not positional:
+        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        return (known[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
+    required = [p.name for p in positional if p.default is p.empty]
+    unknown = [parameter for parameter in required if parameter not in known]
     if unknown:
-        return known[: len(required)], {p.name: p.name for p in keyword if p.name in known}
-    # A parameter with a default gets its value too, if its name is known and nothing before it is skipped.
-    by_position: list[str] = []
-    for parameter in positional:
-        if parameter.name not in known:
-            break
-        by_position.append(parameter.name)
-    skipped = positional[len(by_position) :]
-    later = [p for p in [*skipped, *keyword] if p.name in known and p.kind is not p.POSITIONAL_ONLY]
-    return tuple(by_position), {p.name: p.name for p in later}
+        # Names of its own: then it takes all that there is, in that order.
+        in_order = len(required) in _BY_POSITION[kind] and all(
+            mine in (theirs, *unknown) for mine, theirs in zip(required, known, strict=False)
+        )
+        if not in_order:
+            raise _refused(kind, name, unknown[0])
+        return known[: len(required)], by_keyword
+    # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
+    by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
+    for parameter in positional[len(by_position) :]:
+        if parameter.name in known and parameter.kind is not parameter.POSITIONAL_ONLY:
+            by_keyword[parameter.name] = parameter.name
+    return tuple(by_position), by_keyword
+
+
+def _refused(kind: Kind, name: str, parameter: str) -> HookError:
+    known = ", ".join(_ARGUMENTS[kind])
+    return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
 
 
 def _data_parameter(

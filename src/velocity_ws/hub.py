@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from velocity_ws.errors import ClientNotFound
@@ -28,7 +28,12 @@ M = TypeVar("M", bound=Member)
 class Hub(Generic[M]):
     """The members of one node and their rooms. A room exists as long as somebody is in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, fan_out: Callable[[Iterable[M], Frame], int] | None = None) -> None:
+        """
+        Args:
+            fan_out: offers a frame to members and says how many queued it; by default one after the other.
+        """
+        self._fan_out = fan_out or _offer_to_each
         self._members: dict[str, M] = {}
         self._rooms: dict[str, dict[str, M]] = {}
         self._rooms_of: dict[str, set[str]] = {}
@@ -127,7 +132,8 @@ class Hub(Generic[M]):
 
         Offering may end a member (its queue is full) and so change the hub: it works on a copy.
         """
-        queued = 0
-        for member in self.select(address):
-            queued += member.offer(frame)
-        return queued
+        return self._fan_out(self.select(address), frame)
+
+
+def _offer_to_each(members: Iterable[Member], frame: Frame) -> int:
+    return sum([member.offer(frame) for member in members])

@@ -14,7 +14,17 @@ from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
 
-__all__ = ["Address", "Frame", "Malformed", "Message", "decode", "encode", "encode_error", "validate_room"]
+__all__ = [
+    "Address",
+    "Frame",
+    "Malformed",
+    "Message",
+    "decode",
+    "encode",
+    "encode_bytes",
+    "encode_error",
+    "validate_room",
+]
 
 MAX_NAME_LENGTH = 256
 """Longest event or room name, in characters."""
@@ -60,13 +70,18 @@ _decode_id = msgspec.json.Decoder(_OnlyId).decode
 
 def decode(text: str | bytes) -> Message | Malformed:
     """Decode one inbound text message; anything can be passed, nothing is raised."""
+    if not isinstance(text, str):
+        try:
+            text = text.decode()  # as a whole: what msgspec skips, it does not check
+        except UnicodeDecodeError:
+            return Malformed("INVALID_JSON", "the message is not valid UTF-8")
     try:
         return _decode_message(text)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return _malformed(text)
 
 
-def _malformed(text: str | bytes) -> Malformed:
+def _malformed(text: str) -> Malformed:
     # msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
     try:
         _decode_any(text)
@@ -149,6 +164,17 @@ def encode_error(
         EncodeError: the details have no JSON form.
     """
     return encode("error", {**(details or {}), "code": code, "message": message}, request_id)
+
+
+def encode_bytes(data: bytes | bytearray | memoryview) -> Frame:
+    """A binary message.
+
+    Raises:
+        TypeError: it is not bytes.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"a binary message is bytes, not {data!r:.80}; send(event, data) sends everything else")
+    return Frame(bytes(data), is_text=False)
 
 
 def validate_room(room: str) -> str:

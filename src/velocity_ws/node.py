@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.dispatch import Dispatcher
 from velocity_ws.errors import BrokerError
+from velocity_ws.fanout import fan_out
 from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub
 from velocity_ws.limits import Admission
@@ -36,8 +38,8 @@ class Node:
         self.settings = settings
         self.clock = clock
         self.home = Home()
-        self.hub: Hub[Session] = Hub()
         self.counters = Counters()
+        self.hub: Hub[Session] = Hub(partial(fan_out, counters=self.counters))
         self.dispatcher = Dispatcher(hooks, self.counters)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()

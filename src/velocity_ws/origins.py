@@ -34,7 +34,7 @@ class Origin:
     @classmethod
     def parse(cls, text: str) -> Origin | None:
         """The origin in a header's value, or ``None`` where it is ``null`` or not one."""
-        match = _ORIGIN.fullmatch(text.lower())
+        match = _match(_ORIGIN, text)
         if match is None or match[2]:
             return None
         port = _port(match[4], match[1])
@@ -62,7 +62,7 @@ class OriginPattern:
         """
         if text == "*":
             return cls(None, False)
-        match = _ORIGIN.fullmatch(text.lower())
+        match = _match(_ORIGIN, text)
         port = _port(match[4], match[1]) if match else -1
         if match is None or port == -1:
             raise ValueError(f"{text!r} is not an origin; write https://app.example.com, https://*.example.com or *")
@@ -85,10 +85,15 @@ def is_same_origin(origin: Origin, hosts: Iterable[str]) -> bool:
     a proxy may end TLS before us. More or fewer than one ``Host`` header is no same origin.
     """
     values = list(hosts)
-    match = _HOST_HEADER.fullmatch(values[0].lower()) if len(values) == 1 else None
+    match = _match(_HOST_HEADER, values[0]) if len(values) == 1 else None
     if match is None or origin.scheme not in _DEFAULT_PORTS:
         return False
     return (match[1], _port(match[2], origin.scheme)) == (origin.host, origin.port)
+
+
+def _match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    # Some letters beyond ASCII become ASCII in lower case (the Kelvin sign), and another host with them.
+    return pattern.fullmatch(text.lower()) if text.isascii() else None
 
 
 def _port(digits: str | None, scheme: str) -> int | None:

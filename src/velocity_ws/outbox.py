@@ -49,7 +49,10 @@ class OutboxOwner(Protocol):
 
 
 class QueueOutbox:
-    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn."""
+    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn.
+
+    The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
+    """
 
     def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
         """
@@ -60,40 +63,46 @@ class QueueOutbox:
             limit: bytes that may wait; a single larger message passes when nothing waits.
             drop: whether a message that does not fit is dropped, rather than the client closed.
         """
-        self._send = send
+        self.send = send
+        self.is_idle = True  # open, and nothing queued, being sent or to be told
+        self.is_disturbed = False  # something else came while a message was being sent at once
+        self.sending: Frame | None = None
         self._owner = owner
         self._counters = counters
         self._limit = limit
         self._drop = drop
         self._queue: deque[Frame] = deque()
-        self._bytes = 0  # of everything queued, the message being sent included
+        self._queued_bytes = 0
         self._missed = 0  # dropped since the client was last told
-        self._sending: Frame | None = None
         self._closing: tuple[int, str] | None = None
         self._over = False
         self._full = False
         self._writer = EagerTask()
+        self.task = self._writer.task
 
     def offer(self, frame: Frame) -> bool:
         """Take a message; whether it was queued."""
-        if self._closing is not None or self._over:
+        if self.is_idle:
+            self._send_at_once(frame)
+        elif self._closing is not None or self._over:
             self._counters.dropped += 1
             return False
-        if not self._writer.is_busy and not self._missed:
-            return self._send_now(frame)
-        if self._bytes and self._bytes + (frame.size or 1) > self._limit:
+        elif not self._has_room(frame):
             self._refuse()
             return False
-        if self._missed:
-            self._append(self._gap())
-        self._append(frame)
-        self._write()
+        else:
+            if self._missed:
+                self._append(self._gap())
+            self._append(frame)
+            self._write()
         return not self._over
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take nothing more; close the connection after what is queued."""
         if self._closing is None and not self._over:
             self._closing = (code, reason)
+            self.is_idle = False
+            self.is_disturbed = True
             if discard:
                 self._discard_queue()
             self._write()
@@ -108,74 +117,33 @@ class QueueOutbox:
         """Wait until the writer has ended."""
         await self._writer.join()
 
-    def _refuse(self) -> None:
-        self._counters.dropped += 1
-        if self._drop:
-            self._missed += 1
-        elif not self._full:
-            self._full = True
-            self._counters.slow_closes += 1
-            self._owner.outbox_full()
-
-    def _append(self, frame: Frame) -> None:
-        self._queue.append(frame)
-        self._bytes += frame.size or 1  # so that a queue of empty messages is bounded too
-
-    def _gap(self) -> Frame:
-        frame = encode("gap", {"dropped": self._missed})
-        self._missed = 0
-        return frame
-
-    def _write(self) -> None:
-        if not self._writer.is_busy:
-            self._writer.run(self._send_queue())
-
-    def _send_now(self, frame: Frame) -> bool:
-        # Every delivery to a client that keeps up comes through here: a queue of one, without the queue.
-        self._sending = frame
-        self._bytes = frame.size or 1
+    def _send_at_once(self, frame: Frame) -> None:
+        self.is_idle = False
+        self.sending = frame
         try:
-            rest = self._writer.step(self._send(_asgi(frame)))
+            rest = self._writer.step(self.send(_asgi(frame)))
         except (Exception, asyncio.CancelledError) as error:
-            self._break(error)
-            return False
-        if rest is None:
-            self._sent(frame)
-        if rest is not None or self._queue or self._closing is not None:
-            self._writer.drive(self._send_queue(rest))
-        return True
+            self.fail(error)
+        else:
+            if rest is None:
+                self.done(frame)
+            else:
+                self.wait_for(rest)
 
-    async def _send_queue(self, rest: Suspended | None = None) -> None:
-        try:
-            if rest is not None and self._sending is not None:
-                frame = self._sending
-                await rest
-                self._sent(frame)
-            while self._queue or self._missed:
-                if not self._queue:
-                    self._append(self._gap())
-                frame = self._sending = self._queue.popleft()
-                await self._send(_asgi(frame))
-                self._sent(frame)
-            if self._closing is not None and not self._over:
-                code, reason = self._closing
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
-                self._finish()
-        except (Exception, asyncio.CancelledError) as error:
-            if self._over and isinstance(error, asyncio.CancelledError):
-                raise
-            self._break(error)
+    def done(self, frame: Frame) -> None:
+        """The message was sent at once."""
+        self._sent(frame)
+        if self.is_disturbed:
+            self._write(soon=True)
+        else:
+            self.is_idle = True
 
-    def _sent(self, frame: Frame) -> None:
-        if self._over:  # aborted meanwhile, and counted as dropped
-            return
-        counters = self._counters
-        counters.messages_sent += 1
-        counters.bytes_sent += frame.size
-        self._sending = None
-        self._bytes -= frame.size or 1
+    def wait_for(self, rest: Suspended) -> None:
+        """The message is being sent; the writer takes over."""
+        self._writer.drive(self._send_queue(rest))
 
-    def _break(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """The message could not be sent, so the connection is gone."""
         # Servers report a lost connection in many ways (OSError, RuntimeError, their own); none of them is an error of
         # the application, and the reason reaches it through ``receive``.
         log.debug("the server's send failed", exc_info=error)
@@ -183,18 +151,85 @@ class QueueOutbox:
             self._finish()
             self._owner.outbox_broken()
 
+    def _has_room(self, frame: Frame) -> bool:
+        waiting = self._queued_bytes + (0 if self.sending is None else _cost(self.sending))
+        return not waiting or waiting + _cost(frame) <= self._limit
+
+    def _refuse(self) -> None:
+        self._counters.dropped += 1
+        if self._drop:
+            self._missed += 1
+            self.is_disturbed = True
+        elif not self._full:
+            self._full = True
+            self._counters.slow_closes += 1
+            self._owner.outbox_full()
+
+    def _append(self, frame: Frame) -> None:
+        self._queue.append(frame)
+        self._queued_bytes += _cost(frame)
+        self.is_disturbed = True
+
+    def _gap(self) -> Frame:
+        frame = encode("gap", {"dropped": self._missed})
+        self._missed = 0
+        return frame
+
+    def _write(self, *, soon: bool = False) -> None:
+        if self.sending is None and not self._writer.is_busy:
+            self.is_idle = False
+            start = self._writer.drive if soon else self._writer.run
+            start(self._send_queue())
+
+    async def _send_queue(self, rest: Suspended | None = None) -> None:
+        try:
+            if rest is not None and self.sending is not None:
+                frame = self.sending
+                await rest
+                self._sent(frame)
+            while self._queue or self._missed:
+                if not self._queue:
+                    self._append(self._gap())
+                frame = self.sending = self._queue.popleft()
+                self._queued_bytes -= _cost(frame)
+                await self.send(_asgi(frame))
+                self._sent(frame)
+            if self._closing is not None and not self._over:
+                code, reason = self._closing
+                await self.send({"type": "websocket.close", "code": code, "reason": reason})
+                self._finish()
+            self.is_disturbed = False
+            self.is_idle = not self._over
+        except (Exception, asyncio.CancelledError) as error:
+            if self._over and isinstance(error, asyncio.CancelledError):
+                raise
+            self.fail(error)
+
+    def _sent(self, frame: Frame) -> None:
+        if self._over:  # aborted meanwhile, and counted as dropped
+            return
+        self.sending = None
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += frame.size
+
     def _finish(self) -> None:
         self._over = True
+        self.is_idle = False
+        self.is_disturbed = True
         self._discard_queue()
-        if self._sending is not None:
+        if self.sending is not None:
             self._counters.dropped += 1
         self._writer.end()
 
     def _discard_queue(self) -> None:
         self._counters.dropped += len(self._queue)
-        self._bytes = 0 if self._sending is None else self._sending.size or 1
         self._queue.clear()
+        self._queued_bytes = 0
         self._missed = 0
+
+
+def _cost(frame: Frame) -> int:
+    return frame.size or 1  # so that a queue of empty messages is bounded too
 
 
 def _asgi(frame: Frame) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Server:
             "log_config": None,
         }
         config = uvicorn.Config(WebSocketMiddleware(app or _not_found, broker), **{**defaults, **options})
+        logging.getLogger("uvicorn.error").addFilter(_without_query)
         self._uvicorn = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
         self._bound_port: int | None = None
@@ -191,6 +192,14 @@ class _Uvicorn(uvicorn.Server):
         # A peer that does not read keeps ``transport.close()`` waiting for ever.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Take the query out of uvicorn's line for each WebSocket: browsers have no other place for a token."""
+    if isinstance(record.args, tuple) and str(record.msg).startswith('%s - "WebSocket %s"'):
+        client, path, *rest = record.args
+        record.args = (client, str(path).partition("?")[0], *rest)
+    return True
 
 
 def _protocol(write_buffer_size: int) -> type[WebSocketsSansIOProtocol]:

@@ -45,7 +45,7 @@ class Session:
         self._node = node
         self.client = Client(request, node.home, self)
         self.id = self.client.id
-        self._outbox: Outbox | None = None
+        self.outbox: Outbox | None = None
         self._limiter: RateLimiter | None = None
         self._inbox: deque[str | bytes] = deque()
         self._inbox_bytes = 0
@@ -69,7 +69,7 @@ class Session:
         Called in the task that will read from the connection; `abort` cancels that task.
         """
         settings = self._node.settings
-        self._outbox = outbox
+        self.outbox = outbox
         if settings.rate_limit:
             self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, self._node.clock)
         self._carrier = asyncio.current_task()
@@ -120,13 +120,13 @@ class Session:
                 close = Close(code, reason, "server")
                 self._clear_inbox()
             self._leave()
-            if self._outbox is not None:
-                self._outbox.abort()
+            if self.outbox is not None:
+                self.outbox.abort()
             await self._end_worker()
             if self._greeted:
                 await self._say_goodbye(close)
-            if self._outbox is not None:
-                await self._outbox.join()
+            if self.outbox is not None:
+                await self.outbox.join()
         finally:
             self._last_rooms = frozenset()
             log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
@@ -149,19 +149,19 @@ class Session:
 
     def offer(self, frame: Frame) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
-        if not self._open or self._outbox is None:
+        if not self._open or self.outbox is None:
             self._node.counters.dropped += 1
             return False
-        return self._outbox.offer(frame)
+        return self.outbox.offer(frame)
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Close after everything queued; nothing more is handled, and it is out of every room at once."""
-        if not self._open or self._outbox is None:
+        if not self._open or self.outbox is None:
             return
         self._closed_by_us = (code, reason)
         self._leave()
         self._clear_inbox()
-        self._outbox.close(code, reason, discard=discard)
+        self.outbox.close(code, reason, discard=discard)
         self._abort_in(SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT)
 
     async def ping(self) -> float | None:
@@ -199,8 +199,8 @@ class Session:
         if not self.done.is_set():
             self.is_aborted = True
             self._leave()
-            if self._outbox is not None:
-                self._outbox.abort()
+            if self.outbox is not None:
+                self.outbox.abort()
             if self._carrier is not None:
                 self._carrier.cancel()
 

@@ -166,10 +166,12 @@ class Settings(BaseSettings):
     @field_validator("backplane_url")
     @classmethod
     def _backplane_url(cls, value: str) -> str:
-        scheme = value.partition("://")[0]
-        if scheme != "memory":
-            # The value may hold a password, so only its scheme is repeated.
-            raise ValueError(f"no backplane for {scheme!r}; this version has memory:// (one process)")
+        # The value may hold a password, so nothing of it is repeated but a scheme that is one.
+        scheme = re.match(r"([a-z][a-z0-9+.-]*)://", value, re.ASCII)
+        if scheme is None:
+            raise ValueError("not a URL; this version has memory:// (one process)")
+        if scheme[1] != "memory":
+            raise ValueError(f"no backplane for {scheme[1]}://; this version has memory:// (one process)")
         return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from velocity_ws.messages import Address, Frame, encode, validate_room
+from velocity_ws.messages import Address, Frame, encode, encode_bytes, validate_room
 
 if TYPE_CHECKING:
     from velocity_ws.loops import Home
@@ -44,7 +44,7 @@ class Target:
 
     async def send_bytes(self, data: bytes) -> int:
         """Send a binary message to everyone meant; returns what `send` returns."""
-        return await self._publish(self._address, Frame(bytes(data), is_text=False))
+        return await self._publish(self._address, encode_bytes(data))
 
 
 class SyncTarget:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from starlette.requests import HTTPConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from tests.support import DEADLINE, Address, eventually, settings
-from velocity_ws import Broker, Server, SettingsError
+from velocity_ws import Broker, Reject, Server, SettingsError
 
 # Tested where what they do is tested: handshake_timeout, the origins and the connection limits in test_connections;
 # max_message_size, read_buffer_size and the rate limit in test_dispatch; send_queue_size, slow_client and the pings in
@@ -113,6 +114,27 @@ async def test_options_for_uvicorn_are_passed_on() -> None:
         async with Address(server.port).connect():
             await eventually(broker.get_clients)
             assert broker.get_clients()[0].request.scope["root_path"] == "/under"
+
+
+async def test_no_token_in_the_servers_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    broker = Broker(settings(port=0))
+
+    @broker.authenticate
+    async def refuse(request: HTTPConnection) -> None:
+        if request.query_params["token"] == "s3cret-2":
+            raise Reject
+
+    async with Server(broker) as server:
+        async with Address(server.port).connect("/ws?token=s3cret-1"):
+            pass
+        with pytest.raises(InvalidStatus):
+            async with Address(server.port).connect("/ws?token=s3cret-2"):
+                pass
+        await eventually(lambda: not broker.node.sessions)
+    ours = [record for record in caplog.records if record.name.startswith(("uvicorn", "velocity_ws"))]
+    assert any('"WebSocket /ws" [accepted]' in record.getMessage() for record in ours)
+    assert not [record for record in ours if "s3cret" in record.getMessage()]
 
 
 def test_no_backplane_of_that_name() -> None:

@@ -1,0 +1,30 @@
+# examples/minimal.py: uvicorn examples.minimal:app, then connect to ws://127.0.0.1:8000/ws?room=tea
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from velocity_ws import Broker, Client
+
+app = FastAPI()
+broker = Broker()
+broker.attach(app)
+
+
+class ChatMessage(BaseModel):
+    author: str
+    text: str
+
+
+@broker.on_connect
+async def enter(client: Client) -> None:
+    room = client.request.query_params.get("room", "lobby")
+    await broker.join_room(client.id, room)
+
+
+@broker.on("chat_message")
+async def chat(client: Client, data: ChatMessage) -> None:
+    await broker.to_rooms(client.rooms).send("chat_message", data)
+
+
+@app.post("/announce")
+async def announce(text: str) -> int:
+    return await broker.broadcast("announcement", text)

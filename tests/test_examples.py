@@ -1,0 +1,229 @@
+"""Every small example runs on a real server, and the README's first one is the file itself."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from asgiref.sync import async_to_sync
+
+from examples import auth, minimal, notifications
+from tests.support import DEADLINE, Address, Peer, eventually, serve
+from velocity_ws import Broker
+
+ROOT = Path(__file__).parent.parent
+ADA = "/ws?token=token-of-ada"
+BOB = "/ws?token=token-of-bob"
+
+
+async def in_plain_thread(function: Callable[[], Any]) -> Any:
+    """Run a function in a thread that has no event loop, and none of asyncio's or anyio's thread context."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    async with asyncio.timeout(DEADLINE):
+        return await asyncio.wrap_future(future)
+
+
+async def in_room(broker: Broker, room: str, count: int) -> None:
+    await eventually(lambda: len(broker.get_room_clients(room)) == count)
+
+
+class TestMinimal:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Address]:
+        async with serve(minimal.app) as address:
+            yield address
+
+    async def test_message_reaches_the_room_and_nobody_else(self, server: Address) -> None:
+        message = {"author": "ada", "text": "hello"}
+        async with (
+            server.connect("/ws?room=tea") as ada,
+            server.connect("/ws?room=tea") as bob,
+            server.connect() as stranger,
+        ):
+            await in_room(minimal.broker, "tea", 2)
+            await in_room(minimal.broker, "lobby", 1)
+            await ada.send("chat_message", message)
+            assert await ada.expect("chat_message") == message
+            assert await bob.expect("chat_message") == message
+            await minimal.broker.broadcast("next")
+            await stranger.expect("next")
+
+    async def test_data_of_another_form_is_refused(self, server: Address) -> None:
+        async with server.connect() as peer:
+            answer = await peer.request("chat_message", {"author": "ada"})
+            assert (answer["event"], answer["data"]["code"]) == ("error", "INVALID_DATA")
+            assert answer["data"]["details"][0]["loc"] == ["text"]
+
+    async def test_route_reaches_everyone(self, server: Address) -> None:
+        async with (
+            server.connect("/ws?room=tea") as one,
+            server.connect() as two,
+            httpx.AsyncClient(base_url=server.http) as http,
+        ):
+            await eventually(lambda: len(minimal.broker.get_clients()) == 2)
+            answer = await http.post("/announce", params={"text": "closing soon"})
+            assert (answer.status_code, answer.json()) == (200, 2)
+            assert await one.expect("announcement") == "closing soon"
+            assert await two.expect("announcement") == "closing soon"
+
+    def test_it_fits_in_thirty_lines(self) -> None:
+        assert len((ROOT / "examples/minimal.py").read_text().splitlines()) <= 30
+
+    def test_readme_shows_this_very_file(self) -> None:
+        source = (ROOT / "examples/minimal.py").read_text()
+        blocks: list[str] = re.findall(
+            r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        )
+        shown = [block for block in blocks if block.startswith("# examples/minimal.py")]
+        assert shown == [source]
+
+
+class TestNotifications:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Address]:
+        async with serve(notifications.app) as address:
+            yield address
+
+    @pytest.fixture
+    async def http(self, server: Address) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(base_url=server.http, timeout=DEADLINE) as client:
+            yield client
+
+    @pytest.fixture
+    async def ada(self, server: Address) -> AsyncIterator[Peer]:
+        async with server.connect(ADA) as peer:
+            await in_room(notifications.broker, "user:ada", 1)
+            yield peer
+
+    async def test_async_route_reaches_every_device_of_one_user(
+        self, server: Address, http: httpx.AsyncClient, ada: Peer
+    ) -> None:
+        header = {"Authorization": "Bearer token-of-ada"}
+        async with server.connect(additional_headers=header) as phone, server.connect(BOB) as bob:
+            await in_room(notifications.broker, "user:ada", 2)
+            await in_room(notifications.broker, "user:bob", 1)
+            answer = await http.post("/users/ada/notifications", json={"title": "Lunch"})
+            assert (answer.status_code, answer.json()) == (200, 2)
+            assert await ada.expect("notification") == {"title": "Lunch", "body": ""}
+            assert await phone.expect("notification") == {"title": "Lunch", "body": ""}
+            await notifications.broker.broadcast("next")
+            await bob.expect("next")
+
+    async def test_plain_route_reaches_everyone(self, server: Address, http: httpx.AsyncClient, ada: Peer) -> None:
+        async with server.connect(BOB) as bob:
+            await in_room(notifications.broker, "user:bob", 1)
+            answer = await http.post("/notifications", json={"title": "Fire drill", "body": "At noon"})
+            assert (answer.status_code, answer.json()) == (200, 2)
+            assert await ada.expect("notification") == {"title": "Fire drill", "body": "At noon"}
+            assert await bob.expect("notification") == {"title": "Fire drill", "body": "At noon"}
+
+    async def test_thread_tells_when_its_work_is_done(self, http: httpx.AsyncClient, ada: Peer) -> None:
+        answer = await http.post("/users/ada/reports")
+        assert answer.status_code == 202
+        assert (await ada.expect("notification"))["title"] == "Report ready"
+
+    async def test_nobody_there_is_no_error(self, http: httpx.AsyncClient, ada: Peer) -> None:
+        assert (await http.post("/users/nobody/notifications", json={"title": "?"})).json() == 0
+
+    async def test_stats(self, http: httpx.AsyncClient, ada: Peer) -> None:
+        before = (await http.get("/stats")).json()
+        await http.post("/users/ada/notifications", json={"title": "Lunch"})
+        await ada.expect("notification")
+        after = (await http.get("/stats")).json()
+        assert (after["connected_clients"], after["rooms"]) == (1, 1)
+        assert after["messages_sent"] == before["messages_sent"] + 1
+        assert after["bytes_sent"] == before["bytes_sent"] + len(
+            '{"event":"notification","data":{"title":"Lunch","body":""}}'
+        )
+
+    @pytest.mark.parametrize("query", ["", "?token=", "?token=token-of-eve"])
+    async def test_unknown_token_is_refused(self, server: Address, query: str) -> None:
+        async with server.connect("/ws" + query) as peer:
+            assert await peer.closed() == (4401, "unknown token")
+
+
+class TestAuth:
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Address]:
+        async with serve(auth.app) as address:
+            yield address
+
+    async def test_token_in_the_url(self, server: Address) -> None:
+        async with server.connect(ADA) as peer:
+            assert await peer.request("whoami") == {"event": "reply", "id": 1, "data": "ada"}
+
+    @pytest.mark.parametrize("query", ["", "?token=token-of-eve"])
+    async def test_bad_token_in_the_url(self, server: Address, query: str) -> None:
+        async with server.connect("/ws" + query) as peer:
+            assert await peer.closed() == (4401, "unknown token")
+
+    async def test_first_message(self, server: Address) -> None:
+        async with server.connect("/ws/login") as peer:
+            refused = await peer.request("whoami")
+            assert (refused["event"], refused["data"]["code"]) == ("error", "UNAUTHORIZED")
+            refused = await peer.request("auth", {"token": "token-of-eve"}, id=2)
+            assert (refused["event"], refused["data"]["code"]) == ("error", "UNAUTHORIZED")
+            assert await peer.request("auth", {"token": "token-of-bob"}, id=3) == {
+                "event": "reply",
+                "id": 3,
+                "data": "bob",
+            }
+            assert await peer.request("whoami", id=4) == {"event": "reply", "id": 4, "data": "bob"}
+            await auth.by_message.to_room("users").send("news", 1)
+            assert await peer.expect("news") == 1
+
+    async def test_who_does_not_log_in_is_disconnected(self, server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(auth, "LOGIN_SECONDS", 0.05)
+        async with server.connect("/ws/login") as peer:
+            assert await peer.closed() == (4401, "not authenticated in time")
+
+    async def test_who_logs_in_stays_and_no_timer_is_left(self, server: Address) -> None:
+        async with server.connect("/ws/login") as peer, server.connect("/ws/login"):
+            await eventually(lambda: len(auth.by_message.get_clients()) == 2)
+            clients = auth.by_message.get_clients()
+            timers: list[asyncio.Task[None]] = [client.get_data("timer") for client in clients]
+            await peer.request("auth", {"token": "token-of-ada"})
+            await eventually(lambda: sum(timer.cancelled() for timer in timers) == 1)
+            assert [client.user for client in clients if client.get_data("timer").cancelled()] == ["ada"]
+        await eventually(lambda: all(timer.cancelled() for timer in timers))
+
+
+class TestThreads:
+    """The ways in from outside the event loop."""
+
+    @pytest.fixture
+    async def peer(self) -> AsyncIterator[Peer]:
+        async with serve(minimal.app) as address, address.connect() as peer:
+            await in_room(minimal.broker, "lobby", 1)
+            yield peer
+
+    async def test_async_to_sync(self, peer: Peer) -> None:
+        broadcast = async_to_sync(minimal.broker.broadcast)
+        assert await in_plain_thread(lambda: broadcast("news", {"n": 1})) == 1
+        assert await peer.expect("news") == {"n": 1}
+
+    async def test_event_loop_of_another_thread(self, peer: Peer) -> None:
+        async def notify() -> int:
+            return await minimal.broker.to_room("lobby").send("news", {"n": 2})
+
+        assert await in_plain_thread(lambda: asyncio.run(notify())) == 1
+        assert await peer.expect("news") == {"n": 2}
+
+    async def test_sync_from_a_plain_thread(self, peer: Peer) -> None:
+        assert await in_plain_thread(lambda: minimal.broker.sync.broadcast("news", {"n": 3})) == 1
+        assert await peer.expect("news") == {"n": 3}

@@ -1,0 +1,830 @@
+"""Hooks: what a function is called with, what its annotation lets through, and what is refused at registration."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import enum
+import functools
+import json
+import threading
+import typing
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict, Union
+from uuid import UUID
+
+import pytest
+import typing_extensions
+from anyio import CancelScope, CapacityLimiter
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tests.support import DEADLINE
+from velocity_ws.errors import HookError, VelocityError
+from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind, validate_event
+
+VALUES: dict[str, Any] = {
+    "request": "REQUEST",
+    "client": "CLIENT",
+    "message": "MESSAGE",
+    "data": "DATA",
+    "close": "CLOSE",
+    "error": "ERROR",
+}
+"""What there is to be asked for; each by a name that tells it from the others."""
+
+GETS: dict[Kind, tuple[str, ...]] = {
+    "authenticate": ("request",),
+    "connect": ("client",),
+    "message": ("client", "message"),
+    "binary": ("client", "data"),
+    "event": ("client", "data"),
+    "disconnect": ("client", "close"),
+    "error": ("client", "error"),
+}
+"""What the documentation says each kind is called with, in its order."""
+
+F = Callable[..., Any]
+
+
+async def call(kind: Kind, function: F, **values: Any) -> Any:
+    return await Hook(kind, function)(CapacityLimiter(1), {**VALUES, **values})
+
+
+async def accept(annotation: Any, data: Any) -> Any:
+    """What an event's handler gets that annotates its ``data`` so."""
+
+    def handler(client: Any, data: Any) -> Any:
+        return data
+
+    handler.__annotations__ = {"data": annotation}
+    return await call("event", handler, data=data)
+
+
+async def refuse(annotation: Any, data: Any) -> list[dict[str, Any]]:
+    """The details of a refusal, as they go over the wire."""
+    with pytest.raises(InvalidDataError) as caught:
+        await accept(annotation, data)
+    details: list[dict[str, Any]] = json.loads(json.dumps(caught.value.details))
+    assert details == caught.value.details, "plain JSON already"
+    for item in details:
+        assert item.keys() == {"loc", "msg", "type"}
+        assert isinstance(item["msg"], str)
+        assert isinstance(item["type"], str)
+    return details
+
+
+# --- which argument goes where
+
+
+@pytest.mark.parametrize("kind", GETS)
+async def test_by_name(kind: Kind) -> None:
+    names = ", ".join(GETS[kind])
+    expected = tuple(VALUES[name] for name in GETS[kind])
+    assert await call(kind, eval(f"lambda {names}: ({names},)")) == expected
+    assert await call(kind, eval(f"lambda *, {names}: ({names},)")) == expected
+
+
+@pytest.mark.parametrize("kind", GETS)
+async def test_by_name_in_another_order(kind: Kind) -> None:
+    names = ", ".join(reversed(GETS[kind]))
+    assert await call(kind, eval(f"lambda {names}: ({names},)")) == tuple(VALUES[name] for name in reversed(GETS[kind]))
+
+
+@pytest.mark.parametrize("kind", GETS)
+async def test_by_position_whatever_the_names(kind: Kind) -> None:
+    names = ", ".join(f"x{n}" for n, _ in enumerate(GETS[kind]))
+    expected = tuple(VALUES[name] for name in GETS[kind])
+    assert await call(kind, eval(f"lambda {names}: ({names},)")) == expected
+    assert await call(kind, eval(f"lambda {names}, /: ({names},)")) == expected
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in GETS.items() for name in names])
+async def test_any_one_of_them_alone(kind: Kind, name: str) -> None:
+    assert await call(kind, eval(f"lambda {name}: {name}")) == VALUES[name]
+
+
+@pytest.mark.parametrize("kind", GETS)
+async def test_none_of_them(kind: Kind) -> None:
+    assert await call(kind, lambda: "called") == "called"
+
+
+@pytest.mark.parametrize("kind", GETS)
+async def test_all_of_them(kind: Kind) -> None:
+    assert await call(kind, lambda *args: args) == tuple(VALUES[name] for name in GETS[kind])
+
+
+async def test_disconnect_by_position_may_leave_the_close_out() -> None:
+    assert await call("disconnect", lambda c: c) == "CLIENT"
+
+
+async def test_an_event_may_ask_for_the_message_too() -> None:
+    assert await call("event", lambda message, client: (message, client)) == ("MESSAGE", "CLIENT")
+    assert await call("event", lambda client, data, *, message: (client, data, message)) == (
+        "CLIENT",
+        "DATA",
+        "MESSAGE",
+    )
+
+
+async def test_by_position_and_keyword() -> None:
+    assert await call("disconnect", lambda c, *, close: (c, close)) == ("CLIENT", "CLOSE")
+
+
+async def test_defaults() -> None:
+    assert await call("event", lambda client, data=None: (client, data)) == ("CLIENT", "DATA")
+    assert await call("event", lambda data=None: data) == "DATA"
+    assert await call("event", lambda client, limit=5: (client, limit)) == ("CLIENT", 5)
+    assert await call("event", lambda client, limit=5, data=None: (client, limit, data)) == ("CLIENT", 5, "DATA")
+    assert await call("connect", lambda client, *, limit=5: (client, limit)) == ("CLIENT", 5)
+    assert await call("connect", lambda limit=5: limit) == 5
+
+
+async def test_variable_arguments_beside_others() -> None:
+    assert await call("event", lambda client, *args: (client, args)) == ("CLIENT", ())
+    assert await call("event", lambda client, **more: (client, more)) == ("CLIENT", {})
+    assert await call("connect", lambda *args, **more: (args, more)) == (("CLIENT",), {})
+
+
+async def test_variable_arguments_and_a_keyword_that_is_known() -> None:
+    assert "DATA" in str(await call("event", lambda *args, data: (args, data)))
+
+
+class Methods:
+    def __init__(self, greeting: str) -> None:
+        self.greeting = greeting
+
+    def plain(self, client: str, data: int) -> object:
+        return self.greeting, client, data
+
+    async def coroutine(self, data: int) -> object:
+        await asyncio.sleep(0)
+        return self.greeting, data
+
+    @classmethod
+    def of_class(cls, client: str, data: int) -> object:
+        return cls, client, data
+
+    @staticmethod
+    def of_nothing(client: str, data: int) -> object:
+        return client, data
+
+
+class PlainCallable:
+    def __call__(self, client: str, data: int) -> object:
+        return client, data
+
+
+class AsyncCallable:
+    async def __call__(self, client: str, data: int) -> object:
+        await asyncio.sleep(0)
+        return client, data
+
+
+def with_database(database: str, client: str, data: int) -> object:
+    return database, client, data
+
+
+async def async_with_database(database: str, client: str, data: int) -> object:
+    await asyncio.sleep(0)
+    return database, client, data
+
+
+def logged(function: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """A decorator as they are written everywhere."""
+
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> object:
+        return "logged", await function(*args, **kwargs)
+
+    return wrapper
+
+
+def plainly_logged(function: F) -> F:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> object:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def decorated(data: int, client: str) -> object:
+    await asyncio.sleep(0)
+    return client, data
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (Methods("hi").plain, ("hi", "CLIENT", 5)),
+        (Methods("hi").coroutine, ("hi", 5)),
+        (Methods.of_class, (Methods, "CLIENT", 5)),
+        (Methods.of_nothing, ("CLIENT", 5)),
+        (PlainCallable(), ("CLIENT", 5)),
+        (AsyncCallable(), ("CLIENT", 5)),
+        (functools.partial(with_database, "DB"), ("DB", "CLIENT", 5)),
+        (functools.partial(with_database, database="DB"), ("DB", "CLIENT", 5)),
+        (functools.partial(async_with_database, "DB"), ("DB", "CLIENT", 5)),
+        (functools.partial(functools.partial(with_database), "DB"), ("DB", "CLIENT", 5)),
+        (functools.partial(Methods("hi").plain), ("hi", "CLIENT", 5)),
+        (functools.partial(AsyncCallable()), ("CLIENT", 5)),
+        (logged(decorated), ("logged", ("CLIENT", 5))),
+        (logged(logged(decorated)), ("logged", ("logged", ("CLIENT", 5)))),
+        (plainly_logged(decorated), ("CLIENT", 5)),
+        (plainly_logged(Methods("hi").plain), ("hi", "CLIENT", 5)),
+        (plainly_logged(PlainCallable()), ("CLIENT", 5)),
+    ],
+    ids=[
+        "method",
+        "async method",
+        "class method",
+        "static method",
+        "callable object",
+        "async callable object",
+        "partial",
+        "partial by keyword",
+        "partial of async",
+        "partial of partial",
+        "partial of a method",
+        "partial of an async object",
+        "decorated async",
+        "decorated twice",
+        "plain decorator of async",
+        "decorated method",
+        "decorated object",
+    ],
+)
+async def test_whatever_can_be_called_is_called_and_validated(function: F, expected: object) -> None:
+    # The data is a text that the annotation turns into a number: so it was found through all the wrapping.
+    assert await call("event", function, data="5") == expected
+    with pytest.raises(InvalidDataError):
+        await call("event", function, data="no number")
+
+
+async def test_a_builtin_function() -> None:
+    seen: list[str] = []
+    await call("connect", seen.append)
+    assert seen == ["CLIENT"]
+
+
+# --- refused at registration
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "parameter"),
+    [
+        ("authenticate", lambda client, request: None, "client"),
+        ("connect", lambda client, user: None, "user"),
+        ("connect", lambda client, *, user: None, "user"),
+        ("connect", lambda a, b: None, "a"),
+        ("message", lambda client, message, extra: None, "extra"),
+        ("message", lambda only: None, "only"),
+        ("event", lambda client, data, message, extra: None, "extra"),
+        ("event", lambda only: None, "only"),
+        ("event", lambda *, database: None, "database"),
+        ("event", lambda client, data, *, database: None, "database"),
+        ("event", lambda *args, database: None, "database"),
+        ("event", functools.partial(lambda a, b, c, d: None, 1), "b"),
+        ("disconnect", lambda a, b, c: None, "a"),
+        ("error", lambda exception: None, "exception"),
+        ("binary", lambda client, payload, more: None, "payload"),
+    ],
+)
+def test_refused_signature(kind: Kind, function: F, parameter: str) -> None:
+    with pytest.raises(HookError) as caught:
+        Hook(kind, function)
+    message = str(caught.value)
+    assert f"{parameter!r}" in message, "which parameter"
+    assert ", ".join(GETS[kind]) in message, "what it can ask for"
+    assert "lambda" in message, "which function"
+    assert isinstance(caught.value, TypeError)
+    assert isinstance(caught.value, VelocityError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        ("event", lambda data, sender: None),
+        ("event", lambda sender, client: None),
+        ("message", lambda message, sender: None),
+        ("message", lambda x, client: None),
+        ("disconnect", lambda close, c: None),
+        ("error", lambda error, c: None),
+    ],
+)
+def test_a_known_name_never_gets_another_value(kind: Kind, function: F) -> None:
+    # By position it would get the value of the other name, which nobody can mean.
+    with pytest.raises(HookError):
+        Hook(kind, function)
+
+
+@pytest.mark.parametrize("thing", [None, 5, "chat_message", object()])
+def test_what_is_no_function(thing: Any) -> None:
+    with pytest.raises(HookError, match="a hook is a function"):
+        Hook("event", thing)
+
+
+def test_a_refused_function_is_not_registered() -> None:
+    hooks = Hooks()
+    for _ in range(2):
+        with pytest.raises(HookError, match="'wrong'"):
+            hooks.register_event("e", lambda wrong: None)
+        with pytest.raises(HookError, match="'wrong'"):
+            hooks.register("connect", lambda client, wrong: None)
+    assert hooks.handler("e") is None
+    assert hooks.of("connect") == []
+
+
+# --- annotations
+
+
+class Post(BaseModel):
+    room: str
+    text: str = Field(max_length=10)
+
+
+class Thread(BaseModel):
+    posts: list[Post]
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Move(TypedDict):
+    to: list[int]
+    fast: bool
+
+
+class Search(TypedDict):
+    words: str
+    limit: NotRequired[int]
+
+
+class Filter(TypedDict, total=False):
+    room: str
+    user: typing.Required[int]
+
+
+class Nested(TypedDict):
+    move: Move
+    searches: list[Search]
+
+
+class Comment(TypedDict):
+    text: str
+    replies: list[Comment]
+
+
+class ModernMove(typing_extensions.TypedDict):
+    to: list[int]
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Join(BaseModel):
+    kind: Literal["join"]
+    room: str
+
+
+class Leave(BaseModel):
+    kind: Literal["leave"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    n: int
+
+
+MOVE: dict[str, Any] = {"to": [1, 2], "fast": True}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "expected"),
+    [
+        (Post, {"room": "a", "text": "b"}, Post(room="a", text="b")),
+        (Thread, {"posts": [{"room": "a", "text": "b"}]}, Thread(posts=[Post(room="a", text="b")])),
+        (Point, {"x": 1}, Point(1)),
+        (Move, MOVE, MOVE),
+        (Search, {"words": "a"}, {"words": "a"}),
+        (Search, {"words": "a", "limit": 5}, {"words": "a", "limit": 5}),
+        (Filter, {"user": 5}, {"user": 5}),
+        (Nested, {"move": MOVE, "searches": [{"words": "a"}]}, {"move": MOVE, "searches": [{"words": "a"}]}),
+        (
+            Comment,
+            {"text": "a", "replies": [{"text": "b", "replies": []}]},
+            {"text": "a", "replies": [{"text": "b", "replies": []}]},
+        ),
+        (ModernMove, {"to": [1]}, {"to": [1]}),
+        (Move | None, MOVE, MOVE),
+        (Move | None, None, None),
+        (list[Move], [MOVE], [MOVE]),
+        (dict[str, Move], {"a": MOVE}, {"a": MOVE}),
+        (Annotated[Move, "a comment"], MOVE, MOVE),
+        (int, 5, 5),
+        (int, "5", 5),
+        (float, 5, 5.0),
+        (str, "x", "x"),
+        (bool, True, True),
+        (bytes, "x", b"x"),
+        (list[int], [1, "2"], [1, 2]),
+        (tuple[int, str], [1, "a"], (1, "a")),
+        (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
+        (set[int], [1, 1, 2], {1, 2}),
+        (dict[str, int], {"a": 1}, {"a": 1}),
+        (dict[int, str], {"1": "a"}, {1: "a"}),
+        (list, [1, "a"], [1, "a"]),
+        (dict, {"a": None}, {"a": None}),
+        (Optional[int], None, None),  # noqa: UP045 - written so by many
+        (Optional[int], 5, 5),  # noqa: UP045
+        (Union[int, str], "a", "a"),  # noqa: UP007
+        (int | None, None, None),
+        (Literal["a", "b"], "b", "b"),
+        (Annotated[int, Field(gt=0)], 5, 5),
+        (Annotated[Join | Leave, Field(discriminator="kind")], {"kind": "leave"}, Leave(kind="leave")),
+        (Colour, "red", Colour.RED),
+        (UUID, str(UUID(int=5)), UUID(int=5)),
+        (Decimal, "1.10", Decimal("1.10")),
+        (dt.datetime, "2024-02-29T00:00:00Z", dt.datetime(2024, 2, 29, tzinfo=dt.UTC)),
+        (None, None, None),
+        (Any, {"as": "it is"}, {"as": "it is"}),
+        (object, [1], [1]),
+        (Annotated[Any, "a comment"], [1], [1]),
+    ],
+)
+async def test_annotation_takes(annotation: Any, data: Any, expected: Any) -> None:
+    result = await accept(annotation, data)
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "locations"),
+    [
+        (Post, {"room": "a", "text": "x" * 11}, [["text"]]),
+        (Post, {"room": 5}, [["room"], ["text"]]),
+        (Post, [], [[]]),
+        (Post, None, [[]]),
+        (Thread, {"posts": [{"room": "a", "text": "b"}, {"room": "a"}]}, [["posts", 1, "text"]]),
+        (Point, {"y": 1}, [["x"]]),
+        (Move, {"to": [1, "a"]}, [["to", 1], ["fast"]]),
+        (Search, {"words": "a", "limit": "many"}, [["limit"]]),
+        (Filter, {"room": "a"}, [["user"]]),
+        (Nested, {"move": {"to": []}, "searches": [{}]}, [["move", "fast"], ["searches", 0, "words"]]),
+        (Comment, {"text": "a", "replies": [{"text": "b"}]}, [["replies", 0, "replies"]]),
+        (int, "five", [[]]),
+        (int, None, [[]]),
+        (int, 1.5, [[]]),
+        (str, 5, [[]]),
+        (list[int], [1, "a", None], [[1], [2]]),
+        (list[int], {"a": 1}, [[]]),
+        (dict[int, str], {"a": "b"}, [["a", "[key]"]]),
+        (int | None, "a", [[]]),
+        (int | bool, "a", [["int"], ["bool"]]),
+        (Literal["a", "b"], "c", [[]]),
+        (Annotated[int, Field(gt=0)], 0, [[]]),
+        (Annotated[Join | Leave, Field(discriminator="kind")], {"kind": "join"}, [["join", "room"]]),
+        (Annotated[Join | Leave, Field(discriminator="kind")], {"kind": "stay"}, [[]]),
+        (Strict, {"n": 1, "more": 2}, [["more"]]),
+        (Colour, "blue", [[]]),
+        (UUID, "no", [[]]),
+        (None, 0, [[]]),
+    ],
+)
+async def test_annotation_refuses(annotation: Any, data: Any, locations: list[list[str | int]]) -> None:
+    assert [item["loc"] for item in await refuse(annotation, data)] == locations
+
+
+async def test_details_say_why_and_hold_nothing_of_the_data() -> None:
+    (item,) = await refuse(Post, {"room": "a", "text": "secret" * 10})
+    assert item == {"loc": ["text"], "msg": "String should have at most 10 characters", "type": "string_too_long"}
+
+
+async def test_details_are_json_where_the_error_holds_an_exception() -> None:
+    class Even(BaseModel):
+        n: int
+
+        @field_validator("n")
+        @classmethod
+        def check(cls, value: int) -> int:
+            if value % 2:
+                raise ValueError("odd")
+            return value
+
+    assert await refuse(Even, {"n": 3}) == [{"loc": ["n"], "msg": "Value error, odd", "type": "value_error"}]
+
+
+async def test_validation_leaves_the_given_values_alone() -> None:
+    values = {**VALUES, "data": "5"}
+
+    def handler(data: int) -> int:
+        return data
+
+    assert await Hook("event", handler)(CapacityLimiter(1), values) == 5
+    assert values == {**VALUES, "data": "5"}
+
+
+async def test_other_annotations_validate_nothing() -> None:
+    def handler(client: int, data, message: list[int]) -> object:  # type: ignore[no-untyped-def]
+        return client, data, message
+
+    assert await call("event", handler) == ("CLIENT", "DATA", "MESSAGE")
+
+
+async def test_only_events_validate() -> None:
+    def on_binary(client: Any, data: int) -> object:
+        return data
+
+    assert await call("binary", on_binary, data=b"bytes") == b"bytes"
+
+
+async def test_a_positional_handler_validates_its_second_argument() -> None:
+    def handler(sender: Any, post: Post) -> object:
+        return sender, post
+
+    assert await call("event", handler, data={"room": "a", "text": "b"}) == ("CLIENT", Post(room="a", text="b"))
+
+
+async def test_a_keyword_handler_validates_its_data() -> None:
+    def handler(*, data: Post, client: Any) -> object:
+        return client, data
+
+    assert await call("event", handler, data={"room": "a", "text": "b"}) == ("CLIENT", Post(room="a", text="b"))
+
+
+async def test_variable_arguments_are_not_validated_as_something_else() -> None:
+    assert await call("event", lambda *args: args) == ("CLIENT", "DATA")
+
+
+async def test_a_default_is_for_python_and_not_for_clients() -> None:
+    def handler(client: Any, data: int = 5) -> object:
+        return data
+
+    assert await call("event", handler, data="7") == 7
+    with pytest.raises(InvalidDataError):
+        await call("event", handler, data=None)
+
+
+async def test_a_validation_error_of_the_handler_is_its_own() -> None:
+    def handler(client: Any, data: dict[str, Any]) -> object:
+        return Post(**data)
+
+    with pytest.raises(ValueError, match="room") as caught:
+        await call("event", handler, data={})
+    assert not isinstance(caught.value, InvalidDataError)
+
+
+async def test_a_type_local_to_the_function_that_defines_the_hook() -> None:
+    class Local(BaseModel):
+        n: int
+
+    hooks = Hooks()
+
+    @functools.partial(hooks.register_event, "e")
+    async def handler(client: Any, data: Local) -> object:
+        return data
+
+    hook = hooks.handler("e")
+    assert hook is not None
+    assert await hook(CapacityLimiter(1), {**VALUES, "data": {"n": "5"}}) == Local(n=5)
+    with pytest.raises(InvalidDataError):
+        await hook(CapacityLimiter(1), {**VALUES, "data": {}})
+
+
+async def test_a_local_type_in_a_class_of_handlers() -> None:
+    class Local(BaseModel):
+        n: int
+
+    class Handlers:
+        async def on_e(self, client: Any, data: list[Local] | None) -> object:
+            return data
+
+    hook = Hook("event", Handlers().on_e)
+    assert await hook(CapacityLimiter(1), {**VALUES, "data": [{"n": 1}]}) == [Local(n=1)]
+    assert await hook(CapacityLimiter(1), {**VALUES, "data": None}) is None
+
+
+if typing.TYPE_CHECKING:
+    OnlyForTypeCheckers = int
+
+
+def test_an_annotation_that_cannot_be_resolved() -> None:
+    def handler(client: Any, data: OnlyForTypeCheckers) -> None: ...
+
+    def nested(client: Any, data: list[OnlyForTypeCheckers]) -> None: ...
+
+    for function in (handler, nested):
+        with pytest.raises(HookError, match="OnlyForTypeCheckers") as caught:
+            Hook("event", function)
+        assert function.__name__ in str(caught.value)
+
+
+class SomethingElse:
+    """A class that pydantic knows nothing of."""
+
+
+class Unfinished(BaseModel):
+    field: OnlyForTypeCheckers
+
+
+@dataclasses.dataclass
+class UnfinishedPoint:
+    x: OnlyForTypeCheckers
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "NoSuchType",
+        "list[NoSuchType]",
+        "asyncio.NoSuchType",
+        "two words",
+        "typing.ClassVar[int]",
+        5,
+        SomethingElse,
+        list[SomethingElse],
+        Unfinished,
+        list[Unfinished],
+        UnfinishedPoint,
+        Annotated[str, Field(pattern="(")],
+    ],
+    ids=[
+        "unknown name",
+        "unknown name inside",
+        "unknown attribute",
+        "no expression",
+        "no type for a parameter",
+        "a number",
+        "a class without a schema",
+        "a class without a schema inside",
+        "unfinished model",
+        "unfinished model inside",
+        "unfinished dataclass",
+        "constraint that cannot be",
+    ],
+)
+def test_an_annotation_that_is_no_type(annotation: Any) -> None:
+    def handler(client: Any, data: Any) -> None: ...
+
+    handler.__annotations__ = {"data": annotation}
+    with pytest.raises(HookError, match="handler"):
+        Hook("event", handler)
+
+
+# --- where they run
+
+
+async def test_async_runs_on_the_loop_and_plain_in_a_thread() -> None:
+    async def on_loop() -> object:
+        return threading.current_thread(), asyncio.get_running_loop()
+
+    def in_thread() -> object:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return threading.current_thread()
+
+    here = threading.current_thread()
+    assert await call("connect", on_loop) == (here, asyncio.get_running_loop())
+    assert await call("connect", in_thread) is not here
+
+
+async def test_the_loop_goes_on_while_a_plain_one_runs() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def blocking(data: int) -> int:
+        entered.set()
+        assert release.wait(DEADLINE)
+        return data
+
+    task = asyncio.ensure_future(call("event", blocking, data=5))
+    assert await asyncio.to_thread(entered.wait, DEADLINE)
+    assert not task.done()
+    release.set()
+    assert await task == 5
+
+
+async def test_no_more_threads_than_the_limiter_has() -> None:
+    limiter = CapacityLimiter(2)
+    running = 0
+    most = 0
+    lock = threading.Lock()
+    both = threading.Barrier(2, timeout=DEADLINE)
+
+    def hook() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        both.wait()
+        with lock:
+            running -= 1
+
+    registered = Hook("connect", hook)
+    await asyncio.gather(*(registered(limiter, VALUES) for _ in range(6)))
+    assert most == 2
+
+
+async def test_exceptions_pass() -> None:
+    async def fail() -> None:
+        raise KeyError("async")
+
+    def fail_plainly() -> None:
+        raise KeyError("plain")
+
+    with pytest.raises(KeyError, match="async"):
+        await call("connect", fail)
+    with pytest.raises(KeyError, match="plain"):
+        await call("connect", fail_plainly)
+
+
+@pytest.mark.parametrize("by_scope", [False, True])
+async def test_a_cancelled_thread_is_left_behind(by_scope: bool) -> None:
+    entered, release = threading.Event(), threading.Event()
+    scope = CancelScope()
+
+    def hook() -> None:
+        entered.set()
+        release.wait(DEADLINE)
+
+    async def run() -> None:
+        with scope:
+            await call("connect", hook)
+
+    task = asyncio.ensure_future(run())
+    try:
+        assert await asyncio.to_thread(entered.wait, DEADLINE)
+        if by_scope:
+            scope.cancel()
+        else:
+            task.cancel()
+        done, _ = await asyncio.wait([task], timeout=DEADLINE / 2)
+        assert done, "it does not wait for a thread that cannot be stopped"
+        assert task.cancelled() is not by_scope
+    finally:
+        release.set()
+
+
+# --- the registry
+
+
+def test_registering_returns_the_function_unchanged() -> None:
+    hooks = Hooks()
+
+    def connect(client: Any) -> None: ...
+
+    async def event(client: Any, data: int) -> None: ...
+
+    before = dict(vars(event)), event.__annotations__.copy()
+    assert hooks.register("connect", connect) is connect
+    assert hooks.register_event("e", event) is event
+    assert (dict(vars(event)), event.__annotations__) == before
+
+
+async def test_hooks_of_a_kind_keep_the_order_of_registration() -> None:
+    hooks = Hooks()
+    for n in range(3):
+        hooks.register("connect", functools.partial(lambda n, client: n, n))
+    hooks.register("disconnect", lambda: None)
+    assert [await hook(CapacityLimiter(1), VALUES) for hook in hooks.of("connect")] == [0, 1, 2]
+    assert hooks.of("message") == []
+
+
+def test_the_same_function_may_be_registered_twice() -> None:
+    hooks = Hooks()
+
+    def hook() -> None: ...
+
+    hooks.register("connect", hooks.register("connect", hook))
+    assert len(hooks.of("connect")) == 2
+
+
+def test_an_event_has_one_handler() -> None:
+    hooks = Hooks()
+
+    def first(client: Any) -> None: ...
+
+    hooks.register_event("e", first)
+    with pytest.raises(HookError, match=r"'e' is handled by .*first already.*on_message"):
+        hooks.register_event("e", lambda: None)
+    hooks.register_event("E", lambda: None)
+    handler = hooks.handler("e")
+    assert handler is not None
+    assert handler.name.endswith("first")
+    assert hooks.handler("other") is None
+
+
+@pytest.mark.parametrize("event", ["a", " ", "x" * 256, "é" * 256, "*", "\n"])
+def test_event_name(event: str) -> None:
+    assert validate_event(event) is event
+
+
+@pytest.mark.parametrize("event", ["", "x" * 257, None, 5, b"e", lambda client: None])
+def test_bad_event_name(event: Any) -> None:
+    with pytest.raises(HookError, match=r"@broker\.on\('chat_message'\)") as caught:
+        validate_event(event)
+    assert len(str(caught.value)) < 300

@@ -1,0 +1,468 @@
+"""The wire format: whatever arrives is decoded or named malformed, whatever leaves is JSON, encoded once."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from velocity_ws.errors import EncodeError, InvalidNameError
+from velocity_ws.messages import Frame, Malformed, Message, decode, encode, encode_error, validate_room
+
+# JSON has no lone surrogates.
+text = st.text(st.characters(exclude_categories=["Cs"]))
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=12)
+ids = st.integers() | text
+
+
+def read(frame: Frame) -> Any:
+    return json.loads(frame.payload)
+
+
+def malformed(raw: str | bytes) -> Malformed:
+    result = decode(raw)
+    assert isinstance(result, Malformed), result
+    return result
+
+
+# --- decode
+
+
+@settings(max_examples=150, deadline=None)
+@given(names, values, st.none() | ids, st.booleans())
+def test_decode_is_the_inverse_of_any_json_encoder(event: str, data: Any, request_id: Any, escape: bool) -> None:
+    raw = json.dumps({"event": event, "data": data, "id": request_id}, ensure_ascii=escape)
+    assert decode(raw) == Message(event, data, request_id)
+    assert decode(raw.encode()) == Message(event, data, request_id)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ('{"event":"a"}', Message("a")),
+        ('{"event":"a","data":null,"id":null}', Message("a")),
+        ('{"event":"a","data":0,"id":0}', Message("a", 0, 0)),
+        ('{"event":"a","id":""}', Message("a", None, "")),
+        ('{"event":"a","id":-9223372036854775809}', Message("a", None, -(2**63) - 1)),
+        ('{"event":"a","data":1180591620717411303424}', Message("a", 2**70)),
+        (' \r\n\t{ "data" : [ ] , "event" : "a" } ', Message("a", [])),
+        ('{"event":"a","more":{"is":["ignored"]},"data":1}', Message("a", 1)),
+        ('{"event":"\\ud83d\\ude00"}', Message("😀")),
+        ('{"event":"' + "x" * 256 + '"}', Message("x" * 256)),
+        ('{"event":"' + "😀" * 256 + '"}', Message("😀" * 256)),
+        ('{"event":" "}', Message(" ")),
+        ('{"event":"__proto__","data":{"__proto__":1}}', Message("__proto__", {"__proto__": 1})),
+    ],
+)
+def test_good(raw: str, message: Message) -> None:
+    assert decode(raw) == message
+
+
+HUGE = "1" * 10_000
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(raw, id=name)
+        for name, raw in {
+            "nothing": "",
+            "only spaces": " \n",
+            "not json": "hello",
+            "single quotes": "{'event':'a'}",
+            "truncated object": '{"event":"a"',
+            "truncated string": '{"event":"a',
+            "truncated escape": '{"event":"\\u12',
+            "truncated array": "[1,2",
+            "truncated, wrong type first": '{"event":1',
+            "truncated, wrong type of id": '{"id":true,"event":"a"',
+            "truncated string at the top": '"abc',
+            "truncated number": "-",
+            "truncated literal": "nul",
+            "trailing garbage": '{"event":"a"} x',
+            "two messages": '{"event":"a"}{"event":"b"}',
+            "trailing garbage after a wrong type": "[1,2] x",
+            "trailing comma": '{"event":"a",}',
+            "comment": '{"event":"a"/**/}',
+            "unquoted key": '{event:"a"}',
+            "NaN": '{"event":"a","data":NaN}',
+            "nested NaN": '{"event":"a","data":[{"x":NaN}]}',
+            "NaN at the top": "NaN",
+            "Infinity": '{"event":"a","data":Infinity}',
+            "-Infinity": '{"event":"a","data":-Infinity}',
+            "NaN in an unknown field": '{"event":"a","x":NaN}',
+            "too large for a float": '{"event":"a","data":1e999}',
+            "leading zero": '{"event":"a","data":01}',
+            "hexadecimal": '{"event":"a","data":0x1}',
+            "lone high surrogate": '{"event":"a","data":"\\ud800"}',
+            "lone low surrogate": '{"event":"a","data":"\\udc00"}',
+            "swapped surrogates": '{"event":"a","data":"\\udc00\\ud800"}',
+            "lone surrogate in the event": '{"event":"\\ud800"}',
+            "lone surrogate in a key": '{"event":"a","data":{"\\ud800":1}}',
+            "lone surrogate, not escaped": '{"event":"\ud800"}',
+            "control character": '{"event":"a\nb"}',
+            "null character": '{"event":"\x00"}',
+            "byte order mark": '\ufeff{"event":"a"}',
+            "deep list": "[" * DEEP,
+            "deep list, closed": "[" * DEEP + "]" * DEEP,
+            "deep data": '{"event":"a","data":' + "[" * DEEP + "]" * DEEP + "}",
+            "deep objects": '{"event":"a","data":' + '{"a":' * DEEP + "1" + "}" * DEEP + "}",
+            "deep unknown field": '{"event":"a","x":' + "[" * DEEP + "]" * DEEP + "}",
+            "deep id": '{"event":"a","id":' + "[" * DEEP + "]" * DEEP + "}",
+            "deep data and no event": '{"data":' + "[" * DEEP + "]" * DEEP + "}",
+            "huge integer": f'{{"event":"a","data":{HUGE}}}',
+            "huge negative integer": f'{{"event":"a","data":-{HUGE}}}',
+            "huge id": f'{{"event":"a","id":{HUGE}}}',
+            "huge event": f'{{"event":{HUGE}}}',
+            "huge integer at the top": HUGE,
+            "huge exponent": f'{{"event":"a","data":1e{HUGE}}}',
+            "not UTF-8": b"\xff\xfe",
+            "event not UTF-8": b'{"event":"\xff"}',
+            "data not UTF-8": b'{"event":"a","data":"\xc3\x28"}',
+            "unknown field not UTF-8": b'{"event":"a","x":"\xff"}',
+            "unknown key not UTF-8": b'{"event":"a","\xff":1}',
+            "encoded surrogate": b'{"event":"\xed\xa0\x80"}',
+            "overlong encoding": b'{"event":"\xc0\xaf"}',
+            "UTF-16": '{"event":"a"}'.encode("utf-16"),
+        }.items()
+    ],
+)
+def test_invalid_json(raw: str | bytes) -> None:
+    result = malformed(raw)
+    assert result.code == "INVALID_JSON"
+    assert result.id is None
+    # It is sent to the client, and must neither fail to be nor repeat a message of any size.
+    assert len(encode_error(result.code, result.message).payload) < 300
+
+
+@pytest.mark.parametrize(
+    ("raw", "request_id"),
+    [
+        ("[1,2]", None),
+        ("[]", None),
+        ('"event"', None),
+        ("null", None),
+        ("true", None),
+        ("5", None),
+        ("{}", None),
+        ('{"data":1}', None),
+        ('{"Event":"a"}', None),
+        ('{"event":""}', None),
+        ('{"event":null}', None),
+        ('{"event":5}', None),
+        ('{"event":true}', None),
+        ('{"event":["a"]}', None),
+        ('{"event":{"event":"a"}}', None),
+        ('{"event":"' + "x" * 257 + '"}', None),
+        ('{"event":"' + "😀" * 257 + '"}', None),
+        ('{"event":"' + "x" * 1_000_000 + '"}', None),
+        ('{"event":"a","id":true}', None),
+        ('{"event":"a","id":false}', None),
+        ('{"event":"a","id":1.5}', None),
+        ('{"event":"a","id":1.0}', None),
+        ('{"event":"a","id":[1]}', None),
+        ('{"event":"a","id":{}}', None),
+        ('{"event":"","id":true}', None),
+        # The id is echoed wherever it can be read, before or after what is wrong.
+        ('{"id":7}', 7),
+        ('{"id":0,"event":""}', 0),
+        ('{"event":"","id":"seven"}', "seven"),
+        ('{"event":5,"data":{},"id":7}', 7),
+        ('{"id":"","event":null}', ""),
+        ('{"event":[],"id":1180591620717411303424}', 2**70),
+        ('{"event":"' + "x" * 257 + '","id":"é"}', "é"),
+    ],
+)
+def test_invalid_event(raw: str, request_id: int | str | None) -> None:
+    result = malformed(raw)
+    assert result.code == "INVALID_EVENT"
+    assert result.id == request_id
+    assert type(result.id) is type(request_id)
+    assert "event" in result.message
+    assert len(encode_error(result.code, result.message, None, result.id).payload) < 400
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | st.text(st.characters(codec=None, categories=["Cs"])) | st.binary())
+@example(b"\x00")
+@example("\ud800")
+def test_decode_raises_for_nothing(raw: str | bytes) -> None:
+    assert isinstance(decode(raw), Message | Malformed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_decode_agrees_with_another_parser_on_mutations(data: st.DataObject) -> None:
+    envelope = {"event": data.draw(names), "data": data.draw(values), "id": data.draw(ids)}
+    raw = bytearray(json.dumps(envelope, ensure_ascii=False).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(raw)))
+        length = data.draw(st.integers(0, 3))
+        raw[at : at + length] = data.draw(st.binary(max_size=3) | st.sampled_from([b"{", b"]", b'"', b"\\", b"1"]))
+    result = decode(bytes(raw))
+    if isinstance(result, Malformed) and result.code == "INVALID_JSON":
+        return
+    # Python's parser takes everything that is JSON, and more: what is not even that must have been INVALID_JSON.
+    reference = json.loads(raw.decode())
+    if isinstance(result, Malformed):
+        assert not _is_envelope(reference)
+    else:
+        assert _is_envelope(reference)
+        assert result == Message(reference["event"], reference.get("data"), reference.get("id"))
+
+
+def _is_envelope(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    event, request_id = value.get("event"), value.get("id")
+    return isinstance(event, str) and 0 < len(event) <= 256 and type(request_id) in (int, str, type(None))
+
+
+def test_a_message_cannot_be_changed() -> None:
+    message = decode('{"event":"a"}')
+    assert isinstance(message, Message)
+    with pytest.raises(AttributeError):
+        message.event = "b"  # type: ignore[misc] # what mypy says is what this test shows
+
+
+# --- encode
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    label: Any = None
+
+
+class Author(BaseModel):
+    name: str
+    joined: dt.datetime
+
+
+class Post(BaseModel):
+    author: Author
+    tags: set[str]
+    extra: Any = None
+
+
+JOINED = dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC)
+AUTHOR = Author(name="Ann", joined=JOINED)
+AUTHOR_JSON = {"name": "Ann", "joined": "2024-02-29T12:30:00Z"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(names, values)
+def test_any_json_parser_reads_what_was_encoded(event: str, data: Any) -> None:
+    assert read(encode(event, data)) == {"event": event, "data": data}
+
+
+@settings(max_examples=100, deadline=None)
+@given(names, values, ids)
+def test_decode_reads_what_was_encoded(event: str, data: Any, request_id: int | str) -> None:
+    frame = encode(event, data, request_id)
+    assert decode(frame.payload) == decode(frame.text) == Message(event, data, request_id)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (JOINED, "2024-02-29T12:30:00Z"),
+        (dt.date(2024, 2, 29), "2024-02-29"),
+        (UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (Decimal("1.10"), "1.10"),
+        (Colour.RED, "red"),
+        (Level.HIGH, 3),
+        ({7}, [7]),
+        (frozenset({7}), [7]),
+        ((1, (2,)), [1, [2]]),
+        (b"\x00\xff", "AP8="),
+        (Point(1, Point(2)), {"x": 1, "label": {"x": 2, "label": None}}),
+        (AUTHOR, AUTHOR_JSON),
+        (Post(author=AUTHOR, tags={"a"}), {"author": AUTHOR_JSON, "tags": ["a"], "extra": None}),
+        (Post(author=AUTHOR, tags=set(), extra=AUTHOR), {"author": AUTHOR_JSON, "tags": [], "extra": AUTHOR_JSON}),
+        ([AUTHOR], [AUTHOR_JSON]),
+        ({"by": AUTHOR}, {"by": AUTHOR_JSON}),
+        (Point(1, AUTHOR), {"x": 1, "label": AUTHOR_JSON}),
+        ({1: "a", -2: "b"}, {"1": "a", "-2": "b"}),
+        ({UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
+        ({Colour.RED: 1}, {"red": 1}),
+        (2**64, 2**64),
+        (-(2**200), -(2**200)),
+        (float("nan"), None),
+        (float("inf"), None),
+        ([float("-inf"), 1.5], [None, 1.5]),
+        (None, None),
+        ("", ""),
+        ("\x00\u2028é😀", "\x00\u2028é😀"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_encode(data: object, expected: object) -> None:
+    assert read(encode("e", data)) == {"event": "e", "data": expected}
+
+
+def _list_of_itself() -> object:
+    loop: list[object] = []
+    loop.append(loop)
+    return loop
+
+
+def _dict_of_itself() -> object:
+    loop: dict[str, object] = {}
+    loop["loop"] = [loop]
+    return loop
+
+
+def _dataclass_of_itself() -> object:
+    loop = Point(1)
+    loop.label = loop
+    return loop
+
+
+def _deep() -> object:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(data, id=name)
+        for name, data in {
+            "object": object(),
+            "function": len,
+            "class": Point,
+            "generator": (n for n in [1]),
+            "complex": 1j,
+            "nested object": {"a": [object()]},
+            "list of itself": _list_of_itself(),
+            "dict of itself": _dict_of_itself(),
+            "dataclass of itself": _dataclass_of_itself(),
+            "deep list": _deep(),
+            "tuple as key": {(1, 2): 3},
+            "None as key": {None: 1},
+            "lone surrogate": "\ud800",
+            "lone surrogate in a key": {"\udfff": 1},
+            "model with an object": Post(author=AUTHOR, tags=set(), extra=object()),
+            "model with a lone surrogate": Post(author=AUTHOR, tags=set(), extra="\ud800"),
+            "model of itself": Post(author=AUTHOR, tags=set(), extra=_list_of_itself()),
+            "model with bytes that are no text": Post(author=AUTHOR, tags=set(), extra=b"\xff"),
+            "huge integer": 10**5000,
+        }.items()
+    ],
+)
+def test_what_has_no_json_form_is_refused(data: object) -> None:
+    with pytest.raises(EncodeError, match="'price'") as caught:
+        encode("price", data)
+    assert caught.value.event == "price"
+    assert len(str(caught.value)) < 400, "the data itself is not repeated"
+
+
+@pytest.mark.parametrize("request_id", ["\ud800", 10**5000], ids=["lone surrogate", "huge integer"])
+def test_an_id_has_a_json_form_too(request_id: int | str) -> None:
+    with pytest.raises(EncodeError):
+        encode("reply", None, request_id)
+
+
+@pytest.mark.parametrize("event", ["", "x" * 257, None, 5, b"bytes", ["a"]])
+def test_bad_event_name(event: Any) -> None:
+    with pytest.raises(InvalidNameError, match="1 to 256 characters") as caught:
+        encode(event, 1)
+    assert len(str(caught.value)) < 200
+
+
+def test_longest_event_name() -> None:
+    assert read(encode("é" * 256))["event"] == "é" * 256
+
+
+def test_data_is_always_there() -> None:
+    assert encode("e").payload == b'{"event":"e","data":null}'
+
+
+@pytest.mark.parametrize("request_id", [0, "", 7, "seven", 2**70])
+def test_a_reply_carries_its_id(request_id: int | str) -> None:
+    assert read(encode("reply", 1, request_id)) == {"event": "reply", "id": request_id, "data": 1}
+
+
+def test_what_is_no_reply_carries_none() -> None:
+    assert "id" not in read(encode("e", 1))
+
+
+def test_error() -> None:
+    frame = encode_error("INVALID_DATA", "no", {"details": [1]}, 7)
+    assert read(frame) == {
+        "event": "error",
+        "id": 7,
+        "data": {"code": "INVALID_DATA", "message": "no", "details": [1]},
+    }
+    assert read(encode_error("A", "b")) == {"event": "error", "data": {"code": "A", "message": "b"}}
+
+
+def test_details_cannot_replace_code_and_message() -> None:
+    data = read(encode_error("A", "b", {"code": "X", "message": "y", "more": 1}))["data"]
+    assert data == {"code": "A", "message": "b", "more": 1}
+
+
+def test_details_have_a_json_form() -> None:
+    with pytest.raises(EncodeError):
+        encode_error("A", "b", {"details": object()})
+
+
+# --- frames
+
+
+def test_text_is_decoded_once() -> None:
+    frame = encode("e", "é")
+    assert frame.text == '{"event":"e","data":"é"}'
+    assert frame.text is frame.text
+    assert frame.is_text
+
+
+def test_size_is_bytes() -> None:
+    frame = encode("e", "é😀")
+    assert frame.size == len(frame.payload) == len(frame.text.encode()) == len(frame.text) + 4
+    assert Frame(b"\x00\xff", is_text=False).size == 2
+
+
+def test_an_encoded_message_does_not_follow_its_data() -> None:
+    data = [1]
+    frame = encode("e", data)
+    data.append(2)
+    assert read(frame)["data"] == [1]
+
+
+# --- rooms
+
+
+@pytest.mark.parametrize("room", ["", "a", "*", ">", "a.b c", "\n\x00", "é" * 256, "\ud800"])
+def test_any_string_is_a_room(room: str) -> None:
+    assert validate_room(room) is room
+
+
+@pytest.mark.parametrize("room", ["x" * 257, None, 5, b"room", ["a"]])
+def test_no_room(room: Any) -> None:
+    with pytest.raises(InvalidNameError, match="at most 256 characters") as caught:
+        validate_room(room)
+    assert len(str(caught.value)) < 200
