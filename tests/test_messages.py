@@ -466,3 +466,18 @@ def test_no_room(room: Any) -> None:
     with pytest.raises(InvalidNameError, match="at most 256 characters") as caught:
         validate_room(room)
     assert len(str(caught.value)) < 200
+
+
+class SafeString(str):
+    """As template libraries have it."""
+
+    __slots__ = ()
+
+
+class OwnDict(dict[str, object]):
+    """As frameworks have it."""
+
+
+def test_subclasses_of_what_json_has_are_sent_as_that() -> None:
+    data = OwnDict(text=SafeString("<b>"), inner=[OwnDict(a=1)])
+    assert json.loads(encode("x", data).payload)["data"] == {"text": "<b>", "inner": [{"a": 1}]}

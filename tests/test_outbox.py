@@ -606,6 +606,22 @@ async def test_what_a_send_offers_in_vain_is_told_without_waiting_for_more(make:
     assert seen == [TEN, "gap 2"]
 
 
+async def test_one_larger_than_the_limit_goes_when_only_a_gap_is_to_be_told(make: Make) -> None:
+    seen: list[Any] = []
+    large = b"x" * 1000
+
+    async def send(message: Message) -> None:
+        seen.append(brief(message))
+        if len(seen) == 1:
+            assert box.offer_bytes(TEN) == [False]
+
+    box = make(send, limit=10, drop=True)
+    # The first is sent when the second is offered, so nothing waits.
+    assert box.offer_bytes(TEN, large) == [True, True]
+    await turns()
+    assert seen == [TEN, "gap 1", large]
+
+
 async def test_a_gap_is_told_before_the_close(make: Make, wire: Wire) -> None:
     box = make(wire, limit=20, drop=True)
     wire.open.clear()

@@ -403,3 +403,15 @@ def test_env_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     file = tmp_path / "example"
     file.write_text("\n".join(assignments), encoding="utf-8")
     assert dict(Settings(_env_file=file)) == DEFAULTS
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"prot: no such setting.*port"):
+        Settings(prot=1)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_bytes(b"WS_PORT=\xff\xfe")
+    with pytest.raises(SettingsError, match=r"\.env: it is not UTF-8"):
+        Settings()

@@ -33,7 +33,9 @@ class _Member(Protocol):
 
 
 def fan_out(members: Iterable[_Member], frame: Frame, counters: Counters) -> int:
-    """Offer a frame to each member; how many queued it. The same as calling ``offer`` of each.
+    """Offer a frame to each member; how many queued it.
+
+    The same as calling ``offer`` of each, but that the sends of one broadcast share a copy of the caller's context.
 
     Args:
         members: whose outboxes count what they send with ``counters``.

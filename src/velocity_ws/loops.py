@@ -16,6 +16,9 @@ __all__ = ["Home"]
 
 T = TypeVar("T")
 
+LOOK_AGAIN = 1.0
+"""Seconds after which a blocking call looks whether the loop it waits for still runs."""
+
 
 class Home:
     """The loop all state belongs to; unset until the broker starts."""
@@ -62,11 +65,22 @@ class Home:
             )
         coroutine = function(*args)
         if loop is not None:
-            return _submit(loop, coroutine).result()
+            return _wait(loop, _submit(loop, coroutine))
         if here is None:
             return asyncio.run(coroutine)
         with concurrent.futures.ThreadPoolExecutor(1) as executor:
             return executor.submit(asyncio.run, coroutine).result()
+
+
+def _wait(loop: asyncio.AbstractEventLoop, future: concurrent.futures.Future[T]) -> T:
+    while True:
+        try:
+            return future.result(LOOK_AGAIN)
+        except TimeoutError:
+            if future.done():  # it was the function's own
+                raise
+            if not loop.is_running():
+                raise BrokerError("the broker's event loop was stopped while this was waiting for it") from None
 
 
 def _submit(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

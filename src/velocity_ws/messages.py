@@ -125,10 +125,18 @@ class Frame:
         return self._text
 
 
+# Whose subclasses msgspec does not take for them: a template library's safe string, a framework's own dict.
+_BASES: tuple[Any, ...] = (str, int, float, dict, list, tuple)
+
+
 def _plain(value: object) -> object:
     """The JSON form of what msgspec does not know by itself."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    for base in _BASES:
+        if isinstance(value, base):
+            plain: object = base(value)
+            return plain
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
 

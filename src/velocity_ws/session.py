@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -288,5 +289,5 @@ def _size(payload: str | bytes) -> int:
 def _rate_limit_exceeded(payload: str | bytes, retry_after: float) -> Frame:
     message = decode(payload) if isinstance(payload, str) else None
     request_id = message.id if message is not None else None
-    data = {"message": "too many messages", "retry_after": round(retry_after, 3)}
+    data = {"message": "too many messages", "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode("rate_limit_exceeded", data, request_id)

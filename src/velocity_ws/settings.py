@@ -128,10 +128,16 @@ class Settings(BaseSettings):
     """How several processes reach each other's clients; ``memory://`` is one process alone."""
 
     def __init__(self, **values: Any) -> None:
+        known = type(self).model_fields
+        unknown = [name for name in values if name not in known and not name.startswith("_")]
+        if unknown:
+            raise SettingsError({name: f"no such setting; there are {', '.join(known)}" for name in unknown})
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_problems(error)) from None
+        except UnicodeDecodeError:
+            raise SettingsError({".env": "it is not UTF-8 text"}) from None
 
     @classmethod
     def settings_customise_sources(
