@@ -22,7 +22,7 @@ from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, 
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import QueueOutbox
-from velocity_ws.session import Session
+from velocity_ws.session import SECONDS_PER_TURN, Session
 
 __all__ = ["STATIC_FILES", "WebSocketApp"]
 
@@ -33,6 +33,10 @@ EVENTS_PER_TURN = 16
 
 STATIC_FILES = {"velocity.js": "text/javascript", "velocity.d.ts": "text/plain"}
 """Files of the browser client, served below the endpoint's path."""
+
+
+# A module is imported across origins only with the second: a page of WS_ALLOWED_ORIGINS may do that.
+_STATIC_HEADERS = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
 
 
 class WebSocketApp:
@@ -104,6 +108,8 @@ class WebSocketApp:
                 try:
                     await receive()
                     await self._admit(session, full)
+                    if deadline.expired():  # and the hook has swallowed it
+                        raise TimeoutError
                     await send({"type": "websocket.accept"})
                     return True
                 finally:
@@ -111,8 +117,10 @@ class WebSocketApp:
         except Reject as refusal:
             reject = refusal
         except TimeoutError:
-            reject = Reject("the handshake took too long", status=503)
-            log.warning("handshake refused: not authenticated in time (WS_HANDSHAKE_TIMEOUT)", extra=_fields(session))
+            reject = Reject("shutting down", status=503)
+            if self._broker.is_running:
+                reject = Reject("the handshake took too long", status=503)
+                log.warning("handshake refused: it took longer than WS_HANDSHAKE_TIMEOUT", extra=_fields(session))
         except OSError:  # the client has gone; there is nobody to answer
             return False
         await _refuse(reject, scope, send, node.settings.handshake_timeout)
@@ -173,9 +181,9 @@ class WebSocketApp:
             drop=settings.slow_client == "drop",
         )
         close = Close(CloseCode.ABNORMAL, "", "network")
-        session.open(outbox)
         log.debug("client connected", extra=_fields(session))
         try:
+            session.open(outbox)
             close = await _read(session, receive)
         except asyncio.CancelledError:
             if not _was_aborted(session):
@@ -193,6 +201,8 @@ class WebSocketApp:
 async def _read(session: Session, receive: Receive) -> Close:
     """Feed what arrives to the session until the connection ends; how it ended."""
     count = 0
+    loop = asyncio.get_running_loop()
+    turn = loop.time()
     while True:
         event = await receive()
         if event["type"] == "websocket.disconnect":
@@ -202,8 +212,9 @@ async def _read(session: Session, receive: Receive) -> Close:
         count += 1
         if session.is_full:
             await session.room()
-        elif count % EVENTS_PER_TURN == 0:
+        elif count % EVENTS_PER_TURN == 0 or loop.time() - turn > SECONDS_PER_TURN:
             await asyncio.sleep(0)
+            turn = loop.time()
 
 
 def _was_aborted(session: Session) -> bool:
@@ -270,7 +281,7 @@ def _http(scope: Scope) -> Response:
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
     if name in STATIC_FILES:
-        return Response(_static(name), media_type=STATIC_FILES[name], headers={"cache-control": "no-cache"})
+        return Response(_static(name), media_type=STATIC_FILES[name], headers=_STATIC_HEADERS)
     if not name or path == scope.get("root_path", ""):
         return PlainTextResponse("This is a WebSocket endpoint.", 426, {"upgrade": "websocket"})
     return PlainTextResponse("Not Found", 404)

@@ -65,7 +65,8 @@ class Broker:
     def on_connect(self, function: F) -> F:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.
 
-        If it raises, the client is closed (1011) and later hooks do not run.
+        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile:
+        who may connect at all is for ``authenticate`` to say.
         """
         return self._hooks.register("connect", function)
 
@@ -224,7 +225,7 @@ class Broker:
         """End: no new connection, what has arrived is handled, what is queued is sent, everyone gets 1001.
 
         Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Harmless when it does not
-        run; while it is stopping, waits for that.
+        run; while it is stopping, waits for that. Called in a hook it only begins, and returns at once.
         """
         await self.home.run(self._node.stop)
 

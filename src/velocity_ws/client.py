@@ -28,6 +28,10 @@ class Connection(Protocol):
     def rooms(self) -> frozenset[str]:
         """The rooms the client is in."""
 
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether this side has closed it, so that nothing more of it is handled."""
+
     def offer(self, frame: Frame) -> bool:
         """Queue a message without waiting; whether it was queued."""
 
@@ -74,6 +78,11 @@ class Client:
     def is_connected(self) -> bool:
         """Whether messages can be sent to it; false from the moment it disconnects or is disconnected."""
         return self._connection.is_connected
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether this side has closed it, so that nothing more of it is handled."""
+        return self._connection.is_dismissed
 
     @property
     def rooms(self) -> frozenset[str]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-from anyio import CapacityLimiter
 
 from velocity_ws.client import Client
 from velocity_ws.errors import ClientError, Close, Reject
-from velocity_ws.hooks import MAX_THREADS, Hook, Hooks, InvalidDataError
+from velocity_ws.hooks import Hook, Hooks, InvalidDataError
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
 
 __all__ = ["Dispatcher"]
 
 log = logging.getLogger("velocity_ws.hooks")
+
+MAX_THREADS = 256
+"""Plain hooks running at once. A client occupies one at most, so it takes as many that never return to stall them."""
 
 RequestId = int | str | None
 
@@ -31,7 +33,13 @@ class Dispatcher:
     def __init__(self, hooks: Hooks, counters: Counters) -> None:
         self._hooks = hooks
         self._counters = counters
-        self._limiter: CapacityLimiter | None = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Let the threads go; they come back when they are needed."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
 
     async def authenticate(self, client: Client) -> Any:
         """What the hooks say the user is: the last result that is not ``None``.
@@ -79,10 +87,12 @@ class Dispatcher:
             return encode_error("UNKNOWN_EVENT", "there is no handler for this event", None, message.id)
         hook: Hook | None = None
         try:
-            for hook in hooks:
-                await self._call(hook, values)
-            hook = handler
-            result = None if handler is None else await self._call(handler, values)
+            result = None
+            for hook in hooks if handler is None else [*hooks, handler]:
+                if client.is_dismissed:  # by the hook before: a guard that closes
+                    return None
+                result = await self._call(hook, values)
+            result = None if handler is None else result
             return None if message.id is None else encode("reply", result, message.id)
         except BaseException as error:
             return await self._error_frame(client, error, hook, message.id)
@@ -94,6 +104,8 @@ class Dispatcher:
             self._counters.invalid += 1
             return encode_error("UNKNOWN_EVENT", "binary messages are not handled here")
         for hook in hooks:
+            if client.is_dismissed:
+                return None
             try:
                 await self._call(hook, {"client": client, "data": data})
             except BaseException as error:
@@ -146,9 +158,9 @@ class Dispatcher:
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
 
     def _call(self, hook: Hook, values: dict[str, Any]) -> Awaitable[Any]:
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(MAX_THREADS)
-        return hook(self._limiter, values)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(MAX_THREADS, "velocity-ws hook")
+        return hook(self._threads, values)
 
 
 def _reraise_end_of_task(error: BaseException) -> None:

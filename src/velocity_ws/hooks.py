@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import Any, Literal, TypeVar
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from pydantic import ValidationError
 
 from velocity_ws.annotations import innermost, validator
 from velocity_ws.errors import HookError
-from velocity_ws.messages import MAX_NAME_LENGTH
+from velocity_ws.messages import MAX_NAME_LENGTH, Message
 
 __all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
 
 Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "error"]
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_THREADS = 256
-"""Plain functions running at once. A client occupies one at most, so it takes as many that never return to stall."""
+MAX_DETAILS = 50
+"""Problems listed in an ``INVALID_DATA``; where there are more, only their number is told."""
 
 # What a hook of each kind can ask for by name; the first so many are what it gets by position.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
@@ -34,6 +35,7 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "disconnect": ("client", "close"),
     "error": ("client", "error"),
 }
+_ALL_ARGUMENTS = {name for names in _ARGUMENTS.values() for name in names}
 _BY_POSITION: dict[Kind, tuple[int, ...]] = {
     "authenticate": (1,),
     "connect": (1,),
@@ -53,11 +55,16 @@ class InvalidDataError(Exception):
     """
 
     def __init__(self, error: ValidationError) -> None:
+        super().__init__(f"{error.error_count()} problems")
+        self.details: list[dict[str, Any]]
+        if error.error_count() > MAX_DETAILS:
+            # To list them costs far more than to find them, and a client chooses how many there are.
+            self.details = [{"loc": [], "msg": f"{error.error_count()} problems", "type": "too_many_problems"}]
+            return
         self.details = [
             {"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]}
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        super().__init__(f"{error.error_count()} problems")
 
 
 class Hook:
@@ -71,16 +78,20 @@ class Hook:
         if not callable(function):
             raise HookError(f"a hook is a function, not {function!r:.80}; on() is used as @broker.on('event name')")
         self.name = _name(function)
+        if inspect.isgeneratorfunction(innermost(function)) or inspect.isasyncgenfunction(innermost(function)):
+            raise HookError(f"{self.name} is a generator, which nobody would run; a hook returns, and sends as it goes")
         self._function = function
         self._is_async = inspect.iscoroutinefunction(_innermost(function))
         self._by_position, self._by_keyword = _bind(kind, function, self.name)
+        if kind == "event":
+            _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
         parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
         self._adapter = None if parameter is None else validator(function, parameter, self.name)
 
-    async def __call__(self, limiter: CapacityLimiter, values: Mapping[str, Any]) -> Any:
-        """Call it with those of the values it asked for: on the loop if it is async, else in a thread.
+    async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
+        """Call it with those of the values it asked for: on the loop if it is async, else in one of the threads.
 
-        A cancelled thread is left behind, as a thread cannot be stopped.
+        A cancelled thread is left behind, as a thread cannot be stopped; it stays one of the executor's.
 
         Raises:
             InvalidDataError: the annotation of ``data`` refused it.
@@ -95,9 +106,16 @@ class Hook:
         kwargs = {keyword: values[name] for keyword, name in self._by_keyword.items()}
         if self._is_async:
             return await self._function(*args, **kwargs)
-        call = functools.partial(self._function, *args, **kwargs)
-        result = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        call = functools.partial(contextvars.copy_context().run, _in_thread, self._function, args, kwargs)
+        result = await asyncio.get_running_loop().run_in_executor(threads, call)
         return await result if inspect.isawaitable(result) else result
+
+
+def _in_thread(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:  # which a future cannot carry
+        raise RuntimeError(f"StopIteration left {_name(function)}") from error
 
 
 class Hooks:
@@ -187,7 +205,8 @@ def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[st
     if unknown:
         # Names of its own: then it takes all that there is, in that order.
         in_order = len(required) in _BY_POSITION[kind] and all(
-            mine in (theirs, *unknown) for mine, theirs in zip(required, known, strict=False)
+            mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
+            for mine, theirs in zip(required, known, strict=False)
         )
         if not in_order:
             raise _refused(kind, name, unknown[0])
@@ -203,6 +222,14 @@ def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[st
 def _refused(kind: Kind, name: str, parameter: str) -> HookError:
     known = ", ".join(_ARGUMENTS[kind])
     return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
+
+
+def _check_message(function: Callable[..., Any], names: set[str], name: str) -> None:
+    """``message`` is the whole envelope; who gives it another type wants its data validated, and would not get that."""
+    annotation = getattr(innermost(function), "__annotations__", {}).get("message", Message)
+    is_envelope = annotation in (Message, Any, object) or str(annotation).rpartition(".")[2] in ("Message", "Any")
+    if "message" in names and not is_envelope:
+        raise HookError(f"{name} annotates 'message', which is the Message itself; name it 'data' to have it validated")
 
 
 def _data_parameter(

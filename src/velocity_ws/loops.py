@@ -17,7 +17,7 @@ __all__ = ["Home"]
 T = TypeVar("T")
 
 LOOK_AGAIN = 1.0
-"""Seconds after which a blocking call looks whether the loop it waits for still runs."""
+"""Seconds after which a call looks whether the loop it waits for still runs."""
 
 
 class Home:
@@ -44,7 +44,14 @@ class Home:
         loop = self.loop
         if loop is None or loop is asyncio.get_running_loop():
             return await function(*args)
-        return await asyncio.wrap_future(_submit(loop, function(*args)))
+        future = asyncio.wrap_future(_submit(loop, function(*args)))
+        try:
+            while not (await asyncio.wait([future], timeout=LOOK_AGAIN))[0]:
+                if not loop.is_running():
+                    raise BrokerError("the broker's event loop was stopped while this was waiting for it")
+            return future.result()
+        finally:
+            future.cancel()
 
     def block(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run ``function(*args)`` on the broker's loop and wait for it, from a plain thread.

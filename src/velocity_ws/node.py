@@ -47,7 +47,7 @@ class Node:
         self.handshakes: set[asyncio.Timeout] = set()
         self._backplane = create_backplane(settings.backplane_url)
         self._started_at: float | None = None
-        self._was_stopped = False
+        self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -104,7 +104,7 @@ class Node:
         if self._started_at is not None:
             self._forget_dead_loop()
         self.home.settle(loop)
-        self._was_stopped = False
+        self._stopped_loop = None
         self._started_at = self.clock()
         await self._backplane.start(self.hub.deliver)
 
@@ -114,19 +114,22 @@ class Node:
         Raises:
             BrokerError: it runs on another loop, or was stopped and not started again.
         """
-        if self._was_stopped:
+        if self._stopped_loop is not None and not self._stopped_loop.is_closed():
             raise BrokerError("the broker was stopped; start() makes it take connections again")
         if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
             await self.start()
 
     async def stop(self) -> None:
-        """End, once; whoever asks meanwhile waits for the same end."""
+        """End, once; whoever asks meanwhile waits for the same end, but for a hook, which must end first itself."""
         if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
             self._started_at = None
             self.home.settle(None)
             return
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._shut_down())
+        here = asyncio.current_task()
+        if any(session.runs(here) for session in self.sessions):
+            return  # a hook, which would wait for its own end
         await asyncio.shield(self._stopping)
 
     def _forget_dead_loop(self) -> None:
@@ -158,8 +161,9 @@ class Node:
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
             await self._backplane.stop()
         finally:
+            self.dispatcher.close()
             self._stopping = None
-            self._was_stopped = True
+            self._stopped_loop = self.home.loop
             self._started_at = None
             self.home.settle(None)
 

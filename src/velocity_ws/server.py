@@ -151,6 +151,7 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self.listening = asyncio.Event()
         self._leaving = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -163,6 +164,9 @@ class _Uvicorn(uvicorn.Server):
             await self.serve(sockets=[listener])
         except SystemExit as error:
             raise ServerError("the application's startup failed; its log says why") from error
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's, and then a word that it is done."""
@@ -178,15 +182,15 @@ class _Uvicorn(uvicorn.Server):
 
     def stop_listening(self) -> None:
         """Take no new connection."""
-        for server in self.servers:
+        self.should_exit = True
+        for server in getattr(self, "servers", ()):  # there are none before the application has started
             server.close()
 
     async def stop(self, seconds: float) -> None:
         """Close what is still open, gracefully for so long."""
         self.should_exit = True
         self._leaving.set()
-        timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
-        self._timer = timer
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
 
     def _abort_connections(self) -> None:
         # A peer that does not read keeps ``transport.close()`` waiting for ever.

@@ -6,6 +6,7 @@ Whatever carries the connection calls `open`, `feed` for each message, and `fini
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import deque
@@ -35,6 +36,10 @@ HANDLER_GRACE = 5.0
 """Seconds a running handler has to finish once its client is gone."""
 MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""
+SECONDS_PER_TURN = 0.01
+"""The same in time, for messages that are expensive."""
+HURRIED_GRACE = 0.2
+"""What is left of the graces below when the broker has stopped waiting."""
 CANCEL_GRACE = 1.0
 """Seconds a cancelled handler has to end before it is left behind."""
 
@@ -60,6 +65,9 @@ class Session:
         self._last_rooms: frozenset[str] = frozenset()
         self._closed_by_us: tuple[int, str] | None = None
         self.is_aborted = False
+        self._ending: asyncio.Task[None] | None = None
+        self._hurried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._goodbye: asyncio.Timeout | None = None
         self.done = asyncio.Event()
 
     # --- what the carrier calls
@@ -79,6 +87,7 @@ class Session:
         self._node.hub.add(self)
         self._node.counters.connections += 1
         self._worker = EagerTask()
+        self._worker.task.add_done_callback(self._worker_ended)
         self._worker.run(self._start())
 
     def feed(self, payload: str | bytes) -> None:
@@ -97,7 +106,7 @@ class Session:
             self.offer(_rate_limit_exceeded(payload, retry_after))
             return
         self._inbox.append(payload)
-        self._inbox_bytes += size
+        self._inbox_bytes += size or 1  # so that empty messages are bounded too
         if self._worker is not None and not self._worker.is_busy:
             self._worker.run(self._work())
 
@@ -113,7 +122,14 @@ class Session:
             await self._room.wait()
 
     async def finish(self, close: Close) -> None:
-        """End: called once, when the connection is over, whoever ended it. Runs the ``on_disconnect`` hooks."""
+        """End: called once, when the connection is over, whoever ended it. Runs the ``on_disconnect`` hooks.
+
+        Cancelling this does not: the end has a task of its own, which the session owns and `done` tells of.
+        """
+        self._ending = asyncio.create_task(self._finish(close))
+        await asyncio.shield(self._ending)
+
+    async def _finish(self, close: Close) -> None:
         try:
             self._cancel_deadline()
             if self._closed_by_us is not None:
@@ -165,6 +181,16 @@ class Session:
         self.outbox.close(code, reason, discard=discard)
         self._abort_in(SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT)
 
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether this side has closed it."""
+        return self._closed_by_us is not None
+
+    def runs(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether a task is one that runs this session's hooks."""
+        own = (self._carrier, self._ending, None if self._worker is None else self._worker.task)
+        return task is not None and task in own
+
     async def ping(self) -> float | None:
         """``None``: plain ASGI has no ping frames."""
         return None
@@ -196,8 +222,13 @@ class Session:
             self._worker.cancel()
 
     def abort(self) -> None:
-        """End at once, without a close frame if need be: the carrier's task is cancelled, in `finish` too."""
-        if not self.done.is_set():
+        """End at once, without a close frame if need be: the carrier is cancelled, or its end hurried."""
+        if self._ending is not None:
+            if not self._hurried.done():
+                self._hurried.set_result(None)
+            if self._goodbye is not None:
+                self._goodbye.reschedule(asyncio.get_running_loop().time())
+        elif not self.done.is_set():
             self.is_aborted = True
             self._leave()
             if self.outbox is not None:
@@ -219,14 +250,16 @@ class Session:
 
     async def _work(self) -> None:
         dispatcher, client = self._node.dispatcher, self.client
-        handled = 0
+        loop = asyncio.get_running_loop()
+        handled, turn = 0, loop.time()
         while self._inbox:
             handled += 1
-            if handled % MESSAGES_PER_TURN == 0:
+            if handled % MESSAGES_PER_TURN == 0 or loop.time() - turn > SECONDS_PER_TURN:
                 await asyncio.sleep(0)
+                turn = loop.time()
                 continue
             payload = self._inbox.popleft()
-            self._inbox_bytes -= _size(payload)
+            self._inbox_bytes -= _size(payload) or 1
             self._room.set()
             if isinstance(payload, str):
                 answer = await dispatcher.text(client, payload)
@@ -236,6 +269,14 @@ class Session:
                 self.offer(answer)
         if self._draining:
             self._go_away()
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        # It ends with the session. Ended before, by code that cancelled the task it found itself in, nobody would
+        # handle this client's messages any more.
+        if self._open and not task.get_loop().is_closed():
+            self._node.counters.errors += 1
+            log.error("the task that handles messages was cancelled from outside", extra={"client_id": self.id})
+            self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
 
     def _leave(self) -> None:
         if self._open:
@@ -252,11 +293,12 @@ class Session:
         if worker is None:
             return
         worker.end()
-        if await worker.join(HANDLER_GRACE):
+        await asyncio.wait([worker.task, self._hurried], timeout=HANDLER_GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if worker.task.done():
             return
         self._clear_inbox()
         worker.cancel()
-        if not await worker.join(CANCEL_GRACE):
+        if not await worker.join(HURRIED_GRACE if self._hurried.done() else CANCEL_GRACE):
             # It swallowed its cancellation. Its client must not wait for it; the node keeps it until it ends.
             log.error("a handler goes on after it was cancelled", extra={"client_id": self.id})
             self._node.stragglers.add(worker.task)
@@ -264,12 +306,16 @@ class Session:
 
     async def _say_goodbye(self, close: Close) -> None:
         seconds = max(self._node.settings.drain_timeout, CANCEL_GRACE)
+        if self._hurried.done():
+            seconds = HURRIED_GRACE
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as self._goodbye:
                 await self._node.dispatcher.disconnect(self.client, close)
         except TimeoutError:
             error = TimeoutError(f"the on_disconnect hooks took more than {seconds:g} s and were cancelled")
-            await self._node.dispatcher.report(self.client, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HURRIED_GRACE):
+                    await self._node.dispatcher.report(self.client, error)
 
     def _abort_in(self, seconds: float) -> None:
         if self._deadline is None:

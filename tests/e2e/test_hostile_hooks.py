@@ -1,0 +1,319 @@
+"""Hooks that swallow, cancel, hang and guard: nobody but their own client is hurt, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.exceptions import InvalidStatus
+
+from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
+from velocity_ws import Broker, Client, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
+
+
+async def test_a_guard_that_disconnects_ends_the_message(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    reached: list[str] = []
+
+    @broker.on_message
+    async def guard(client: Client, message: Message) -> None:
+        await client.disconnect(4403, "not you")
+
+    @broker.on_message
+    async def later() -> None:
+        reached.append("later")
+
+    @broker.on("delete")
+    async def delete() -> None:
+        reached.append("delete")
+
+    @broker.on_binary
+    async def guard_binary(client: Client) -> None:
+        await client.disconnect(4403)
+
+    @broker.on_binary
+    async def later_binary() -> None:
+        reached.append("binary")
+
+    async with running(broker, kind) as address:
+        for message in ('{"event": "delete", "id": 1}', b"x"):
+            async with address.connect() as peer:
+                await peer.ws.send(message)
+                assert (await peer.closed())[0] == 4403
+    assert reached == []
+
+
+async def test_on_disconnect_is_called_though_the_server_cancels_the_end(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    gone: list[Close] = []
+    tasks: list[asyncio.Task[Any]] = []
+    working, go = asyncio.Event(), asyncio.Event()
+
+    @broker.on("work")
+    async def work() -> None:
+        working.set()
+        await go.wait()
+
+    @broker.on_disconnect
+    async def left(close: Close) -> None:
+        gone.append(close)
+
+    inner = WebSocketMiddleware(Starlette(), broker)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+        await inner(scope, receive, send)
+
+    async with serve(app, kind) as address:
+        async with address.connect() as peer:
+            await peer.send("work")
+            await working.wait()
+        await eventually(lambda: not broker.get_clients())
+        tasks[0].cancel()
+        await eventually(tasks[0].done)
+        assert gone == []
+        go.set()
+        await eventually(lambda: gone)
+        await eventually(lambda: not broker.node.sessions)
+    assert len(gone) == 1
+
+
+async def test_a_handler_that_cleans_up_slowly_is_accounted_for_by_stop() -> None:
+    broker = Broker(settings(drain_timeout=0.2))
+    loop = asyncio.get_running_loop()
+    working, gone, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @broker.on("work")
+    async def work() -> None:
+        working.set()
+        try:
+            await asyncio.sleep(DEADLINE * 10)
+        finally:
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+
+    broker.on_disconnect(lambda client: loop.call_soon_threadsafe(gone.set))
+    async with running(broker) as address, address.connect() as peer:
+        await peer.send("work")
+        await working.wait()
+        begun = time.monotonic()
+        await broker.stop()
+        assert time.monotonic() - begun < 2
+        async with asyncio.timeout(DEADLINE):
+            await gone.wait()
+        assert not broker.node.sessions
+        assert len(broker.node.stragglers) == 1
+        release.set()
+        await eventually(lambda: not broker.node.stragglers)
+
+
+async def test_authenticate_that_swallows_its_timeout_lets_nobody_in(kind: ServerKind) -> None:
+    broker = Broker(settings(handshake_timeout=0.1))
+
+    @broker.authenticate
+    async def stubborn(request: HTTPConnection) -> str:
+        try:
+            await asyncio.sleep(DEADLINE * 10)
+        except asyncio.CancelledError:
+            return "admin"
+        return "late"
+
+    async with running(broker, kind) as address:
+        with pytest.raises(InvalidStatus) as caught:
+            async with address.connect():
+                pass
+        assert caught.value.response.status_code == 503
+
+
+async def test_a_handler_whose_task_is_cancelled_from_outside_ends_its_client(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    tasks: list[asyncio.Task[Any]] = []
+
+    @broker.on("wait")
+    async def wait() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.sleep(DEADLINE * 10)
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        await peer.send("wait")
+        await eventually(lambda: tasks)
+        tasks[0].cancel()
+        assert (await peer.closed())[0] == 1011
+        await eventually(lambda: not broker.node.sessions)
+    assert broker.get_stats().errors == 1
+
+
+async def test_on_disconnect_and_on_error_that_both_hang_hold_nothing(kind: ServerKind) -> None:
+    broker = Broker(settings(drain_timeout=0))
+
+    @broker.on_disconnect
+    async def hang() -> None:
+        await asyncio.sleep(DEADLINE * 10)
+
+    @broker.on_error
+    async def hang_too() -> None:
+        await asyncio.sleep(DEADLINE * 10)
+
+    async with running(broker, kind) as address:
+        async with address.connect():
+            await eventually(broker.get_clients)
+        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: broker.node.admission.is_empty)
+    assert broker.get_stats().errors >= 1
+
+
+async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.dispatch.MAX_THREADS", 4)
+    broker = Broker(settings(handshake_timeout=0.1))
+    release = threading.Event()
+    inside = 0
+
+    @broker.authenticate
+    def block(request: HTTPConnection) -> None:
+        nonlocal inside
+        inside += 1
+        release.wait(DEADLINE)
+
+    async with running(broker) as address:
+
+        async def refused() -> None:
+            with pytest.raises(InvalidStatus):
+                async with address.connect():
+                    pass
+
+        for _ in range(3):
+            await asyncio.gather(*[refused() for _ in range(4)])
+        assert inside == 4
+        release.set()
+
+
+async def test_empty_messages_are_bounded_too() -> None:
+    broker = Broker(settings(rate_limit=0, read_buffer_size=1000))
+    go = asyncio.Event()
+
+    @broker.on_binary
+    async def wait() -> None:
+        await go.wait()
+
+    async with running(broker) as address, address.connect(compression=None) as peer:
+        for _ in range(5000):
+            await peer.ws.send(b"")
+        session = next(iter(broker.node.sessions))
+        await eventually(lambda: session.is_full)
+        go.set()
+        await eventually(lambda: broker.get_stats().messages_received == 5000)
+
+
+async def test_a_great_many_problems_are_counted_and_not_listed(kind: ServerKind) -> None:
+    broker = Broker(settings())
+
+    @broker.on("numbers")
+    async def numbers(data: list[int]) -> None:
+        raise AssertionError("never")
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        answer = await peer.request("numbers", [{}] * 10_000)
+        assert answer["data"]["code"] == "INVALID_DATA"
+        assert answer["data"]["details"] == [{"loc": [], "msg": "10000 problems", "type": "too_many_problems"}]
+
+
+async def test_a_hook_that_stops_the_broker_ends_undisturbed(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    ended: list[str] = []
+
+    @broker.on("shutdown")
+    async def shutdown() -> str:
+        await broker.stop()
+        ended.append("handler")
+        return "stopping"
+
+    @broker.on_disconnect
+    async def left() -> None:
+        await broker.stop()
+        ended.append("disconnect")
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        assert (await peer.request("shutdown"))["data"] == "stopping"
+        assert (await peer.closed())[0] == 1001
+        await eventually(lambda: not broker.node.sessions)
+        await broker.stop()
+    assert ended == ["handler", "disconnect"]
+    assert broker.get_stats().errors == 0
+
+
+def test_what_cannot_be_a_hook() -> None:
+    broker = Broker(settings())
+    with pytest.raises(HookError, match="generator"):
+
+        @broker.on("stream")
+        async def stream() -> Any:
+            yield 1
+
+    with pytest.raises(HookError, match="'data'"):
+
+        @broker.on("chat")
+        async def chat(client: Client, message: dict[str, str]) -> None: ...
+
+    with pytest.raises(HookError, match="'data'"):
+
+        @broker.on_message
+        async def raw(client: Client, data: str) -> None: ...
+
+    with pytest.raises(HookError, match="'request'"):
+
+        @broker.on_connect
+        async def connect(request: HTTPConnection) -> None: ...
+
+
+def test_the_test_client_with_and_then_without_lifespan() -> None:
+    broker = Broker(settings())
+    app = Starlette()
+    broker.attach(app)
+    with TestClient(app) as client, client.websocket_connect("/ws"):
+        pass
+    with TestClient(app).websocket_connect("/ws"):
+        pass
+
+
+class Passing:
+    """Middleware that changes nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+async def test_the_path_without_a_slash_in_every_layout() -> None:
+    broker = Broker(settings(path="/"))
+    sub = Starlette()
+    broker.attach(sub)
+    app = Starlette(
+        routes=[
+            Mount("/wrapped", WebSocketApp(broker), middleware=[Middleware(Passing)]),
+            Mount("/inner", routes=[Mount("/", WebSocketApp(broker))]),
+            Mount("/sub", sub),
+        ]
+    )
+    async with serve(app) as address:
+        for path in ("/wrapped", "/inner", "/sub"):
+            for end in ("", "/"):
+                async with address.connect(path + end):
+                    pass
