@@ -16,12 +16,13 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from velocity_ws import Broker, Settings, WebSocketMiddleware
 from velocity_ws.server import _listen, _not_found, _Uvicorn
+from velocity_ws.uvicorn import WebSocketProtocol
 
 DEADLINE = 10.0
 """Seconds any single thing in a test may take; never waited for when all is well."""
 
-ServerKind = Literal["websockets-sansio", "wsproto", "hypercorn"]
-SERVER_KINDS: tuple[ServerKind, ...] = ("websockets-sansio", "wsproto", "hypercorn")
+ServerKind = Literal["ours", "websockets-sansio", "wsproto", "hypercorn"]
+SERVER_KINDS: tuple[ServerKind, ...] = ("ours", "websockets-sansio", "wsproto", "hypercorn")
 
 
 def settings(**values: Any) -> Settings:
@@ -120,7 +121,7 @@ async def serve(app: ASGIApp, kind: ServerKind = "websockets-sansio", **options:
             await run
         return
     options = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5, **options}
-    server = _Uvicorn(uvicorn.Config(app, ws=kind, **options))
+    server = _Uvicorn(uvicorn.Config(app, ws=WebSocketProtocol if kind == "ours" else kind, **options))
     run = asyncio.create_task(server.run_here(listener))
     async with asyncio.timeout(DEADLINE):
         started = asyncio.create_task(server.listening.wait())

@@ -18,10 +18,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from velocity_ws.broker import Broker
+from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
-from velocity_ws.outbox import QueueOutbox
+from velocity_ws.outbox import Outbox, QueueOutbox
 from velocity_ws.session import SECONDS_PER_TURN, Session
 
 __all__ = ["STATIC_FILES", "WebSocketApp"]
@@ -92,7 +93,7 @@ class WebSocketApp:
             if not await self._handshake(session, full, scope, receive, send):
                 broker.node.counters.rejected += 1
                 return
-            await self._serve(session, receive, send)
+            await self._serve(session, scope, receive, send)
         finally:
             if full is None:
                 admission.leave(ip)
@@ -110,6 +111,8 @@ class WebSocketApp:
                     await self._admit(session, full)
                     if deadline.expired():  # and the hook has swallowed it
                         raise TimeoutError
+                    if (carrier := _carrier(scope)) is not None:
+                        carrier.configure(node.settings)
                     await send({"type": "websocket.accept"})
                     return True
                 finally:
@@ -170,21 +173,21 @@ class WebSocketApp:
 
     # --- after accept
 
-    async def _serve(self, session: Session, receive: Receive, send: Send) -> None:
+    async def _serve(self, session: Session, scope: Scope, receive: Receive, send: Send) -> None:
         node = self._broker.node
         settings = node.settings
-        outbox = QueueOutbox(
-            send,
-            session,
-            node.counters,
-            limit=settings.send_queue_size,
-            drop=settings.slow_client == "drop",
-        )
+        carrier = _carrier(scope)
+        outbox: Outbox
+        if carrier is None:
+            drop = settings.slow_client == "drop"
+            outbox = QueueOutbox(send, session, node.counters, limit=settings.send_queue_size, drop=drop)
+        else:
+            outbox = carrier.take(session, settings, node.counters)
         close = Close(CloseCode.ABNORMAL, "", "network")
         log.debug("client connected", extra=_fields(session))
         try:
             session.open(outbox)
-            close = await _read(session, receive)
+            close = await (_read(session, receive) if carrier is None else carrier.closed())
         except asyncio.CancelledError:
             if not _was_aborted(session):
                 raise
@@ -196,6 +199,12 @@ class WebSocketApp:
             except asyncio.CancelledError:
                 if not _was_aborted(session):
                     raise
+
+
+def _carrier(scope: Scope) -> Carrier | None:
+    """What the server offers beyond ASGI, if it is one of ours."""
+    carrier: Carrier | None = scope.get("extensions", {}).get(EXTENSION)
+    return carrier
 
 
 async def _read(session: Session, receive: Receive) -> Close:

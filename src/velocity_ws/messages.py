@@ -13,6 +13,7 @@ import msgspec
 from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
+from velocity_ws.framing import BINARY, TEXT, deflate, header
 
 __all__ = [
     "Address",
@@ -26,6 +27,8 @@ __all__ = [
     "validate_room",
 ]
 
+DEFLATE_FROM = 128
+"""Bytes from which a message is worth compressing; below, it hardly gets shorter."""
 MAX_NAME_LENGTH = 256
 """Longest event or room name, in characters."""
 
@@ -109,13 +112,39 @@ class Frame:
         size: payload bytes.
     """
 
-    __slots__ = ("_text", "is_text", "payload", "size")
+    __slots__ = ("_deflated", "_plain", "_text", "is_text", "payload", "size")
 
     def __init__(self, payload: bytes, is_text: bool = True) -> None:
         self.payload = payload
         self.is_text = is_text
         self.size = len(payload)
         self._text: str | None = None
+        self._plain: bytes | None = None
+        self._deflated: dict[int, bytes] | None = None
+
+    def wire(self, window_bits: int) -> bytes:
+        """The bytes of the whole frame; made once for each form.
+
+        Args:
+            window_bits: what was negotiated with the client for permessage-deflate; 0 for none. A message too small
+                to gain from it goes out plain, which RFC 7692, section 6, allows for each.
+        """
+        if window_bits and self.size >= DEFLATE_FROM:
+            if self._deflated is None:
+                self._deflated = {}
+            found = self._deflated.get(window_bits)
+            if found is None:
+                payload = deflate(self.payload, window_bits)
+                found = header(self._opcode, len(payload), compressed=True) + payload
+                self._deflated[window_bits] = found
+            return found
+        if self._plain is None:
+            self._plain = header(self._opcode, self.size) + self.payload
+        return self._plain
+
+    @property
+    def _opcode(self) -> int:
+        return TEXT if self.is_text else BINARY
 
     @property
     def text(self) -> str:

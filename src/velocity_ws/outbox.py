@@ -37,6 +37,9 @@ class Outbox(Protocol):
     async def join(self) -> None:
         """Wait until it is over: closed or aborted, nothing left running."""
 
+    async def ping(self) -> float | None:
+        """Round trip of a ping in seconds; ``None`` where there are no pings."""
+
 
 class OutboxOwner(Protocol):
     """Whoever is told what becomes of an outbox."""
@@ -116,6 +119,10 @@ class QueueOutbox:
     async def join(self) -> None:
         """Wait until the writer has ended."""
         await self._writer.join()
+
+    async def ping(self) -> float | None:
+        """``None``: plain ASGI has no ping frames."""
+        return None
 
     def _send_at_once(self, frame: Frame) -> None:
         self.is_idle = False

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -68,6 +69,7 @@ class Session:
         self._ending: asyncio.Task[None] | None = None
         self._hurried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._goodbye: asyncio.Timeout | None = None
+        self.on_room: Callable[[], None] | None = None
         self.done = asyncio.Event()
 
     # --- what the carrier calls
@@ -192,8 +194,8 @@ class Session:
         return task is not None and task in own
 
     async def ping(self) -> float | None:
-        """``None``: plain ASGI has no ping frames."""
-        return None
+        """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
+        return None if self.outbox is None else await self.outbox.ping()
 
     # --- what the outbox tells
 
@@ -260,7 +262,7 @@ class Session:
                 continue
             payload = self._inbox.popleft()
             self._inbox_bytes -= _size(payload) or 1
-            self._room.set()
+            self._make_room()
             if isinstance(payload, str):
                 answer = await dispatcher.text(client, payload)
             else:
@@ -286,7 +288,12 @@ class Session:
     def _clear_inbox(self) -> None:
         self._inbox.clear()
         self._inbox_bytes = 0
+        self._make_room()
+
+    def _make_room(self) -> None:
         self._room.set()
+        if self.on_room is not None and not self.is_full:
+            self.on_room()
 
     async def _end_worker(self) -> None:
         worker = self._worker

@@ -1,0 +1,33 @@
+"""The seam of the fast path: what a server's own protocol class offers a session beyond ASGI. Knows no server.
+
+It is found in ``scope["extensions"]`` under `EXTENSION`, which survives ``Mount`` and middleware.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from velocity_ws.errors import Close
+from velocity_ws.outbox import Outbox
+
+if TYPE_CHECKING:
+    from velocity_ws.session import Session
+    from velocity_ws.settings import Settings
+    from velocity_ws.stats import Counters
+
+__all__ = ["EXTENSION", "Carrier"]
+
+EXTENSION = "velocity_ws.carrier"
+
+
+class Carrier(Protocol):
+    """One connection whose messages need no ASGI events. Used on the loop it belongs to only."""
+
+    def configure(self, settings: Settings) -> None:
+        """Apply the settings of the connection itself, before the handshake is accepted."""
+
+    def take(self, session: Session, settings: Settings, counters: Counters) -> Outbox:
+        """Feed the session from now on what arrives, and send what its outbox, which this returns, is given."""
+
+    async def closed(self) -> Close:
+        """Wait until the connection has ended; how."""

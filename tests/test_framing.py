@@ -1,0 +1,235 @@
+"""Frames, and the class against the library: the same bytes, however they are cut, mean the same to both."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import itertools
+import zlib
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import Message
+from uvicorn.server import ServerState
+from websockets.frames import Frame as LibraryFrame
+from websockets.frames import Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from velocity_ws.framing import BINARY, TEXT, Cut, cut, deflate, header
+from velocity_ws.messages import DEFLATE_FROM, Frame
+from velocity_ws.uvicorn import WebSocketProtocol
+
+MAX_SIZE = 70_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, MAX_SIZE])
+@pytest.mark.parametrize("is_text", [True, False])
+def test_a_frame_is_what_the_library_would_send(size: int, is_text: bool) -> None:
+    payload = b"x" * size
+    library = LibraryFrame(Opcode.TEXT if is_text else Opcode.BINARY, payload)
+    frame = Frame(payload, is_text)
+    assert frame.wire(0) == library.serialize(mask=False)
+    assert frame.wire(0) is frame.wire(0)
+
+
+@given(st.binary(max_size=4000), st.integers(9, 15))
+def test_what_is_deflated_can_be_inflated(payload: bytes, window_bits: int) -> None:
+    data = deflate(payload, window_bits) + b"\x00\x00\xff\xff"
+    assert zlib.decompressobj(wbits=-window_bits).decompress(data) == payload
+
+
+def test_the_compressed_form_is_made_once_for_each_window_and_only_where_it_is_worth_it() -> None:
+    frame = Frame(b"a" * 1000)
+    assert frame.wire(12) is frame.wire(12)
+    assert frame.wire(12) is not frame.wire(9)
+    assert frame.wire(12)[0] == 0xC1
+    assert len(frame.wire(12)) < 50
+    small = Frame(b"a" * (DEFLATE_FROM - 1))
+    assert small.wire(12) is small.wire(0)
+
+
+@given(st.binary(max_size=300), st.sampled_from([TEXT, BINARY]), st.integers(0, 20), st.binary(max_size=20))
+def test_cut_finds_a_frame_or_says_what_is_lacking(payload: bytes, opcode: int, start: int, after: bytes) -> None:
+    data = LibraryFrame(Opcode(opcode), payload).serialize(mask=True)
+    found = cut(b"\xff" * start + data + after, start, MAX_SIZE)
+    assert isinstance(found, Cut)
+    assert (found.opcode, found.payload, found.end) == (opcode, payload, start + len(data))
+    for length in range(len(data)):
+        lacks = cut(data[:length], 0, MAX_SIZE)
+        assert isinstance(lacks, int)
+        assert 0 < lacks <= len(data) - length
+
+
+def test_what_must_be_refused_is_not_waited_for() -> None:
+    for data in (
+        header(TEXT, 5),  # not masked
+        bytes([0x81, 0xFF]) + (MAX_SIZE + 1).to_bytes(8, "big"),  # too long
+        bytes([0x89, 0xFE, 0, 200]),  # a ping that is too long
+    ):
+        found = cut(data, 0, MAX_SIZE)
+        assert isinstance(found, Cut)
+        assert (found.opcode, found.end) == (0, len(data))
+
+
+# --- the class against the library
+
+
+class Pipe(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closing = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        return
+
+    resume_reading = pause_reading
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+Result = tuple[list[str | bytes], int | None]
+
+
+async def ours(chunks: list[bytes]) -> Result:
+    """What an application gets of some bytes: the messages, and the close code if the connection was ended."""
+    messages: list[str | bytes] = []
+    codes: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            event: Message = await receive()
+            if event["type"] == "websocket.disconnect":
+                codes.append(event["code"])
+                return
+            messages.append(event["text"] if "text" in event else event["bytes"])
+
+    config = uvicorn.Config(app, ws_max_size=MAX_SIZE, ws_per_message_deflate=False, ws_ping_interval=None)
+    config.load()
+    state = ServerState()
+    protocol = WebSocketProtocol(config, state, {})
+    transport = Pipe()
+    protocol.connection_made(transport)
+    protocol.data_received(REQUEST)
+    while b"\r\n\r\n" not in transport.written:
+        await asyncio.sleep(0)
+    for chunk in chunks:
+        if transport.closing:
+            break
+        protocol.data_received(chunk)
+    while protocol._is_waiting_for_turn and not transport.closing:
+        await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    code = codes[0] if codes else None
+    protocol.connection_lost(None)
+    await asyncio.gather(*state.tasks)
+    return messages, code
+
+
+def theirs(data: bytes) -> Result:
+    """The same, by the library alone; only the validity of text is left to its user."""
+    conn = ServerProtocol(state=OPEN, max_size=MAX_SIZE)
+    messages: list[str | bytes] = []
+    parts: list[bytes] = []
+    is_text = False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(len(data)):
+        if data and conn.parser_exc is None and conn.close_rcvd is None:
+            conn.receive_data(data[at : at + 1])
+        for frame in conn.events_received():
+            if not isinstance(frame, LibraryFrame) or frame.opcode in (Opcode.PING, Opcode.PONG):
+                continue
+            if frame.opcode is Opcode.CLOSE:
+                assert conn.close_rcvd is not None
+                return messages, conn.close_rcvd.code
+            if frame.opcode is not Opcode.CONT:
+                parts, is_text = [], frame.opcode is Opcode.TEXT
+                decoder.reset()
+            parts.append(bytes(frame.data))
+            try:
+                if is_text:
+                    decoder.decode(bytes(frame.data), frame.fin)
+            except UnicodeDecodeError:
+                return messages, 1007
+            if frame.fin:
+                message = b"".join(parts)
+                messages.append(message.decode() if is_text else message)
+        if conn.parser_exc is not None:
+            if "incomplete fragmented message" in str(conn.parser_exc) and conn.close_rcvd is not None:
+                return messages, conn.close_rcvd.code  # which RFC 6455 allows, and the library does not
+            assert conn.close_sent is not None
+            return messages, conn.close_sent.code
+    return messages, None
+
+
+def frames() -> st.SearchStrategy[list[LibraryFrame]]:
+    """Frames that a client may send: whole and fragmented messages, with control frames between."""
+    control = st.builds(LibraryFrame, st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=125))
+    text = st.text(max_size=60).map(str.encode)
+    whole = st.one_of(
+        st.builds(LibraryFrame, st.just(Opcode.TEXT), text),
+        st.builds(LibraryFrame, st.just(Opcode.BINARY), st.binary(max_size=300)),
+        st.builds(LibraryFrame, st.just(Opcode.TEXT), st.binary(max_size=4)),
+        control,
+    ).map(lambda frame: [frame])
+
+    @st.composite
+    def fragmented(draw: Any) -> list[LibraryFrame]:
+        opcode = draw(st.sampled_from([Opcode.TEXT, Opcode.BINARY]))
+        payload = draw(text if opcode is Opcode.TEXT else st.binary(max_size=60))
+        cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
+        pieces = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+        result: list[LibraryFrame] = []
+        for index, piece in enumerate(pieces):
+            result.append(LibraryFrame(Opcode.CONT if index else opcode, piece, fin=index == len(pieces) - 1))
+            result += draw(st.lists(control, max_size=1))
+        return result
+
+    close = st.sampled_from([b"", b"\x03\xe8", b"\x0f\xa0bye", b"\x03\xed", b"\x03"])
+    closes = close.map(lambda payload: [LibraryFrame(Opcode.CLOSE, payload)])
+    ending: st.SearchStrategy[list[LibraryFrame]] = st.one_of(st.just([]), closes)
+    messages = st.lists(st.one_of(whole, fragmented()), max_size=8).map(lambda lists: list(itertools.chain(*lists)))
+    return st.tuples(messages, ending).map(lambda both: both[0] + both[1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    frames(),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=2),
+    st.lists(st.integers(0, 2000), max_size=6),
+)
+def test_the_same_bytes_mean_the_same(
+    sent: list[LibraryFrame], corruption: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    data = bytearray(b"".join(frame.serialize(mask=True) for frame in sent))
+    for at, value in corruption:
+        if at < len(data):
+            data[at] = value
+    places = sorted({place for place in cuts if place < len(data)})
+    chunks = [bytes(data[a:b]) for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+    assert asyncio.run(ours(chunks)) == theirs(bytes(data))
