@@ -292,3 +292,45 @@ def test_block_hears_of_a_cancellation_at_home(home: Home, other: LoopThread) ->
     thread.join(DEADLINE)
     assert not thread.is_alive()
     assert len(ended) == 1
+
+
+def test_a_loop_that_is_stopped_while_another_or_a_thread_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.loops.LOOK_AGAIN", 0.02)
+    loop = asyncio.new_event_loop()
+    home = Home()
+    home.settle(loop)
+    begun = threading.Semaphore(0)
+
+    async def never() -> None:
+        begun.release()
+        await asyncio.Event().wait()
+
+    async def elsewhere() -> None:
+        await home.run(never)
+
+    failures: list[BaseException] = []
+
+    def note(call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BrokerError as error:
+            failures.append(error)
+
+    runs = threading.Thread(target=loop.run_forever)
+    waits = [
+        threading.Thread(target=note, args=(lambda: asyncio.run(elsewhere()),)),
+        threading.Thread(target=note, args=(lambda: home.block(never),)),
+    ]
+    for thread in (runs, *waits):
+        thread.start()
+    for _ in waits:
+        assert begun.acquire(timeout=5)
+    loop.call_soon_threadsafe(loop.stop)
+    for thread in (runs, *waits):
+        thread.join(5)
+    assert len(failures) == 2
+    assert all("stopped" in str(failure) for failure in failures)
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()

@@ -87,12 +87,12 @@ class Dispatcher:
             return encode_error("UNKNOWN_EVENT", "there is no handler for this event", None, message.id)
         hook: Hook | None = None
         try:
-            result = None
-            for hook in hooks if handler is None else [*hooks, handler]:
-                if client.is_dismissed:  # by the hook before: a guard that closes
+            for hook in hooks:
+                await self._call(hook, values)
+                if client.is_dismissed:  # a guard that closes
                     return None
-                result = await self._call(hook, values)
-            result = None if handler is None else result
+            hook = handler
+            result = None if handler is None else await self._call(handler, values)
             return None if message.id is None else encode("reply", result, message.id)
         except BaseException as error:
             return await self._error_frame(client, error, hook, message.id)
@@ -104,10 +104,10 @@ class Dispatcher:
             self._counters.invalid += 1
             return encode_error("UNKNOWN_EVENT", "binary messages are not handled here")
         for hook in hooks:
-            if client.is_dismissed:
-                return None
             try:
                 await self._call(hook, {"client": client, "data": data})
+                if client.is_dismissed:
+                    return None
             except BaseException as error:
                 return await self._error_frame(client, error, hook, None)
         return None

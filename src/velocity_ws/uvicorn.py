@@ -83,6 +83,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._log = logging.getLogger("uvicorn.error")
         self._max_size = config.ws_max_size
         self._deflate = config.ws_per_message_deflate
+        self._window_bits = 0  # of what was negotiated
         self._ping_interval = config.ws_ping_interval
         self._ping_timeout = config.ws_ping_timeout
         self._conn = ServerProtocol(max_size=config.ws_max_size, logger=_library_log)
@@ -242,6 +243,9 @@ class WebSocketProtocol(asyncio.Protocol):
                 )
             ]
         response = self._conn.accept(self._request)  # again, now that it is known what may be negotiated
+        for extension in self._conn.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                self._window_bits = extension.local_max_window_bits
         del response.headers["Date"]
         for name, value in [*self._state.default_headers, *extra]:
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
@@ -529,14 +533,13 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def take(self, session: Session, settings: Settings, counters: Counters) -> TransportOutbox:
         """Feed a session from now on, and send what it sends."""
-        deflate = next((e for e in self._conn.extensions if isinstance(e, PerMessageDeflate)), None)
         self._session = session
         session.on_room = self._next_turn
         self._outbox = TransportOutbox(
             self,
             session,
             counters,
-            window_bits=0 if deflate is None else deflate.local_max_window_bits,
+            window_bits=self._window_bits,
             limit=settings.send_queue_size,
             drop=settings.slow_client == "drop",
         )
@@ -600,8 +603,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 raise ClientDisconnected
             text = message.get("text")
             frame = Frame(message["bytes"], False) if text is None else Frame(text.encode())
-            deflate = next((e for e in self._conn.extensions if isinstance(e, PerMessageDeflate)), None)
-            self.write(frame.wire(0 if deflate is None else deflate.local_max_window_bits))
+            self.write(frame.wire(self._window_bits))
         elif kind == "websocket.close":
             if self._end is not None:
                 raise ClientDisconnected
