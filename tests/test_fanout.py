@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import eventually
+from velocity_ws.direct import Flusher
 from velocity_ws.fanout import fan_out
 from velocity_ws.messages import Frame, encode, encode_bytes
 from velocity_ws.outbox import Outbox, QueueOutbox
@@ -57,7 +58,7 @@ async def test_everyone_gets_it_at_once_and_in_order() -> None:
     members = [Member(counters) for _ in range(5)]
     frames = [encode("a"), encode_bytes(b"b"), encode("c", "ü")]
     for frame in frames:
-        assert fan_out(members, frame, counters) == 5
+        assert fan_out(members, frame, counters, Flusher()) == 5
     for member in members:
         assert member.got == [frames[0].text, b"b", frames[2].text]
         assert len(member.tasks) == 1
@@ -77,8 +78,8 @@ async def test_one_that_waits_is_taken_over_and_holds_nobody_up() -> None:
 
     members = [Member(counters, wait if number % 2 else None) for number in range(6)]
     first, second = encode("first"), encode("second")
-    assert fan_out(members, first, counters) == 6
-    assert fan_out(members, second, counters) == 6
+    assert fan_out(members, first, counters, Flusher()) == 6
+    assert fan_out(members, second, counters, Flusher()) == 6
     assert [len(member.got) for member in members] == [2, 0, 2, 0, 2, 0]
     assert counters.messages_sent == 6
     gate.set()
@@ -99,11 +100,11 @@ async def test_one_that_fails_is_out_and_the_others_are_not(first_waits: bool) -
         raise OSError("gone")
 
     members = [Member(counters), Member(counters, fail), Member(counters)]
-    assert fan_out(members, encode("x"), counters) == (3 if first_waits else 2)
+    assert fan_out(members, encode("x"), counters, Flusher()) == (3 if first_waits else 2)
     await eventually(lambda: members[1].broken == 1)
     assert [len(member.got) for member in members] == [1, 0, 1]
     assert (counters.messages_sent, counters.dropped) == (2, 1)
-    assert fan_out(members, encode("y"), counters) == 2
+    assert fan_out(members, encode("y"), counters, Flusher()) == 2
     assert (counters.messages_sent, counters.dropped) == (4, 2)
     for member in members:
         await member.end()
@@ -116,14 +117,14 @@ async def test_sends_that_broadcast_and_close() -> None:
     async def again(message: Message) -> None:
         if len(seen) < 1:
             seen.append(message)
-            fan_out(members, inner, counters)
+            fan_out(members, inner, counters, Flusher())
             closing.outbox.close(1000, "")  # type: ignore[union-attr]
 
     seen: list[Message] = []
     closing = Member(counters)
     members = [Member(counters), Member(counters, again), closing]
     outer = encode("outer")
-    assert fan_out(members, outer, counters) == 2
+    assert fan_out(members, outer, counters, Flusher()) == 2
     await eventually(lambda: counters.messages_sent == 5)
     assert members[0].got == [outer.text, inner.text]
     assert members[1].got == [outer.text, inner.text]
@@ -137,19 +138,19 @@ async def test_members_with_another_kind_of_outbox_or_none_are_offered_it() -> N
     counters = Counters()
     member = Member(counters)
     member.outbox = None
-    assert fan_out([member], encode("x"), counters) == 0
+    assert fan_out([member], encode("x"), counters, Flusher()) == 0
 
 
 async def test_the_caller_is_the_current_task_again() -> None:
     counters = Counters()
     members = [Member(counters), Member(counters)]
     here = asyncio.current_task()
-    fan_out(members, encode("x"), counters)
+    fan_out(members, encode("x"), counters, Flusher())
     assert asyncio.current_task() is here
     called = asyncio.Event()
 
     def from_a_callback() -> None:  # where there is no current task
-        fan_out(members, encode("y"), counters)
+        fan_out(members, encode("y"), counters, Flusher())
         called.set()
 
     asyncio.get_running_loop().call_soon(from_a_callback)
@@ -178,7 +179,7 @@ def test_every_message_is_sent_or_counted(behaviours: list[list[str]]) -> None:
 
         members = [Member(counters, behave(script)) for script in behaviours]
         for number in range(6):
-            fan_out(members, encode("n", number), counters)
+            fan_out(members, encode("n", number), counters, Flusher())
             if number % 2:
                 await asyncio.sleep(0)
         for _ in range(30):

@@ -19,7 +19,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from velocity_ws.framing import BINARY, TEXT, Cut, cut, deflate, header
+from velocity_ws.framing import BINARY, COMPRESSED, TEXT, cut, deflate, header, inflate
 from velocity_ws.messages import DEFLATE_FROM, Frame
 from velocity_ws.uvicorn import WebSocketProtocol
 
@@ -56,8 +56,7 @@ def test_the_compressed_form_is_made_once_for_each_window_and_only_where_it_is_w
 def test_cut_finds_a_frame_or_says_what_is_lacking(payload: bytes, opcode: int, start: int, after: bytes) -> None:
     data = LibraryFrame(Opcode(opcode), payload).serialize(mask=True)
     found = cut(b"\xff" * start + data + after, start, MAX_SIZE)
-    assert isinstance(found, Cut)
-    assert (found.opcode, found.payload, found.end) == (opcode, payload, start + len(data))
+    assert found == (start + len(data), opcode, payload)
     for length in range(len(data)):
         lacks = cut(data[:length], 0, MAX_SIZE)
         assert isinstance(lacks, int)
@@ -68,11 +67,25 @@ def test_what_must_be_refused_is_not_waited_for() -> None:
     for data in (
         header(TEXT, 5),  # not masked
         bytes([0x81, 0xFF]) + (MAX_SIZE + 1).to_bytes(8, "big"),  # too long
-        bytes([0x89, 0xFE, 0, 200]),  # a ping that is too long
+        bytes([0x83, 0x85]),  # no known opcode
+        bytes([0x8B, 0x85]),
     ):
-        found = cut(data, 0, MAX_SIZE)
-        assert isinstance(found, Cut)
-        assert (found.opcode, found.end) == (0, len(data))
+        assert cut(data, 0, MAX_SIZE) == (len(data), 0, b"")
+
+
+@given(st.binary(max_size=5000), st.integers(9, 15))
+def test_a_compressed_message_is_inflated_up_to_the_limit(payload: bytes, window_bits: int) -> None:
+    data = deflate(payload, window_bits)
+    frame = bytearray(LibraryFrame(Opcode.TEXT, data).serialize(mask=True))
+    frame[0] |= COMPRESSED
+    assert cut(bytes(frame), 0, MAX_SIZE) == (len(frame), TEXT | COMPRESSED, data)
+    assert inflate(data, window_bits, len(payload)) == payload
+    if payload:
+        assert inflate(data, window_bits, len(payload) - 1) is None
+
+
+def test_what_is_no_deflated_data_is_not_inflated() -> None:
+    assert inflate(b"\xff\xff\xff\xff", 12, MAX_SIZE) is None
 
 
 # --- the class against the library
@@ -141,7 +154,7 @@ async def ours(chunks: list[bytes]) -> Result:
         if transport.closing:
             break
         protocol.data_received(chunk)
-    while protocol._is_waiting_for_turn and not transport.closing:
+    while protocol._reader.is_waiting and not transport.closing:
         await asyncio.sleep(0)
     for _ in range(5):
         await asyncio.sleep(0)

@@ -179,10 +179,11 @@ class WebSocketApp:
         carrier = _carrier(scope)
         outbox: Outbox
         if carrier is None:
+            node.say_what_is_faster()
             drop = settings.slow_client == "drop"
             outbox = QueueOutbox(send, session, node.counters, limit=settings.send_queue_size, drop=drop)
         else:
-            outbox = carrier.take(session, settings, node.counters)
+            outbox = carrier.take(session, settings, node.counters, node.flusher)
         close = Close(CloseCode.ABNORMAL, "", "network")
         log.debug("client connected", extra=_fields(session))
         try:
@@ -193,12 +194,13 @@ class WebSocketApp:
                 raise
         finally:
             # Whatever cancels this task (a server that gives up, a test client that leaves), the end is told.
-            try:
-                with CancelScope(shield=True):
-                    await session.finish(close)
-            except asyncio.CancelledError:
-                if not _was_aborted(session):
-                    raise
+            if not session.finish_now(close):
+                try:
+                    with CancelScope(shield=True):
+                        await session.finish(close)
+                except asyncio.CancelledError:
+                    if not _was_aborted(session):
+                        raise
 
 
 def _carrier(scope: Scope) -> Carrier | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from velocity_ws.direct import Flusher
 from velocity_ws.errors import Close
 from velocity_ws.outbox import Outbox
 
@@ -26,7 +27,7 @@ class Carrier(Protocol):
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself, before the handshake is accepted."""
 
-    def take(self, session: Session, settings: Settings, counters: Counters) -> Outbox:
+    def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:
         """Feed the session from now on what arrives, and send what its outbox, which this returns, is given."""
 
     async def closed(self) -> Close:

@@ -66,13 +66,17 @@ class Client:
         self.request = request
         self.user: Any = None
         self.connected_at = datetime.now(UTC)
-        self.sync = SyncClient(self, home)
         self._home = home
         self._connection = connection
-        self._data: dict[str, Any] = {}
+        self._data: dict[str, Any] | None = None  # as most clients have none
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self.remote_addr}>"
+
+    @property
+    def sync(self) -> SyncClient:
+        """The blocking form of the methods that are awaited, for plain threads."""
+        return SyncClient(self, self._home)
 
     @property
     def is_connected(self) -> bool:
@@ -91,11 +95,13 @@ class Client:
 
     def set_data(self, key: str, value: Any) -> None:
         """Keep something with the client, for as long as it is connected."""
+        if self._data is None:
+            self._data = {}
         self._data[key] = value
 
     def get_data(self, key: str, default: Any = None) -> Any:
         """What `set_data` kept, or the default."""
-        return self._data.get(key, default)
+        return default if self._data is None else self._data.get(key, default)
 
     async def send(self, event: str, data: Any = None) -> bool:
         """Send a message to this client.

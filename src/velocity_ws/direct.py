@@ -1,26 +1,34 @@
-"""TransportOutbox: messages written to the transport as ready frames, without a task. Knows no ASGI and no hub."""
+"""TransportOutbox: messages written to the transport as ready frames, without a task. Knows no ASGI and no hub.
+
+What a client is given in one turn of the event loop leaves in one write at the turn's end: `Flusher` does that for all.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
-from velocity_ws.messages import Frame, encode
-from velocity_ws.outbox import OutboxOwner
+from velocity_ws.messages import Frame
+from velocity_ws.outbox import BoundedOutbox, Outbox, OutboxOwner
 from velocity_ws.stats import Counters
 
-__all__ = ["TransportOutbox", "Wire"]
+__all__ = ["Flusher", "TransportOutbox", "Wire", "push"]
+
+log = logging.getLogger("velocity_ws.outbox")
 
 
 class Wire(Protocol):
     """What an outbox needs of the connection it writes to."""
 
     @property
+    def transport(self) -> asyncio.WriteTransport:
+        """Where frames are written to."""
+
+    @property
     def is_paused(self) -> bool:
         """Whether the transport holds more than its high-water mark."""
-
-    def write(self, data: bytes) -> None:
-        """Write a frame."""
 
     def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
@@ -32,48 +40,93 @@ class Wire(Protocol):
         """Round trip of a ping in seconds."""
 
 
-class TransportOutbox:
-    """Writes at once while the transport is below its high-water mark, and queues the shared frames above it."""
+class Flusher:
+    """Writes at the end of a loop turn what outboxes were given in it. One for each event loop.
+
+    Attributes:
+        waiting: the outboxes that have something to write.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[TransportOutbox] = []
+
+    def add(self, outbox: TransportOutbox) -> None:
+        """Flush an outbox at the end of this turn."""
+        if not self.waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self.waiting.append(outbox)
+
+    def flush(self) -> None:
+        """Write everything now."""
+        waiting, self.waiting = self.waiting, []
+        for outbox in waiting:
+            try:
+                outbox.flush()
+            except Exception:  # one connection never costs another
+                log.exception("a connection could not be written to, and is cut")
+                outbox.abort()
+
+
+class TransportOutbox(BoundedOutbox):
+    """Keeps messages until the end of the loop turn, or as shared frames while the client does not keep up.
+
+    Attributes:
+        is_clear: open, and the transport below its high-water mark: what is given leaves at the end of the turn.
+        burst: bytes of one turn that do not wait for its end.
+        queued_bytes: of all messages that wait here.
+    """
+
+    __slots__ = ("_flusher", "_window_bits", "_wire", "burst", "is_clear", "queued_bytes")
+
+    queue: list[Frame]
 
     def __init__(
-        self, wire: Wire, owner: OutboxOwner, counters: Counters, *, window_bits: int, limit: int, drop: bool
+        self,
+        wire: Wire,
+        owner: OutboxOwner,
+        counters: Counters,
+        flusher: Flusher,
+        *,
+        window_bits: int,
+        burst: int,
+        limit: int,
+        drop: bool,
     ) -> None:
         """
         Args:
             wire: the connection.
-            owner: told when the queue is full.
-            counters: where sent and dropped messages are counted.
+            flusher: that of the connection's event loop.
             window_bits: negotiated for compression; 0 for none.
-            limit: bytes that may wait here; a single larger message passes when nothing waits.
-            drop: whether a message that does not fit is dropped, rather than the client closed.
+            burst: bytes of one turn that are written before its end; the transport's high-water mark.
+
+        The others are those of `BoundedOutbox`.
         """
+        super().__init__([], owner, counters, limit=limit, drop=drop)
         self._wire = wire
-        self._owner = owner
-        self._counters = counters
+        self._flusher = flusher
         self._window_bits = window_bits
-        self._limit = limit
-        self._drop = drop
-        self._queue: deque[Frame] = deque()
-        self._queued_bytes = 0
-        self._missed = 0
-        self._closing: tuple[int, str] | None = None
-        self._over = False
-        self._full = False
+        self.burst = min(burst, limit)
+        self.queued_bytes = 0
+        self.is_clear = not wire.is_paused
 
     def offer(self, frame: Frame) -> bool:
         """Take a message; whether it was queued."""
+        if self.is_clear:
+            if not self.queue:
+                self._flusher.add(self)
+            self.queue.append(frame)
+            self.queued_bytes += frame.cost
+            if self.queued_bytes > self.burst:
+                self.flush()
+            return True
         if self._closing is not None or self._over:
             self._counters.dropped += 1
             return False
-        if not self._queue and not self._missed and not self._wire.is_paused:
-            self._write(frame)
-            return True
-        if self._queue and self._queued_bytes + frame.size > self._limit:
+        if self.queue and self.queued_bytes + frame.cost > self._limit:
             self._refuse()
             return False
         if self._missed:
-            self._append(encode("gap", {"dropped": self._missed}))
-            self._missed = 0
+            self._append(self._take_gap())
         self._append(frame)
         return True
 
@@ -81,16 +134,23 @@ class TransportOutbox:
         """Take nothing more; close the connection after what is queued."""
         if self._closing is None and not self._over:
             self._closing = (code, reason)
+            self.is_clear = False
             if discard:
-                self._discard_queue()
+                self._discard()
             self.resume()
 
     def abort(self) -> None:
         """Stop at once."""
         if not self._over:
             self._over = True
-            self._discard_queue()
+            self.is_clear = False
+            self._discard()
         self._wire.abort()
+
+    @property
+    def is_joined(self) -> bool:
+        """Always: no task runs here."""
+        return True
 
     async def join(self) -> None:
         """Nothing runs here that could be waited for."""
@@ -99,41 +159,96 @@ class TransportOutbox:
         """Round trip of a ping in seconds."""
         return await self._wire.ping()
 
+    def pause(self) -> None:
+        """Write no more; called when the transport is above its high-water mark."""
+        self.is_clear = False
+
     def resume(self) -> None:
         """Go on writing; called when the transport has room again."""
-        while self._queue and not self._wire.is_paused:
-            frame = self._queue.popleft()
-            self._queued_bytes -= frame.size or 1
-            self._write(frame)
-        if self._queue or self._over or self._wire.is_paused:
+        self.flush()
+        if self.queue or self._over or self._wire.is_paused:
             return
         if self._missed:
-            missed, self._missed = self._missed, 0
-            self._write(encode("gap", {"dropped": missed}))
-        if self._closing is not None:
+            self._append(self._take_gap())
+            self.flush()
+        if self._closing is None:
+            self.is_clear = not self._wire.is_paused
+        else:
             self._over = True
             self._wire.send_close(*self._closing)
 
-    def _write(self, frame: Frame) -> None:
-        self._wire.write(frame.wire(self._window_bits))
-        self._counters.messages_sent += 1
-        self._counters.bytes_sent += frame.size
+    def flush(self) -> None:
+        """Write what is queued, as far as the transport takes it."""
+        queue, wire = self.queue, self._wire
+        while queue and not wire.is_paused:
+            transport = wire.transport
+            if transport.is_closing():
+                self._discard()
+                return
+            sent, size = 1, queue[0].size
+            data = queue[0].wire(self._window_bits)
+            if len(queue) > 1:
+                chunks, wire_size = [], 0
+                for frame in queue:
+                    chunk = frame.wire(self._window_bits)
+                    chunks.append(chunk)
+                    wire_size += len(chunk)
+                    if wire_size >= self.burst:
+                        break
+                sent = len(chunks)
+                size = sum([frame.size for frame in queue[:sent]])
+                data = b"".join(chunks) if sent > 1 else data
+            if sent == len(queue):
+                queue.clear()
+                self.queued_bytes = 0
+            else:
+                self.queued_bytes -= sum([frame.cost for frame in queue[:sent]])
+                del queue[:sent]
+            self._counters.messages_sent += sent
+            self._counters.bytes_sent += size
+            transport.write(data)
 
     def _append(self, frame: Frame) -> None:
-        self._queue.append(frame)
-        self._queued_bytes += frame.size or 1  # so that a queue of empty messages is bounded too
+        self.queue.append(frame)
+        self.queued_bytes += frame.cost
 
-    def _refuse(self) -> None:
-        self._counters.dropped += 1
-        if self._drop:
-            self._missed += 1
-        elif not self._full:
-            self._full = True
-            self._counters.slow_closes += 1
-            self._owner.outbox_full()
+    def _discard(self) -> None:
+        super()._discard()
+        self.queued_bytes = 0
 
-    def _discard_queue(self) -> None:
-        self._counters.dropped += len(self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
-        self._missed = 0
+
+class Member(Protocol):
+    """Whoever has an outbox."""
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """Where messages for it go; ``None`` before it is connected."""
+
+    def offer(self, frame: Frame) -> bool:
+        """Take a message, whatever state it is in; whether it was queued."""
+
+
+M = TypeVar("M", bound=Member)
+
+
+def push(members: Iterable[M], frame: Frame, flusher: Flusher) -> tuple[int, list[M]]:
+    """Offer a frame to every member whose `TransportOutbox` is clear; how many that were, and the other members."""
+    # `offer`, written out: each call in this loop would be paid for every delivery.
+    queued, others, cost = 0, [], frame.cost
+    for member in members:
+        outbox = member.outbox
+        if outbox.__class__ is not TransportOutbox or not outbox.is_clear:
+            others.append(member)
+            continue
+        queue = outbox.queue
+        if not queue:
+            if not flusher.waiting:
+                flusher.add(outbox)
+            else:
+                flusher.waiting.append(outbox)
+        queue.append(frame)
+        outbox.queued_bytes += cost
+        if outbox.queued_bytes > outbox.burst:
+            outbox.flush()
+        queued += 1
+    return queued, others

@@ -13,7 +13,7 @@ from typing import Any
 
 from velocity_ws.client import Client
 from velocity_ws.errors import ClientError, Close, Reject
-from velocity_ws.hooks import Hook, Hooks, InvalidDataError
+from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
 
@@ -40,6 +40,10 @@ class Dispatcher:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
+
+    def has(self, kind: Kind) -> bool:
+        """Whether there is a hook of that kind."""
+        return bool(self._hooks.of(kind))
 
     async def authenticate(self, client: Client) -> Any:
         """What the hooks say the user is: the last result that is not ``None``.

@@ -2,7 +2,8 @@
 
 Most coroutines here never have to wait: a handler that only computes and sends, a ``send`` whose socket has room. A
 task for each would cost two turns of the event loop, 3 to 6 µs of the 16 to 22 µs a delivery takes with uvicorn.
-Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine.
+Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine. `Workers`
+lends such tasks: few clients have something running at any time, so idle ones need none.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from asyncio.tasks import _enter_task, _leave_task  # documented for whoever imp
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
-__all__ = ["EagerTask", "Suspended"]
+__all__ = ["EagerTask", "Suspended", "Workers"]
+
+KEEP = 64
+"""Tasks that are kept for the next use."""
 
 
 class EagerTask:
     """One task, and what it runs, never two things at a time.
 
-    What is run sees this task as the current one, and its context, from its first step to its last: what it enters
+    What is run sees this task as the current one, and one context, from its first step to its last: what it enters
     before it has to wait (a timeout, a cancel scope, a context variable) it leaves in the same task.
 
     Attributes:
@@ -31,7 +35,8 @@ class EagerTask:
         context = contextvars.copy_context()
         self.is_busy = False
         self._loop = asyncio.get_running_loop()
-        self._run_in_context = context.run
+        self._context = context
+        self._when_idle: Callable[[EagerTask], None] | None = None
         self._work: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._ending = False
@@ -49,8 +54,12 @@ class EagerTask:
         if rest is not None:
             self.drive(rest)
 
-    def step(self, work: Awaitable[None]) -> Suspended | None:
+    def step(self, work: Awaitable[None], context: contextvars.Context | None = None) -> Suspended | None:
         """Run something up to its first wait. The caller minds `is_busy`.
+
+        Args:
+            work: a coroutine.
+            context: what it sees of context variables; by default what this task was made in.
 
         Returns:
             ``None`` if it has come to its end, else its rest, which must be awaited in what is given to `drive`.
@@ -65,7 +74,7 @@ class EagerTask:
         _enter_task(loop, task)
         try:
             steps = work.__await__()
-            return Suspended(steps, self._run_in_context(next, steps))
+            return Suspended(steps, (context or self._context).run(next, steps), context)
         except StopIteration:
             return None
         finally:
@@ -73,9 +82,10 @@ class EagerTask:
             if current is not None:
                 _enter_task(loop, current)
 
-    def drive(self, work: Awaitable[None]) -> None:
-        """Let the task run something, beginning in a later turn of the loop."""
+    def drive(self, work: Awaitable[None], when_idle: Callable[[EagerTask], None] | None = None) -> None:
+        """Let the task run something, beginning in a later turn of the loop, and then call back."""
         self.is_busy = True
+        self._when_idle = when_idle
         self._work = work
         self._wake_up()
 
@@ -111,6 +121,8 @@ class EagerTask:
                     work, self._work = self._work, None
                     await work
                     self.is_busy = False
+                    if self._when_idle is not None and not self._ending:
+                        self._when_idle(self)
                 elif self._ending:
                     return
                 else:
@@ -128,6 +140,41 @@ class EagerTask:
         finally:
             if isinstance(self._work, Suspended | Coroutine):
                 self._work.close()
+
+
+class Workers:
+    """`EagerTask`s for whoever has something to run; used again where that is over. On one event loop."""
+
+    def __init__(self) -> None:
+        self._idle: list[EagerTask] = []
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def take(self) -> EagerTask:
+        """An idle one, which is given back with `release`, or to `EagerTask.drive` as what to call then."""
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.task.done() and not worker.task.cancelling():
+                return worker
+        return EagerTask()
+
+    def release(self, worker: EagerTask) -> None:
+        """Take one back that has nothing to run any more."""
+        if len(self._idle) < KEEP:
+            self._idle.append(worker)
+        else:
+            self._end(worker)
+
+    async def close(self) -> None:
+        """End all that are idle."""
+        while self._idle:
+            self._end(self._idle.pop())
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    def _end(self, worker: EagerTask) -> None:
+        worker.end()
+        self._ending.add(worker.task)
+        worker.task.add_done_callback(self._ending.discard)
 
 
 class Suspended:

@@ -13,12 +13,13 @@ try:
 except ImportError:  # a platform without the library's C extension
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "TEXT", "Cut", "cut", "deflate", "header"]
+__all__ = ["BINARY", "COMPRESSED", "TEXT", "Cut", "cut", "deflate", "header", "inflate"]
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
+COMPRESSED: Final = 0x40
+"""The bit of a frame's first byte that permessage-deflate gives a meaning (RFC 7692, section 6)."""
 _FIN = 0x80
-_RSV1 = 0x40
 _MASKED = 0x80
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
 
@@ -31,7 +32,7 @@ def header(opcode: int, size: int, *, compressed: bool = False) -> bytes:
         size: bytes of payload.
         compressed: whether the payload is deflated (RFC 7692, section 6).
     """
-    first = _FIN | opcode | (_RSV1 if compressed else 0)
+    first = _FIN | opcode | (COMPRESSED if compressed else 0)
     if size < 126:
         return bytes((first, size))
     if size < 65536:
@@ -46,27 +47,36 @@ def deflate(payload: bytes, window_bits: int) -> bytes:
     return data.removesuffix(_EMPTY_BLOCK)
 
 
-class Cut:
-    """What `cut` found: a plain message, or a whole frame for the library.
+def inflate(payload: bytes, window_bits: int, max_size: int) -> bytes | None:
+    """A message decompressed by itself, with no context before it (RFC 7692, section 7.2.2).
 
-    Attributes:
-        end: where in the data it ends.
-        opcode: `TEXT` or `BINARY` of a whole, unfragmented, uncompressed message; 0 for any other frame.
-        payload: of such a message, unmasked; empty for any other frame.
+    Args:
+        payload: of a whole message.
+        window_bits: negotiated for the sender.
+        max_size: bytes of the longest message.
+
+    Returns:
+        ``None`` where it is longer than that, or no deflated data.
     """
+    decompressor = zlib.decompressobj(wbits=-window_bits)
+    try:
+        data = decompressor.decompress(payload + _EMPTY_BLOCK, max_size + 1)
+    except zlib.error:
+        return None
+    return data if len(data) <= max_size and not decompressor.unconsumed_tail else None
 
-    __slots__ = ("end", "opcode", "payload")
 
-    def __init__(self, end: int, opcode: int, payload: bytes) -> None:
-        self.end = end
-        self.opcode = opcode
-        self.payload = payload
+Cut = tuple[int, int, bytes]
+"""What `cut` found: where it ends, what it is (`TEXT` or `BINARY`, with `COMPRESSED`, or 0), and its unmasked payload.
+
+0 is any frame but a whole, unfragmented message: a whole frame for the library, given without its payload.
+"""
 
 
 def cut(data: bytes, start: int, max_size: int) -> Cut | int:
     """The frame that begins at a place in the data, or the least number of bytes it still lacks.
 
-    A frame that must be refused whatever follows (not masked, or too long) ends where the data does.
+    A frame that must be refused whatever follows (not masked, too long, or of no known kind) ends where the data does.
 
     Args:
         data: what was read; it begins at a frame.
@@ -89,12 +99,13 @@ def cut(data: bytes, start: int, max_size: int) -> Cut | int:
             return 10 - have
         size = int.from_bytes(data[at : at + 8], "big")
         at += 8
-    if not second & _MASKED or size > max_size or (first & 0x8 and size > 125):
-        return Cut(len(data), 0, b"")
+    if not second & _MASKED or size > max_size or first & 0x7 > 2:
+        return len(data), 0, b""
     body = at + 4
     end = body + size
     if end > len(data):
         return end - len(data)
-    if first == _FIN | TEXT or first == _FIN | BINARY:
-        return Cut(end, first & 0xF, apply_mask(data[body:end], data[at:body]))
-    return Cut(end, 0, b"")
+    kind = first & (0xFF - _FIN)
+    if first & _FIN and kind & (0xFF - COMPRESSED) in (TEXT, BINARY):
+        return end, kind, apply_mask(data[body:end], data[at:body])
+    return end, 0, b""

@@ -12,6 +12,8 @@ __all__ = ["Admission", "RateLimiter"]
 class RateLimiter:
     """A token bucket: ``burst`` messages at once, ``rate`` a second in the long run."""
 
+    __slots__ = ("_at", "_capacity", "_clock", "_rate", "_tokens")
+
     def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
         """
         Args:

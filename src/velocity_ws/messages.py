@@ -27,8 +27,9 @@ __all__ = [
     "validate_room",
 ]
 
-DEFLATE_FROM = 128
-"""Bytes from which a message is worth compressing; below, it hardly gets shorter."""
+DEFLATE_FROM = 256
+"""Bytes from which a message is worth compressing. JSON of 128 bytes gets shorter by 29, of 200 by 62, of 300 by 104,
+for 7 to 9 µs each: below this it saves neither a packet nor, where one client alone gets it, time."""
 MAX_NAME_LENGTH = 256
 """Longest event or room name, in characters."""
 
@@ -110,14 +111,16 @@ class Frame:
         payload: the bytes of the message.
         is_text: whether it goes out as a text frame.
         size: payload bytes.
+        cost: what it counts for in a queue: its size, but never nothing, so that a queue of empty ones is bounded too.
     """
 
-    __slots__ = ("_deflated", "_plain", "_text", "is_text", "payload", "size")
+    __slots__ = ("_deflated", "_plain", "_text", "cost", "is_text", "payload", "size")
 
     def __init__(self, payload: bytes, is_text: bool = True) -> None:
         self.payload = payload
         self.is_text = is_text
         self.size = len(payload)
+        self.cost = self.size or 1
         self._text: str | None = None
         self._plain: bytes | None = None
         self._deflated: dict[int, bytes] | None = None

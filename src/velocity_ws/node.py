@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from velocity_ws.backplane import create_backplane
+from velocity_ws.direct import Flusher
 from velocity_ws.dispatch import Dispatcher
+from velocity_ws.eager import Workers
 from velocity_ws.errors import BrokerError
 from velocity_ws.fanout import fan_out
 from velocity_ws.hooks import Hooks
@@ -39,7 +41,9 @@ class Node:
         self.clock = clock
         self.home = Home()
         self.counters = Counters()
-        self.hub: Hub[Session] = Hub(partial(fan_out, counters=self.counters))
+        self.flusher = Flusher()
+        self.workers = Workers()
+        self.hub: Hub[Session] = Hub(self._fan_out)
         self.dispatcher = Dispatcher(hooks, self.counters)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
@@ -49,6 +53,8 @@ class Node:
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._emptied: asyncio.Event | None = None
+        self._has_said_so = False
 
     @property
     def is_running(self) -> bool:
@@ -70,6 +76,9 @@ class Node:
         queued = self.hub.deliver(address, frame)
         await self._backplane.publish(address, frame)
         return queued
+
+    def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
+        return fan_out(members, frame, self.counters, self.flusher)
 
     async def join(self, client_id: str, room: str) -> None:
         """Put a client into a room.
@@ -139,6 +148,7 @@ class Node:
         self.sessions.clear()
         self.stragglers.clear()
         self.handshakes.clear()
+        self.flusher, self.workers = Flusher(), Workers()
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     async def _shut_down(self) -> None:
@@ -159,6 +169,7 @@ class Node:
             if self.sessions or self.stragglers:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
+            await self.workers.close()
             await self._backplane.stop()
         finally:
             self.dispatcher.close()
@@ -167,12 +178,25 @@ class Node:
             self._started_at = None
             self.home.settle(None)
 
+    def say_what_is_faster(self) -> None:
+        """Log once that there is a cheaper way to be served."""
+        if not self._has_said_so:
+            self._has_said_so = True
+            log.info(
+                "this server carries messages one by one; `uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` (or "
+                "velocity_ws.Server) delivers them for about half, pings clients and drains on SIGTERM"
+            )
+
+    def forget(self, session: Session) -> None:
+        """A session has ended."""
+        self.sessions.discard(session)
+        if self._emptied is not None and not self.sessions:
+            self._emptied.set()
+
     async def _all_done(self, seconds: float) -> None:
         """Wait for every connection to end, for so long at most."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        for session in list(self.sessions):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await session.done.wait()
-            except TimeoutError:
-                return
+        if self.sessions:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()

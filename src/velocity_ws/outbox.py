@@ -1,6 +1,7 @@
 """Outboxes: messages waiting for one client. `Outbox` is the seam; `QueueOutbox` serves any ASGI server.
 
-Knows the ASGI ``send`` it was given, no hub and no hook.
+`BoundedOutbox` is what every outbox does with a client that is too slow. Knows the ASGI ``send`` it was given, no hub
+and no hook.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from velocity_ws.eager import EagerTask, Suspended
 from velocity_ws.messages import Frame, encode
 from velocity_ws.stats import Counters
 
-__all__ = ["Outbox", "OutboxOwner", "QueueOutbox"]
+__all__ = ["BoundedOutbox", "Outbox", "OutboxOwner", "QueueOutbox"]
 
 log = logging.getLogger("velocity_ws.outbox")
 
@@ -34,6 +35,10 @@ class Outbox(Protocol):
     def abort(self) -> None:
         """Stop at once; what is still queued is counted as dropped. Harmless when already over."""
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether nothing runs here that `join` would wait for."""
+
     async def join(self) -> None:
         """Wait until it is over: closed or aborted, nothing left running."""
 
@@ -51,35 +56,74 @@ class OutboxOwner(Protocol):
         """The server's ``send`` failed, so the connection is gone. Called at most once."""
 
 
-class QueueOutbox:
-    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn.
+class BoundedOutbox:
+    """A queue bounded in bytes, and what happens to a message that does not fit; how it is sent is its subclass's."""
 
-    The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
-    """
+    __slots__ = ("_closing", "_counters", "_drop", "_full", "_limit", "_missed", "_over", "_owner", "queue")
 
-    def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
+    def __init__(
+        self, queue: list[Frame] | deque[Frame], owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool
+    ) -> None:
         """
         Args:
-            send: the ASGI ``send`` of an accepted connection.
+            queue: an empty one.
             owner: told when the queue is full or the connection broken.
             counters: where sent and dropped messages are counted.
             limit: bytes that may wait; a single larger message passes when nothing waits.
             drop: whether a message that does not fit is dropped, rather than the client closed.
         """
-        self.send = send
-        self.is_idle = True  # open, and nothing queued, being sent or to be told
-        self.is_disturbed = False  # something else came while a message was being sent at once
-        self.sending: Frame | None = None
+        self.queue = queue
         self._owner = owner
         self._counters = counters
         self._limit = limit
         self._drop = drop
-        self._queue: deque[Frame] = deque()
-        self._queued_bytes = 0
         self._missed = 0  # dropped since the client was last told
         self._closing: tuple[int, str] | None = None
         self._over = False
         self._full = False
+
+    def _refuse(self) -> None:
+        """Count a message that does not fit, and act on it."""
+        self._counters.dropped += 1
+        if self._drop:
+            self._missed += 1
+        elif not self._full:
+            self._full = True
+            self._counters.slow_closes += 1
+            self._owner.outbox_full()
+
+    def _take_gap(self) -> Frame:
+        """What tells the client how many messages it missed."""
+        frame = encode("gap", {"dropped": self._missed})
+        self._missed = 0
+        return frame
+
+    def _discard(self) -> None:
+        """Drop what waits."""
+        self._counters.dropped += len(self.queue)
+        self.queue.clear()
+        self._missed = 0
+
+
+class QueueOutbox(BoundedOutbox):
+    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn.
+
+    The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
+    """
+
+    queue: deque[Frame]
+
+    def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
+        """
+        Args:
+            send: the ASGI ``send`` of an accepted connection; the others are those of `BoundedOutbox`.
+        """
+        super().__init__(deque(), owner, counters, limit=limit, drop=drop)
+        self.send = send
+        self.is_idle = True  # open, and nothing queued, being sent or to be told
+        self.is_disturbed = False  # something else came while a message was being sent at once
+        self.sending: Frame | None = None
+        self._queued_bytes = 0
         self._writer = EagerTask()
         self.task = self._writer.task
 
@@ -91,11 +135,12 @@ class QueueOutbox:
             self._counters.dropped += 1
             return False
         elif not self._has_room(frame):
+            self.is_disturbed = True
             self._refuse()
             return False
         else:
             if self._missed:
-                self._append(self._gap())
+                self._append(self._take_gap())
             self._append(frame)
             self._write()
         return not self._over
@@ -107,7 +152,7 @@ class QueueOutbox:
             self.is_idle = False
             self.is_disturbed = True
             if discard:
-                self._discard_queue()
+                self._discard()
             self._write()
 
     def abort(self) -> None:
@@ -115,6 +160,11 @@ class QueueOutbox:
         if not self._over:
             self._finish()
             self._writer.cancel()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the writer has ended."""
+        return self.task.done()
 
     async def join(self) -> None:
         """Wait until the writer has ended."""
@@ -159,28 +209,13 @@ class QueueOutbox:
             self._owner.outbox_broken()
 
     def _has_room(self, frame: Frame) -> bool:
-        waiting = self._queued_bytes + (0 if self.sending is None else _cost(self.sending))
-        return not waiting or waiting + _cost(frame) <= self._limit
-
-    def _refuse(self) -> None:
-        self._counters.dropped += 1
-        if self._drop:
-            self._missed += 1
-            self.is_disturbed = True
-        elif not self._full:
-            self._full = True
-            self._counters.slow_closes += 1
-            self._owner.outbox_full()
+        waiting = self._queued_bytes + (0 if self.sending is None else self.sending.cost)
+        return not waiting or waiting + frame.cost <= self._limit
 
     def _append(self, frame: Frame) -> None:
-        self._queue.append(frame)
-        self._queued_bytes += _cost(frame)
+        self.queue.append(frame)
+        self._queued_bytes += frame.cost
         self.is_disturbed = True
-
-    def _gap(self) -> Frame:
-        frame = encode("gap", {"dropped": self._missed})
-        self._missed = 0
-        return frame
 
     def _write(self, *, soon: bool = False) -> None:
         if self.sending is None and not self._writer.is_busy:
@@ -194,11 +229,11 @@ class QueueOutbox:
                 frame = self.sending
                 await rest
                 self._sent(frame)
-            while self._queue or self._missed:
-                if not self._queue:
-                    self._append(self._gap())
-                frame = self.sending = self._queue.popleft()
-                self._queued_bytes -= _cost(frame)
+            while self.queue or self._missed:
+                if not self.queue:
+                    self._append(self._take_gap())
+                frame = self.sending = self.queue.popleft()
+                self._queued_bytes -= frame.cost
                 await self.send(_asgi(frame))
                 self._sent(frame)
             if self._closing is not None and not self._over:
@@ -223,20 +258,14 @@ class QueueOutbox:
         self._over = True
         self.is_idle = False
         self.is_disturbed = True
-        self._discard_queue()
+        self._discard()
         if self.sending is not None:
             self._counters.dropped += 1
         self._writer.end()
 
-    def _discard_queue(self) -> None:
-        self._counters.dropped += len(self._queue)
-        self._queue.clear()
+    def _discard(self) -> None:
+        super()._discard()
         self._queued_bytes = 0
-        self._missed = 0
-
-
-def _cost(frame: Frame) -> int:
-    return frame.size or 1  # so that a queue of empty messages is bounded too
 
 
 def _asgi(frame: Frame) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from typing import Any, Self
 import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from velocity_ws.broker import Broker
 from velocity_ws.errors import ServerError
 from velocity_ws.middleware import WebSocketMiddleware
+from velocity_ws.protocol.websocket import WebSocketProtocol
 
 __all__ = ["Server"]
 
@@ -51,7 +51,7 @@ class Server:
         self._host = settings.host if host is None else host
         self._port = settings.port if port is None else port
         defaults: dict[str, Any] = {
-            "ws": _protocol(settings.write_buffer_size),
+            "ws": WebSocketProtocol,
             "ws_max_size": settings.max_message_size,
             "ws_per_message_deflate": settings.enable_compression,
             "ws_ping_interval": settings.ping_interval or None,
@@ -102,14 +102,15 @@ class Server:
         log.info("listening", extra={"host": self._host, "port": self._bound_port})
 
     async def stop(self) -> None:
-        """Say goodbye to every client, let queues drain for up to ``WS_DRAIN_TIMEOUT``, and close every socket.
+        """Say goodbye to every client (1012, with a hint when to come back), in small batches, and close every socket.
 
-        Harmless when it does not run.
+        Takes up to ``WS_DRAIN_TIMEOUT``, and no longer than the clients need. Harmless when it does not run.
         """
         if self._task is None or self._task.done():
             return
         self._uvicorn.stop_listening()
-        await self._broker.stop()
+        if not self._uvicorn.drains:
+            await self._broker.stop()
         await self._uvicorn.stop(self._broker.settings.drain_timeout)
         await self._task
         self._bound_port = None
@@ -152,6 +153,12 @@ class _Uvicorn(uvicorn.Server):
         self.listening = asyncio.Event()
         self._leaving = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def drains(self) -> bool:
+        """Whether its connections are closed in batches by themselves when it stops."""
+        protocol = self.config.ws_protocol_class
+        return isinstance(protocol, type) and issubclass(protocol, WebSocketProtocol)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -204,17 +211,6 @@ def _without_query(record: logging.LogRecord) -> bool:
         client, path, *rest = record.args
         record.args = (client, str(path).partition("?")[0], *rest)
     return True
-
-
-def _protocol(write_buffer_size: int) -> type[WebSocketsSansIOProtocol]:
-    """uvicorn's WebSocket class with our high-water mark."""
-
-    class Protocol(WebSocketsSansIOProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            self.transport.set_write_buffer_limits(high=write_buffer_size)
-
-    return Protocol
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
@@ -43,90 +45,117 @@ HURRIED_GRACE = 0.2
 """What is left of the graces below when the broker has stopped waiting."""
 CANCEL_GRACE = 1.0
 """Seconds a cancelled handler has to end before it is left behind."""
+REFUSALS = 1000
+"""Messages a second over the rate limit that a client may go on sending; beyond, it is closed (1008)."""
+REFUSALS_AT_ONCE = 5000
+"""The same at once."""
 
 
 class Session:
-    """One connection's state. Used on the broker's loop only; also the `Connection` behind its `Client`."""
+    """One connection's state. Used on the broker's loop only; also the `Connection` behind its `Client`.
+
+    What an idle connection does not need is not here until it is needed: there are many more idle ones than others.
+
+    Attributes:
+        client: what the application sees of it.
+        id: the client's.
+        outbox: where messages to the client go; ``None`` before `open`.
+        is_full: whether so much waits to be handled that the carrier should stop reading until `on_room`, or `room`.
+        is_aborted: whether `abort` has cancelled the carrier.
+        on_room: called when there is room again.
+    """
 
     def __init__(self, node: Node, request: HTTPConnection) -> None:
         self._node = node
         self.client = Client(request, node.home, self)
         self.id = self.client.id
         self.outbox: Outbox | None = None
+        self.is_full = False
+        self.is_aborted = False
+        self.on_room: Callable[[], None] | None = None
+        self._context: contextvars.Context | None = None
         self._limiter: RateLimiter | None = None
-        self._inbox: deque[str | bytes] = deque()
+        self._refusals: RateLimiter | None = None
+        self._inbox: deque[str | bytes] | None = None
         self._inbox_bytes = 0
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None
         self._worker: EagerTask | None = None
         self._carrier: asyncio.Task[object] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._open = False
+        self._takes_messages = False
         self._draining = False
         self._greeted = False
+        self._is_done = False
         self._last_rooms: frozenset[str] = frozenset()
         self._closed_by_us: tuple[int, str] | None = None
-        self.is_aborted = False
         self._ending: asyncio.Task[None] | None = None
-        self._hurried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_hurried = False
+        self._hurried: asyncio.Event | None = None
         self._goodbye: asyncio.Timeout | None = None
-        self.on_room: Callable[[], None] | None = None
-        self.done = asyncio.Event()
 
     # --- what the carrier calls
 
     def open(self, outbox: Outbox) -> None:
         """Begin: the client is in the hub from now on, and its ``on_connect`` hooks run.
 
-        Called in the task that will read from the connection; `abort` cancels that task.
+        Called in the task that carries the connection; `abort` cancels that task.
         """
-        settings = self._node.settings
+        node, settings = self._node, self._node.settings
         self.outbox = outbox
         if settings.rate_limit:
-            self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, self._node.clock)
+            self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, node.clock)
         self._carrier = asyncio.current_task()
-        self._open = True
-        self._node.sessions.add(self)
-        self._node.hub.add(self)
-        self._node.counters.connections += 1
-        self._worker = EagerTask()
-        self._worker.task.add_done_callback(self._worker_ended)
-        self._worker.run(self._start())
+        self._context = contextvars.copy_context()
+        self._open = self._takes_messages = True
+        node.sessions.add(self)
+        node.hub.add(self)
+        node.counters.connections += 1
+        if node.dispatcher.has("connect"):
+            self._run(self._start())
+        else:
+            self._greeted = True
 
-    def feed(self, payload: str | bytes) -> None:
-        """Take one message that arrived. It is handled after those before it."""
-        size = _size(payload)
+    def feed(self, payload: str | bytes) -> bool:
+        """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
+        size = len(payload) if payload.__class__ is bytes or payload.isascii() else _size(payload)
         counters = self._node.counters
         counters.messages_received += 1
         counters.bytes_received += size
-        if not self._open or self._draining:
-            return
+        if not self._takes_messages:
+            return False
         if size > self._node.settings.max_message_size:
             self.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
-            return
-        if self._limiter is not None and (retry_after := self._limiter.acquire()):
-            counters.rate_limited += 1
-            self.offer(_rate_limit_exceeded(payload, retry_after))
-            return
-        self._inbox.append(payload)
-        self._inbox_bytes += size or 1  # so that empty messages are bounded too
-        if self._worker is not None and not self._worker.is_busy:
-            self._worker.run(self._work())
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the carrier should stop reading and await `room`."""
-        return self._inbox_bytes > self._node.settings.read_buffer_size
+        elif self._limiter is not None and (retry_after := self._limiter.acquire()):
+            self._refuse(payload, retry_after)
+        elif self._worker is None:
+            self._run(self._work(payload))
+        else:
+            self._queue(payload, size)
+        return self.is_full
 
     async def room(self) -> None:
         """Wait until there is room for more messages."""
+        self._room = self._room or asyncio.Event()
         while self.is_full:
             self._room.clear()
             await self._room.wait()
 
+    def finish_now(self, close: Close) -> bool:  # noqa: ARG002 - nobody is told, as nobody asked to be
+        """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
+        told = self._greeted and self._node.dispatcher.has("disconnect")
+        if self._worker is not None or told or self.outbox is None or not self.outbox.is_joined:
+            return False
+        self._cancel_deadline()
+        self._leave()
+        self.outbox.abort()
+        self._end()
+        return True
+
     async def finish(self, close: Close) -> None:
         """End: called once, when the connection is over, whoever ended it. Runs the ``on_disconnect`` hooks.
 
-        Cancelling this does not: the end has a task of its own, which the session owns and `done` tells of.
+        Cancelling this does not: the end has a task of its own, which the session owns.
         """
         self._ending = asyncio.create_task(self._finish(close))
         await asyncio.shield(self._ending)
@@ -137,8 +166,10 @@ class Session:
             if self._closed_by_us is not None:
                 code, reason = self._closed_by_us
                 close = Close(code, reason, "server")
-                self._clear_inbox()
+                if not self._takes_messages:
+                    self._clear_inbox()
             self._leave()
+            self._takes_messages = False
             if self.outbox is not None:
                 self.outbox.abort()
             await self._end_worker()
@@ -147,10 +178,14 @@ class Session:
             if self.outbox is not None:
                 await self.outbox.join()
         finally:
-            self._last_rooms = frozenset()
             log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
-            self._node.sessions.discard(self)
-            self.done.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._takes_messages = False
+        self._last_rooms = frozenset()
+        self._is_done = True
+        self._node.forget(self)
 
     # --- the member of the hub, and the connection of the client
 
@@ -176,17 +211,31 @@ class Session:
     def disconnect(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Close after everything queued; nothing more is handled, and it is out of every room at once."""
         if not self._open or self.outbox is None:
+            if self._takes_messages:  # `restart` has closed it already, and this says to handle nothing more
+                self._takes_messages = False
+                self._clear_inbox()
             return
         self._closed_by_us = (code, reason)
         self._leave()
+        self._takes_messages = False
         self._clear_inbox()
         self.outbox.close(code, reason, discard=discard)
         self._abort_in(SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT)
 
+    def restart(self, code: int, reason: str) -> None:
+        """Close after everything queued, as the server goes; what the client sends until it answers is handled.
+
+        The caller minds how long that may take, and calls `cut` then.
+        """
+        if self._open and self.outbox is not None:
+            self._closed_by_us = (code, reason)
+            self._leave()
+            self.outbox.close(code, reason)
+
     @property
     def is_dismissed(self) -> bool:
-        """Whether this side has closed it."""
-        return self._closed_by_us is not None
+        """Whether this side has closed it, so that nothing more of it is handled."""
+        return self._closed_by_us is not None and not self._takes_messages
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether a task is one that runs this session's hooks."""
@@ -207,6 +256,7 @@ class Session:
     def outbox_broken(self) -> None:
         """Sending failed, so the connection is gone; the carrier should hear of it soon, or is made to."""
         self._leave()
+        self._takes_messages = False
         self._abort_in(SLOW_CLOSE_TIMEOUT)
 
     # --- shutting down
@@ -214,8 +264,10 @@ class Session:
     def drain(self) -> None:
         """Handle what has arrived, nothing after it, then say goodbye (1001)."""
         self._draining = True
-        if self._worker is None or not self._worker.is_busy:
+        if self._worker is None:
             self._go_away()
+        else:
+            self._takes_messages = False
 
     def hurry(self) -> None:
         """Say goodbye now, and cancel the handler that is still running."""
@@ -223,16 +275,23 @@ class Session:
         if self._worker is not None:
             self._worker.cancel()
 
+    def cut(self) -> None:
+        """End at once, and let nothing that still runs take longer than it must."""
+        self._is_hurried = True
+        self.abort()
+
     def abort(self) -> None:
         """End at once, without a close frame if need be: the carrier is cancelled, or its end hurried."""
         if self._ending is not None:
-            if not self._hurried.done():
-                self._hurried.set_result(None)
+            self._is_hurried = True
+            if self._hurried is not None:
+                self._hurried.set()
             if self._goodbye is not None:
                 self._goodbye.reschedule(asyncio.get_running_loop().time())
-        elif not self.done.is_set():
+        elif not self._is_done:
             self.is_aborted = True
             self._leave()
+            self._takes_messages = False
             if self.outbox is not None:
                 self.outbox.abort()
             if self._carrier is not None:
@@ -243,39 +302,92 @@ class Session:
 
     # --- inside
 
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in a worker that this session has meanwhile: up to its first wait at once."""
+        workers = self._node.workers
+        worker = self._worker = workers.take()
+        try:
+            rest = worker.step(work, self._context)
+        except BaseException:
+            worker.end()
+            raise
+        if rest is None:
+            workers.release(worker)
+        else:
+            worker.drive(rest, workers.release)
+
     async def _start(self) -> None:
         self._greeted = True
-        if await self._node.dispatcher.connect(self.client):
+        try:
+            went_well = await self._node.dispatcher.connect(self.client)
+        except asyncio.CancelledError:
+            self._worker_cancelled()
+            raise
+        if went_well:
             await self._work()
         else:
+            self._worker = None
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
 
-    async def _work(self) -> None:
+    async def _work(self, payload: str | bytes | None = None) -> None:
+        """Handle a message, and then what has come meanwhile."""
         dispatcher, client = self._node.dispatcher, self.client
-        loop = asyncio.get_running_loop()
-        handled, turn = 0, loop.time()
-        while self._inbox:
-            handled += 1
-            if handled % MESSAGES_PER_TURN == 0 or loop.time() - turn > SECONDS_PER_TURN:
-                await asyncio.sleep(0)
-                turn = loop.time()
-                continue
-            payload = self._inbox.popleft()
-            self._inbox_bytes -= _size(payload) or 1
-            self._make_room()
-            if isinstance(payload, str):
-                answer = await dispatcher.text(client, payload)
-            else:
-                answer = await dispatcher.binary(client, payload)
-            if answer is not None:
-                self.offer(answer)
+        handled, turn = 0, 0.0
+        try:
+            while True:
+                if payload is not None:
+                    if isinstance(payload, str):
+                        answer = await dispatcher.text(client, payload)
+                    else:
+                        answer = await dispatcher.binary(client, payload)
+                    if answer is not None:
+                        self.offer(answer)
+                    handled += 1
+                if not self._inbox:
+                    break
+                now = time.monotonic()
+                turn = turn or now
+                if handled % MESSAGES_PER_TURN == 0 or now - turn > SECONDS_PER_TURN:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+                payload = self._next()
+            self._worker = None
+        except asyncio.CancelledError:
+            self._worker_cancelled()
+            raise
         if self._draining:
             self._go_away()
 
-    def _worker_ended(self, task: asyncio.Task[None]) -> None:
-        # It ends with the session. Ended before, by code that cancelled the task it found itself in, nobody would
-        # handle this client's messages any more.
-        if self._open and not task.get_loop().is_closed():
+    def _queue(self, payload: str | bytes, size: int) -> None:
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(payload)
+        self._inbox_bytes += size or 1  # so that empty messages are bounded too
+        self.is_full = self._inbox_bytes > self._node.settings.read_buffer_size
+
+    def _next(self) -> str | bytes | None:
+        if not self._inbox:  # cleared while others had their turn
+            return None
+        payload = self._inbox.popleft()
+        self._inbox_bytes -= _size(payload) or 1
+        self._make_room()
+        return payload
+
+    def _refuse(self, payload: str | bytes, retry_after: float) -> None:
+        """Answer a message that is over the rate limit, and close a client that goes on and on."""
+        self._node.counters.rate_limited += 1
+        self.offer(_rate_limit_exceeded(payload, retry_after))
+        if self._refusals is None:
+            self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
+        if self._refusals.acquire():
+            log.info("client closed for flooding", extra={"client_id": self.id})
+            self.disconnect(CloseCode.POLICY_VIOLATION, "too many messages")
+
+    def _worker_cancelled(self) -> None:
+        # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,
+        # there is no telling what has been left half done.
+        self._worker = None
+        if self._open and not self._draining and self._ending is None:
             self._node.counters.errors += 1
             log.error("the task that handles messages was cancelled from outside", extra={"client_id": self.id})
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
@@ -286,35 +398,41 @@ class Session:
             self._last_rooms = self._node.hub.remove(self.id)
 
     def _clear_inbox(self) -> None:
-        self._inbox.clear()
-        self._inbox_bytes = 0
-        self._make_room()
+        if self._inbox:
+            self._inbox.clear()
+            self._inbox_bytes = 0
+            self._make_room()
 
     def _make_room(self) -> None:
-        self._room.set()
-        if self.on_room is not None and not self.is_full:
-            self.on_room()
+        if self.is_full and self._inbox_bytes <= self._node.settings.read_buffer_size:
+            self.is_full = False
+            if self._room is not None:
+                self._room.set()
+            if self.on_room is not None:
+                self.on_room()
 
     async def _end_worker(self) -> None:
         worker = self._worker
         if worker is None:
             return
-        worker.end()
-        await asyncio.wait([worker.task, self._hurried], timeout=HANDLER_GRACE, return_when=asyncio.FIRST_COMPLETED)
+        if not self._is_hurried:
+            self._hurried = asyncio.Event()
+            hurried = asyncio.create_task(self._hurried.wait())
+            worker.end()
+            await asyncio.wait([worker.task, hurried], timeout=HANDLER_GRACE, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
         if worker.task.done():
             return
         self._clear_inbox()
         worker.cancel()
-        if not await worker.join(HURRIED_GRACE if self._hurried.done() else CANCEL_GRACE):
+        if not await worker.join(HURRIED_GRACE if self._is_hurried else CANCEL_GRACE):
             # It swallowed its cancellation. Its client must not wait for it; the node keeps it until it ends.
             log.error("a handler goes on after it was cancelled", extra={"client_id": self.id})
             self._node.stragglers.add(worker.task)
             worker.task.add_done_callback(self._node.stragglers.discard)
 
     async def _say_goodbye(self, close: Close) -> None:
-        seconds = max(self._node.settings.drain_timeout, CANCEL_GRACE)
-        if self._hurried.done():
-            seconds = HURRIED_GRACE
+        seconds = HURRIED_GRACE if self._is_hurried else max(self._node.settings.drain_timeout, CANCEL_GRACE)
         try:
             async with asyncio.timeout(seconds) as self._goodbye:
                 await self._node.dispatcher.disconnect(self.client, close)

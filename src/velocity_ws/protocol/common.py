@@ -1,0 +1,42 @@
+"""Common: what the WebSocket connections of one uvicorn server share. Knows uvicorn's state, and no connection."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+from uvicorn.server import ServerState
+
+from velocity_ws.protocol.drain import Drain
+from velocity_ws.protocol.handshake import Judge
+from velocity_ws.protocol.library import Lender
+
+__all__ = ["Common"]
+
+
+class Common:
+    """Used on the server's event loop only.
+
+    Attributes:
+        drain: how its connections end when it stops.
+        judge: of handshakes.
+        lender: of the library's protocol objects.
+        connections: WebSocket connections there are now.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.drain = Drain(loop)
+        self.judge = Judge()
+        self.lender = Lender()
+        self.connections = 0
+
+    @staticmethod
+    def of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Common:
+        """That of a server."""
+        common = _by_state.get(state)
+        if common is None:
+            common = _by_state[state] = Common(loop)
+        return common
+
+
+_by_state: WeakKeyDictionary[ServerState, Common] = WeakKeyDictionary()

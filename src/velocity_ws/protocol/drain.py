@@ -1,0 +1,86 @@
+"""Drain: closes the connections of a stopping server in small batches, so that a deploy is no storm of reconnections.
+
+Knows no transport and no session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from typing import Protocol
+
+__all__ = ["Drain", "Draining"]
+
+BATCH = 20
+"""Connections that are closed at once, at least."""
+INTERVAL = 0.1
+"""Seconds between two batches, at least."""
+SHARE = 0.7
+"""The part of the time in which goodbyes are said; the rest is for the answers."""
+
+
+class Draining(Protocol):
+    """A connection, as a drain sees it."""
+
+    def go_away(self, retry_after: float) -> None:
+        """Say goodbye after what is queued, with a hint for when to come back, in seconds. Harmless when it is over."""
+
+    def cut(self) -> None:
+        """End at once, what runs for it included. Harmless when it is over."""
+
+
+class Drain:
+    """The end of one server's connections. Used on their event loop only.
+
+    Attributes:
+        is_on: whether it has begun, so that no new connection is to be taken.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Draining] = []
+        self._all: list[Draining] = []
+        self._end = 0.0
+        self._timer: asyncio.Handle | None = None
+        self._batch = BATCH
+        self._pause = 0.0
+        self.is_on = False
+
+    def add(self, connection: Draining, seconds: float) -> None:
+        """Let a connection go within so many seconds.
+
+        Those added in one turn of the loop are spread over the shortest of their times, and whoever has not gone at
+        its end is cut.
+        """
+        end = self._loop.time() + seconds
+        if not self.is_on:
+            self.is_on = True
+            self._end = end
+            self._loop.call_soon(self._begin)
+        elif end < self._end and self._timer is None:
+            self._end = end
+        self._waiting.append(connection)
+        self._all.append(connection)
+
+    def _begin(self) -> None:
+        seconds = max(0.0, self._end - self._loop.time())
+        self._loop.call_at(self._end, self._cut)
+        batches = min(math.ceil(len(self._waiting) / BATCH), max(1, int(seconds * SHARE / INTERVAL)))
+        self._batch = math.ceil(len(self._waiting) / batches)
+        self._pause = seconds * SHARE / batches
+        self._next()
+
+    def _next(self) -> None:
+        batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+        left = max(0.0, self._end - self._loop.time())
+        for connection in batch:
+            # Where another server is up they are spread already, by the batches; where this one has to come up again,
+            # it does when the last has gone.
+            connection.go_away(random.uniform(0, left) + random.uniform(0.1, 1))  # noqa: S311 - no secret
+        self._timer = self._loop.call_later(self._pause, self._next) if self._waiting else None
+
+    def _cut(self) -> None:
+        for connection in self._all:
+            connection.cut()
+        self._all.clear()

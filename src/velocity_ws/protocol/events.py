@@ -1,0 +1,176 @@
+"""Events: an ASGI application's side of a connection: what it receives and sends. Knows no transport.
+
+ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+from starlette.types import Message
+from uvicorn.protocols.utils import ClientDisconnected
+
+from velocity_ws.errors import Close
+from velocity_ws.framing import TEXT
+from velocity_ws.messages import Frame
+
+__all__ = ["Events", "Line"]
+
+READ_AHEAD = 64 * 1024
+"""Bytes of messages that may wait for the application."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Line(Protocol):
+    """The connection, as its application's events use it. What it raises goes to the application."""
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the handshake has been accepted."""
+
+    @property
+    def is_sendable(self) -> bool:
+        """Whether messages can be sent: open, on both sides."""
+
+    async def writable(self) -> None:
+        """Wait until the transport has room."""
+
+    def write_message(self, frame: Frame) -> None:
+        """Send a message."""
+
+    def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+        """Accept the handshake."""
+
+    def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Refuse the handshake."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake, and let the application receive no more."""
+
+    def resume_reading(self) -> None:
+        """There is room for more messages."""
+
+    def say_last_words(self) -> None:
+        """Write what was held back until the application had read everything."""
+
+
+class Events:
+    """What an application receives and sends.
+
+    Attributes:
+        has_unread: whether messages wait for the application.
+        has_last_words: whether what it sends is still written, although the connection is to be failed: it is answering
+            what came before the error.
+    """
+
+    __slots__ = ("_bytes", "_denial", "_end", "_is_connected", "_line", "_loop", "_queue", "_reader", "has_last_words")
+
+    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
+        self._line = line
+        self._loop = loop
+        self._is_connected = False
+        self._queue: deque[Message] | None = None
+        self._bytes = 0
+        self._end: Close | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._denial: tuple[int, RawHeaders, list[bytes]] | None = None
+        self.has_last_words = False
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether messages wait for the application."""
+        return bool(self._queue)
+
+    def put(self, opcode: int, payload: bytes, text: str) -> bool:
+        """Queue a message; whether no more is to come for now."""
+        if self._end is not None:
+            return False
+        if self._queue is None:
+            self._queue = deque()
+        kind, content = ("text", text) if opcode == TEXT else ("bytes", payload)
+        self._queue.append({"type": "websocket.receive", kind: content})
+        self._bytes += len(payload) + 1
+        self._wake()
+        return self._bytes > READ_AHEAD
+
+    def end(self, close: Close) -> None:
+        """Queue the end; the first to say why is right."""
+        if self._end is None:
+            self._end = close
+            self._wake()
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``."""
+        if not self._is_connected:
+            self._is_connected = True
+            return {"type": "websocket.connect"}
+        while not self._queue and self._end is None:
+            self._reader = self._loop.create_future()
+            await self._reader
+            self._reader = None
+        if self._queue:
+            event = self._queue.popleft()
+            content = event.get("bytes")
+            was_full = self._bytes > READ_AHEAD
+            self._bytes -= 1 + (len(content) if content is not None else len(event["text"].encode()))
+            if was_full and self._bytes <= READ_AHEAD:
+                self._line.resume_reading()
+            return event
+        if self.has_last_words:
+            self.has_last_words = False
+            self._line.say_last_words()
+        end = self._end or Close(1006, "", "network")
+        return {"type": "websocket.disconnect", "code": int(end.code), "reason": end.reason}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``.
+
+        Raises:
+            OSError: the client has gone.
+            RuntimeError: the message does not fit the state of the connection.
+        """
+        line, kind = self._line, message["type"]
+        await line.writable()
+        if self._denial is not None:
+            self._send_denial(message)
+        elif not line.is_accepted:
+            self._send_handshake(kind, message)
+        elif kind == "websocket.send":
+            if not line.is_sendable and not self.has_last_words:
+                raise ClientDisconnected
+            text = message.get("text")
+            line.write_message(Frame(message["bytes"], False) if text is None else Frame(text.encode()))
+        elif kind == "websocket.close":
+            if self._end is not None or not line.is_sendable:
+                raise ClientDisconnected
+            line.close(message.get("code") or 1000, message.get("reason") or "")
+        else:
+            raise RuntimeError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'.")
+
+    def _send_handshake(self, kind: str, message: Message) -> None:
+        if self._end is not None:
+            raise ClientDisconnected
+        headers: Any = message.get("headers") or ()
+        if kind == "websocket.accept":
+            self._line.accept(message.get("subprotocol"), list(headers))
+        elif kind == "websocket.close":
+            self._line.refuse(403, [], b"")
+        elif kind == "websocket.http.response.start":
+            self._denial = (message["status"], list(headers), [])
+        else:
+            raise RuntimeError(f"Expected the handshake to be accepted or refused, but got '{kind}'.")
+
+    def _send_denial(self, message: Message) -> None:
+        if message["type"] != "websocket.http.response.body" or self._denial is None:
+            raise RuntimeError(f"Expected 'websocket.http.response.body', but got '{message['type']}'.")
+        status, headers, body = self._denial
+        body.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._line.refuse(status, headers, b"".join(body))
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

@@ -1,0 +1,167 @@
+"""Reader: what one connection sent, cut into messages, within a budget for each turn of the loop.
+
+A client that sends more than its share has its socket paused until the next turn, so that no other waits for it.
+Knows frames, and the transport only to pause it; the connection says what becomes of what is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from velocity_ws.framing import COMPRESSED, cut, inflate
+from velocity_ws.protocol.library import Library
+
+__all__ = ["Owner", "Reader"]
+
+TURN = 64
+"""What one connection may use up of a loop turn: 1 for a message cut out here, 4 for a frame of the library's."""
+SECONDS_PER_TURN = 0.004
+"""The same in time, for messages whose handling is expensive."""
+EARLY_BYTES = 64 * 1024
+"""Bytes a client may send before its handshake is answered."""
+
+
+class Owner(Protocol):
+    """Whoever gets what is read."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where it is read from."""
+
+    def got_message(self, opcode: int, payload: bytes) -> bool:
+        """A message; whether no more can be taken until `Reader.resume`."""
+
+    def got_frame(self, data: bytes) -> bool:
+        """A frame for the library; the same."""
+
+
+class Reader:
+    """The inbound side of one connection.
+
+    Attributes:
+        is_waiting: whether something was read that has to wait, for a turn or for who gets it.
+    """
+
+    __slots__ = (
+        "_budget", "_is_full", "_is_open", "_is_over", "_lacks", "_library", "_loop", "_owner", "_tail", "_turn",
+        "is_waiting",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._library = library
+        self._loop = loop
+        self._tail: bytearray | None = None
+        self._lacks = 0
+        self._turn = 0.0
+        self._budget = TURN
+        self._is_open = False
+        self._is_over = False
+        self._is_full = False
+        self.is_waiting = False
+
+    def open(self) -> None:
+        """Begin: the handshake is answered."""
+        self._is_open = True
+        if self._tail:
+            self._wait()
+
+    def stop(self) -> None:
+        """Read nothing more: the connection is over."""
+        self._is_over = True
+        self._tail = None
+
+    def feed(self, data: bytes) -> None:
+        """Take what was read."""
+        if self._is_over:
+            return
+        if self._tail is None and self._is_open and not self.is_waiting:
+            self._consume(data)
+            return
+        if self._tail is None:
+            self._tail = bytearray()
+        self._tail += data
+        self._lacks -= len(data)
+        if not self._is_open:
+            if len(self._tail) > EARLY_BYTES:
+                self._pause()
+        elif self._lacks <= 0 and not self.is_waiting:
+            self._consume(self._take_tail())
+
+    def resume(self) -> None:
+        """Go on: who gets the messages can take more."""
+        if self._is_full:
+            self._is_full = False
+            self._loop.call_soon(self._next_turn)
+
+    def _consume(self, data: bytes) -> None:
+        now = self._loop.time()
+        if now != self._turn:
+            self._turn, self._budget = now, TURN
+        at, size = 0, len(data)
+        library, owner = self._library, self._owner
+        until = 0.0
+        while at < size:
+            found = cut(data, at, library.max_size)
+            if isinstance(found, int):
+                self._lacks = found
+                self._tail = bytearray(memoryview(data)[at:])
+                return
+            end, kind, payload = found
+            if kind and library.is_free and (message := self._message(kind, payload)) is not None:
+                self._budget -= 1
+                self._is_full = owner.got_message(kind & ~COMPRESSED, message)
+            else:
+                self._budget -= 4
+                self._is_full = owner.got_frame(data[at:end])
+            at = end
+            if self._is_over:
+                return
+            if self._budget & 7 == 0:
+                time_ = time.perf_counter()
+                until = until or time_ + SECONDS_PER_TURN
+                if time_ > until:
+                    self._budget = 0
+            if self._is_full or (self._budget <= 0 and at < size):
+                if at < size:
+                    self._tail = bytearray(memoryview(data)[at:])
+                    self._lacks = 0
+                self._wait()
+                return
+
+    def _message(self, kind: int, payload: bytes) -> bytes | None:
+        """A message's content; ``None`` where the library is to say what is wrong with it."""
+        if not kind & COMPRESSED:
+            return payload
+        library = self._library
+        if library.window is None:
+            return None
+        return inflate(payload, library.window.remote_bits, library.max_size)
+
+    def _wait(self) -> None:
+        if not self.is_waiting:
+            self.is_waiting = True
+            self._pause()
+        if not self._is_full:
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._is_over or self._is_full or not self.is_waiting:
+            return
+        self.is_waiting = False
+        self._turn, self._budget = self._loop.time(), TURN
+        if self._tail is not None:
+            self._consume(self._take_tail())
+        if not self.is_waiting and not self._owner.transport.is_closing():
+            self._owner.transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._owner.transport.is_closing():
+            self._owner.transport.pause_reading()
+
+    def _take_tail(self) -> bytes:
+        data, self._tail = bytes(self._tail or b""), None
+        self._lacks = 0
+        return data
