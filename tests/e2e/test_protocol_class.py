@@ -278,7 +278,7 @@ async def test_pings_that_are_never_read_cost_nothing(monkeypatch: pytest.Monkey
                 await loop.sock_sendall(flood, ping * 100_000)
             highest = made[0].transport.get_write_buffer_size()
             assert highest < 256 * 1024
-            assert made[0].is_paused
+            assert made[0]._writer.is_paused
 
 
 async def test_a_client_that_only_pings_is_closed() -> None:

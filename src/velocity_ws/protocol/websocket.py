@@ -26,16 +26,14 @@ from velocity_ws.protocol.common import Common
 from velocity_ws.protocol.events import Events, RawHeaders
 from velocity_ws.protocol.handshake import Handshake, RequestReader
 from velocity_ws.protocol.library import Library
-from velocity_ws.protocol.pings import Pings
 from velocity_ws.protocol.reader import Reader
+from velocity_ws.protocol.writer import Writer
 from velocity_ws.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 
 __all__ = ["WebSocketProtocol"]
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds until a connection that should be closing is cut."""
 DRAIN_TIMEOUT = 10.0
 """Seconds a stopping server gives the connections of an application that has no WS_DRAIN_TIMEOUT."""
 CONTROL_FRAMES = 500
@@ -53,18 +51,18 @@ class WebSocketProtocol(asyncio.Protocol):
         accepted_at: loop time of the TCP accept, where the HTTP class tells.
         on_lost: called once when the connection is gone.
         transport: the connection's.
-        is_paused: whether the transport is above its high-water mark.
         is_accepted: whether the handshake has been accepted.
     """
 
     __slots__ = (
-        "_app_state", "_common", "_config", "_controls", "_deadline", "_deflate", "_drain_timeout", "_end", "_ended",
-        "_events", "_handshake", "_held_back", "_is_lost", "_keepalive", "_library", "_loop", "_outbox",
-        "_ping_interval", "_ping_timeout", "_pings", "_pong", "_reader", "_request", "_scope", "_session", "_state",
-        "_writable", "accepted_at", "is_accepted", "is_paused", "on_lost", "transport",
+        "_app_state", "_common", "_config", "_controls", "_deflate", "_drain_timeout", "_end", "_ended", "_events",
+        "_handshake", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval", "_ping_timeout",
+        "_reader", "_request", "_scope", "_session", "_state", "_writer", "accepted_at", "is_accepted", "on_lost",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
+    _writer: Writer
 
     def __init__(
         self,
@@ -92,17 +90,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._outbox: TransportOutbox | None = None
         self._end: Close | None = None
         self._ended: asyncio.Future[Close] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._writable: asyncio.Future[None] | None = None
         self._held_back: list[bytes] | None = None
-        self._pong: bytes | None = None
-        self._pings: Pings | None = None
         self._controls: RateLimiter | None = None
         self._keepalive: asyncio.TimerHandle | None = None
-        self._is_lost = False
         self.accepted_at: float | None = None
         self.on_lost: Callable[[], None] | None = None
-        self.is_paused = False
         self.is_accepted = False
 
     # --- what the event loop and the HTTP class call
@@ -110,6 +102,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The HTTP side hands over the connection."""
         self.transport = transport  # type: ignore[assignment]
+        self._writer = Writer(self.transport, self._library, self._loop)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._common.connections += 1
 
@@ -124,8 +117,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._common.drain.is_on:
             self.refuse(503, [], b"the server is restarting")
         elif not handshake.is_valid:
-            self.transport.write(handshake.refusal())
-            self._close_transport()
+            self._writer.write(handshake.refusal())
+            self._writer.close_transport()
         else:
             scope = self._scope = handshake.scope(
                 self._config,
@@ -151,40 +144,32 @@ class WebSocketProtocol(asyncio.Protocol):
             self._request = None
             self.upgraded(*found)
         elif replies := self._request.refusal():
-            self._write_all(replies)
+            self._writer.write_all(replies)
 
     def eof_received(self) -> None:
         """The client will send nothing more; the transport closes."""
 
     def pause_writing(self) -> None:
         """The transport is above its high-water mark."""
-        self.is_paused = True
+        self._writer.is_paused = True
         if self._outbox is not None:
             self._outbox.pause()
 
     def resume_writing(self) -> None:
         """The transport has room again."""
-        self.is_paused = False
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
-            self._write(pong)
+        self._writer.resume()
         if self._outbox is not None:
             self._outbox.resume()
-        self._wake_writer()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
-        self._is_lost = True
         self._state.connections.discard(self)
         self._common.connections -= 1
-        for timer in (self._deadline, self._keepalive):
-            if timer is not None:
-                timer.cancel()
-        self._deadline = self._keepalive = None
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._reader.stop()
+        self._writer.lost()
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
-        self._wake_writer()
-        if self._pings is not None:
-            self._pings.end()
         if self.on_lost is not None:
             self.on_lost()
 
@@ -202,14 +187,14 @@ class WebSocketProtocol(asyncio.Protocol):
         reason = f"restarting, retry_after={retry_after:.3f}"
         if self._session is not None:
             self._session.restart(CloseCode.SERVICE_RESTART, reason)
-        elif self.is_sendable:
-            self.send_close(CloseCode.SERVICE_RESTART, reason)
+        else:
+            self._writer.send_close(CloseCode.SERVICE_RESTART, reason)
 
     def cut(self) -> None:
         """End at once, what the broker runs for it included."""
         if self._session is not None:
             self._session.cut()
-        self.abort()
+        self._writer.abort()
 
     # --- the handshake's answer
 
@@ -237,9 +222,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if handshake is None or self._end is not None:
             return
         self._log_line(str(status))
-        self._write(handshake.refuse(status, headers, body))
+        self._writer.write(handshake.refuse(status, headers, body))
         self._finish(Close(CloseCode.ABNORMAL, "", "server"))
-        self._close_transport()
+        self._reader.stop()
+        self._writer.close_transport()
 
     def _log_line(self, what: str) -> None:
         if self._scope and log.isEnabledFor(logging.INFO):
@@ -270,14 +256,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if heard.pings or heard.pongs:
             self._count_control(heard.pings + len(heard.pongs))
         for payload in heard.pongs:
-            if self._pings is not None:
-                self._pings.pong(payload)
+            self._writer.pong(payload)
         if heard.close is None:
-            if heard.pings and self.is_paused:
-                # Only the latest need be answered (RFC 6455, section 5.5.3): who reads nothing costs nothing.
-                self._pong = heard.replies[-1]
-            else:
-                self._write_all(heard.replies)
+            for reply in heard.replies:
+                self._writer.answer_ping(reply)
             return is_full
         self._reader.stop()
         has_unread = self._events.has_unread
@@ -286,14 +268,11 @@ class WebSocketProtocol(asyncio.Protocol):
             # What came before the error is answered before the close frame is written.
             self._events.has_last_words = True
             self._held_back = heard.replies
-            self._close_in_time()
+            self._writer.close_in_time()
         else:
-            self._write_all(heard.replies)
+            self._flush()
+            self._writer.write_all(heard.replies)
         return False
-
-    def resume_reading(self) -> None:
-        """There is room for more messages."""
-        self._reader.resume()
 
     def _count_control(self, count: int) -> None:
         if self._controls is None:
@@ -302,7 +281,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._controls.acquire() and self._library.is_open:
                 self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
 
-    # --- writing
+    # --- what an application's events ask for
 
     @property
     def is_sendable(self) -> bool:
@@ -310,75 +289,45 @@ class WebSocketProtocol(asyncio.Protocol):
         return self._end is None and self._library.is_open
 
     async def writable(self) -> None:
-        """Wait until the transport has room."""
-        while self.is_paused and self._end is None and not self.transport.is_closing():
-            self._writable = self._writable or self._loop.create_future()
-            await self._writable
+        """Wait until the transport has room, or the connection ends."""
+        if self._end is None:
+            await self._writer.room()
 
     def write_message(self, frame: Frame) -> None:
-        """Send a message of an application that sends events."""
-        self._write(frame.wire(self._window_bits))
-
-    def send_close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake."""
-        if self._library.is_open:
-            self._write_all(self._library.close(code, reason))
-            self._close_in_time()
+        """Send a message."""
+        self._writer.write(frame.wire(self._window_bits))
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, and let the application receive no more."""
         self._finish(Close(code, reason, "server"))
-        self.send_close(code, reason)
+        self._writer.send_close(code, reason)
+
+    def resume_reading(self) -> None:
+        """There is room for more messages."""
+        self._reader.resume()
 
     def say_last_words(self) -> None:
         """Write what was held back until the application had read everything."""
         if self._held_back is not None:
             replies, self._held_back = self._held_back, None
-            self._write_all(replies)
+            self._writer.write_all(replies)
 
-    def abort(self) -> None:
-        """Cut the connection."""
-        if not self._is_lost:
-            self.transport.abort()
+    # --- the end
+
+    def _flush(self) -> None:
+        """Write what the client is still to get before the close frame."""
+        if self._outbox is not None:
+            self._outbox.flush()
 
     @property
     def _window_bits(self) -> int:
         return 0 if self._library.window is None else self._library.window.local_bits
 
-    def _write(self, data: bytes) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(data)
-
-    def _write_all(self, replies: list[bytes]) -> None:
-        """Write what the library has to say, after what is queued."""
-        if replies and self._outbox is not None and self._outbox.queue:
-            self._outbox.flush()
-        for data in replies:
-            if data:
-                self._write(data)
-            else:
-                self._close_transport()
-
     def _fail(self, code: int, reason: str) -> None:
         self._reader.stop()
         self._finish(Close(code, reason, "server"))
-        self._write_all(self._library.fail(code, reason))
-
-    def _close_transport(self) -> None:
-        self._reader.stop()
-        self._close_in_time()
-        self.transport.close()
-
-    def _close_in_time(self) -> None:
-        # A peer that does not read keeps ``transport.close()`` waiting for ever.
-        if self._deadline is None and not self._is_lost:
-            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
-
-    def _wake_writer(self) -> None:
-        if self._writable is not None:
-            if not self._writable.done():
-                self._writable.set_result(None)
-            self._writable = None
+        self._flush()
+        self._writer.write_all(self._library.fail(code, reason))
 
     def _finish(self, close: Close) -> None:
         """Tell who gets the messages that there are no more; the first to say why is right."""
@@ -387,21 +336,9 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._ended is not None and not self._ended.done():
                 self._ended.set_result(close)
             self._events.end(close)
+            self._writer.wake()
 
-    # --- pings
-
-    async def ping(self) -> float | None:
-        """Send a ping; its round trip in seconds, or ``None`` if the connection ended first."""
-        if self._is_lost or not self._library.is_open:
-            return None
-        waiter: asyncio.Future[float | None] = self._loop.create_future()
-        self._own_pings().send(waiter)
-        return await waiter
-
-    def _own_pings(self) -> Pings:
-        if self._pings is None:
-            self._pings = Pings(self._loop, self._write)
-        return self._pings
+    # --- keepalive
 
     def _schedule_ping(self) -> None:
         self._keepalive = self._loop.call_later(self._ping_interval, self._keep_alive) if self._ping_interval else None
@@ -409,19 +346,18 @@ class WebSocketProtocol(asyncio.Protocol):
     def _keep_alive(self) -> None:
         if not self._library.is_open or self.transport.is_closing():
             return
-        payload = self._own_pings().send()
+        payload = self._writer.pings.send()
         if self._ping_timeout:
             self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong, payload)
         else:
             self._schedule_ping()
 
     def _check_pong(self, payload: bytes) -> None:
-        # While we do not read, its pong may be among what is not read.
-        is_missing = self._own_pings().forget(payload)
+        is_missing = self._writer.pings.forget(payload)
+        # While we do not read, the pong may be among what is not read.
         if is_missing and not self._reader.is_waiting and self._library.is_open:
             self._finish(Close(CloseCode.ABNORMAL, "", "network"))
-            self._write_all(self._library.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
-            self.abort()
+            self._writer.peer_is_dead()
         else:
             self._schedule_ping()
 
@@ -441,7 +377,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._session = session
         session.on_room = self._reader.resume
         self._outbox = TransportOutbox(
-            self,
+            self._writer,
             session,
             counters,
             flusher,
@@ -469,11 +405,11 @@ class WebSocketProtocol(asyncio.Protocol):
         except Exception:
             log.exception("Exception in ASGI application\n")
             self.refuse(500, [], b"Internal Server Error")
-            self.send_close(CloseCode.INTERNAL_ERROR, "")
+            self._writer.send_close(CloseCode.INTERNAL_ERROR, "")
         else:
             if not self.is_accepted and self._end is None:
                 log.error("ASGI callable returned without completing handshake.")
                 self.refuse(500, [], b"Internal Server Error")
-            self.send_close(CloseCode.NORMAL, "")
+            self._writer.send_close(CloseCode.NORMAL, "")
         finally:
             self._session = self._outbox = None
