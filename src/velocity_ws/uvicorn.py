@@ -40,11 +40,12 @@ from velocity_ws.direct import TransportOutbox
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import TEXT, Cut, cut
 from velocity_ws.messages import Frame
+from velocity_ws.protocol.http import HTTPProtocol
 from velocity_ws.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["HTTPProtocol", "WebSocketProtocol"]
 
 WINDOW_BITS = 12
 """What is negotiated for compression: 4 KiB of history, and no context kept between messages in either direction."""
