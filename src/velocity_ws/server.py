@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from velocity_ws.broker import Broker
 from velocity_ws.errors import ServerError
 from velocity_ws.middleware import WebSocketMiddleware
+from velocity_ws.protocol.http import HTTPProtocol
 from velocity_ws.protocol.websocket import WebSocketProtocol
 
 __all__ = ["Server"]
@@ -52,6 +53,7 @@ class Server:
         self._port = settings.port if port is None else port
         defaults: dict[str, Any] = {
             "ws": WebSocketProtocol,
+            "http": HTTPProtocol.configured(settings),
             "ws_max_size": settings.max_message_size,
             "ws_per_message_deflate": settings.enable_compression,
             "ws_ping_interval": settings.ping_interval or None,

@@ -3,6 +3,7 @@
 Not imported by the package itself: the classes know uvicorn, and the package works on any ASGI server.
 """
 
+from velocity_ws.protocol.http import HTTPProtocol
 from velocity_ws.protocol.websocket import WebSocketProtocol
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["HTTPProtocol", "WebSocketProtocol"]

@@ -21,14 +21,12 @@ class Common:
         drain: how its connections end when it stops.
         judge: of handshakes.
         lender: of the library's protocol objects.
-        connections: WebSocket connections there are now.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = Drain(loop)
         self.judge = Judge()
         self.lender = Lender()
-        self.connections = 0
 
     @staticmethod
     def of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Common:

@@ -104,7 +104,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self._writer = Writer(self.transport, self._library, self._loop)
         self._state.connections.add(self)  # type: ignore[arg-type]
-        self._common.connections += 1
 
     def upgraded(self, path: bytes, headers: RawHeaders) -> None:
         """The HTTP side hands over the parsed request.
@@ -164,7 +163,6 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
         self._state.connections.discard(self)
-        self._common.connections -= 1
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._reader.stop()

@@ -1,0 +1,98 @@
+"""HTTPProtocol: uvicorn's HTTP class, guarded (``--http velocity_ws.uvicorn:HTTPProtocol``). Knows no WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http import h11_impl
+from uvicorn.server import ServerState
+
+from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, head_size, refuse_handshakes
+
+__all__ = ["H11Protocol", "HTTPProtocol", "refuse_handshakes"]
+
+
+class _Connection(h11.Connection):
+    """h11's connection, with a limit for headers that arrive whole too."""
+
+    status = 400
+    """How to answer, once `next_event` has raised."""
+
+    def next_event(self) -> Any:
+        """What comes next.
+
+        Raises:
+            h11.RemoteProtocolError: it is not HTTP, or too much.
+        """
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.status = error.error_status_hint
+            raise
+        if type(event) is h11.Request:
+            if len(event.headers) > MAX_FIELDS or head_size(event.target, event.headers) > MAX_HEAD:
+                self.status = 431
+                raise h11.RemoteProtocolError("too many headers", error_status_hint=431)
+            if event.method == b"CONNECT":
+                # After an application's 2xx, h11 would raise at what it sends; httptools' class refuses it as well.
+                raise h11.RemoteProtocolError("no proxy")
+        return event
+
+
+class H11Protocol(Guard, h11_impl.H11Protocol):
+    """uvicorn's class on h11, with the limits of the `Guard`."""
+
+    conn: _Connection
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _Connection(h11.SERVER, min(config.h11_max_incomplete_event_size or MAX_HEAD, MAX_HEAD))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._is_over:
+            self._discard(data)
+            return
+        self._has_read = True
+        super().data_received(data)
+
+    def handle_events(self) -> None:
+        """Handle what is complete of what was read."""
+        if self._is_over:
+            return
+        super().handle_events()
+        if self._is_over:
+            return
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._head_goes_on()
+        else:
+            self._head_is_over()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """A request asks for a WebSocket."""
+        self._upgrade(event.method, event.target, self.headers, self.conn.trailing_data[0])
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """What came cannot be parsed, or is too much."""
+        self._refuse(self.conn.status)
+
+    def _forget(self) -> None:
+        self.conn = _Connection(h11.SERVER)
+
+
+HTTPProtocol: type[Guard]
+try:
+    from velocity_ws.protocol.http_tools import HttpToolsProtocol
+except ImportError:
+    HTTPProtocol = H11Protocol
+else:
+    HTTPProtocol = HttpToolsProtocol

@@ -1,0 +1,120 @@
+"""HttpToolsProtocol: uvicorn's HTTP class on httptools, guarded. Knows what the callbacks of the parser say."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.server import ServerState
+
+from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, Oversized, head_size
+
+__all__ = ["HttpToolsProtocol"]
+
+MAX_PIPELINED = 100
+"""Requests that may wait behind the one being answered; the connection ends after them."""
+
+
+class _At(Enum):
+    """Where the parser stands."""
+
+    BETWEEN = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
+    """uvicorn's class on httptools, with the limits of the `Guard`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._at = _At.BETWEEN
+        self._read = 0  # the size of the read being parsed
+        self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
+        self._is_fresh = True  # nothing but a head, if anything, began in this read
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._is_over:
+            self._discard(data)
+            return
+        self._unset_keepalive_if_required()
+        self._has_read = True
+        self._is_fresh = self._at is _At.BETWEEN
+        self._read = len(data)
+        self._unseen += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade_or_end(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(431 if isinstance(error.__context__, Oversized) else 400)
+        else:
+            if self._unseen > MAX_HEAD:
+                # Or trailers, or a chunk's extension: the parser would keep on gathering them.
+                self._refuse(431)
+            elif self._at is _At.HEAD or (self._at is _At.BETWEEN and self._is_fresh):
+                self._head_goes_on()
+            else:
+                self._head_is_over()
+
+    def _upgrade_or_end(self, trailing: bytes) -> None:
+        if self._should_upgrade():
+            self._upgrade(self.scope["method"].encode(), self.url, self.headers, trailing)
+            return
+        self._unsupported_upgrade_warning()
+        # The parser takes such a request to have no body; what follows may be one, and must not be read as a request.
+        self._end()
+        if not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def _forget(self) -> None:
+        self.parser = None  # type: ignore[assignment]
+        self.headers = []
+
+    # --- what the parser calls
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Oversized
+        if not self._is_fresh:
+            self._unseen = 0
+        self._is_fresh = False
+        self._at = _At.HEAD
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer."""
+        if len(self.headers) >= MAX_FIELDS:
+            raise Oversized
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The headers are complete."""
+        if max(self._read, self._unseen) > MAX_HEAD and head_size(self.url, self.headers) > MAX_HEAD:
+            raise Oversized
+        self._at = _At.BODY
+        self._unseen = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._unseen = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._at = _At.BETWEEN
+        self._unseen = 0
+        super().on_message_complete()
