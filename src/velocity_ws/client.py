@@ -50,19 +50,13 @@ class Client:
 
     Attributes:
         id: unguessable, unique, new for each connection.
-        remote_addr: ``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none.
-        user_agent: the header of that name, or ``""``.
         request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
         user: what the ``authenticate`` hook returned, or ``None``.
         connected_at: when the handshake arrived, in UTC.
-        sync: the blocking form of the methods.
     """
 
     def __init__(self, request: HTTPConnection, home: Home, connection: Connection) -> None:
         self.id = secrets.token_urlsafe(16)
-        address = request.client
-        self.remote_addr = "" if address is None else _join(address.host, address.port)
-        self.user_agent: str = request.headers.get("user-agent", "")
         self.request = request
         self.user: Any = None
         self.connected_at = datetime.now(UTC)
@@ -72,6 +66,18 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self.remote_addr}>"
+
+    @property
+    def remote_addr(self) -> str:
+        """``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none."""
+        address = self.request.client
+        return "" if address is None else _join(address.host, address.port)
+
+    @property
+    def user_agent(self) -> str:
+        """The header of that name, or ``""``."""
+        agent: str = self.request.headers.get("user-agent", "")
+        return agent
 
     @property
     def sync(self) -> SyncClient:

@@ -6,11 +6,13 @@ Knows the request and uvicorn's configuration; knows no transport and no applica
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.types import Scope
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -34,7 +36,7 @@ _JUDGED = frozenset(
         b"sec-websocket-protocol",
     }
 )  # fmt: skip
-_EXTENSIONS = "Sec-WebSocket-Extensions"
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
 class RequestReader:
@@ -57,6 +59,21 @@ class RequestReader:
         return self._conn.data_to_send()
 
 
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a valid request is answered with.
+
+    Attributes:
+        key: value of ``Sec-WebSocket-Accept``.
+        extensions: value of ``Sec-WebSocket-Extensions``, if any is agreed to.
+        window: the compression that they stand for.
+    """
+
+    key: str
+    extensions: str | None
+    window: Window | None
+
+
 class Judge:
     """Says of requests whether they open a WebSocket; one for many, as the library keeps nothing of them."""
 
@@ -69,14 +86,18 @@ class Judge:
         )
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
 
-    def respond(self, path: str, headers: Headers) -> tuple[Response, Window | None]:
-        """The response to a request, and the compression that it agrees to."""
-        self._conn.extensions = []
-        response = self._conn.accept(Request(path, headers))
+    def agree(self, path: str, headers: Headers) -> Agreement | Response:
+        """What opens the WebSocket, or the response to a request that does not ask for one rightly."""
+        request = Request(path, headers)
+        try:
+            key, extensions, _ = self._conn.process_request(request)
+        except InvalidHandshake:
+            return self._conn.accept(request)  # which says what is wrong
         for extension in self._conn.extensions:
             if isinstance(extension, PerMessageDeflate):
-                return response, Window(extension.local_max_window_bits, extension.remote_max_window_bits)
-        return response, None
+                window = Window(extension.local_max_window_bits, extension.remote_max_window_bits)
+                return Agreement(key, extensions, window)
+        return Agreement(key, None, None)
 
     def reject(self, status: int) -> Response:
         """A response that refuses."""
@@ -90,7 +111,7 @@ class Handshake:
         is_valid: whether it opens a WebSocket, and so is for the application to decide about.
     """
 
-    __slots__ = ("_headers", "_judge", "_path", "_response", "_window", "is_valid")
+    __slots__ = ("_agreed", "_headers", "_judge", "_path", "is_valid")
 
     def __init__(self, judge: Judge, path: bytes, headers: RawHeaders) -> None:
         """
@@ -103,11 +124,8 @@ class Handshake:
         self._path = path
         self._headers = headers
         judged = Headers([(name.decode(), value.decode("latin-1")) for name, value in headers if name in _JUDGED])
-        if path.isascii():
-            self._response, self._window = judge.respond(path.decode(), judged)
-        else:
-            self._response, self._window = judge.reject(400), None
-        self.is_valid = self._response.status_code == 101
+        self._agreed = judge.agree(path.decode(), judged) if path.isascii() else judge.reject(400)
+        self.is_valid = isinstance(self._agreed, Agreement)
 
     def scope(self, config: Config, **connection: object) -> Scope:
         """The ASGI scope of the request.
@@ -144,15 +162,20 @@ class Handshake:
         Raises:
             ValueError: a header would break out of its line.
         """
-        own, window = self._response.headers, self._window
-        del own["Date"]  # uvicorn's default headers have it
-        if not deflate and window is not None:
-            window = None
-            del own[_EXTENSIONS]
-        _add(own, headers)
+        agreed = self._agreed
+        if not isinstance(agreed, Agreement):  # never: `is_valid` says so
+            raise TypeError("a request that opens no WebSocket cannot be accepted")
+        lines = [_SWITCH, agreed.key.encode()]
+        window = agreed.window if deflate else None
+        if window is not None and agreed.extensions is not None:
+            lines += (b"\r\nSec-WebSocket-Extensions: ", agreed.extensions.encode())
         if subprotocol:
-            _add(own, [(b"Sec-WebSocket-Protocol", _latin(subprotocol))])
-        return self._response.serialize(), window
+            headers = [*headers, (b"Sec-WebSocket-Protocol", _latin(subprotocol))]
+        for name, value in headers:
+            _check(name, value)
+            lines += (b"\r\n", name, b": ", value)
+        lines.append(b"\r\n\r\n")
+        return b"".join(lines), window
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
         """A response that refuses.
@@ -162,21 +185,21 @@ class Handshake:
         """
         response = self._judge.reject(status)
         own = Headers([("Date", response.headers["Date"]), ("Connection", "close")])
-        _add(own, headers)
+        for name, value in headers:
+            _check(name, value)
+            own[name.decode("latin-1")] = value.decode("latin-1")
         if "Content-Length" not in own:
             own["Content-Length"] = str(len(body))
         return Response(status, response.reason_phrase, own, body).serialize()
 
     def refusal(self) -> bytes:
         """The library's response to a request that is not valid."""
-        return self._response.serialize()
+        return b"" if isinstance(self._agreed, Agreement) else self._agreed.serialize()
 
 
-def _add(headers: Headers, more: Iterable[tuple[bytes, bytes]]) -> None:
-    for name, value in more:
-        if b"\r" in name + value or b"\n" in name + value:
-            raise ValueError(f"a header holds a line break: {name!r}")
-        headers[name.decode("latin-1")] = value.decode("latin-1")
+def _check(name: bytes, value: bytes) -> None:
+    if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
+        raise ValueError(f"this cannot be sent as a header: {name!r}")
 
 
 def _latin(value: str) -> bytes:

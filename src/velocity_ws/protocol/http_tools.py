@@ -41,6 +41,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._at = _At.BETWEEN
         self._read = 0  # the size of the read being parsed
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
+        self._asks_for: tuple[bytes | None] | None = None
         self._is_fresh = True  # nothing but a head, if anything, began in this read
 
     def data_received(self, data: bytes) -> None:
@@ -78,6 +79,11 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         if not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
+    def _get_upgrade(self) -> bytes | None:
+        if self._asks_for is None:  # uvicorn asks three times for each request
+            self._asks_for = (super()._get_upgrade(),)
+        return self._asks_for[0]
+
     def _forget(self) -> None:
         self.parser = None  # type: ignore[assignment]
         self.headers = []
@@ -92,6 +98,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             self._unseen = 0
         self._is_fresh = False
         self._at = _At.HEAD
+        self._asks_for = None
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
