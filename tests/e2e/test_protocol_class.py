@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support import DEADLINE, eventually, running, serve, settings
+from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker
 from velocity_ws.uvicorn import WebSocketProtocol
 
@@ -362,3 +362,45 @@ async def test_a_client_that_is_pinged_when_it_goes() -> None:
         assert await client.ping() is None
         with contextlib.suppress(ConnectionClosed):
             await peer.ws.send(json.dumps({}))
+
+
+# --- what is said, and to whom
+
+
+async def test_no_token_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with serve(starlette(echo), "ours") as address:
+        async with address.connect("/ws?token=secret"):
+            pass
+        with pytest.raises(InvalidStatus):
+            async with address.connect("/elsewhere?token=secret"):
+                pass
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets")]
+    assert any('"WebSocket /ws" [accepted]' in line for line in ours)
+    assert not any("secret" in line for line in ours)
+
+
+async def test_a_header_cannot_break_out_of_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def split(ws: WebSocket) -> None:
+        await ws.accept(headers=[(b"x-own", b"a\r\nset-cookie: stolen=1")])
+
+    async with serve(starlette(split), "ours") as address:
+        with pytest.raises(InvalidStatus) as caught:
+            async with address.connect():
+                pass
+    assert caught.value.response.status_code == 500
+    assert "set-cookie" not in caught.value.response.headers
+    assert "cannot be sent as a header" in caplog.text
+
+
+@pytest.mark.parametrize(("server", "is_said"), [("ours", False), ("websockets-sansio", True)])
+async def test_the_portable_path_says_once_what_is_faster(
+    server: ServerKind, is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "velocity_ws")
+    async with running(Broker(settings()), server) as address:
+        for _ in range(2):
+            async with address.connect():
+                pass
+    said = [record for record in caplog.records if "--ws velocity_ws.uvicorn:WebSocketProtocol" in record.getMessage()]
+    assert len(said) == int(is_said)
