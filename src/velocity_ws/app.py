@@ -103,15 +103,19 @@ class WebSocketApp:
     async def _handshake(self, session: Session, full: str | None, scope: Scope, receive: Receive, send: Send) -> bool:
         """Accept or refuse; whether it was accepted."""
         node = self._broker.node
+        carrier = _carrier(scope)
+        began = None if carrier is None else carrier.accepted_at
+        if began is None:
+            began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(node.settings.handshake_timeout) as deadline:
+            async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
                 node.handshakes.add(deadline)
                 try:
                     await receive()
                     await self._admit(session, full)
                     if deadline.expired():  # and the hook has swallowed it
                         raise TimeoutError
-                    if (carrier := _carrier(scope)) is not None:
+                    if carrier is not None:
                         carrier.configure(node.settings)
                     await send({"type": "websocket.accept"})
                     return True

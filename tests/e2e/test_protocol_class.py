@@ -20,7 +20,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
-from velocity_ws import Broker
+from velocity_ws import Broker, WebSocketApp
 from velocity_ws.uvicorn import WebSocketProtocol
 
 HANDSHAKE = (
@@ -197,6 +197,33 @@ async def test_messages_sent_before_accept_are_not_lost() -> None:
             assert await reader.readexactly(4) == b"\x81\x02hi"
         writer.close()
         await writer.wait_closed()
+
+
+async def test_messages_that_come_before_the_broker_takes_them_are_not_lost() -> None:
+    broker = Broker(settings())
+    app = WebSocketApp(broker)
+    go = asyncio.Event()
+
+    @broker.on("echo")
+    async def answer(data: int) -> int:
+        return data
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        async def send_and_wait(message: Any) -> None:
+            await send(message)
+            if message["type"] == "websocket.accept":
+                await go.wait()
+
+        await app(scope, receive, send_and_wait)
+
+    async with serve(middleware, "ours", lifespan="off") as address, address.connect() as peer:
+        for number in range(3):
+            await peer.send("echo", number, id=number)
+        await asyncio.wait_for(peer.ws.ping(), DEADLINE)  # written: the server's socket has them
+        go.set()
+        for number in range(3):
+            assert (await peer.receive())["data"] == number
+    await broker.stop()
 
 
 async def test_the_server_stops_with_1012() -> None:

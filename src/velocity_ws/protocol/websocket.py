@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +58,8 @@ class WebSocketProtocol(asyncio.Protocol):
     __slots__ = (
         "_app_state", "_common", "_config", "_controls", "_deflate", "_drain_timeout", "_end", "_ended", "_events",
         "_handshake", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval", "_ping_timeout",
-        "_reader", "_request", "_scope", "_session", "_state", "_writer", "accepted_at", "is_accepted", "on_lost",
-        "transport",
+        "_reader", "_request", "_scope", "_session", "_state", "_waits_for_session", "_writer", "accepted_at",
+        "is_accepted", "on_lost", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -95,6 +96,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._keepalive: asyncio.TimerHandle | None = None
         self.accepted_at: float | None = None
         self.on_lost: Callable[[], None] | None = None
+        self._waits_for_session = False
         self.is_accepted = False
 
     # --- what the event loop and the HTTP class call
@@ -212,7 +214,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self.transport.write(response)
         self._log_line("[accepted]")
         self._schedule_ping()
-        self._reader.open()
+        if not self._waits_for_session:
+            self._reader.open()
 
     def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake, if it has not been answered."""
@@ -367,7 +370,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self._deflate = settings.enable_compression
         self._ping_interval = settings.ping_interval or None
         self._ping_timeout = settings.ping_timeout
-        self._drain_timeout = min(self._drain_timeout, settings.drain_timeout)
+        graceful = self._config.timeout_graceful_shutdown
+        self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
+        self._waits_for_session = True
         self.transport.set_write_buffer_limits(high=settings.write_buffer_size)
 
     def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
@@ -384,6 +389,7 @@ class WebSocketProtocol(asyncio.Protocol):
             limit=settings.send_queue_size,
             drop=settings.slow_client == "drop",
         )
+        self._reader.open()
         return self._outbox
 
     async def closed(self) -> Close:
@@ -410,4 +416,5 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.refuse(500, [], b"Internal Server Error")
             self._writer.send_close(CloseCode.NORMAL, "")
         finally:
+            self._reader.open()  # where a broker failed before it took the messages
             self._session = self._outbox = None
