@@ -42,6 +42,8 @@ CONTROL_FRAMES = 500
 CONTROL_FRAMES_AT_ONCE = 5000
 """The same at once."""
 
+_Address = tuple[str, int | None]
+
 log = logging.getLogger("uvicorn.error")
 
 
@@ -107,12 +109,16 @@ class WebSocketProtocol(asyncio.Protocol):
         self._writer = Writer(self.transport, self._library, self._loop)
         self._state.connections.add(self)  # type: ignore[arg-type]
 
-    def upgraded(self, path: bytes, headers: RawHeaders) -> None:
+    def upgraded(
+        self, path: bytes, headers: RawHeaders, server: _Address | None = None, client: _Address | None = None
+    ) -> None:
         """The HTTP side hands over the parsed request.
 
         Args:
             path: with the query.
             headers: with names in lower case.
+            server: the connection's own address, where it is known already.
+            client: the peer's.
         """
         handshake = self._handshake = Handshake(self._common.judge, path, headers)
         if self._common.drain.is_on:
@@ -124,8 +130,8 @@ class WebSocketProtocol(asyncio.Protocol):
             scope = self._scope = handshake.scope(
                 self._config,
                 scheme="wss" if is_ssl(self.transport) else "ws",
-                server=get_local_addr(self.transport),
-                client=get_remote_addr(self.transport),
+                server=server or get_local_addr(self.transport),
+                client=client or get_remote_addr(self.transport),
                 state=self._app_state.copy(),
                 extensions={"websocket.http.response": {}, EXTENSION: self},
             )
