@@ -263,7 +263,7 @@ async def test_a_slow_answer_is_not_cut(base: type[Guard]) -> None:
 
 
 async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: type[Guard]) -> None:
-    async with site(base, timeout_keep_alive=1) as server, server.raw() as raw:
+    async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHo")
         await asyncio.sleep(TIMEOUT * 1.5)
@@ -272,6 +272,19 @@ async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: typ
         assert (status, json.loads(body)) == (200, ["/1", 0])
         await raw.rest()
         await server.until_nobody_is_left()
+
+
+async def test_what_waits_for_us_is_not_late(base: type[Guard]) -> None:
+    async with site(base) as server, server.raw() as raw:
+        server.app.hold.clear()
+        await raw.say(GET % 1)
+        await eventually(lambda: server.app.requests)  # from here on it is not read any more
+        await raw.say(GET % 2 + b"GET /3 HTTP/1.1\r\nHo", b"st: x\r\n\r\n")
+        await asyncio.sleep(TIMEOUT * 2.5)
+        server.app.hold.set()
+        for number in (1, 2, 3):
+            status, _, body = await raw.answer()
+            assert (status, json.loads(body)) == (200, [f"/{number}", 0])
 
 
 # --- size
@@ -321,7 +334,7 @@ async def test_the_size_of_headers(base: type[Guard], shape: str) -> None:
 
 
 async def test_large_headers_behind_another_request(base: type[Guard]) -> None:
-    async with site(base) as server, server.raw() as raw:
+    async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n" + GET % 3)
         assert await raw.status() == 200
         await raw.rest()
@@ -354,8 +367,9 @@ def little_memory(what: str) -> Iterator[None]:
     assert peak < 2 * 2**20, f"{what}: {peak / 2**20:.1f} MiB"
 
 
-async def test_a_flood_takes_no_memory(base: type[Guard]) -> None:
-    """50 MiB are sent, or as much as the server takes before it closes."""
+async def test_a_flood_takes_no_memory(base: type[Guard], monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 MiB are sent, or as much as the server takes before it closes, which is at once."""
+    monkeypatch.setattr(guard, "FLUSH", 60.0)
     async with site(base, {"handshake_timeout": 30}) as server:
         for flood, (first, again) in FLOODS.items():
             async with server.raw() as raw:
@@ -453,7 +467,10 @@ async def test_a_body_is_never_a_request(base: type[Guard]) -> None:
     inner = GET % 9
     head = b"POST /1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: %d\r\n\r\n"
     async with site(base, timeout_keep_alive=1) as server, server.raw() as raw:
+        server.app.hold.clear()
         await raw.say(head % len(inner), inner)
+        await eventually(lambda: server.app.requests)
+        asyncio.get_running_loop().call_later(0.05, server.app.hold.set)
         assert await raw.status() == 200
         with contextlib.suppress(ConnectionError):
             await raw.say(GET % 2)

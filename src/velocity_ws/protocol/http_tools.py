@@ -45,7 +45,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._at = _At.BETWEEN
         self._read = 0  # the size of the read being parsed
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
-        self._is_fresh = True  # nothing but a head, if anything, began in this read
+        self._is_fresh = True  # no request was there when this read began, and none has begun in it
         self._asks_for_websocket: bool | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -98,8 +98,6 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         """A request begins."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Oversized
-        if not self._is_fresh:
-            self._unseen = 0
         self._is_fresh = False
         self._at = _At.HEAD
         self._asks_for_websocket = None
