@@ -18,10 +18,11 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, serve, settings
-from velocity_ws.protocol import guard
-from velocity_ws.protocol.guard import Guard, refuse_handshakes
+from velocity_ws.protocol import shared
+from velocity_ws.protocol.guard import Guard
 from velocity_ws.protocol.http import H11Protocol
 from velocity_ws.protocol.http_tools import HttpToolsProtocol
+from velocity_ws.protocol.shared import refuse_handshakes
 from velocity_ws.uvicorn import HTTPProtocol
 
 TIMEOUT = 0.4
@@ -133,10 +134,10 @@ class Site:
     async def until_nobody_is_left(self) -> None:
         """Wait until the server has no connection."""
         await eventually(lambda: not self.state.connections)
-        shared = vars(self.state)["velocity_ws_http"]
-        assert not len(shared.heads)
-        assert not len(shared.flushing)
-        assert not shared.websockets
+        common = vars(self.state)["velocity_ws_http"]
+        assert not len(common.heads)
+        assert not len(common.flushing)
+        assert not common.websockets
 
 
 @contextlib.asynccontextmanager
@@ -226,7 +227,7 @@ async def test_a_late_peer_that_never_reads_is_cut(base: type[Guard]) -> None:
         await eventually(lambda: server.state.connections)
         began = time.monotonic()
         await server.until_nobody_is_left()  # though this side closes nothing and reads nothing
-        assert time.monotonic() - began < TIMEOUT + guard.FLUSH + 1
+        assert time.monotonic() - began < TIMEOUT + shared.FLUSH + 1
 
 
 async def test_each_request_of_a_connection_has_the_time(base: type[Guard]) -> None:
@@ -369,7 +370,7 @@ def little_memory(what: str) -> Iterator[None]:
 
 async def test_a_flood_takes_no_memory(base: type[Guard], monkeypatch: pytest.MonkeyPatch) -> None:
     """50 MiB are sent, or as much as the server takes before it closes, which is at once."""
-    monkeypatch.setattr(guard, "FLUSH", 60.0)
+    monkeypatch.setattr(shared, "FLUSH", 60.0)
     async with site(base, {"handshake_timeout": 30}) as server:
         for flood, (first, again) in FLOODS.items():
             async with server.raw() as raw:
@@ -461,6 +462,24 @@ async def test_a_broken_body_while_it_is_read(base: type[Guard]) -> None:
         assert await raw.status() == 400
         await server.until_nobody_is_left()
         assert not server.app.requests
+
+
+async def test_a_broken_body_behind_an_answer_that_has_begun(base: type[Guard]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with serve(app, "ours", http=base.configured(settings()), lifespan="off") as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        raw = Raw(reader, writer)
+        await raw.say(CHUNKED)
+        async with asyncio.timeout(DEADLINE):
+            await reader.readuntil(b"\r\n\r\n")
+        await raw.say(b"zz\r\n")
+        assert await raw.rest() == b""  # no second response inside the first
+        writer.close()
 
 
 async def test_a_body_is_never_a_request(base: type[Guard]) -> None:
@@ -578,6 +597,24 @@ async def test_a_websocket_class_gets_the_request_as_it_was_parsed(base: type[Gu
         again[1].transport.abort()
 
 
+async def test_a_websocket_class_that_raises(base: type[Guard], caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        made: ClassVar[list[Recorder]] = []
+
+        def upgraded(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+            raise RuntimeError("a defect")
+
+    async with serve_with(base, App(), Broken) as address:
+        for number in range(2):  # the first does not count for ever
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+            await Raw(reader, writer).say(HANDSHAKE)
+            assert await Raw(reader, writer).rest() == b""
+            writer.close()
+            assert len(Broken.made) == number + 1
+    assert "Fatal error: protocol.data_received() call failed." in caplog.text
+    caplog.clear()
+
+
 @contextlib.asynccontextmanager
 async def serve_with(base: type[Guard], app: App, ws: Any) -> AsyncIterator[Address]:
     """Serve with a WebSocket class of the test's."""
@@ -660,24 +697,24 @@ def test_the_class_is_the_one_uvicorn_would_take() -> None:
 
 async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WS_MAX_CONNECTIONS", "1")
-    guard._from_environment.cache_clear()
+    shared._from_environment.cache_clear()
     try:
         async with serve(App(), "ours", http=HTTPProtocol) as address, address.connect():
             with pytest.raises(InvalidStatus):
                 async with address.connect():
                     raise AssertionError("it was let in")
     finally:
-        guard._from_environment.cache_clear()
+        shared._from_environment.cache_clear()
 
 
 def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("WS_HANDSHAKE_TIMEOUT", "soon")
-    guard._from_environment.cache_clear()
+    shared._from_environment.cache_clear()
     try:
-        assert guard._from_environment().handshake_timeout == 10
-        assert guard._from_environment().handshake_timeout == 10
+        assert shared._from_environment().handshake_timeout == 10
+        assert shared._from_environment().handshake_timeout == 10
     finally:
-        guard._from_environment.cache_clear()
+        shared._from_environment.cache_clear()
     (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert "WS_HANDSHAKE_TIMEOUT" in record.getMessage()
     caplog.clear()
