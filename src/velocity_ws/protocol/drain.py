@@ -31,11 +31,7 @@ class Draining(Protocol):
 
 
 class Drain:
-    """The end of one server's connections. Used on their event loop only.
-
-    Attributes:
-        is_on: whether it has begun, so that no new connection is to be taken.
-    """
+    """The end of one server's connections. Used on their event loop only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -45,7 +41,7 @@ class Drain:
         self._timer: asyncio.Handle | None = None
         self._batch = BATCH
         self._pause = 0.0
-        self.is_on = False
+        self._is_on = False
 
     def add(self, connection: Draining, seconds: float) -> None:
         """Let a connection go within so many seconds.
@@ -54,8 +50,8 @@ class Drain:
         its end is cut.
         """
         end = self._loop.time() + seconds
-        if not self.is_on:
-            self.is_on = True
+        if not self._is_on:
+            self._is_on = True
             self._end = end
             self._loop.call_soon(self._begin)
         elif end < self._end and self._timer is None:

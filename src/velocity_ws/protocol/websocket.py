@@ -28,6 +28,7 @@ from velocity_ws.protocol.events import Events, RawHeaders
 from velocity_ws.protocol.handshake import Handshake, RequestReader
 from velocity_ws.protocol.library import Library
 from velocity_ws.protocol.reader import Reader
+from velocity_ws.protocol.shared import is_stopping, refuse_handshakes
 from velocity_ws.protocol.writer import Writer
 from velocity_ws.session import Session
 from velocity_ws.settings import Settings
@@ -121,7 +122,7 @@ class WebSocketProtocol(asyncio.Protocol):
             client: the peer's.
         """
         handshake = self._handshake = Handshake(self._common.judge, path, headers)
-        if self._common.drain.is_on:
+        if is_stopping(self._state):
             self.refuse(503, [], b"the server is restarting")
         elif not handshake.is_valid:
             self._writer.write(handshake.refusal())
@@ -181,6 +182,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
+        refuse_handshakes(self._state)
         if self.is_accepted:
             self._common.drain.add(self, self._drain_timeout)
         else:
