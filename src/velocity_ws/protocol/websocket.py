@@ -246,15 +246,15 @@ class WebSocketProtocol(asyncio.Protocol):
     def got_message(self, opcode: int, payload: bytes) -> bool:
         """A message; whether no more can be taken for now."""
         text = ""
-        if opcode & TEXT:
+        if opcode == TEXT:
             try:
                 text = payload.decode()
             except UnicodeDecodeError:
                 self._fail(CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
                 return False
         if self._session is not None:
-            return self._session.feed(text if opcode & TEXT else payload)
-        return self._events.put(opcode & ~0x40, payload, text)
+            return self._session.feed(text if opcode == TEXT else payload)
+        return self._events.put(opcode, payload, text)
 
     def got_frame(self, data: bytes) -> bool:
         """A frame for the library; whether no more can be taken for now."""
