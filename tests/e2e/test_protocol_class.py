@@ -291,7 +291,7 @@ async def test_pings_that_are_never_read_cost_nothing(monkeypatch: pytest.Monkey
         made.append(self)
 
     monkeypatch.setattr(WebSocketProtocol, "connection_made", note)
-    monkeypatch.setattr("velocity_ws.protocol.websocket.CONTROL_FRAMES_AT_ONCE", 1_000_000)
+    monkeypatch.setattr("velocity_ws.protocol.connection.CONTROL_FRAMES_AT_ONCE", 1_000_000)
     ping = b"\x89\xfd" + bytes(4) + b"p" * 125
     async with serve(starlette(echo), "ours") as address:
         loop = asyncio.get_running_loop()
