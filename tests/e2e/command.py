@@ -115,5 +115,4 @@ async def command(*options: str, ws: str = OURS, workers: int = 1, **variables: 
         if process.returncode is None:
             process.kill()
             await process.wait()
-        if reader is not None:
-            await reader
+        await (served.drain() if reader is None else reader)
