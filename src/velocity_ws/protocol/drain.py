@@ -66,7 +66,7 @@ class Drain:
     def _begin(self) -> None:
         seconds = max(0.0, self._end - self._loop.time())
         self._loop.call_at(self._end, self._cut)
-        batches = min(math.ceil(len(self._waiting) / BATCH), max(1, int(seconds * SHARE / INTERVAL)))
+        batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
         self._next()
