@@ -6,6 +6,7 @@ Knows no transport and no session.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from typing import Protocol
@@ -18,6 +19,8 @@ INTERVAL = 0.1
 """Seconds between two batches, at least."""
 SHARE = 0.7
 """The part of the time in which goodbyes are said; the rest is for the answers."""
+
+log = logging.getLogger("velocity_ws.drain")
 
 
 class Draining(Protocol):
@@ -77,10 +80,17 @@ class Drain:
         for connection in batch:
             # Where another server is up they are spread already, by the batches; where this one has to come up again,
             # it does when the last has gone.
-            connection.go_away(random.uniform(0, left) + random.uniform(0.1, 1))  # noqa: S311 - no secret
+            hint = random.uniform(0, left) + random.uniform(0.1, 1)  # noqa: S311 - no secret
+            try:
+                connection.go_away(hint)
+            except Exception:  # one connection never costs another
+                log.exception("a connection could not be told to go, and will be cut")
         self._timer = self._loop.call_later(self._pause, self._next) if self._waiting else None
 
     def _cut(self) -> None:
         for connection in self._all:
-            connection.cut()
+            try:
+                connection.cut()
+            except Exception:  # one connection never costs another
+                log.exception("a connection could not be cut")
         self._all.clear()
