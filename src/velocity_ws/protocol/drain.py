@@ -48,25 +48,29 @@ class Drain:
         self._timer: asyncio.Handle | None = None
         self._batch = BATCH
         self._pause = 0.0
+        self._has_begun = False
         self.is_on = False
 
     def add(self, connection: Draining, seconds: float) -> None:
         """Let a connection go within so many seconds.
 
         Those added in one turn of the loop are spread over the shortest of their times, and whoever has not gone at
-        its end is cut.
+        its end is cut. One added later has what is left of that.
         """
         end = self._loop.time() + seconds
         if not self.is_on:
             self.is_on = True
             self._end = end
             self._loop.call_soon(self._begin)
-        elif end < self._end and self._timer is None:
-            self._end = end
+        elif not self._has_begun:
+            self._end = min(self._end, end)
+        elif self._timer is None:
+            self._timer = self._loop.call_soon(self._next)
         self._waiting.append(connection)
         self._all.append(connection)
 
     def _begin(self) -> None:
+        self._has_begun = True
         seconds = max(0.0, self._end - self._loop.time())
         self._loop.call_at(self._end, self._cut)
         batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
