@@ -526,6 +526,65 @@ async def test_delays_start_small_again_after_a_stable_connection(site: Site) ->
     assert attempts == [[1, 2, 3], [1, 1, 1]]
 
 
+async def test_the_server_says_when_to_come_back(site: Site) -> None:
+    script = """
+        Math.random = () => 0.5;
+        return Promise.all(argument.map(([code, reason]) => new Promise((resolve) => {
+            const ws = connect(undefined, { baseDelay: 60_000, maxDelay: 60_000 });
+            ws.on("status", (status, { delay }) => {
+                if (status !== "waiting") return;
+                resolve([delay, liveTimers().includes(delay)]);
+                ws.close();
+            });
+            ws.send("close", { code, reason });
+        })));
+    """
+    hints = [
+        ([1012, "restarting, retry_after=2.5"], 2500),
+        ([1012, "retry_after=0.125"], 125),
+        ([1013, "too busy; retry_after=90 or so"], 90_000),
+        ([1012, "restarting"], 30_000),
+        ([1012, "retry_after=soon"], 30_000),
+        ([1012, "retry_after=-1"], 30_000),
+        ([1012, "no_retry_after=1"], 30_000),
+        ([1011, "retry_after=1"], 30_000),
+        ([4000, "retry_after=1"], 30_000),
+    ]
+    assert await site.run(script, [given for given, _ in hints]) == [[delay, True] for _, delay in hints]
+
+
+async def test_after_the_time_the_server_named_the_usual_delays_follow(site: Site) -> None:
+    script = """
+        Math.random = () => 0.5;
+        const closes = [...argument];
+        window.WebSocket = class {
+            constructor() {
+                queueMicrotask(() => {
+                    const [opens, code, reason] = closes.shift();
+                    if (opens) this.onopen();
+                    this.onclose({ code, reason });
+                });
+            }
+            close() {}
+        };
+        window.WebSocket.OPEN = 1;
+        const ws = connect(undefined, { baseDelay: 8, maxDelay: 32 });
+        const delays = [];
+        ws.on("status", (status, { delay }) => {
+            if (status !== "waiting") return;
+            delays.push(delay);
+            if (!closes.length) ws.close();
+        });
+        await until(() => ws.status === "closed");
+        return delays;
+    """
+    restart = [True, 1012, "restarting, retry_after=0.05"]
+    lost = [False, 1006, ""]
+    assert await site.run(script, [restart, lost, lost, lost]) == [50, 8, 16, 16]
+    at_once = [True, 1012, "restarting, retry_after=0"]
+    assert await site.run(script, [at_once] * 4) == [0, 8, 16, 16]
+
+
 async def test_coming_online_ends_the_wait(site: Site) -> None:
     await site.run(
         """

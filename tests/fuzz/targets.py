@@ -18,7 +18,7 @@ from websockets.streams import StreamReader
 
 from tests import test_framing
 from velocity_ws.errors import CloseCode
-from velocity_ws.framing import Cut, cut
+from velocity_ws.framing import COMPRESSED, cut
 
 __all__ = ["SEEDS", "TARGETS", "chunks_of"]
 
@@ -34,7 +34,11 @@ def cut_frame(data: bytes, start: int) -> int | tuple[int, bytes, int]:
     The opcode is 0 where the frame is left to the library.
     """
     found = cut(data, start, MAX_SIZE)
-    return (found.opcode, found.payload, found.end) if isinstance(found, Cut) else found
+    if isinstance(found, int):
+        return found
+    end, kind, payload = found
+    # A compressed one is the library's here, as nothing was negotiated.
+    return (0, b"", end) if kind & COMPRESSED else (kind, payload, end)
 
 
 def fuzz_cut(data: bytes) -> None:

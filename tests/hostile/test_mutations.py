@@ -148,7 +148,8 @@ async def mutations(total: int, say: Say, *, seed: int, loop: str = "uvloop") ->
     assert len(server.log) - len(lines) == connections + 2
     worst = (state["peak"] - memory) / MEBIBYTE
     say(
-        f"{sent} mutated frames (seed {seed}) on {loop}: {connections} connections, close codes {dict(sorted(ends.items()))}, "
+        f"{sent} mutated frames (seed {seed}) on {loop}: {connections} connections, "
+        f"close codes {dict(sorted(ends.items()))}, "
         f"{len(lines)} log lines, server +{worst:.2f} MiB"
     )
     refused = sum(count for code, count in ends.items() if code)

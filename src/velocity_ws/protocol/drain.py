@@ -6,6 +6,7 @@ Knows no transport and no session.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from typing import Protocol
@@ -18,6 +19,8 @@ INTERVAL = 0.1
 """Seconds between two batches, at least."""
 SHARE = 0.7
 """The part of the time in which goodbyes are said; the rest is for the answers."""
+
+log = logging.getLogger("velocity_ws.drain")
 
 
 class Draining(Protocol):
@@ -41,28 +44,32 @@ class Drain:
         self._timer: asyncio.Handle | None = None
         self._batch = BATCH
         self._pause = 0.0
+        self._has_begun = False
         self._is_on = False
 
     def add(self, connection: Draining, seconds: float) -> None:
         """Let a connection go within so many seconds.
 
         Those added in one turn of the loop are spread over the shortest of their times, and whoever has not gone at
-        its end is cut.
+        its end is cut. One added later has what is left of that.
         """
         end = self._loop.time() + seconds
         if not self._is_on:
             self._is_on = True
             self._end = end
             self._loop.call_soon(self._begin)
-        elif end < self._end and self._timer is None:
-            self._end = end
+        elif not self._has_begun:
+            self._end = min(self._end, end)
+        elif self._timer is None:
+            self._timer = self._loop.call_soon(self._next)
         self._waiting.append(connection)
         self._all.append(connection)
 
     def _begin(self) -> None:
+        self._has_begun = True
         seconds = max(0.0, self._end - self._loop.time())
         self._loop.call_at(self._end, self._cut)
-        batches = min(math.ceil(len(self._waiting) / BATCH), max(1, int(seconds * SHARE / INTERVAL)))
+        batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
         self._next()
@@ -73,10 +80,17 @@ class Drain:
         for connection in batch:
             # Where another server is up they are spread already, by the batches; where this one has to come up again,
             # it does when the last has gone.
-            connection.go_away(random.uniform(0, left) + random.uniform(0.1, 1))  # noqa: S311 - no secret
+            hint = random.uniform(0, left) + random.uniform(0.1, 1)  # noqa: S311 - no secret
+            try:
+                connection.go_away(hint)
+            except Exception:  # one connection never costs another
+                log.exception("a connection could not be told to go, and will be cut")
         self._timer = self._loop.call_later(self._pause, self._next) if self._waiting else None
 
     def _cut(self) -> None:
         for connection in self._all:
-            connection.cut()
+            try:
+                connection.cut()
+            except Exception:  # one connection never costs another
+                log.exception("a connection could not be cut")
         self._all.clear()

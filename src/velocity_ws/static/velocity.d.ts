@@ -20,7 +20,7 @@ export type Address = string | URL | (() => string | URL | PromiseLike<string | 
 export interface Options {
   /** Upper bound of the first reconnect delay in ms; it doubles with every failure. Default 500. */
   baseDelay?: number;
-  /** Upper bound of all reconnect delays in ms. Default 30000. */
+  /** Upper bound of all reconnect delays in ms, but for those the server asks for. Default 30000. */
   maxDelay?: number;
   /** How long a connection must last, in ms, before the delays start small again. Default 5000. */
   stableAfter?: number;
@@ -92,7 +92,13 @@ export function mayReconnect(code: number): boolean;
  *
  * After a loss it waits a random time between 0 and a bound that starts at `baseDelay` and doubles up to `maxDelay`;
  * the bound starts small again once a connection has lasted `stableAfter`. When the browser comes online it tries at
- * once. A handshake that was refused with an HTTP status looks to a browser like a lost connection; a server that wants
+ * once.
+ *
+ * A server that restarts (1012) or is too busy (1013) can say in the close's reason when to come back:
+ * `retry_after=2.5`, in seconds. Then the first attempt comes that long after the loss, and only if it fails, too, the
+ * usual delays follow. A connection that had not lasted `stableAfter` waits for its usual delay, if that is longer.
+ *
+ * A handshake that was refused with an HTTP status looks to a browser like a lost connection; a server that wants
  * a client to stay away closes with a code that says so (`Reject(code=4401)`).
  *
  * @param url By default the server that served this module, at the path this module is below.

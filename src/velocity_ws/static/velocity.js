@@ -2,6 +2,8 @@
 
 const MAX_TIMER = 2 ** 31 - 1; // beyond it, setTimeout fires at once
 const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
+const HINT = /\bretry_after=(\d+(?:\.\d+)?)/; // seconds, in the reason of a close with one of the next two
+const COME_BACK = new Set([1012, 1013]);
 const ANSWERS = new Set(["reply", "error", "rate_limit_exceeded"]);
 const RESERVED = new Set(["status", "binary", "*"]); // names of the client's own events
 
@@ -180,7 +182,10 @@ export class Velocity {
       else if (request.sent) request.fail("DISCONNECTED", "the connection was lost before the answer came");
     }
     const { baseDelay, maxDelay } = this.#options;
-    const delay = Math.random() * Math.min(maxDelay, baseDelay * 2 ** this.#attempt);
+    const usual = Math.random() * Math.min(maxDelay, baseDelay * 2 ** this.#attempt);
+    const hint = COME_BACK.has(code) ? HINT.exec(reason) : null;
+    // A server that sends everyone away over and over does not keep the backoff from growing.
+    const delay = hint ? Math.max(hint[1] * 1000, this.#attempt && usual) : usual;
     this.#attempt++;
     this.#after(delay, () => this.#open());
     this.#setStatus("waiting", { delay, attempt: this.#attempt, code, reason });
