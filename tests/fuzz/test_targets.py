@@ -35,7 +35,6 @@ def test_an_input_is_frames_and_stray_bytes() -> None:
     assert targets.chunks_of(b"") == [b""]
 
 
-@pytest.mark.xfail(strict=True, reason="the class takes the rest of a control frame that is too long for frames")
 def test_a_control_frame_that_is_too_long_is_one_frame() -> None:
     # A ping of 200 bytes, read up to the size, which must be refused: what follows looks like a frame, and is none.
     stray = b"\x89\xfe\x00\xc8" + b"\x82\x80" + bytes(202)

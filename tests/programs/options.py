@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-import sys
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
@@ -22,11 +23,12 @@ HTTP_MODULES = {"h11_impl": "h11", "httptools_impl": "httptools", "zttp_impl": "
 def describe(connection: HTTPConnection) -> dict[str, Any]:
     """What an application can know of the server and of the connection."""
     scope = connection.scope
-    loaded = {name.rpartition(".")[2] for name in sys.modules if name.startswith("uvicorn.protocols.http.")}
+    (config,) = [thing for thing in gc.get_objects() if isinstance(thing, uvicorn.Config)]
+    module = config.http_protocol_class.__module__.rpartition(".")[2]
     return {
         "pid": os.getpid(),
         "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
-        "http": sorted({HTTP_MODULES[name] for name in loaded & set(HTTP_MODULES)}),
+        "http": HTTP_MODULES.get(module, module),
         "is ours": EXTENSION in scope.get("extensions", {}),
         "subprotocols": scope.get("subprotocols"),
         "url": str(connection.url),
