@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test soak lint format types autobahn fuzz bench docs constraints clean
+.PHONY: run test soak lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 test: .venv/.dev ; $(BIN)/python -m pytest --cov --cov-report=term
@@ -12,6 +12,7 @@ format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
 autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
 fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
+compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.dev ; $(BIN)/python -m benchmarks
 docs: .venv/.dev ; $(BIN)/pdoc -o artifacts/docs velocity_ws
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import inspect
 import json
 import os
 import ssl
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
-from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.config import HTTP_PROTOCOLS, Config
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -53,10 +54,12 @@ async def code_of(connection: ClientConnection) -> int | None:
 
 def http_choices() -> list[Any]:
     """`--http`, as far as this uvicorn and what is installed offer it."""
-    zttp = pytest.mark.skipif(
-        "zttp" not in HTTP_PROTOCOLS or importlib.util.find_spec("zttp") is None, reason="no zttp with this uvicorn"
-    )
-    known = ["h11", "httptools", pytest.param("zttp", marks=zttp), pytest.param("zttp --http2", marks=zttp)]
+    missing = "this uvicorn does not offer it, or it is not installed"
+    has_zttp = "zttp" in HTTP_PROTOCOLS and importlib.util.find_spec("zttp") is not None
+    has_http2 = has_zttp and "http2" in inspect.signature(Config).parameters
+    zttp = pytest.param("zttp", marks=pytest.mark.skipif(not has_zttp, reason=missing))
+    http2 = pytest.param("zttp --http2", marks=pytest.mark.skipif(not has_http2, reason=missing))
+    known = ["h11", "httptools", zttp, http2]
     return [*known, *HTTP_CLASSES[1:]]
 
 
