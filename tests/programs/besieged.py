@@ -47,6 +47,11 @@ def memory(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def waited() -> float:
+    """Seconds that this process was ready to run and had no processor: what others on the machine took."""
+    return int((SELF / "schedstat").read_text().split()[1]) / 1e9
+
+
 def written() -> int:
     """Write system calls of this process as the kernel counts them: write, writev and send of every kind."""
     line = next(line for line in (SELF / "io").read_text().splitlines() if line.startswith("syscw"))
@@ -102,6 +107,7 @@ async def main(options: dict[str, Any]) -> None:
                 sent = broker.get_stats().messages_sent - delivered
                 return {"calls": after - before, "sent": sent, "loop": type(loop).__module__.partition(".")[0]}
         return {
+            "waited": waited(),
             "peak": memory("VmHWM"),
             "tasks": len(asyncio.all_tasks()),
             "sessions": len(broker.node.sessions),
