@@ -25,7 +25,7 @@ from velocity_ws.messages import Frame
 from velocity_ws.protocol.common import Common
 from velocity_ws.protocol.events import Events, RawHeaders
 from velocity_ws.protocol.handshake import Handshake, RequestReader
-from velocity_ws.protocol.library import Library
+from velocity_ws.protocol.library import Heard, Library
 from velocity_ws.protocol.reader import Reader
 from velocity_ws.protocol.writer import Writer
 from velocity_ws.session import Session
@@ -259,10 +259,19 @@ class WebSocketProtocol(asyncio.Protocol):
             for reply in heard.replies:
                 self._writer.answer_ping(reply)
             return is_full
+        self._heard_the_end(heard, heard.close)
+        return False
+
+    def got_too_long(self) -> None:
+        """A message is longer than allowed."""
+        close = Close(CloseCode.MESSAGE_TOO_BIG, "message too big", "server")
+        self._heard_the_end(Heard(replies=self._library.fail(close.code, close.reason)), close)
+
+    def _heard_the_end(self, heard: Heard, close: Close) -> None:
         self._reader.stop()
         has_unread = self._events.has_unread
-        self._finish(heard.close)
-        if heard.close.by == "server" and has_unread:
+        self._finish(close)
+        if close.by == "server" and has_unread:
             # What came before the error is answered before the close frame is written.
             self._events.has_last_words = True
             self._held_back = heard.replies
@@ -270,7 +279,6 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._flush()
             self._writer.write_all(heard.replies)
-        return False
 
     def _count_control(self, count: int) -> None:
         if self._controls is None:
