@@ -19,7 +19,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from velocity_ws.framing import BINARY, COMPRESSED, TEXT, cut, deflate, header, inflate
+from velocity_ws.framing import BINARY, COMPRESSED, TEXT, TooLong, cut, deflate, header, inflate
 from velocity_ws.messages import DEFLATE_FROM, Frame
 from velocity_ws.uvicorn import WebSocketProtocol
 
@@ -81,7 +81,8 @@ def test_a_compressed_message_is_inflated_up_to_the_limit(payload: bytes, window
     assert cut(bytes(frame), 0, MAX_SIZE) == (len(frame), TEXT | COMPRESSED, data)
     assert inflate(data, window_bits, len(payload)) == payload
     if payload:
-        assert inflate(data, window_bits, len(payload) - 1) is None
+        with pytest.raises(TooLong):
+            inflate(data, window_bits, len(payload) - 1)
 
 
 def test_what_is_no_deflated_data_is_not_inflated() -> None:

@@ -13,7 +13,7 @@ try:
 except ImportError:  # a platform without the library's C extension
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "COMPRESSED", "TEXT", "Cut", "cut", "deflate", "header", "inflate"]
+__all__ = ["BINARY", "COMPRESSED", "TEXT", "Cut", "TooLong", "cut", "deflate", "header", "inflate"]
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -21,7 +21,13 @@ COMPRESSED: Final = 0x40
 """The bit of a frame's first byte that permessage-deflate gives a meaning (RFC 7692, section 6)."""
 _FIN = 0x80
 _MASKED = 0x80
+_PIECE = 64 * 1024
+"""Bytes that are decompressed at once."""
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
+
+
+class TooLong(Exception):
+    """A message is longer than allowed."""
 
 
 def header(opcode: int, size: int, *, compressed: bool = False) -> bytes:
@@ -56,14 +62,34 @@ def inflate(payload: bytes, window_bits: int, max_size: int) -> bytes | None:
         max_size: bytes of the longest message.
 
     Returns:
-        ``None`` where it is longer than that, or no deflated data.
+        ``None`` where it is no deflated data.
+
+    Raises:
+        TooLong: it is longer than that.
     """
-    decompressor = zlib.decompressobj(wbits=-window_bits)
     try:
+        if len(payload) > _PIECE:
+            _measure(payload, window_bits, max_size)
+        decompressor = zlib.decompressobj(wbits=-window_bits)
         data = decompressor.decompress(payload + _EMPTY_BLOCK, max_size + 1)
     except zlib.error:
         return None
-    return data if len(data) <= max_size and not decompressor.unconsumed_tail else None
+    if len(data) > max_size or decompressor.unconsumed_tail:
+        raise TooLong
+    return data
+
+
+def _measure(payload: bytes, window_bits: int, max_size: int) -> None:
+    """Decompress a long message without keeping any of it, so that what is too long takes no memory."""
+    decompressor = zlib.decompressobj(wbits=-window_bits)
+    with memoryview(payload) as view:
+        for at in range(0, len(payload), _PIECE):
+            rest: bytes | memoryview[int] = view[at : at + _PIECE]
+            while len(rest):
+                max_size -= len(decompressor.decompress(rest, _PIECE))
+                rest = decompressor.unconsumed_tail
+                if max_size < 0:
+                    raise TooLong
 
 
 Cut = tuple[int, int, bytes]
@@ -107,5 +133,7 @@ def cut(data: bytes, start: int, max_size: int) -> Cut | int:
         return end - len(data)
     kind = first & (0xFF - _FIN)
     if first & _FIN and kind & (0xFF - COMPRESSED) in (TEXT, BINARY):
+        if size > _PIECE:  # without another copy of it
+            return end, kind, apply_mask(memoryview(data)[body:end], data[at:body])
         return end, kind, apply_mask(data[body:end], data[at:body])
     return end, 0, b""

@@ -35,6 +35,8 @@ CLOSE_TIMEOUT = 10.0
 """Seconds that what is queued and the close frame may take to get through before the connection is aborted."""
 SLOW_CLOSE_TIMEOUT = 5.0
 """The same for a client that was too slow already."""
+FLOOD_CLOSE_TIMEOUT = 0.25
+"""The same for a client that floods: what it goes on sending costs the others until it is gone."""
 HANDLER_GRACE = 5.0
 """Seconds a running handler has to finish once its client is gone."""
 MESSAGES_PER_TURN = 16
@@ -208,7 +210,7 @@ class Session:
             return False
         return self.outbox.offer(frame)
 
-    def disconnect(self, code: int, reason: str, *, discard: bool = False) -> None:
+    def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float = CLOSE_TIMEOUT) -> None:
         """Close after everything queued; nothing more is handled, and it is out of every room at once."""
         if not self._open or self.outbox is None:
             if self._takes_messages:  # `restart` has closed it already, and this says to handle nothing more
@@ -220,7 +222,7 @@ class Session:
         self._takes_messages = False
         self._clear_inbox()
         self.outbox.close(code, reason, discard=discard)
-        self._abort_in(SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT)
+        self._abort_in(within)
 
     def restart(self, code: int, reason: str) -> None:
         """Close after everything queued, as the server goes; what the client sends until it answers is handled.
@@ -251,7 +253,9 @@ class Session:
     def outbox_full(self) -> None:
         """The client is too slow."""
         log.info("slow client closed", extra={"client_id": self.id})
-        self.disconnect(CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True)
+        self.disconnect(
+            CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True, within=SLOW_CLOSE_TIMEOUT
+        )
 
     def outbox_broken(self) -> None:
         """Sending failed, so the connection is gone; the carrier should hear of it soon, or is made to."""
@@ -381,7 +385,7 @@ class Session:
             self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
         if self._refusals.acquire():
             log.info("client closed for flooding", extra={"client_id": self.id})
-            self.disconnect(CloseCode.POLICY_VIOLATION, "too many messages")
+            self.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
     def _worker_cancelled(self) -> None:
         # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,

@@ -145,15 +145,23 @@ class Connection(asyncio.Protocol):
             for reply in heard.replies:
                 self._writer.answer_ping(reply)
             return is_full
+        self._heard_the_end(heard.close, heard.replies)
+        return False
+
+    def got_too_long(self) -> None:
+        """A message is longer than allowed."""
+        code, reason = CloseCode.MESSAGE_TOO_BIG, "message too big"
+        self._heard_the_end(Close(code, reason, "server"), self._library.fail(code, reason))
+
+    def _heard_the_end(self, close: Close, replies: list[bytes]) -> None:
         self._reader.stop()
-        self._finish(heard.close)
-        if heard.close.by == "server" and self._holds_end():
+        self._finish(close)
+        if close.by == "server" and self._holds_end():
             # What came before the error is answered before the close frame is written.
-            self._held_back = heard.replies
+            self._held_back = replies
             self._writer.close_in_time()
         else:
-            self._say_last(heard.replies)
-        return False
+            self._say_last(replies)
 
     def say_last_words(self) -> None:
         """Write what was held back until everything had been read."""

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from velocity_ws.framing import COMPRESSED, cut, inflate
+from velocity_ws.framing import COMPRESSED, TooLong, cut, inflate
 from velocity_ws.protocol.library import Library
 
 __all__ = ["Owner", "Reader"]
@@ -35,6 +35,9 @@ class Owner(Protocol):
 
     def got_frame(self, data: bytes) -> bool:
         """A frame for the library; the same."""
+
+    def got_too_long(self) -> None:
+        """A message is longer than allowed: the connection is to be failed, and its reader stopped."""
 
 
 class Reader:
@@ -115,17 +118,14 @@ class Reader:
             if kind and library.is_free and (message := self._message(kind, payload)) is not None:
                 self._budget -= 1
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
-            else:
+            elif not self._is_over:
                 self._budget -= 4
                 self._is_full = owner.got_frame(data[at:end])
             at = end
             if self._is_over:
                 return
             if self._budget & 7 == 0:
-                time_ = time.perf_counter()
-                until = until or time_ + SECONDS_PER_TURN
-                if time_ > until:
-                    self._budget = 0
+                until = self._watch_time(until)
             if self._is_full or (self._budget <= 0 and at < size):
                 if at < size:
                     self._tail = bytearray(memoryview(data)[at:])
@@ -133,14 +133,26 @@ class Reader:
                 self._wait()
                 return
 
+    def _watch_time(self, until: float) -> float:
+        """Use the budget up where this turn's time is over; when that is, if it begins now."""
+        now = time.perf_counter()
+        until = until or now + SECONDS_PER_TURN
+        if now > until:
+            self._budget = 0
+        return until
+
     def _message(self, kind: int, payload: bytes) -> bytes | None:
-        """A message's content; ``None`` where the library is to say what is wrong with it."""
+        """A message's content; ``None`` where the library is to say what is wrong, or there is no more to say."""
         if not kind & COMPRESSED:
             return payload
         library = self._library
         if library.window is None:
             return None
-        return inflate(payload, library.window.remote_bits, library.max_size)
+        try:
+            return inflate(payload, library.window.remote_bits, library.max_size)
+        except TooLong:  # the library would take several copies of it to find the same
+            self._owner.got_too_long()
+            return None
 
     def _wait(self) -> None:
         if not self.is_waiting:
