@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test soak lint format types bench docs constraints clean
+.PHONY: run test soak lint format types autobahn fuzz bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 test: .venv/.dev ; $(BIN)/python -m pytest --cov --cov-report=term
@@ -10,11 +10,14 @@ soak: .venv/.dev ; $(BIN)/python -m pytest -m soak --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
+autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
+fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 bench: .venv/.dev ; $(BIN)/python -m benchmarks
 docs: .venv/.dev ; $(BIN)/pdoc -o artifacts/docs velocity_ws
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt
-clean: ; rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
+clean: ; rm -rf .venv .venv-autobahn .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
 
 .venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
+.venv/.fuzz: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group fuzz && touch $@

@@ -90,4 +90,4 @@ async def log_in(client: Client, data: Login) -> str:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app)
+    uvicorn.run(app, ws="velocity_ws.uvicorn:WebSocketProtocol", http="velocity_ws.uvicorn:HTTPProtocol")

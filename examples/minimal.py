@@ -1,4 +1,4 @@
-# examples/minimal.py: uvicorn examples.minimal:app, then connect to ws://127.0.0.1:8000/ws?room=tea
+# examples/minimal.py: uvicorn examples.minimal:app --ws velocity_ws.uvicorn:WebSocketProtocol
 from fastapi import FastAPI
 from pydantic import BaseModel
 

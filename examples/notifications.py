@@ -76,4 +76,4 @@ async def stats() -> Stats:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app)
+    uvicorn.run(app, ws="velocity_ws.uvicorn:WebSocketProtocol", http="velocity_ws.uvicorn:HTTPProtocol")

@@ -85,7 +85,8 @@ class WebSocketApp:
             await receive()
             await _refuse(Reject("not running", status=503), scope, send, broker.settings.handshake_timeout)
             return
-        ip = None if request.client is None else request.client.host
+        address = scope.get("client")
+        ip = None if address is None else address[0]
         session = Session(broker.node, request)
         admission = broker.node.admission
         full = admission.enter(ip)
@@ -103,17 +104,18 @@ class WebSocketApp:
     async def _handshake(self, session: Session, full: str | None, scope: Scope, receive: Receive, send: Send) -> bool:
         """Accept or refuse; whether it was accepted."""
         node = self._broker.node
+        carrier = _carrier(scope)
+        asks = node.dispatcher.has("authenticate") or node.settings.check_origin is not None
         try:
-            async with asyncio.timeout(node.settings.handshake_timeout) as deadline:
+            if carrier is not None and not asks:  # then nothing in it can wait
+                await self._let_in(session, full, carrier, receive, send)
+                return True
+            accepted_at = None if carrier is None else carrier.accepted_at
+            began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
+            async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
                 node.handshakes.add(deadline)
                 try:
-                    await receive()
-                    await self._admit(session, full)
-                    if deadline.expired():  # and the hook has swallowed it
-                        raise TimeoutError
-                    if (carrier := _carrier(scope)) is not None:
-                        carrier.configure(node.settings)
-                    await send({"type": "websocket.accept"})
+                    await self._let_in(session, full, carrier, receive, send, deadline)
                     return True
                 finally:
                     node.handshakes.discard(deadline)
@@ -128,6 +130,23 @@ class WebSocketApp:
             return False
         await _refuse(reject, scope, send, node.settings.handshake_timeout)
         return False
+
+    async def _let_in(
+        self,
+        session: Session,
+        full: str | None,
+        carrier: Carrier | None,
+        receive: Receive,
+        send: Send,
+        deadline: asyncio.Timeout | None = None,
+    ) -> None:
+        await receive()
+        await self._admit(session, full)
+        if deadline is not None and deadline.expired():  # and a hook has swallowed it
+            raise TimeoutError
+        if carrier is not None:
+            carrier.configure(self._broker.settings)
+        await send({"type": "websocket.accept"})
 
     async def _admit(self, session: Session, full: str | None) -> None:
         """
@@ -185,7 +204,8 @@ class WebSocketApp:
         else:
             outbox = carrier.take(session, settings, node.counters, node.flusher)
         close = Close(CloseCode.ABNORMAL, "", "network")
-        log.debug("client connected", extra=_fields(session))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("client connected", extra=_fields(session))
         try:
             session.open(outbox)
             close = await (_read(session, receive) if carrier is None else carrier.closed())

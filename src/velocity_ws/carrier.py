@@ -24,6 +24,9 @@ EXTENSION = "velocity_ws.carrier"
 class Carrier(Protocol):
     """One connection whose messages need no ASGI events. Used on the loop it belongs to only."""
 
+    accepted_at: float | None
+    """Time, by the loop's clock, of the TCP accept; ``None`` where it is not known."""
+
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself, before the handshake is accepted."""
 

@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import itertools
+import operator
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, TypeVar
@@ -87,6 +88,10 @@ class Hook:
             _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
         parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
         self._adapter = None if parameter is None else validator(function, parameter, self.name)
+        names = self._by_position
+        self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
+        )
 
     async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
         """Call it with those of the values it asked for: on the loop if it is async, else in one of the threads.
@@ -102,7 +107,9 @@ class Hook:
                 values = {**values, "data": self._adapter.validate_python(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
-        args = [values[name] for name in self._by_position]
+        args = self._args(values)
+        if self._is_async and not self._by_keyword:
+            return await self._function(*args)
         kwargs = {keyword: values[name] for keyword, name in self._by_keyword.items()}
         if self._is_async:
             return await self._function(*args, **kwargs)
@@ -111,7 +118,7 @@ class Hook:
         return await result if inspect.isawaitable(result) else result
 
 
-def _in_thread(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         return function(*args, **kwargs)
     except StopIteration as error:  # which a future cannot carry

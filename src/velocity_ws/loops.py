@@ -36,6 +36,11 @@ class Home:
         """Make a loop the broker's, or none."""
         self._loop = loop
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the broker's loop, or it has none, so that no way there is needed. In a coroutine only."""
+        return self._loop is asyncio.get_running_loop() or self.loop is None
+
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Await ``function(*args)`` on the broker's loop, from whichever loop this is awaited on.
 

@@ -97,13 +97,13 @@ class Settings(BaseSettings):
     check_origin: Callable[[HTTPConnection], bool] | None = Field(default=None, exclude=True)
     """In code only: decides alone about a handshake's origin, in place of the two settings above."""
     enable_compression: bool = True
-    """Whether permessage-deflate is negotiated; applied by `Server`."""
+    """Whether permessage-deflate is negotiated; applied by `Server` and the uvicorn classes."""
     handshake_timeout: Duration = Field(10.0, gt=0)
-    """Seconds a handshake may take until it is accepted, authentication included."""
+    """Seconds a handshake may take from the TCP accept until it is accepted, authentication included."""
     read_buffer_size: Size = Field(64 * 1024, gt=0)
     """Bytes of unprocessed messages one client may have waiting before its socket is no longer read."""
     write_buffer_size: Size = Field(64 * 1024, gt=0)
-    """High-water mark of a connection's transport, in bytes; applied by `Server`."""
+    """High-water mark of a connection's transport, in bytes; applied by `Server` and the uvicorn classes."""
     max_message_size: Size = Field(512 * 1024, gt=0)
     """Largest inbound message in bytes, after decompression; beyond it the client is closed with 1009."""
     max_connections: int = Field(10_000, ge=0)
@@ -111,9 +111,9 @@ class Settings(BaseSettings):
     max_connections_per_ip: int = Field(0, ge=0)
     """The same for one client address. 0 = no limit."""
     ping_interval: Duration = Field(30.0, ge=0)
-    """Seconds between keepalive pings; 0 = none. Applied by `Server`."""
+    """Seconds between keepalive pings; 0 = none. Applied by `Server` and the uvicorn classes."""
     ping_timeout: Duration = Field(20.0, gt=0)
-    """Seconds a keepalive ping may wait for its pong before the client counts as dead. Applied by `Server`."""
+    """Seconds a keepalive ping may wait for its pong before the client counts as dead; applied like the interval."""
     rate_limit: float = Field(100.0, ge=0, allow_inf_nan=False)
     """Messages a second one client may send in the long run; 0 = no limit."""
     rate_burst: int = Field(200, ge=0)
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     slow_client: Literal["disconnect", "drop"] = "disconnect"
     """What happens when a client's queue is full: close it (1013), or drop the newest message and tell it later."""
     drain_timeout: Duration = Field(10.0, ge=0)
-    """Seconds that `stop` gives handlers to finish and queues to be sent."""
+    """Seconds that stopping gives handlers to finish, queues to be sent and clients to go."""
     backplane_url: str = "memory://"
     """How several processes reach each other's clients; ``memory://`` is one process alone."""
 

@@ -18,10 +18,11 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, serve, settings
-from velocity_ws.protocol import guard
-from velocity_ws.protocol.guard import Guard, refuse_handshakes
+from velocity_ws.protocol import shared
+from velocity_ws.protocol.guard import Guard
 from velocity_ws.protocol.http import H11Protocol
 from velocity_ws.protocol.http_tools import HttpToolsProtocol
+from velocity_ws.protocol.shared import refuse_handshakes
 from velocity_ws.uvicorn import HTTPProtocol
 
 TIMEOUT = 0.4
@@ -133,10 +134,10 @@ class Site:
     async def until_nobody_is_left(self) -> None:
         """Wait until the server has no connection."""
         await eventually(lambda: not self.state.connections)
-        shared = vars(self.state)["velocity_ws_http"]
-        assert not len(shared.heads)
-        assert not len(shared.flushing)
-        assert not shared.websockets
+        common = vars(self.state)["velocity_ws_http"]
+        assert not len(common.heads)
+        assert not len(common.flushing)
+        assert not common.websockets
 
 
 @contextlib.asynccontextmanager
@@ -226,7 +227,7 @@ async def test_a_late_peer_that_never_reads_is_cut(base: type[Guard]) -> None:
         await eventually(lambda: server.state.connections)
         began = time.monotonic()
         await server.until_nobody_is_left()  # though this side closes nothing and reads nothing
-        assert time.monotonic() - began < TIMEOUT + guard.FLUSH + 1
+        assert time.monotonic() - began < TIMEOUT + shared.FLUSH + 1
 
 
 async def test_each_request_of_a_connection_has_the_time(base: type[Guard]) -> None:
@@ -263,7 +264,7 @@ async def test_a_slow_answer_is_not_cut(base: type[Guard]) -> None:
 
 
 async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: type[Guard]) -> None:
-    async with site(base, timeout_keep_alive=1) as server, server.raw() as raw:
+    async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHo")
         await asyncio.sleep(TIMEOUT * 1.5)
@@ -274,49 +275,67 @@ async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: typ
         await server.until_nobody_is_left()
 
 
+async def test_what_waits_for_us_is_not_late(base: type[Guard]) -> None:
+    async with site(base) as server, server.raw() as raw:
+        server.app.hold.clear()
+        await raw.say(GET % 1)
+        await eventually(lambda: server.app.requests)  # from here on it is not read any more
+        await raw.say(GET % 2 + b"GET /3 HTTP/1.1\r\nHo", b"st: x\r\n\r\n")
+        await asyncio.sleep(TIMEOUT * 2.5)
+        server.app.hold.set()
+        for number in (1, 2, 3):
+            status, _, body = await raw.answer()
+            assert (status, json.loads(body)) == (200, [f"/{number}", 0])
+
+
 # --- size
 
 
-@pytest.mark.parametrize(("count", "status"), [(99, 200), (100, 431), (200, 431)])
-async def test_the_number_of_headers(base: type[Guard], count: int, status: int) -> None:
-    async with site(base) as server, server.raw() as raw:
-        await raw.say(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x-a: 1\r\n" * count + b"\r\n")
-        got, headers, _ = await raw.answer()
-        assert got == status
-        if status == 431:
-            assert headers["connection"] == "close"
-            assert await raw.rest() == b""
-            await server.until_nobody_is_left()
-        assert len(server.app.requests) == (status == 200)
+async def test_the_number_of_headers(base: type[Guard]) -> None:
+    async with site(base) as server:
+        for count, expected in [(99, 200), (100, 431), (200, 431)]:
+            async with server.raw() as raw:
+                await raw.say(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x-a: 1\r\n" * count + b"\r\n")
+                status, headers, _ = await raw.answer()
+                assert status == expected
+                if status == 431:
+                    assert headers["connection"] == "close"
+                    assert await raw.rest() == b""
+                    await server.until_nobody_is_left()
+        assert len(server.app.requests) == 1
+
+
+def large(shape: str, size: int) -> bytes:
+    """A request with at least that many bytes of headers, and not much more."""
+    if shape == "one header":
+        return b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * size + b"\r\n\r\n"
+    if shape == "many headers":
+        return b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"X: " + b"x" * (size // 80 - 5) + b"\r\n") * 80 + b"\r\n"
+    if shape == "path":
+        return b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    line = b"X: " + b"x" * 4000 + b"\r\n"
+    return HANDSHAKE[:-2] + line * -(-size // len(line)) + b"\r\n"
 
 
 @pytest.mark.parametrize("shape", ["one header", "many headers", "path", "websocket"])
-@pytest.mark.parametrize(("size", "segments", "fits"), [(15, 1, True), (15, 7, True), (20, 7, False), (200, 1, False)])
-async def test_the_size_of_headers(base: type[Guard], size: int, segments: int, fits: bool, shape: str) -> None:
-    filling = size * 1024
-    if shape == "one header":
-        request = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * filling + b"\r\n\r\n"
-    elif shape == "many headers":
-        request = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"X: " + b"x" * (filling // 80 - 5) + b"\r\n") * 80 + b"\r\n"
-    elif shape == "path":
-        request = b"GET /" + b"x" * filling + b" HTTP/1.1\r\nHost: x\r\n\r\n"
-    else:
-        line = b"X: " + b"x" * 5000 + b"\r\n"
-        request = HANDSHAKE[:-2] + line * (filling // len(line)) + b"\r\n"
-    async with site(base) as server, server.raw() as raw:
-        step = len(request) // segments + 1
-        await raw.say(*(request[at : at + step] for at in range(0, len(request), step)))
-        status, headers, _ = await raw.answer()
-        assert status == ((101 if shape == "websocket" else 200) if fits else 431)
-        if not fits:
-            assert headers["connection"] == "close"
-            assert await raw.rest() == b""
+async def test_the_size_of_headers(base: type[Guard], shape: str) -> None:
+    async with site(base) as server:
+        for size, segments, fits in [(15, 1, True), (15, 7, True), (17, 1, False), (20, 7, False), (200, 1, False)]:
+            request = large(shape, (size - (shape == "websocket" and fits) * 3) * 1024)
+            step = len(request) // segments + 1
+            async with server.raw() as raw:
+                await raw.say(*(request[at : at + step] for at in range(0, len(request), step)))
+                status, headers, _ = await raw.answer()
+                assert status == ((101 if shape == "websocket" else 200) if fits else 431), size
+                if not fits:
+                    assert headers["connection"] == "close"
+                    assert await raw.rest() == b""
             await server.until_nobody_is_left()
-            assert not server.app.requests
+        assert len(server.app.requests) == (0 if shape == "websocket" else 2)
 
 
 async def test_large_headers_behind_another_request(base: type[Guard]) -> None:
-    async with site(base) as server, server.raw() as raw:
+    async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n" + GET % 3)
         assert await raw.status() == 200
         await raw.rest()
@@ -334,49 +353,60 @@ FLOODS = {
     "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"a:b\r\n" * 13000),
     "one trailer": (CHUNKED + b"1\r\nx\r\n0\r\nX: ", b"x" * 65536),
     "a chunk's extension": (CHUNKED + b"1;", b"x" * 65536),
-    "requests": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3000),
 }
 
 
-@pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_takes_no_memory(base: type[Guard], flood: str) -> None:
-    """50 MiB are sent, or as much as the server takes before it closes; for requests, as much as it answers."""
-    first, again = FLOODS[flood]
+@contextlib.contextmanager
+def little_memory(what: str) -> Iterator[None]:
+    """At most 2 MiB of Python's memory are taken meanwhile, both sides of the connection together."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 2**20, f"{what}: {peak / 2**20:.1f} MiB"
 
-    async def pour(raw: Raw) -> None:
-        await raw.say(first)
-        for _ in range(50 * 2**20 // len(again)):
-            await raw.say(again)
 
-    async with site(base, {"handshake_timeout": 30}, access_log=False) as server, server.raw() as raw:
-        if flood == "requests":
-            server.app.hold.clear()
-        tracemalloc.start()
-        try:
-            pouring = asyncio.create_task(pour(raw))
-            if flood == "requests":
-                await eventually(lambda: server.app.requests)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.5):  # it stops taking any
-                        await asyncio.shield(pouring)
-                pouring.cancel()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                async with asyncio.timeout(DEADLINE):
-                    await pouring
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-            server.app.hold.set()
-        assert peak < 2 * 2**20, f"{peak / 2**20:.1f} MiB"
-        if flood != "requests":
-            await server.until_nobody_is_left()
+async def test_a_flood_takes_no_memory(base: type[Guard], monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 MiB are sent, or as much as the server takes before it closes, which is at once."""
+    monkeypatch.setattr(shared, "FLUSH", 60.0)
+    async with site(base, {"handshake_timeout": 30}) as server:
+        for flood, (first, again) in FLOODS.items():
+            async with server.raw() as raw:
+                with little_memory(flood):
+                    with contextlib.suppress(ConnectionError):
+                        async with asyncio.timeout(DEADLINE):
+                            await raw.say(first)
+                            for _ in range(50 * 2**20 // len(again)):
+                                await raw.say(again)
+                await server.until_nobody_is_left()
+
+
+async def test_a_flood_of_requests_takes_no_memory(base: type[Guard]) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with site(base, access_log=False) as server, server.raw() as raw:
+        server.app.hold.clear()
+
+        async def pour() -> None:
+            while True:
+                await raw.say(request * 2000)
+
+        with little_memory("requests"):
+            pouring = asyncio.create_task(pour())
+            await asyncio.wait([pouring], timeout=0.5)  # while the first is being answered
+        assert not pouring.done()  # the server has stopped reading
+        server.app.hold.set()
+        for _ in range(50):
+            assert await raw.status() == 200
+        pouring.cancel()
+        await asyncio.wait([pouring])
 
 
 # --- what must go on to work
 
 
-@pytest.mark.parametrize("segments", [1, 2, 13])
-async def test_requests_one_behind_the_other(base: type[Guard], segments: int) -> None:
+async def test_requests_one_behind_the_other(base: type[Guard]) -> None:
     chunks = b"5\r\nhello\r\n" * 8000
     requests = [
         GET % 0,
@@ -388,13 +418,15 @@ async def test_requests_one_behind_the_other(base: type[Guard], segments: int) -
         GET % 6,
     ]
     stream = b"".join(requests)
-    async with site(base, {"handshake_timeout": 10}) as server, server.raw() as raw:
-        step = len(stream) // segments + 1
-        talking = asyncio.create_task(raw.say(*(stream[at : at + step] for at in range(0, len(stream), step))))
-        for number, size in enumerate([0, 60000, 0, 40000, 0, 2**20, 0]):
-            status, _, body = await raw.answer()
-            assert (status, json.loads(body)) == (200, [f"/{number}", size])
-        await talking
+    async with site(base, {"handshake_timeout": 10}) as server:
+        for segments in (1, 2, 13):
+            step = len(stream) // segments + 1
+            async with server.raw() as raw:
+                talking = asyncio.create_task(raw.say(*(stream[at : at + step] for at in range(0, len(stream), step))))
+                for number, size in enumerate([0, 60000, 0, 40000, 0, 2**20, 0]):
+                    status, _, body = await raw.answer()
+                    assert (status, json.loads(body)) == (200, [f"/{number}", size])
+                await talking
 
 
 async def test_cut_anywhere(base: type[Guard]) -> None:
@@ -432,11 +464,32 @@ async def test_a_broken_body_while_it_is_read(base: type[Guard]) -> None:
         assert not server.app.requests
 
 
+async def test_a_broken_body_behind_an_answer_that_has_begun(base: type[Guard]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with serve(app, "ours", http=base.configured(settings()), lifespan="off") as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        raw = Raw(reader, writer)
+        await raw.say(CHUNKED)
+        async with asyncio.timeout(DEADLINE):
+            await reader.readuntil(b"\r\n\r\n")
+        await raw.say(b"zz\r\n")
+        assert await raw.rest() == b""  # no second response inside the first
+        writer.close()
+
+
 async def test_a_body_is_never_a_request(base: type[Guard]) -> None:
     inner = GET % 9
     head = b"POST /1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: %d\r\n\r\n"
-    async with site(base) as server, server.raw() as raw:
+    async with site(base, timeout_keep_alive=1) as server, server.raw() as raw:
+        server.app.hold.clear()
         await raw.say(head % len(inner), inner)
+        await eventually(lambda: server.app.requests)
+        asyncio.get_running_loop().call_later(0.05, server.app.hold.set)
         assert await raw.status() == 200
         with contextlib.suppress(ConnectionError):
             await raw.say(GET % 2)
@@ -495,8 +548,10 @@ class Recorder(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
-    def upgraded(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    def upgraded(self, target: bytes, headers: list[tuple[bytes, bytes]], server: Any, client: Any) -> None:
         assert self.transport.get_protocol() is self
+        assert server == self.transport.get_extra_info("sockname")
+        assert client == self.transport.get_extra_info("peername")
         self.log.append((target, headers))
 
     def data_received(self, data: bytes) -> None:
@@ -542,6 +597,24 @@ async def test_a_websocket_class_gets_the_request_as_it_was_parsed(base: type[Gu
         await eventually(lambda: len(Own.made) == 2 and Own.made[1].log)
         assert Own.made[1].log[0].startswith(b"POST /ws?token=secret HTTP/1.1\r\nhost: x\r\n")
         again[1].transport.abort()
+
+
+async def test_a_websocket_class_that_raises(base: type[Guard], caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        made: ClassVar[list[Recorder]] = []
+
+        def upgraded(self, target: bytes, headers: list[tuple[bytes, bytes]], server: Any, client: Any) -> None:
+            raise RuntimeError("a defect")
+
+    async with serve_with(base, App(), Broken) as address:
+        for number in range(2):  # the first does not count for ever
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+            await Raw(reader, writer).say(HANDSHAKE)
+            assert await Raw(reader, writer).rest() == b""
+            writer.close()
+            assert len(Broken.made) == number + 1
+    assert "Fatal error: protocol.data_received() call failed." in caplog.text
+    caplog.clear()
 
 
 @contextlib.asynccontextmanager
@@ -626,24 +699,24 @@ def test_the_class_is_the_one_uvicorn_would_take() -> None:
 
 async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WS_MAX_CONNECTIONS", "1")
-    guard._from_environment.cache_clear()
+    shared._from_environment.cache_clear()
     try:
         async with serve(App(), "ours", http=HTTPProtocol) as address, address.connect():
             with pytest.raises(InvalidStatus):
                 async with address.connect():
                     raise AssertionError("it was let in")
     finally:
-        guard._from_environment.cache_clear()
+        shared._from_environment.cache_clear()
 
 
 def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("WS_HANDSHAKE_TIMEOUT", "soon")
-    guard._from_environment.cache_clear()
+    shared._from_environment.cache_clear()
     try:
-        assert guard._from_environment().handshake_timeout == 10
-        assert guard._from_environment().handshake_timeout == 10
+        assert shared._from_environment().handshake_timeout == 10
+        assert shared._from_environment().handshake_timeout == 10
     finally:
-        guard._from_environment.cache_clear()
+        shared._from_environment.cache_clear()
     (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert "WS_HANDSHAKE_TIMEOUT" in record.getMessage()
     caplog.clear()
@@ -657,9 +730,7 @@ def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, cap
     [
         test_a_connection_that_says_nothing_is_closed,
         test_a_late_peer_that_never_reads_is_cut,
-        test_each_request_of_a_connection_has_the_time,
         test_large_headers_behind_another_request,
-        test_cut_anywhere,
         test_what_is_no_http_is_refused,
         test_a_broken_body_while_it_is_read,
         test_no_answer_lands_inside_a_websocket,

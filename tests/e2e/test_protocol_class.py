@@ -19,8 +19,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support import DEADLINE, eventually, running, serve, settings
-from velocity_ws import Broker
+from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
+from velocity_ws import Broker, WebSocketApp
 from velocity_ws.uvicorn import WebSocketProtocol
 
 HANDSHAKE = (
@@ -199,6 +199,33 @@ async def test_messages_sent_before_accept_are_not_lost() -> None:
         await writer.wait_closed()
 
 
+async def test_messages_that_come_before_the_broker_takes_them_are_not_lost() -> None:
+    broker = Broker(settings())
+    app = WebSocketApp(broker)
+    go = asyncio.Event()
+
+    @broker.on("echo")
+    async def answer(data: int) -> int:
+        return data
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        async def send_and_wait(message: Any) -> None:
+            await send(message)
+            if message["type"] == "websocket.accept":
+                await go.wait()
+
+        await app(scope, receive, send_and_wait)
+
+    async with serve(middleware, "ours", lifespan="off") as address, address.connect() as peer:
+        for number in range(3):
+            await peer.send("echo", number, id=number)
+        await asyncio.wait_for(peer.ws.ping(), DEADLINE)  # written: the server's socket has them
+        go.set()
+        for number in range(3):
+            assert (await peer.receive())["data"] == number
+    await broker.stop()
+
+
 async def test_the_server_stops_with_1012() -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with serve(starlette(echo), "ours") as address:
@@ -264,7 +291,7 @@ async def test_pings_that_are_never_read_cost_nothing(monkeypatch: pytest.Monkey
         made.append(self)
 
     monkeypatch.setattr(WebSocketProtocol, "connection_made", note)
-    monkeypatch.setattr("velocity_ws.protocol.websocket.CONTROL_FRAMES_AT_ONCE", 1_000_000)
+    monkeypatch.setattr("velocity_ws.protocol.connection.CONTROL_FRAMES_AT_ONCE", 1_000_000)
     ping = b"\x89\xfd" + bytes(4) + b"p" * 125
     async with serve(starlette(echo), "ours") as address:
         loop = asyncio.get_running_loop()
@@ -362,3 +389,45 @@ async def test_a_client_that_is_pinged_when_it_goes() -> None:
         assert await client.ping() is None
         with contextlib.suppress(ConnectionClosed):
             await peer.ws.send(json.dumps({}))
+
+
+# --- what is said, and to whom
+
+
+async def test_no_token_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with serve(starlette(echo), "ours") as address:
+        async with address.connect("/ws?token=secret"):
+            pass
+        with pytest.raises(InvalidStatus):
+            async with address.connect("/elsewhere?token=secret"):
+                pass
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets")]
+    assert any('"WebSocket /ws" [accepted]' in line for line in ours)
+    assert not any("secret" in line for line in ours)
+
+
+async def test_a_header_cannot_break_out_of_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def split(ws: WebSocket) -> None:
+        await ws.accept(headers=[(b"x-own", b"a\r\nset-cookie: stolen=1")])
+
+    async with serve(starlette(split), "ours") as address:
+        with pytest.raises(InvalidStatus) as caught:
+            async with address.connect():
+                pass
+    assert caught.value.response.status_code == 500
+    assert "set-cookie" not in caught.value.response.headers
+    assert "cannot be sent as a header" in caplog.text
+
+
+@pytest.mark.parametrize(("server", "is_said"), [("ours", False), ("websockets-sansio", True)])
+async def test_the_portable_path_says_once_what_is_faster(
+    server: ServerKind, is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "velocity_ws")
+    async with running(Broker(settings()), server) as address:
+        for _ in range(2):
+            async with address.connect():
+                pass
+    said = [record for record in caplog.records if "--ws velocity_ws.uvicorn:WebSocketProtocol" in record.getMessage()]
+    assert len(said) == int(is_said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
 
 from uvicorn.server import ServerState
 
@@ -12,6 +11,8 @@ from velocity_ws.protocol.handshake import Judge
 from velocity_ws.protocol.library import Lender
 
 __all__ = ["Common"]
+
+_COMMON = "velocity_ws_websockets"
 
 
 class Common:
@@ -31,10 +32,7 @@ class Common:
     @staticmethod
     def of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Common:
         """That of a server."""
-        common = _by_state.get(state)
+        common: Common | None = vars(state).get(_COMMON)
         if common is None:
-            common = _by_state[state] = Common(loop)
+            common = vars(state)[_COMMON] = Common(loop)
         return common
-
-
-_by_state: WeakKeyDictionary[ServerState, Common] = WeakKeyDictionary()

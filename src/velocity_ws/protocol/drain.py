@@ -34,11 +34,7 @@ class Draining(Protocol):
 
 
 class Drain:
-    """The end of one server's connections. Used on their event loop only.
-
-    Attributes:
-        is_on: whether it has begun, so that no new connection is to be taken.
-    """
+    """The end of one server's connections. Used on their event loop only."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -49,7 +45,7 @@ class Drain:
         self._batch = BATCH
         self._pause = 0.0
         self._has_begun = False
-        self.is_on = False
+        self._is_on = False
 
     def add(self, connection: Draining, seconds: float) -> None:
         """Let a connection go within so many seconds.
@@ -58,8 +54,8 @@ class Drain:
         its end is cut. One added later has what is left of that.
         """
         end = self._loop.time() + seconds
-        if not self.is_on:
-            self.is_on = True
+        if not self._is_on:
+            self._is_on = True
             self._end = end
             self._loop.call_soon(self._begin)
         elif not self._has_begun:

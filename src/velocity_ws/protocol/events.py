@@ -61,7 +61,6 @@ class Events:
     """What an application receives and sends.
 
     Attributes:
-        has_unread: whether messages wait for the application.
         has_last_words: whether what it sends is still written, although the connection is to be failed: it is answering
             what came before the error.
     """
@@ -79,20 +78,19 @@ class Events:
         self._denial: tuple[int, RawHeaders, list[bytes]] | None = None
         self.has_last_words = False
 
-    @property
-    def has_unread(self) -> bool:
-        """Whether messages wait for the application."""
-        return bool(self._queue)
+    def hold_end(self) -> bool:
+        """Whether the application has messages to read, and so may answer; `Line.say_last_words` tells when it has."""
+        self.has_last_words = bool(self._queue)
+        return self.has_last_words
 
-    def put(self, opcode: int, payload: bytes, text: str) -> bool:
+    def put(self, opcode: int, content: str | bytes) -> bool:
         """Queue a message; whether no more is to come for now."""
         if self._end is not None:
             return False
         if self._queue is None:
             self._queue = deque()
-        kind, content = ("text", text) if opcode == TEXT else ("bytes", payload)
-        self._queue.append({"type": "websocket.receive", kind: content})
-        self._bytes += len(payload) + 1
+        self._queue.append({"type": "websocket.receive", "text" if opcode == TEXT else "bytes": content})
+        self._bytes += _cost(content)
         self._wake()
         return self._bytes > READ_AHEAD
 
@@ -113,9 +111,8 @@ class Events:
             self._reader = None
         if self._queue:
             event = self._queue.popleft()
-            content = event.get("bytes")
             was_full = self._bytes > READ_AHEAD
-            self._bytes -= 1 + (len(content) if content is not None else len(event["text"].encode()))
+            self._bytes -= _cost(event["text"] if "text" in event else event["bytes"])
             if was_full and self._bytes <= READ_AHEAD:
                 self._line.resume_reading()
             return event
@@ -174,3 +171,8 @@ class Events:
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def _cost(content: str | bytes) -> int:
+    """Bytes, one of them for the message itself; of text without ASCII alone, at least as many as its characters."""
+    return len(content) + 1

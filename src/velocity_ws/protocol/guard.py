@@ -14,7 +14,6 @@ was late then is cut before anything of it is read.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -24,23 +23,17 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from velocity_ws.errors import SettingsError
-from velocity_ws.protocol.deadlines import Deadlines
+from velocity_ws.protocol.shared import Shared, is_stopping, refuse_handshakes
 from velocity_ws.settings import Settings
 
-__all__ = ["MAX_FIELDS", "MAX_HEAD", "Guard", "Oversized", "head_size", "refuse_handshakes"]
+__all__ = ["MAX_FIELDS", "MAX_HEAD", "Guard", "Oversized", "head_size"]
 
 MAX_HEAD = 16 * 1024
 """Bytes of a request's line and headers."""
 MAX_FIELDS = 100
 """Headers of one request."""
-FLUSH = 1.0
-"""Seconds a refused peer has to read its answer, until it is cut."""
 MAX_DISCARDED = 256 * 1024
 """Bytes such a peer may send meanwhile."""
-
-_SHARED = "velocity_ws_http"
-_STOPPING = "velocity_ws_is_stopping"
 
 log = logging.getLogger("velocity_ws.http")
 
@@ -50,6 +43,7 @@ if TYPE_CHECKING:
         """What uvicorn's HTTP classes have in common and the guard relies on."""
 
         app_state: dict[str, Any]
+        client: tuple[str, int] | None
         config: Config
         connections: set[Any]
         cycle: Any
@@ -57,6 +51,7 @@ if TYPE_CHECKING:
         limit_concurrency: int | None
         logger: Any
         loop: asyncio.AbstractEventLoop
+        server: tuple[str, int | None] | None
         server_state: ServerState
         tasks: set[asyncio.Task[None]]
         transport: asyncio.Transport
@@ -86,11 +81,6 @@ def head_size(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-def refuse_handshakes(server_state: ServerState) -> None:
-    """Answer 503 to every WebSocket handshake from now on: the server is stopping."""
-    vars(server_state)[_STOPPING] = True
-
-
 class Guard(_Uvicorn):
     """Bounds what a connection may cost until it has become a WebSocket. A mixin, before a class of uvicorn's."""
 
@@ -110,10 +100,7 @@ class Guard(_Uvicorn):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger = _uvicorn_log
-        shared = vars(server_state).get(_SHARED)
-        if shared is None:
-            shared = vars(server_state)[_SHARED] = _Shared(self.loop, type(self)._settings)
-        self._shared: _Shared = shared
+        self._shared = shared = Shared.of(server_state, self.loop, type(self)._settings)
         # With TLS, too, the loop makes the protocol when it accepts the connection.
         self._head_began: float | None = self.loop.time()
         self._has_read = False
@@ -161,6 +148,10 @@ class Guard(_Uvicorn):
         if self._head_began is not None:
             self._head_began = None
             self._shared.heads.stop(self)
+
+    def cut(self) -> None:
+        """What was to be closed is not gone in time."""
+        self.transport.abort()
 
     def head_is_late(self) -> None:
         """Headers did not become complete in time."""
@@ -225,8 +216,8 @@ class Guard(_Uvicorn):
 
         A WebSocket class may have more than uvicorn asks for: ``accepted_at`` gets the loop's time at which the
         handshake began; ``on_lost`` gets what is to be called, once, in ``connection_lost``; ``upgraded(target,
-        headers)`` is called in place of ``data_received`` with the request as bytes, if its method is GET; header
-        names are in lower case.
+        headers, server, client)``, with both addresses, is called in place of ``data_received`` with the request as
+        bytes, if its method is GET; header names are in lower case.
         """
         if self.cycle is not None and not self.cycle.response_complete:
             self._refuse(400)  # the answer to an earlier request would land inside the WebSocket
@@ -246,7 +237,7 @@ class Guard(_Uvicorn):
             if hasattr(protocol, "accepted_at"):
                 protocol.accepted_at = began
             if method == b"GET" and hasattr(protocol, "upgraded"):
-                protocol.upgraded(target, headers)
+                protocol.upgraded(target, headers, self.server, self.client)
             else:
                 lines = [b"%s %s HTTP/1.1\r\n" % (method, target)]
                 lines += [b"%s: %s\r\n" % header for header in headers]
@@ -258,43 +249,12 @@ class Guard(_Uvicorn):
             raise
 
     def _is_full(self) -> bool:
-        if _STOPPING in vars(self.server_state):
+        if is_stopping(self.server_state):
             return True
         if self._shared.max_connections and self._shared.websockets >= self._shared.max_connections:
             return True
         limit = self.limit_concurrency
         return limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
-
-
-class _Shared:
-    """What the connections of one server share; it lives as long as the server's state."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, given: Settings | None) -> None:
-        settings = _from_environment() if given is None else given
-        # An application's broker counts by its own settings, so a default of ours must not undercut them.
-        is_set = given is not None or "max_connections" in settings.model_fields_set
-        self.max_connections = settings.max_connections if is_set else 0
-        self.websockets = 0
-        self.heads: Deadlines[Guard] = Deadlines(loop, settings.handshake_timeout, Guard.head_is_late)
-        self.flushing: Deadlines[Guard] = Deadlines(loop, FLUSH, _cut)
-        self.leaving: Deadlines[Guard] = Deadlines(loop, settings.drain_timeout, _cut)
-
-    def count(self, protocol: Any) -> None:
-        """Count a WebSocket until it is gone."""
-        self.websockets += 1
-        if hasattr(protocol, "on_lost"):
-            protocol.on_lost = self._lost
-            return
-        connection_lost = protocol.connection_lost
-
-        def counted(exc: Exception | None) -> None:
-            self._lost()
-            connection_lost(exc)
-
-        protocol.connection_lost = counted
-
-    def _lost(self) -> None:
-        self.websockets -= 1
 
 
 class _StrangersLog(logging.LoggerAdapter[logging.Logger]):
@@ -313,22 +273,8 @@ class _StrangersLog(logging.LoggerAdapter[logging.Logger]):
 _uvicorn_log = _StrangersLog(logging.getLogger("uvicorn.error"))
 
 
-def _cut(connection: Guard) -> None:
-    connection.transport.abort()
-
-
 def _response(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
     phrase = HTTPStatus(status).phrase.encode()
     own = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n" % len(phrase)
     lines = [b"%s: %s\r\n" % header for header in headers]
     return b"".join([b"HTTP/1.1 %d %s\r\n" % (status, phrase), *lines, own, b"\r\n", phrase])
-
-
-@functools.cache
-def _from_environment() -> Settings:
-    try:
-        return Settings()
-    except SettingsError as error:
-        # uvicorn makes the first protocol when the first client comes, and then it is too late to stop.
-        log.error("the HTTP class takes the default for every setting, because: %s", error)
-        return Settings.model_construct()

@@ -5,6 +5,7 @@ Knows the request and uvicorn's configuration; knows no transport and no applica
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 from velocity_ws.protocol.library import Window, log
 
@@ -29,13 +31,11 @@ WINDOW_BITS = 12
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-# What the library looks at; the rest of a request is the application's.
-_JUDGED = frozenset(
-    {
-        b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
-    }
-)  # fmt: skip
+# What the library looks at, besides the key; the rest of a request is the application's.
+_JUDGED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
+MAX_KNOWN = 256
+"""Ways to ask that are remembered."""
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
@@ -64,18 +64,20 @@ class Agreement:
     """What a valid request is answered with.
 
     Attributes:
-        key: value of ``Sec-WebSocket-Accept``.
         extensions: value of ``Sec-WebSocket-Extensions``, if any is agreed to.
         window: the compression that they stand for.
     """
 
-    key: str
     extensions: str | None
     window: Window | None
 
 
 class Judge:
-    """Says of requests whether they open a WebSocket; one for many, as the library keeps nothing of them."""
+    """Says of requests whether they open a WebSocket; one for many, as the library keeps nothing of them.
+
+    Most clients ask in one of a few ways, so what was found of one request holds for the next that differs in nothing
+    but its key.
+    """
 
     def __init__(self) -> None:
         deflate = ServerPerMessageDeflateFactory(
@@ -85,19 +87,36 @@ class Judge:
             client_max_window_bits=WINDOW_BITS,
         )
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
+        self._known: dict[tuple[tuple[bytes, bytes], ...], Agreement] = {}
 
-    def agree(self, path: str, headers: Headers) -> Agreement | Response:
-        """What opens the WebSocket, or the response to a request that does not ask for one rightly."""
-        request = Request(path, headers)
+    def agree(self, path: bytes, headers: RawHeaders) -> tuple[str, Agreement] | Response:
+        """What opens the WebSocket, or the response to a request that does not ask for one rightly.
+
+        Returns:
+            The value of ``Sec-WebSocket-Accept``, and the rest that is agreed to.
+        """
+        if not path.isascii():
+            return self.reject(400)
+        way = tuple([(name, value) for name, value in headers if name in _JUDGED])
+        keys = [value for name, value in headers if name == b"sec-websocket-key"]
+        known = self._known.get(way)
+        if known is not None and len(keys) == 1 and _is_key(keys[0]):
+            return accept_key(keys[0].decode()), known
+        judged = [(name.decode(), value.decode("latin-1")) for name, value in way]
+        judged += [("sec-websocket-key", value.decode("latin-1")) for value in keys]
+        request = Request(path.decode(), Headers(judged))
         try:
             key, extensions, _ = self._conn.process_request(request)
         except InvalidHandshake:
             return self._conn.accept(request)  # which says what is wrong
+        window = None
         for extension in self._conn.extensions:
             if isinstance(extension, PerMessageDeflate):
                 window = Window(extension.local_max_window_bits, extension.remote_max_window_bits)
-                return Agreement(key, extensions, window)
-        return Agreement(key, None, None)
+        agreed = Agreement(extensions if window is not None else None, window)
+        if len(self._known) < MAX_KNOWN:
+            self._known[way] = agreed
+        return key, agreed
 
     def reject(self, status: int) -> Response:
         """A response that refuses."""
@@ -123,9 +142,8 @@ class Handshake:
         self._judge = judge
         self._path = path
         self._headers = headers
-        judged = Headers([(name.decode(), value.decode("latin-1")) for name, value in headers if name in _JUDGED])
-        self._agreed = judge.agree(path.decode(), judged) if path.isascii() else judge.reject(400)
-        self.is_valid = isinstance(self._agreed, Agreement)
+        self._agreed = judge.agree(path, headers)
+        self.is_valid = isinstance(self._agreed, tuple)
 
     def scope(self, config: Config, **connection: object) -> Scope:
         """The ASGI scope of the request.
@@ -162,20 +180,19 @@ class Handshake:
         Raises:
             ValueError: a header would break out of its line.
         """
-        agreed = self._agreed
-        if not isinstance(agreed, Agreement):  # never: `is_valid` says so
+        if not isinstance(self._agreed, tuple):  # never: `is_valid` says so
             raise TypeError("a request that opens no WebSocket cannot be accepted")
-        lines = [_SWITCH, agreed.key.encode()]
+        key, agreed = self._agreed
+        lines = [_SWITCH, key.encode()]
         window = agreed.window if deflate else None
         if window is not None and agreed.extensions is not None:
             lines += (b"\r\nSec-WebSocket-Extensions: ", agreed.extensions.encode())
         if subprotocol:
             headers = [*headers, (b"Sec-WebSocket-Protocol", _latin(subprotocol))]
         for name, value in headers:
-            _check(name, value)
             lines += (b"\r\n", name, b": ", value)
-        lines.append(b"\r\n\r\n")
-        return b"".join(lines), window
+        _complain(headers)
+        return b"".join([*lines, b"\r\n\r\n"]), window
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
         """A response that refuses.
@@ -185,8 +202,8 @@ class Handshake:
         """
         response = self._judge.reject(status)
         own = Headers([("Date", response.headers["Date"]), ("Connection", "close")])
+        _complain(headers)
         for name, value in headers:
-            _check(name, value)
             own[name.decode("latin-1")] = value.decode("latin-1")
         if "Content-Length" not in own:
             own["Content-Length"] = str(len(body))
@@ -194,12 +211,18 @@ class Handshake:
 
     def refusal(self) -> bytes:
         """The library's response to a request that is not valid."""
-        return b"" if isinstance(self._agreed, Agreement) else self._agreed.serialize()
+        return b"" if isinstance(self._agreed, tuple) else self._agreed.serialize()
 
 
-def _check(name: bytes, value: bytes) -> None:
-    if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
-        raise ValueError(f"this cannot be sent as a header: {name!r}")
+def _is_key(value: bytes) -> bool:
+    """Whether this is surely a key (RFC 6455, section 4.2.1); where not, the library is asked."""
+    return len(value) == 24 and value.endswith(b"==") and _BASE64.fullmatch(value) is not None
+
+
+def _complain(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
+            raise ValueError(f"this cannot be sent as a header: {name!r}")
 
 
 def _latin(value: str) -> bytes:

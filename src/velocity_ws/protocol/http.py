@@ -10,9 +10,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http import h11_impl
 from uvicorn.server import ServerState
 
-from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, head_size, refuse_handshakes
+from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, head_size
 
-__all__ = ["H11Protocol", "HTTPProtocol", "refuse_handshakes"]
+__all__ = ["H11Protocol", "HTTPProtocol"]
 
 
 class _Connection(h11.Connection):

@@ -18,6 +18,10 @@ __all__ = ["HttpToolsProtocol"]
 MAX_PIPELINED = 100
 """Requests that may wait behind the one being answered; the connection ends after them."""
 
+_on_header = (
+    httptools_impl.HttpToolsProtocol.on_header
+)  # looked up once: it is called for each header of each handshake
+
 
 class _At(Enum):
     """Where the parser stands."""
@@ -41,8 +45,8 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._at = _At.BETWEEN
         self._read = 0  # the size of the read being parsed
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
-        self._asks_for: tuple[bytes | None] | None = None
-        self._is_fresh = True  # nothing but a head, if anything, began in this read
+        self._is_fresh = True  # no request was there when this read began, and none has begun in it
+        self._asks_for_websocket: bool | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -69,6 +73,11 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             else:
                 self._head_is_over()
 
+    def _should_upgrade(self) -> bool:
+        if self._asks_for_websocket is None:  # uvicorn looks through the headers three times
+            self._asks_for_websocket = super()._should_upgrade()
+        return self._asks_for_websocket
+
     def _upgrade_or_end(self, trailing: bytes) -> None:
         if self._should_upgrade():
             self._upgrade(self.scope["method"].encode(), self.url, self.headers, trailing)
@@ -78,11 +87,6 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._end()
         if not self.cycle.response_complete:
             self.cycle.keep_alive = False
-
-    def _get_upgrade(self) -> bytes | None:
-        if self._asks_for is None:  # uvicorn asks three times for each request
-            self._asks_for = (super()._get_upgrade(),)
-        return self._asks_for[0]
 
     def _forget(self) -> None:
         self.parser = None  # type: ignore[assignment]
@@ -94,18 +98,16 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         """A request begins."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Oversized
-        if not self._is_fresh:
-            self._unseen = 0
         self._is_fresh = False
         self._at = _At.HEAD
-        self._asks_for = None
+        self._asks_for_websocket = None
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
         if len(self.headers) >= MAX_FIELDS:
             raise Oversized
-        super().on_header(name, value)
+        _on_header(self, name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are complete."""

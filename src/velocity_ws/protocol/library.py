@@ -124,6 +124,10 @@ class Library:
                 self._frame(conn, event, heard)
         if conn.parser_exc is not None and conn.close_sent is not None:
             heard.close = Close(conn.close_sent.code, conn.close_sent.reason, "server")
+            # The error (by its traceback) and the extension (by zlib's rest) hold what was read, in a cycle with the
+            # library's object, which would stay until the garbage collector comes by.
+            _forget_traceback(conn.parser_exc)
+            conn.extensions = []
         heard.replies = conn.data_to_send()
         self._keep(conn, is_whole=bool(events))
         return heard
@@ -206,6 +210,12 @@ class _Fragments:
         if self._count > MAX_FRAGMENTS or self._empty > MAX_EMPTY_FRAGMENTS or is_crumbs:
             return CloseCode.POLICY_VIOLATION, "too many fragments"
         return None
+
+
+def _forget_traceback(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def ping_frame(payload: bytes) -> bytes:

@@ -63,7 +63,9 @@ class Reader:
         self.is_waiting = False
 
     def open(self) -> None:
-        """Begin: the handshake is answered."""
+        """Begin: the handshake is answered. Harmless when it has begun."""
+        if self._is_open:
+            return
         self._is_open = True
         if self._tail:
             self._wait()

@@ -1,4 +1,4 @@
-"""WebSocketProtocol: one connection, from the upgrade to its end. Wires the parts of this package to the transport.
+"""WebSocketProtocol: a `Connection` as uvicorn's WebSocket class: the handshake, the application, the server's end.
 
 Knows uvicorn, and no hub and no hook. It serves any ASGI application; a broker's gets its messages without an event, a
 queue or a task for each, and sends frames that are built once for everyone.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,12 @@ from uvicorn.server import ServerState
 from velocity_ws.carrier import EXTENSION
 from velocity_ws.direct import Flusher, TransportOutbox
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.framing import TEXT
-from velocity_ws.limits import RateLimiter
 from velocity_ws.messages import Frame
 from velocity_ws.protocol.common import Common
+from velocity_ws.protocol.connection import Connection
 from velocity_ws.protocol.events import Events, RawHeaders
 from velocity_ws.protocol.handshake import Handshake, RequestReader
-from velocity_ws.protocol.library import Library
-from velocity_ws.protocol.reader import Reader
-from velocity_ws.protocol.writer import Writer
+from velocity_ws.protocol.shared import is_stopping, refuse_handshakes
 from velocity_ws.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
@@ -36,33 +34,25 @@ __all__ = ["WebSocketProtocol"]
 
 DRAIN_TIMEOUT = 10.0
 """Seconds a stopping server gives the connections of an application that has no WS_DRAIN_TIMEOUT."""
-CONTROL_FRAMES = 500
-"""Pings and pongs a second that a client may send in the long run; beyond, it is closed (1008)."""
-CONTROL_FRAMES_AT_ONCE = 5000
-"""The same at once."""
+
+_Address = tuple[str, int | None]
 
 log = logging.getLogger("uvicorn.error")
 
 
-class WebSocketProtocol(asyncio.Protocol):
+class WebSocketProtocol(Connection):
     """A uvicorn WebSocket class (``--ws``): an ASGI server for one connection, and a `Carrier` for a broker.
 
     Attributes:
         accepted_at: loop time of the TCP accept, where the HTTP class tells.
         on_lost: called once when the connection is gone.
-        transport: the connection's.
         is_accepted: whether the handshake has been accepted.
     """
 
     __slots__ = (
-        "_app_state", "_common", "_config", "_controls", "_deflate", "_drain_timeout", "_end", "_ended", "_events",
-        "_handshake", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval", "_ping_timeout",
-        "_reader", "_request", "_scope", "_session", "_state", "_writer", "accepted_at", "is_accepted", "on_lost",
-        "transport",
+        "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake", "_request",
+        "_scope", "_session", "_state", "_waits_for_session", "accepted_at", "is_accepted", "on_lost",
     )  # fmt: skip
-
-    transport: asyncio.Transport
-    _writer: Writer
 
     def __init__(
         self,
@@ -71,49 +61,47 @@ class WebSocketProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        loop = self._loop = _loop or asyncio.get_running_loop()
+        loop = _loop or asyncio.get_running_loop()
+        self._common = Common.of(server_state, loop)
+        super().__init__(loop, self._common.lender, config.ws_max_size)
         self._config = config
         self._state = server_state
         self._app_state = app_state
-        self._common = Common.of(server_state, loop)
         self._deflate = config.ws_per_message_deflate
         self._ping_interval = config.ws_ping_interval
         self._ping_timeout = config.ws_ping_timeout
         self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
-        self._library = Library(self._common.lender, config.ws_max_size)
-        self._reader = Reader(self, self._library, loop)
         self._events = Events(self, loop)
         self._request: RequestReader | None = None
         self._handshake: Handshake | None = None
         self._scope: Scope = {}
         self._session: Session | None = None
-        self._outbox: TransportOutbox | None = None
-        self._end: Close | None = None
         self._ended: asyncio.Future[Close] | None = None
-        self._held_back: list[bytes] | None = None
-        self._controls: RateLimiter | None = None
-        self._keepalive: asyncio.TimerHandle | None = None
         self.accepted_at: float | None = None
         self.on_lost: Callable[[], None] | None = None
+        self._waits_for_session = False
         self.is_accepted = False
 
     # --- what the event loop and the HTTP class call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The HTTP side hands over the connection."""
-        self.transport = transport  # type: ignore[assignment]
-        self._writer = Writer(self.transport, self._library, self._loop)
+        super().connection_made(transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
 
-    def upgraded(self, path: bytes, headers: RawHeaders) -> None:
+    def upgraded(
+        self, path: bytes, headers: RawHeaders, server: _Address | None = None, client: _Address | None = None
+    ) -> None:
         """The HTTP side hands over the parsed request.
 
         Args:
             path: with the query.
             headers: with names in lower case.
+            server: the connection's own address, where it is known already.
+            client: the peer's.
         """
         handshake = self._handshake = Handshake(self._common.judge, path, headers)
-        if self._common.drain.is_on:
+        if is_stopping(self._state):
             self.refuse(503, [], b"the server is restarting")
         elif not handshake.is_valid:
             self._writer.write(handshake.refusal())
@@ -122,8 +110,8 @@ class WebSocketProtocol(asyncio.Protocol):
             scope = self._scope = handshake.scope(
                 self._config,
                 scheme="wss" if is_ssl(self.transport) else "ws",
-                server=get_local_addr(self.transport),
-                client=get_remote_addr(self.transport),
+                server=server or get_local_addr(self.transport),
+                client=client or get_remote_addr(self.transport),
                 state=self._app_state.copy(),
                 extensions={"websocket.http.response": {}, EXTENSION: self},
             )
@@ -145,34 +133,16 @@ class WebSocketProtocol(asyncio.Protocol):
         elif replies := self._request.refusal():
             self._writer.write_all(replies)
 
-    def eof_received(self) -> None:
-        """The client will send nothing more; the transport closes."""
-
-    def pause_writing(self) -> None:
-        """The transport is above its high-water mark."""
-        self._writer.is_paused = True
-        if self._outbox is not None:
-            self._outbox.pause()
-
-    def resume_writing(self) -> None:
-        """The transport has room again."""
-        self._writer.resume()
-        if self._outbox is not None:
-            self._outbox.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._state.connections.discard(self)
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-        self._reader.stop()
-        self._writer.lost()
-        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
 
     def shutdown(self) -> None:
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
+        refuse_handshakes(self._state)
         if self.is_accepted:
             self._common.drain.add(self, self._drain_timeout)
         else:
@@ -212,7 +182,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self.transport.write(response)
         self._log_line("[accepted]")
         self._schedule_ping()
-        self._reader.open()
+        if not self._waits_for_session:
+            self._reader.open()
 
     def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake, if it has not been answered."""
@@ -232,52 +203,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # --- what was read
 
-    def got_message(self, opcode: int, payload: bytes) -> bool:
-        """A message; whether no more can be taken for now."""
-        text = ""
-        if opcode & TEXT:
-            try:
-                text = payload.decode()
-            except UnicodeDecodeError:
-                self._fail(CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
-                return False
+    def _deliver(self, opcode: int, content: str | bytes) -> bool:
         if self._session is not None:
-            return self._session.feed(text if opcode & TEXT else payload)
-        return self._events.put(opcode & ~0x40, payload, text)
+            return self._session.feed(content)
+        return self._events.put(opcode, content)
 
-    def got_frame(self, data: bytes) -> bool:
-        """A frame for the library; whether no more can be taken for now."""
-        heard = self._library.receive(data)
-        is_full = False
-        for opcode, payload in heard.messages:
-            is_full = self.got_message(opcode, payload)
-        if heard.pings or heard.pongs:
-            self._count_control(heard.pings + len(heard.pongs))
-        for payload in heard.pongs:
-            self._writer.pong(payload)
-        if heard.close is None:
-            for reply in heard.replies:
-                self._writer.answer_ping(reply)
-            return is_full
-        self._reader.stop()
-        has_unread = self._events.has_unread
-        self._finish(heard.close)
-        if heard.close.by == "server" and has_unread:
-            # What came before the error is answered before the close frame is written.
-            self._events.has_last_words = True
-            self._held_back = heard.replies
-            self._writer.close_in_time()
-        else:
-            self._flush()
-            self._writer.write_all(heard.replies)
-        return False
+    def _tell_end(self, close: Close) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(close)
+        self._events.end(close)
 
-    def _count_control(self, count: int) -> None:
-        if self._controls is None:
-            self._controls = RateLimiter(CONTROL_FRAMES, CONTROL_FRAMES_AT_ONCE, self._loop.time)
-        for _ in range(count):
-            if self._controls.acquire() and self._library.is_open:
-                self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
+    def _holds_end(self) -> bool:
+        return self._events.hold_end()
 
     # --- what an application's events ask for
 
@@ -304,61 +241,6 @@ class WebSocketProtocol(asyncio.Protocol):
         """There is room for more messages."""
         self._reader.resume()
 
-    def say_last_words(self) -> None:
-        """Write what was held back until the application had read everything."""
-        if self._held_back is not None:
-            replies, self._held_back = self._held_back, None
-            self._writer.write_all(replies)
-
-    # --- the end
-
-    def _flush(self) -> None:
-        """Write what the client is still to get before the close frame."""
-        if self._outbox is not None:
-            self._outbox.flush()
-
-    @property
-    def _window_bits(self) -> int:
-        return 0 if self._library.window is None else self._library.window.local_bits
-
-    def _fail(self, code: int, reason: str) -> None:
-        self._reader.stop()
-        self._finish(Close(code, reason, "server"))
-        self._flush()
-        self._writer.write_all(self._library.fail(code, reason))
-
-    def _finish(self, close: Close) -> None:
-        """Tell who gets the messages that there are no more; the first to say why is right."""
-        if self._end is None:
-            self._end = close
-            if self._ended is not None and not self._ended.done():
-                self._ended.set_result(close)
-            self._events.end(close)
-            self._writer.wake()
-
-    # --- keepalive
-
-    def _schedule_ping(self) -> None:
-        self._keepalive = self._loop.call_later(self._ping_interval, self._keep_alive) if self._ping_interval else None
-
-    def _keep_alive(self) -> None:
-        if not self._library.is_open or self.transport.is_closing():
-            return
-        payload = self._writer.pings.send()
-        if self._ping_timeout:
-            self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong, payload)
-        else:
-            self._schedule_ping()
-
-    def _check_pong(self, payload: bytes) -> None:
-        is_missing = self._writer.pings.forget(payload)
-        # While we do not read, the pong may be among what is not read.
-        if is_missing and not self._reader.is_waiting and self._library.is_open:
-            self._finish(Close(CloseCode.ABNORMAL, "", "network"))
-            self._writer.peer_is_dead()
-        else:
-            self._schedule_ping()
-
     # --- a broker's session
 
     def configure(self, settings: Settings) -> None:
@@ -367,7 +249,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self._deflate = settings.enable_compression
         self._ping_interval = settings.ping_interval or None
         self._ping_timeout = settings.ping_timeout
-        self._drain_timeout = min(self._drain_timeout, settings.drain_timeout)
+        graceful = self._config.timeout_graceful_shutdown
+        self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
+        self._waits_for_session = True
         self.transport.set_write_buffer_limits(high=settings.write_buffer_size)
 
     def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
@@ -384,6 +268,7 @@ class WebSocketProtocol(asyncio.Protocol):
             limit=settings.send_queue_size,
             drop=settings.slow_client == "drop",
         )
+        self._reader.open()
         return self._outbox
 
     async def closed(self) -> Close:
@@ -410,4 +295,5 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.refuse(500, [], b"Internal Server Error")
             self._writer.send_close(CloseCode.NORMAL, "")
         finally:
+            self._reader.open()  # where a broker failed before it took the messages
             self._session = self._outbox = None

@@ -1,0 +1,192 @@
+"""Connection: one open WebSocket on a transport: what is read, what is written, pings, and how it ends.
+
+Wires the reader, the library and the writer together. Knows no uvicorn, no ASGI and no broker; its subclass does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+
+from velocity_ws.direct import TransportOutbox
+from velocity_ws.errors import Close, CloseCode
+from velocity_ws.framing import TEXT
+from velocity_ws.limits import RateLimiter
+from velocity_ws.protocol.library import Lender, Library
+from velocity_ws.protocol.reader import Reader
+from velocity_ws.protocol.writer import Writer
+
+__all__ = ["Connection"]
+
+CONTROL_FRAMES = 500
+"""Pings and pongs a second that a client may send in the long run; beyond, it is closed (1008)."""
+CONTROL_FRAMES_AT_ONCE = 5000
+"""The same at once."""
+
+
+class Connection(asyncio.Protocol):
+    """An open WebSocket, as the event loop sees it.
+
+    Attributes:
+        transport: the connection's.
+    """
+
+    __slots__ = (
+        "_controls", "_end", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval",
+        "_ping_timeout", "_reader", "_writer", "transport",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+    _writer: Writer
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, lender: Lender, max_size: int) -> None:
+        self._loop = loop
+        self._library = Library(lender, max_size)
+        self._reader = Reader(self, self._library, loop)
+        self._outbox: TransportOutbox | None = None
+        self._end: Close | None = None
+        self._held_back: list[bytes] | None = None
+        self._controls: RateLimiter | None = None
+        self._keepalive: asyncio.TimerHandle | None = None
+        self._ping_interval: float | None = None
+        self._ping_timeout: float | None = None
+
+    # --- for the subclass
+
+    @abstractmethod
+    def _deliver(self, opcode: int, content: str | bytes) -> bool:
+        """Hand over a message; whether no more can be taken for now."""
+
+    @abstractmethod
+    def _tell_end(self, close: Close) -> None:
+        """Say that there are no more messages, and why."""
+
+    @abstractmethod
+    def _holds_end(self) -> bool:
+        """Whether messages handed over are still to be read and answered; `say_last_words` is called after that."""
+
+    def _finish(self, close: Close) -> None:
+        """End it; the first to say why is right."""
+        if self._end is None:
+            self._end = close
+            self._tell_end(close)
+            self._writer.wake()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455, section 7.1.7)."""
+        self._reader.stop()
+        self._finish(Close(code, reason, "server"))
+        self._say_last(self._library.fail(code, reason))
+
+    def _say_last(self, replies: list[bytes]) -> None:
+        """Write the last frames, after what the client is still to get."""
+        if self._outbox is not None:
+            self._outbox.flush()
+        self._writer.write_all(replies)
+
+    @property
+    def _window_bits(self) -> int:
+        return 0 if self._library.window is None else self._library.window.local_bits
+
+    # --- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is a transport."""
+        self.transport = transport  # type: ignore[assignment]
+        self._writer = Writer(self.transport, self._library, self._loop)
+
+    def eof_received(self) -> None:
+        """The client will send nothing more; the transport closes."""
+
+    def pause_writing(self) -> None:
+        """The transport is above its high-water mark."""
+        self._writer.is_paused = True
+        if self._outbox is not None:
+            self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        self._writer.resume()
+        if self._outbox is not None:
+            self._outbox.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The connection is gone."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._reader.stop()
+        self._writer.lost()
+        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+
+    # --- what the reader finds
+
+    def got_message(self, opcode: int, payload: bytes) -> bool:
+        """A message; whether no more can be taken for now."""
+        if opcode != TEXT:
+            return self._deliver(opcode, payload)
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
+            return False
+        return self._deliver(opcode, text)
+
+    def got_frame(self, data: bytes) -> bool:
+        """A frame for the library; whether no more can be taken for now."""
+        heard = self._library.receive(data)
+        is_full = False
+        for opcode, payload in heard.messages:
+            is_full = self.got_message(opcode, payload)
+        if heard.pings or heard.pongs:
+            self._count_control(heard.pings + len(heard.pongs))
+        for payload in heard.pongs:
+            self._writer.pong(payload)
+        if heard.close is None:
+            for reply in heard.replies:
+                self._writer.answer_ping(reply)
+            return is_full
+        self._reader.stop()
+        self._finish(heard.close)
+        if heard.close.by == "server" and self._holds_end():
+            # What came before the error is answered before the close frame is written.
+            self._held_back = heard.replies
+            self._writer.close_in_time()
+        else:
+            self._say_last(heard.replies)
+        return False
+
+    def say_last_words(self) -> None:
+        """Write what was held back until everything had been read."""
+        if self._held_back is not None:
+            replies, self._held_back = self._held_back, None
+            self._writer.write_all(replies)
+
+    def _count_control(self, count: int) -> None:
+        if self._controls is None:
+            self._controls = RateLimiter(CONTROL_FRAMES, CONTROL_FRAMES_AT_ONCE, self._loop.time)
+        for _ in range(count):
+            if self._controls.acquire() and self._library.is_open:
+                self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
+
+    # --- keepalive
+
+    def _schedule_ping(self) -> None:
+        self._keepalive = self._loop.call_later(self._ping_interval, self._keep_alive) if self._ping_interval else None
+
+    def _keep_alive(self) -> None:
+        if not self._library.is_open or self.transport.is_closing():
+            return
+        payload = self._writer.pings.send()
+        if self._ping_timeout:
+            self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong, payload)
+        else:
+            self._schedule_ping()
+
+    def _check_pong(self, payload: bytes) -> None:
+        is_missing = self._writer.pings.forget(payload)
+        # While we do not read, the pong may be among what is not read.
+        if is_missing and not self._reader.is_waiting and self._library.is_open:
+            self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+            self._writer.peer_is_dead()
+        else:
+            self._schedule_ping()

@@ -1,0 +1,101 @@
+"""Shared: what the HTTP connections of one server have in common: deadlines, limits, a count. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import Any, Protocol
+
+from uvicorn.server import ServerState
+
+from velocity_ws.errors import SettingsError
+from velocity_ws.protocol.deadlines import Deadlines
+from velocity_ws.settings import Settings
+
+__all__ = ["Shared", "is_stopping", "refuse_handshakes"]
+
+FLUSH = 1.0
+"""Seconds a refused peer has to read its answer, until it is cut."""
+
+_SHARED = "velocity_ws_http"
+_STOPPING = "velocity_ws_is_stopping"
+
+log = logging.getLogger("velocity_ws.http")
+
+
+class Connection(Protocol):
+    """What has a deadline."""
+
+    def head_is_late(self) -> None:
+        """Headers did not become complete in time."""
+
+    def cut(self) -> None:
+        """What was to be closed is not gone in time."""
+
+
+def refuse_handshakes(server_state: ServerState) -> None:
+    """Answer 503 to every WebSocket handshake from now on: the server is stopping."""
+    vars(server_state)[_STOPPING] = True
+
+
+def is_stopping(server_state: ServerState) -> bool:
+    """Whether `refuse_handshakes` was called."""
+    return _STOPPING in vars(server_state)
+
+
+class Shared:
+    """What the connections of one server share; it lives as long as the server's state."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, given: Settings | None) -> None:
+        settings = _from_environment() if given is None else given
+        # An application's broker counts by its own settings, so a default of ours must not undercut them.
+        is_set = given is not None or "max_connections" in settings.model_fields_set
+        self.max_connections = settings.max_connections if is_set else 0
+        self.websockets = 0
+        self.heads: Deadlines[Connection] = Deadlines(loop, settings.handshake_timeout, _late)
+        self.flushing: Deadlines[Connection] = Deadlines(loop, FLUSH, _cut)
+        self.leaving: Deadlines[Connection] = Deadlines(loop, settings.drain_timeout, _cut)
+
+    @classmethod
+    def of(cls, state: ServerState, loop: asyncio.AbstractEventLoop, given: Settings | None) -> Shared:
+        """That of a server; made with the first connection."""
+        shared: Shared | None = vars(state).get(_SHARED)
+        if shared is None:
+            shared = vars(state)[_SHARED] = cls(loop, given)
+        return shared
+
+    def count(self, protocol: Any) -> None:
+        """Count a WebSocket until it is gone."""
+        self.websockets += 1
+        if hasattr(protocol, "on_lost"):
+            protocol.on_lost = self._lost
+            return
+        connection_lost = protocol.connection_lost
+
+        def counted(exc: Exception | None) -> None:
+            self._lost()
+            connection_lost(exc)
+
+        protocol.connection_lost = counted
+
+    def _lost(self) -> None:
+        self.websockets -= 1
+
+
+def _late(connection: Connection) -> None:
+    connection.head_is_late()
+
+
+def _cut(connection: Connection) -> None:
+    connection.cut()
+
+
+@functools.cache
+def _from_environment() -> Settings:
+    try:
+        return Settings()
+    except SettingsError as error:
+        # uvicorn makes the first protocol when the first client comes, and then it is too late to stop.
+        log.error("the HTTP class takes the default for every setting, because: %s", error)
+        return Settings.model_construct()

@@ -1,0 +1,118 @@
+"""uvicorn's own command, started and stopped by a test. Knows no test and no application but the one it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.support import DEADLINE
+
+ROOT = Path(__file__).parents[2]
+OURS = "velocity_ws.uvicorn:WebSocketProtocol"
+UPPER = 2 * DEADLINE
+"""Seconds that a server may take to start or to stop, interpreters and all."""
+
+
+class Served:
+    """A server that was started by the command."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self.port = 0
+
+    def connect(self, path: str = "/echo", scheme: str = "ws", host: str = "127.0.0.1", **options: Any) -> connect:
+        """A connection of the `websockets` library to it."""
+        return connect(f"{scheme}://{host}:{self.port}{path}", proxy=None, open_timeout=DEADLINE, **options)
+
+    async def get(self, path: str = "/tell", **headers: str) -> tuple[int, Any]:
+        """The status of an HTTP request, and what is answered."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+
+        def ask() -> tuple[int, Any]:
+            request = urllib.request.Request(url, headers={"Connection": "close", **headers})
+            try:
+                with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                    return answer.status, json.load(answer)
+            except HTTPError as error:
+                with error:
+                    return error.code, error.read()
+
+        return await asyncio.to_thread(ask)
+
+    async def refused(self, path: str = "/echo", **options: Any) -> int:
+        """The status that a handshake is refused with."""
+        with pytest.raises(InvalidStatus) as caught:
+            async with self.connect(path, **options):
+                raise AssertionError("it was accepted")
+        return caught.value.response.status_code
+
+    async def listens(self, workers: int) -> None:
+        """Read what it says until all of it has started."""
+        assert self.process.stderr is not None
+        started, address = 0, False
+        async with asyncio.timeout(UPPER):
+            while started < workers or not address:
+                line = (await self.process.stderr.readline()).decode()
+                assert line, "".join(self.log)
+                self.log.append(line)
+                started += "Application startup complete" in line
+                if found := re.search(r"running on (?:https?://[\d.]+:(\d+)|unix socket)", line):
+                    address = True
+                    self.port = int(found[1] or 0)
+
+    async def drain(self) -> None:
+        """Read what it says until it ends."""
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            self.log.append(line.decode())
+
+    async def stop(self) -> None:
+        """End it as a service manager would, unless it has ended."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(UPPER):
+            await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def command(*options: str, ws: str = OURS, workers: int = 1, **variables: str) -> AsyncIterator[Served]:
+    """The application of `tests.programs.options`, served by the command; it must start, and stop in good order."""
+    where = () if "--uds" in options else ("--port", "0")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "tests.programs.options:app", "--ws", ws, *where, *options),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "WS_ALLOWED_ORIGINS": "*", **variables},
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    served = Served(process)
+    reader = None
+    try:
+        await served.listens(workers)
+        reader = asyncio.create_task(served.drain())
+        yield served
+        await served.stop()
+        await reader
+        # uvicorn ends by the signal it was sent, its supervisor of workers does not.
+        assert process.returncode in (0, -signal.SIGTERM), "".join(served.log)
+        assert "Traceback" not in "".join(served.log), "".join(served.log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await (served.drain() if reader is None else reader)

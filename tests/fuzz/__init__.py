@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of what comes from the network."""

@@ -1,0 +1,122 @@
+"""Servers, attackers and victims as processes of their own, told what to do and asked what they saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support import DEADLINE
+
+__all__ = ["MEBIBYTE", "Besieged", "Program", "besieged", "started"]
+
+ROOT = Path(__file__).parents[2]
+MEBIBYTE = 1024 * 1024
+
+
+class Program:
+    """A process that is talked to in lines."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    async def line(self, *, within: float = DEADLINE) -> str:
+        """The next line it prints."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(within):
+            line = await self.process.stdout.readline()
+        assert line, "the program ended"
+        return line.decode().strip()
+
+    async def answer(self, *, within: float = DEADLINE) -> Any:
+        """The next line it prints, which is JSON."""
+        return json.loads(await self.line(within=within))
+
+    def tell(self, line: str = "") -> None:
+        """Send it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+
+
+class Besieged(Program):
+    """The server under attack.
+
+    Attributes:
+        port: where it listens.
+        log: what it has logged, complete once it has ended.
+    """
+
+    port = 0
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        self.log: list[str] = []
+
+    async def ask(self, line: str = "state", *, within: float = DEADLINE) -> Any:
+        """Have it do something; its answer."""
+        self.tell(line)
+        return await self.answer(within=within)
+
+    async def until(self, condition: Callable[[Any], bool], *, within: float = DEADLINE) -> Any:
+        """Wait until its state is like that; the state then."""
+        async with asyncio.timeout(within):
+            while True:
+                state = await self.ask()
+                if condition(state):
+                    return state
+                await asyncio.sleep(0.02)  # the pause between two looks, not the wait
+
+
+async def _spawn(name: str, *args: object, stderr: int | None) -> Process:
+    command = [sys.executable, "-m", f"tests.programs.{name}", *map(str, args)]
+    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=stderr)
+
+
+async def _end(process: Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def started(name: str, *args: object) -> AsyncIterator[Program]:
+    """An attacker or a victim, ready to be told to begin."""
+    process = await _spawn(name, *args, stderr=None)
+    program = Program(process)
+    try:
+        assert await program.line() == "ready"
+        yield program
+    finally:
+        await _end(process)
+
+
+@asynccontextmanager
+async def besieged(**options: Any) -> AsyncIterator[Besieged]:
+    """A server with these settings, and ``loop``. At the end it must have stopped by itself."""
+    process = await _spawn("besieged", json.dumps(options), stderr=PIPE)
+    server = Besieged(process)
+    assert process.stderr is not None
+
+    async def read(log: asyncio.StreamReader) -> None:
+        async for line in log:
+            server.log.append(line.decode().rstrip())
+
+    reading = asyncio.create_task(read(process.stderr))
+    try:
+        server.port = int(await server.line())
+        yield server
+    finally:
+        await _end(process)
+        await reading
+    assert process.returncode == 0, server.log

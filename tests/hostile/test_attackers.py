@@ -1,0 +1,101 @@
+"""One connection never costs another: attackers beside a victim that echoes every 10 ms."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.hostile.conftest import Say
+from tests.hostile.support import MEBIBYTE, Besieged, besieged, started
+
+MESSAGE_LIMIT = 512 * 1024
+"""WS_MAX_MESSAGE_SIZE by default."""
+KINDS = {
+    "empty-fragments": 1008,
+    "one-byte-fragments": 1008,
+    "one-byte-messages": 1008,
+    "one-byte-messages-unread": 1008,
+    "pings-unread": 1008,
+    "bomb": 1009,
+    "bomb-fragments": 1009,
+}
+"""What each attacker is closed with."""
+LINGERS = {"one-byte-messages-unread"}
+"""It is told to go at once, and has the time to answer that every closing handshake has: 10 s."""
+
+
+async def use(server: Besieged) -> None:
+    """Use the server as it is meant to be used, messages as long as they may be included: that, too, takes memory."""
+    text = json.dumps({"event": "echo", "data": "x" * (MESSAGE_LIMIT - 100), "id": 1})
+    for _ in range(3):
+        async with connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None) as peer:
+            await peer.send(text)
+            await peer.recv()
+            await peer.send([text[:1000], text[1000:]])
+            await peer.recv()
+    await server.until(lambda state: not state["sessions"])
+
+
+async def siege(kind: str, seconds: float, say: Say) -> dict[str, Any]:
+    """An attack; what each side saw."""
+    async with besieged() as server:
+        await use(server)
+        async with (
+            started("victim", server.port) as victim,
+            started("attacker", server.port, kind, seconds) as attacker,
+        ):
+            before = await server.ask("mark")
+            victim.tell("begin")
+            attacker.tell("begin")
+            attack = await attacker.answer(within=seconds + 30)
+            victim.tell("end")
+            suffered = await victim.answer(within=30)
+        state = await server.until(lambda state: not state["sessions"], within=15)
+    growth = state["peak"] - before
+    say(
+        f"{kind} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} max {suffered['max']} ms of "
+        f"{suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; {attack['connections']} attackers closed with "
+        f"{attack['codes']} after {attack['slowest']:.3f} s at most; the server says {state['closes']}, "
+        f"{state['slowest']:.3f} s"
+    )
+    return {"attack": attack, "victim": suffered, "state": state, "growth": growth, "log": server.log}
+
+
+def check(kind: str, seconds: float, saw: dict[str, Any]) -> None:
+    """What holds of every attack, however short and however busy the machine."""
+    code = str(KINDS[kind])
+    attack, state, victim = saw["attack"], saw["state"], saw["victim"]
+    assert victim["missing"] == 0
+    assert victim["echoes"] > seconds * 20
+    assert set(state["closes"]) == {code}
+    assert state["closes"][code] >= attack["connections"] - 1  # the last one's time may have been over before
+    if kind != "pings-unread":
+        assert set(attack["codes"]) <= {code}
+    else:
+        # Who does not read does not always find its close frame behind so many pongs.
+        assert set(attack["codes"]) <= {code, "0"}
+    assert saw["log"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attacker_costs_a_victim_nothing(kind: str, say: Say) -> None:
+    saw = await siege(kind, 2, say)
+    check(kind, 2, saw)
+    assert saw["victim"]["p99"] < 150
+    assert saw["victim"]["max"] < 600
+    assert saw["growth"] < 8 * MEBIBYTE
+    assert kind in LINGERS or saw["attack"]["slowest"] < 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attack_of_20_seconds(kind: str, say: Say) -> None:
+    saw = await siege(kind, 20, say)
+    check(kind, 20, saw)
+    assert saw["victim"]["p99"] <= 20
+    assert saw["victim"]["max"] <= 100
+    assert saw["growth"] <= (MESSAGE_LIMIT + MEBIBYTE if kind.startswith("bomb") else 8 * MEBIBYTE)
+    assert kind in LINGERS or saw["attack"]["slowest"] < 1

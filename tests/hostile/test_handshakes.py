@@ -1,0 +1,107 @@
+"""Connections that never become a WebSocket: gone in time, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from typing import Any
+
+import pytest
+
+from tests.hostile.conftest import Say
+from tests.hostile.support import besieged
+from tests.hostile.wire import handshake
+
+BEGINNINGS = (b"", b"G", handshake()[:60], handshake()[:-2])
+"""What a silent connection has sent: nothing, or a part of a request."""
+SLACK = 1.0
+"""Seconds beyond the timeout; a refused one may take that long to read its answer."""
+
+
+class Silent(asyncio.Protocol):
+    """A connection that says no more after its beginning.
+
+    Attributes:
+        ended: seconds from its connect to its end, once that has come.
+    """
+
+    def __init__(self, beginning: bytes) -> None:
+        self._beginning = beginning
+        self._began = time.monotonic()
+        self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        if self._beginning:
+            transport.write(self._beginning)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(time.monotonic() - self._began)
+
+
+async def good(port: int) -> float:
+    """Milliseconds that a good client takes to be connected: from its first packet to its handshake's answer."""
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(handshake())
+    head = await reader.readuntil(b"\r\n\r\n")
+    took = time.monotonic() - began
+    assert b" 101 " in head
+    writer.transport.abort()
+    return took * 1000
+
+
+async def silence(count: int, timeout: float) -> dict[str, Any]:
+    """So many silent connections, and good ones until they are gone; what was seen."""
+    loop = asyncio.get_running_loop()
+    async with besieged(handshake_timeout=timeout, max_connections=0) as server:
+        before = (await server.ask())["sockets"]
+        await good(server.port)
+        silent = []
+        for number in range(count):
+            make = functools.partial(Silent, BEGINNINGS[number % len(BEGINNINGS)])
+            _, protocol = await loop.create_connection(make, "127.0.0.1", server.port)
+            silent.append(protocol)
+        await server.until(lambda state: bool(state["sockets"] >= count))
+        over = asyncio.gather(*[protocol.ended for protocol in silent])
+        took: list[float] = []
+        while not over.done():
+            took.append(await good(server.port))
+            await asyncio.wait([over], timeout=0.005)  # the pause between two good clients
+        ended = await over
+        await server.until(lambda state: state["sockets"] <= before and not state["sessions"] + state["handshakes"])
+    took.sort()
+    return {
+        "first": min(ended),
+        "last": max(ended),
+        "good": len(took),
+        "p99": took[int(len(took) * 0.99)],
+        "max": took[-1],
+        "log": server.log,
+    }
+
+
+def check(saw: dict[str, Any], count: int, timeout: float, say: Say) -> None:
+    """Say what was seen, and what must hold of it whatever the machine does meanwhile."""
+    say(
+        f"{count} silent connections: gone after {saw['first']:.2f} to {saw['last']:.2f} s of {timeout:g}; "
+        f"{saw['good']} good clients connected in p99 {saw['p99']:.1f} max {saw['max']:.1f} ms"
+    )
+    assert saw["first"] > timeout * 0.9
+    assert saw["log"] == []
+
+
+async def test_silent_connections_are_gone_in_time(say: Say) -> None:
+    saw = await silence(200, 2)
+    check(saw, 200, 2, say)
+    assert saw["last"] < 2 + SLACK + 1
+    assert saw["p99"] < 300
+
+
+@pytest.mark.soak
+async def test_two_thousand_silent_connections(say: Say) -> None:
+    saw = await silence(2000, 10)
+    check(saw, 2000, 10, say)
+    assert saw["last"] < 10 + SLACK
+    assert saw["p99"] < 100

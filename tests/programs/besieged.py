@@ -1,0 +1,135 @@
+"""A server under attack, in a process of its own, so that its time and memory are its own.
+
+Argument: JSON of `Settings`, of ``loop`` for the event loop's kind and ``log`` for the level. Prints its port; then
+answers each line on stdin with one of JSON, until stdin ends. Its log goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import socket
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from velocity_ws import Broker, Client, Close, Server, Settings
+
+SELF = Path("/proc/self")
+
+
+class Calls:
+    """Counts the write system calls of asyncio's own transports, which make them through `socket.socket`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def install(self) -> None:
+        """Count from now on."""
+        for name in ("send", "sendmsg"):
+            setattr(socket.socket, name, self._counted(getattr(socket.socket, name)))
+
+    def _counted(self, original: Any) -> Any:
+        def call(*args: Any) -> Any:
+            self.count += 1
+            return original(*args)
+
+        return call
+
+
+def memory(field: str) -> int:
+    """Bytes that this process has (``VmRSS``) or has had at most (``VmHWM``)."""
+    line = next(line for line in (SELF / "status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def written() -> int:
+    """Write system calls of this process as the kernel counts them: write, writev and send of every kind."""
+    line = next(line for line in (SELF / "io").read_text().splitlines() if line.startswith("syscw"))
+    return int(line.split()[1])
+
+
+async def main(options: dict[str, Any]) -> None:
+    """Serve, and answer commands."""
+    loop = asyncio.get_running_loop()
+    uses_asyncio = type(loop).__module__.startswith("asyncio")
+    calls = Calls()
+    if uses_asyncio:
+        calls.install()
+    broker = Broker(Settings(_env_file=None, port=0, **options))
+    closes: Counter[int] = Counter()
+    slowest = 0.0
+
+    @broker.on("echo")
+    async def echo(data: Any) -> Any:
+        return data
+
+    @broker.on_binary
+    async def binary(client: Client, data: bytes) -> None:
+        await client.send_bytes(data)
+
+    @broker.on_connect
+    async def came(client: Client) -> None:
+        client.set_data("since", time.monotonic())
+
+    @broker.on_disconnect
+    async def gone(client: Client, close: Close) -> None:
+        nonlocal slowest
+        if close.by == "server":
+            closes[close.code] += 1
+            slowest = max(slowest, time.monotonic() - client.get_data("since"))
+
+    async def answer(words: list[str]) -> Any:
+        nonlocal slowest
+        match words:
+            case ["mark"]:
+                gc.collect()
+                (SELF / "clear_refs").write_text("5")  # the peak starts anew
+                closes.clear()
+                slowest = 0.0
+                return memory("VmRSS")
+            case ["burst", bursts, size]:
+                before, delivered = calls.count if uses_asyncio else written(), broker.get_stats().messages_sent
+                for number in range(int(bursts)):
+                    for part in range(int(size)):
+                        await broker.broadcast("n", number * int(size) + part)
+                    await asyncio.sleep(0.02)  # so that the next burst is one of its own
+                after = calls.count if uses_asyncio else written()
+                sent = broker.get_stats().messages_sent - delivered
+                return {"calls": after - before, "sent": sent, "loop": type(loop).__module__.partition(".")[0]}
+        return {
+            "peak": memory("VmHWM"),
+            "tasks": len(asyncio.all_tasks()),
+            "sessions": len(broker.node.sessions),
+            "handshakes": len(broker.node.handshakes),
+            "sockets": sum(link.is_symlink() and "socket:" in str(link.readlink()) for link in (SELF / "fd").iterdir()),
+            "closes": closes,
+            "slowest": slowest,
+        }
+
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    async with Server(broker) as server:
+        print(server.port, flush=True)
+        while line := await commands.readline():
+            print(json.dumps(await answer(line.decode().split())), flush=True)
+
+
+def run() -> None:
+    """Read the arguments."""
+    options = json.loads(sys.argv[1])
+    logging.basicConfig(level=options.pop("log", "WARNING"), format="%(levelname)s %(name)s %(message)s")
+    factory = None
+    if options.pop("loop", "uvloop") == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main(options))
+
+
+run()

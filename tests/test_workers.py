@@ -1,0 +1,87 @@
+"""Workers: tasks lent to whoever has something to run; it begins at once, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import pytest
+
+from tests.support import DEADLINE, eventually
+from velocity_ws.eager import KEEP, EagerTask, Workers
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
+
+
+async def test_what_does_not_wait_is_over_at_once_and_its_task_is_lent_again() -> None:
+    workers = Workers()
+    tasks: list[asyncio.Task[object] | None] = []
+
+    async def brief() -> None:
+        tasks.append(asyncio.current_task())
+
+    for _ in range(3):
+        worker = workers.take()
+        assert worker.step(brief()) is None
+        workers.release(worker)
+    assert tasks == [worker.task] * 3
+    await workers.close()
+    assert worker.task.done()
+
+
+async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
+    workers = Workers()
+    go = asyncio.Event()
+    seen: list[tuple[str, bool]] = []
+    context = contextvars.copy_context()
+    context.run(variable.set, "its own")
+
+    async def work(worker: EagerTask) -> None:
+        for _ in range(2):
+            seen.append((variable.get(), asyncio.current_task() is worker.task))
+            await go.wait()
+            await asyncio.sleep(0)
+        variable.set("changed")
+
+    worker = workers.take()
+    rest = worker.step(work(worker), context)
+    assert rest is not None
+    worker.drive(rest, workers.release)
+    other = workers.take()
+    assert other is not worker, "it is busy"
+    workers.release(other)
+    go.set()
+    await eventually(lambda: not worker.is_busy)
+    assert seen == [("its own", True), ("its own", True)]
+    assert context[variable] == "changed"
+    assert variable.get() == ""
+    assert workers.take() is worker
+    worker.end()
+    await workers.close()
+
+
+async def test_a_cancelled_one_is_not_lent_again() -> None:
+    workers = Workers()
+
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    worker = workers.take()
+    worker.step(cancels_itself())
+    workers.release(worker)
+    assert workers.take() is not worker
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(asyncio.CancelledError):
+            await worker.task
+
+
+async def test_only_so_many_are_kept() -> None:
+    workers = Workers()
+    lent = [workers.take() for _ in range(KEEP + 5)]
+    for worker in lent:
+        workers.release(worker)
+    await eventually(lambda: sum(worker.task.done() for worker in lent) == 5)
+    await workers.close()
+    assert all(worker.task.done() for worker in lent)
