@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -98,8 +99,6 @@ async def server(kind: str, directory: Path, drain_timeout: float) -> AsyncItera
 
 
 def _answers(port: int) -> bool:
-    import socket
-
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
@@ -117,10 +116,6 @@ async def clients_of(running: Running, count: int, rate: float) -> tuple[Process
     async with asyncio.timeout(DEADLINE):
         assert await process.stdout.readline() == b"ready\n", running.log
     return process, asyncio.create_task(process.stdout.readline())
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 async def check(kind: str, directory: Path, count: int, rate: float, drain_timeout: float) -> None:
