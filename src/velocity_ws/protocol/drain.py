@@ -44,6 +44,7 @@ class Drain:
         self._timer: asyncio.Handle | None = None
         self._batch = BATCH
         self._pause = 0.0
+        self._due = 0.0
         self._has_begun = False
         self._is_on = False
 
@@ -72,11 +73,16 @@ class Drain:
         batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
+        self._due = self._loop.time()
         self._next()
 
     def _next(self) -> None:
-        batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
-        left = max(0.0, self._end - self._loop.time())
+        now = self._loop.time()
+        # A loop that is too busy to come here in time has several batches to catch up with.
+        batches = 1 + int((now - self._due) / self._pause) if self._pause else 1
+        self._due += batches * self._pause
+        batch, self._waiting = self._waiting[: batches * self._batch], self._waiting[batches * self._batch :]
+        left = max(0.0, self._end - now)
         for connection in batch:
             # Where another server is up they are spread already, by the batches; where this one has to come up again,
             # it does when the last has gone.
@@ -85,7 +91,7 @@ class Drain:
                 connection.go_away(hint)
             except Exception:  # one connection never costs another
                 log.exception("a connection could not be told to go, and will be cut")
-        self._timer = self._loop.call_later(self._pause, self._next) if self._waiting else None
+        self._timer = self._loop.call_at(self._due, self._next) if self._waiting else None
 
     def _cut(self) -> None:
         for connection in self._all:

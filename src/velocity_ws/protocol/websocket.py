@@ -51,7 +51,7 @@ class WebSocketProtocol(Connection):
 
     __slots__ = (
         "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake", "_request",
-        "_scope", "_session", "_state", "_waits_for_session", "accepted_at", "is_accepted", "on_lost",
+        "_scope", "_session", "_state", "_task", "_waits_for_session", "accepted_at", "is_accepted", "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,7 @@ class WebSocketProtocol(Connection):
         self._handshake: Handshake | None = None
         self._scope: Scope = {}
         self._session: Session | None = None
+        self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Close] | None = None
         self.accepted_at: float | None = None
         self.on_lost: Callable[[], None] | None = None
@@ -115,7 +116,7 @@ class WebSocketProtocol(Connection):
                 state=self._app_state.copy(),
                 extensions={"websocket.http.response": {}, EXTENSION: self},
             )
-            task = self._loop.create_task(self._run(scope))
+            task = self._task = self._loop.create_task(self._run(scope))
             self._state.tasks.add(task)
             task.add_done_callback(self._state.tasks.discard)
 
@@ -143,10 +144,8 @@ class WebSocketProtocol(Connection):
     def shutdown(self) -> None:
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
         refuse_handshakes(self._state)
-        if self.is_accepted:
-            self._common.drain.add(self, self._drain_timeout)
-        else:
-            self.refuse(503, [], b"the server is restarting")
+        self.refuse(503, [], b"the server is restarting")
+        self._common.drain.add(self, self._drain_timeout)
 
     # --- draining
 
@@ -155,13 +154,15 @@ class WebSocketProtocol(Connection):
         reason = f"restarting, retry_after={retry_after:.3f}"
         if self._session is not None:
             self._session.restart(CloseCode.SERVICE_RESTART, reason)
-        else:
+        elif self.is_accepted:
             self._writer.send_close(CloseCode.SERVICE_RESTART, reason)
 
     def cut(self) -> None:
-        """End at once, what the broker runs for it included."""
+        """End at once, what runs for it included."""
         if self._session is not None:
             self._session.cut()
+        elif self._task is not None:
+            self._task.cancel()
         self._writer.abort()
 
     # --- the handshake's answer
@@ -296,4 +297,4 @@ class WebSocketProtocol(Connection):
             self._writer.send_close(CloseCode.NORMAL, "")
         finally:
             self._reader.open()  # where a broker failed before it took the messages
-            self._session = self._outbox = None
+            self._session = self._outbox = self._task = None

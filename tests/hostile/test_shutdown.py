@@ -1,0 +1,194 @@
+"""SIGTERM while many clients send, some read nothing, and some are half way in: nobody loses what was theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
+from tests.support import Address, eventually
+from velocity_ws.server import _listen
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 60.0
+CLASSES = ("--ws", "velocity_ws.uvicorn:WebSocketProtocol", "--http", "velocity_ws.uvicorn:HTTPProtocol")
+APP = "tests.programs.shutdown_app"
+COMMANDS = {
+    "Server": ("-m", APP),
+    "uvicorn": ("-m", "uvicorn", f"{APP}:app", *CLASSES),
+    "uvicorn --workers 2": ("-m", "uvicorn", f"{APP}:app", *CLASSES, "--workers", "2"),
+}
+STATUS = {"Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0}
+"""uvicorn's command, when all is done, raises the signal again that ended it."""
+
+
+@dataclass
+class Stopped:
+    """How a server ended."""
+
+    status: int = 0
+    seconds: float = 0.0
+    at: float = 0.0
+    log: str = ""
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Running:
+    """A server in processes of its own."""
+
+    def __init__(self, process: Process, address: Address, directory: Path) -> None:
+        self.process = process
+        self.address = address
+        self._directory = directory
+
+    async def stop(self) -> Stopped:
+        """Send SIGTERM, and wait for its end."""
+        stopped = Stopped(at=time.monotonic())
+        self.process.terminate()
+        async with asyncio.timeout(DEADLINE):
+            stopped.status = await self.process.wait()
+        stopped.seconds = time.monotonic() - stopped.at
+        stopped.log = self.log
+        stopped.reports = [json.loads(path.read_text()) for path in self._directory.glob("ended-*")]
+        return stopped
+
+    @property
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+
+@asynccontextmanager
+async def server(kind: str, directory: Path, drain_timeout: float) -> AsyncIterator[Running]:
+    """Start one, and wait until all its processes take connections."""
+    listener = _listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    listener.close()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+    own = {"SHUTDOWN_REPORT": str(directory), "SHUTDOWN_PORT": str(port), "WS_DRAIN_TIMEOUT": str(drain_timeout)}
+    command = COMMANDS[kind] if kind == "Server" else (*COMMANDS[kind], "--port", str(port))
+    with (directory / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, cwd=ROOT, env={**inherited, **own}, stdout=log, stderr=STDOUT
+        )
+    running = Running(process, Address(port), directory)
+    workers = 2 if "--workers" in command else 1
+    try:
+        await eventually(lambda: len(list(directory.glob("begun-*"))) == workers, within=DEADLINE)
+        await eventually(lambda: _answers(port), within=DEADLINE)
+        yield running
+        assert process.returncode is not None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def clients_of(running: Running, count: int, rate: float) -> tuple[Process, asyncio.Task[bytes]]:
+    """The clients in a process of their own, once all of them send; and the task that reads what they report."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.programs.shutdown_clients", str(running.address.port), str(count), str(rate)),
+        cwd=ROOT,
+        stdout=PIPE,
+        limit=64 * 1024 * 1024,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(DEADLINE):
+        assert await process.stdout.readline() == b"ready\n", running.log
+    return process, asyncio.create_task(process.stdout.readline())
+
+
+async def check(kind: str, directory: Path, count: int, rate: float, drain_timeout: float) -> None:
+    """Stop a server in the midst of it all, and account for every message and every client."""
+    async with server(kind, directory, drain_timeout) as running:
+        clients, reading = await clients_of(running, count, rate)
+        try:
+            stopped = await running.stop()
+            async with asyncio.timeout(DEADLINE):
+                told = json.loads(await reading)
+                assert await clients.wait() == 0
+        finally:
+            if clients.returncode is None:
+                clients.kill()
+                await clients.wait()
+
+    senders = [client for client in told["clients"] if client["kind"] == "sends"]
+    late = [client for client in told["clients"] if client["kind"] == "late"]
+    handled: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
+    for report in stopped.reports:
+        handled.update(report["handled"])
+        answered.update(report["answered"])
+        assert report["gaps"] == []
+    hints = [hint(client) for client in (*senders, *late) if client["told_at"] is not None]
+    times = [client["told_at"] - stopped.at for client in senders if client["told_at"] is not None]
+    returns = [when + hint for when, hint in zip(times, hints, strict=False)]
+    print(
+        f"\n{kind}: {len(senders)} clients, WS_DRAIN_TIMEOUT {drain_timeout:g} s: exit {stopped.status} after "
+        f"{stopped.seconds:.2f} s; {len(times)} told between {min(times):.2f} and {max(times):.2f} s; hints "
+        f"{min(hints):.2f} to {max(hints):.2f} s, {len(set(hints))} different; at most "
+        f"{max(Counter(int(when / 0.1) for when in times).values())} told and "
+        f"{max(Counter(int(when / 0.1) for when in returns).values())} to come back in 0.1 s; "
+        f"{handled.total()} of {sum(client['sent'] for client in senders)} messages handled, "
+        f"{answered.total()} of {sum(client['answers'] for client in senders)} answers received"
+    )
+
+    assert len(senders) == count
+    assert len(late) == LATE
+    assert [client["wrong"] for client in told["clients"] if client["wrong"]] == []
+    assert {client["code"] for client in told["clients"]} == {1012}
+    assert {client["name"]: client["sent"] for client in senders} == dict(handled)
+    assert {client["name"]: client["answers"] for client in senders} == dict(answered)
+    assert [client["stuffing"] for client in late] == [STUFFING] * LATE
+    assert len(set(hints)) > 0.9 * len(hints)
+    assert max(hints) - min(hints) > drain_timeout / 2
+    assert max(times) - min(times) > 0.4 * drain_timeout
+    assert max(times) < drain_timeout
+    assert stopped.seconds < drain_timeout + 1
+    assert stopped.status == STATUS[kind]
+    assert len(stopped.reports) == (2 if "--workers" in kind else 1)  # the lifespan of each has ended
+    assert sum(report["stats"]["connections"] for report in stopped.reports) == count + LATE + STUCK
+    # Whoever was not in yet is answered or gone at once; what was malformed has been answered long before.
+    assert {answer for answer, _ in told["half"]} <= {"HTTP/1.1 503 Service Unavailable", ""}
+    assert len([answer for answer, _ in told["half"] if answer]) == HALF_DONE // 2
+    assert max(when for _, when in told["half"]) - stopped.at < 1 + drain_timeout / 2
+    assert told["malformed"][0].startswith("HTTP/1.1 4")
+    assert told["malformed"][1] < stopped.at
+    assert "Traceback" not in stopped.log, stopped.log
+
+
+def hint(client: dict[str, Any]) -> float:
+    match = re.fullmatch(r"restarting, retry_after=(\d+\.\d{3})", client["reason"])
+    assert match is not None, client
+    return float(match[1])
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_a_server_stops(kind: str, tmp_path: Path) -> None:
+    await check(kind, tmp_path, count=100, rate=5, drain_timeout=2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_a_server_with_a_thousand_busy_clients_stops(kind: str, tmp_path: Path) -> None:
+    await check(kind, tmp_path, count=1000, rate=20, drain_timeout=10)
