@@ -73,6 +73,11 @@ async def main(options: dict[str, Any]) -> None:
     async def echo(data: Any) -> Any:
         return data
 
+    @broker.on("shout")
+    async def shout(data: list[int]) -> None:
+        number, size = data
+        await broker.broadcast("n", [number, time.monotonic(), "x" * size])
+
     @broker.on_binary
     async def binary(client: Client, data: bytes) -> None:
         await client.send_bytes(data)
@@ -115,6 +120,8 @@ async def main(options: dict[str, Any]) -> None:
             "sockets": sum(link.is_symlink() and "socket:" in str(link.readlink()) for link in (SELF / "fd").iterdir()),
             "closes": closes,
             "slowest": slowest,
+            "slow_closes": broker.get_stats().slow_closes,
+            "dropped": broker.get_stats().dropped,
         }
 
     commands = asyncio.StreamReader()

@@ -1,0 +1,50 @@
+"""One who does not read, among a thousand who do: what they lose by it, in time and memory."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+
+from tests.hostile.conftest import Say
+from tests.hostile.support import MEBIBYTE, besieged, started
+
+READERS = 999
+SIZE = 64 * 1024
+"""Bytes of filler in each message."""
+ROUNDS = 8
+MESSAGES = 512
+"""In a round, so that 256 MiB are broadcast beside one that stalls, and as much without it."""
+QUEUE = MEBIBYTE
+"""WS_SEND_QUEUE_SIZE."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("policy", ["disconnect", "drop"])
+async def test_one_stalled_reader_among_a_thousand(policy: str, say: Say) -> None:
+    options = {"rate_limit": 0, "ping_interval": 0, "enable_compression": False, "send_queue_size": QUEUE}
+    async with (
+        besieged(slow_client=policy, **options) as server,
+        started("audience", server.port, READERS, ROUNDS, MESSAGES, SIZE) as audience,
+    ):
+        audience.tell()
+        assert await audience.line(within=60) == "warm"
+        before = await server.ask("mark")
+        audience.tell()
+        heard = await audience.answer(within=1500)
+        state = await server.ask()
+    growth = state["peak"] - before
+    alone, beside = heard["alone"], heard["beside"]
+    ratio = median(with_it[1] / without[1] for with_it, without in zip(beside, alone, strict=True))
+    say(
+        f"one stalled reader among {READERS} ({policy}), {ROUNDS * MESSAGES * SIZE / MEBIBYTE:.0f} MiB broadcast: "
+        f"p99 {median(p99 for _, p99, _ in beside):.1f} ms, without it {median(p99 for _, p99, _ in alone):.1f} ms, "
+        f"ratio {ratio:.3f} (p50 {median(p50 for p50, _, _ in beside):.1f} and "
+        f"{median(p50 for p50, _, _ in alone):.1f} ms); server +{growth / MEBIBYTE:.2f} MiB; {heard['seconds']} s"
+    )
+    assert ratio < 1.1
+    assert growth < QUEUE + 8 * MEBIBYTE
+    assert server.log == []
+    assert state["slow_closes"] == (ROUNDS if policy == "disconnect" else 0)
+    assert state["closes"] == ({"1013": ROUNDS} if policy == "disconnect" else {})
+    assert state["dropped"] > 0
