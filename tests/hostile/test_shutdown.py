@@ -205,26 +205,14 @@ async def test_a_server_with_a_thousand_busy_clients_stops(kind: str, tmp_path: 
 
 
 EVERY = ("hang", "cling", "block")
-KEPT = {
-    "cling": "asyncio.Runner waits without end for a task that ignores its cancellation",
-    "block": "the interpreter joins the threads of an executor when it ends",
-}
 
 
-@pytest.mark.parametrize(
-    ("kind", "events"),
-    [
-        ("Server", ("hang",)),
-        *[pytest.param("Server", (event,), marks=pytest.mark.xfail(reason=KEPT[event], strict=True)) for event in KEPT],
-        ("uvicorn", EVERY),
-        ("uvicorn --workers 2", EVERY),
-    ],
-)
-async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, events: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: Path) -> None:
     """One waits for ever, one does so whatever cancels it, one blocks its thread; others' messages are handled."""
     async with server(kind, tmp_path, 1) as running, AsyncExitStack() as stack:
-        busy = [await stack.enter_async_context(running.address.connect()) for _ in events]
-        for peer, event in zip(busy, events, strict=True):
+        busy = [await stack.enter_async_context(running.address.connect()) for _ in EVERY]
+        for peer, event in zip(busy, EVERY, strict=True):
             await peer.send(event, 4)
             await peer.send("n", [event, 0])
         other = await stack.enter_async_context(running.address.connect())
