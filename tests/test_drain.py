@@ -111,6 +111,21 @@ def test_batches_grow_where_there_is_little_time() -> None:
     assert times[-1] - times[0] > 0.9 * SHARE * 2
 
 
+def test_a_loop_too_busy_for_it_catches_up() -> None:
+    clock = Clock()
+    start = clock.now
+    connections = drained(clock, 1000, 10.0)
+    clock.run(0)
+    for _ in range(60):  # the loop comes back only now and then
+        clock.now += 0.5
+        clock.run(0)
+        told = [connection for connection in connections if connection.told]
+        assert len(told) >= min(1000, 1000 * (clock.now - start) / (SHARE * 10) - BATCH)
+    times = sorted({connection.told[0][0] for connection in connections})
+    assert times[-1] <= start + SHARE * 10 + 0.5
+    assert len(times) > 10
+
+
 def test_hints_differ_and_reach_beyond_the_end() -> None:
     clock = Clock()
     start = clock.now

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from velocity_ws.client import Client
@@ -16,6 +15,7 @@ from velocity_ws.errors import ClientError, Close, Reject
 from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
+from velocity_ws.threads import Threads
 
 __all__ = ["Dispatcher"]
 
@@ -33,7 +33,7 @@ class Dispatcher:
     def __init__(self, hooks: Hooks, counters: Counters) -> None:
         self._hooks = hooks
         self._counters = counters
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
 
     def close(self) -> None:
         """Let the threads go; they come back when they are needed."""
@@ -163,7 +163,7 @@ class Dispatcher:
 
     def _call(self, hook: Hook, values: dict[str, Any]) -> Awaitable[Any]:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(MAX_THREADS, "velocity-ws hook")
+            self._threads = Threads(MAX_THREADS, "velocity-ws hook")
         return hook(self._threads, values)
 
 

@@ -24,6 +24,9 @@ from velocity_ws.protocol.websocket import WebSocketProtocol
 
 __all__ = ["Server"]
 
+CANCEL_GRACE = 0.2
+"""Seconds that tasks have to end once the server has stopped."""
+
 log = logging.getLogger("velocity_ws.server")
 
 
@@ -135,7 +138,21 @@ class Server:
         """`serve` in an event loop of its own; returns after SIGINT or SIGTERM."""
         uvicorn_loop = self._uvicorn.config.get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
-            runner.run(self.serve())
+            runner.run(self._serve_and_let_go())
+
+    async def _serve_and_let_go(self) -> None:
+        try:
+            await self.serve()
+        finally:
+            # ``asyncio.Runner`` waits for what it cancels, and for a task that ignores that it would wait for ever.
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _, tasks = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+            for task in tasks:
+                log.error("a task goes on after it was cancelled, and is left behind", extra={"task": repr(task)})
+                asyncio.tasks._unregister_task(task)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -210,7 +210,7 @@ class Session:
             return False
         return self.outbox.offer(frame)
 
-    def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float = CLOSE_TIMEOUT) -> None:
+    def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:
         """Close after everything queued; nothing more is handled, and it is out of every room at once."""
         if not self._open or self.outbox is None:
             if self._takes_messages:  # `restart` has closed it already, and this says to handle nothing more
@@ -222,7 +222,7 @@ class Session:
         self._takes_messages = False
         self._clear_inbox()
         self.outbox.close(code, reason, discard=discard)
-        self._abort_in(within)
+        self._abort_in(CLOSE_TIMEOUT if within is None else within)
 
     def restart(self, code: int, reason: str) -> None:
         """Close after everything queued, as the server goes; what the client sends until it answers is handled.

@@ -13,7 +13,7 @@ import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,11 @@ class Running:
         self.address = address
         self._directory = directory
 
-    async def stop(self) -> Stopped:
+    async def stop(self, *, within: float) -> Stopped:
         """Send SIGTERM, and wait for its end."""
         stopped = Stopped(at=time.monotonic())
         self.process.terminate()
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(within):
             stopped.status = await self.process.wait()
         stopped.seconds = time.monotonic() - stopped.at
         stopped.log = self.log
@@ -109,6 +109,7 @@ async def clients_of(running: Running, count: int, rate: float) -> tuple[Process
         sys.executable,
         *("-m", "tests.programs.shutdown_clients", str(running.address.port), str(count), str(rate)),
         cwd=ROOT,
+        stdin=PIPE,
         stdout=PIPE,
         limit=64 * 1024 * 1024,
     )
@@ -123,7 +124,9 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     async with server(kind, directory, drain_timeout) as running:
         clients, reading = await clients_of(running, count, rate)
         try:
-            stopped = await running.stop()
+            stopped = await running.stop(within=DEADLINE)
+            assert clients.stdin is not None
+            clients.stdin.write(b"the server has gone\n")
             async with asyncio.timeout(DEADLINE):
                 told = json.loads(await reading)
                 assert await clients.wait() == 0
@@ -140,17 +143,18 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
         handled.update(report["handled"])
         answered.update(report["answered"])
         assert report["gaps"] == []
-    hints = [hint(client) for client in (*senders, *late) if client["told_at"] is not None]
-    times = [client["told_at"] - stopped.at for client in senders if client["told_at"] is not None]
-    returns = [when + hint for when, hint in zip(times, hints, strict=False)]
-    print(
-        f"\n{kind}: {len(senders)} clients, WS_DRAIN_TIMEOUT {drain_timeout:g} s: exit {stopped.status} after "
-        f"{stopped.seconds:.2f} s; {len(times)} told between {min(times):.2f} and {max(times):.2f} s; hints "
-        f"{min(hints):.2f} to {max(hints):.2f} s, {len(set(hints))} different; at most "
-        f"{max(Counter(int(when / 0.1) for when in times).values())} told and "
-        f"{max(Counter(int(when / 0.1) for when in returns).values())} to come back in 0.1 s; "
-        f"{handled.total()} of {sum(client['sent'] for client in senders)} messages handled, "
-        f"{answered.total()} of {sum(client['answers'] for client in senders)} answers received"
+    told_all = [client for client in told["clients"] if client["told_at"] is not None]
+    hints = [hint(client) for client in told_all]
+    times = [client["told_at"] - stopped.at for client in told_all if client["kind"] == "sends"]
+    returns = [client["told_at"] - stopped.at + hint(client) for client in told_all]
+    gone = max(client["gone_at"] - client["told_at"] for client in told_all)
+    print(  # noqa: T201 - the figures
+        f"\n{kind}, {count} clients, {rate:g} messages/s each, WS_DRAIN_TIMEOUT {drain_timeout:g} s: exit "
+        f"{stopped.status} after {stopped.seconds:.2f} s; {len(times)} told between {min(times):.2f} and "
+        f"{max(times):.2f} s, at most {most(times)} in 0.1 s, gone {gone:.2f} s later; hints {min(hints):.2f} to "
+        f"{max(hints):.2f} s, at most {most(returns)} to come back in 0.1 s; {handled.total()} of "
+        f"{sum(client['sent'] for client in senders)} messages handled, {answered.total()} of "
+        f"{sum(client['answers'] for client in senders)} answers received"
     )
 
     assert len(senders) == count
@@ -163,6 +167,7 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     assert len(set(hints)) > 0.9 * len(hints)
     assert max(hints) - min(hints) > drain_timeout / 2
     assert max(times) - min(times) > 0.4 * drain_timeout
+    assert most(returns) < len(told_all) / 3
     assert max(times) < drain_timeout
     assert stopped.seconds < drain_timeout + 1
     assert stopped.status == STATUS[kind]
@@ -175,6 +180,11 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     assert told["malformed"][0].startswith("HTTP/1.1 4")
     assert told["malformed"][1] < stopped.at
     assert "Traceback" not in stopped.log, stopped.log
+
+
+def most(times: list[float]) -> int:
+    """How many of them fall into one tenth of a second."""
+    return max(Counter(int(when / 0.1) for when in times).values())
 
 
 def hint(client: dict[str, Any]) -> float:
@@ -192,3 +202,32 @@ async def test_a_server_stops(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", COMMANDS)
 async def test_a_server_with_a_thousand_busy_clients_stops(kind: str, tmp_path: Path) -> None:
     await check(kind, tmp_path, count=1000, rate=20, drain_timeout=10)
+
+
+EVERY = ("hang", "cling", "block")
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: Path) -> None:
+    """One waits for ever, one does so whatever cancels it, one blocks its thread; others' messages are handled."""
+    async with server(kind, tmp_path, 1) as running, AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(running.address.connect()) for _ in EVERY]
+        for peer, event in zip(busy, EVERY, strict=True):
+            await peer.send(event, 4)
+            await peer.send("n", [event, 0])
+        other = await stack.enter_async_context(running.address.connect())
+        for number in range(5):
+            await other.send("n", ["other", number])
+        while (await other.receive())["event"] != "a":
+            pass
+        stopping = asyncio.create_task(running.stop(within=6))
+        for peer in (other, *busy):
+            code, reason = await peer.closed()
+            assert (code, hint({"reason": reason}) > 0) == (1012, True)
+        stopped = await stopping
+    assert stopped.seconds < 1 + 1, stopped.log
+    assert stopped.status == STATUS[kind]
+    handled: dict[str, int] = {}
+    for report in stopped.reports:
+        handled |= report["handled"]
+    assert handled == {"other": 5}

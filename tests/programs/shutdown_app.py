@@ -1,4 +1,4 @@
-"""A server that is to be stopped: counts what it handles of each client, and writes that down when its application ends.
+"""A server that is to be stopped: counts what it handles of each client, and writes that down at its end.
 
 `app` is for uvicorn; run as a program it is served by `Server`. SHUTDOWN_REPORT is the directory of the reports: one
 file for each process that has begun, one for each whose lifespan has ended.

@@ -1,7 +1,8 @@
 """Many clients of a server that stops, in one process: plain sockets, frames by hand.
 
 Arguments: the port, how many clients, and how many messages each sends in a second. Prints `ready` when all of them
-send, and at the end one line of JSON: what became of each. Times are those of CLOCK_MONOTONIC.
+send. A line on its standard input says that the server has gone; then it prints one line of JSON: what became of each
+client. Times are those of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from tests.programs.shutdown_sizes import ANSWER_EVERY, HALF_DONE, LAST_WORDS, LATE, STUCK, STUFFING
+from tests.programs.shutdown_sizes import ANSWER_EVERY, HALF_DONE, LAST_WORDS, LATE, STUCK
 
 DEADLINE = 60.0
 
@@ -163,7 +164,7 @@ async def connect(port: int, name: str, kind: str) -> Client:
 
 
 async def raw(port: int, data: bytes) -> tuple[str, float]:
-    """Send something that is no complete handshake; the first line of what came back until the end, and when that was."""
+    """Send what is no complete handshake; the first line of what came back until the end, and when that was."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
@@ -204,9 +205,10 @@ async def main(port: int, count: int, rate: float) -> None:
     while min(client.sent for client in clients) < rate or not all(client.answers for client in clients):
         await asyncio.sleep(0.02)
     print("ready", flush=True)
-    # Who never reads does not see the end either; it has gone when the server has.
+    # Who never reads does not see the end either, and stays until the server has gone.
     await asyncio.gather(*[client.gone for client in everyone if client.kind != "stuck"], *half, malformed)
     sending.cancel()
+    await asyncio.to_thread(sys.stdin.readline)
     for client in stuck:
         client.transport.abort()
     report = {
