@@ -18,6 +18,14 @@ from dataclasses import dataclass
 from tests.hostile.wire import DEFLATE, CloseFinder, bomb, frame, handshake
 
 BOMB_FRAGMENTS = 16
+LARGE = {
+    "large-arrays": b",".join([b"[]"] * 170_000),
+    "large-objects": b",".join([b'{"a":1}'] * 64_000),
+    "large-numbers": b",".join([b"1e5"] * 128_000),
+    "large-strings": b'"%s"' % (b"x" * 510_000),
+    "large-nesting": b"[" * 510_000,
+}
+"""Data of messages a little below the limit of 512 KiB, cheap to send and dear to handle."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ def kind_of(name: str) -> Kind:
             return Kind(b"", frame(0x81, b"x") * 10_000, reads=True)
         case "one-byte-messages-unread":
             return Kind(b"", frame(0x81, b"x") * 10_000, reads=False)
+        case "small-messages":
+            return Kind(b"", frame(0x81, b'{"event":"echo","data":1,"id":1}') * 5_000, reads=True)
         case "pings-unread":
             return Kind(b"", frame(0x89) * 10_000, reads=False)
         case "bomb":
@@ -59,6 +69,8 @@ def kind_of(name: str) -> Kind:
             first, *middle, last = parts
             frames = [frame(0x41, first), *[frame(0x00, part) for part in middle], frame(0x80, last)]
             return Kind(b"", b"".join(frames), reads=True, headers=DEFLATE)
+        case name if name in LARGE:
+            return Kind(b"", frame(0x81, b'{"event":"echo","id":1,"data":[%s]}' % LARGE[name]) * 4, reads=True)
     raise ValueError(name)
 
 

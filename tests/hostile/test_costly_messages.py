@@ -1,0 +1,67 @@
+"""Clients that break no rule, or are told so one message at a time, and are as dear as they can: others go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.hostile.conftest import Say
+from tests.hostile.support import MEBIBYTE, besieged, started
+
+KINDS: dict[str, dict[str, Any]] = {
+    "large-arrays": {},
+    "large-objects": {},
+    "large-numbers": {},
+    "large-strings": {},
+    "large-nesting": {},
+    "one-byte-messages": {"rate_limit": 0},
+    "small-messages": {"rate_limit": 0},
+    "large-strings-unlimited": {"rate_limit": 0},
+}
+"""What each attacker sends, and the settings it finds; with a rate limit, all but the first 200 are refused."""
+UNDIVIDED = {"large-arrays", "large-objects"}
+"""To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
+
+
+async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float]:
+    """What the victim saw, and by how much the server's memory grew, in bytes."""
+    async with (
+        besieged(**KINDS[kind]) as server,
+        started("victim", server.port) as victim,
+        started("attacker", server.port, kind.removesuffix("-unlimited"), seconds) as attacker,
+    ):
+        before = await server.ask("mark")
+        victim.tell("begin")
+        attacker.tell("begin")
+        attack = await attacker.answer(within=seconds + 30)
+        victim.tell("end")
+        suffered: dict[str, Any] = await victim.answer(within=30)
+        state = await server.until(lambda state: state["sessions"] <= 1)
+    growth = state["peak"] - before
+    say(
+        f"{kind} {KINDS[kind] or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
+        f"max {suffered['max']} ms of {suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; "
+        f"{attack['connections']} attackers, closed with {attack['codes']}"
+    )
+    assert suffered["missing"] == 0
+    assert suffered["echoes"] > seconds * 20
+    assert server.log == []
+    return suffered, growth
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
+    suffered, growth = await siege(kind, 2, say)
+    assert suffered["p99"] < 250
+    assert suffered["max"] < 600
+    assert growth < 32 * MEBIBYTE
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
+    suffered, growth = await siege(kind, 20, say)
+    assert suffered["p99"] <= (150 if kind in UNDIVIDED else 20)
+    assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
+    assert growth <= (24 if kind in UNDIVIDED else 10) * MEBIBYTE
