@@ -31,18 +31,20 @@ async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], fl
         started("victim", server.port) as victim,
         started("attacker", server.port, kind.removesuffix("-unlimited"), seconds) as attacker,
     ):
+        waited = (await server.ask())["waited"]
         before = await server.ask("mark")
         victim.tell("begin")
         attacker.tell("begin")
         attack = await attacker.answer(within=seconds + 30)
         victim.tell("end")
         suffered: dict[str, Any] = await victim.answer(within=30)
+        waited = (await server.ask())["waited"] - waited
         state = await server.until(lambda state: state["sessions"] <= 1)
     growth = state["peak"] - before
     say(
         f"{kind} {KINDS[kind] or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
         f"max {suffered['max']} ms of {suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; "
-        f"{attack['connections']} attackers, closed with {attack['codes']}"
+        f"{attack['connections']} attackers, closed with {attack['codes']}; it waited {waited:.2f} s for a processor"
     )
     assert suffered["missing"] == 0
     assert suffered["echoes"] > seconds * 20
@@ -53,8 +55,9 @@ async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], fl
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
     suffered, growth = await siege(kind, 2, say)
-    assert suffered["p99"] < 250
-    assert suffered["max"] < 600
+    # Without bounds in bytes and time on what is done for one client in a turn, half of all echoes took a second.
+    assert suffered["p50"] < 200
+    assert suffered["p99"] < 600
     assert growth < 32 * MEBIBYTE
 
 
