@@ -5,8 +5,8 @@ BIN := .venv/bin
 .PHONY: run test soak lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
-test: .venv/.dev ; $(BIN)/python -m pytest --cov --cov-report=term
-soak: .venv/.dev ; $(BIN)/python -m pytest -m soak --timeout=1800
+test: .venv/.dev ; $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy

@@ -140,12 +140,12 @@ class WebSocketApp:
         send: Send,
         deadline: asyncio.Timeout | None = None,
     ) -> None:
+        if carrier is not None:
+            carrier.configure(self._broker.settings)
         await receive()
         await self._admit(session, full)
         if deadline is not None and deadline.expired():  # and a hook has swallowed it
             raise TimeoutError
-        if carrier is not None:
-            carrier.configure(self._broker.settings)
         await send({"type": "websocket.accept"})
 
     async def _admit(self, session: Session, full: str | None) -> None:

@@ -152,7 +152,7 @@ class Server:
                 _, tasks = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
             for task in tasks:
                 log.error("a task goes on after it was cancelled, and is left behind", extra={"task": repr(task)})
-                asyncio.tasks._unregister_task(task)
+                asyncio._unregister_task(task)  # documented for whoever implements tasks
 
     async def __aenter__(self) -> Self:
         await self.start()

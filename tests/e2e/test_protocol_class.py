@@ -431,3 +431,23 @@ async def test_the_portable_path_says_once_what_is_faster(
                 pass
     said = [record for record in caplog.records if "--ws velocity_ws.uvicorn:WebSocketProtocol" in record.getMessage()]
     assert len(said) == int(is_said)
+
+
+@pytest.mark.parametrize("what", ["too long", "not masked"])
+async def test_who_goes_on_sending_still_reads_why_it_was_closed(what: str) -> None:
+    # Enough for some of it to be unread when the connection is failed.
+    bad = b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff" if what == "too long" else b"\x82\x05hello"
+    broker = Broker(settings())
+    async with running(broker, "ours") as address:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+            writer.write(HANDSHAKE + b"\r\n")
+            async with asyncio.timeout(DEADLINE):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(bad + bytes(150_000))
+                last = await reader.read()
+            assert last[:1] == b"\x88"
+            assert int.from_bytes(last[2:4], "big") == (1009 if what == "too long" else 1002)
+            writer.close()
+            await writer.wait_closed()
+        await eventually(lambda: not broker.get_clients())

@@ -24,6 +24,7 @@ def fuzz(name: str, seconds: int) -> None:
     atheris = importlib.import_module("atheris")  # it has no types
     with atheris.instrument_imports(include=["velocity_ws"], enable_loader_override=False):
         targets = importlib.import_module("tests.fuzz.targets")
+    targets.make_quick()
     place = PLACE / name
     corpus = place / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)

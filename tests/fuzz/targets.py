@@ -20,7 +20,7 @@ from tests import test_framing
 from velocity_ws.errors import CloseCode
 from velocity_ws.framing import COMPRESSED, cut
 
-__all__ = ["SEEDS", "TARGETS", "chunks_of"]
+__all__ = ["SEEDS", "TARGETS", "chunks_of", "make_quick"]
 
 MAX_SIZE: Final = test_framing.MAX_SIZE
 MESSAGES = (Opcode.TEXT, Opcode.BINARY)
@@ -135,10 +135,13 @@ def _ours(chunks: list[bytes]) -> test_framing.Result:
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """One loop for all inputs; also what makes each of them quick."""
+    return asyncio.new_event_loop()
+
+
+def make_quick() -> None:
+    """Take from each input what costs most; for a process that does nothing else."""
     logging.disable(logging.CRITICAL)
     uvicorn.Config = functools.partial(uvicorn.Config, log_config=None)  # type: ignore[assignment,misc]
-    return asyncio.new_event_loop()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"cut": fuzz_cut, "class": fuzz_class}

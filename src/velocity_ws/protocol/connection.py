@@ -76,13 +76,15 @@ class Connection(asyncio.Protocol):
         """Fail the connection (RFC 6455, section 7.1.7)."""
         self._reader.stop()
         self._finish(Close(code, reason, "server"))
-        self._say_last(self._library.fail(code, reason))
+        self._say_last(self._library.fail(code, reason), linger=True)
 
-    def _say_last(self, replies: list[bytes]) -> None:
+    def _say_last(self, replies: list[bytes], *, linger: bool) -> None:
         """Write the last frames, after what the client is still to get."""
         if self._outbox is not None:
             self._outbox.flush()
-        self._writer.write_all(replies)
+        self._writer.write_all(replies, linger=linger)
+        if self._outbox is not None and self._writer.is_paused:
+            self._outbox.pause()
 
     @property
     def _window_bits(self) -> int:
@@ -161,13 +163,13 @@ class Connection(asyncio.Protocol):
             self._held_back = replies
             self._writer.close_in_time()
         else:
-            self._say_last(replies)
+            self._say_last(replies, linger=close.by == "server")
 
     def say_last_words(self) -> None:
         """Write what was held back until everything had been read."""
         if self._held_back is not None:
             replies, self._held_back = self._held_back, None
-            self._writer.write_all(replies)
+            self._writer.write_all(replies, linger=True)
 
     def _count_control(self, count: int) -> None:
         if self._controls is None:

@@ -44,12 +44,13 @@ class Reader:
     """The inbound side of one connection.
 
     Attributes:
+        is_over: whether nothing more is read.
         is_waiting: whether something was read that has to wait, for a turn or for who gets it.
     """
 
     __slots__ = (
-        "_budget", "_is_full", "_is_open", "_is_over", "_lacks", "_library", "_loop", "_owner", "_tail", "_turn",
-        "is_waiting",
+        "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_tail", "_turn",
+        "is_over", "is_waiting",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,7 +62,7 @@ class Reader:
         self._turn = 0.0
         self._budget = TURN
         self._is_open = False
-        self._is_over = False
+        self.is_over = False
         self._is_full = False
         self.is_waiting = False
 
@@ -75,13 +76,11 @@ class Reader:
 
     def stop(self) -> None:
         """Read nothing more: the connection is over."""
-        self._is_over = True
+        self.is_over = True
         self._tail = None
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
-        if self._is_over:
-            return
         if self._tail is None and self._is_open and not self.is_waiting:
             self._consume(data)
             return
@@ -118,11 +117,11 @@ class Reader:
             if kind and library.is_free and (message := self._message(kind, payload)) is not None:
                 self._budget -= 1
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
-            elif not self._is_over:
+            elif not self.is_over:
                 self._budget -= 4
                 self._is_full = owner.got_frame(data[at:end])
             at = end
-            if self._is_over:
+            if self.is_over:
                 return
             if self._budget & 7 == 0:
                 until = self._watch_time(until)
@@ -162,7 +161,7 @@ class Reader:
             self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        if self._is_over or self._is_full or not self.is_waiting:
+        if self.is_over or self._is_full or not self.is_waiting:
             return
         self.is_waiting = False
         self._turn, self._budget = self._loop.time(), TURN

@@ -123,7 +123,10 @@ class WebSocketProtocol(Connection):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; from an HTTP class that does not know `upgraded`, first the request."""
         if self.is_accepted or self._handshake is not None or self._end is not None:
-            self._reader.feed(data)
+            if self._reader.is_over:
+                self._writer.discard(len(data))
+            else:
+                self._reader.feed(data)
             return
         if self._request is None:
             self._request = RequestReader()

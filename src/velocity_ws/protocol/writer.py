@@ -15,6 +15,10 @@ __all__ = ["Writer"]
 
 CLOSE_TIMEOUT = 10.0
 """Seconds until a connection that should be closing is cut."""
+LINGER = 1.0
+"""Seconds a client that is being failed has to read why, and to close."""
+MAX_DISCARDED = 256 * 1024
+"""Bytes it may send meanwhile."""
 
 
 class Writer:
@@ -26,7 +30,18 @@ class Writer:
         is_lost: whether the connection is gone.
     """
 
-    __slots__ = ("_deadline", "_library", "_loop", "_pings", "_pong", "_waiter", "is_lost", "is_paused", "transport")
+    __slots__ = (
+        "_deadline",
+        "_discarded",
+        "_library",
+        "_loop",
+        "_pings",
+        "_pong",
+        "_waiter",
+        "is_lost",
+        "is_paused",
+        "transport",
+    )
 
     def __init__(self, transport: asyncio.Transport, library: Library, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport
@@ -34,6 +49,7 @@ class Writer:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._discarded: int | None = None  # of bytes, once nothing can be written any more
         self._pings: Pings | None = None
         self._pong: bytes | None = None
         self.is_paused = False
@@ -41,14 +57,16 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """Write a frame; nowhere, once the connection is closing or gone."""
-        if not self.transport.is_closing():
+        if self._discarded is None and not self.transport.is_closing():
             self.transport.write(data)
 
-    def write_all(self, replies: list[bytes]) -> None:
-        """Write what the library has to say."""
+    def write_all(self, replies: list[bytes], *, linger: bool = False) -> None:
+        """Write what the library has to say; where it wants the connection closed, `linger` or not before that."""
         for data in replies:
             if data:
                 self.write(data)
+            elif linger:
+                self.linger()
             else:
                 self.close_transport()
 
@@ -62,6 +80,8 @@ class Writer:
 
     def resume(self) -> None:
         """The transport has room again."""
+        if self._discarded is not None:
+            return
         self.is_paused = False
         if self._pong is not None:
             pong, self._pong = self._pong, None
@@ -93,6 +113,30 @@ class Writer:
         """Close the connection once everything is written, or it takes too long."""
         self.close_in_time()
         self.transport.close()
+
+    def linger(self) -> None:
+        """Close for writing, and soon for good.
+
+        To close a socket while there is something that was not read makes the kernel reset the connection, and the
+        client may never see the close frame. So what still comes is read, and goes nowhere: `discard`.
+        """
+        if self.transport.is_closing() or not self.transport.can_write_eof():
+            self.close_transport()
+            return
+        self.is_paused = True  # for good: nothing can be written any more
+        self._discarded = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(LINGER, self.transport.abort)
+        self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def discard(self, size: int) -> None:
+        """So many bytes came after the end."""
+        if self._discarded is not None:
+            self._discarded += size
+            if self._discarded > MAX_DISCARDED:
+                self.transport.abort()
 
     def close_in_time(self) -> None:
         """Cut the connection if it has not closed by the deadline."""

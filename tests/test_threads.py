@@ -1,0 +1,75 @@
+"""Threads: an executor whose threads are started as needed, used again, and keep no process alive."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from tests.support import DEADLINE
+from velocity_ws.threads import Threads
+
+
+def test_results_and_exceptions_come_back() -> None:
+    threads = Threads(2, "test")
+    assert threads.submit(divmod, 7, 3).result(DEADLINE) == (2, 1)
+    failed = threads.submit(divmod, 7, 0)
+    with pytest.raises(ZeroDivisionError):
+        failed.result(DEADLINE)
+    threads.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        threads.submit(divmod, 7, 3)
+
+
+def test_an_idle_thread_is_used_again_and_there_are_never_too_many() -> None:
+    threads = Threads(3, "test")
+    names = set()
+    for _ in range(5):
+        names.add(threads.submit(threading.current_thread).result(DEADLINE).name)
+    assert len(names) <= 2, "at the most one was still on its way back when it was asked for"
+    go = threading.Event()
+    seen = [threads.submit(lambda: (go.wait(DEADLINE), threading.current_thread().name)[1]) for _ in range(10)]
+    go.set()
+    assert len({future.result(DEADLINE) for future in seen}) <= 3
+    threads.shutdown()
+
+
+def test_what_waits_is_cancelled_and_what_runs_is_not() -> None:
+    threads = Threads(1, "test")
+    began, go = threading.Event(), threading.Event()
+
+    def work() -> str:
+        began.set()
+        go.wait(DEADLINE)
+        return "done"
+
+    running, waiting = threads.submit(work), threads.submit(work)
+    assert began.wait(DEADLINE)
+    threads.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(CancelledError):
+        waiting.result(DEADLINE)
+    go.set()
+    assert running.result(DEADLINE) == "done"
+
+
+async def test_it_serves_an_event_loop() -> None:
+    threads = Threads(1, "test")
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(DEADLINE):
+        assert await loop.run_in_executor(threads, divmod, 7, 3) == (2, 1)
+    threads.shutdown()
+
+
+def test_a_thread_that_never_returns_keeps_no_process() -> None:
+    program = (
+        "import threading\n"
+        "from velocity_ws.threads import Threads\n"
+        "began = threading.Event()\n"
+        "Threads(1, 'test').submit(lambda: (began.set(), threading.Event().wait()))\n"
+        "began.wait()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=DEADLINE * 3, check=False).returncode == 0
