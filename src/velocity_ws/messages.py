@@ -21,6 +21,7 @@ __all__ = [
     "Malformed",
     "Message",
     "decode",
+    "decode_id",
     "encode",
     "encode_bytes",
     "encode_error",
@@ -85,6 +86,14 @@ def decode(text: str | bytes) -> Message | Malformed:
         return _malformed(text)
 
 
+def decode_id(text: str) -> int | str | None:
+    """The ``id`` of an inbound message, if it has one, at a fraction of the cost of the whole."""
+    try:
+        return _decode_id(text).id
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
+
+
 def _malformed(text: str) -> Malformed:
     # msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
     try:
@@ -93,10 +102,7 @@ def _malformed(text: str) -> Malformed:
         return Malformed("INVALID_JSON", "the message is nested too deeply")
     except (msgspec.DecodeError, ValueError):
         return Malformed("INVALID_JSON", "the message is not valid JSON")
-    try:
-        request_id = _decode_id(text).id
-    except (msgspec.DecodeError, ValueError):
-        request_id = None
+    request_id = decode_id(text)
     try:
         _decode_message(text)
     except msgspec.ValidationError as error:

@@ -21,7 +21,7 @@ from velocity_ws.client import Client
 from velocity_ws.eager import EagerTask
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.limits import RateLimiter
-from velocity_ws.messages import Frame, decode, encode
+from velocity_ws.messages import Frame, decode_id, encode
 from velocity_ws.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -462,7 +462,6 @@ def _size(payload: str | bytes) -> int:
 
 
 def _rate_limit_exceeded(payload: str | bytes, retry_after: float) -> Frame:
-    message = decode(payload) if isinstance(payload, str) else None
-    request_id = message.id if message is not None else None
+    request_id = decode_id(payload) if isinstance(payload, str) else None
     data = {"message": "too many messages", "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode("rate_limit_exceeded", data, request_id)

@@ -19,6 +19,10 @@ TURN = 64
 """What one connection may use up of a loop turn: 1 for a message cut out here, 4 for a frame of the library's."""
 SECONDS_PER_TURN = 0.004
 """The same in time, for messages whose handling is expensive."""
+MAX_REST = 0.1
+"""Seconds at most that a connection which took longer is not read, so that others have their turns."""
+BYTES = 4096
+"""Bytes of a message that use up as much of a turn as another message does."""
 EARLY_BYTES = 64 * 1024
 """Bytes a client may send before its handshake is answered."""
 
@@ -49,8 +53,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_tail", "_turn",
-        "is_over", "is_waiting",
+        "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_rest", "_tail", "_turn",
+        "_until", "is_over", "is_waiting",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,6 +65,8 @@ class Reader:
         self._lacks = 0
         self._turn = 0.0
         self._budget = TURN
+        self._until = 0.0
+        self._rest = 0.0
         self._is_open = False
         self.is_over = False
         self._is_full = False
@@ -103,42 +109,50 @@ class Reader:
     def _consume(self, data: bytes) -> None:
         now = self._loop.time()
         if now != self._turn:
-            self._turn, self._budget = now, TURN
+            self._begin_turn(now)
         at, size = 0, len(data)
+        if size >= BYTES:
+            self._watch_time()
         library, owner = self._library, self._owner
-        until = 0.0
         while at < size:
             found = cut(data, at, library.max_size)
             if isinstance(found, int):
-                self._lacks = found
-                self._tail = bytearray(memoryview(data)[at:])
+                self._keep(data, at, found)
                 return
             end, kind, payload = found
             if kind and library.is_free and (message := self._message(kind, payload)) is not None:
-                self._budget -= 1
+                self._budget -= 1 + (end - at) // BYTES
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
             elif not self.is_over:
-                self._budget -= 4
+                self._budget -= 4 + (end - at) // BYTES
                 self._is_full = owner.got_frame(data[at:end])
-            at = end
             if self.is_over:
                 return
-            if self._budget & 7 == 0:
-                until = self._watch_time(until)
-            if self._is_full or (self._budget <= 0 and at < size):
-                if at < size:
-                    self._tail = bytearray(memoryview(data)[at:])
-                    self._lacks = 0
+            if self._budget & 7 == 0 or end - at >= BYTES:
+                self._watch_time()
+            at = end
+            if self._is_full or self._budget <= 0:
+                self._keep(data, at, 0)
                 self._wait()
                 return
 
-    def _watch_time(self, until: float) -> float:
-        """Use the budget up where this turn's time is over; when that is, if it begins now."""
+    def _keep(self, data: bytes, at: int, lacks: int) -> None:
+        """Leave the rest for later; so many bytes of its first frame have not come."""
+        if at < len(data):
+            self._tail = bytearray(memoryview(data)[at:])
+            self._lacks = lacks
+
+    def _begin_turn(self, now: float) -> None:
+        self._turn, self._budget, self._until, self._rest = now, TURN, 0.0, 0.0
+
+    def _watch_time(self) -> None:
+        """Use the budget up where this turn's time is over; it begins with the first look at the clock."""
         now = time.perf_counter()
-        until = until or now + SECONDS_PER_TURN
-        if now > until:
-            self._budget = 0
-        return until
+        if not self._until:
+            self._until = now + SECONDS_PER_TURN
+        elif now > self._until:
+            # Others have then as much time as this one took: one message alone may take longer than a turn should.
+            self._budget, self._rest = 0, min(now - self._until + SECONDS_PER_TURN, MAX_REST)
 
     def _message(self, kind: int, payload: bytes) -> bytes | None:
         """A message's content; ``None`` where the library is to say what is wrong, or there is no more to say."""
@@ -157,14 +171,18 @@ class Reader:
         if not self.is_waiting:
             self.is_waiting = True
             self._pause()
-        if not self._is_full:
+        if self._is_full:
+            return
+        if self._rest:
+            self._loop.call_later(self._rest, self._next_turn)
+        else:
             self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
         if self.is_over or self._is_full or not self.is_waiting:
             return
         self.is_waiting = False
-        self._turn, self._budget = self._loop.time(), TURN
+        self._begin_turn(self._loop.time())
         if self._tail is not None:
             self._consume(self._take_tail())
         if not self.is_waiting and not self._owner.transport.is_closing():
