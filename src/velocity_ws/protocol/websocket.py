@@ -166,7 +166,7 @@ class WebSocketProtocol(Connection):
             self._session.cut()
         elif self._task is not None:
             self._task.cancel()
-        self._writer.abort()
+        self._writer.cut()
 
     # --- the handshake's answer
 

@@ -15,10 +15,10 @@ __all__ = ["Writer"]
 
 CLOSE_TIMEOUT = 10.0
 """Seconds until a connection that should be closing is cut."""
-LINGER = 1.0
+LINGER = 0.5
 """Seconds a client that is being failed has to read why, and to close."""
 MAX_DISCARDED = 256 * 1024
-"""Bytes it may send meanwhile."""
+"""Bytes of what it sends meanwhile that are read; then its socket fills up, until its time is over."""
 
 
 class Writer:
@@ -136,7 +136,8 @@ class Writer:
         if self._discarded is not None:
             self._discarded += size
             if self._discarded > MAX_DISCARDED:
-                self.transport.abort()
+                # Not cut at once: that would reset the connection before a client that floods has read why.
+                self.transport.pause_reading()
 
     def close_in_time(self) -> None:
         """Cut the connection if it has not closed by the deadline."""
@@ -145,7 +146,12 @@ class Writer:
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection; one that lingers has its own time, or its client would not read why it is closed."""
+        if self._discarded is None:
+            self.cut()
+
+    def cut(self) -> None:
+        """Cut the connection, whatever it is about."""
         if not self.is_lost:
             self.transport.abort()
 
