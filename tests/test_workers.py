@@ -46,17 +46,18 @@ async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
     worker = workers.take()
     rest = worker.step(work(worker), context)
     assert rest is not None
-    worker.drive(rest, workers.release)
+    worker.drive(rest)
+    worker.end()
     other = workers.take()
     assert other is not worker, "it is busy"
     workers.release(other)
     go.set()
-    await eventually(lambda: not worker.is_busy)
+    await eventually(worker.task.done)
     assert seen == [("its own", True), ("its own", True)]
     assert context[variable] == "changed"
     assert variable.get() == ""
-    assert workers.take() is worker
-    worker.end()
+    assert workers.take() is other
+    other.end()
     await workers.close()
 
 

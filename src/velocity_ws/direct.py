@@ -34,7 +34,7 @@ class Wire(Protocol):
         """Begin the closing handshake."""
 
     def abort(self) -> None:
-        """Cut the connection, unless it is closing already."""
+        """Cut the connection, unless it is closing already, in a time of its own."""
 
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds."""

@@ -3,7 +3,8 @@
 Most coroutines here never have to wait: a handler that only computes and sends, a ``send`` whose socket has room. A
 task for each would cost two turns of the event loop, 3 to 6 µs of the 16 to 22 µs a delivery takes with uvicorn.
 Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine. `Workers`
-lends such tasks: few clients have something running at any time, so idle ones need none.
+lends such tasks: few clients have something running at any time, so idle ones need none. So what does not wait shares
+its task with others before and after it, and must not leave it to anybody who would cancel it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class EagerTask:
         self.is_busy = False
         self._loop = asyncio.get_running_loop()
         self._context = context
-        self._when_idle: Callable[[EagerTask], None] | None = None
         self._work: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._ending = False
@@ -82,10 +82,9 @@ class EagerTask:
             if current is not None:
                 _enter_task(loop, current)
 
-    def drive(self, work: Awaitable[None], when_idle: Callable[[EagerTask], None] | None = None) -> None:
-        """Let the task run something, beginning in a later turn of the loop, and then call back."""
+    def drive(self, work: Awaitable[None]) -> None:
+        """Let the task run something, beginning in a later turn of the loop."""
         self.is_busy = True
-        self._when_idle = when_idle
         self._work = work
         self._wake_up()
 
@@ -121,8 +120,6 @@ class EagerTask:
                     work, self._work = self._work, None
                     await work
                     self.is_busy = False
-                    if self._when_idle is not None and not self._ending:
-                        self._when_idle(self)
                 elif self._ending:
                     return
                 else:
@@ -150,7 +147,7 @@ class Workers:
         self._ending: set[asyncio.Task[None]] = set()
 
     def take(self) -> EagerTask:
-        """An idle one, which is given back with `release`, or to `EagerTask.drive` as what to call then."""
+        """An idle one. What ran in it to its end at once gives it back with `release`; what has to wait keeps it."""
         while self._idle:
             worker = self._idle.pop()
             if not worker.task.done() and not worker.task.cancelling():

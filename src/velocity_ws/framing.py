@@ -99,6 +99,12 @@ Cut = tuple[int, int, bytes]
 """
 
 
+def _longest(first: int, max_size: int) -> int:
+    """Bytes of the longest payload of a frame that begins with that byte."""
+    # What is compressed and does not get shorter gets a little longer.
+    return max_size + max_size // 1000 + 64 if first & COMPRESSED else max_size
+
+
 def cut(data: bytes, start: int, max_size: int) -> Cut | int:
     """The frame that begins at a place in the data, or the least number of bytes it still lacks.
 
@@ -125,7 +131,7 @@ def cut(data: bytes, start: int, max_size: int) -> Cut | int:
             return 10 - have
         size = int.from_bytes(data[at : at + 8], "big")
         at += 8
-    if not second & _MASKED or size > max_size or first & 0x7 > 2:
+    if not second & _MASKED or size > _longest(first, max_size) or first & 0x7 > 2:
         return len(data), 0, b""
     body = at + 4
     end = body + size

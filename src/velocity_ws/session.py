@@ -91,6 +91,7 @@ class Session:
         self._is_done = False
         self._last_rooms: frozenset[str] = frozenset()
         self._closed_by_us: tuple[int, str] | None = None
+        self._restarting: tuple[int, str] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._is_hurried = False
         self._hurried: asyncio.Event | None = None
@@ -229,7 +230,9 @@ class Session:
 
         The caller minds how long that may take, and calls `cut` then.
         """
-        if self._open and self.outbox is not None:
+        if self._worker is not None:
+            self._restarting = (code, reason)  # when what is being handled has been answered
+        elif self._open and self.outbox is not None:
             self._closed_by_us = (code, reason)
             self._leave()
             self.outbox.close(code, reason)
@@ -318,14 +321,16 @@ class Session:
         if rest is None:
             workers.release(worker)
         else:
-            worker.drive(rest, workers.release)
+            # From now on the task is its own, and ends with it: what it left with others, they may cancel or await.
+            worker.drive(rest)
+            worker.end()
 
     async def _start(self) -> None:
         self._greeted = True
         try:
             went_well = await self._node.dispatcher.connect(self.client)
-        except asyncio.CancelledError:
-            self._worker_cancelled()
+        except BaseException as error:
+            self._worker_failed(error)
             raise
         if went_well:
             await self._work()
@@ -356,11 +361,17 @@ class Session:
                     turn = time.monotonic()
                 payload = self._next()
             self._worker = None
-        except asyncio.CancelledError:
-            self._worker_cancelled()
-            raise
+            self._all_handled()
+        except BaseException as error:
+            self._worker_failed(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _all_handled(self) -> None:
         if self._draining:
             self._go_away()
+        elif self._restarting is not None:
+            self.restart(*self._restarting)
 
     def _queue(self, payload: str | bytes, size: int) -> None:
         if self._inbox is None:
@@ -387,13 +398,14 @@ class Session:
             log.info("client closed for flooding", extra={"client_id": self.id})
             self.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
-    def _worker_cancelled(self) -> None:
+    def _worker_failed(self, error: BaseException) -> None:
         # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,
         # there is no telling what has been left half done.
         self._worker = None
         if self._open and not self._draining and self._ending is None:
             self._node.counters.errors += 1
-            log.error("the task that handles messages was cancelled from outside", extra={"client_id": self.id})
+            what = "was cancelled from outside" if isinstance(error, asyncio.CancelledError) else f"failed: {error!r}"
+            log.error("the task that handles messages %s", what, extra={"client_id": self.id})
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
 
     def _leave(self) -> None:

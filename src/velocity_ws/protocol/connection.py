@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_controls", "_end", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval",
-        "_ping_timeout", "_reader", "_writer", "transport",
+        "_ping_timeout", "_pinged", "_reader", "_writer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._held_back: list[bytes] | None = None
         self._controls: RateLimiter | None = None
         self._keepalive: asyncio.TimerHandle | None = None
+        self._pinged: tuple[bytes, float] | None = None  # the last keepalive ping, until its pong
         self._ping_interval: float | None = None
         self._ping_timeout: float | None = None
 
@@ -98,7 +99,10 @@ class Connection(asyncio.Protocol):
         self._writer = Writer(self.transport, self._library, self._loop)
 
     def eof_received(self) -> None:
-        """The client will send nothing more; the transport closes."""
+        """The client will send nothing more, and closes without a close frame; the transport closes."""
+        self._reader.stop()
+        self._writer.close_in_time()
+        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
 
     def pause_writing(self) -> None:
         """The transport is above its high-water mark."""
@@ -142,7 +146,7 @@ class Connection(asyncio.Protocol):
         if heard.pings or heard.pongs:
             self._count_control(heard.pings + len(heard.pongs))
         for payload in heard.pongs:
-            self._writer.pong(payload)
+            self._got_pong(payload)
         if heard.close is None:
             for reply in heard.replies:
                 self._writer.answer_ping(reply)
@@ -187,16 +191,30 @@ class Connection(asyncio.Protocol):
         if not self._library.is_open or self.transport.is_closing():
             return
         payload = self._writer.pings.send()
+        self._pinged = payload, self._loop.time()
+        self._reader.has_waited = False
         if self._ping_timeout:
-            self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong, payload)
+            self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong)
         else:
             self._schedule_ping()
 
-    def _check_pong(self, payload: bytes) -> None:
-        is_missing = self._writer.pings.forget(payload)
-        # While we do not read, the pong may be among what is not read.
-        if is_missing and not self._reader.is_waiting and self._library.is_open:
-            self._finish(Close(CloseCode.ABNORMAL, "", "network"))
-            self._writer.peer_is_dead()
-        else:
-            self._schedule_ping()
+    def _got_pong(self, payload: bytes) -> None:
+        self._writer.pong(payload)
+        if self._pinged is None or self._writer.pings.has(self._pinged[0]) or not self._ping_interval:
+            return
+        next_ping = self._pinged[1] + self._ping_interval
+        self._pinged = None
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._keepalive = self._loop.call_at(next_ping, self._keep_alive)
+
+    def _check_pong(self) -> None:
+        if not self._library.is_open:
+            return
+        if self._reader.is_waiting or self._reader.has_waited:
+            # The pong may be among what was not read meanwhile.
+            self._reader.has_waited = False
+            self._keepalive = self._loop.call_later(self._ping_timeout or 0, self._check_pong)
+            return
+        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._writer.peer_is_dead()

@@ -61,6 +61,9 @@ class Drain:
             self._loop.call_soon(self._begin)
         elif not self._has_begun:
             self._end = min(self._end, end)
+        elif self._loop.time() >= self._end:
+            connection.cut()
+            return
         elif self._timer is None:
             self._timer = self._loop.call_soon(self._next)
         self._waiting.append(connection)

@@ -130,12 +130,12 @@ class Events:
             RuntimeError: the message does not fit the state of the connection.
         """
         line, kind = self._line, message["type"]
-        await line.writable()
         if self._denial is not None:
             self._send_denial(message)
         elif not line.is_accepted:
             self._send_handshake(kind, message)
         elif kind == "websocket.send":
+            await line.writable()
             if not line.is_sendable and not self.has_last_words:
                 raise ClientDisconnected
             text = message.get("text")

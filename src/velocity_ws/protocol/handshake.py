@@ -36,6 +36,8 @@ _JUDGED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
 MAX_KNOWN = 256
 """Ways to ask that are remembered."""
+MAX_KNOWN_SIZE = 512
+"""Bytes of one of them."""
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
@@ -50,6 +52,9 @@ class RequestReader:
         self._conn.receive_data(data)
         for event in self._conn.events_received():
             if isinstance(event, Request):
+                if event.method != "GET" or event.protocol != "HTTP/1.1":
+                    self._conn.send_response(self._conn.accept(event))  # which refuses it
+                    return None
                 headers = [(name.lower().encode("ascii"), _latin(value)) for name, value in event.headers.raw_items()]
                 return event.path.encode("ascii"), headers
         return None
@@ -114,7 +119,9 @@ class Judge:
             if isinstance(extension, PerMessageDeflate):
                 window = Window(extension.local_max_window_bits, extension.remote_max_window_bits)
         agreed = Agreement(extensions if window is not None else None, window)
-        if len(self._known) < MAX_KNOWN:
+        if sum([len(name) + len(value) for name, value in way]) <= MAX_KNOWN_SIZE:
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
             self._known[way] = agreed
         return key, agreed
 

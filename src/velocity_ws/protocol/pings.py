@@ -39,9 +39,9 @@ class Pings:
             if sent == payload:
                 return
 
-    def forget(self, payload: bytes) -> bool:
-        """Wait no more for the pong of a ping; whether it was still waited for."""
-        return self._sent.pop(payload, None) is not None
+    def has(self, payload: bytes) -> bool:
+        """Whether the pong of a ping is still waited for."""
+        return payload in self._sent
 
     def end(self) -> None:
         """The connection is gone: whoever waits gets ``None``."""

@@ -49,12 +49,13 @@ class Reader:
 
     Attributes:
         is_over: whether nothing more is read.
+        has_waited: whether something had to wait since this was last set to false.
         is_waiting: whether something was read that has to wait, for a turn or for who gets it.
     """
 
     __slots__ = (
         "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_rest", "_tail", "_turn",
-        "_until", "is_over", "is_waiting",
+        "_until", "has_waited", "is_over", "is_waiting",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,6 +71,7 @@ class Reader:
         self._is_open = False
         self.is_over = False
         self._is_full = False
+        self.has_waited = False
         self.is_waiting = False
 
     def open(self) -> None:
@@ -120,21 +122,31 @@ class Reader:
                 self._keep(data, at, found)
                 return
             end, kind, payload = found
-            if kind and library.is_free and (message := self._message(kind, payload)) is not None:
-                self._budget -= 1 + (end - at) // BYTES
+            message = self._message(kind, payload) if kind and library.is_free else None
+            is_large = False
+            if message is not None:
+                is_large = self._spend(1, len(message))
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
             elif not self.is_over:
-                self._budget -= 4 + (end - at) // BYTES
+                is_large = self._spend(4, end - at)
                 self._is_full = owner.got_frame(data[at:end])
             if self.is_over:
                 return
-            if self._budget & 7 == 0 or end - at >= BYTES:
+            if is_large or self._budget & 7 == 0:
                 self._watch_time()
             at = end
             if self._is_full or self._budget <= 0:
                 self._keep(data, at, 0)
                 self._wait()
                 return
+
+    def _spend(self, cost: int, size: int) -> bool:
+        """Take something from the turn; whether it is so large that the clock is to be looked at."""
+        self._budget -= cost + size // BYTES
+        if size < BYTES:
+            return False
+        self._watch_time()
+        return True
 
     def _keep(self, data: bytes, at: int, lacks: int) -> None:
         """Leave the rest for later; so many bytes of its first frame have not come."""
@@ -169,7 +181,7 @@ class Reader:
 
     def _wait(self) -> None:
         if not self.is_waiting:
-            self.is_waiting = True
+            self.is_waiting = self.has_waited = True
             self._pause()
         if self._is_full:
             return

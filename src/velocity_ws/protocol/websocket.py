@@ -35,6 +35,9 @@ __all__ = ["WebSocketProtocol"]
 DRAIN_TIMEOUT = 10.0
 """Seconds a stopping server gives the connections of an application that has no WS_DRAIN_TIMEOUT."""
 
+LOW_WATER = 16 * 1024
+"""Bytes up to which a transport takes more again, unless somebody has changed that."""
+
 _Address = tuple[str, int | None]
 
 log = logging.getLogger("uvicorn.error")
@@ -102,7 +105,10 @@ class WebSocketProtocol(Connection):
             client: the peer's.
         """
         handshake = self._handshake = Handshake(self._common.judge, path, headers)
-        if is_stopping(self._state):
+        if self.transport.get_write_buffer_size() > LOW_WATER:
+            # A response that was not read. That the transport is paused was told to the HTTP class, not to this one.
+            self.refuse(400, [], b"read the response before you ask for a WebSocket")
+        elif is_stopping(self._state):
             self.refuse(503, [], b"the server is restarting")
         elif not handshake.is_valid:
             self._writer.write(handshake.refusal())
@@ -289,10 +295,13 @@ class WebSocketProtocol(Connection):
             await self._config.loaded_app(scope, self._events.receive, self._events.send)
         except ClientDisconnected:
             log.debug("the application sent to a client that had gone")
-        except Exception:
-            log.exception("Exception in ASGI application\n")
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                log.exception("Exception in ASGI application\n")
             self.refuse(500, [], b"Internal Server Error")
             self._writer.send_close(CloseCode.INTERNAL_ERROR, "")
+            if not isinstance(error, Exception):
+                raise
         else:
             if not self.is_accepted and self._end is None:
                 log.error("ASGI callable returned without completing handshake.")

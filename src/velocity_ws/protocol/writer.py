@@ -92,7 +92,7 @@ class Writer:
         """Wait until the transport has room, or is closing."""
         while self.is_paused and not self.transport.is_closing():
             self._waiter = self._waiter or self._loop.create_future()
-            await self._waiter
+            await asyncio.shield(self._waiter)  # which others wait for as well
 
     def wake(self) -> None:
         """Let who waits for room look again."""
@@ -146,8 +146,11 @@ class Writer:
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def abort(self) -> None:
-        """Cut the connection; one that lingers has its own time, or its client would not read why it is closed."""
-        if self._discarded is None:
+        """Cut the connection, unless it is closing already, and within its own time.
+
+        Its client would not read the rest, and why it is closed.
+        """
+        if self._discarded is None and not self.transport.is_closing():
             self.cut()
 
     def cut(self) -> None:
@@ -189,4 +192,4 @@ class Writer:
     def peer_is_dead(self) -> None:
         """Say so, in case somebody still reads, and cut the connection."""
         self.write_all(self._library.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
-        self.abort()
+        self.cut()
