@@ -10,7 +10,7 @@ soak: .venv/.dev ; $(BIN)/python -m pytest -m soak --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
-bench: .venv/.dev ; $(BIN)/python -m benchmarks
+bench: .venv/.bench ; $(BIN)/python -m benchmarks
 docs: .venv/.dev ; $(BIN)/pdoc -o artifacts/docs velocity_ws
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt
 clean: ; rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
@@ -18,3 +18,4 @@ clean: ; rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothes
 .venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
+.venv/.bench: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group bench && touch $@
