@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.contestants import CONTESTANTS, OURS, Contestant
+from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import Results, render
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, Figures, Run, Session, Sizes
@@ -86,11 +86,14 @@ def main() -> int:
     arguments = parser.parse_args()
     quick: bool = arguments.quick
     rounds: int = arguments.rounds or (1 if quick else 5)
-    names = _selected(arguments.only, [c.short for c in CONTESTANTS if c.everywhere or not quick])
+    names = _selected(arguments.only, [contestant.short for contestant in CONTESTANTS])
+    if quick and arguments.only is None:
+        names = [contestant.short for contestant in CONTESTANTS if contestant.everywhere]
     keys = _selected(arguments.scenario, [scenario.key for scenario in SCENARIOS])
     sizes = QUICK if quick else FULL
     contestants = [contestant for contestant in CONTESTANTS if contestant.short in names]
     raise_file_limit()
+    prepare(contestants)
     load_average = os.getloadavg()[0]
     measurement = Measurement(contestants, keys, sizes)
     asyncio.run(measurement.run(rounds))

@@ -1,4 +1,4 @@
-"""One client of the load: its socket, its handshake, and the frames that come. Knows the wire, and not what is measured."""
+"""One client of the load: its socket, its handshake, the frames that come. Knows the wire, not what is measured."""
 
 from __future__ import annotations
 
@@ -30,6 +30,25 @@ def frames(data: bytes) -> Iterator[tuple[int, int, int]]:
             return
         yield data[at], start, start + length
         at = start + length
+
+
+def whole_frames(data: bytes) -> tuple[int, int]:
+    """Where the last whole frame ends, and how many there are. `frames`, written out: it is called for every read."""
+    count = at = 0
+    size = len(data)
+    while size - at >= 2:
+        length = data[at + 1]
+        end = at + 2 + length
+        if length >= 126:
+            start = at + (4 if length == 126 else 10)
+            end = start + int.from_bytes(data[at + 2 : start])
+            if start > size:
+                break
+        if end > size:
+            break
+        at = end
+        count += 1
+    return at, count
 
 
 def masked(payload: bytes, first: int = FIN_TEXT) -> bytes:
@@ -97,24 +116,10 @@ class Client:
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        # `frames`, written out: this is the one place where the load's own cost matters.
-        count = at = 0
-        size = len(data)
-        while size - at >= 2:
-            length = data[at + 1]
-            end = at + 2 + length
-            if length >= 126:
-                start = at + (4 if length == 126 else 10)
-                end = start + int.from_bytes(data[at + 2 : start])
-                if start > size:
-                    break
-            if end > size:
-                break
-            at = end
-            count += 1
-        if at < size:
-            self._rest = data[at:]
-            data = data[:at]
+        end, count = whole_frames(data)
+        if end < len(data):
+            self._rest = data[end:]
+            data = data[:end]
         if count:
             self.chunks.append(data)
             self.times.append(time.monotonic_ns())
@@ -144,15 +149,16 @@ class Client:
         self.chunks, self.times, self.counts = [], [], []
         payloads = []
         for first, start, end in frames(data):
-            payload = data[start:end]
-            if first == FIN_TEXT | COMPRESSED:
-                payload = self._inflate.decompress(payload + b"\x00\x00\xff\xff")
-            elif first == CLOSE:
-                continue
-            elif first != FIN_TEXT:
-                raise RuntimeError(f"not a text message in one frame: {data[:16]!r}")
-            payloads.append(payload)
+            if first != CLOSE:
+                payloads.append(self._payload(first, data[start:end]))
         return payloads, times
+
+    def _payload(self, first: int, payload: bytes) -> bytes:
+        if first == FIN_TEXT | COMPRESSED:
+            return self._inflate.decompress(payload + b"\x00\x00\xff\xff")
+        if first != FIN_TEXT:
+            raise RuntimeError(f"not a text message in one frame: {first:#x} {payload[:16]!r}")
+        return payload
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """The data of a message."""
@@ -172,45 +178,27 @@ class Client:
 
 
 class SocketIOClient(Client):
-    """The same in Engine.IO packets over the WebSocket transport: opened by ``40``, pings are answered."""
+    """The same in Engine.IO packets over the WebSocket transport; opened once ``40`` is answered by ``40``."""
 
     PATH = "/socket.io/?EIO=4&transport=websocket&"
-
-    def _greeted(self) -> bool:
-        data = self._rest
-        at = 0
-        for _, start, end in frames(data):
-            if data[start : start + 1] == b"0":
-                self.socket.send(masked(b"40"))
-            elif data[start : start + 2] == b"40":
-                at = end
-        if at:
-            self._rest = data[at:]
-        return bool(at)
 
     def _opening(self, data: bytes) -> int:
         if b"\r\n\r\n" not in self._head:
             return super()._opening(data)
-        before, self._rest = self._rest, b""
-        # What was looked at already is whole frames, or the beginning of one.
-        whole = max((end for _, _, end in frames(before)), default=0)
-        self._rest = before[whole:] + data
+        self._rest += data
         self.opened = self._greeted()
         return 0
 
-    def read(self) -> int:
-        """As above, without the pings among the messages."""
-        was_open = self.opened
-        count = super().read()
-        if was_open and count and b"\x81\x012" in self.chunks[-1]:
-            data = self.chunks[-1]
-            kept = [data[start - 2 : end] for _, start, end in frames(data) if data[start - 2 : end] != b"\x81\x012"]
-            if len(kept) < count and all(len(frame) < 128 for frame in kept):
-                self.socket.send(masked(b"3"))
-                self.chunks[-1] = b"".join(kept)
-                self.counts[-1] = len(kept)
-                return len(kept)
-        return count
+    def _greeted(self) -> bool:
+        data, taken = self._rest, 0
+        packets = []
+        for first, start, end in frames(data):
+            packets.append(self._payload(first, data[start:end]))
+            taken = end
+        self._rest = data[taken:]
+        if any(packet.startswith(b"0") for packet in packets):
+            self.socket.send(masked(b"40"))
+        return any(packet.startswith(b"40") for packet in packets)
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """The data of an event packet."""

@@ -1,15 +1,26 @@
-"""The programs that are compared, and whether they can run here. Knows their names, and nothing of how they work.
+"""The programs that are compared, and whether they can run here. Knows how they are started, not how they work.
 
 To compare another one, write a program that obeys the commands of `benchmarks.servers.control`, and name it here.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
-__all__ = ["BASELINE", "CONTESTANTS", "OURS", "Contestant"]
+__all__ = ["BASELINE", "CONTESTANTS", "OURS", "Contestant", "prepare"]
+
+HERE = Path(__file__).parent
+FLOOR = Path(tempfile.gettempdir()) / f"velocity-ws-floor-{os.getpid()}"
+NODE = HERE / "node"
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class Contestant:
         name: in the tables.
         short: for ``--only``.
         command: what starts it, without ``--deflate``.
-        needs: what must be importable.
+        needs: what must be importable, or with a slash before it, on the path.
         everywhere: whether it runs with what the project's tests need.
         deflate: whether it can negotiate permessage-deflate.
         cannot: keys of scenarios that it takes no part in.
@@ -38,11 +49,19 @@ class Contestant:
 
     def missing(self) -> str:
         """What is not installed; empty where everything is."""
-        return ", ".join(name for name in self.needs if find_spec(name) is None)
+        return ", ".join(name for name in self.needs if not _installed(name))
+
+
+def _installed(name: str) -> bool:
+    return shutil.which(name[1:]) is not None if name.startswith("/") else find_spec(name) is not None
 
 
 def _python(module: str, *options: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"benchmarks.servers.{module}", *options)
+
+
+def _node(program: str) -> tuple[str, ...]:
+    return ("node", "--expose-gc", str(NODE / f"{program}.js"))
 
 
 OURS = Contestant("velocity-ws", "velocity", _python("velocity"), everywhere=True)
@@ -55,4 +74,33 @@ CONTESTANTS: tuple[Contestant, ...] = (
     Contestant("Starlette send_json loop", "send_json", _python("connection_manager", "--json")),
     Contestant("websockets broadcast()", "websockets", _python("websockets_broadcast"), everywhere=True),
     Contestant("picows", "picows", _python("picows_server"), needs=("picows",), deflate=False),
+    Contestant("aiohttp", "aiohttp", _python("aiohttp_server"), needs=("aiohttp",)),
+    Contestant("python-socketio", "socketio", _python("socketio_server"), needs=("socketio",), framing="socketio"),
+    Contestant("Django Channels, in memory", "channels", _python("channels_server"), needs=("channels",)),
+    Contestant("Litestar channels", "litestar", _python("litestar_server"), needs=("litestar",)),
+    Contestant("Node ws", "node_ws", _node("ws"), needs=("/node", "/npm")),
+    Contestant("Node Socket.IO", "node_socketio", _node("socketio"), needs=("/node", "/npm"), framing="socketio"),
+    Contestant(
+        "C, ready bytes (the floor)",
+        "floor",
+        (str(FLOOR),),
+        needs=("/cc",),
+        deflate=False,
+        cannot=("rooms", "echo"),
+    ),
 )
+
+
+def prepare(contestants: Sequence[Contestant]) -> None:
+    """Build what is not Python: the floor with the C compiler, the packages on Node with npm.
+
+    Raises:
+        subprocess.CalledProcessError: that failed; its output says why.
+    """
+    needs = {need for contestant in contestants if not contestant.missing() for need in contestant.needs}
+    if "/cc" in needs:
+        subprocess.run(["cc", "-O2", "-o", FLOOR, HERE / "floor.c"], check=True)
+        atexit.register(FLOOR.unlink, missing_ok=True)
+    if "/npm" in needs:
+        install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        subprocess.run(install, cwd=NODE, check=True)

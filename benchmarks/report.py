@@ -41,9 +41,9 @@ in rotated order. The cost of a message is the server process's user and system 
 first broadcast to after the last delivery, divided by deliveries; connecting and warming up are not in it, encoding is.
 The kernel's part includes delivering over the loopback interface, which is the same for all.
 
-Latency is from just before the server encodes a message until the load has read it. The pace is the same for all, and is
-about half of what the baseline can do on this kind of machine; who cannot keep it is late, and its latency is that of a
-queue that grows.
+Latency is from just before the server encodes a message until the load has read it. The pace is the same for all, about
+half of what the baseline can do on this kind of machine; who cannot keep it is late, and its latency is that of a queue
+that grows.
 
 Values are the median of {rounds} rounds, with the lowest and highest; a ratio is the median of the rounds' own ratios.
 Where the spread is wide, other programs were running, and the lowest values are the ones to compare. Memory is the
