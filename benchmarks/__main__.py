@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
 from benchmarks.process import Child, raise_file_limit
-from benchmarks.report import Results, render
-from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, Figures, Run, Session, Sizes
+from benchmarks.report import chart, render
+from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, Figures, Run, Scenario, Session, Sizes
+from benchmarks.targets import Results
 
 HERE = Path(__file__).parent
 
@@ -41,23 +42,33 @@ class Measurement:
             for scenario in session.scenarios
             if scenario.key in self._keys and scenario.key not in contestant.cannot
         ]
-        if not wanted or (session.deflate and not contestant.deflate):
+        if session.deflate and not contestant.deflate:
             return
-        command = [*contestant.command, *(["--deflate"] if session.deflate else [])]
+        while wanted:
+            wanted = await self._process(wanted, contestant, prefix, deflate=session.deflate)
+
+    async def _process(
+        self, wanted: list[Scenario], contestant: Contestant, prefix: str, *, deflate: bool
+    ) -> list[Scenario]:
+        """Measure with one process; what is left for the next, because this one failed."""
+        command = [*contestant.command, *(["--deflate"] if deflate else [])]
         # A load of its own for each: what one contestant left behind does not slow down the next.
         load_command = [sys.executable, "-m", "benchmarks.load"]
-        scenario = wanted[0]
+        done = 0
         try:
             async with Child(command, server=True) as child, Child(load_command, server=False) as load:
-                run = Run(contestant, child, load, self._sizes, session.deflate)
+                run = Run(contestant, child, load, self._sizes, deflate)
                 for scenario in wanted:
                     figures = await scenario.measure(run)
                     self.results[scenario.key][contestant.name].append(figures)
                     print(f"{prefix} {scenario.key}: {contestant.name}: {_line(figures)}", flush=True)
+                    done += 1
         except (RuntimeError, TimeoutError, OSError) as error:
             # A peer that fails is a row that says so; the others are measured nevertheless.
-            self.failed[scenario.key, contestant.name] = f"{type(error).__name__}: {error}"
-            print(f"{prefix} {scenario.key}: {contestant.name}: failed: {error!r}", flush=True)
+            key = wanted[done].key
+            self.failed[key, contestant.name] = f"{type(error).__name__}: {error}"
+            print(f"{prefix} {key}: {contestant.name}: failed: {error!r}", flush=True)
+        return wanted[done + 1 :]
 
 
 def _line(figures: Figures) -> str:
@@ -102,6 +113,7 @@ def main() -> int:
     print(f"\n{report}")
     if not quick:
         (arguments.out / "RESULTS.md").write_text(report)
+        (arguments.out / "chart.svg").write_text(chart(measurement.results, sizes))
     faults = sum(f.faults for by_name in measurement.results.values() for f in by_name.get(OURS.name, []))
     return int(bool(faults) or any(name == OURS.name for _, name in measurement.failed))
 

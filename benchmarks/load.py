@@ -5,7 +5,6 @@ While messages arrive it only counts frames and keeps bytes and times. Every mes
 
 from __future__ import annotations
 
-import collections
 import gc
 import itertools
 import json
@@ -13,7 +12,7 @@ import os
 import selectors
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.client import CLOSE, Client, SocketIOClient, masked
@@ -22,6 +21,15 @@ HANDSHAKES_AT_ONCE = 50
 PATIENCE = 3.0
 """Seconds without any message until what has not arrived counts as lost."""
 CLIENTS: dict[str, type[Client]] = {"plain": Client, "socketio": SocketIOClient}
+
+
+def faults_in(got: Sequence[int], due: range) -> int:
+    """How many numbers are missing, come again, were not to come, or come before a smaller one."""
+    distinct = set(got)
+    lost, foreign = len(set(due) - distinct), len(distinct - set(due))
+    duplicated = len(got) - len(distinct)
+    disordered = sum(a > b for a, b in itertools.pairwise(got))
+    return lost + foreign + duplicated + disordered
 
 
 class Load:
@@ -81,16 +89,18 @@ class Load:
         self._selector.register(client.socket, selectors.EVENT_READ, client)
         return client
 
-    def _close_all(self) -> None:
-        for client in self._clients:
+    def keep(self, clients: int) -> dict[str, Any]:
+        """Close all but the first ones, without a goodbye."""
+        for client in self._clients[clients:]:
             if not client.ended:
                 self._selector.unregister(client.socket)
                 client.socket.close()
-        self._clients = []
+        del self._clients[clients:]
+        return {}
 
     def connect(self, port: int, clients: int, framing: str, deflate: bool, rooms: int = 0) -> dict[str, Any]:
         """Connect new clients, in place of those that there were, spread over that many rooms."""
-        self._close_all()
+        self.keep(0)
         while (made := len(self._clients)) < clients:
             numbers = range(made, min(clients, made + HANDSHAKES_AT_ONCE))
             rooms_of = [str(number % rooms) if rooms else "" for number in numbers]
@@ -134,7 +144,7 @@ class Load:
 
     def check(self, first: int, each: int) -> dict[str, Any]:
         """Decode everything since `expect` and compare it with what was to come; when and how late it came."""
-        faults: collections.Counter[str] = collections.Counter()
+        faults = 0
         latencies: list[int] = []
         begin, end = sys.maxsize, 0
         due = range(first, first + each)
@@ -149,23 +159,17 @@ class Load:
                 begin = min(begin, data["t"])
                 latencies.append(came - data["t"])
             end = max(end, times[-1] if times else 0)
-            self._compare(got, due, faults)
+            faults += faults_in(got, due)
         latencies.sort()
         count = len(latencies)
         return {
             "deliveries": count,
             "wire": wire / max(count, 1),
-            "faults": sum(faults.values()),
+            "faults": faults,
             "seconds": (end - begin) / 1e9 if count else 0.0,
             "p50": latencies[count // 2] / 1e3 if count else 0.0,
             "p99": latencies[int(count * 0.99)] / 1e3 if count else 0.0,
         }
-
-    @staticmethod
-    def _compare(got: list[int], due: range, faults: collections.Counter[str]) -> None:
-        faults["lost"] += len(set(due) - set(got))
-        faults["duplicated"] += len(got) - len(set(got))
-        faults["disordered"] += sum(a > b for a, b in itertools.pairwise(got))
 
     def echo(self, each: int, size: int, first: int) -> dict[str, Any]:
         """Every client sends its next message when the last is answered, so many times; checks the answers."""
@@ -191,15 +195,15 @@ class Load:
         finally:
             self._on_message = None
         seconds, busy = time.monotonic() - start, self._busy()
-        faults: collections.Counter[str] = collections.Counter()
+        faults = 0
         for client in self._clients:
             got = [client.decode(payload)["seq"] for payload in client.take()[0]]
-            self._compare(got, range(first, first + each), faults)
-        return {"deliveries": self._counted, "faults": sum(faults.values()), "busy": busy, "seconds": seconds}
+            faults += faults_in(got, range(first, first + each))
+        return {"deliveries": self._counted, "faults": faults, "busy": busy, "seconds": seconds}
 
     def churn(self, port: int, framing: str, count: int, at_once: int) -> dict[str, Any]:
         """Connect, send a close frame, wait for the answer and the end; so many in all, so many at a time."""
-        self._close_all()
+        self.keep(0)
         goodbye = masked((1000).to_bytes(2), CLOSE)
         live: dict[Client, bool] = {}
         begun = finished = clean = 0
@@ -230,7 +234,7 @@ class Load:
 def main() -> None:
     """Do as told until stdin is closed."""
     load = Load()
-    handlers = {name: getattr(load, name) for name in ("connect", "expect", "wait", "check", "echo", "churn")}
+    handlers = {name: getattr(load, name) for name in ("connect", "keep", "expect", "wait", "check", "echo", "churn")}
     print(json.dumps({}), flush=True)
     while (arguments := load.next_command()) is not None:
         print(json.dumps(handlers[arguments.pop("command")](**arguments)), flush=True)

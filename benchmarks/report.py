@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,14 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contestants import BASELINE, CONTESTANTS
+from benchmarks.chart import Bar, Panel, draw
+from benchmarks.contestants import BASELINE, CONTESTANTS, NODE, OURS
 from benchmarks.process import server_core
 from benchmarks.scenarios import SCENARIOS, Figures, Sizes
+from benchmarks.targets import Results, outcomes
 
-__all__ = ["Results", "render"]
+__all__ = ["chart", "render"]
 
-Results = dict[str, dict[str, list[Figures]]]
-"""By the scenario's key and the contestant's name."""
 PACKAGES = (
     "velocity-ws",
     "uvicorn",
@@ -34,12 +37,16 @@ PACKAGES = (
 )
 
 METHOD = """\
-Every server is a program of its own, {pinned}. Servers in Python run on uvloop, those on
-uvicorn with httptools and its default WebSocket class; none sends keepalive pings. The scenarios that share a
-connection setup share a process (see `scenarios.py`), which is a fresh one in every round; the contestants take turns,
-in rotated order. The cost of a message is the server process's user and system CPU, read from outside, from before the
-first broadcast to after the last delivery, divided by deliveries; connecting and warming up are not in it, encoding is.
-The kernel's part includes delivering over the loopback interface, which is the same for all.
+Every server is a program of its own, {pinned}. Servers in Python run on
+uvloop, those on uvicorn with httptools and its default WebSocket class (velocity-ws with its own two classes). None
+sends keepalive pings. `ws` and Socket.IO on Node are told to compress messages under 1,024 bytes too, as the others do.
+All scenarios with and all without compression share a process, a fresh one in every round, in the order of `SESSIONS`
+in `scenarios.py`; the contestants take turns, in rotated order.
+
+The cost of a message is the server process's user and system CPU, read from outside, from before the first broadcast to
+after the last delivery, divided by deliveries; connecting and warming up are not in it, encoding is. The kernel's part
+includes delivering over the loopback interface, which is the same for all. The split into user and system is the
+kernel's, in ticks, and less exact than their sum.
 
 Latency is from just before the server encodes a message until the load has read it. The pace is the same for all, about
 half of what the baseline can do on this kind of machine; who cannot keep it is late, and its latency is that of a queue
@@ -60,12 +67,42 @@ def render(
     core = server_core()
     pinned = "not pinned" if core is None else "pinned to one core, the load to the others"
     parts = ["# Results", _facts(command, load_average), METHOD.format(pinned=pinned, rounds=rounds)]
+    parts.append(f"## Targets\n\n{_targets(results)}")
     for scenario in SCENARIOS:
         if scenario.key in results:
             title = scenario.title.format(**asdict(sizes))
             parts.append(f"## {title}\n\n{_table(scenario.key, results[scenario.key], failed)}")
-    parts.append(f"## Was it fair?\n\n{_fairness(results)}")
+    parts.append(f"## Was it fair?\n\n{_fairness(results, failed)}")
     return "\n".join(parts)
+
+
+CHARTED = {
+    "fanout": "CPU for each delivery, one room of {clients:,}, 128 bytes",
+    "deflate": "CPU for each delivery, one room of {clients:,}, 400 bytes, permessage-deflate",
+    "echo": "CPU for each round trip, echo of 64 bytes of JSON",
+}
+
+
+def chart(results: Results, sizes: Sizes) -> str:
+    """The medians of some scenarios as bars, in SVG."""
+    panels = []
+    for key, title in CHARTED.items():
+        bars = [
+            Bar(name, median(figures.values["CPU, µs"] for figures in rows), ours=name == OURS.name)
+            for name, rows in results.get(key, {}).items()
+            if rows
+        ]
+        if bars:
+            panels.append(Panel(title.format(**asdict(sizes)), "µs", bars))
+    return draw(panels)
+
+
+def _targets(results: Results) -> str:
+    lines = [_row(["Target of velocity-ws", "at most", "measured", ""]), _row(["---", "---:", "---:", "---"])]
+    for outcome in outcomes(results):
+        measured = "" if outcome.measured is None else f"{outcome.measured:.2f}"
+        lines.append(_row([outcome.target, f"{outcome.limit:g}", measured, outcome.verdict]))
+    return "".join(lines)
 
 
 def _facts(command: str, load_average: float) -> str:
@@ -86,6 +123,11 @@ def _versions() -> list[str]:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
+    packages = [NODE / "node_modules" / name / "package.json" for name in ("ws", "socket.io")]
+    found += [f"{path.parent.name} {json.loads(path.read_text())['version']}" for path in packages if path.exists()]
+    if node := shutil.which("node"):
+        said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
+        found.append(f"Node {said.stdout.strip()}")
     return found
 
 
@@ -120,7 +162,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
-def _fairness(results: Results) -> str:
+def _fairness(results: Results, failed: Mapping[tuple[str, str], str]) -> str:
     every = [figures for by_name in results.values() for rows in by_name.values() for figures in rows]
     faults = {
         f"{name} ({key}): {count}"
@@ -132,9 +174,11 @@ def _fairness(results: Results) -> str:
     deliveries = sum(figures.deliveries for figures in every)
     total = sum(figures.faults for figures in every)
     where = f" {'; '.join(sorted(faults))}." if faults else ""
+    failures = [f"- Failed: {name} ({key}): {why}".partition("\n")[0] for (key, name), why in failed.items()]
     return (
         f"- {deliveries:,} deliveries, each one checked: {total} lost, duplicated or out of order.{where}\n"
         f"- The load's process was {median(busy):.0%} busy while messages came (at most {max(busy):.0%}).\n"
+        + "".join(f"{failure}\n" for failure in failures)
     )
 
 
