@@ -6,7 +6,7 @@ import asyncio
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_targets_compare_medians_of_the_rounds_own_ratios() -> None:
 
 def test_chart_is_well_formed_and_its_bars_are_in_proportion() -> None:
     chart = draw([Panel("a < b", "µs", [Bar("slow & old", 40), Bar("ours", 10, ours=True)])])
-    root = ElementTree.fromstring(chart)
+    root = ET.fromstring(chart)
     bars = root.findall("{http://www.w3.org/2000/svg}rect")
     assert [bar.attrib["class"] for bar in bars] == ["bar ours", "bar"]
     assert float(bars[1].attrib["width"]) == pytest.approx(4 * float(bars[0].attrib["width"]), rel=0.01)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import django  # type: ignore[import-untyped, unused-ignore]
-from django.conf import settings  # type: ignore[import-untyped, unused-ignore]
+import django
+from django.conf import settings
 
 settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
 django.setup()
 
-from channels.generic.websocket import AsyncJsonWebsocketConsumer  # type: ignore[import-untyped, unused-ignore]  # noqa: E402
-from channels.layers import get_channel_layer  # type: ignore[import-untyped, unused-ignore]  # noqa: E402
+from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402
+from channels.layers import get_channel_layer  # noqa: E402
 
 from benchmarks.servers.control import room_in, run, serve_asgi  # noqa: E402
 
 EVERYONE = "everyone"
 
 
-class Consumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc, unused-ignore]
+class Consumer(AsyncJsonWebsocketConsumer):
     """As in its tutorial's chat server."""
 
     connections = 0

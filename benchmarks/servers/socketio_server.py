@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import socketio  # type: ignore[import-untyped, unused-ignore]
+import socketio
 
 from benchmarks.servers.control import room_in, run, serve_asgi
 
