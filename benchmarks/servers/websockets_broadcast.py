@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import defaultdict
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosedError
 
 from benchmarks.servers.control import control, dumps, listener, room_in, run
 
@@ -25,8 +27,9 @@ class Websockets:
         self._all.add(websocket)
         self._rooms[room].add(websocket)
         try:
-            async for message in websocket:
-                await websocket.send(json.dumps({"event": "echo", "data": json.loads(message)["data"]}))
+            with contextlib.suppress(ConnectionClosedError):  # the load leaves without a goodbye
+                async for message in websocket:
+                    await websocket.send(json.dumps({"event": "echo", "data": json.loads(message)["data"]}))
         finally:
             self._all.remove(websocket)
             self._rooms[room].remove(websocket)
