@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import chart, render
-from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, Figures, Run, Scenario, Session, Sizes
+from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Figures, Run, Scenario, Session, Sizes
 from benchmarks.targets import Results
 
 HERE = Path(__file__).parent
@@ -54,10 +54,11 @@ class Measurement:
         command = [*contestant.command, *(["--deflate"] if deflate else [])]
         # A load of its own for each: what one contestant left behind does not slow down the next.
         load_command = [sys.executable, "-m", "benchmarks.load"]
+        sizes = SLOW if contestant.slow and self._sizes is FULL else self._sizes
         done = 0
         try:
             async with Child(command, server=True) as child, Child(load_command, server=False) as load:
-                run = Run(contestant, child, load, self._sizes, deflate)
+                run = Run(contestant, child, load, sizes, deflate)
                 for scenario in wanted:
                     figures = await scenario.measure(run)
                     self.results[scenario.key][contestant.name].append(figures)

@@ -36,6 +36,7 @@ class Contestant:
         deflate: whether it can negotiate permessage-deflate.
         cannot: keys of scenarios that it takes no part in.
         framing: ``plain``, or ``socketio`` for Engine.IO packets.
+        slow: whether it gets a fifth of everything, because it would take longer than all others together.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contestant:
     deflate: bool = True
     cannot: tuple[str, ...] = ()
     framing: str = "plain"
+    slow: bool = False
 
     def missing(self) -> str:
         """What is not installed; empty where everything is."""
@@ -76,7 +78,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     Contestant("picows", "picows", _python("picows_server"), needs=("picows",), deflate=False),
     Contestant("aiohttp", "aiohttp", _python("aiohttp_server"), needs=("aiohttp",)),
     Contestant("python-socketio", "socketio", _python("socketio_server"), needs=("socketio",), framing="socketio"),
-    Contestant("Django Channels, in memory", "channels", _python("channels_server"), needs=("channels",)),
+    Contestant("Django Channels, in memory", "channels", _python("channels_server"), needs=("channels",), slow=True),
     Contestant("Litestar channels", "litestar", _python("litestar_server"), needs=("litestar",)),
     Contestant("Node ws", "node_ws", _node("ws"), needs=("/node", "/npm")),
     Contestant("Node Socket.IO", "node_socketio", _node("socketio"), needs=("/node", "/npm"), framing="socketio"),

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.contestants import Contestant
 from benchmarks.process import Child, Usage
 
-__all__ = ["FULL", "QUICK", "SCENARIOS", "SESSIONS", "Figures", "Run", "Scenario", "Session", "Sizes"]
+__all__ = ["FULL", "QUICK", "SCENARIOS", "SESSIONS", "SLOW", "Figures", "Run", "Scenario", "Session", "Sizes"]
 
 PROSE = """
 the train to platform seven leaves in about four minutes please mind the gap and keep your tickets ready
@@ -48,6 +48,7 @@ class Sizes:
 
 
 FULL = Sizes(1000, 30, 20, 4, 5, 1.0, 100, 2000, 1500, 100, 150, 1000, 5000)
+SLOW = Sizes(1000, 6, 20, 1, 5, 1.0, 100, 400, 1500, 100, 30, 1000, 1000)
 QUICK = Sizes(20, 5, 100, 2, 50, 0.05, 4, 40, 1000, 5, 5, 20, 60)
 
 
