@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from starlette.applications import Starlette
 
-from benchmarks.servers.control import room_in, run, serve_asgi
+from benchmarks.servers.control import run, serve_asgi
 from velocity_ws import Broker, Client, Settings, WebSocketMiddleware
 
 
@@ -27,7 +27,7 @@ class Velocity:
 
         @broker.on_connect
         async def enter(client: Client) -> None:
-            if room := room_in(client.request.url.query):
+            if room := client.request.query_params.get("room"):
                 await broker.join_room(client.id, room)
 
         @broker.on("echo")
