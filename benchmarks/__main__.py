@@ -94,7 +94,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="by default 5")
     parser.add_argument("--only", help="contestants: " + ",".join(c.short for c in CONTESTANTS))
     parser.add_argument("--scenario", help="scenarios: " + ",".join(s.key for s in SCENARIOS))
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for RESULTS.md and chart.svg")
+    parser.add_argument(
+        "--out", type=Path, help="folder for RESULTS.md and chart.svg; by default this one, if all was run"
+    )
     arguments = parser.parse_args()
     quick: bool = arguments.quick
     rounds: int = arguments.rounds or (1 if quick else 5)
@@ -112,9 +114,11 @@ def main() -> int:
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     report = render(measurement.results, measurement.failed, sizes, command, load_average)
     print(f"\n{report}")
-    if not quick:
-        (arguments.out / "RESULTS.md").write_text(report)
-        (arguments.out / "chart.svg").write_text(chart(measurement.results, sizes))
+    partial = bool(quick or arguments.only or arguments.scenario)
+    out: Path | None = arguments.out or (None if partial else HERE)
+    if out is not None:
+        (out / "RESULTS.md").write_text(report)
+        (out / "chart.svg").write_text(chart(measurement.results, sizes))
     faults = sum(f.faults for by_name in measurement.results.values() for f in by_name.get(OURS.name, []))
     return int(bool(faults) or any(name == OURS.name for _, name in measurement.failed))
 

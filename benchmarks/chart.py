@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median
 
 __all__ = ["Bar", "Panel", "draw"]
 
 WIDTH = 760
 LABEL = 210
-VALUE = 70
+VALUE = 90
+CUT = 4
+"""Bars of more than so many medians are cut, so that the others can be told apart."""
 BAR, GAP = 16, 6
 HEADING = 44
 # Text takes the page's colour where the page can say it, and a middle grey, readable on both, where it is an image.
@@ -35,7 +38,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars under one title; each panel has a scale of its own, from 0 to its longest bar."""
+    """Bars under one title; each panel has a scale of its own, from 0."""
 
     title: str
     unit: str
@@ -49,11 +52,12 @@ def draw(panels: Sequence[Panel]) -> str:
     for panel in panels:
         parts.append(f'<text class="title" x="0" y="{y + 22}">{escape(panel.title)}</text>')
         y += HEADING - GAP
-        longest = max((bar.value for bar in panel.bars), default=0) or 1
+        values = [bar.value for bar in panel.bars] or [1.0]
+        longest = min(max(values), CUT * median(values)) or 1
         for bar in sorted(panel.bars, key=lambda bar: bar.value):
-            length = max(1.0, bar.value / longest * (WIDTH - LABEL - VALUE))
+            length = max(1.0, min(bar.value / longest, 1) * (WIDTH - LABEL - VALUE))
             middle = y + BAR - 4
-            value = f"{_number(bar.value)} {escape(panel.unit)}"
+            value = f"{_number(bar.value)} {escape(panel.unit)}{', cut' if bar.value > longest else ''}"
             kind, label = ("bar ours", ' class="ours-label"') if bar.ours else ("bar", "")
             parts += [
                 f'<text{label} x="{LABEL - 8}" y="{middle}" text-anchor="end">{escape(bar.name)}</text>',

@@ -40,9 +40,9 @@ METHOD = """\
 Every server is a program of its own, {pinned}. Servers in Python run on
 uvloop, those on uvicorn with httptools and its default WebSocket class (velocity-ws with its own two classes). None
 sends keepalive pings. `ws` and Socket.IO on Node are told to compress messages under 1,024 bytes too, as the others do.
-The broadcasts, echo and churn without compression share a process, a fresh one in every round; the others have one each.
-The contestants take turns, in rotated order. Django Channels gets a fifth of the messages and of the idle connections:
-its in-memory layer looks at every channel for each message, and would take longer than all others together.
+Broadcasts, echo and churn without compression share a process, fresh in every round; the others have one each.
+Contestants take turns, in rotated order. Django Channels gets a fifth of the messages and of the idle connections: its
+in-memory layer looks at every channel for each message, and would take longer than all others together.
 
 The cost of a message is the server process's user and system CPU, read from outside, from before the first broadcast to
 after the last delivery, divided by deliveries; connecting and warming up are not in it, encoding is. The kernel's part

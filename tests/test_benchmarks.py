@@ -75,3 +75,11 @@ def test_chart_is_well_formed_and_its_bars_are_in_proportion() -> None:
     bars = root.findall("{http://www.w3.org/2000/svg}rect")
     assert [bar.attrib["class"] for bar in bars] == ["bar ours", "bar"]
     assert float(bars[1].attrib["width"]) == pytest.approx(4 * float(bars[0].attrib["width"]), rel=0.01)
+
+
+def test_chart_cuts_a_bar_that_would_hide_the_others() -> None:
+    chart = draw([Panel("costs", "µs", [Bar("a", 10), Bar("b", 10), Bar("slow", 1000)])])
+    root = ET.fromstring(chart)
+    short, _, cut = [float(bar.attrib["width"]) for bar in root.findall("{http://www.w3.org/2000/svg}rect")]
+    assert cut == pytest.approx(4 * short, rel=0.01)
+    assert "1,000 µs, cut" in chart
