@@ -51,10 +51,16 @@ class Contestant:
 
     def missing(self) -> str:
         """What is not installed; empty where everything is."""
-        return ", ".join(name for name in self.needs if not _installed(name))
+        return ", ".join(name.removeprefix("/") for name in self.needs if not _installed(name))
+
+
+_broken: set[str] = set()
+"""What is there, but could not do its part."""
 
 
 def _installed(name: str) -> bool:
+    if name in _broken:
+        return False
     return shutil.which(name[1:]) is not None if name.startswith("/") else find_spec(name) is not None
 
 
@@ -96,13 +102,13 @@ CONTESTANTS: tuple[Contestant, ...] = (
 def prepare(contestants: Sequence[Contestant]) -> None:
     """Build what is not Python: the floor with the C compiler, the packages on Node with npm.
 
-    Raises:
-        subprocess.CalledProcessError: that failed; its output says why.
+    Where that fails, its own output says why, and those that need it count as not installed.
     """
+    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+    builds = {"/cc": (["cc", "-O2", "-o", str(FLOOR), str(HERE / "floor.c")], HERE), "/npm": (npm, NODE)}
     needs = {need for contestant in contestants if not contestant.missing() for need in contestant.needs}
-    if "/cc" in needs:
-        subprocess.run(["cc", "-O2", "-o", FLOOR, HERE / "floor.c"], check=True)
-        atexit.register(FLOOR.unlink, missing_ok=True)
-    if "/npm" in needs:
-        install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-        subprocess.run(install, cwd=NODE, check=True)
+    for need in needs & builds.keys():
+        command, folder = builds[need]
+        if subprocess.run(command, cwd=folder, check=False).returncode:
+            _broken.add(need)
+    atexit.register(FLOOR.unlink, missing_ok=True)
