@@ -1,116 +1,114 @@
-"""The servers that are compared: each an ASGI application, and a way to make it broadcast.
+"""The programs that are compared, and whether they can run here. Knows how they are started, not how they work.
 
-To compare another one, add a class here and name it in `CONTESTANTS`.
+To compare another one, write a program that obeys the commands of `benchmarks.servers.control`, and name it here.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any, Protocol
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp
-from starlette.websockets import WebSocket, WebSocketDisconnect
+__all__ = ["BASELINE", "CONTESTANTS", "OURS", "Contestant", "prepare"]
 
-from velocity_ws import Broker, Settings, WebSocketMiddleware
-
-__all__ = ["BASELINE", "CONTESTANTS", "Contestant"]
-
-
-class Contestant(Protocol):
-    """A server under test. Its endpoint is ``/ws``."""
-
-    app: ASGIApp
-
-    async def broadcast(self, event: str, data: Any) -> None:
-        """Send ``{"event", "data"}`` to every client."""
-
-    def connected(self) -> int:
-        """How many clients a broadcast would reach now."""
+HERE = Path(__file__).parent
+FLOOR = Path(tempfile.gettempdir()) / f"velocity-ws-floor-{os.getpid()}"
+NODE = HERE / "node"
 
 
-class VelocityServer:
-    """As `velocity_ws.Server` serves it: the middleware is the outermost application."""
+@dataclass(frozen=True)
+class Contestant:
+    """A program under test.
 
-    def __init__(self) -> None:
-        self._broker = Broker(Settings(_env_file=None))
-        self.app: ASGIApp = WebSocketMiddleware(Starlette(), self._broker)
+    Attributes:
+        name: in the tables.
+        short: for ``--only``.
+        command: what starts it, without ``--deflate``.
+        needs: what must be importable, or with a slash before it, on the path.
+        everywhere: whether it runs with what the project's tests need.
+        deflate: whether it can negotiate permessage-deflate.
+        cannot: keys of scenarios that it takes no part in.
+        framing: ``plain``, or ``socketio`` for Engine.IO packets.
+        slow: whether it gets a fifth of everything, because it would take longer than all others together.
+    """
 
-    async def broadcast(self, event: str, data: Any) -> None:
-        await self._broker.broadcast(event, data)
+    name: str
+    short: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    everywhere: bool = False
+    deflate: bool = True
+    cannot: tuple[str, ...] = ()
+    framing: str = "plain"
+    slow: bool = False
 
-    def connected(self) -> int:
-        return self._broker.get_stats().connected_clients
-
-
-class VelocityAttached(VelocityServer):
-    """As a route of a Starlette application, behind its middleware."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        app = Starlette()
-        self._broker.attach(app)
-        self.app = app
-
-
-class ConnectionManager:
-    """As FastAPI's documentation writes it ("WebSockets", "Handling disconnections and multiple clients")."""
-
-    def __init__(self) -> None:
-        self.active_connections: list[WebSocket] = []
-
-    async def connect(self, websocket: WebSocket) -> None:
-        await websocket.accept()
-        self.active_connections.append(websocket)
-
-    def disconnect(self, websocket: WebSocket) -> None:
-        self.active_connections.remove(websocket)
-
-    async def broadcast(self, message: str) -> None:
-        for connection in self.active_connections:
-            await connection.send_text(message)
-
-    async def broadcast_json(self, message: Any) -> None:
-        for connection in self.active_connections:
-            await connection.send_json(message)
+    def missing(self) -> str:
+        """What is not installed; empty where everything is."""
+        return ", ".join(name.removeprefix("/") for name in self.needs if not _installed(name))
 
 
-class StarletteText:
-    """The documentation's loop over ``send_text``; the message is encoded once, before it."""
-
-    def __init__(self) -> None:
-        self._manager = ConnectionManager()
-        self.app: ASGIApp = Starlette(routes=[WebSocketRoute("/ws", self._endpoint)])
-
-    async def _endpoint(self, websocket: WebSocket) -> None:
-        await self._manager.connect(websocket)
-        try:
-            while True:
-                await websocket.receive_text()
-        except WebSocketDisconnect:
-            self._manager.disconnect(websocket)
-
-    async def broadcast(self, event: str, data: Any) -> None:
-        await self._manager.broadcast(json.dumps({"event": event, "data": data}, separators=(",", ":")))
-
-    def connected(self) -> int:
-        return len(self._manager.active_connections)
+_broken: set[str] = set()
+"""What is there, but could not do its part."""
 
 
-class StarletteJson(StarletteText):
-    """The same loop over ``send_json``, which encodes for every client."""
+def _installed(name: str) -> bool:
+    if name in _broken:
+        return False
+    return shutil.which(name[1:]) is not None if name.startswith("/") else find_spec(name) is not None
 
-    async def broadcast(self, event: str, data: Any) -> None:
-        await self._manager.broadcast_json({"event": event, "data": data})
+
+def _python(module: str, *options: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"benchmarks.servers.{module}", *options)
 
 
-CONTESTANTS: dict[str, Callable[[], Contestant]] = {
-    "velocity-ws": VelocityServer,
-    "velocity-ws, attached to Starlette": VelocityAttached,
-    "Starlette send_text loop": StarletteText,
-    "Starlette send_json loop": StarletteJson,
-}
-BASELINE = "Starlette send_text loop"
+def _node(program: str) -> tuple[str, ...]:
+    return ("node", "--expose-gc", str(NODE / f"{program}.js"))
+
+
+OURS = Contestant("velocity-ws", "velocity", _python("velocity"), everywhere=True)
+BASELINE = Contestant("Starlette send_text loop", "send_text", _python("connection_manager"), everywhere=True)
 """What the others are compared with."""
+CONTESTANTS: tuple[Contestant, ...] = (
+    OURS,
+    Contestant("velocity-ws, plain ASGI", "portable", _python("velocity", "--portable")),
+    BASELINE,
+    Contestant("Starlette send_json loop", "send_json", _python("connection_manager", "--json")),
+    Contestant("websockets broadcast()", "websockets", _python("websockets_broadcast"), everywhere=True),
+    Contestant("picows", "picows", _python("picows_server"), needs=("picows",), deflate=False),
+    Contestant("aiohttp", "aiohttp", _python("aiohttp_server"), needs=("aiohttp",)),
+    Contestant("python-socketio", "socketio", _python("socketio_server"), needs=("socketio",), framing="socketio"),
+    Contestant("Django Channels, in memory", "channels", _python("channels_server"), needs=("channels",), slow=True),
+    Contestant("Litestar channels", "litestar", _python("litestar_server"), needs=("litestar",)),
+    Contestant("Node ws", "node_ws", _node("ws"), needs=("/node", "/npm")),
+    Contestant("Node Socket.IO", "node_socketio", _node("socketio"), needs=("/node", "/npm"), framing="socketio"),
+    Contestant(
+        "C, ready bytes (the floor)",
+        "floor",
+        (str(FLOOR),),
+        needs=("/cc",),
+        deflate=False,
+        cannot=("rooms", "echo"),
+    ),
+)
+
+
+def prepare(contestants: Sequence[Contestant]) -> None:
+    """Build what is not Python: the floor with the C compiler, the packages on Node with npm.
+
+    Where that fails, its own output says why, and those that need it count as not installed.
+    """
+    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+    builds = {"/cc": (["cc", "-O2", "-o", str(FLOOR), str(HERE / "floor.c")], HERE), "/npm": (npm, NODE)}
+    needs = {need for contestant in contestants if not contestant.missing() for need in contestant.needs}
+    for need in needs & builds.keys():
+        command, folder = builds[need]
+        if subprocess.run(command, cwd=folder, check=False).returncode:
+            _broken.add(need)
+    atexit.register(FLOOR.unlink, missing_ok=True)

@@ -1,194 +1,244 @@
-"""The clients, in a process of their own: raw sockets, a handshake by hand, and as little as possible for each message.
+"""All clients, in one process: raw sockets and one selector, and as little as possible for each message.
 
-While messages arrive it only counts frames and keeps the bytes. Every one of them is decoded and checked afterwards.
+While messages arrive it only counts frames and keeps bytes and times. Every message is decoded and checked afterwards.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
+import gc
 import itertools
 import json
 import os
+import selectors
+import sys
 import time
-import zlib
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import uvloop
-
-from benchmarks.process import answer_commands, pin
+from benchmarks.client import CLOSE, Client, SocketIOClient, masked
 
 HANDSHAKES_AT_ONCE = 50
-WAIT = 30.0
-"""Seconds until what has not arrived counts as lost."""
+PATIENCE = 3.0
+"""Seconds without any message until what has not arrived counts as lost."""
+CLIENTS: dict[str, type[Client]] = {"plain": Client, "socketio": SocketIOClient}
 
-FIN_TEXT, COMPRESSED = 0x81, 0x40
 
-
-class Connection(asyncio.Protocol):
-    """One client."""
-
-    def __init__(self, load: Load, port: int, *, deflate: bool) -> None:
-        self._load = load
-        self._port = port
-        self._deflate = deflate
-        self._head = b""
-        self._rest = b""
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._transport: asyncio.Transport | None = None
-        self.chunks: list[bytes] = []
-        self.next_seq = 0
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        # What a browser offers (RFC 7692).
-        offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" if self._deflate else ""
-        key = base64.b64encode(os.urandom(16)).decode()
-        self._transport.write(
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n".encode()
-        )
-
-    def data_received(self, data: bytes) -> None:
-        if not self.opened.done():
-            self._head += data
-            head, end, data = self._head.partition(b"\r\n\r\n")
-            if not end:
-                return
-            self._opened(head)
-            if not data:
-                return
-        if self._rest:
-            data = self._rest + data
-        end_of_last = count = 0
-        for _, _, end_of_frame in frames(data):
-            end_of_last = end_of_frame
-            count += 1
-        self.chunks.append(data[:end_of_last])
-        self._rest = data[end_of_last:]
-        self._load.count(count)
-
-    def _opened(self, head: bytes) -> None:
-        compresses = b"permessage-deflate" in head
-        if not head.startswith(b"HTTP/1.1 101 ") or compresses != self._deflate:
-            self.opened.set_exception(RuntimeError(f"not the handshake that was asked for: {head!r}"))
-        else:
-            self.opened.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(RuntimeError("closed during the handshake"))
-
-    def close(self) -> None:
-        """End without a goodbye; the server is ended with it."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def take(self) -> Iterator[bytes]:
-        """The payloads of all messages since the last time, decompressed."""
-        data = b"".join(self.chunks)
-        self.chunks.clear()
-        for first, start, end in frames(data):
-            payload = data[start:end]
-            if first == FIN_TEXT | COMPRESSED:
-                payload = self._inflate.decompress(payload + b"\x00\x00\xff\xff")
-            elif first != FIN_TEXT:
-                raise RuntimeError(f"not a text message in one frame: {data[:16]!r}")
-            yield payload
+def faults_in(got: Sequence[int], due: range) -> int:
+    """How many numbers are missing, come again, were not to come, or come before a smaller one."""
+    distinct = set(got)
+    lost, foreign = len(set(due) - distinct), len(distinct - set(due))
+    duplicated = len(got) - len(distinct)
+    disordered = sum(a > b for a, b in itertools.pairwise(got))
+    return lost + foreign + duplicated + disordered
 
 
 class Load:
-    """All clients, and what they can be told."""
+    """The clients, and what they can be told."""
 
     def __init__(self) -> None:
-        self._connections: list[Connection] = []
+        self._selector = selectors.DefaultSelector()
+        self._clients: list[Client] = []
         self._counted = 0
-        self._expected = 0
-        self._complete = asyncio.Event()
         self._began = (0.0, 0.0)
+        self._lines = b""
+        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        self._on_message: Callable[[Client, int], None] | None = None
 
-    def count(self, frames: int) -> None:
-        """Frames have arrived."""
-        self._counted += frames
-        if self._counted >= self._expected:
-            self._complete.set()
+    def next_command(self) -> dict[str, Any] | None:
+        """Serve the clients until there is a command; ``None`` at the end of stdin."""
+        while b"\n" not in self._lines:
+            if not self._turn(None):
+                return None
+        line, _, self._lines = self._lines.partition(b"\n")
+        command: dict[str, Any] = json.loads(line)
+        return command
 
-    async def connect(self, port: int, clients: int, deflate: bool) -> dict[str, Any]:
-        """Connect new clients, in place of those that there were."""
-        for connection in self._connections:
-            connection.close()
-        self._connections = []
-        loop = asyncio.get_running_loop()
-        while (missing := clients - len(self._connections)) > 0:
-            made = await asyncio.gather(
-                *(
-                    loop.create_connection(lambda: Connection(self, port, deflate=deflate), "127.0.0.1", port)
-                    for _ in range(min(missing, HANDSHAKES_AT_ONCE))
-                )
-            )
-            connections = [connection for _, connection in made]
-            await asyncio.gather(*(connection.opened for connection in connections))
-            self._connections += connections
+    def _turn(self, timeout: float | None) -> bool:
+        for key, _ in self._selector.select(timeout):
+            client = key.data
+            if client is None:
+                read = os.read(key.fd, 65536)
+                if not read:
+                    return False
+                self._lines += read
+                continue
+            count = client.read()
+            if count:
+                self._counted += count
+                if self._on_message is not None:
+                    self._on_message(client, count)
+            elif client.ended:
+                self._selector.unregister(client.socket)
+                client.socket.close()
+        return True
+
+    def _until(self, done: Callable[[], bool], progress: Callable[[], Any]) -> bool:
+        """Serve the clients until it is done; false where nothing has moved for too long."""
+        last, moved = progress(), time.monotonic()
+        while not done():
+            self._turn(0.1)
+            now = progress()
+            if now != last:
+                last, moved = now, time.monotonic()
+            elif time.monotonic() - moved > PATIENCE:
+                return False
+        return True
+
+    def _open(self, port: int, framing: str, *, deflate: bool, room: str) -> Client:
+        client = CLIENTS[framing](port, deflate=deflate, room=room)
+        self._selector.register(client.socket, selectors.EVENT_READ, client)
+        return client
+
+    def keep(self, clients: int) -> dict[str, Any]:
+        """Close all but the first ones, without a goodbye."""
+        for client in self._clients[clients:]:
+            if not client.ended:
+                self._selector.unregister(client.socket)
+                client.socket.close()
+        del self._clients[clients:]
         return {}
 
-    async def expect(self, messages: int) -> dict[str, Any]:
-        """So many messages will come to each client from now on."""
+    def connect(self, port: int, clients: int, framing: str, deflate: bool, rooms: int = 0) -> dict[str, Any]:
+        """Connect new clients, in place of those that there were, spread over that many rooms."""
+        self.keep(0)
+        while (made := len(self._clients)) < clients:
+            numbers = range(made, min(clients, made + HANDSHAKES_AT_ONCE))
+            rooms_of = [str(number % rooms) if rooms else "" for number in numbers]
+            batch = [self._open(port, framing, deflate=deflate, room=room) for room in rooms_of]
+            self._clients += batch
+            self._handshakes(batch)
+        gc.collect()
+        gc.freeze()  # the collector would go over thousands of clients while messages come
+        return {}
+
+    def _handshakes(self, clients: list[Client]) -> None:
+        def opened() -> int:
+            return sum(client.opened for client in clients)
+
+        def done() -> bool:
+            return all(client.opened or client.ended for client in clients)
+
+        if not self._until(done, opened):
+            raise RuntimeError("a handshake was not answered")
+        if any(client.ended for client in clients):
+            raise RuntimeError("closed during the handshake")
+
+    def expect(self) -> dict[str, Any]:
+        """Messages will come from now on."""
         self._counted = 0
-        self._expected = messages * len(self._connections)
-        self._complete.clear()
-        self._began = (time.perf_counter(), time.process_time())
+        self._start()
         return {}
 
-    async def wait(self) -> dict[str, Any]:
-        """Wait until they have come; how busy this process was meanwhile, 0 to 1."""
-        with contextlib.suppress(TimeoutError):  # `check` says what is missing
-            async with asyncio.timeout(WAIT):
-                await self._complete.wait()
+    def _start(self) -> None:
+        self._began = (time.perf_counter(), time.process_time())
+
+    def _busy(self) -> float:
         seconds = time.perf_counter() - self._began[0]
-        return {"busy": (time.process_time() - self._began[1]) / seconds}
+        return (time.process_time() - self._began[1]) / seconds
 
-    async def check(self) -> dict[str, Any]:
-        """Decode everything since the last time, and compare it with what was to come."""
-        total = {"deliveries": 0, "lost": 0, "duplicated": 0, "disordered": 0, "payload": 0, "wire": 0}
-        each = self._expected // len(self._connections)
-        for connection in self._connections:
-            total["wire"] += sum(map(len, connection.chunks))
-            payloads = list(connection.take())
-            got = [json.loads(payload)["data"]["seq"] for payload in payloads]
-            due = range(connection.next_seq, connection.next_seq + each)
-            connection.next_seq += each
-            total["deliveries"] += len(got)
-            total["lost"] += len(set(due) - set(got))
-            total["duplicated"] += len(got) - len(set(got))
-            total["disordered"] += sum(a > b for a, b in itertools.pairwise(got))
-            total["payload"] += sum(map(len, payloads))
-        return total
+    def wait(self, each: int) -> dict[str, Any]:
+        """Wait until every client has so many; how busy this process was since `expect`, 0 to 1."""
+        due = each * len(self._clients)
+        self._until(lambda: self._counted >= due, lambda: self._counted)  # `check` says what is missing
+        return {"busy": self._busy()}
+
+    def check(self, first: int, each: int) -> dict[str, Any]:
+        """Decode everything since `expect` and compare it with what was to come; when and how late it came."""
+        faults = 0
+        latencies: list[int] = []
+        begin, end = sys.maxsize, 0
+        due = range(first, first + each)
+        wire = 0
+        for client in self._clients:
+            payloads, times = client.take()
+            wire += client.wire
+            got = []
+            for payload, came in zip(payloads, times, strict=True):
+                data = client.decode(payload)
+                got.append(data["seq"])
+                begin = min(begin, data["t"])
+                latencies.append(came - data["t"])
+            end = max(end, times[-1] if times else 0)
+            faults += faults_in(got, due)
+        latencies.sort()
+        count = len(latencies)
+        return {
+            "deliveries": count,
+            "wire": wire / max(count, 1),
+            "faults": faults,
+            "seconds": (end - begin) / 1e9 if count else 0.0,
+            "p50": latencies[count // 2] / 1e3 if count else 0.0,
+            "p99": latencies[int(count * 0.99)] / 1e3 if count else 0.0,
+        }
+
+    def echo(self, each: int, size: int, first: int) -> dict[str, Any]:
+        """Every client sends its next message when the last is answered, so many times; checks the answers."""
+        encode = self._clients[0].encode
+        room = size - len(encode("echo", {"seq": 1000, "text": ""}))
+        messages = [masked(encode("echo", {"seq": first + n, "text": "x" * room})) for n in range(each)]
+        sent = dict.fromkeys(self._clients, 1)
+
+        def answer(client: Client, count: int) -> None:
+            for _ in range(count):
+                if (number := sent[client]) < each:
+                    sent[client] = number + 1
+                    client.socket.send(messages[number])
+
+        due = each * len(self._clients)
+        self.expect()
+        start = time.monotonic()
+        self._on_message = answer
+        try:
+            for client in self._clients:
+                client.socket.send(messages[0])
+            self._until(lambda: self._counted >= due, lambda: self._counted)
+        finally:
+            self._on_message = None
+        seconds, busy = time.monotonic() - start, self._busy()
+        faults = 0
+        for client in self._clients:
+            got = [client.decode(payload)["seq"] for payload in client.take()[0]]
+            faults += faults_in(got, range(first, first + each))
+        return {"deliveries": self._counted, "faults": faults, "busy": busy, "seconds": seconds}
+
+    def churn(self, port: int, framing: str, count: int, at_once: int) -> dict[str, Any]:
+        """Connect, send a close frame, wait for the answer and the end; so many in all, so many at a time."""
+        self.keep(0)
+        goodbye = masked((1000).to_bytes(2), CLOSE)
+        live: dict[Client, bool] = {}
+        begun = finished = clean = 0
+        self._start()
+
+        def turn() -> bool:
+            nonlocal begun, finished, clean
+            while begun < count and len(live) < at_once:
+                live[self._open(port, framing, deflate=False, room="")] = False
+                begun += 1
+            for client, said in list(live.items()):
+                if client.ended:
+                    clean += client.close_code() == 1000
+                    finished += 1
+                    del live[client]
+                elif client.opened and not said:
+                    client.socket.send(goodbye)
+                    live[client] = True
+            return finished >= count
+
+        whole = self._until(turn, lambda: finished)
+        for client in live:
+            self._selector.unregister(client.socket)
+            client.socket.close()
+        return {"deliveries": finished, "faults": count - clean if whole else count - finished, "busy": self._busy()}
 
 
-def frames(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each whole frame of a server (RFC 6455, section 5.2): its first byte, where its payload begins and ends."""
-    at, size = 0, len(data)
-    while size - at >= 2:
-        length = data[at + 1]
-        start = at + 2
-        if length >= 126:
-            start += 2 if length == 126 else 8
-            length = int.from_bytes(data[at + 2 : start])
-        if start + length > size or start > size:
-            return
-        yield data[at], start, start + length
-        at = start + length
-
-
-async def main() -> None:
+def main() -> None:
     """Do as told until stdin is closed."""
     load = Load()
-    await answer_commands({"connect": load.connect, "expect": load.expect, "wait": load.wait, "check": load.check})
+    handlers = {name: getattr(load, name) for name in ("connect", "keep", "expect", "wait", "check", "echo", "churn")}
+    print(json.dumps({}), flush=True)
+    while (arguments := load.next_command()) is not None:
+        print(json.dumps(handlers[arguments.pop("command")](**arguments)), flush=True)
 
 
 if __name__ == "__main__":
-    pin(server=False)
-    uvloop.run(main())
+    main()

@@ -1,24 +1,42 @@
-"""Processes that answer commands: one JSON object a line on stdin, one JSON line back on stdout.
+"""Programs that answer commands: one JSON object a line on stdin, one JSON line back on stdout, and what they use.
 
-Knows nothing of what the commands are.
+Knows nothing of what the commands are. A program may be written in anything: its processor time and memory are read
+from outside.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Child", "answer_commands", "pin", "raise_file_limit", "server_core"]
+import psutil  # type: ignore[import-untyped, unused-ignore]
 
-Handler = Callable[..., Awaitable[dict[str, Any]]]
+__all__ = ["ROOT", "Child", "Usage", "raise_file_limit", "server_core"]
 
+ROOT = Path(__file__).parent.parent
 TIMEOUT = 60.0
 """Seconds any command may take."""
+LINE = 2**22
+"""Bytes an answer may have."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far, in seconds of processor time, and its resident memory in bytes."""
+
+    total: float
+    user: float
+    system: float
+    rss: int
 
 
 def server_core() -> int | None:
@@ -27,11 +45,19 @@ def server_core() -> int | None:
     return cores[0] if len(cores) > 1 else None
 
 
-def pin(*, server: bool) -> None:
-    """Pin this process to the server's core, or to all the others."""
+@contextlib.contextmanager
+def _pinned(*, server: bool) -> Iterator[None]:
+    """What is started meanwhile runs, with all its threads, on the server's core, or on all the others."""
     core = server_core()
-    if core is not None:
-        os.sched_setaffinity(0, {core} if server else os.sched_getaffinity(0) - {core})
+    if core is None:
+        yield
+        return
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core} if server else all_cores - {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 def raise_file_limit() -> None:
@@ -41,18 +67,36 @@ def raise_file_limit() -> None:
 
 
 class Child:
-    """A module of this package run as a process of its own."""
+    """A program. Its first line says that it is ready.
 
-    def __init__(self, module: str, *args: str) -> None:
-        self._command = ["-m", f"benchmarks.{module}", *args]
+    Args:
+        command: what to run, from the root of the project.
+        server: whether it runs on the server's core, or beside it.
+    """
+
+    def __init__(self, command: Sequence[str], *, server: bool) -> None:
+        self._command = command
+        self._server = server
         self._process: asyncio.subprocess.Process | None = None
+        self.hello: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(sys.executable, *self._command, stdin=pipe, stdout=pipe)
+        with _pinned(server=self._server):
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE
+            )
+        try:
+            self.hello = await self._answer("start")
+        except BaseException:
+            await self._end()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
@@ -64,26 +108,29 @@ class Child:
             RuntimeError: the process has ended; what it wrote to stderr says why.
             TimeoutError: there was no answer in time.
         """
-        if self._process is None or self._process.stdin is None or self._process.stdout is None:
+        if self._process is None or self._process.stdin is None:
             raise RuntimeError("not started")
         self._process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        return await self._answer(command)
+
+    async def _answer(self, command: str) -> dict[str, Any]:
+        if self._process is None or self._process.stdout is None:
+            raise RuntimeError("not started")
         async with asyncio.timeout(TIMEOUT):
             line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._command} ended while it was asked to {command}")
+            raise RuntimeError(f"{' '.join(self._command)} ended while it was asked to {command}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-
-async def answer_commands(handlers: Mapping[str, Handler]) -> None:
-    """The child's side: answer the commands on stdin until it is closed."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    try:
-        while line := await reader.readline():
-            arguments = json.loads(line)
-            answer = await handlers[arguments.pop("command")](**arguments)
-            print(json.dumps(answer), flush=True)
-    finally:
-        transport.close()
+    def usage(self) -> Usage:
+        """What it has used so far, read from outside."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        process = psutil.Process(self._process.pid)
+        times = process.cpu_times()
+        total = times.user + times.system
+        if sys.platform == "linux":
+            # The process's own clock (clock_getcpuclockid(3)): psutil's times are counted in ticks of 10 ms.
+            total = time.clock_gettime((~self._process.pid << 3) | 2)
+        return Usage(total, times.user, times.system, process.memory_info().rss)

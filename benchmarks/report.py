@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contestants import BASELINE
+from benchmarks.chart import Bar, Panel, draw
+from benchmarks.contestants import BASELINE, CONTESTANTS, NODE, OURS
 from benchmarks.process import server_core
-from benchmarks.scenarios import WARM_UP, Figures, Scenario
+from benchmarks.scenarios import SCENARIOS, Figures, Sizes
+from benchmarks.targets import Results, outcomes
 
-__all__ = ["Results", "render"]
+__all__ = ["chart", "render"]
 
-Results = Mapping[Scenario, Mapping[str, Sequence[Figures]]]
-PACKAGES = ("velocity-ws", "uvicorn", "starlette", "websockets", "uvloop", "httptools")
+PACKAGES = (
+    "velocity-ws",
+    "uvicorn",
+    "starlette",
+    "websockets",
+    "uvloop",
+    "httptools",
+    "picows",
+    "aiohttp",
+    "python-socketio",
+    "channels",
+    "litestar",
+)
 
 METHOD = """\
-How it was measured: every server runs under uvicorn (`websockets-sansio`, uvloop, httptools, no keepalive pings, the
-same `ws_per_message_deflate`), in a fresh process for each measurement, {pinned}.
-Servers take turns in every round, in rotated order. The cost of a message is the server process's user and system CPU
-from before the first broadcast to after the last delivery, divided by deliveries; connecting and {warm_up} messages of
-warming up are not included, encoding is. The kernel's part includes delivering over the loopback interface, which is
-the same for all.
+Every server is a program of its own, {pinned}. Servers in Python run on
+uvloop, those on uvicorn with httptools and its default WebSocket class (velocity-ws with its own two classes). None
+sends keepalive pings. `ws` and Socket.IO on Node are told to compress messages under 1,024 bytes too, as the others do.
+Broadcasts, echo and churn without compression share a process, fresh in every round; the others have one each.
+Contestants take turns, in rotated order. Django Channels gets a fifth of the messages and of the idle connections: its
+in-memory layer looks at every channel for each message, and would take longer than all others together.
+
+The cost of a message is the server process's user and system CPU, read from outside, from before the first broadcast to
+after the last delivery, divided by deliveries; connecting and warming up are not in it, encoding is. The kernel's part
+includes delivering over the loopback interface, which is the same for all. The split into user and system is the
+kernel's, in ticks, and less exact than their sum.
+
+Latency is from just before the server encodes a message until the load has read it. The pace is the same for all, about
+half of what the baseline can do on this kind of machine; who cannot keep it is late, and its latency is that of a queue
+that grows.
 
 Values are the median of {rounds} rounds, with the lowest and highest; a ratio is the median of the rounds' own ratios.
 Where the spread is wide, other programs were running, and the lowest values are the ones to compare. Memory is the
@@ -34,56 +60,126 @@ which keeps what arrives and checks every message afterwards.
 """
 
 
-def render(results: Results, command: str, load_average: float) -> str:
+def render(
+    results: Results, failed: Mapping[tuple[str, str], str], sizes: Sizes, command: str, load_average: float
+) -> str:
     """Everything that was measured, and where and how."""
-    rounds = len(next(iter(next(iter(results.values())).values())))
+    rounds = max((len(figures) for by_name in results.values() for figures in by_name.values()), default=0)
     core = server_core()
-    pinned = "not pinned" if core is None else "pinned to one core, the clients to the others"
-    parts = ["# Results", _facts(command, load_average), METHOD.format(pinned=pinned, rounds=rounds, warm_up=WARM_UP)]
-    for scenario, by_server in results.items():
-        parts.append(f"## {scenario.title}\n\n{_table(by_server, scenario.unit)}")
-    parts.append(f"## Was it fair?\n\n{_fairness(results)}")
+    pinned = "not pinned" if core is None else "pinned to one core, the load to the others"
+    parts = ["# Results", _facts(command, load_average), METHOD.format(pinned=pinned, rounds=rounds)]
+    parts.append(f"## Targets\n\n{_targets(results)}")
+    for scenario in SCENARIOS:
+        if scenario.key in results:
+            title = scenario.title.format(**asdict(sizes))
+            parts.append(f"## {title}\n\n{_table(scenario.key, results[scenario.key], failed)}")
+    parts.append(f"## Was it fair?\n\n{_fairness(results, failed)}")
     return "\n".join(parts)
 
 
+CHARTED = {
+    "fanout": "CPU for each delivery, one room of {clients:,}, 128 bytes",
+    "deflate": "CPU for each delivery, one room of {clients:,}, 400 bytes, permessage-deflate",
+    "echo": "CPU for each round trip, echo of 64 bytes of JSON",
+}
+
+
+def chart(results: Results, sizes: Sizes) -> str:
+    """The medians of some scenarios as bars, in SVG."""
+    panels = []
+    for key, title in CHARTED.items():
+        bars = [
+            Bar(name, median(figures.values["CPU, µs"] for figures in rows), ours=name == OURS.name)
+            for name, rows in results.get(key, {}).items()
+            if rows
+        ]
+        if bars:
+            panels.append(Panel(title.format(**asdict(sizes)), "µs", bars))
+    return draw(panels)
+
+
+def _targets(results: Results) -> str:
+    lines = [_row(["Target of velocity-ws", "at most", "measured", ""]), _row(["---", "---:", "---:", "---"])]
+    for outcome in outcomes(results):
+        measured = "" if outcome.measured is None else f"{outcome.measured:.2f}"
+        lines.append(_row([outcome.target, f"{outcome.limit:g}", measured, outcome.verdict]))
+    return "".join(lines)
+
+
 def _facts(command: str, load_average: float) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     facts = {
         "Command": f"`{command}`",
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Software": f"{platform.python_implementation()} {platform.python_version()}, {versions}",
+        "Software": ", ".join([f"{platform.python_implementation()} {platform.python_version()}", *_versions()]),
         "Machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Other load": f"load average {load_average:.2f} before the run (0 is an idle machine)",
     }
     return "\n" + "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
 
 
-def _table(by_server: Mapping[str, Sequence[Figures]], unit: str) -> str:
-    names = list(next(iter(by_server.values()))[0].values)
-    main = names[0]
-    header = [f"{name}, {unit}" if "bytes" not in name else name for name in names]
-    lines = [_row(["Server", header[0], "lowest to highest", f"relative to {BASELINE}", *header[1:]])]
-    lines.append(_row(["---", *["---:"] * (len(header) + 2)]))
-    for server, measured in by_server.items():
-        column = [figures.values[main] for figures in measured]
-        base = [figures.values[main] for figures in by_server[BASELINE]]
-        ratio = median(mine / theirs for mine, theirs in zip(column, base, strict=True))
-        rest = [f"{median(figures.values[name] for figures in measured):.1f}" for name in names[1:]]
-        spread = f"{min(column):.1f} to {max(column):.1f}"
-        lines.append(_row([server, f"**{median(column):.1f}**", spread, f"{ratio:.2f}", *rest]))
+def _versions() -> list[str]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    packages = [NODE / "node_modules" / name / "package.json" for name in ("ws", "socket.io")]
+    found += [f"{path.parent.name} {json.loads(path.read_text())['version']}" for path in packages if path.exists()]
+    if node := shutil.which("node"):
+        said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
+        found.append(f"Node {said.stdout.strip()}")
+    return found
+
+
+def _table(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[tuple[str, str], str]) -> str:
+    measured = [figures for figures in by_name.values() if figures]
+    if not measured:
+        return "Nothing was measured.\n"
+    columns = list(measured[0][0].values)
+    header = [columns[0], "lowest to highest", "ratio", *columns[1:], "load busy", "late", "faults"]
+    lines = [_row(["Server", *header]), _row(["---", *["---:"] * len(header)])]
+    base = [figures.values[columns[0]] for figures in by_name.get(BASELINE.name, [])]
+    by_contestant = {contestant.name: contestant for contestant in CONTESTANTS}
+    for name, rows in by_name.items():
+        if not rows:
+            contestant = by_contestant[name]
+            missing = contestant.missing()
+            why = f"not installed ({missing})" if missing else failed.get((key, name), "does not have it")
+            lines.append(_row([name, why.replace("|", "/").partition("\n")[0], *[""] * (len(header) - 1)]))
+            continue
+        main = [figures.values[columns[0]] for figures in rows]
+        ratios = [mine / theirs for mine, theirs in zip(main, base, strict=False) if theirs]
+        cells = [f"**{_number(median(main))}**", f"{_number(min(main))} to {_number(max(main))}"]
+        cells.append(f"{median(ratios):.2f}" if ratios else "")
+        cells += [_number(median(figures.values[column] for figures in rows)) for column in columns[1:]]
+        cells.append(f"{median(figures.busy for figures in rows):.0%}")
+        cells += [str(sum(figures.late for figures in rows)), str(sum(figures.faults for figures in rows))]
+        lines.append(_row([name, *cells]))
     return "".join(lines)
 
 
-def _fairness(results: Results) -> str:
-    every = [figures for by_server in results.values() for measured in by_server.values() for figures in measured]
-    busy = [figures.busy for figures in every]
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+
+
+def _fairness(results: Results, failed: Mapping[tuple[str, str], str]) -> str:
+    every = [figures for by_name in results.values() for rows in by_name.values() for figures in rows]
+    faults = {
+        f"{name} ({key}): {count}"
+        for key, by_name in results.items()
+        for name, rows in by_name.items()
+        if (count := sum(figures.faults for figures in rows))
+    }
+    busy = [figures.busy for figures in every] or [0.0]
     deliveries = sum(figures.deliveries for figures in every)
-    faults = sum(figures.faults for figures in every)
-    late = sum(figures.late for figures in every)
+    total = sum(figures.faults for figures in every)
+    where = f" {'; '.join(sorted(faults))}." if faults else ""
+    failures = [f"- Failed: {name} ({key}): {why}".partition("\n")[0] for (key, name), why in failed.items()]
     return (
-        f"- {deliveries:,} deliveries, each one checked: {faults} lost, duplicated or out of order.\n"
-        f"- The clients' process was {median(busy):.0%} busy while messages came (at most {max(busy):.0%}).\n"
-        f"- Broadcasts that began late, because the server was too slow or did not get its core: {late}.\n"
+        f"- {deliveries:,} deliveries, each one checked: {total} lost, duplicated or out of order.{where}\n"
+        f"- The load's process was {median(busy):.0%} busy while messages came (at most {max(busy):.0%}).\n"
+        + "".join(f"{failure}\n" for failure in failures)
     )
 
 

@@ -1,20 +1,55 @@
-"""What is measured. Each measurement has a server process of its own; the clients' process serves them all.
+"""What is measured. The scenarios of a session share one fresh server process; the load's process serves them all.
 
-To measure something else, add a scenario here and name it in `scenarios`.
+To measure something else, add a function here and name it in `SESSIONS`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any, Protocol
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from benchmarks.process import Child
+from benchmarks.contestants import Contestant
+from benchmarks.process import Child, Usage
 
-__all__ = ["WARM_UP", "Broadcast", "Figures", "Idle", "Scenario", "scenarios"]
+__all__ = ["FULL", "QUICK", "SCENARIOS", "SESSIONS", "SLOW", "Figures", "Run", "Scenario", "Session", "Sizes"]
 
-WARM_UP = 5
+PROSE = """
+the train to platform seven leaves in about four minutes please mind the gap and keep your tickets ready
+alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec
+"""
+WORDS = PROSE.split()
+WARM_UP = 3
 """Messages before the measured ones: buffers, compressors and caches exist then."""
+TEXTS = 100
+"""As many different texts: together they are larger than a compressor's window."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    clients: int
+    messages: int
+    per_second: float
+    bursts: int
+    bursts_per_second: float
+    saturation: float
+    rooms: int
+    room_messages: int
+    room_messages_per_second: float
+    echo_clients: int
+    echoes: int
+    churn: int
+    idle: int
+
+
+FULL = Sizes(1000, 30, 20, 4, 5, 1.0, 100, 2000, 1500, 100, 150, 1000, 5000)
+SLOW = Sizes(1000, 6, 20, 1, 5, 1.0, 100, 400, 1500, 100, 30, 1000, 1000)
+QUICK = Sizes(20, 5, 100, 2, 50, 0.05, 4, 40, 1000, 5, 5, 20, 60)
 
 
 @dataclass(frozen=True)
@@ -22,150 +57,226 @@ class Figures:
     """One measurement.
 
     Attributes:
-        values: by name, in the scenario's unit; the first is the one that is compared.
+        values: by column; the first is the one that is compared.
         deliveries: messages that reached a client, all of them checked.
-        faults: lost, duplicated or disordered ones.
-        busy: how busy the clients' process was, 0 to 1.
-        late: broadcasts that began more than one interval late, because the server could not keep the pace.
+        faults: lost, duplicated or disordered ones; connections that did not end as they should.
+        busy: how busy the load's process was, 0 to 1.
+        late: bursts that began more than one interval late, because the server could not keep the pace.
     """
 
     values: dict[str, float]
-    deliveries: int
-    faults: int
-    busy: float
-    late: int
+    deliveries: int = 0
+    faults: int = 0
+    busy: float = 0.0
+    late: int = 0
 
 
-class Scenario(Protocol):
-    """Something that can be measured."""
+@dataclass
+class Run:
+    """One contestant, started, and the load."""
 
-    @property
-    def title(self) -> str:
-        """A heading."""
-
-    @property
-    def unit(self) -> str:
-        """Of all values but those that say otherwise in their name."""
-
-    async def measure(self, server: str, load: Child) -> Figures:
-        """Start that server, measure, and end it."""
-
-
-@dataclass(frozen=True)
-class Broadcast:
-    """Server CPU for each delivered message, connecting not included."""
-
-    clients: int
-    messages: int
-    per_second: float
-    size: int
+    contestant: Contestant
+    child: Child
+    load: Child
+    sizes: Sizes
     deflate: bool
+    _connected: tuple[int, int] = field(default=(0, 0), init=False)
+    _texts: int = field(default=0, init=False)
 
-    @property
-    def title(self) -> str:
-        """What, to how many, how large."""
-        what = "with permessage-deflate" if self.deflate else "plain"
-        return f"Broadcast to {self.clients:,} clients, {self.size} bytes, {what}"
-
-    unit = "µs"
-
-    async def measure(self, server: str, load: Child) -> Figures:
-        """Server CPU from before the first broadcast until every client has the last."""
-        async with _start(server, deflate=self.deflate) as child:
-            await _connect(child, load, self.clients, deflate=self.deflate)
-            warm_up = await _send(child, load, WARM_UP, self.per_second, self.size)
-            burst = await _send(child, load, self.messages, self.per_second, self.size)
-        due = self.clients * self.messages
-        user, system = burst["user"] / due * 1e6, burst["system"] / due * 1e6
-        return Figures(
-            {
-                "total": user + system,
-                "user": user,
-                "system": system,
-                "bytes on the wire": burst["wire"] / max(burst["deliveries"], 1),
-            },
-            warm_up["deliveries"] + burst["deliveries"],
-            warm_up["faults"] + burst["faults"],
-            burst["busy"],
-            burst["late"],
+    async def connect(self, clients: int, rooms: int = 0) -> None:
+        """Have that many clients, the first of those that there are, or new ones."""
+        have, their_rooms = self._connected
+        if clients <= have and rooms == their_rooms:
+            await self.load.ask("keep", clients=clients)
+            await self.until_connected(clients)
+            self._connected = (clients, rooms)
+            return
+        await self.load.ask("keep", clients=0)
+        await self.until_connected(0)
+        await self.load.ask(
+            "connect",
+            port=self.child.hello["port"],
+            clients=clients,
+            framing=self.contestant.framing,
+            deflate=self.deflate,
+            rooms=rooms,
         )
+        await self.until_connected(clients)
+        self._connected = (clients, rooms)
+
+    async def until_connected(self, clients: int) -> None:
+        """Wait until the server knows of so many clients; others use it in their own ways."""
+        self._connected = (-1, 0)
+        async with asyncio.timeout(20):
+            while (await self.child.ask("status"))["connected"] != clients:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+
+    async def send(self, size: int, count: int, each_reaches: int, **pace: float) -> Figures:
+        """Broadcast, wait for the last delivery, check them all; what each cost the server."""
+        await self.load.ask("expect")
+        texts = _texts(size, count, self._texts)
+        self._texts += len(texts)
+        before = self.child.usage()
+        sent = await self.child.ask("broadcast", count=count, texts=texts, **pace)
+        busy = (await self.load.ask("wait", each=sent["each"]))["busy"]
+        after = self.child.usage()
+        checked = await self.load.ask("check", first=sent["first"], each=sent["each"])
+        values = _cost(before, after, sent["each"] * each_reaches)
+        values |= {"p50, µs": checked["p50"], "p99, µs": checked["p99"], "bytes on the wire": checked["wire"]}
+        values["deliveries a second"] = checked["deliveries"] / max(checked["seconds"], 1e-9)
+        return Figures(values, checked["deliveries"], checked["faults"], busy, sent["late"])
+
+
+def _cost(before: Usage, after: Usage, units: int) -> dict[str, float]:
+    total = (after.total - before.total) / max(units, 1) * 1e6
+    user, system = after.user - before.user, after.system - before.system
+    share = user / max(user + system, 1e-9)
+    return {"CPU, µs": total, "user, µs": total * share, "system, µs": total * (1 - share)}
+
+
+def _texts(size: int, count: int, first: int) -> list[str]:
+    """Words, other ones for each, so that compression finds what it would find in prose; the same in every run."""
+    envelope = len(f'{{"event":"news","data":{{"seq":10,"t":{time.monotonic_ns()},"text":""}}}}')
+    numbers = range(first, first + min(count, TEXTS))
+    words = (" ".join(random.Random(number).choices(WORDS, k=size)) for number in numbers)
+    return [text[: size - envelope] for text in words]
+
+
+def _only(figures: Figures, *columns: str) -> Figures:
+    values = {name: figures.values[name] for name in columns}
+    return Figures(values, figures.deliveries, figures.faults, figures.busy, figures.late)
+
+
+COST = ("CPU, µs", "user, µs", "system, µs")
+
+
+async def fan_out(run: Run, size: int = 128) -> Figures:
+    """One room, one message after the other at a pace that the baseline takes half its time for."""
+    sizes = run.sizes
+    await run.connect(sizes.clients)
+    await run.send(size, WARM_UP, sizes.clients, per_second=sizes.per_second)
+    figures = await run.send(size, sizes.messages, sizes.clients, per_second=sizes.per_second)
+    return _only(figures, *COST, "p50, µs", "p99, µs", "bytes on the wire")
+
+
+async def deflate(run: Run) -> Figures:
+    """The same with compression."""
+    return await fan_out(run, 400)
+
+
+async def bursts(run: Run) -> Figures:
+    """Twenty messages at once."""
+    sizes = run.sizes
+    await run.connect(sizes.clients)
+    await run.send(128, 5, sizes.clients, burst=5)
+    figures = await run.send(128, 20 * sizes.bursts, sizes.clients, burst=20, per_second=sizes.bursts_per_second)
+    return _only(figures, *COST, "p50, µs", "p99, µs")
+
+
+async def saturation(run: Run) -> Figures:
+    """As many as the server can."""
+    sizes = run.sizes
+    await run.connect(sizes.clients)
+    figures = await run.send(128, 1000, sizes.clients, seconds=sizes.saturation)
+    return _only(figures, "deliveries a second", *COST)
+
+
+async def rooms(run: Run) -> Figures:
+    """Many rooms, few in each."""
+    sizes = run.sizes
+    await run.connect(sizes.clients, sizes.rooms)
+    pace = {"rooms": sizes.rooms, "per_second": sizes.room_messages_per_second}
+    await run.send(128, sizes.rooms, sizes.clients, **pace)
+    figures = await run.send(128, sizes.room_messages, sizes.clients, **pace)
+    return _only(figures, *COST, "p50, µs", "p99, µs")
+
+
+async def echo(run: Run) -> Figures:
+    """A JSON message there and back, the next when the answer is here."""
+    sizes = run.sizes
+    await run.connect(sizes.echo_clients)
+    await run.load.ask("echo", each=WARM_UP, size=64, first=0)
+    before = run.child.usage()
+    done = await run.load.ask("echo", each=sizes.echoes, size=64, first=WARM_UP)
+    values = _cost(before, run.child.usage(), sizes.echo_clients * sizes.echoes)
+    values["round trips a second"] = done["deliveries"] / done["seconds"]
+    return Figures(values, done["deliveries"], done["faults"], done["busy"])
+
+
+async def churn(run: Run) -> Figures:
+    """Handshake, close frame, answer, end of the TCP connection."""
+    await run.connect(0)
+    arguments: dict[str, Any] = {"port": run.child.hello["port"], "framing": run.contestant.framing, "at_once": 50}
+    await run.load.ask("churn", count=max(run.sizes.churn // 10, 1), **arguments)
+    before = run.child.usage()
+    done = await run.load.ask("churn", count=run.sizes.churn, **arguments)
+    await run.until_connected(0)
+    return Figures(_cost(before, run.child.usage(), run.sizes.churn), done["deliveries"], done["faults"], done["busy"])
+
+
+async def idle(run: Run) -> Figures:
+    """Resident memory over that of the server without connections; again once each has had a few messages."""
+    clients = run.sizes.idle
+    await run.connect(1)  # what the first connection imports is not its own
+    await run.connect(0)
+    empty = await _memory(run)
+    await run.connect(clients)
+    connected = await _memory(run)
+    figures = await run.send(400, 2, clients, per_second=2)
+    each = 1024 * clients
+    values = {
+        "just connected, KiB": (connected - empty) / each,
+        "after 2 messages, KiB": (await _memory(run) - empty) / each,
+    }
+    return Figures(values, figures.deliveries, figures.faults, figures.busy)
+
+
+async def _memory(run: Run) -> int:
+    await run.child.ask("status", collect=True)
+    return run.child.usage().rss
 
 
 @dataclass(frozen=True)
-class Idle:
-    """Server memory for each connection that does nothing."""
+class Scenario:
+    """Something that is measured.
 
-    clients: int
-    deflate: bool
+    Attributes:
+        key: for ``--scenario``.
+        title: of its table; ``{…}`` are fields of `Sizes`.
+        measure: on a started contestant.
+    """
 
-    @property
-    def title(self) -> str:
-        """What, and how many."""
-        return f"{self.clients:,} idle connections, {'with permessage-deflate' if self.deflate else 'plain'}"
-
-    unit = "KiB"
-
-    async def measure(self, server: str, load: Child) -> Figures:
-        """Resident memory over that of the server without connections; again once each has had a few messages."""
-        async with _start(server, deflate=self.deflate) as child:
-            await _connect(child, load, 1, deflate=self.deflate)  # what the first connection imports is not its own
-            await load.ask("connect", port=0, clients=0, deflate=False)
-            await _until_connected(child, 0)
-            empty = (await child.ask("memory"))["rss"]
-            await _connect(child, load, self.clients, deflate=self.deflate)
-            connected = (await child.ask("memory"))["rss"]
-            messages = await _send(child, load, WARM_UP, 10, 400)
-            used = (await child.ask("memory"))["rss"]
-        each = 1024 * self.clients
-        values = {"just connected": (connected - empty) / each, f"after {WARM_UP} messages": (used - empty) / each}
-        return Figures(values, messages["deliveries"], messages["faults"], messages["busy"], 0)
+    key: str
+    title: str
+    measure: Callable[[Run], Awaitable[Figures]]
 
 
-def scenarios(*, quick: bool) -> list[Scenario]:
-    """All of them; ``quick`` ones only show that everything works."""
-    if quick:
-        return [
-            Broadcast(20, messages=10, per_second=100, size=130, deflate=False),
-            Broadcast(20, messages=10, per_second=100, size=400, deflate=True),
-            Idle(50, deflate=True),
-        ]
-    return [
-        Broadcast(500, messages=50, per_second=20, size=130, deflate=False),
-        Broadcast(500, messages=50, per_second=20, size=400, deflate=True),
-        Idle(1000, deflate=False),
-        Idle(1000, deflate=True),
-    ]
+@dataclass(frozen=True)
+class Session:
+    """Scenarios that share one server process, in this order."""
+
+    scenarios: Sequence[Scenario]
+    deflate: bool = False
 
 
-def _start(server: str, *, deflate: bool) -> Child:
-    return Child("serve", server, *(["--deflate"] if deflate else []))
-
-
-async def _connect(child: Child, load: Child, clients: int, *, deflate: bool) -> None:
-    status = await child.ask("status")
-    await load.ask("connect", port=status["port"], clients=clients, deflate=deflate)
-    await _until_connected(child, clients)
-
-
-async def _until_connected(child: Child, clients: int) -> None:
-    async with asyncio.timeout(10):
-        while (await child.ask("status"))["connected"] != clients:  # noqa: ASYNC110 - another process sets no event
-            await asyncio.sleep(0.01)
-
-
-async def _send(child: Child, load: Child, messages: int, per_second: float, size: int) -> dict[str, Any]:
-    """Broadcast, wait for the last delivery, check them all; what it cost the server."""
-    await load.ask("expect", messages=messages)
-    before = await child.ask("broadcast", count=messages, per_second=per_second, size=size)
-    busy = (await load.ask("wait"))["busy"]
-    after = await child.ask("status")
-    checked = await load.ask("check")
-    return {
-        "user": after["user"] - before["user"],
-        "system": after["system"] - before["system"],
-        "late": before["late"],
-        "busy": busy,
-        "wire": checked["wire"],
-        "deliveries": checked["deliveries"],
-        "faults": checked["lost"] + checked["duplicated"] + checked["disordered"],
-    }
+# Memory has processes of its own: a server that once had thousands of connections is not as it was before.
+SESSIONS = (
+    Session(
+        (
+            Scenario("fanout", "One room of {clients:,}, 128 bytes, {per_second:g} messages a second", fan_out),
+            Scenario("burst", "One room of {clients:,}, bursts of 20 messages of 128 bytes", bursts),
+            Scenario("saturation", "One room of {clients:,}, 128 bytes, as fast as it goes", saturation),
+            Scenario("rooms", "{rooms} rooms, {clients:,} clients in all, 128 bytes", rooms),
+            Scenario("echo", "Echo of 64 bytes of JSON, {echo_clients} clients in closed loop", echo),
+            Scenario("churn", "Connect and close, {churn:,} times, 50 at a time", churn),
+        )
+    ),
+    Session(
+        (Scenario("deflate", "One room of {clients:,}, 400 bytes, permessage-deflate as browsers offer it", deflate),),
+        deflate=True,
+    ),
+    Session((Scenario("idle", "{idle:,} idle connections, plain", idle),)),
+    Session((Scenario("idle_deflate", "{idle:,} idle connections, permessage-deflate", idle),), deflate=True),
+)
+SCENARIOS = tuple(scenario for session in SESSIONS for scenario in session.scenarios)
+"""All of them."""

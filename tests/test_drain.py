@@ -54,7 +54,7 @@ class Connection:
         self.told: list[tuple[float, float]] = []
         self.cuts: list[float] = []
 
-    def go_away(self, retry_after: float) -> None:
+    def go_away(self, retry_after: float, patience: float) -> None:
         self.told.append((self._clock.now, retry_after))
 
     def cut(self) -> None:
@@ -175,7 +175,7 @@ def test_one_added_while_it_goes_on_is_told_too() -> None:
 
 def test_what_one_connection_raises_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Connection):
-        def go_away(self, retry_after: float) -> None:
+        def go_away(self, retry_after: float, patience: float) -> None:
             raise ValueError("broken on purpose")
 
         def cut(self) -> None:
@@ -202,7 +202,7 @@ async def test_it_runs_on_a_real_loop() -> None:
     cut: list[float] = []
 
     class Real:
-        def go_away(self, retry_after: float) -> None:
+        def go_away(self, retry_after: float, patience: float) -> None:
             told.append(loop.time())
 
         def cut(self) -> None:

@@ -92,6 +92,7 @@ class Session:
         self._last_rooms: frozenset[str] = frozenset()
         self._closed_by_us: tuple[int, str] | None = None
         self._restarting: tuple[int, str] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
         self._is_hurried = False
         self._hurried: asyncio.Event | None = None
@@ -225,17 +226,28 @@ class Session:
         self.outbox.close(code, reason, discard=discard)
         self._abort_in(CLOSE_TIMEOUT if within is None else within)
 
-    def restart(self, code: int, reason: str) -> None:
+    def restart(self, code: int, reason: str, patience: float) -> None:
         """Close after everything queued, as the server goes; what the client sends until it answers is handled.
 
         The caller minds how long that may take, and calls `cut` then.
+
+        Args:
+            code: of the close frame.
+            reason: of the close frame.
+            patience: seconds in which what is being handled may still be answered before.
         """
-        if self._worker is not None:
-            self._restarting = (code, reason)  # when what is being handled has been answered
-        elif self._open and self.outbox is not None:
-            self._closed_by_us = (code, reason)
+        if self._open and self._restarting is None:
+            self._restarting = (code, reason)
+            if self._worker is None:
+                self._restart()
+            else:
+                self._patience = asyncio.get_running_loop().call_later(patience, self._restart)
+
+    def _restart(self) -> None:
+        if self._open and self._restarting is not None and self.outbox is not None:
+            self._closed_by_us = self._restarting
             self._leave()
-            self.outbox.close(code, reason)
+            self.outbox.close(*self._restarting)
 
     @property
     def is_dismissed(self) -> bool:
@@ -371,7 +383,7 @@ class Session:
         if self._draining:
             self._go_away()
         elif self._restarting is not None:
-            self.restart(*self._restarting)
+            self._restart()
 
     def _queue(self, payload: str | bytes, size: int) -> None:
         if self._inbox is None:
@@ -463,8 +475,9 @@ class Session:
             self._deadline = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._patience):
+            if timer is not None:
+                timer.cancel()
 
 
 def _size(payload: str | bytes) -> int:

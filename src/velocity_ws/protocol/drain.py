@@ -26,8 +26,13 @@ log = logging.getLogger("velocity_ws.drain")
 class Draining(Protocol):
     """A connection, as a drain sees it."""
 
-    def go_away(self, retry_after: float) -> None:
-        """Say goodbye after what is queued, with a hint for when to come back, in seconds. Harmless when it is over."""
+    def go_away(self, retry_after: float, patience: float) -> None:
+        """Say goodbye after what is queued. Harmless when it is over.
+
+        Args:
+            retry_after: seconds after which the client should come back.
+            patience: seconds that what runs for it may take before.
+        """
 
     def cut(self) -> None:
         """End at once, what runs for it included. Harmless when it is over."""
@@ -91,7 +96,7 @@ class Drain:
             # it does when the last has gone.
             hint = random.uniform(0, left) + random.uniform(0.1, 1)  # noqa: S311 - no secret
             try:
-                connection.go_away(hint)
+                connection.go_away(hint, left / 2)
             except Exception:  # one connection never costs another
                 log.exception("a connection could not be told to go, and will be cut")
         self._timer = self._loop.call_at(self._due, self._next) if self._waiting else None

@@ -158,11 +158,11 @@ class WebSocketProtocol(Connection):
 
     # --- draining
 
-    def go_away(self, retry_after: float) -> None:
+    def go_away(self, retry_after: float, patience: float) -> None:
         """Say goodbye after what is queued; what the client sends until it answers is still handled."""
         reason = f"restarting, retry_after={retry_after:.3f}"
         if self._session is not None:
-            self._session.restart(CloseCode.SERVICE_RESTART, reason)
+            self._session.restart(CloseCode.SERVICE_RESTART, reason, patience)
         elif self.is_accepted:
             self._writer.send_close(CloseCode.SERVICE_RESTART, reason)
 
