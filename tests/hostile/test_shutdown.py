@@ -166,7 +166,7 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     assert [client["stuffing"] for client in late] == [STUFFING] * LATE
     assert len(set(hints)) > 0.9 * len(hints)
     assert max(hints) - min(hints) > drain_timeout / 2
-    assert max(times) - min(times) > 0.4 * drain_timeout
+    assert max(times) - min(times) > 0.25 * drain_timeout  # two workers have two batches each in the short run
     assert most(returns) < len(told_all) / 3
     assert max(times) < drain_timeout
     assert stopped.seconds < drain_timeout + 1
