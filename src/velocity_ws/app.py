@@ -6,18 +6,16 @@ ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
-from importlib.resources import files
 from typing import Any, NoReturn
 
 from anyio import CancelScope
 from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from velocity_ws.broker import Broker
+from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
 from velocity_ws.mounting import match_without_slash
@@ -25,19 +23,12 @@ from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
 from velocity_ws.session import SECONDS_PER_TURN, Session
 
-__all__ = ["STATIC_FILES", "WebSocketApp"]
+__all__ = ["WebSocketApp"]
 
 log = logging.getLogger("velocity_ws.app")
 
 EVENTS_PER_TURN = 16
 """Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
-
-STATIC_FILES = {"velocity.js": "text/javascript", "velocity.d.ts": "text/plain"}
-"""Files of the browser client, served below the endpoint's path."""
-
-
-# A module is imported across origins only with the second: a page of WS_ALLOWED_ORIGINS may do that.
-_STATIC_HEADERS = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
 
 
 class WebSocketApp:
@@ -60,7 +51,7 @@ class WebSocketApp:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await _http(scope)(scope, receive, send)
+            await answer(scope)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -298,21 +289,3 @@ def _refuse_origin(session: Session, why: str) -> NoReturn:
 
 def _fields(session: Session) -> dict[str, str]:
     return {"client_id": session.id, "remote_addr": session.client.remote_addr}
-
-
-@functools.cache
-def _static(name: str) -> bytes:
-    return files("velocity_ws").joinpath("static", name).read_bytes()
-
-
-def _http(scope: Scope) -> Response:
-    """What a plain HTTP request to the endpoint gets: a file of the browser client, or how to connect."""
-    path: str = scope["path"]
-    name = path.rpartition("/")[2]
-    if scope["method"] not in ("GET", "HEAD"):
-        return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
-    if name in STATIC_FILES:
-        return Response(_static(name), media_type=STATIC_FILES[name], headers=_STATIC_HEADERS)
-    if not name or path == scope.get("root_path", ""):
-        return PlainTextResponse("This is a WebSocket endpoint.", 426, {"upgrade": "websocket"})
-    return PlainTextResponse("Not Found", 404)

@@ -12,8 +12,9 @@ from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from velocity_ws.app import STATIC_FILES, WebSocketApp
+from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
+from velocity_ws.browser import STATIC_FILES
 from velocity_ws.errors import InvalidPathError
 
 __all__ = ["WebSocketMiddleware", "attach"]
