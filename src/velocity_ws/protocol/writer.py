@@ -18,7 +18,7 @@ CLOSE_TIMEOUT = 10.0
 LINGER = 0.5
 """Seconds a client that is being failed has to read why, and to close."""
 MAX_DISCARDED = 256 * 1024
-"""Bytes of what it sends meanwhile that are read; then its socket fills up, until its time is over."""
+"""Bytes it may send meanwhile."""
 
 
 class Writer:
@@ -136,8 +136,10 @@ class Writer:
         if self._discarded is not None:
             self._discarded += size
             if self._discarded > MAX_DISCARDED:
-                # Not cut at once: that would reset the connection before a client that floods has read why.
-                self.transport.pause_reading()
+                if self.transport.get_write_buffer_size():
+                    self.transport.pause_reading()  # why it is closed has not left yet; its time runs
+                else:
+                    self.transport.abort()
 
     def close_in_time(self) -> None:
         """Cut the connection if it has not closed by the deadline."""
