@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.framing import TEXT
+from velocity_ws.framing import TEXT, longest_deflated
 
 __all__ = ["Heard", "Lender", "Library", "Window", "close_frame", "ping_frame"]
 
@@ -79,6 +79,8 @@ class Lender:
         conn.max_message_size = max_size
         conn.extensions = []
         if window is not None:
+            # The library's limit is for what was sent too; `Library` minds the size of the content.
+            conn.max_message_size = longest_deflated(max_size)
             # The arguments say of both sides that they keep no context.
             conn.extensions.append(PerMessageDeflate(True, True, window.remote_bits, window.local_bits))
         return conn
@@ -169,14 +171,14 @@ class Library:
 
     def _data(self, conn: Protocol, frame: Frame, heard: Heard) -> None:
         if frame.opcode is not Opcode.CONT:
-            if frame.fin:
+            if frame.fin and len(frame.data) <= self.max_size:
                 heard.messages.append((int(frame.opcode), bytes(frame.data)))
                 return
             self._message = _Fragments(int(frame.opcode))
         message = self._message
         if message is None:
             return
-        problem = message.add(frame)
+        problem = message.add(frame, self.max_size)
         if problem is not None:
             heard.close = Close(*problem, "server")
             conn.fail(*problem)
@@ -196,8 +198,10 @@ class _Fragments:
         self._count = self._empty = 0
         self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
-    def add(self, frame: Frame) -> tuple[int, str] | None:
+    def add(self, frame: Frame, max_size: int) -> tuple[int, str] | None:
         """Take one more; why the connection must be failed, if it must."""
+        if len(self.data) + len(frame.data) > max_size:
+            return CloseCode.MESSAGE_TOO_BIG, "message too big"
         try:
             if self._utf8 is not None:  # what cannot become valid is refused before its last fragment
                 self._utf8.decode(bytes(frame.data), frame.fin)
