@@ -12,8 +12,8 @@ from tests.hostile.support import MEBIBYTE, besieged, started
 READERS = 999
 SIZE = 64 * 1024
 """Bytes of filler in each message."""
-ROUNDS = 8
-MESSAGES = 512
+ROUNDS = 16
+MESSAGES = 256
 """In a round, so that 256 MiB are broadcast beside one that stalls, and as much without it."""
 QUEUE = MEBIBYTE
 """WS_SEND_QUEUE_SIZE."""
@@ -29,18 +29,22 @@ async def test_one_stalled_reader_among_a_thousand(policy: str, say: Say) -> Non
     ):
         audience.tell()
         assert await audience.line(within=60) == "warm"
+        waited = (await server.ask())["waited"]
         before = await server.ask("mark")
         audience.tell()
         heard = await audience.answer(within=1500)
         state = await server.ask()
     growth = state["peak"] - before
-    alone, beside = heard["alone"], heard["beside"]
-    ratio = median(with_it[1] / without[1] for with_it, without in zip(beside, alone, strict=True))
+    # The rounds take turns, and each has a percentile of its own, so that what else the machine does falls on both.
+    (p50, p99), (p50_beside, p99_beside) = (
+        [median(figures[at] for figures in rounds) for at in (0, 1)] for rounds in (heard["alone"], heard["beside"])
+    )
+    ratio = p99_beside / p99
     say(
         f"one stalled reader among {READERS} ({policy}), {ROUNDS * MESSAGES * SIZE / MEBIBYTE:.0f} MiB broadcast: "
-        f"p99 {median(p99 for _, p99, _ in beside):.1f} ms, without it {median(p99 for _, p99, _ in alone):.1f} ms, "
-        f"ratio {ratio:.3f} (p50 {median(p50 for p50, _, _ in beside):.1f} and "
-        f"{median(p50 for p50, _, _ in alone):.1f} ms); server +{growth / MEBIBYTE:.2f} MiB; {heard['seconds']} s"
+        f"p99 {p99_beside:.1f} ms, without it {p99:.1f} ms, ratio {ratio:.3f} (p50 {p50_beside:.1f} and {p50:.1f} ms); "
+        f"server +{growth / MEBIBYTE:.2f} MiB; {heard['seconds']} s, it waited {state['waited'] - waited:.1f} s for a "
+        "processor"
     )
     assert ratio < 1.1
     assert growth < QUEUE + 8 * MEBIBYTE
