@@ -73,10 +73,9 @@ class TransportOutbox(BoundedOutbox):
     Attributes:
         is_clear: open, and the transport below its high-water mark: what is given leaves at the end of the turn.
         burst: bytes of one turn that do not wait for its end.
-        queued_bytes: of all messages that wait here.
     """
 
-    __slots__ = ("_flusher", "_window_bits", "_wire", "burst", "is_clear", "queued_bytes")
+    __slots__ = ("_flusher", "_window_bits", "_wire", "burst", "is_clear")
 
     queue: list[Frame]
 
@@ -106,7 +105,6 @@ class TransportOutbox(BoundedOutbox):
         self._flusher = flusher
         self._window_bits = window_bits
         self.burst = min(burst, limit)
-        self.queued_bytes = 0
         self.is_clear = not wire.is_paused
 
     def offer(self, frame: Frame) -> bool:
@@ -185,36 +183,30 @@ class TransportOutbox(BoundedOutbox):
             if transport.is_closing():
                 self._discard()
                 return
-            sent, size = 1, queue[0].size
-            data = queue[0].wire(self._window_bits)
-            if len(queue) > 1:
-                chunks, wire_size = [], 0
-                for frame in queue:
-                    chunk = frame.wire(self._window_bits)
-                    chunks.append(chunk)
-                    wire_size += len(chunk)
-                    if wire_size >= self.burst:
-                        break
-                sent = len(chunks)
-                size = sum([frame.size for frame in queue[:sent]])
-                data = b"".join(chunks) if sent > 1 else data
-            if sent == len(queue):
-                queue.clear()
-                self.queued_bytes = 0
+            if len(queue) == 1:  # by far the most common
+                frame = queue.pop()
+                sent, size, cost, data = 1, frame.size, frame.cost, frame.wire(self._window_bits)
             else:
-                self.queued_bytes -= sum([frame.cost for frame in queue[:sent]])
+                chunks = self._chunks()
+                sent, data = len(chunks), chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                size = sum([frame.size for frame in queue[:sent]])
+                cost = sum([frame.cost for frame in queue[:sent]])
                 del queue[:sent]
+            self.queued_bytes -= cost
             self._counters.messages_sent += sent
             self._counters.bytes_sent += size
             transport.write(data)
 
-    def _append(self, frame: Frame) -> None:
-        self.queue.append(frame)
-        self.queued_bytes += frame.cost
-
-    def _discard(self) -> None:
-        super()._discard()
-        self.queued_bytes = 0
+    def _chunks(self) -> list[bytes]:
+        """The first of the queued messages as frames, up to a burst of them."""
+        chunks, size = [], 0
+        for frame in self.queue:
+            chunk = frame.wire(self._window_bits)
+            chunks.append(chunk)
+            size += len(chunk)
+            if size >= self.burst:
+                break
+        return chunks
 
 
 class Member(Protocol):

@@ -46,8 +46,8 @@ class Home:
 
         Where the broker has no loop, it runs right here: nobody is connected, so nothing can race with it.
         """
-        loop = self.loop
-        if loop is None or loop is asyncio.get_running_loop():
+        loop = None if self.is_here else self.loop
+        if loop is None:
             return await function(*args)
         future = asyncio.wrap_future(_submit(loop, function(*args)))
         try:

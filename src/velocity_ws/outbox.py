@@ -57,9 +57,25 @@ class OutboxOwner(Protocol):
 
 
 class BoundedOutbox:
-    """A queue bounded in bytes, and what happens to a message that does not fit; how it is sent is its subclass's."""
+    """A queue bounded in bytes, and what happens to a message that does not fit; how it is sent is its subclass's.
 
-    __slots__ = ("_closing", "_counters", "_drop", "_full", "_limit", "_missed", "_over", "_owner", "queue")
+    Attributes:
+        queue: the messages that wait.
+        queued_bytes: what they cost together.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_counters",
+        "_drop",
+        "_full",
+        "_limit",
+        "_missed",
+        "_over",
+        "_owner",
+        "queue",
+        "queued_bytes",
+    )
 
     def __init__(
         self, queue: list[Frame] | deque[Frame], owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool
@@ -73,6 +89,7 @@ class BoundedOutbox:
             drop: whether a message that does not fit is dropped, rather than the client closed.
         """
         self.queue = queue
+        self.queued_bytes = 0
         self._owner = owner
         self._counters = counters
         self._limit = limit
@@ -81,6 +98,11 @@ class BoundedOutbox:
         self._closing: tuple[int, str] | None = None
         self._over = False
         self._full = False
+
+    def _append(self, frame: Frame) -> None:
+        """Let a message wait."""
+        self.queue.append(frame)
+        self.queued_bytes += frame.cost
 
     def _refuse(self) -> None:
         """Count a message that does not fit, and act on it."""
@@ -102,6 +124,7 @@ class BoundedOutbox:
         """Drop what waits."""
         self._counters.dropped += len(self.queue)
         self.queue.clear()
+        self.queued_bytes = 0
         self._missed = 0
 
 
@@ -123,7 +146,6 @@ class QueueOutbox(BoundedOutbox):
         self.is_idle = True  # open, and nothing queued, being sent or to be told
         self.is_disturbed = False  # something else came while a message was being sent at once
         self.sending: Frame | None = None
-        self._queued_bytes = 0
         self._writer = EagerTask()
         self.task = self._writer.task
 
@@ -209,12 +231,11 @@ class QueueOutbox(BoundedOutbox):
             self._owner.outbox_broken()
 
     def _has_room(self, frame: Frame) -> bool:
-        waiting = self._queued_bytes + (0 if self.sending is None else self.sending.cost)
+        waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
         return not waiting or waiting + frame.cost <= self._limit
 
     def _append(self, frame: Frame) -> None:
-        self.queue.append(frame)
-        self._queued_bytes += frame.cost
+        super()._append(frame)
         self.is_disturbed = True
 
     def _write(self, *, soon: bool = False) -> None:
@@ -233,7 +254,7 @@ class QueueOutbox(BoundedOutbox):
                 if not self.queue:
                     self._append(self._take_gap())
                 frame = self.sending = self.queue.popleft()
-                self._queued_bytes -= frame.cost
+                self.queued_bytes -= frame.cost
                 await self.send(_asgi(frame))
                 self._sent(frame)
             if self._closing is not None and not self._over:
@@ -262,10 +283,6 @@ class QueueOutbox(BoundedOutbox):
         if self.sending is not None:
             self._counters.dropped += 1
         self._writer.end()
-
-    def _discard(self) -> None:
-        super()._discard()
-        self._queued_bytes = 0
 
 
 def _asgi(frame: Frame) -> dict[str, Any]:

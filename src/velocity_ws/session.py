@@ -122,7 +122,7 @@ class Session:
 
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
-        size = len(payload) if payload.__class__ is bytes or payload.isascii() else _size(payload)
+        size = _size(payload)
         counters = self._node.counters
         counters.messages_received += 1
         counters.bytes_received += size

@@ -158,15 +158,21 @@ async def test_a_response_that_is_not_read_lifts_no_bound_from_the_websocket(htt
 # --- a client that goes while something waits
 
 
-@pytest.mark.parametrize("waiting", [1, MARK + 1], ids=["below the mark", "above the mark"])
-async def test_who_sends_fin_is_gone_at_once_for_the_broker(waiting: int) -> None:
-    broker = Broker(settings(ping_interval=0, write_buffer_size=MARK))
+def ends_of(broker: Broker) -> list[Close]:
+    """How its clients end, as they do."""
     ended: list[Close] = []
 
     @broker.on_disconnect
     async def gone(close: Close) -> None:
         ended.append(close)
 
+    return ended
+
+
+@pytest.mark.parametrize("waiting", [1, MARK + 1], ids=["below the mark", "above the mark"])
+async def test_who_sends_fin_is_gone_at_once_for_the_broker(waiting: int) -> None:
+    broker = Broker(settings(ping_interval=0, write_buffer_size=MARK))
+    ended = ends_of(broker)
     async with Server(broker, port=0) as server, slow(server.port) as client:
         await eventually(broker.get_clients)
         await fill(broker, only(server).transport, waiting)
@@ -193,12 +199,7 @@ async def test_who_sends_fin_and_does_not_read_is_cut(waiting: int, monkeypatch:
 @pytest.mark.parametrize("waiting", [30_000, MARK + 1], ids=["below the mark", "above the mark"])
 async def test_who_closes_and_then_reads_gets_all_that_counts_as_sent(waiting: int) -> None:
     broker = Broker(settings(ping_interval=0, write_buffer_size=MARK))
-    ended: list[Close] = []
-
-    @broker.on_disconnect
-    async def gone(close: Close) -> None:
-        ended.append(close)
-
+    ended = ends_of(broker)
     async with Server(broker, port=0) as server, slow(server.port) as client:
         await eventually(broker.get_clients)
         await fill(broker, only(server).transport, waiting)

@@ -8,12 +8,13 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support import DEADLINE
 
-__all__ = ["MEBIBYTE", "Besieged", "Program", "besieged", "started"]
+__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "fight", "started"]
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 1024 * 1024
@@ -70,6 +71,35 @@ class Besieged(Program):
                 if condition(state):
                     return state
                 await asyncio.sleep(0.02)  # the pause between two looks, not the wait
+
+
+@dataclass(frozen=True)
+class Fight:
+    """What was seen of an attack beside a victim.
+
+    Attributes:
+        before: the server's memory when it began, in bytes.
+        attack: what the attacker saw.
+        suffered: what the victim saw.
+        waited: seconds that the server waited for a processor meanwhile.
+    """
+
+    before: int
+    attack: dict[str, Any]
+    suffered: dict[str, Any]
+    waited: float
+
+
+async def fight(server: Besieged, victim: Program, attacker: Program, seconds: float) -> Fight:
+    """Let an attacker attack for so long, and a victim work meanwhile."""
+    waited = (await server.ask())["waited"]
+    before = await server.ask("mark")
+    victim.tell("begin")
+    attacker.tell("begin")
+    attack = await attacker.answer(within=seconds + 30)
+    victim.tell("end")
+    suffered = await victim.answer(within=30)
+    return Fight(before, attack, suffered, (await server.ask())["waited"] - waited)
 
 
 async def _spawn(name: str, *args: object, stderr: int | None) -> Process:

@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, Besieged, besieged, started
+from tests.hostile.support import MEBIBYTE, Besieged, besieged, fight, started
 
 MESSAGE_LIMIT = 512 * 1024
 """WS_MAX_MESSAGE_SIZE by default."""
@@ -49,16 +49,10 @@ async def siege(kind: str, seconds: float, say: Say) -> dict[str, Any]:
             started("victim", server.port) as victim,
             started("attacker", server.port, kind, seconds) as attacker,
         ):
-            waited = (await server.ask())["waited"]
-            before = await server.ask("mark")
-            victim.tell("begin")
-            attacker.tell("begin")
-            attack = await attacker.answer(within=seconds + 30)
-            victim.tell("end")
-            suffered = await victim.answer(within=30)
-            waited = (await server.ask())["waited"] - waited
+            seen = await fight(server, victim, attacker, seconds)
         state = await server.until(lambda state: not state["sessions"], within=15)
-    growth = state["peak"] - before
+    attack, suffered, waited = seen.attack, seen.suffered, seen.waited
+    growth = state["peak"] - seen.before
     say(
         f"{kind} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} max {suffered['max']} ms of "
         f"{suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; {attack['connections']} attackers closed with "

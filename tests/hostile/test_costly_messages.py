@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, started
+from tests.hostile.support import MEBIBYTE, besieged, fight, started
 
 KINDS: dict[str, dict[str, Any]] = {
     "large-arrays": {},
@@ -31,16 +31,10 @@ async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], fl
         started("victim", server.port) as victim,
         started("attacker", server.port, kind.removesuffix("-unlimited"), seconds) as attacker,
     ):
-        waited = (await server.ask())["waited"]
-        before = await server.ask("mark")
-        victim.tell("begin")
-        attacker.tell("begin")
-        attack = await attacker.answer(within=seconds + 30)
-        victim.tell("end")
-        suffered: dict[str, Any] = await victim.answer(within=30)
-        waited = (await server.ask())["waited"] - waited
+        seen = await fight(server, victim, attacker, seconds)
         state = await server.until(lambda state: state["sessions"] <= 1)
-    growth = state["peak"] - before
+    attack, suffered, waited = seen.attack, seen.suffered, seen.waited
+    growth = state["peak"] - seen.before
     say(
         f"{kind} {KINDS[kind] or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
         f"max {suffered['max']} ms of {suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; "

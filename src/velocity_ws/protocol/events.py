@@ -141,7 +141,7 @@ class Events:
             text = message.get("text")
             line.write_message(Frame(message["bytes"], False) if text is None else Frame(text.encode()))
         elif kind == "websocket.close":
-            if self._end is not None or not line.is_sendable:
+            if not line.is_sendable:
                 raise ClientDisconnected
             line.close(message.get("code") or 1000, message.get("reason") or "")
         else:

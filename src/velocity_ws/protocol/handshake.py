@@ -198,7 +198,7 @@ class Handshake:
             headers = [*headers, (b"Sec-WebSocket-Protocol", _latin(subprotocol))]
         for name, value in headers:
             lines += (b"\r\n", name, b": ", value)
-        _complain(headers)
+        _check(headers)
         return b"".join([*lines, b"\r\n\r\n"]), window
 
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -209,7 +209,7 @@ class Handshake:
         """
         response = self._judge.reject(status)
         own = Headers([("Date", response.headers["Date"]), ("Connection", "close")])
-        _complain(headers)
+        _check(headers)
         for name, value in headers:
             own[name.decode("latin-1")] = value.decode("latin-1")
         if "Content-Length" not in own:
@@ -226,7 +226,11 @@ def _is_key(value: bytes) -> bool:
     return len(value) == 24 and value.endswith(b"==") and _BASE64.fullmatch(value) is not None
 
 
-def _complain(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def _check(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """
+    Raises:
+        ValueError: one of them would break out of its line.
+    """
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
             raise ValueError(f"this cannot be sent as a header: {name!r}")

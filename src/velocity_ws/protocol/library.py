@@ -12,14 +12,13 @@ import logging
 from dataclasses import dataclass, field
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Close as LibraryClose
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import TEXT, longest_deflated
 
-__all__ = ["Heard", "Lender", "Library", "Window", "close_frame", "ping_frame"]
+__all__ = ["Heard", "Lender", "Library", "Window", "ping_frame"]
 
 CLOSE_FRAME = 0x88
 MAX_FRAGMENTS = 100_000
@@ -225,8 +224,3 @@ def _forget_traceback(error: BaseException | None) -> None:
 def ping_frame(payload: bytes) -> bytes:
     """A ping, of up to 125 bytes."""
     return Frame(Opcode.PING, payload).serialize(mask=False)
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """A close frame."""
-    return Frame(Opcode.CLOSE, LibraryClose(code, reason).serialize()).serialize(mask=False)

@@ -24,7 +24,7 @@ _STOPPING = "velocity_ws_is_stopping"
 log = logging.getLogger("velocity_ws.http")
 
 
-class Connection(Protocol):
+class Watched(Protocol):
     """What has a deadline."""
 
     def head_is_late(self) -> None:
@@ -53,9 +53,9 @@ class Shared:
         is_set = given is not None or "max_connections" in settings.model_fields_set
         self.max_connections = settings.max_connections if is_set else 0
         self.websockets = 0
-        self.heads: Deadlines[Connection] = Deadlines(loop, settings.handshake_timeout, _late)
-        self.flushing: Deadlines[Connection] = Deadlines(loop, FLUSH, _cut)
-        self.leaving: Deadlines[Connection] = Deadlines(loop, settings.drain_timeout, _cut)
+        self.heads: Deadlines[Watched] = Deadlines(loop, settings.handshake_timeout, _late)
+        self.flushing: Deadlines[Watched] = Deadlines(loop, FLUSH, _cut)
+        self.leaving: Deadlines[Watched] = Deadlines(loop, settings.drain_timeout, _cut)
 
     @classmethod
     def of(cls, state: ServerState, loop: asyncio.AbstractEventLoop, given: Settings | None) -> Shared:
@@ -83,11 +83,11 @@ class Shared:
         self.websockets -= 1
 
 
-def _late(connection: Connection) -> None:
+def _late(connection: Watched) -> None:
     connection.head_is_late()
 
 
-def _cut(connection: Connection) -> None:
+def _cut(connection: Watched) -> None:
     connection.cut()
 
 

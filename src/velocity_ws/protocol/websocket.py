@@ -111,8 +111,7 @@ class WebSocketProtocol(Connection):
         elif is_stopping(self._state):
             self.refuse(503, [], b"the server is restarting")
         elif not handshake.is_valid:
-            self._writer.write(handshake.refusal())
-            self._writer.close_transport()
+            self._turn_away(handshake.refusal())
         else:
             scope = self._scope = handshake.scope(
                 self._config,
@@ -201,7 +200,10 @@ class WebSocketProtocol(Connection):
         if handshake is None or self._end is not None:
             return
         self._log_line(str(status))
-        self._writer.write(handshake.refuse(status, headers, body))
+        self._turn_away(handshake.refuse(status, headers, body))
+
+    def _turn_away(self, response: bytes) -> None:
+        self._writer.write(response)
         self._finish(Close(CloseCode.ABNORMAL, "", "server"))
         self._reader.stop()
         self._writer.close_transport()
