@@ -8,6 +8,7 @@ from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
 from velocity_ws.client import Client
 from velocity_ws.errors import (
+    BackplaneUnavailable,
     BrokerError,
     ClientError,
     ClientNotFound,
@@ -35,6 +36,7 @@ from velocity_ws.target import Target
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackplaneUnavailable",
     "Broker",
     "BrokerError",
     "Client",

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any, Literal
 
 __all__ = [
+    "BackplaneUnavailable",
     "BrokerError",
     "ClientError",
     "ClientNotFound",
@@ -101,6 +102,20 @@ class BrokerError(VelocityError, RuntimeError):
 
 class WouldDeadlockError(BrokerError):
     """A blocking call on the broker's own event loop, which would wait for itself."""
+
+
+class BackplaneUnavailable(VelocityError, ConnectionError):
+    """A message, or a question, did not reach the other nodes as far as is known. The clients of this one got theirs.
+
+    Attributes:
+        outcome: ``refused``: no other node got it; ``unknown``: it was handed to the engine, which did not confirm
+            it in time, so they may have. Nothing is sent a second time by itself.
+    """
+
+    def __init__(self, reason: str, outcome: Literal["refused", "unknown"] = "refused") -> None:
+        self.outcome = outcome
+        hint = "it reached no other node" if outcome == "refused" else "whether it reached other nodes is not known"
+        super().__init__(f"{reason}; {hint}. Catch this, or ask broker.healthy, to tell users")
 
 
 class ServerError(VelocityError, RuntimeError):

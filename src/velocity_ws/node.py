@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from velocity_ws.backplane import create_backplane
 from velocity_ws.direct import Flusher
 from velocity_ws.dispatch import Dispatcher
 from velocity_ws.eager import Workers
@@ -49,7 +48,6 @@ class Node:
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
-        self._backplane = create_backplane(settings.backplane_url)
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -73,9 +71,7 @@ class Node:
         return await self.home.run(self._publish, address, frame)
 
     async def _publish(self, address: Address, frame: Frame) -> int:
-        queued = self.hub.deliver(address, frame)
-        await self._backplane.publish(address, frame)
-        return queued
+        return self.hub.deliver(address, frame)
 
     def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
         return fan_out(members, frame, self.counters, self.flusher)
@@ -115,7 +111,6 @@ class Node:
         self.home.settle(loop)
         self._stopped_loop = None
         self._started_at = self.clock()
-        await self._backplane.start(self.hub.deliver)
 
     async def ensure_started(self) -> None:
         """Start where nobody has; called for each connection.
@@ -170,7 +165,6 @@ class Node:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
             await self.workers.close()
-            await self._backplane.stop()
         finally:
             self.dispatcher.close()
             self._stopping = None

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from velocity_ws.backplane.base import Backplane
-from velocity_ws.backplane.memory import MemoryBackplane
+from velocity_ws.backplane.base import Backplane, Lost, Receive
 
-__all__ = ["Backplane", "MemoryBackplane", "create_backplane"]
-
-
-_BY_SCHEME: dict[str, type[Backplane]] = {"memory": MemoryBackplane}
-
-
-def create_backplane(url: str) -> Backplane:
-    """The backplane a ``WS_BACKPLANE_URL`` names; `Settings` has checked that there is one."""
-    return _BY_SCHEME[url.partition("://")[0]]()
+__all__ = ["Backplane", "Lost", "Receive"]

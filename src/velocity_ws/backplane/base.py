@@ -1,29 +1,59 @@
-"""The contract of a backplane. It carries messages between nodes; who is in which room stays in each node."""
+"""The contract of a backplane: one connection to an engine that carries bytes between nodes.
+
+A backplane only carries. Who is in which room, what is sent again after a failure (nothing), when to connect anew: all
+of that is its user's. `velocity_ws.testing` has the suite that every backplane passes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from velocity_ws.messages import Address, Frame
+__all__ = ["Backplane", "Lost", "Receive"]
 
-__all__ = ["Backplane", "Receive"]
-
-Receive = Callable[[Address, Frame], object]
+Receive = Callable[[str, bytes], None]
+"""Called on the loop with a topic and what was published to it. It does not wait and does not raise."""
+Lost = Callable[[Exception], None]
+"""Called on the loop, once, when a connection has ended by itself, and says why."""
 
 
 class Backplane(Protocol):
-    """Carries messages to the other nodes. Every method is called on the broker's loop.
+    """One connection to an engine, opened, closed and opened again by its user, on one loop.
 
-    A node delivers to its own clients by itself, before and whatever the backplane does: `publish` is for the
-    others, and `start`'s ``receive`` is never called with what this node published.
+    Topics are strings of 1 to 250 of the characters ``A-Z a-z 0-9 . _ - = ~``, parted by single dots; payloads are any
+    bytes. ``subscribe`` and ``unsubscribe`` are called one at a time, and so is ``publish``; the two kinds overlap.
+    Whatever raises, or is cancelled because it took too long, leaves the connection to be closed by its user.
+    Errors of the engine and the network are raised as `OSError` (`ConnectionError`, `TimeoutError`).
     """
 
-    async def start(self, receive: Receive) -> None:
-        """Begin; from when this returns, ``receive`` is called, on the loop, with what other nodes publish."""
+    max_payload: int
+    """Bytes of the largest payload the engine carries; known once connected."""
 
-    async def stop(self) -> None:
-        """End; ``receive`` is not called any more. Harmless when not started; `start` works again after it."""
+    async def connect(self, receive: Receive, lost: Lost) -> None:
+        """Open a connection, with no subscriptions.
 
-    async def publish(self, address: Address, frame: Frame) -> None:
-        """Hand a message to the other nodes, in the order of the calls, at most once."""
+        ``lost`` is called when it ends in any way but `close`, the engine's cutting off a subscriber that fell
+        behind included. ``receive`` is not called before a first `subscribe`, nor after ``lost`` or `close`.
+
+        Raises:
+            OSError: there is no engine, or it lets nobody in.
+        """
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        """Receive what is published to these topics, by whichever connection, this one included.
+
+        When it returns, the engine has confirmed it: everything published from then on is received, once, and in the
+        order in which each publisher published it, across all of its topics. Harmless for topics subscribed to already.
+        """
+
+    async def unsubscribe(self, topics: Collection[str]) -> None:
+        """Receive no more of these topics; what was on its way may still come. Harmless for others."""
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish to topics, in this order; when it returns, the engine has taken all of them.
+
+        Where it raises, each of them may have been carried, or not.
+        """
+
+    async def close(self) -> None:
+        """End the connection, within a second. Harmless when there is none; `connect` works again after it."""
