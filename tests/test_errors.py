@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import velocity_ws
 from velocity_ws import errors
 from velocity_ws.errors import (
+    BackplaneUnavailable,
     BrokerError,
     ClientError,
     ClientNotFound,
@@ -31,6 +32,7 @@ from velocity_ws.errors import (
 )
 
 BUILTIN: dict[type[VelocityError], type[Exception]] = {
+    BackplaneUnavailable: ConnectionError,
     BrokerError: RuntimeError,
     ClientError: Exception,
     ClientNotFound: LookupError,

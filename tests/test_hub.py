@@ -28,6 +28,7 @@ class FakeMember:
 
     def __init__(self, member_id: str, takes: bool = True) -> None:
         self.id = member_id
+        self.user_id: str | None = None
         self.takes = takes
         self.offered: list[Frame] = []
         self.when_offered: Callable[[], object] = lambda: None

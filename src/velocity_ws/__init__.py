@@ -26,6 +26,7 @@ from velocity_ws.errors import (
     WouldDeadlockError,
     may_reconnect,
 )
+from velocity_ws.members import ClusterStats, Members, RoomMember
 from velocity_ws.messages import Message
 from velocity_ws.middleware import WebSocketMiddleware
 from velocity_ws.server import Server
@@ -44,13 +45,16 @@ __all__ = [
     "ClientNotFound",
     "Close",
     "CloseCode",
+    "ClusterStats",
     "EncodeError",
     "HookError",
     "InvalidCloseError",
     "InvalidNameError",
     "InvalidPathError",
+    "Members",
     "Message",
     "Reject",
+    "RoomMember",
     "Server",
     "ServerError",
     "Settings",

@@ -87,6 +87,7 @@ class WebSocketApp:
                 return
             await self._serve(session, scope, receive, send)
         finally:
+            broker.node.expect_no_more(session.user_id)
             if full is None:
                 admission.leave(ip)
 
@@ -150,9 +151,21 @@ class WebSocketApp:
             log.info("handshake refused: %s is reached", full, extra=_fields(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
-        session.client.user = await self._broker.node.dispatcher.authenticate(session.client)
+        await self._identify(session)
         if not self._broker.is_running:
             raise Reject("shutting down", status=503)
+
+    async def _identify(self, session: Session) -> None:
+        node, client = self._broker.node, session.client
+        client.user = await node.dispatcher.authenticate(client)
+        if client.user is None:
+            return
+        try:
+            client.user_id = node.user_id_of(client.user)
+        except Exception as error:
+            await node.dispatcher.report(client, error)
+            raise Reject("authentication failed", status=500) from None
+        await node.expect(client.user_id)
 
     async def _check_origin(self, session: Session) -> None:
         settings = self._broker.settings

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from velocity_ws.client import Client
+from velocity_ws.client import Client, user_id_of
+from velocity_ws.errors import validate_close
 from velocity_ws.hooks import Hooks, validate_event
 from velocity_ws.loops import Home
+from velocity_ws.members import ClusterStats, Members
 from velocity_ws.messages import validate_room
 from velocity_ws.node import Node
 from velocity_ws.settings import Settings
@@ -37,10 +39,18 @@ class Broker:
         sync: the blocking form of the methods that are awaited.
     """
 
-    def __init__(self, settings: Settings | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        user_id: Callable[[Any], str | None] = user_id_of,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
             settings: by default read from ``WS_*`` variables and ``.env``.
+            user_id: says what ``client.user`` is called, from what ``authenticate`` returned; by default itself, where
+                it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
             clock: seconds, never going back; for tests that must not wait.
 
         Raises:
@@ -49,7 +59,7 @@ class Broker:
         self.settings = settings or Settings()
         self.sync = SyncBroker(self)
         self._hooks = Hooks()
-        self._node = Node(self.settings, self._hooks, clock)
+        self._node = Node(self.settings, self._hooks, clock, user_id)
         self._target = TargetFactory(self._node.publish)
 
     # --- hooks
@@ -124,8 +134,12 @@ class Broker:
         """The members of several rooms; who is in more than one of them gets a message once."""
         return self._target.rooms(rooms)
 
+    def to_user(self, user_id: str) -> Target:
+        """All clients of a user, on every node: each tab and device; see ``client.user_id``."""
+        return self._target.users([user_id])
+
     def to_client(self, client_id: str) -> Target:
-        """One client."""
+        """One client, on whichever node."""
         return self._target.clients([client_id])
 
     def to_clients(self, client_ids: Iterable[str]) -> Target:
@@ -135,17 +149,63 @@ class Broker:
     # --- rooms
 
     async def join_room(self, client_id: str, room: str) -> None:
-        """Put a client into a room; harmless when it is there already.
+        """Put a client, on whichever node, into a room; harmless when it is there already.
+
+        Whatever is published to the room after this returns reaches the client. Only while the engine cannot be
+        reached it returns without that; the client gets ``event: "gap"`` when it can.
 
         Raises:
             ClientNotFound: it is not connected.
             InvalidNameError: the room is not a string of at most 256 characters.
+            BackplaneUnavailable: it is another node's, which did not answer.
         """
-        await self.home.run(self._node.join, client_id, validate_room(room))
+        await self.home.run(self._node.directory.join, client_id, validate_room(room))
 
     async def leave_room(self, client_id: str, room: str) -> None:
-        """Take a client out of a room; harmless when it is not there. An empty room vanishes."""
-        await self.home.run(self._node.leave, client_id, validate_room(room))
+        """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
+
+        Raises:
+            BackplaneUnavailable: it is another node's, which did not answer.
+        """
+        await self.home.run(self._node.directory.leave, client_id, validate_room(room))
+
+    async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+        """Close a client's connection, on whichever node; see `Client.disconnect`.
+
+        Returns:
+            Whether there was such a client.
+
+        Raises:
+            InvalidCloseError: the code may not be sent, or the reason is too long.
+            BackplaneUnavailable: it is another node's, which did not answer.
+        """
+        validate_close(code, reason)
+        return await self.home.run(self._node.directory.disconnect, client_id, code, reason)
+
+    async def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
+        """Close all connections of a user, on every node.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InvalidCloseError: the code may not be sent, or the reason is too long.
+            BackplaneUnavailable: a node did not answer; those of the others are closed.
+        """
+        validate_close(code, reason)
+        return await self.home.run(self._node.directory.disconnect_user, user_id, code, reason)
+
+    async def members(self, room: str) -> Members:
+        """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
+        return await self.home.run(self._node.directory.members, validate_room(room))
+
+    async def count(self, room: str) -> int:
+        """How many clients are in a room, on all nodes that answer in time."""
+        return await self.home.run(self._node.directory.count, validate_room(room))
+
+    async def cluster_stats(self) -> ClusterStats:
+        """The figures of every node and their sum; nodes that did not answer in time are named."""
+        return await self.home.run(self._node.directory.stats)
 
     def get_room_clients(self, room: str) -> list[Client]:
         """Who is in a room, in order of joining."""
@@ -172,25 +232,19 @@ class Broker:
 
     def get_stats(self) -> Stats:
         """This process's figures, as of now."""
-        counters = self._node.counters
-        return Stats(
-            connected_clients=len(self._node.hub),
-            rooms=len(self._node.hub.rooms()),
-            messages_sent=counters.messages_sent,
-            messages_received=counters.messages_received,
-            bytes_sent=counters.bytes_sent,
-            bytes_received=counters.bytes_received,
-            connections=counters.connections,
-            rejected=counters.rejected,
-            dropped=counters.dropped,
-            rate_limited=counters.rate_limited,
-            invalid=counters.invalid,
-            slow_closes=counters.slow_closes,
-            errors=counters.errors,
-            uptime=self._node.uptime,
-        )
+        return self._node.stats()
 
     # --- life
+
+    @property
+    def node_id(self) -> str:
+        """This process's name among the others; new at each start, and the first part of its clients' ids."""
+        return self._node.id
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is running and hears the other nodes: false within 3 s of when it does not any more."""
+        return self._node.is_healthy
 
     @property
     def is_running(self) -> bool:

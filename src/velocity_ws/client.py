@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from velocity_ws.loops import Home
 
-__all__ = ["Client", "Connection", "SyncClient"]
+__all__ = ["Client", "Connection", "SyncClient", "user_id_of"]
 
 
 class Connection(Protocol):
@@ -52,13 +53,15 @@ class Client:
         id: unguessable, unique, new for each connection.
         request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
         user: what the ``authenticate`` hook returned, or ``None``.
+        user_id: the user's name, as ``to_user`` and presence know it; ``None`` where there is none.
         connected_at: when the handshake arrived, in UTC.
     """
 
-    def __init__(self, request: HTTPConnection, home: Home, connection: Connection) -> None:
-        self.id = secrets.token_urlsafe(16)
+    def __init__(self, request: HTTPConnection, home: Home, connection: Connection, node_id: str) -> None:
+        self.id = f"{node_id}.{secrets.token_urlsafe(16)}"
         self.request = request
         self.user: Any = None
+        self.user_id: str | None = None
         self.connected_at = datetime.now(UTC)
         self._home = home
         self._connection = connection
@@ -188,3 +191,16 @@ class SyncClient:
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def user_id_of(user: Any) -> str | None:
+    """What a user is called: itself, where it is a string or number, else its ``id``, ``user_id`` or ``sub``."""
+    if user is None or isinstance(user, str):
+        return user or None
+    if isinstance(user, int) and not isinstance(user, bool):
+        return str(user)
+    for name in ("id", "user_id", "sub"):
+        found = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
+        if found is not None:
+            return str(found)
+    return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from velocity_ws.errors import ClientNotFound
 from velocity_ws.messages import Address, Frame
@@ -18,25 +19,46 @@ class Member(Protocol):
     def id(self) -> str:
         """Unique among all members."""
 
+    @property
+    def user_id(self) -> str | None:
+        """Whose it is; a user may have many."""
+
     def offer(self, frame: Frame) -> bool:
         """Take a message for this client, without waiting and without raising; whether it was queued."""
 
 
 M = TypeVar("M", bound=Member)
 
+Kind = Literal["room", "user"]
+
+
+class Watcher(Protocol):
+    """Whoever wants to know which rooms and users have members here."""
+
+    def opened(self, kind: Kind, name: str) -> None:
+        """It has a first member."""
+
+    def closed(self, kind: Kind, name: str) -> None:
+        """It has none any more."""
+
 
 class Hub(Generic[M]):
     """The members of one node and their rooms. A room exists as long as somebody is in it."""
 
-    def __init__(self, fan_out: Callable[[Iterable[M], Frame], int] | None = None) -> None:
+    def __init__(
+        self, fan_out: Callable[[Iterable[M], Frame], int] | None = None, watcher: Watcher | None = None
+    ) -> None:
         """
         Args:
             fan_out: offers a frame to members and says how many queued it; by default one after the other.
+            watcher: told which rooms and users have members.
         """
         self._fan_out = fan_out or _offer_to_each
+        self._watcher = watcher
         self._members: dict[str, M] = {}
+        self._users: dict[str, dict[str, M]] = {}
         self._rooms: dict[str, dict[str, M]] = {}
-        self._rooms_of: dict[str, set[str]] = {}
+        self._rooms_of: dict[str, dict[str, float]] = {}
 
     def __len__(self) -> int:
         return len(self._members)
@@ -60,6 +82,14 @@ class Hub(Generic[M]):
         """Who is in a room, in order of joining. Safe from any thread."""
         return list(self._rooms.get(room, {}).values())
 
+    def user_members(self, user_id: str) -> list[M]:
+        """All of a user, in order of arrival. Safe from any thread."""
+        return list(self._users.get(user_id, {}).values())
+
+    def joined_at(self, member_id: str, room: str) -> float:
+        """When a member came into a room, in seconds since the epoch."""
+        return self._rooms_of[member_id][room]
+
     def rooms_of(self, member_id: str) -> frozenset[str]:
         """The rooms a member is in. Safe from any thread."""
         return frozenset(self._rooms_of.get(member_id, ()))
@@ -67,13 +97,18 @@ class Hub(Generic[M]):
     def add(self, member: M) -> None:
         """Let a member in."""
         self._members[member.id] = member
+        user_id = member.user_id
+        if user_id is not None:
+            self._put(self._users, "user", user_id, member)
 
     def remove(self, member_id: str) -> frozenset[str]:
         """Take a member out of everything; the rooms it was in. Harmless when it is not here."""
-        self._members.pop(member_id, None)
+        member = self._members.pop(member_id, None)
+        if member is not None and member.user_id is not None:
+            self._take_out(self._users, "user", member.user_id, member_id)
         left = frozenset(self._rooms_of.pop(member_id, ()))
         for room in left:
-            self._take_out(member_id, room)
+            self._take_out(self._rooms, "room", room, member_id)
         return left
 
     def join(self, member_id: str, room: str) -> bool:
@@ -85,11 +120,11 @@ class Hub(Generic[M]):
         member = self._members.get(member_id)
         if member is None:
             raise ClientNotFound(member_id)
-        rooms = self._rooms_of.setdefault(member_id, set())
+        rooms = self._rooms_of.setdefault(member_id, {})
         if room in rooms:
             return False
-        rooms.add(room)
-        self._rooms.setdefault(room, {})[member_id] = member
+        rooms[room] = time.time()
+        self._put(self._rooms, "room", room, member)
         return True
 
     def leave(self, member_id: str, room: str) -> bool:
@@ -97,17 +132,27 @@ class Hub(Generic[M]):
         rooms = self._rooms_of.get(member_id)
         if rooms is None or room not in rooms:
             return False
-        rooms.remove(room)
+        del rooms[room]
         if not rooms:
             del self._rooms_of[member_id]
-        self._take_out(member_id, room)
+        self._take_out(self._rooms, "room", room, member_id)
         return True
 
-    def _take_out(self, member_id: str, room: str) -> None:
-        members = self._rooms[room]
-        del members[member_id]
-        if not members:
-            del self._rooms[room]
+    def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = {}
+            if self._watcher is not None:
+                self._watcher.opened(kind, name)
+        group[member.id] = member
+
+    def _take_out(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member_id: str) -> None:
+        group = groups[name]
+        del group[member_id]
+        if not group:
+            del groups[name]
+            if self._watcher is not None:
+                self._watcher.closed(kind, name)
 
     def select(self, address: Address) -> list[M]:
         """The members an address means: nobody twice, unknown names mean nobody."""
@@ -115,16 +160,21 @@ class Hub(Generic[M]):
             found: Iterable[M] = self._members.values()
         elif address.kind == "clients":
             found = [m for name in dict.fromkeys(address.names) if (m := self._members.get(name)) is not None]
-        elif len(address.names) == 1:
-            (room,) = address.names
-            found = self._rooms.get(room, {}).values()
         else:
-            union: dict[str, M] = {}
-            for room in address.names:
-                union.update(self._rooms.get(room, {}))
-            found = union.values()
-        if address.excluded:
-            return [member for member in found if member.id not in address.excluded]
+            groups = self._users if address.kind == "users" else self._rooms
+            if len(address.names) == 1:
+                (name,) = address.names
+                found = groups.get(name, {}).values()
+            else:
+                union: dict[str, M] = {}
+                for name in address.names:
+                    union.update(groups.get(name, {}))
+                found = union.values()
+        without = address.excluded
+        if address.skipped:
+            without = without.union(*[self._rooms.get(room, {}) for room in address.skipped])
+        if without:
+            return [member for member in found if member.id not in without]
         return list(found)
 
     def deliver(self, address: Address, frame: Frame) -> int:

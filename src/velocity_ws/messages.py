@@ -239,11 +239,13 @@ class Address:
     """To whom a message goes; plain data, so that it can travel to other processes.
 
     Attributes:
-        kind: everyone, the members of rooms, or single clients.
-        names: the rooms or the client ids.
+        kind: everyone, the members of rooms, all clients of users, or single clients.
+        names: the rooms, the user ids or the client ids.
         excluded: ids of clients that do not get it.
+        skipped: rooms whose members do not get it, as they have it already.
     """
 
-    kind: Literal["all", "rooms", "clients"]
+    kind: Literal["all", "rooms", "users", "clients"]
     names: Collection[str] = ()
     excluded: frozenset[str] = frozenset()
+    skipped: frozenset[str] = frozenset()

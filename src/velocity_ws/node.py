@@ -6,20 +6,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from velocity_ws.backplane import create_backplane, split_url
+from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.direct import Flusher
+from velocity_ws.directory import Directory
 from velocity_ws.dispatch import Dispatcher
 from velocity_ws.eager import Workers
-from velocity_ws.errors import BrokerError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError
 from velocity_ws.fanout import fan_out
 from velocity_ws.hooks import Hooks
-from velocity_ws.hub import Hub
+from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
+from velocity_ws.stats import Counters, Stats
 
 if TYPE_CHECKING:
     from velocity_ws.session import Session
@@ -35,19 +39,28 @@ ABORT_GRACE = 0.5
 class Node:
     """One process's share of the clients. Used on the broker's loop only, but for `home`."""
 
-    def __init__(self, settings: Settings, hooks: Hooks, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, hooks: Hooks, clock: Callable[[], float], user_id: Callable[[Any], str | None]
+    ) -> None:
+        self.id = new_node_id()
         self.settings = settings
         self.clock = clock
+        self.user_id_of = user_id
         self.home = Home()
         self.counters = Counters()
         self.flusher = Flusher()
         self.workers = Workers()
-        self.hub: Hub[Session] = Hub(self._fan_out)
+        self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.dispatcher = Dispatcher(hooks, self.counters)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
+        self.cluster: Cluster | None = None
+        self._is_alone = settings.backplane_url == "memory://"
+        if not self._is_alone:
+            create_backplane(settings.backplane_url)  # what is missing shows now, not when it is started
+        self.directory = self._new_directory()
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -71,22 +84,60 @@ class Node:
         return await self.home.run(self._publish, address, frame)
 
     async def _publish(self, address: Address, frame: Frame) -> int:
-        return self.hub.deliver(address, frame)
+        queued = self.hub.deliver(address, frame)
+        if self.cluster is not None:
+            await self.cluster.publish(address, frame)
+        elif not self._is_alone:
+            raise BackplaneUnavailable("the broker is not started")
+        return queued
 
     def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
         return fan_out(members, frame, self.counters, self.flusher)
 
     async def join(self, client_id: str, room: str) -> None:
-        """Put a client into a room.
+        """Put a client of this node into a room; what is published to it from then on, anywhere, reaches it.
 
         Raises:
             ClientNotFound: it is not connected.
         """
         self.hub.join(client_id, room)
+        if self.cluster is not None:
+            await self.cluster.confirmed("room", room)
 
     async def leave(self, client_id: str, room: str) -> None:
-        """Take a client out of a room."""
+        """Take a client of this node out of a room."""
         self.hub.leave(client_id, room)
+
+    def opened(self, kind: Kind, name: str) -> None:
+        """A room, or a user, has a first client here."""
+        if self.cluster is not None:
+            self.cluster.opened(kind, name)
+
+    def closed(self, kind: Kind, name: str) -> None:
+        """It has none any more."""
+        if self.cluster is not None:
+            self.cluster.closed(kind, name)
+
+    async def expect(self, user_id: str | None) -> None:
+        """A client of this user is about to be accepted: be sure to hear what is sent to the user from then on."""
+        if user_id is not None and self.cluster is not None:
+            self.cluster.opened("user", user_id)
+            await self.cluster.confirmed("user", user_id)
+
+    def expect_no_more(self, user_id: str | None) -> None:
+        """That client has gone, or did not come."""
+        if user_id is not None and not self.hub.user_members(user_id):
+            self.closed("user", user_id)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it runs, and hears the other nodes."""
+        return self.is_running and (self.cluster is None or self.cluster.is_healthy)
+
+    def stats(self) -> Stats:
+        """The figures, as of now."""
+        counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        return Stats(connected_clients=len(self.hub), rooms=len(self.hub.rooms()), uptime=self.uptime, **counters)
 
     # --- life
 
@@ -111,6 +162,25 @@ class Node:
         self.home.settle(loop)
         self._stopped_loop = None
         self._started_at = self.clock()
+        if not self._is_alone:
+            await self._join_cluster()
+
+    async def _join_cluster(self) -> None:
+        self.id = new_node_id()  # and not what a process that was forked has too
+        url, prefix = split_url(self.settings.backplane_url)
+        settings = self.settings
+        options = ClusterOptions(
+            prefix=prefix,
+            timeout=settings.backplane_timeout,
+            lease=settings.node_lease,
+            queue_size=settings.backplane_queue_size,
+        )
+        self.cluster = Cluster(create_backplane(url), self.id, options, self.counters, self.hub.deliver, self.clock)
+        self.directory = self._new_directory()
+        await self.cluster.start()
+
+    def _new_directory(self) -> Directory:
+        return Directory(self.id, self.hub, self.stats, self.join, self.leave, self.cluster)
 
     async def ensure_started(self) -> None:
         """Start where nobody has; called for each connection.
@@ -144,6 +214,7 @@ class Node:
         self.stragglers.clear()
         self.handshakes.clear()
         self.flusher, self.workers = Flusher(), Workers()
+        self.cluster = None
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     async def _shut_down(self) -> None:
@@ -165,7 +236,11 @@ class Node:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
             await self.workers.close()
+            if self.cluster is not None:
+                await self.cluster.stop()
         finally:
+            self.cluster = None
+            self.directory = self._new_directory()
             self.dispatcher.close()
             self._stopping = None
             self._stopped_loop = self.home.loop

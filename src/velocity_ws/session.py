@@ -69,7 +69,7 @@ class Session:
 
     def __init__(self, node: Node, request: HTTPConnection) -> None:
         self._node = node
-        self.client = Client(request, node.home, self)
+        self.client = Client(request, node.home, self, node.id)
         self.id = self.client.id
         self.outbox: Outbox | None = None
         self.is_full = False
@@ -197,6 +197,11 @@ class Session:
     def is_connected(self) -> bool:
         """Whether messages can still be sent."""
         return self._open
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose client it is."""
+        return self.client.user_id
 
     @property
     def rooms(self) -> frozenset[str]:

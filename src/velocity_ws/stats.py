@@ -26,6 +26,13 @@ class Stats:
         invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT.
         slow_closes: clients closed because their queue was full.
         errors: exceptions of the application's hooks, and of connections.
+        backplane_sent: messages the engine took for other nodes; one to three rooms is three.
+        backplane_received: messages of other nodes.
+        backplane_refused: messages that reached no other node, as their callers were told.
+        backplane_unknown: messages of which that is not known, as their callers were told.
+        backplane_missed: messages other nodes published that this one should have heard and did not.
+        backplane_gaps: times that clients were told of messages they may have missed; one for each room.
+        backplane_invalid: what came through the engine and was no message of this version of ours.
         uptime: seconds since the broker was started; 0 while it is not running.
     """
 
@@ -42,6 +49,13 @@ class Stats:
     invalid: int
     slow_closes: int
     errors: int
+    backplane_sent: int
+    backplane_received: int
+    backplane_refused: int
+    backplane_unknown: int
+    backplane_missed: int
+    backplane_gaps: int
+    backplane_invalid: int
     uptime: float
 
     def to_dict(self) -> dict[str, int | float]:
@@ -64,3 +78,10 @@ class Counters:
     invalid: int = 0
     slow_closes: int = 0
     errors: int = 0
+    backplane_sent: int = 0
+    backplane_received: int = 0
+    backplane_refused: int = 0
+    backplane_unknown: int = 0
+    backplane_missed: int = 0
+    backplane_gaps: int = 0
+    backplane_invalid: int = 0

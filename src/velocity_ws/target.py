@@ -82,21 +82,26 @@ class TargetFactory:
         names = _names("rooms", rooms)
         return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
 
+    def users(self, user_ids: Iterable[str]) -> Target:
+        """All clients of these users."""
+        return Target(self._publish, Address("users", _strings(_names("users", user_ids), "user")))
+
     def clients(self, client_ids: Iterable[str]) -> Target:
         """These clients."""
         return Target(self._publish, Address("clients", _strings(_names("clients", client_ids))))
 
 
-def _names(kind: Literal["rooms", "clients"], names: Iterable[str]) -> tuple[str, ...]:
+def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"to_{kind} takes several; for one alone use to_{kind[:-1]}({names!r:.80})")
     return tuple(names)
 
 
-def _strings(names: Collection[str]) -> tuple[str, ...]:
+def _strings(names: Collection[str], kind: Literal["client", "user"] = "client") -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a client is named by a string, not by {name!r:.80}; use client.id")
+            use = "client.id" if kind == "client" else "client.user_id"
+            raise TypeError(f"a {kind} is named by a string, not by {name!r:.80}; use {use}")
     return tuple(names)
 
 

@@ -1,0 +1,1 @@
+"""Several nodes as one: messages, membership and questions that cross from process to process, over one backplane."""

@@ -1,0 +1,401 @@
+"""Cluster: a node among others. Brings messages to the topics of those they are for, and what comes to its clients.
+
+Knows topics, envelopes and who lives; who is in which room, its owner tells it. Used on one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from velocity_ws.backplane.base import Backplane
+from velocity_ws.cluster.envelopes import (
+    Answer,
+    Ask,
+    Beat,
+    Body,
+    Foreign,
+    Note,
+    Post,
+    Probe,
+    decode_body,
+    decode_header,
+    encode_body,
+    encode_header,
+    node_of,
+)
+from velocity_ws.cluster.gaps import Gaps
+from velocity_ws.cluster.interest import LINGER, Interest
+from velocity_ws.cluster.link import Link
+from velocity_ws.cluster.peers import Peers
+from velocity_ws.cluster.publisher import Entry, Publisher
+from velocity_ws.cluster.questions import Question, Questions, Replies
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.messages import Address, Frame
+from velocity_ws.stats import Counters
+
+__all__ = ["Cluster", "ClusterOptions"]
+
+log = logging.getLogger("velocity_ws.cluster")
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+START_PATIENCE = 3.0
+"""Seconds that starting waits for the engine, before it goes on without."""
+INTRODUCTION = 0.3
+"""Seconds in which the others answer a hello; who has not by then is unknown until its next beat."""
+BEATS_PER_LEASE = 4
+LOOKS_PER_LEASE = 20
+"""How often a node says that it lives, and looks who of the others still does."""
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How a node takes part.
+
+    Attributes:
+        prefix: of its topics.
+        timeout: seconds after which a publish or a question ends, whatever its outcome.
+        lease: seconds unheard after which a node counts as gone.
+        queue_size: bytes that may wait for the engine.
+        linger: seconds that a subscription is kept when nobody needs it any more.
+        is_node: whether it has clients; else it only sends and asks.
+    """
+
+    prefix: str
+    timeout: float = 1.0
+    lease: float = 10.0
+    queue_size: int = 8 * 1024 * 1024
+    linger: float = LINGER
+    is_node: bool = True
+
+
+class Cluster:
+    """See the module.
+
+    Attributes:
+        node_id: this node's.
+        topics: of this cluster.
+        peers: the other nodes.
+        interest: what this node listens to.
+    """
+
+    def __init__(
+        self,
+        backplane: Backplane,
+        node_id: str,
+        options: ClusterOptions,
+        counters: Counters,
+        deliver: Callable[[Address, Frame], object],
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            backplane: not connected.
+            node_id: this node's.
+            options: how it takes part.
+            counters: of the node.
+            deliver: gives a message to the clients of this node that it is for.
+            clock: seconds, never going back.
+        """
+        self.node_id = node_id
+        self.topics = Topics(options.prefix)
+        self.peers = Peers(clock, self._came, self._went)
+        self._options = options
+        self._counters = counters
+        self._deliver = deliver
+        self._clock = clock
+        self._own = encode_header(node_id, 0)[:-8]
+        self._inbox = self.topics.node(node_id)
+        self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size)
+        self._gaps = Gaps(self.topics, self._inbox, counters, deliver)
+        self.interest = Interest(backplane, self._gaps.forget, options.linger)
+        self._link = Link(backplane, self._publisher, self.interest, self._inbox)
+        self._questions = Questions(options.timeout)
+        self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
+        self._pulse: asyncio.Task[None] | None = None
+        self._expected: set[str] = set()
+        self._introduced = asyncio.Event()
+        self._complaint = 0.0
+        self.on_came: list[Callable[[str], None]] = []
+        self.on_went: list[Callable[[str], None]] = []
+        self.on_hearing_again: list[Callable[[], None]] = []
+        self._questions.on(_NUMBERS, self._numbers)
+
+    # --- life
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it hears what others publish, as far as was seen within the last seconds."""
+        return self._link.is_healthy
+
+    async def start(self) -> None:
+        """Begin; where the engine is not there within seconds, go on without and join when it is."""
+        self.interest.need(self._inbox)
+        self.interest.need(self.topics.nodes)
+        if self._options.is_node:
+            self.interest.need(self.topics.all)
+        await self._link.start(self, START_PATIENCE)
+        self._pulse = asyncio.create_task(self._beat(), name="velocity-ws pulse")
+
+    async def stop(self) -> None:
+        """Say goodbye, and end."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.wait([self._pulse])
+            self._pulse = None
+        await self._questions.close()
+        if self.is_healthy and self._options.is_node:
+            await self._vital(self.topics.nodes, Beat("bye", 0.0))
+        await self._link.stop()
+        self.peers.clear()
+
+    # --- messages
+
+    async def publish(self, address: Address, frame: Frame) -> None:
+        """Bring a message to the other nodes; returns when the engine has it.
+
+        Raises:
+            BackplaneUnavailable: it has not, or that is not known.
+        """
+        failure: BackplaneUnavailable | None = None
+        waiting: list[Entry] = []
+        for topic, body in self._routes(address, frame):
+            try:
+                waiting.append(self._publisher.put(topic, body))
+            except BackplaneUnavailable as error:
+                failure = self._count(error)
+        for entry in waiting:
+            try:
+                await self._publisher.outcome(entry)
+                self._counters.backplane_sent += 1
+            except BackplaneUnavailable as error:
+                self._count(error)
+                if failure is None or error.outcome == "unknown":
+                    failure = error
+        if failure is not None:
+            raise failure
+
+    def _count(self, error: BackplaneUnavailable) -> BackplaneUnavailable:
+        if error.outcome == "unknown":
+            self._counters.backplane_unknown += 1
+        else:
+            self._counters.backplane_refused += 1
+        return error
+
+    def _routes(self, address: Address, frame: Frame) -> Iterator[tuple[str, bytes]]:
+        """Where a message has to go, and what goes there."""
+        topics = self.topics
+        names, excluded = tuple(address.names), tuple(address.excluded)
+
+        def body(names: tuple[str, ...], index: int = 0) -> bytes:
+            return encode_body(Post(address.kind, names, index, excluded, frame.is_text, frame.payload))
+
+        if address.kind == "all":
+            yield topics.all, body(())
+        elif address.kind == "rooms":
+            for index, name in enumerate(names):
+                yield topics.room(name), body(names[: index + 1], index)
+        elif address.kind == "users":
+            for name in names:
+                yield topics.user(name), body((name,))
+        else:
+            by_node: dict[str, list[str]] = {}
+            for name in names:
+                node_id = node_of(name)
+                if node_id is not None and node_id != self.node_id:
+                    by_node.setdefault(node_id, []).append(name)
+            for node_id, ids in by_node.items():
+                yield topics.node(node_id), body(tuple(ids))
+
+    # --- what is listened to
+
+    def opened(self, kind: Literal["room", "user"], name: str) -> None:
+        """This node has a first client in a room, or of a user."""
+        self.interest.need(self._gaps.remember(kind, name))
+
+    def closed(self, kind: Literal["room", "user"], name: str) -> None:
+        """It has no client in it any more."""
+        self.interest.release(self.topics.room(name) if kind == "room" else self.topics.user(name))
+
+    async def confirmed(self, kind: Literal["room", "user"], name: str) -> None:
+        """Wait until what is published there is heard here.
+
+        While the engine is not reached there is nothing to wait for: its return is a gap, of which the clients are
+        told. It waits for the publish timeout at most.
+        """
+        topic = self.topics.room(name) if kind == "room" else self.topics.user(name)
+        confirmation = self.interest.confirmation(topic)
+        if confirmation is None:
+            return
+        if self.is_healthy:
+            await asyncio.wait([confirmation], timeout=self._options.timeout)
+        else:
+            self._gaps.begin([topic])
+
+    # --- questions and notes
+
+    def on(self, question: Question[A, R], handler: Callable[[A], Awaitable[R]]) -> None:
+        """Answer a question of others."""
+        self._questions.on(question, handler)
+
+    async def ask(self, question: Question[A, R], args: A, node_id: str) -> Replies[R]:
+        """Ask one node."""
+        inbox = self.topics.node(node_id)
+        return await self._questions.ask(question, args, [node_id], lambda ask: self._send(inbox, ask))
+
+    async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
+        """Ask all the other nodes that live."""
+        if not self._introduced.is_set() and self.is_healthy:
+            await self._introduced.wait()
+        everyone = self.topics.nodes
+        return await self._questions.ask(question, args, self.peers.ids(), lambda ask: self._send(everyone, ask))
+
+    def on_note(self, what: str, args: type[A], handler: Callable[[str, A], None]) -> None:
+        """Have a function called with the sender and the content of each note of a name."""
+        self._notes[what] = msgspec.msgpack.Decoder(args), handler
+
+    def note(self, topic: str, what: str, args: object) -> None:
+        """Tell others something, where they can be reached. Nothing is waited for."""
+        try:
+            self._publisher.put(topic, encode_body(Note(what, msgspec.Raw(encode_body(args)))))
+        except BackplaneUnavailable:
+            log.debug("a %s was not sent", what)
+
+    async def _send(self, topic: str, body: Ask | Answer) -> None:
+        await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
+
+    async def _vital(self, topic: str, beat: Beat) -> None:
+        try:
+            await self._publisher.outcome(self._publisher.put(topic, encode_body(beat), is_vital=True))
+        except BackplaneUnavailable as error:
+            log.debug("a beat was not sent: %s", error)
+
+    # --- what arrives
+
+    def received(self, topic: str, data: bytes) -> None:
+        """Something came through the engine."""
+        try:
+            if data.startswith(self._own):
+                if topic == self._inbox and isinstance(probe := decode_body(data), Probe):
+                    self._link.probe_returned(probe.nonce)
+                return
+            origin, number = decode_header(data)
+            body = decode_body(data)
+        except Foreign as error:
+            self._refuse(topic, error)
+            return
+        try:
+            self._gaps.arrived(topic, origin, number)
+            self._take(origin, body)
+        except Exception:
+            self._counters.errors += 1
+            log.exception("a message of another node failed")
+
+    def _take(self, origin: str, body: Body) -> None:
+        match body:
+            case Post():
+                self._counters.backplane_received += 1
+                names, skipped = body.names, frozenset[str]()
+                if body.kind == "rooms":
+                    names, skipped = (names[body.index],), frozenset(names[: body.index])
+                address = Address(body.kind, names, frozenset(body.excluded), skipped)
+                self._deliver(address, Frame(body.payload, body.is_text))
+            case Beat():
+                self._heard(origin, body)
+            case Ask():
+                self._questions.asked(body, lambda answer: self._send(self.topics.node(origin), answer))
+            case Answer():
+                self._questions.answered(origin, body)
+            case Note():
+                found = self._notes.get(body.what)
+                if found is not None:
+                    decoder, handler = found
+                    handler(origin, decoder.decode(body.args))
+            case Probe():
+                pass
+
+    def _refuse(self, topic: str, error: Foreign) -> None:
+        self._counters.backplane_invalid += 1
+        if self._clock() >= self._complaint:
+            self._complaint = self._clock() + 60
+            log.warning("dropped what is no message of this version of ours on %s: %s", topic, error)
+
+    # --- who is there
+
+    def _heard(self, origin: str, beat: Beat) -> None:
+        self.peers.heard(origin, beat)
+        if beat.state == "hello" and self._options.is_node:
+            welcome = Beat("welcome", self._options.lease, tuple(self.peers.ids()))
+            try:
+                self._publisher.put(self.topics.node(origin), encode_body(welcome), is_vital=True)
+            except BackplaneUnavailable as error:
+                log.debug("a welcome was not sent: %s", error)
+        if beat.state == "welcome":
+            self._expected.update(beat.peers)
+            self._expected.discard(self.node_id)
+            if self._expected <= self.peers.ids():
+                self._introduced.set()
+
+    def _came(self, node_id: str) -> None:
+        for function in self.on_came:
+            function(node_id)
+
+    def _went(self, node_id: str) -> None:
+        log.info("node %s is gone", node_id)
+        self._questions.gone(node_id)
+        for function in self.on_went:
+            function(node_id)
+
+    async def hears(self) -> None:
+        """The link is up: get to know the others, and find out what was missed where it was up before."""
+        self.peers.renew()
+        self._expected = set()
+        self._introduced.clear()
+        await self._vital(self.topics.nodes, Beat("hello", self._options.lease, (), self._options.is_node))
+        try:
+            async with asyncio.timeout(INTRODUCTION):
+                await self._introduced.wait()
+        except TimeoutError:
+            self._introduced.set()
+        for function in self.on_hearing_again:
+            function()
+        await self._gaps.mend(self._ask_numbers)
+
+    def deaf(self) -> None:
+        """The link is down."""
+        self._gaps.begin(self.interest.subscribed)
+
+    async def _ask_numbers(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
+        return await self.ask_all(_NUMBERS, topics)
+
+    async def _numbers(self, topics: tuple[str, ...]) -> dict[str, int]:
+        sent = self._publisher.sent
+        return {topic: count for topic in topics if (count := sent.count(topic))}
+
+    async def _beat(self) -> None:
+        """Say that this node lives, and see who else does, until cancelled."""
+        step = self._options.lease / LOOKS_PER_LEASE
+        beats = LOOKS_PER_LEASE // BEATS_PER_LEASE
+        count, last = 0, self._clock()
+        while True:
+            await asyncio.sleep(step)
+            now = self._clock()
+            if not self.is_healthy or now - last > step + self._options.lease / 4:
+                self.peers.renew()  # it was this node that could not hear them
+            else:
+                self.peers.expire()
+            last = now
+            count += 1
+            if count % beats == 0 and self.is_healthy and self._options.is_node:
+                await self._vital(self.topics.nodes, Beat("alive", self._options.lease))
+
+
+_NUMBERS: Question[tuple[str, ...], dict[str, int]] = Question("numbers", tuple[str, ...], dict[str, int])

@@ -1,0 +1,108 @@
+"""Gaps: what others published and this node did not hear, counted, and told to the clients concerned.
+
+Knows numbers and topics; how others are asked for theirs, its user knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Literal
+
+from velocity_ws.cluster.questions import Replies
+from velocity_ws.cluster.sequences import Heard
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.messages import Address, Frame, encode
+from velocity_ws.stats import Counters
+
+__all__ = ["Gaps"]
+
+CHUNK = 2000
+"""Topics asked about at once."""
+
+
+class Gaps:
+    """What was missed on each topic. A loss shows by numbers that are skipped, or, after deafness, by asking."""
+
+    def __init__(
+        self, topics: Topics, inbox: str, counters: Counters, deliver: Callable[[Address, Frame], object]
+    ) -> None:
+        """
+        Args:
+            topics: of the cluster.
+            inbox: topic of this node alone.
+            counters: of the node.
+            deliver: gives a message to clients.
+        """
+        self._topics = topics
+        self._inbox = inbox
+        self._counters = counters
+        self._deliver = deliver
+        self._heard = Heard()
+        self._names: dict[str, tuple[Literal["room", "user"], str]] = {}
+        self._suspects: dict[str, int | None] = {}
+        """Topics that were deaf, and what is known to have been missed on them; ``None`` where it cannot be known."""
+
+    def remember(self, kind: Literal["room", "user"], name: str) -> str:
+        """The topic of a room or a user, which is listened to from now on."""
+        topic = self._topics.room(name) if kind == "room" else self._topics.user(name)
+        self._names[topic] = (kind, name)
+        return topic
+
+    def forget(self, topic: str) -> None:
+        """It is no longer listened to."""
+        self._heard.forget(topic)
+        self._names.pop(topic, None)
+        self._suspects.pop(topic, None)
+
+    def arrived(self, topic: str, origin: str, number: int) -> None:
+        """A message came, of which this is the sender's number."""
+        missed = self._heard.note(topic, origin, number)
+        if missed and topic != self._topics.nodes:
+            self._counters.backplane_missed += missed
+            if topic in self._suspects:
+                self._add(topic, missed)
+            else:
+                self._tell(topic, missed)
+
+    def begin(self, topics: Iterable[str]) -> None:
+        """Nothing is heard on these topics from now on."""
+        for topic in topics:
+            if topic != self._topics.nodes:
+                self._suspects.setdefault(topic, 0)
+
+    async def mend(self, ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]]) -> None:
+        """It is heard again: find out what was missed, and tell.
+
+        Args:
+            ask: asks all nodes how much they have published to topics.
+        """
+        topics = tuple(self._suspects)
+        for at in range(0, len(topics), CHUNK):
+            chunk = topics[at : at + CHUNK]
+            replies = await ask(chunk)
+            for topic in chunk:
+                if topic in self._suspects:
+                    self._settle(topic, replies)
+        for topic in topics:
+            if topic in self._suspects:
+                self._tell(topic, self._suspects.pop(topic))
+
+    def _settle(self, topic: str, replies: Replies[dict[str, int]]) -> None:
+        for origin, counts in replies.by_node.items():
+            missed = self._heard.settle(topic, origin, counts.get(topic, 0))
+            self._counters.backplane_missed += missed or 0
+            self._add(topic, missed)
+        if replies.missing or replies.errors:
+            self._add(topic, None)
+
+    def _add(self, topic: str, missed: int | None) -> None:
+        known = self._suspects[topic]
+        self._suspects[topic] = None if known is None or missed is None else known + missed
+
+    def _tell(self, topic: str, missed: int | None) -> None:
+        """Tell those whose messages came through a topic that some did not: ``missed`` of them, where it is known."""
+        self._counters.backplane_gaps += 1
+        kind, name = self._names.get(topic, ("all", ""))
+        room = name if kind == "room" else None
+        address = Address("all") if kind == "all" else Address("rooms" if kind == "room" else "users", (name,))
+        self._deliver(address, encode("gap", {"room": room, "missed": missed}))

@@ -1,0 +1,195 @@
+"""The one connection of a node to its engine, supervised: opened, proven, watched, given up and opened again.
+
+A connection counts as healthy while messages that the node sends itself through the engine come back, which neither TCP
+nor the engine's own ping shows. Knows the contract of a backplane; what the messages mean, others know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import Protocol
+
+from velocity_ws.backplane.base import Backplane
+from velocity_ws.cluster.envelopes import Probe, encode_body
+from velocity_ws.cluster.interest import Interest
+from velocity_ws.cluster.publisher import Publisher
+
+__all__ = ["Link", "LinkUser"]
+
+log = logging.getLogger("velocity_ws.cluster")
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds that a new connection may take to be there; resubscribing has its own."""
+RESTORE_TIMEOUT = 10.0
+"""Seconds that everything may take to be subscribed to again."""
+PROBE_INTERVAL = 0.75
+"""Seconds between proofs that the connection hears."""
+PROBE_TIMEOUT = 1.5
+"""Seconds after which a proof that has not come counts as failed."""
+SLICES = 6
+"""Parts the waiting for a proof is cut into: a loop that was held up by others cannot miss more than one."""
+FIRST_BACKOFF = 0.05
+"""Seconds before a connection is tried again, the first time; doubled each time."""
+LAST_BACKOFF = 0.5
+"""The same at most."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that closing may take before it is left behind; the contract says one."""
+
+
+class LinkUser(Protocol):
+    """Whoever has the link; called on the loop."""
+
+    def received(self, topic: str, data: bytes) -> None:
+        """Something came."""
+
+    async def hears(self) -> None:
+        """A connection is proven to hear everything that is needed. Cancelled when it is lost."""
+
+    def deaf(self) -> None:
+        """A connection that was proven is lost."""
+
+
+class Link:
+    """See the module.
+
+    Attributes:
+        publisher: the outbound side.
+        interest: the inbound side.
+        is_healthy: whether it hears.
+        losses: how many proven connections were lost.
+    """
+
+    def __init__(self, backplane: Backplane, publisher: Publisher, interest: Interest, inbox: str) -> None:
+        """
+        Args:
+            backplane: not connected.
+            publisher: of this backplane.
+            interest: of this backplane; it needs the inbox.
+            inbox: the topic through which the node reaches itself.
+        """
+        self.publisher = publisher
+        self.interest = interest
+        self.is_healthy = False
+        self.losses = 0
+        self._backplane = backplane
+        self._inbox = inbox
+        self._task: asyncio.Task[None] | None = None
+        self._nonce = 0
+        self._proof = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._was_failing = False
+
+    async def start(self, user: LinkUser, patience: float) -> None:
+        """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
+        self._ready.clear()
+        self._task = asyncio.create_task(self._supervise(user), name="velocity-ws backplane")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._ready.wait()
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    def probe_returned(self, nonce: int) -> None:
+        """A probe came back through the engine."""
+        if nonce == self._nonce:
+            self._proof.set()
+
+    async def _supervise(self, user: LinkUser) -> None:
+        backoff = FIRST_BACKOFF
+        try:
+            while True:
+                why: BaseException = ConnectionError("it ended")
+                try:
+                    await self._connection(user)
+                except* OSError as failed:
+                    why = _first(failed)
+                except* Exception as failed:
+                    why = _first(failed)
+                    log.exception("the connection to the engine failed in a way it should not")
+                if self.is_healthy:
+                    backoff = FIRST_BACKOFF
+                await self._give_up(user, f"there is no connection to the engine ({why})")
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                backoff = min(backoff * 2, LAST_BACKOFF)
+        finally:
+            await self._give_up(user, "the broker is stopped")
+
+    async def _connection(self, user: LinkUser) -> None:
+        """One connection from its beginning to its end, which raises."""
+        lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+        def on_lost(error: Exception) -> None:
+            if not lost.done():
+                lost.set_result(error)
+
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await self._backplane.connect(user.received, on_lost)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_end_with(lost))
+            async with asyncio.timeout(RESTORE_TIMEOUT):
+                await self.interest.restore()
+            self.publisher.open()
+            group.create_task(self.publisher.run())
+            group.create_task(self.interest.run())
+            await self._prove()
+            self.is_healthy = True
+            self._ready.set()
+            if self._was_failing:
+                log.info("the engine is reached again")
+            self._was_failing = False
+            group.create_task(user.hears())
+            while True:
+                await asyncio.sleep(PROBE_INTERVAL)
+                await self._prove()
+
+    async def _prove(self) -> None:
+        """Send a message through the engine to this node, and wait for it.
+
+        Raises:
+            OSError: it did not come.
+        """
+        self._nonce += 1
+        self._proof.clear()
+        entry = self.publisher.put(self._inbox, encode_body(Probe(self._nonce)), is_vital=True)
+        for _ in range(SLICES):
+            if entry.done.done() and entry.done.result() != "published":
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_TIMEOUT / SLICES):
+                    await self._proof.wait()
+                    return
+        raise TimeoutError(f"a message through the engine did not come back within {PROBE_TIMEOUT:g} s")
+
+    async def _give_up(self, user: LinkUser, why: str) -> None:
+        was_healthy, self.is_healthy = self.is_healthy, False
+        self.publisher.close(why)
+        self.interest.lose()
+        if was_healthy:
+            self.losses += 1
+            user.deaf()
+        if not self._was_failing:
+            self._was_failing = True
+            log.warning("%s; trying again until it is there", why)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._backplane.close()
+        except OSError as error:
+            log.debug("closing the connection to the engine failed: %s", error)
+
+
+async def _end_with(lost: asyncio.Future[Exception]) -> None:
+    error = await lost
+    raise error if isinstance(error, OSError) else ConnectionError(str(error))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

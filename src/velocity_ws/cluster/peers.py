@@ -1,0 +1,74 @@
+"""The other nodes: who lives, as far as is heard. Pure but for the clock it is given.
+
+A node says every third of its lease that it lives. Unheard for a whole lease it is gone; while this node itself hears
+nothing, nobody's lease runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from velocity_ws.cluster.envelopes import Beat
+
+__all__ = ["Peers"]
+
+
+class Peers:
+    """The nodes this one knows, without itself."""
+
+    def __init__(self, clock: Callable[[], float], came: Callable[[str], None], went: Callable[[str], None]) -> None:
+        """
+        Args:
+            clock: seconds, never going back.
+            came: called with a node that is heard for the first time.
+            went: called with a node that is gone.
+        """
+        self._clock = clock
+        self._came = came
+        self._went = went
+        self._leases: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self._until
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def ids(self) -> frozenset[str]:
+        """Who lives."""
+        return frozenset(self._until)
+
+    def heard(self, node_id: str, beat: Beat) -> None:
+        """A node said something about itself."""
+        if not beat.is_node:
+            return
+        if beat.state == "bye":
+            self._remove(node_id)
+            return
+        is_new = node_id not in self._until
+        self._leases[node_id] = beat.lease
+        self._until[node_id] = self._clock() + beat.lease
+        if is_new:
+            self._came(node_id)
+
+    def renew(self) -> None:
+        """This node was deaf, and hears again: everyone has a whole lease from now on."""
+        now = self._clock()
+        self._until = {node_id: now + self._leases[node_id] for node_id in self._until}
+
+    def expire(self) -> None:
+        """Let those go that were not heard for their lease."""
+        now = self._clock()
+        for node_id in [node_id for node_id, until in self._until.items() if until <= now]:
+            self._remove(node_id)
+
+    def clear(self) -> None:
+        """Forget everyone, silently."""
+        self._leases.clear()
+        self._until.clear()
+
+    def _remove(self, node_id: str) -> None:
+        if self._until.pop(node_id, None) is not None:
+            del self._leases[node_id]
+            self._went(node_id)

@@ -1,0 +1,63 @@
+"""Who is in a room and how the nodes are, across all of them: what the questions about a cluster are answered with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from velocity_ws.stats import Stats
+
+__all__ = ["ClusterStats", "Members", "RoomMember"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomMember:
+    """One client in a room, on whichever node.
+
+    Attributes:
+        client_id: the client's.
+        user: the id of its user; ``None`` where it has none.
+        node: the node it is connected to.
+        since: when it joined, in seconds since the epoch, by its node's clock.
+    """
+
+    client_id: str
+    user: str | None
+    node: str
+    since: float
+
+
+class Members(list[RoomMember]):
+    """The members of a room, those who joined first first.
+
+    Attributes:
+        missing: nodes that did not answer in time, whose members are not here.
+    """
+
+    def __init__(self, members: Iterable[RoomMember], missing: Iterable[str] = ()) -> None:
+        super().__init__(sorted(members, key=lambda member: (member.since, member.client_id)))
+        self.missing = tuple(sorted(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStats:
+    """One moment's figures of all nodes; see `Broker.cluster_stats`.
+
+    Attributes:
+        nodes: each node's, by its id.
+        total: the sum; ``rooms`` counts a room once for each node it has members on, ``uptime`` is the longest.
+        missing: nodes that did not answer in time.
+    """
+
+    nodes: dict[str, Stats]
+    total: Stats
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, nodes: dict[str, Stats], missing: Iterable[str]) -> ClusterStats:
+        """Add up."""
+        fields = [field.name for field in dataclasses.fields(Stats)]
+        sums = {name: sum(getattr(stats, name) for stats in nodes.values()) for name in fields}
+        sums["uptime"] = max((stats.uptime for stats in nodes.values()), default=0.0)
+        return cls(nodes, Stats(**sums), tuple(sorted(missing)))
