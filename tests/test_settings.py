@@ -38,6 +38,9 @@ DEFAULTS: dict[str, Any] = {
     "slow_client": "disconnect",
     "drain_timeout": 10.0,
     "backplane_url": "memory://",
+    "backplane_timeout": 1.0,
+    "backplane_queue_size": 8 * 1024 * 1024,
+    "node_lease": 10.0,
 }
 """What the documentation promises, written out once more, so that a changed default is noticed."""
 
@@ -115,6 +118,9 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "slow_client": [("disconnect", "disconnect"), ("drop", "drop")],
     "drain_timeout": [*DURATIONS, ("0", 0.0), ("0ms", 0.0)],
     "backplane_url": [("memory://", "memory://")],
+    "backplane_timeout": DURATIONS,
+    "backplane_queue_size": SIZES,
+    "node_lease": DURATIONS,
 }
 BAD: dict[str, list[str]] = {
     "port": ["-1", "65536", "http", "80.5", "9" * 5000],
@@ -136,6 +142,9 @@ BAD: dict[str, list[str]] = {
     "slow_client": ["kick", "DROP", "true"],
     "drain_timeout": BAD_DURATIONS,
     "backplane_url": ["redis://localhost", "nats://localhost", "nonsense", "://", "memory-of-an-elephant://"],
+    "backplane_timeout": [*BAD_DURATIONS, "0"],
+    "backplane_queue_size": BAD_SIZES,
+    "node_lease": [*BAD_DURATIONS, "0"],
 }
 
 Source = Literal["environment", "file"]

@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     """Seconds after which a message to other nodes, or a question, ends: done, refused or of unknown outcome."""
     backplane_queue_size: Size = Field(8 * 1024 * 1024, gt=0)
     """Bytes that may wait for the engine; beyond it a message is refused."""
-    node_lease: Duration = Field(10.0, ge=1)
+    node_lease: Duration = Field(10.0, gt=0)
     """Seconds unheard after which another node, and with it its clients, counts as gone."""
 
     def __init__(self, **values: Any) -> None:
