@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -44,6 +44,7 @@ class Broker:
         settings: Settings | None = None,
         *,
         user_id: Callable[[Any], str | None] = user_id_of,
+        presence: Callable[[str], bool] | Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -51,6 +52,9 @@ class Broker:
             settings: by default read from ``WS_*`` variables and ``.env``.
             user_id: says what ``client.user`` is called, from what ``authenticate`` returned; by default itself, where
                 it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
+            presence: the rooms whose members are told who is there, as ``event: "presence"`` with the number of clients
+                of each user on all nodes: their names, or a function that says whether a room is one of them. It has to
+                be the same on every node.
             clock: seconds, never going back; for tests that must not wait.
 
         Raises:
@@ -59,7 +63,8 @@ class Broker:
         self.settings = settings or Settings()
         self.sync = SyncBroker(self)
         self._hooks = Hooks()
-        self._node = Node(self.settings, self._hooks, clock, user_id)
+        has_presence = presence if callable(presence) else frozenset(presence).__contains__ if presence else None
+        self._node = Node(self.settings, self._hooks, clock, user_id, has_presence)
         self._target = TargetFactory(self._node.publish)
 
     # --- hooks
@@ -103,6 +108,14 @@ class Broker:
     def on_disconnect(self, function: F) -> F:
         """Register a hook called with ``client`` (or ``client, close``), once for each client that got on_connect."""
         return self._hooks.register("disconnect", function)
+
+    def on_join(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client of this process has come into a room."""
+        return self._hooks.register("join", function)
+
+    def on_leave(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when one has left it, or has gone; before ``on_disconnect``."""
+        return self._hooks.register("leave", function)
 
     def on_error(self, function: F) -> F:
         """Register a hook called with ``client, error`` for every exception of another hook."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Iterable
+from typing import Any, Literal
 
 from velocity_ws.client import Client
 from velocity_ws.errors import ClientError, Close, Reject
@@ -76,6 +76,12 @@ class Dispatcher:
         """Run every ``on_disconnect`` hook, whether or not those before it raised."""
         for hook in self._hooks.of("disconnect"):
             await self._contained(hook, client, {"client": client, "close": close})
+
+    async def moved(self, kind: Literal["join", "leave"], client: Client, rooms: Iterable[str]) -> None:
+        """Run every ``on_join`` or ``on_leave`` hook for each of the rooms."""
+        for hook in self._hooks.of(kind):
+            for room in rooms:
+                await self._contained(hook, client, {"client": client, "room": room})
 
     async def text(self, client: Client, text: str) -> Frame | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""

@@ -20,7 +20,7 @@ from velocity_ws.messages import MAX_NAME_LENGTH, Message
 
 __all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
 
-Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "error"]
+Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "join", "leave", "error"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_DETAILS = 50
@@ -34,6 +34,8 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "binary": ("client", "data"),
     "event": ("client", "data", "message"),
     "disconnect": ("client", "close"),
+    "join": ("client", "room"),
+    "leave": ("client", "room"),
     "error": ("client", "error"),
 }
 _ALL_ARGUMENTS = {name for names in _ARGUMENTS.values() for name in names}
@@ -44,6 +46,8 @@ _BY_POSITION: dict[Kind, tuple[int, ...]] = {
     "binary": (2,),
     "event": (2,),
     "disconnect": (1, 2),
+    "join": (2,),
+    "leave": (2,),
     "error": (2,),
 }
 

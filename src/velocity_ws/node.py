@@ -22,6 +22,7 @@ from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame
+from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters, Stats
 
@@ -40,12 +41,18 @@ class Node:
     """One process's share of the clients. Used on the broker's loop only, but for `home`."""
 
     def __init__(
-        self, settings: Settings, hooks: Hooks, clock: Callable[[], float], user_id: Callable[[Any], str | None]
+        self,
+        settings: Settings,
+        hooks: Hooks,
+        clock: Callable[[], float],
+        user_id: Callable[[Any], str | None],
+        has_presence: Callable[[str], bool] | None,
     ) -> None:
         self.id = new_node_id()
         self.settings = settings
         self.clock = clock
         self.user_id_of = user_id
+        self._has_presence = has_presence
         self.home = Home()
         self.counters = Counters()
         self.flusher = Flusher()
@@ -61,6 +68,7 @@ class Node:
         if not self._is_alone:
             create_backplane(settings.backplane_url)  # what is missing shows now, not when it is started
         self.directory = self._new_directory()
+        self.presence: Presence | None = None
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -100,13 +108,31 @@ class Node:
         Raises:
             ClientNotFound: it is not connected.
         """
-        self.hub.join(client_id, room)
+        is_new = self.hub.join(client_id, room)
         if self.cluster is not None:
             await self.cluster.confirmed("room", room)
+        session = self.hub.get(client_id)
+        if not is_new or session is None:
+            return
+        if self.presence is not None:
+            self.presence.joined(session, room)
+        await self.dispatcher.moved("join", session.client, [room])
 
     async def leave(self, client_id: str, room: str) -> None:
         """Take a client of this node out of a room."""
-        self.hub.leave(client_id, room)
+        session = self.hub.get(client_id)
+        if session is None or not self.hub.leave(client_id, room):
+            return
+        if self.presence is not None:
+            self.presence.left([room])
+        await self.dispatcher.moved("leave", session.client, [room])
+
+    def remove(self, client_id: str) -> frozenset[str]:
+        """Take a client of this node out of everything; the rooms it was in."""
+        rooms = self.hub.remove(client_id)
+        if rooms and self.presence is not None:
+            self.presence.left(rooms)
+        return rooms
 
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
@@ -163,9 +189,13 @@ class Node:
         self._stopped_loop = None
         self._started_at = self.clock()
         if not self._is_alone:
-            await self._join_cluster()
+            self._form_cluster()
+        if self._has_presence is not None:
+            self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
+        if self.cluster is not None:
+            await self.cluster.start()
 
-    async def _join_cluster(self) -> None:
+    def _form_cluster(self) -> None:
         self.id = new_node_id()  # and not what a process that was forked has too
         url, prefix = split_url(self.settings.backplane_url)
         settings = self.settings
@@ -177,7 +207,6 @@ class Node:
         )
         self.cluster = Cluster(create_backplane(url), self.id, options, self.counters, self.hub.deliver, self.clock)
         self.directory = self._new_directory()
-        await self.cluster.start()
 
     def _new_directory(self) -> Directory:
         return Directory(self.id, self.hub, self.stats, self.join, self.leave, self.cluster)
@@ -236,10 +265,12 @@ class Node:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
             await self.workers.close()
+            if self.presence is not None:
+                self.presence.close()
             if self.cluster is not None:
                 await self.cluster.stop()
         finally:
-            self.cluster = None
+            self.cluster = self.presence = None
             self.directory = self._new_directory()
             self.dispatcher.close()
             self._stopping = None

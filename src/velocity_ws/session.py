@@ -147,7 +147,8 @@ class Session:
 
     def finish_now(self, close: Close) -> bool:  # noqa: ARG002 - nobody is told, as nobody asked to be
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
-        told = self._greeted and self._node.dispatcher.has("disconnect")
+        dispatcher = self._node.dispatcher
+        told = (self._greeted and dispatcher.has("disconnect")) or (bool(self.rooms) and dispatcher.has("leave"))
         if self._worker is not None or told or self.outbox is None or not self.outbox.is_joined:
             return False
         self._cancel_deadline()
@@ -177,8 +178,11 @@ class Session:
             if self.outbox is not None:
                 self.outbox.abort()
             await self._end_worker()
+            if self._last_rooms and self._node.dispatcher.has("leave"):
+                rooms = sorted(self._last_rooms)
+                await self._tell(self._node.dispatcher.moved("leave", self.client, rooms), "on_leave")
             if self._greeted:
-                await self._say_goodbye(close)
+                await self._tell(self._node.dispatcher.disconnect(self.client, close), "on_disconnect")
             if self.outbox is not None:
                 await self.outbox.join()
         finally:
@@ -428,7 +432,7 @@ class Session:
     def _leave(self) -> None:
         if self._open:
             self._open = False
-            self._last_rooms = self._node.hub.remove(self.id)
+            self._last_rooms = self._node.remove(self.id)
 
     def _clear_inbox(self) -> None:
         if self._inbox:
@@ -464,13 +468,14 @@ class Session:
             self._node.stragglers.add(worker.task)
             worker.task.add_done_callback(self._node.stragglers.discard)
 
-    async def _say_goodbye(self, close: Close) -> None:
+    async def _tell(self, hooks: Coroutine[Any, Any, None], kind: str) -> None:
+        """Run hooks that a client's end has, for so long at most."""
         seconds = HURRIED_GRACE if self._is_hurried else max(self._node.settings.drain_timeout, CANCEL_GRACE)
         try:
             async with asyncio.timeout(seconds) as self._goodbye:
-                await self._node.dispatcher.disconnect(self.client, close)
+                await hooks
         except TimeoutError:
-            error = TimeoutError(f"the on_disconnect hooks took more than {seconds:g} s and were cancelled")
+            error = TimeoutError(f"the {kind} hooks took more than {seconds:g} s and were cancelled")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HURRIED_GRACE):
                     await self._node.dispatcher.report(self.client, error)
