@@ -7,6 +7,7 @@ import logging
 from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
 from velocity_ws.client import Client
+from velocity_ws.emitter import Emitter
 from velocity_ws.errors import (
     BackplaneUnavailable,
     BrokerError,
@@ -46,6 +47,7 @@ __all__ = [
     "Close",
     "CloseCode",
     "ClusterStats",
+    "Emitter",
     "EncodeError",
     "HookError",
     "InvalidCloseError",

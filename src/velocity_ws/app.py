@@ -34,7 +34,8 @@ EVENTS_PER_TURN = 16
 class WebSocketApp:
     """The bare ASGI application of a broker: takes every WebSocket it gets, wherever it is mounted.
 
-    It also serves the browser client as ``velocity.js`` below its path, and starts and stops the broker where the
+    It also serves the browser client as ``velocity.js`` below its path, ``health`` (200, or 503 where it does not hear
+    the other nodes), and starts and stops the broker where the
     server sends it lifespan events. Where nobody does that, its first connection starts the broker.
     """
 
@@ -51,7 +52,7 @@ class WebSocketApp:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await answer(scope)(scope, receive, send)
+            await answer(scope, self._broker.healthy)(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 

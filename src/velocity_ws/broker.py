@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from velocity_ws.client import Client, user_id_of
-from velocity_ws.errors import validate_close
+from velocity_ws.directory import Directory
 from velocity_ws.hooks import Hooks, validate_event
 from velocity_ws.loops import Home
-from velocity_ws.members import ClusterStats, Members
-from velocity_ws.messages import validate_room
+from velocity_ws.messages import Address, Frame
 from velocity_ws.node import Node
+from velocity_ws.reach import Reach
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
 from velocity_ws.sync import SyncBroker
-from velocity_ws.target import Target, TargetFactory
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
-class Broker:
+class Broker(Reach):
     """The connected clients of an application, and the hooks that serve them.
 
     Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
@@ -65,7 +65,7 @@ class Broker:
         self._hooks = Hooks()
         has_presence = presence if callable(presence) else frozenset(presence).__contains__ if presence else None
         self._node = Node(self.settings, self._hooks, clock, user_id, has_presence)
-        self._target = TargetFactory(self._node.publish)
+        super().__init__()
 
     # --- hooks
 
@@ -121,104 +121,7 @@ class Broker:
         """Register a hook called with ``client, error`` for every exception of another hook."""
         return self._hooks.register("error", function)
 
-    # --- sending
-
-    async def broadcast(self, event: str, data: Any = None) -> int:
-        """Send a message to everyone; see `Target.send` for what it returns and raises."""
-        return await self.to_all().send(event, data)
-
-    async def broadcast_bytes(self, data: bytes) -> int:
-        """Send a binary message to everyone."""
-        return await self.to_all().send_bytes(data)
-
-    def to_all(self) -> Target:
-        """Everyone, as a target: ``broker.to_all().except_(client.id).send(...)``."""
-        return self._target.all()
-
-    def to_room(self, room: str) -> Target:
-        """The members of a room.
-
-        Raises:
-            InvalidNameError: the room is not a string of at most 256 characters.
-        """
-        return self._target.rooms([room])
-
-    def to_rooms(self, rooms: Iterable[str]) -> Target:
-        """The members of several rooms; who is in more than one of them gets a message once."""
-        return self._target.rooms(rooms)
-
-    def to_user(self, user_id: str) -> Target:
-        """All clients of a user, on every node: each tab and device; see ``client.user_id``."""
-        return self._target.users([user_id])
-
-    def to_client(self, client_id: str) -> Target:
-        """One client, on whichever node."""
-        return self._target.clients([client_id])
-
-    def to_clients(self, client_ids: Iterable[str]) -> Target:
-        """Several clients."""
-        return self._target.clients(client_ids)
-
-    # --- rooms
-
-    async def join_room(self, client_id: str, room: str) -> None:
-        """Put a client, on whichever node, into a room; harmless when it is there already.
-
-        Whatever is published to the room after this returns reaches the client. Only while the engine cannot be
-        reached it returns without that; the client gets ``event: "gap"`` when it can.
-
-        Raises:
-            ClientNotFound: it is not connected.
-            InvalidNameError: the room is not a string of at most 256 characters.
-            BackplaneUnavailable: it is another node's, which did not answer.
-        """
-        await self.home.run(self._node.directory.join, client_id, validate_room(room))
-
-    async def leave_room(self, client_id: str, room: str) -> None:
-        """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
-
-        Raises:
-            BackplaneUnavailable: it is another node's, which did not answer.
-        """
-        await self.home.run(self._node.directory.leave, client_id, validate_room(room))
-
-    async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
-        """Close a client's connection, on whichever node; see `Client.disconnect`.
-
-        Returns:
-            Whether there was such a client.
-
-        Raises:
-            InvalidCloseError: the code may not be sent, or the reason is too long.
-            BackplaneUnavailable: it is another node's, which did not answer.
-        """
-        validate_close(code, reason)
-        return await self.home.run(self._node.directory.disconnect, client_id, code, reason)
-
-    async def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
-        """Close all connections of a user, on every node.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            InvalidCloseError: the code may not be sent, or the reason is too long.
-            BackplaneUnavailable: a node did not answer; those of the others are closed.
-        """
-        validate_close(code, reason)
-        return await self.home.run(self._node.directory.disconnect_user, user_id, code, reason)
-
-    async def members(self, room: str) -> Members:
-        """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
-        return await self.home.run(self._node.directory.members, validate_room(room))
-
-    async def count(self, room: str) -> int:
-        """How many clients are in a room, on all nodes that answer in time."""
-        return await self.home.run(self._node.directory.count, validate_room(room))
-
-    async def cluster_stats(self) -> ClusterStats:
-        """The figures of every node and their sum; nodes that did not answer in time are named."""
-        return await self.home.run(self._node.directory.stats)
+    # --- who is here, in this process
 
     def get_room_clients(self, room: str) -> list[Client]:
         """Who is in a room, in order of joining."""
@@ -227,8 +130,6 @@ class Broker:
     def get_rooms(self) -> list[str]:
         """Every room somebody is in."""
         return self._node.hub.rooms()
-
-    # --- who is here
 
     def get_clients(self) -> list[Client]:
         """Everyone connected to this process, in order of arrival."""
@@ -304,6 +205,15 @@ class Broker:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        return await self._node.publish(address, frame)
+
+    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        return await self.home.run(self._call_here, call)
+
+    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        return await call(self._node.directory)
 
     # --- for the other modules of this package
 

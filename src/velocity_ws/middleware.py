@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
-from velocity_ws.browser import STATIC_FILES
+from velocity_ws.browser import PAGES
 from velocity_ws.errors import InvalidPathError
 
 __all__ = ["WebSocketMiddleware", "attach"]
@@ -123,7 +123,7 @@ def _is_ours(scope: Scope, path: str) -> bool:
     base = path.rstrip("/")
     if scope["type"] == "websocket":
         return asked in (base, base + "/")
-    return asked.startswith(base + "/") and asked[len(base) + 1 :] in STATIC_FILES
+    return asked.startswith(base + "/") and asked[len(base) + 1 :] in PAGES
 
 
 def _route_path(scope: Scope) -> str:

@@ -1,0 +1,167 @@
+"""Emitter: messages to clients from a process that serves none, such as a worker, a cron job or a script.
+
+Knows the cluster as one who takes part without clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from velocity_ws.backplane import create_backplane, split_url
+from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.envelopes import new_node_id
+from velocity_ws.directory import Directory
+from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, SettingsError
+from velocity_ws.hub import Hub
+from velocity_ws.loops import Home
+from velocity_ws.messages import Address, Frame
+from velocity_ws.reach import Reach, SyncReach
+from velocity_ws.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["Emitter"]
+
+T = TypeVar("T")
+
+
+class Emitter(Reach):
+    """Reaches the clients of all nodes, from outside: ``async with Emitter(url) as emitter: await emitter.broadcast(…)``.
+
+    It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
+    instead, for plain threads: ``Emitter(url).sync.to_room("news").send("notice", data)``; it runs an event loop in
+    a thread of its own then. What it returns counts clients of this process, and so is 0.
+    """
+
+    def __init__(self, url: str | None = None, *, timeout: float = 1.0) -> None:
+        """
+        Args:
+            url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
+            timeout: seconds after which a message or a question ends, whatever its outcome.
+
+        Raises:
+            SettingsError: there is no engine at that URL, as ``memory://`` has none.
+        """
+        super().__init__()
+        self._url = url or Settings().backplane_url
+        if self._url == "memory://":
+            raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
+        create_backplane(split_url(self._url)[0])
+        self._timeout = timeout
+        self._home = Home()
+        self._cluster: Cluster | None = None
+        self._directory: Directory | None = None
+        self._starting = asyncio.Lock()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def home(self) -> Home:
+        """The way to its event loop."""
+        return self._home
+
+    @property
+    def sync(self) -> SyncReach:
+        """The blocking form of the methods that are awaited."""
+        with self._lock:
+            if self._home.loop is None:
+                loop = asyncio.new_event_loop()
+                self._home.settle(loop)
+                self._thread = threading.Thread(target=loop.run_forever, name="velocity-ws emitter", daemon=True)
+                self._thread.start()
+                self._home.block(_nothing)
+        return SyncReach(self)
+
+    async def start(self) -> None:
+        """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
+        if self._home.loop is None:
+            self._home.settle(asyncio.get_running_loop())
+            self._cluster = None
+        await self._home.run(self._start)
+
+    async def stop(self) -> None:
+        """Disconnect. It connects again when it is used again."""
+        await self._home.run(self._stop)
+        if self._thread is None:
+            self._home.settle(None)
+
+    def close(self) -> None:
+        """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""
+        loop = self._home.loop
+        if self._thread is None or loop is None:
+            return
+        self._home.block(self._stop)
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+        self._thread = None
+        self._home.settle(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __enter__(self) -> SyncReach:
+        return self.sync
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _start(self) -> tuple[Cluster, Directory]:
+        async with self._starting:
+            if self._cluster is None or self._directory is None:
+                url, prefix = split_url(self._url)
+                hub: Hub[Session] = Hub()
+                options = ClusterOptions(prefix, timeout=self._timeout, is_node=False)
+                backplane, name = create_backplane(url), new_node_id()
+                cluster = Cluster(backplane, name, options, Counters(), hub.deliver, time.monotonic)
+                self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
+                await cluster.start()
+                self._cluster = cluster
+            return self._cluster, self._directory
+
+    async def _stop(self) -> None:
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.stop()
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        if self._home.loop is None:
+            await self.start()
+        await self._home.run(self._publish_here, address, frame)
+        return 0
+
+    async def _publish_here(self, address: Address, frame: Frame) -> None:
+        cluster, _ = await self._start()
+        await cluster.publish(address, frame)
+
+    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        if self._home.loop is None:
+            await self.start()
+        return await self._home.run(self._call_here, call)
+
+    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        cluster, directory = await self._start()
+        if not cluster.is_healthy:
+            raise BackplaneUnavailable("there is no connection to the engine")
+        return await call(directory)
+
+
+async def _no_client(client_id: str, room: str) -> None:  # noqa: ARG001 - it has none
+    raise ClientNotFound(client_id)
+
+
+async def _nothing() -> None:
+    return None
