@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from velocity_ws.backplane import create_backplane, split_url
+from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.urls import ALONE, split_url
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.directory import Directory
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 class Emitter(Reach):
-    """Reaches the clients of all nodes, from outside: ``async with Emitter(url) as emitter: await emitter.broadcast(…)``.
+    """Reaches the clients of all nodes from outside: ``async with Emitter(url) as emitter: await emitter.broadcast(…)``
 
     It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
     instead, for plain threads: ``Emitter(url).sync.to_room("news").send("notice", data)``; it runs an event loop in
@@ -49,9 +50,9 @@ class Emitter(Reach):
         """
         super().__init__()
         self._url = url or Settings().backplane_url
-        if self._url == "memory://":
+        if self._url == ALONE:
             raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
-        create_backplane(split_url(self._url)[0])
+        create_backplane(self._url)
         self._timeout = timeout
         self._home = Home()
         self._cluster: Cluster | None = None
@@ -122,10 +123,10 @@ class Emitter(Reach):
     async def _start(self) -> tuple[Cluster, Directory]:
         async with self._starting:
             if self._cluster is None or self._directory is None:
-                url, prefix = split_url(self._url)
+                _, prefix = split_url(self._url)
                 hub: Hub[Session] = Hub()
                 options = ClusterOptions(prefix, timeout=self._timeout, is_node=False)
-                backplane, name = create_backplane(url), new_node_id()
+                backplane, name = create_backplane(self._url), new_node_id()
                 cluster = Cluster(backplane, name, options, Counters(), hub.deliver, time.monotonic)
                 self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
                 await cluster.start()

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from velocity_ws.backplane import create_backplane, split_url
+from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.urls import ALONE, split_url
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.direct import Flusher
@@ -64,7 +65,7 @@ class Node:
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
         self.cluster: Cluster | None = None
-        self._is_alone = settings.backplane_url == "memory://"
+        self._is_alone = settings.backplane_url == ALONE
         if not self._is_alone:
             create_backplane(settings.backplane_url)  # what is missing shows now, not when it is started
         self.directory = self._new_directory()
@@ -197,7 +198,7 @@ class Node:
 
     def _form_cluster(self) -> None:
         self.id = new_node_id()  # and not what a process that was forked has too
-        url, prefix = split_url(self.settings.backplane_url)
+        _, prefix = split_url(self.settings.backplane_url)
         settings = self.settings
         options = ClusterOptions(
             prefix=prefix,
@@ -205,7 +206,8 @@ class Node:
             lease=settings.node_lease,
             queue_size=settings.backplane_queue_size,
         )
-        self.cluster = Cluster(create_backplane(url), self.id, options, self.counters, self.hub.deliver, self.clock)
+        backplane = create_backplane(settings.backplane_url)
+        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self.clock)
         self.directory = self._new_directory()
 
     def _new_directory(self) -> Directory:

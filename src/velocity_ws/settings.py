@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from starlette.requests import HTTPConnection
 
+from velocity_ws.backplane.urls import ALONE, check_url
 from velocity_ws.errors import SettingsError
 from velocity_ws.origins import OriginPattern
 
@@ -124,8 +125,8 @@ class Settings(BaseSettings):
     """What happens when a client's queue is full: close it (1013), or drop the newest message and tell it later."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that stopping gives handlers to finish, queues to be sent and clients to go."""
-    backplane_url: str = "memory://"
-    """How several processes reach each other's clients; ``memory://`` is one process alone."""
+    backplane_url: str = ALONE
+    """The engine by which several processes reach each other's clients; ``memory://`` is one process alone."""
     backplane_timeout: Duration = Field(1.0, gt=0)
     """Seconds after which a message to other nodes, or a question, ends: done, refused or of unknown outcome."""
     backplane_queue_size: Size = Field(8 * 1024 * 1024, gt=0)
@@ -178,13 +179,7 @@ class Settings(BaseSettings):
     @field_validator("backplane_url")
     @classmethod
     def _backplane_url(cls, value: str) -> str:
-        # The value may hold a password, so nothing of it is repeated but a scheme that is one.
-        scheme = re.match(r"([a-z][a-z0-9+.-]*)://", value, re.ASCII)
-        if scheme is None:
-            raise ValueError("not a URL; this version has memory:// (one process)")
-        if scheme[1] != "memory":
-            raise ValueError(f"no backplane for {scheme[1]}://; this version has memory:// (one process)")
-        return value
+        return check_url(value)
 
 
 class _Without(PydanticBaseSettingsSource):

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from velocity_ws.backplane.base import Backplane, Lost, Receive
+from importlib import import_module
 
-__all__ = ["Backplane", "Lost", "Receive", "create_backplane", "split_url"]
+from velocity_ws.backplane.base import Backplane, Lost, Receive
+from velocity_ws.backplane.urls import split_url
+from velocity_ws.errors import SettingsError
+
+__all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
+
+_REDIS = ("redis", "RedisBackplane")
+_NATS = ("nats", "NatsBackplane")
+_BY_SCHEME = {
+    "memory": ("memory", "MemoryBackplane"),
+    "embedded": ("embedded", "EmbeddedBackplane"),
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "valkey": _REDIS,
+    "valkeys": _REDIS,
+    "unix": _REDIS,
+    "nats": _NATS,
+    "tls": _NATS,
+}
 
 
 def create_backplane(url: str) -> Backplane:
-    """The backplane a ``WS_BACKPLANE_URL`` names."""
-    raise NotImplementedError(url.partition("://")[0])
+    """The backplane that a ``WS_BACKPLANE_URL``, which `Settings` has checked, names.
 
-
-def split_url(url: str) -> tuple[str, str]:
-    """The URL of the engine, and the prefix of the topics."""
-    return url, "velocity"
+    Raises:
+        SettingsError: what it needs is not installed, or it cannot be used like this.
+    """
+    module, name = _BY_SCHEME[url.partition("://")[0]]
+    try:
+        factory = getattr(import_module(f"velocity_ws.backplane.{module}"), name)
+    except ImportError as error:
+        problem = f"{error.name or module} is not installed; pip install 'velocity-ws[{module}]'"
+        raise SettingsError({"WS_BACKPLANE_URL": problem}) from error
+    engine, _ = split_url(url)
+    try:
+        backplane: Backplane = factory(engine)
+    except ValueError as error:
+        raise SettingsError({"WS_BACKPLANE_URL": f"it cannot be used: {type(error).__name__}"}) from None
+    return backplane

@@ -1,0 +1,152 @@
+"""NATS as a backplane, through nats-py. Knows nothing but bytes and topics; a subject is a topic.
+
+nats-py gives each subscription a queue and a task of its own. That loses the order across subjects, which is part of
+the contract, and costs a task for every room; so messages are taken where its parser hands them over. The contract
+suite fails if another version of the library hands them over elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from velocity_ws.backplane.base import Lost, Receive
+
+__all__ = ["NatsBackplane"]
+
+CONNECT_TIMEOUT = 2
+"""Seconds for each server."""
+CLOSE_TIMEOUT = 0.8
+"""Seconds that what is still to be written may take."""
+
+
+class _Client(Client):
+    """The library's client, that hands messages over at once, and in the order they came in."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._receive = receive
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
+        if sid in self._subs:
+            self._receive(subject.decode("ascii"), bytes(data))
+
+    def abort(self) -> None:
+        """Let the connection go with whatever was not written."""
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+class NatsBackplane:
+    """``nats://`` and ``tls://``; several servers are parted by commas."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Args:
+            url: of one server, or of several, ``nats://a:4222,nats://b:4222`` or ``nats://a:4222,b:4222``.
+        """
+        scheme, _, rest = url.partition("://")
+        self._servers = [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+        self.max_payload = 1024 * 1024
+        self._client: _Client | None = None
+        self._subscriptions: dict[str, Subscription] = {}
+
+    async def connect(self, receive: Receive, lost: Lost) -> None:
+        """See `Backplane.connect`."""
+        client = _Client(receive)
+        last: Exception = ConnectionError("the connection was closed")
+
+        async def on_error(error: Exception) -> None:
+            nonlocal last
+            last = error
+
+        async def on_closed() -> None:
+            if self._client is client:
+                self._client = None
+                lost(ConnectionError(str(last) or type(last).__name__))
+
+        try:
+            await client.connect(
+                self._servers,
+                name="velocity-ws",
+                allow_reconnect=False,
+                connect_timeout=CONNECT_TIMEOUT,
+                error_cb=on_error,
+                closed_cb=on_closed,
+                pending_size=0,
+            )
+        except (nats.errors.Error, TimeoutError) as error:
+            await _close(client)
+            raise ConnectionError(str(error) or type(error).__name__) from error
+        except BaseException:
+            await _close(client)
+            raise
+        self._subscriptions = {}
+        self._client = client
+        self.max_payload = client.max_payload
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        """See `Backplane.subscribe`."""
+        client = self._connected()
+        with _translated():
+            for topic in topics:
+                if topic not in self._subscriptions:
+                    self._subscriptions[topic] = await client.subscribe(topic)
+            await client.flush()
+
+    async def unsubscribe(self, topics: Collection[str]) -> None:
+        """See `Backplane.unsubscribe`."""
+        self._connected()
+        with _translated():
+            for topic in topics:
+                subscription = self._subscriptions.pop(topic, None)
+                if subscription is not None:
+                    await subscription.unsubscribe()
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """See `Backplane.publish`."""
+        client = self._connected()
+        with _translated():
+            for topic, payload in messages:
+                await client.publish(topic, payload)
+            await client.flush()
+
+    async def close(self) -> None:
+        """See `Backplane.close`."""
+        client, self._client = self._client, None
+        self._subscriptions = {}
+        if client is not None:
+            await _close(client)
+
+    def _connected(self) -> _Client:
+        if self._client is None:
+            raise ConnectionError("there is no connection")
+        return self._client
+
+
+async def _close(client: _Client) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await client.close()
+    except (TimeoutError, OSError, nats.errors.Error):
+        client.abort()
+    except asyncio.CancelledError:
+        client.abort()
+        raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """The library's errors as the contract has them."""
+    try:
+        yield
+    except nats.errors.TimeoutError as error:
+        raise TimeoutError("the server did not answer") from error
+    except nats.errors.Error as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
