@@ -26,6 +26,7 @@ __all__ = [
     "encode_bytes",
     "encode_error",
     "validate_room",
+    "validate_text",
 ]
 
 DEFLATE_FROM = 256
@@ -232,6 +233,20 @@ def validate_room(room: str) -> str:
     if not isinstance(room, str) or len(room) > MAX_NAME_LENGTH:
         raise InvalidNameError(f"a room is a string of at most {MAX_NAME_LENGTH} characters, not {room!r:.80}")
     return room
+
+
+def validate_text(name: str) -> str:
+    """Check a name that is to travel between processes, which half a surrogate pair cannot.
+
+    Raises:
+        InvalidNameError: it is no valid Unicode.
+    """
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InvalidNameError(f"between processes a name must be valid Unicode, not {name!r:.80}") from None
+    return name
 
 
 @dataclass(frozen=True, slots=True)

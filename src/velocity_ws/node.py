@@ -22,7 +22,7 @@ from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
-from velocity_ws.messages import Address, Frame
+from velocity_ws.messages import Address, Frame, validate_text
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters, Stats
@@ -93,6 +93,9 @@ class Node:
         return await self.home.run(self._publish, address, frame)
 
     async def _publish(self, address: Address, frame: Frame) -> int:
+        if self.cluster is not None:
+            for name in address.names:
+                validate_text(name)
         queued = self.hub.deliver(address, frame)
         if self.cluster is not None:
             await self.cluster.publish(address, frame)
@@ -109,6 +112,8 @@ class Node:
         Raises:
             ClientNotFound: it is not connected.
         """
+        if self.cluster is not None:
+            validate_text(room)
         is_new = self.hub.join(client_id, room)
         if self.cluster is not None:
             await self.cluster.confirmed("room", room)

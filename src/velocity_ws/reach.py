@@ -88,7 +88,7 @@ class Reach(ABC):
 
         Raises:
             ClientNotFound: it is not connected.
-            InvalidNameError: the room is not a string of at most 256 characters.
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot travel between processes.
             BackplaneUnavailable: it is another node's, which did not answer.
         """
         validate_room(room)

@@ -120,7 +120,9 @@ class Link:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 backoff = min(backoff * 2, LAST_BACKOFF)
         finally:
+            self._was_failing = True  # nothing to complain of
             await self._give_up(user, "the broker is stopped")
+            self._was_failing = False
 
     async def _connection(self, user: LinkUser) -> None:
         """One connection from its beginning to its end, which raises."""
