@@ -112,7 +112,7 @@ class Node:
         Raises:
             ClientNotFound: it is not connected.
         """
-        if self.cluster is not None:
+        if self.cluster is not None or self.presence is not None:
             validate_text(room)
         is_new = self.hub.join(client_id, room)
         if self.cluster is not None:

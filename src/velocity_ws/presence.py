@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from velocity_ws.hub import Hub
-from velocity_ws.messages import Address, Frame, encode, validate_text
+from velocity_ws.messages import Address, Frame, encode
 
 if TYPE_CHECKING:
     from velocity_ws.cluster.cluster import Cluster
@@ -96,7 +96,7 @@ class Presence:
 
     def joined(self, session: Session, room: str) -> None:
         """A client of this node has come into a room."""
-        if self._is_wanted(validate_text(room)):
+        if self._is_wanted(room):
             self._room(room).newcomers.append(session)
             self._touch(room)
 

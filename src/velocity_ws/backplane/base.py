@@ -57,3 +57,6 @@ class Backplane(Protocol):
 
     async def close(self) -> None:
         """End the connection, within a second. Harmless when there is none; `connect` works again after it."""
+
+    def release(self) -> None:
+        """Give back what outlives a connection, where there is such a thing: it is closed, and not used any more."""

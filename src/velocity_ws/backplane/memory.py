@@ -69,6 +69,9 @@ class MemoryBackplane:
         self._receive = None
         self._leave(list(self._topics))
 
+    def release(self) -> None:
+        """See `Backplane.release`. There is nothing."""
+
     def _leave(self, topics: Collection[str]) -> None:
         with self._bus.lock:
             for topic in topics:

@@ -70,7 +70,11 @@ class _Client(Client):
 
 
 class NatsBackplane:
-    """``nats://`` and ``tls://``; several servers are parted by commas."""
+    """``nats://`` and ``tls://``; several servers are parted by commas.
+
+    Attributes:
+        servers: their URLs.
+    """
 
     def __init__(self, url: str) -> None:
         """
@@ -78,7 +82,7 @@ class NatsBackplane:
             url: of one server, or of several, ``nats://a:4222,nats://b:4222`` or ``nats://a:4222,b:4222``.
         """
         scheme, _, rest = url.partition("://")
-        self._servers = [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+        self.servers = [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
         self.max_payload = 1024 * 1024
         self._client: _Client | None = None
         self._subscriptions: dict[str, Subscription] = {}
@@ -100,10 +104,13 @@ class NatsBackplane:
 
         try:
             await client.connect(
-                self._servers,
+                self.servers,
                 name="velocity-ws",
                 allow_reconnect=False,
                 connect_timeout=CONNECT_TIMEOUT,
+                # It tries its servers several times, even so; these are the pauses, and how often.
+                reconnect_time_wait=0.05,  # type: ignore[arg-type] # whatever it is, it is slept
+                max_reconnect_attempts=3,
                 error_cb=on_error,
                 closed_cb=on_closed,
                 pending_size=0,
@@ -151,6 +158,9 @@ class NatsBackplane:
         self._subscriptions = {}
         if client is not None:
             await _close(client)
+
+    def release(self) -> None:
+        """See `Backplane.release`. There is nothing."""
 
     def _connected(self) -> _Client:
         if self._client is None:

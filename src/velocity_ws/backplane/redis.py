@@ -85,6 +85,9 @@ class RedisBackplane:
             if channel is not None:
                 await channel.close()
 
+    def release(self) -> None:
+        """See `Backplane.release`. There is nothing."""
+
     def _arrived(self, reply: Any) -> bool:
         """Something came to the subscriber; whether it answers a command."""
         kind = reply[0]

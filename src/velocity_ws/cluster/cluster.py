@@ -112,6 +112,7 @@ class Cluster:
         self._counters = counters
         self._deliver = deliver
         self._clock = clock
+        self._backplane = backplane
         self._own = encode_header(node_id, 0)[:-8]
         self._inbox = self.topics.node(node_id)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size)
@@ -155,6 +156,7 @@ class Cluster:
         if self.is_healthy and self._options.is_node:
             await self._vital(self.topics.nodes, Beat("bye", 0.0))
         await self._link.stop()
+        self._backplane.release()
         self.peers.clear()
 
     # --- messages
@@ -193,7 +195,8 @@ class Cluster:
     def _routes(self, address: Address, frame: Frame) -> Iterator[tuple[str, bytes]]:
         """Where a message has to go, and what goes there."""
         topics = self.topics
-        names, excluded = tuple(address.names), tuple(address.excluded)
+        names = tuple(address.names)
+        excluded = tuple(name for name in address.excluded if node_of(name) is not None)
 
         def body(names: tuple[str, ...], index: int = 0) -> bytes:
             return encode_body(Post(address.kind, names, index, excluded, frame.is_text, frame.payload))

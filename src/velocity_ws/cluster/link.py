@@ -116,7 +116,8 @@ class Link:
                     log.exception("the connection to the engine failed in a way it should not")
                 if self.is_healthy:
                     backoff = FIRST_BACKOFF
-                await self._give_up(user, f"there is no connection to the engine ({why})")
+                reason = str(why) or "it did not answer in time"
+                await self._give_up(user, f"there is no connection to the engine ({reason})")
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 backoff = min(backoff * 2, LAST_BACKOFF)
         finally:

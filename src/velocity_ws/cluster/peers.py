@@ -12,6 +12,9 @@ from velocity_ws.cluster.envelopes import Beat
 
 __all__ = ["Peers"]
 
+PART = 0.85
+"""What of its lease a node may be unheard, so that it is gone from all others before the lease is over."""
+
 
 class Peers:
     """The nodes this one knows, without itself."""
@@ -48,14 +51,14 @@ class Peers:
             return
         is_new = node_id not in self._until
         self._leases[node_id] = beat.lease
-        self._until[node_id] = self._clock() + beat.lease
+        self._until[node_id] = self._clock() + beat.lease * PART
         if is_new:
             self._came(node_id)
 
     def renew(self) -> None:
         """This node was deaf, and hears again: everyone has a whole lease from now on."""
         now = self._clock()
-        self._until = {node_id: now + self._leases[node_id] for node_id in self._until}
+        self._until = {node_id: now + self._leases[node_id] * PART for node_id in self._until}
 
     def expire(self) -> None:
         """Let those go that were not heard for their lease."""
