@@ -1,0 +1,155 @@
+"""The command ``velocity-ws``: serves an application, and reaches its clients from a shell. Knows public names only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+import uvicorn.main
+
+from velocity_ws import __version__
+from velocity_ws.emitter import Emitter
+from velocity_ws.errors import VelocityError
+from velocity_ws.settings import Settings
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+
+URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Realtime for Python web apps, on plain WebSockets. Settings come from WS_* variables and .env."""
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, epilog="Further options are uvicorn's."
+)
+@click.argument("app")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--host", help="Address to listen on; by default WS_HOST.")
+@click.option("--port", type=int, help="Port to listen on; by default WS_PORT.")
+@click.pass_context
+def run(context: click.Context, app: str, workers: int, host: str | None, port: int | None) -> None:
+    """Serve APP, such as 'main:app', with this package's protocol classes.
+
+    Where there are several workers and WS_BACKPLANE_URL is not set, they reach each other's clients by an embedded
+    engine (embedded://, which needs the extra of that name). SIGTERM and SIGINT drain, and end with status 0.
+    """
+    settings = _settings()
+    host, port = host or settings.host, settings.port if port is None else port
+    if workers > 1 and "backplane_url" not in settings.model_fields_set:
+        url = f"embedded://{re.sub(r'[^A-Za-z0-9_-]', '-', app)[:40]}-{port}"
+        os.environ["WS_BACKPLANE_URL"] = url
+        click.echo(f"{workers} workers reach each other's clients by {url}", err=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn drains, and then raises the signal once more, which would end the process as if it had not.
+        signal.signal(number, lambda *_: None)
+    options = {
+        "ws": "velocity_ws.uvicorn:WebSocketProtocol",
+        "http": "velocity_ws.uvicorn:HTTPProtocol",
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "timeout-graceful-shutdown": math.ceil(settings.drain_timeout),
+    }
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    uvicorn.main.main([*arguments, *context.args, app], prog_name="velocity-ws run", standalone_mode=False)
+
+
+@main.command()
+@click.option("--room", "rooms", multiple=True, help="To the members of a room; may be repeated.")
+@click.option("--user", help="To all clients of a user.")
+@click.option("--client", "clients", multiple=True, help="To a client; may be repeated.")
+@click.option("--event", required=True, help="Name of the event.")
+@click.option("--data", default="null", help="JSON.", show_default=True)
+@URL
+def send(
+    rooms: tuple[str, ...], user: str | None, clients: tuple[str, ...], event: str, data: str, url: str | None
+) -> None:
+    """Send a message to clients on all nodes: to everyone, or to rooms, a user, or clients."""
+    if sum(map(bool, (rooms, user, clients))) > 1:
+        raise click.UsageError("give --room, --user or --client, not several of them")
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--data") from None
+
+    async def send_it(emitter: Emitter) -> None:
+        if rooms:
+            target = emitter.to_rooms(rooms)
+        elif user:
+            target = emitter.to_user(user)
+        elif clients:
+            target = emitter.to_clients(clients)
+        else:
+            target = emitter.to_all()
+        await target.send(event, content)
+
+    _with_emitter(url, send_it)
+
+
+@main.command()
+@URL
+def stats(url: str | None) -> None:
+    """Print the figures of every node, and their sum, as JSON."""
+
+    async def ask(emitter: Emitter) -> Any:
+        return await emitter.cluster_stats()
+
+    _print_json(_with_emitter(url, ask))
+
+
+@main.command()
+@click.argument("room")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@URL
+def members(room: str, as_json: bool, url: str | None) -> None:
+    """Print who is in ROOM on all nodes: client, user, node, and since when."""
+
+    async def ask(emitter: Emitter) -> Any:
+        return await emitter.members(room)
+
+    found = _with_emitter(url, ask)
+    if as_json:
+        _print_json({"members": list(found), "missing": found.missing})
+    else:
+        for member in found:
+            since = datetime.fromtimestamp(member.since, UTC).isoformat(timespec="seconds")
+            click.echo(f"{member.client_id}\t{member.user or '-'}\t{member.node}\t{since}")
+        if found.missing:
+            click.echo(f"did not answer: {', '.join(found.missing)}", err=True)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except VelocityError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _with_emitter(url: str | None, work: Callable[[Emitter], Awaitable[T]]) -> T:
+    async def run_it() -> T:
+        async with Emitter(url) as emitter:
+            return await work(emitter)
+
+    try:
+        return asyncio.run(run_it())
+    except VelocityError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
