@@ -174,10 +174,10 @@ class Link:
     async def _give_up(self, user: LinkUser, why: str) -> None:
         was_healthy, self.is_healthy = self.is_healthy, False
         self.publisher.close(why)
-        self.interest.lose()
         if was_healthy:
             self.losses += 1
-            user.deaf()
+            user.deaf()  # which looks at what was subscribed to
+        self.interest.lose()
         if not self._was_failing:
             self._was_failing = True
             log.warning("%s; trying again until it is there", why)
