@@ -250,7 +250,9 @@ class Node:
         self.stragglers.clear()
         self.handshakes.clear()
         self.flusher, self.workers = Flusher(), Workers()
-        self.cluster = None
+        if self.cluster is not None:
+            self.cluster.abandon()
+        self.cluster = self.presence = None
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     async def _shut_down(self) -> None:

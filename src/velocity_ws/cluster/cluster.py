@@ -6,6 +6,7 @@ Knows topics, envelopes and who lives; who is in which room, its owner tells it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +160,10 @@ class Cluster:
         self._backplane.release()
         self.peers.clear()
 
+    def abandon(self) -> None:
+        """Its loop was closed under it: give back what would outlive it."""
+        self._backplane.release()
+
     # --- messages
 
     async def publish(self, address: Address, frame: Frame) -> None:
@@ -256,8 +261,10 @@ class Cluster:
 
     async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
         """Ask all the other nodes that live."""
-        if not self._introduced.is_set() and self.is_healthy:
-            await self._introduced.wait()
+        if self.is_healthy:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * INTRODUCTION):
+                    await self._introduced.wait()
         everyone = self.topics.nodes
         return await self._questions.ask(question, args, self.peers.ids(), lambda ask: self._send(everyone, ask))
 
@@ -298,6 +305,8 @@ class Cluster:
         try:
             self._gaps.arrived(topic, origin, number)
             self._take(origin, body)
+        except msgspec.DecodeError as error:
+            self._refuse(topic, error)
         except Exception:
             self._counters.errors += 1
             log.exception("a message of another node failed")
@@ -325,7 +334,7 @@ class Cluster:
             case Probe():
                 pass
 
-    def _refuse(self, topic: str, error: Foreign) -> None:
+    def _refuse(self, topic: str, error: Exception) -> None:
         self._counters.backplane_invalid += 1
         if self._clock() >= self._complaint:
             self._complaint = self._clock() + 60
