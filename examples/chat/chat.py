@@ -1,7 +1,12 @@
-"""The chat itself: who may come in, what may be said, and who hears of it. Knows nothing of HTTP routes."""
+"""The chat itself: who may come in, what may be said, and who hears of it. Knows nothing of HTTP routes.
+
+It is the same in one process and in many: people are asked for on all nodes. Only the list of rooms that a newcomer
+gets is its own node's; the others' appear as something happens in them.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,7 +14,7 @@ from pydantic import BaseModel, StringConstraints
 from starlette.requests import HTTPConnection
 
 from examples.chat import tokens
-from velocity_ws import Broker, Client, ClientError, Reject, Settings
+from velocity_ws import BackplaneUnavailable, Broker, Client, ClientError, Reject, Settings
 
 MAX_ROOMS = 20
 STATS = "stats"
@@ -57,7 +62,9 @@ def authenticate(request: HTTPConnection) -> str:
 
 @broker.on_connect
 async def greet(client: Client) -> None:
-    await client.send("rooms", rooms())
+    is_clustered = broker.settings.backplane_url != "memory://"
+    await client.send("rooms", [await room_of(key) for key in broker.get_rooms() if key != STATS])
+    await client.send("node", {"id": broker.node_id, "is_clustered": is_clustered})
 
 
 @broker.on_disconnect
@@ -70,12 +77,11 @@ async def say_goodbye(client: Client) -> None:
 async def join(client: Client, data: Room) -> dict[str, Any]:
     if len(client.rooms) >= MAX_ROOMS and data.key not in client.rooms:
         raise ClientError("TOO_MANY_ROOMS", f"you can be in {MAX_ROOMS} rooms at once")
-    is_new = client.user not in people(data.key)
+    is_new = client.user not in names(await people(data.key))
     await broker.join_room(client.id, data.key)
     if is_new:
         await broker.to_room(data.key).send("joined", {"room": data.room, "name": client.user, "at": now()})
-    await tell_presence(data.key)
-    return {"room": data.room, "people": people(data.key)}
+    return {"room": data.room, "people": await tell_presence(data.key)}
 
 
 @broker.on("leave")
@@ -90,7 +96,11 @@ async def chat(client: Client, data: Chat) -> None:
     if data.key not in client.rooms:
         raise ClientError("NOT_IN_ROOM", "join the room before you talk in it", room=data.room)
     message = {"room": data.room, "name": client.user, "text": data.text, "at": now()}
-    await broker.to_room(data.key).send("chat", message)
+    try:
+        await broker.to_room(data.key).send("chat", message)
+    except BackplaneUnavailable as error:
+        why = "people on other nodes did not get it, or perhaps not"
+        raise ClientError("OTHERS_UNREACHABLE", why, outcome=error.outcome) from error
 
 
 @broker.on("typing")
@@ -113,22 +123,33 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def people(key: str) -> list[str]:
-    """Who is in a room; somebody with two tabs is there once."""
-    return sorted({client.user for client in broker.get_room_clients(key)}, key=str.casefold)
+async def people(key: str) -> list[dict[str, Any]]:
+    """Who is in a room, and on which nodes; somebody with two tabs is there once."""
+    nodes: dict[str, set[str]] = {}
+    for member in await broker.members(key):
+        nodes.setdefault(member.user or "", set()).add(member.node)
+    return [{"name": name, "nodes": sorted(nodes[name])} for name in sorted(nodes, key=str.casefold)]
 
 
-def rooms() -> list[dict[str, Any]]:
-    keys = sorted(set(broker.get_rooms()) - {STATS}, key=str.casefold)
-    return [{"room": key.removeprefix("chat:"), "people": len(people(key))} for key in keys]
+def names(people: list[dict[str, Any]]) -> set[str]:
+    return {person["name"] for person in people}
 
 
-async def tell_presence(key: str) -> None:
-    await broker.to_room(key).send("people", {"room": key.removeprefix("chat:"), "people": people(key)})
-    await broker.broadcast("rooms", rooms())
+async def room_of(key: str) -> dict[str, Any]:
+    """A room as the list has it."""
+    return {"room": key.removeprefix("chat:"), "people": len(await people(key))}
+
+
+async def tell_presence(key: str) -> list[dict[str, Any]]:
+    """Tell its members who is in a room, and everyone how many."""
+    room, found = key.removeprefix("chat:"), await people(key)
+    with suppress(BackplaneUnavailable):  # those here know it now, the others when it is there again
+        await broker.to_room(key).send("people", {"room": room, "people": found})
+        await broker.broadcast("room", {"room": room, "people": len(found)})
+    return found
 
 
 async def tell_left(key: str, name: str) -> None:
-    if name not in people(key):
+    if name not in names(await people(key)):
         await broker.to_room(key).send("left", {"room": key.removeprefix("chat:"), "name": name, "at": now()})
     await tell_presence(key)

@@ -994,13 +994,14 @@ async def a_third_client_joins_in(chat: Chat, ada: Tab, grace: Tab) -> str:
         token: str = (await http.post("/login", json={"name": "Robot"})).json()["token"]
         async with chat.address.connect(f"/ws?token={token}") as robot:
             await robot.expect("rooms")
+            await robot.expect("node")
             await robot.send("chat", {"room": "engines", "text": "too early"}, id=1)
             assert (await robot.expect("error"))["code"] == "NOT_IN_ROOM"
             await robot.send("join", {"room": "engines"}, id=2)
             await robot.expect("joined")
-            assert (await robot.expect("people"))["people"] == ["Ada", "Grace", "Robot"]
-            await robot.expect("rooms")
-            assert (await robot.expect("reply"))["people"] == ["Ada", "Grace", "Robot"]
+            assert [p["name"] for p in (await robot.expect("people"))["people"]] == ["Ada", "Grace", "Robot"]
+            assert (await robot.expect("room")) == {"room": "engines", "people": 3}
+            assert [p["name"] for p in (await robot.expect("reply"))["people"]] == ["Ada", "Grace", "Robot"]
             await robot.send("chat", {"room": "engines", "text": "x" * 501}, id=3)
             assert (await robot.expect("error"))["code"] == "INVALID_DATA"
             await robot.send("chat", {"room": "engines", "text": "beep"})

@@ -10,7 +10,8 @@ const create = (tag, className = "", text = "") => Object.assign(document.create
 
 let ws = null;
 let me = JSON.parse(sessionStorage.getItem("chat") ?? "null"); // {name, token}
-let directory = []; // the server's list of rooms: [{room, people}]
+const directory = new Map(); // room -> how many people are in it, as the server has told
+let node = null; // the server process that has this connection: {id, is_clustered}
 let current = null;
 const joined = new Map(); // room -> {lines, people, unread, typing}
 
@@ -52,7 +53,14 @@ function showChat() {
   $("me").replaceChildren(avatar(me.name), create("span", "wide-only", me.name));
   ws = connect(() => `/ws?token=${encodeURIComponent(me.token)}`, { baseDelay: 1000, maxDelay: 10_000 });
   ws.on("status", showStatus);
-  ws.on("rooms", (rooms) => ((directory = rooms), renderRooms()));
+  ws.on("node", (told) => ((node = told), renderPeople()));
+  ws.on("rooms", (rooms) => {
+    directory.clear();
+    rooms.forEach(list);
+    renderRooms();
+  });
+  ws.on("room", (room) => (list(room), renderRooms()));
+  ws.on("gap", ({ room }) => room?.startsWith("chat:") && note(room.slice(5), "Something may have been missed here", "bad"));
   ws.on("people", ({ room, people }) => update(room, (entry) => (entry.people = people)));
   ws.on("joined", ({ room, name, at }) => addLine(room, { note: `${who(name)} joined`, at }));
   ws.on("left", ({ room, name, at }) => addLine(room, { note: `${who(name)} left`, at }));
@@ -64,6 +72,8 @@ function showChat() {
   showStatus(ws.status, {});
   enter(decodeURIComponent(location.hash.slice(1)) || "lobby");
 }
+
+const list = ({ room, people }) => (people ? directory.set(room, people) : directory.delete(room));
 
 const who = (name) => (name === me.name ? "You" : name);
 
@@ -178,7 +188,7 @@ $("room-form").addEventListener("submit", (event) => {
 
 function renderRooms() {
   const counts = new Map([...joined].map(([room, entry]) => [room, entry.people.length]));
-  for (const { room, people } of directory) counts.set(room, people);
+  for (const [room, people] of directory) counts.set(room, people);
   const names = [...counts.keys()].sort((a, b) => a.localeCompare(b));
   $("rooms").replaceChildren(...names.map((room) => {
     const entry = joined.get(room);
@@ -202,10 +212,16 @@ function renderPeople() {
   const people = joined.get(current)?.people ?? [];
   const number = people.length === 1 ? "1 person" : `${people.length} people`;
   $("room-people").textContent = current === null ? "Join a room to talk" : number + " here";
-  $("people").replaceChildren(...people.map((name) => {
+  $("people").replaceChildren(...people.map(({ name, nodes }) => {
     const item = create("li");
     item.append(avatar(name), create("span", "name", name));
     if (name === me.name) item.append(create("span", "muted", "you"));
+    if (node?.is_clustered) {
+      const label = create("span", "node", nodes.map((id) => id.slice(0, 4)).join(" "));
+      label.title = nodes.includes(node.id) ? "on the node that you are on" : "on another node";
+      label.classList.toggle("same", nodes.includes(node.id));
+      item.append(label);
+    }
     return item;
   }));
 }
@@ -356,7 +372,7 @@ function showStats(stats) {
   $("rate").textContent = rate.toFixed(rate < 10 ? 1 : 0);
   const figures = {
     "Clients": stats.connected_clients,
-    "Rooms": directory.length, // the server has one more, for those who look at this
+    "Rooms": directory.size, // the server has one more, for those who look at this
     "Sent": `${stats.messages_sent.toLocaleString()} · ${size(stats.bytes_sent)}`,
     "Received": `${stats.messages_received.toLocaleString()} · ${size(stats.bytes_received)}`,
     "Rate limited": stats.rate_limited,
