@@ -49,10 +49,11 @@ async def healthz(_: Request) -> Response:
 
 
 async def show_stats() -> None:
-    """Push the statistics each second to those who look."""
+    """Push this process's statistics each second to those of its clients who look."""
     while True:
         await asyncio.sleep(1)
-        await broker.to_room(STATS).send("stats", broker.get_stats().to_dict())
+        watchers = [client.id for client in broker.get_room_clients(STATS)]
+        await broker.to_clients(watchers).send("stats", broker.get_stats().to_dict())
 
 
 @asynccontextmanager

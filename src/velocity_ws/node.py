@@ -34,6 +34,7 @@ __all__ = ["Node"]
 
 log = logging.getLogger("velocity_ws.node")
 
+NOBODY = Address("clients")
 ABORT_GRACE = 0.5
 """Seconds that aborted connections have to end, before what they still run is cancelled."""
 
@@ -99,7 +100,7 @@ class Node:
         queued = self.hub.deliver(address, frame)
         if self.cluster is not None:
             await self.cluster.publish(address, frame)
-        elif not self._is_alone:
+        elif not self._is_alone and address != NOBODY:
             raise BackplaneUnavailable("the broker is not started")
         return queued
 
