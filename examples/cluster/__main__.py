@@ -17,7 +17,16 @@ def main() -> None:
     settings = Settings()
     host, port = settings.host, settings.port
     print(f"velocity-ws chat on {WORKERS} workers: http://{host}:{port}/  (Ctrl+C stops it)", flush=True)
-    command = ["-m", "velocity_ws", "run", "examples.cluster.app:app", "--workers", str(WORKERS), "--log-level", "warning"]
+    command = [
+        "-m",
+        "velocity_ws",
+        "run",
+        "examples.cluster.app:app",
+        "--workers",
+        str(WORKERS),
+        "--log-level",
+        "warning",
+    ]
     os.execv(sys.executable, [sys.executable, *command])
 
 

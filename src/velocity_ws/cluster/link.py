@@ -81,10 +81,12 @@ class Link:
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._was_failing = False
+        self._is_stopping = False
 
     async def start(self, user: LinkUser, patience: float) -> None:
         """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
         self._ready.clear()
+        self._is_stopping = False
         self._task = asyncio.create_task(self._supervise(user), name="velocity-ws backplane")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -92,10 +94,12 @@ class Link:
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        self._is_stopping = True
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # A task group that has failed already, and some libraries, swallow a cancellation.
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
 
     def probe_returned(self, nonce: int) -> None:
         """A probe came back through the engine."""
@@ -105,7 +109,7 @@ class Link:
     async def _supervise(self, user: LinkUser) -> None:
         backoff = FIRST_BACKOFF
         try:
-            while True:
+            while not self._is_stopping:
                 why: BaseException = ConnectionError("it ended")
                 try:
                     await self._connection(user)

@@ -1,0 +1,292 @@
+"""The parts of a cluster that are pure, or nearly: envelopes, numbers, leases, questions, the queue to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_ws import BackplaneUnavailable, VelocityError
+from velocity_ws.cluster.envelopes import (
+    Answer,
+    Ask,
+    Beat,
+    Foreign,
+    Post,
+    decode_body,
+    decode_header,
+    encode_body,
+    encode_header,
+    new_node_id,
+    node_of,
+)
+from velocity_ws.cluster.peers import Peers
+from velocity_ws.cluster.publisher import Publisher
+from velocity_ws.cluster.questions import Question, Questions
+from velocity_ws.cluster.sequences import Heard, Sent
+
+NODE = "elevenchars"
+
+
+class TestEnvelopes:
+    @given(
+        st.sampled_from(["all", "rooms", "users", "clients"]),
+        st.lists(st.text(max_size=20), min_size=1).map(tuple),
+        st.binary(),
+        st.integers(0, 2**64 - 1),
+        st.data(),
+    )
+    def test_what_is_encoded_is_decoded(
+        self, kind: Any, names: tuple[str, ...], payload: bytes, number: int, data: st.DataObject
+    ) -> None:
+        post = Post(kind, names, data.draw(st.integers(0, len(names) - 1)), ("a.b",), False, payload)
+        raw = encode_header(NODE, number) + encode_body(post)
+        assert decode_header(raw) == (NODE, number)
+        assert decode_body(raw) == post
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes_are_one_or_foreign(self, data: bytes) -> None:
+        for raw in (data, encode_header(NODE, 1) + data):
+            with contextlib.suppress(Foreign):  # and nothing else
+                decode_header(raw)
+                decode_body(raw)
+
+    def test_a_later_version_may_add_to_the_end_of_a_shape(self) -> None:
+        raw = msgspec.msgpack.encode(["beat", "alive", 10.0, [], True, "new", {"more": 1}])
+        assert decode_body(encode_header(NODE, 1) + raw) == Beat("alive", 10.0)
+
+    def test_a_client_id_tells_its_node(self) -> None:
+        node_id = new_node_id()
+        assert node_of(f"{node_id}.token") == node_id
+        for other in ("", "token", ".", f"{node_id}.", ".token", f"{node_id[1:]}.token"):
+            assert node_of(other) is None
+
+
+class TestNumbers:
+    @given(st.lists(st.booleans(), max_size=50), st.lists(st.booleans(), max_size=20))
+    def test_every_loss_between_two_that_arrive_shows(self, arrives: list[bool], after: list[bool]) -> None:
+        sent, heard = Sent(), Heard()
+        missed = lost = 0
+        is_known = False
+        for comes in arrives:
+            number = sent.next("t")
+            if comes:
+                missed += heard.note("t", NODE, number)
+                lost_here, lost = lost, 0
+                if not is_known:  # before the first there is nothing to compare with
+                    missed += lost_here
+                    is_known = True
+                else:
+                    assert missed >= lost_here
+            else:
+                lost += 1
+        settled = heard.settle("t", NODE, sent.count("t"))
+        if is_known:
+            assert settled == lost
+            assert missed + lost == arrives.count(False)
+            assert heard.settle("t", NODE, sent.count("t")) == 0
+        else:
+            assert settled == (None if arrives else 0)
+        for _ in after:
+            assert heard.note("t", NODE, sent.next("t")) in (0, lost)
+
+    def test_a_sender_that_has_forgotten_shows_no_loss(self) -> None:
+        heard = Heard()
+        assert [heard.note("t", NODE, number) for number in (5, 6, 1, 2, 4)] == [0, 0, 0, 0, 1]
+
+    def test_what_is_kept_is_bounded(self) -> None:
+        heard, sent = Heard(), Sent()
+        for number in range(3000):
+            heard.note("t", f"script {number}", 1)
+        assert heard.note("t", "script 0", 5) == 0  # forgotten
+        assert heard.note("t", "script 2999", 3) == 1
+        for number in range(100_001):
+            sent.next(f"topic {number}")
+        assert (sent.count("topic 0"), sent.count("topic 100000")) == (0, 1)
+
+    def test_a_topic_that_is_left_is_forgotten(self) -> None:
+        heard = Heard()
+        heard.note("t", NODE, 1)
+        heard.forget("t")
+        assert heard.note("t", NODE, 9) == 0
+
+
+class TestPeers:
+    def test_a_node_lives_as_long_as_it_is_heard(self) -> None:
+        now, told = [0.0], []
+        peers = Peers(lambda: now[0], lambda node: told.append(f"+{node}"), lambda node: told.append(f"-{node}"))
+        peers.heard("a", Beat("hello", 10.0))
+        peers.heard("b", Beat("alive", 2.0))
+        peers.heard("script", Beat("hello", 10.0, (), False))
+        now[0] = 1.9
+        peers.expire()
+        assert told == ["+a", "+b", "-b"]
+        peers.heard("b", Beat("alive", 2.0))
+        now[0] = 9.9
+        peers.renew()  # this node was deaf
+        peers.expire()
+        assert peers.ids() == {"a", "b"}
+        peers.heard("a", Beat("bye", 0.0))
+        peers.heard("a", Beat("bye", 0.0))
+        now[0] = 12.0
+        peers.expire()
+        assert told == ["+a", "+b", "-b", "+b", "-a", "-b"]
+        assert len(peers) == 0
+
+
+ECHO: Question[str, str] = Question("echo", str, str)
+
+
+class TestQuestions:
+    async def test_who_does_not_answer_is_named(self) -> None:
+        questions = Questions(0.05)
+
+        async def send(ask: Ask) -> None:
+            questions.answered("a", Answer(ask.id, encode_raw("one")))
+            questions.answered("stranger", Answer(ask.id, encode_raw("two")))
+            questions.answered("c", Answer(ask.id, encode_raw(None), "no"))
+            questions.answered("d", Answer(ask.id, encode_raw(4)))
+
+        replies = await questions.ask(ECHO, "?", ["a", "b", "c", "d"], send)
+        assert replies.by_node == {"a": "one"}
+        assert replies.missing == {"b", "d"}
+        assert replies.errors == {"c": "no"}
+
+    async def test_nobody_is_waited_for_who_is_gone(self) -> None:
+        questions = Questions(60)
+
+        async def send(ask: Ask) -> None:
+            questions.gone("b")
+            questions.answered("a", Answer(ask.id, encode_raw("one")))
+
+        async with asyncio.timeout(5):
+            replies = await questions.ask(ECHO, "?", ["a", "b"], send)
+        assert replies.by_node == {"a": "one"}
+        assert replies.missing == {"b"}
+
+    async def test_what_is_not_known_or_fails_is_answered(self) -> None:
+        questions = Questions(5)
+        answers: list[Answer] = []
+
+        async def handler(text: str) -> str:
+            if text == "own":
+                raise VelocityError("that is told")
+            if text == "other":
+                raise LookupError("a secret")
+            return text
+
+        async def reply(answer: Answer) -> None:
+            answers.append(answer)
+
+        questions.on(ECHO, handler)
+        for what, args in (("echo", "hi"), ("echo", 5), ("echo", "own"), ("echo", "other"), ("what", "hi")):
+            questions.asked(Ask(1, what, encode_raw(args)), reply)
+        async with asyncio.timeout(5):
+            while len(answers) < 5:
+                await asyncio.sleep(0)
+        assert not answers[0].error
+        assert "that is told" in answers[2].error
+        assert all(answer.error and "secret" not in answer.error for answer in answers[1:])
+        await questions.close()
+
+
+def encode_raw(value: object) -> Any:
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
+class Engine:
+    """Takes what is published when it is let, or fails."""
+
+    max_payload = 1000
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, bytes]] = []
+        self.open = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        self.taken.extend(messages)
+
+    async def connect(self, receive: Any, lost: Any) -> None:
+        raise NotImplementedError
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        raise NotImplementedError
+
+    async def unsubscribe(self, topics: Collection[str]) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+
+class TestPublisher:
+    async def test_messages_leave_in_order_and_numbered(self) -> None:
+        engine = Engine()
+        engine.open.set()
+        publisher = Publisher(engine, NODE, 5, 10_000)
+        publisher.open()
+        task = asyncio.create_task(publisher.run())
+        entries = [publisher.put(f"t{number % 2}", b"%d" % number) for number in range(10)]
+        for entry in entries:
+            await publisher.outcome(entry)
+        assert [data[-1:] for _, data in engine.taken] == [b"%d" % number for number in range(10)]
+        assert [decode_header(data).sequence for topic, data in engine.taken if topic == "t1"] == [1, 2, 3, 4, 5]
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def test_every_message_has_an_outcome_in_time(self) -> None:
+        engine = Engine()
+        publisher = Publisher(engine, NODE, 0.1, 200)
+        with pytest.raises(BackplaneUnavailable, match="not started"):
+            publisher.put("t", b"x")
+        publisher.open()
+        task = asyncio.create_task(publisher.run())
+        handed_over = publisher.put("t", b"x")
+        await asyncio.sleep(0)
+        waits = publisher.put("t", b"x" * 100)
+        with pytest.raises(BackplaneUnavailable, match="too slow"):
+            publisher.put("t", b"x" * 100)
+        publisher.put("t", b"x" * 100, is_vital=True)
+        with pytest.raises(BackplaneUnavailable, match="takes 1000"):
+            publisher.put("t", b"x" * 1000, is_vital=True)
+        outcomes = await asyncio.gather(
+            *[publisher.outcome(entry) for entry in (handed_over, waits)], return_exceptions=True
+        )
+        assert [error.outcome for error in outcomes if isinstance(error, BackplaneUnavailable)] == [
+            "unknown",
+            "refused",
+        ]
+        with pytest.raises(TimeoutError):
+            await task
+        publisher.close("it is gone")
+        with pytest.raises(BackplaneUnavailable, match="it is gone"):
+            publisher.put("t", b"x")
+
+    async def test_cancelling_the_wait_takes_nothing_back(self) -> None:
+        engine = Engine()
+        publisher = Publisher(engine, NODE, 5, 1000)
+        publisher.open()
+        task = asyncio.create_task(publisher.run())
+        entry = publisher.put("t", b"x")
+        waiting = asyncio.create_task(publisher.outcome(entry))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        engine.open.set()
+        await publisher.outcome(entry)
+        assert len(engine.taken) == 1
+        task.cancel()
+        await asyncio.wait([task])
