@@ -6,6 +6,7 @@ Knows the cluster as one who takes part without clients.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -60,6 +61,7 @@ class Emitter(Reach):
         self._starting = asyncio.Lock()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     @property
     def home(self) -> Home:
@@ -70,6 +72,8 @@ class Emitter(Reach):
     def sync(self) -> SyncReach:
         """The blocking form of the methods that are awaited."""
         with self._lock:
+            if self._pid != os.getpid():  # a worker that was forked has no thread of its parent's
+                self._pid, self._home, self._thread, self._cluster = os.getpid(), Home(), None, None
             if self._home.loop is None:
                 loop = asyncio.new_event_loop()
                 self._home.settle(loop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from velocity_ws.backplane.base import Backplane, Lost, Receive
-from velocity_ws.backplane.urls import split_url
+from velocity_ws.backplane.urls import check_url, split_url
 from velocity_ws.errors import SettingsError
 
 __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
@@ -26,11 +26,15 @@ _BY_SCHEME = {
 
 
 def create_backplane(url: str) -> Backplane:
-    """The backplane that a ``WS_BACKPLANE_URL``, which `Settings` has checked, names.
+    """The backplane that a ``WS_BACKPLANE_URL`` names.
 
     Raises:
-        SettingsError: what it needs is not installed, or it cannot be used like this.
+        SettingsError: there is none of that kind, what it needs is not installed, or it cannot be used like this.
     """
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise SettingsError({"WS_BACKPLANE_URL": str(error)}) from None
     module, name = _BY_SCHEME[url.partition("://")[0]]
     try:
         factory = getattr(import_module(f"velocity_ws.backplane.{module}"), name)

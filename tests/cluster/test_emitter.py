@@ -1,0 +1,141 @@
+"""Emitter: from a process without clients, awaited and blocking, and by the command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+
+import pytest
+
+from tests.cluster.support import Node, nodes, person
+from tests.engines import engine
+from velocity_ws import BackplaneUnavailable, ClientNotFound, Emitter, SettingsError
+
+
+async def test_it_reaches_clients_on_all_nodes(url: str, pair: list[Node]) -> None:
+    a, b = pair
+    async with person(a, "ann", "x") as (ann, ann_id), person(b, "bob", "x") as (bob, bob_id), Emitter(url) as emitter:
+        assert await emitter.broadcast("n", 1) == 0
+        await emitter.to_room("x").send("n", 2)
+        await emitter.to_rooms(["y", "x"]).except_(ann_id).send("n", 3)
+        await emitter.to_user("bob").send("n", 4)
+        await emitter.to_clients([ann_id, bob_id]).send("n", 5)
+        await emitter.to_client(ann_id).send_bytes(b"6")
+        assert [await ann.expect("n") for _ in range(3)] == [1, 2, 5]
+        assert await ann.receive() == b"6"
+        assert [await bob.expect("n") for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert [member.client_id for member in await emitter.members("x")] == [ann_id, bob_id]
+        assert await emitter.count("x") == 2
+        assert set((await emitter.cluster_stats()).nodes) == {a.broker.node_id, b.broker.node_id}
+        await emitter.join_room(bob_id, "y")
+        await emitter.leave_room(bob_id, "x")
+        assert await emitter.count("y") == await emitter.count("x") == 1
+        with pytest.raises(ClientNotFound):
+            await emitter.join_room("nobody", "y")
+        assert await emitter.disconnect(ann_id, 4001)
+        assert await emitter.disconnect_user("bob", 4002) == 1
+        assert [await ann.closed(), await bob.closed()] == [(4001, ""), (4002, "")]
+        assert await a.peers() == 1  # it is no node itself
+
+
+async def test_many_in_order(url: str, pair: list[Node]) -> None:
+    async with person(pair[1], room="x") as (peer, _), Emitter(url) as emitter:
+        target = emitter.to_room("x")
+        await asyncio.gather(*[target.send("n", number) for number in range(2000)])
+        assert [await peer.expect("n") for _ in range(2000)] == list(range(2000))
+
+
+async def test_it_blocks_in_a_plain_thread(url: str, pair: list[Node]) -> None:
+    async with person(pair[1], "ann", "x") as (peer, _):
+
+        def work() -> list[int]:
+            with Emitter(url) as emitter:
+                for number in range(10):
+                    emitter.to_room("x").send("n", number)
+                emitter.to_user("ann").send("n", 10)
+                emitter.broadcast("n", 11)
+                return [emitter.count("x"), len(emitter.members("x")), len(emitter.cluster_stats().nodes)]
+
+        assert await asyncio.to_thread(work) == [1, 1, 2]
+        assert [await peer.expect("n") for _ in range(12)] == list(range(12))
+
+
+async def test_it_is_used_again_on_another_loop(url: str, pair: list[Node]) -> None:
+    async with person(pair[1], room="x") as (peer, _):
+        emitter = Emitter(url)
+
+        async def once(number: int) -> None:
+            async with emitter:
+                await emitter.to_room("x").send("n", number)
+
+        for number in range(3):
+            await asyncio.to_thread(asyncio.run, once(number))
+            assert await peer.expect("n") == number
+
+
+async def test_without_an_engine_it_says_so() -> None:
+    async with engine("nats") as server:
+        await server.kill()
+        async with Emitter(server.url, timeout=0.5) as emitter:
+            with pytest.raises(BackplaneUnavailable) as caught:
+                await emitter.broadcast("n")
+            assert caught.value.outcome == "refused"
+            with pytest.raises(BackplaneUnavailable):
+                await emitter.members("x")
+
+
+@pytest.mark.parametrize("url", ["memory://", "carrier-pigeon://loft"])
+def test_there_has_to_be_an_engine(url: str) -> None:
+    with pytest.raises(SettingsError):
+        Emitter(url)
+
+
+async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run ``velocity-ws``; its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "velocity_ws",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_command_sends_and_asks() -> None:
+    async with engine("nats") as server, nodes(server.url) as pair, person(pair[1], "ann", "x") as (peer, client_id):
+        data = '{"text": "ä"}'
+        assert await command("send", "--room", "x", "--event", "n", "--data", data, "--url", server.url) == (0, "", "")
+        assert await peer.expect("n") == {"text": "ä"}
+        assert await command("send", "--user", "ann", "--event", "n", WS_BACKPLANE_URL=server.url) == (0, "", "")
+        assert await command("send", "--client", client_id, "--event", "n", "--url", server.url) == (0, "", "")
+        assert await command("send", "--event", "n", "--url", server.url) == (0, "", "")
+        assert [await peer.expect("n") for _ in range(3)] == [None] * 3
+        status, out, _ = await command("members", "x", "--url", server.url)
+        assert (status, out.split("\t")[:3]) == (0, [client_id, "ann", pair[1].broker.node_id])
+        status, out, _ = await command("members", "x", "--json", "--url", server.url)
+        assert json.loads(out)["members"][0]["client_id"] == client_id
+        status, out, _ = await command("stats", "--url", server.url)
+        assert (status, json.loads(out)["total"]["connected_clients"]) == (0, 1)
+
+
+async def test_the_command_says_what_is_wrong() -> None:
+    async with engine("nats") as server:
+        await server.kill()
+        for arguments, says in (
+            (("send", "--event", "n", "--data", "{", "--url", server.url), "not JSON"),
+            (("send", "--event", "n", "--room", "x", "--user", "y", "--url", server.url), "not several"),
+            (("send", "--event", "n"), "needs the engine"),
+            (("send", "--event", "", "--url", server.url), "1 to 256 characters"),
+            (("stats", "--url", server.url), "no connection to the engine"),
+        ):
+            status, out, err = await command(*arguments, WS_BACKPLANE_URL="memory://")
+            assert status != 0
+            assert says in err
+            assert "Traceback" not in err + out
