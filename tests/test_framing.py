@@ -20,7 +20,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from velocity_ws.framing import BINARY, COMPRESSED, TEXT, TooLong, cut, deflate, header, inflate
+from velocity_ws.framing import BINARY, COMPRESSED, TEXT, TooLong, cut, deflate, header, inflate, is_too_long
 from velocity_ws.messages import DEFLATE_FROM, Frame
 from velocity_ws.uvicorn import WebSocketProtocol
 
@@ -33,6 +33,12 @@ def masked(frame: LibraryFrame) -> bytes:
     header_size = {126: 4, 127: 10}.get(data[1], 2)
     mask = b"\x01\x80\xfe\x37"
     return data[:1] + bytes((data[1] | 0x80,)) + data[2:header_size] + mask + apply_mask(data[header_size:], mask)
+
+
+def compressed(frame: LibraryFrame) -> bytes:
+    """The same, with the bit that says it is deflated."""
+    data = masked(frame)
+    return bytes((data[0] | COMPRESSED,)) + data[1:]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, MAX_SIZE])
@@ -92,6 +98,35 @@ def test_a_compressed_message_is_inflated_up_to_the_limit(payload: bytes, window
     if payload:
         with pytest.raises(TooLong):
             inflate(data, window_bits, len(payload) - 1)
+
+
+@given(st.binary(max_size=300), st.integers(1, 300), st.integers(9, 15), st.booleans(), st.data())
+def test_a_message_is_found_too_long_by_its_beginning(
+    part: bytes, times: int, window_bits: int, is_whole: bool, data: st.DataObject
+) -> None:
+    payload = part * times
+    body = deflate(payload, window_bits)
+    frame = b"before" + compressed(LibraryFrame(Opcode.TEXT, body, fin=is_whole))
+    beginning = frame[: data.draw(st.integers(min(len(frame), 20), len(frame)))]
+    max_size = data.draw(st.integers(1, MAX_SIZE))
+    if is_too_long(beginning, 6, window_bits, max_size):
+        assert len(payload) > max_size
+    elif beginning == frame:
+        assert len(payload) <= max_size
+    plain = frame[:6] + bytes((frame[6] & ~COMPRESSED,)) + frame[7:]
+    assert not is_too_long(plain, 6, window_bits, 1)
+
+
+def test_what_is_no_deflated_data_is_not_found_too_long() -> None:
+    assert not is_too_long(compressed(LibraryFrame(Opcode.TEXT, b"\xff" * 5000)), 0, 12, 10)
+
+
+def test_half_a_mebibyte_of_512_is_refused_by_its_first_kibibytes() -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    body = b"".join([compressor.compress(bytes(1024 * 1024)) for _ in range(16)]) + compressor.flush()
+    frame = compressed(LibraryFrame(Opcode.TEXT, body))
+    assert is_too_long(frame[:4096], 0, 15, 512 * 1024)
+    assert not is_too_long(frame[:4096], 0, 15, 16 * 1024 * 1024)
 
 
 def test_what_is_no_deflated_data_is_not_inflated() -> None:

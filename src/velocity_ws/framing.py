@@ -13,7 +13,19 @@ try:
 except ImportError:  # a platform without the library's C extension
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "COMPRESSED", "TEXT", "Cut", "TooLong", "cut", "deflate", "header", "inflate", "longest_deflated"]
+__all__ = [
+    "BINARY",
+    "COMPRESSED",
+    "TEXT",
+    "Cut",
+    "TooLong",
+    "cut",
+    "deflate",
+    "header",
+    "inflate",
+    "is_too_long",
+    "longest_deflated",
+]
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -90,6 +102,31 @@ def _measure(payload: bytes, window_bits: int, max_size: int) -> None:
                 rest = decompressor.unconsumed_tail
                 if max_size < 0:
                     raise TooLong
+
+
+def is_too_long(data: bytes | bytearray, start: int, window_bits: int, max_size: int) -> bool:
+    """Whether a compressed message is too long already by what there is of its first frame, whatever follows.
+
+    Half a MiB can hold 512: this finds it before that half is there, and takes no memory for it.
+
+    Args:
+        data: what was read; a frame begins at the start, and what it lacks need not be there.
+        start: where the frame begins.
+        window_bits: negotiated for the sender.
+        max_size: bytes of the longest message.
+    """
+    kind = data[start] & (0xFF - _FIN)
+    if not kind & COMPRESSED or kind & (0xFF - COMPRESSED) not in (TEXT, BINARY) or not data[start + 1] & _MASKED:
+        return False
+    at = start + {126: 4, 127: 10}.get(data[start + 1] & 0x7F, 2)
+    beginning = apply_mask(bytes(data[at + 4 : at + 4 + _PIECE]), bytes(data[at : at + 4]))
+    try:
+        _measure(beginning, window_bits, max_size)
+    except TooLong:
+        return True
+    except zlib.error:
+        return False  # the library says so when it has all of it
+    return False
 
 
 Cut = tuple[int, int, bytes]

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from velocity_ws.framing import COMPRESSED, TooLong, cut, inflate
+from velocity_ws.framing import COMPRESSED, TooLong, cut, inflate, is_too_long
 from velocity_ws.protocol.library import Library
 
 __all__ = ["Owner", "Reader"]
@@ -23,6 +23,9 @@ MAX_REST = 0.1
 """Seconds at most that a connection which took longer is not read, so that others have their turns."""
 BYTES = 4096
 """Bytes of a message that use up as much of a turn as another message does."""
+LOOK_FROM = 4096
+"""Bytes of a compressed frame that are looked at as soon as they are there: a message that will be far too long is
+refused by them."""
 EARLY_BYTES = 64 * 1024
 """Bytes a client may send before its handshake is answered."""
 
@@ -55,7 +58,7 @@ class Reader:
 
     __slots__ = (
         "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_rest", "_tail", "_turn",
-        "_until", "has_waited", "is_over", "is_waiting",
+        "_until", "_was_looked_at", "has_waited", "is_over", "is_waiting",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
@@ -64,6 +67,7 @@ class Reader:
         self._loop = loop
         self._tail: bytearray | None = None
         self._lacks = 0
+        self._was_looked_at = False
         self._turn = 0.0
         self._budget = TURN
         self._until = 0.0
@@ -99,8 +103,12 @@ class Reader:
         if not self._is_open:
             if len(self._tail) > EARLY_BYTES:
                 self._pause()
-        elif self._lacks <= 0 and not self.is_waiting:
+        elif self.is_waiting:
+            return
+        elif self._lacks <= 0:
             self._consume(self._take_tail())
+        elif not self._was_looked_at and len(self._tail) >= LOOK_FROM:
+            self._look(self._tail, 0)
 
     def resume(self) -> None:
         """Go on: who gets the messages can take more."""
@@ -127,7 +135,7 @@ class Reader:
             if message is not None:
                 is_large = self._spend(1, len(message))
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
-            elif not self.is_over:
+            elif not self.is_over and not (end - at > LOOK_FROM and self._look(data, at)):
                 is_large = self._spend(4, end - at)
                 self._is_full = owner.got_frame(data[at:end])
             if self.is_over:
@@ -150,9 +158,23 @@ class Reader:
 
     def _keep(self, data: bytes, at: int, lacks: int) -> None:
         """Leave the rest for later; so many bytes of its first frame have not come."""
+        self._was_looked_at = False
+        if lacks and len(data) - at >= LOOK_FROM and self._look(data, at):
+            return
         if at < len(data):
             self._tail = bytearray(memoryview(data)[at:])
             self._lacks = lacks
+
+    def _look(self, data: bytes | bytearray, at: int) -> bool:
+        """Refuse a compressed message whose beginning is too long already; whether that was so."""
+        self._was_looked_at = True
+        library = self._library
+        if library.window is None or not library.is_free:
+            return False
+        if not is_too_long(data, at, library.window.remote_bits, library.max_size):
+            return False
+        self._owner.got_too_long()
+        return True
 
     def _begin_turn(self, now: float) -> None:
         self._turn, self._budget, self._until, self._rest = now, TURN, 0.0, 0.0
