@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from velocity_ws.backplane.base import Backplane
 
-__all__ = ["DEADLINE", "Listener", "listening", "refused"]
+__all__ = ["DEADLINE", "END", "Listener", "listening", "refused"]
 
 DEADLINE = 20.0
 """Seconds that anything a test waits for may take."""
+END = b"that was the last one"
 
 
 class Listener:
@@ -109,15 +111,17 @@ async def listening(backplane: Backplane, topics: Collection[str] = ()) -> Async
         backplane.release()
 
 
-async def refused(call: Awaitable[object]) -> OSError:
+async def refused(call: Coroutine[Any, Any, object]) -> OSError:
     """The `OSError` that a call raises, within the deadline.
 
     Args:
         call: one that cannot be done.
     """
-    try:
-        async with asyncio.timeout(DEADLINE):
-            await call
-    except OSError as error:
-        return error
-    raise AssertionError("it was done, and should have raised an OSError")
+    task = asyncio.create_task(call)
+    await asyncio.wait([task], timeout=DEADLINE)
+    if not task.done():
+        task.cancel()
+        raise AssertionError("it does not end, and should have raised an OSError")
+    error = task.exception()
+    assert isinstance(error, OSError), f"it should have raised an OSError: {error!r}"
+    return error
