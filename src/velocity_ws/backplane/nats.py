@@ -17,6 +17,7 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client
 
 from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.urls import server_urls
 
 __all__ = ["NatsBackplane"]
 
@@ -115,8 +116,7 @@ class NatsBackplane:
         Args:
             url: of one server, or of several, ``nats://a:4222,nats://b:4222`` or ``nats://a:4222,b:4222``.
         """
-        scheme, _, rest = url.partition("://")
-        self.servers = [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+        self.servers = server_urls(url)
         self.max_payload = 1024 * 1024
         self._client: _Client | None = None
         self._numbers = itertools.count(1)

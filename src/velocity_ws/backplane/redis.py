@@ -66,19 +66,19 @@ class RedisBackplane:
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
-        subscriber = _open(self._subscriber)
+        subscriber = self._connected(self._subscriber)
         if topics:
             await subscriber.send([("SUBSCRIBE", *topics)], len(topics))
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
-        subscriber = _open(self._subscriber)
+        subscriber = self._connected(self._subscriber)
         if topics:
             await subscriber.send([("UNSUBSCRIBE", *topics)], len(topics))
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""
-        publisher = _open(self._publisher)
+        publisher = self._connected(self._publisher)
         if messages:
             await publisher.send([("PUBLISH", topic, payload) for topic, payload in messages], len(messages))
 
@@ -96,6 +96,11 @@ class RedisBackplane:
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing."""
+
+    def _connected(self, channel: _Channel | None) -> _Channel:
+        if channel is None or self._receive is None:  # one that has lost the other is no good
+            raise ConnectionError("there is no connection")
+        return channel
 
     def _arrived(self, reply: Any) -> bool:
         """Something came to the subscriber; whether it answers a command."""
@@ -193,9 +198,3 @@ class _Answers:
         else:
             self.done.set_exception(error)
             self.done.exception()  # its caller may have been cancelled: then nobody else looks
-
-
-def _open(channel: _Channel | None) -> _Channel:
-    if channel is None:
-        raise ConnectionError("there is no connection")
-    return channel
