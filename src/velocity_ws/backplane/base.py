@@ -47,7 +47,7 @@ class Backplane(Protocol):
         """
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
-        """Receive no more of these topics; what was on its way may still come. Harmless for others."""
+        """Receive no more of these topics: nothing of what is published once it has returned. Harmless for others."""
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish to topics, in this order; when it returns, the engine has taken all of them.

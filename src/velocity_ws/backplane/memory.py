@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Collection, Sequence
 
@@ -10,13 +11,57 @@ from velocity_ws.backplane.base import Lost, Receive
 
 __all__ = ["MemoryBackplane"]
 
+MAX_PAYLOAD = 8 * 1024 * 1024
+MAX_WAITING = 32 * 1024 * 1024
+"""Bytes that may wait for one connection, whose loop is another than the publisher's; beyond it, it is cut off."""
+
+
+class _Inbox:
+    """One connection, and what it has yet to receive. All but `deliver` is called with the lock of its bus."""
+
+    def __init__(self, lock: threading.Lock, receive: Receive, lost: Lost) -> None:
+        self.receive: Receive | None = receive
+        self._lock = lock
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._messages: list[tuple[str, bytes]] = []
+        self._size = 0
+
+    def put(self, topic: str, payload: bytes) -> None:
+        if not self._messages:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody is there any more
+                self._loop.call_soon_threadsafe(self.deliver)
+        self._size += len(payload)
+        if self._size <= MAX_WAITING:
+            self._messages.append((topic, payload))
+
+    def deliver(self) -> None:
+        with self._lock:
+            messages, self._messages = self._messages, []
+            size, self._size = self._size, 0
+        for topic, payload in messages:
+            if self.receive is None:
+                return
+            self.receive(topic, payload)
+        if size > MAX_WAITING and self.receive is not None:
+            self.receive = None
+            self._lost(ConnectionError("it fell behind, and was cut off"))
+
 
 class _Bus:
     """Who listens to what. Used from any thread."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.listeners: dict[str, list[MemoryBackplane]] = {}
+        self.listeners: dict[str, dict[_Inbox, None]] = {}
+
+    def leave(self, inbox: _Inbox, topics: Collection[str]) -> None:
+        with self.lock:
+            for topic in topics:
+                listeners = self.listeners.get(topic, {})
+                listeners.pop(inbox, None)
+                if not listeners:
+                    self.listeners.pop(topic, None)
 
 
 _buses: dict[str, _Bus] = {}
@@ -30,65 +75,49 @@ class MemoryBackplane:
         Args:
             url: ``memory://`` and the name of the bus.
         """
-        self.max_payload = 64 * 1024 * 1024
+        self.max_payload = MAX_PAYLOAD
         self._bus = _buses.setdefault(url.partition("://")[2], _Bus())
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._receive: Receive | None = None
+        self._inbox: _Inbox | None = None
         self._topics: set[str] = set()
 
-    async def connect(self, receive: Receive, lost: Lost) -> None:  # noqa: ARG002 - it ends with the process
+    async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`."""
-        self._loop = asyncio.get_running_loop()
-        self._receive = receive
+        self._inbox = _Inbox(self._bus.lock, receive, lost)
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
-        self._check()
+        inbox = self._connected()
+        self._topics.update(topics)
         with self._bus.lock:
             for topic in topics:
-                if topic not in self._topics:
-                    self._topics.add(topic)
-                    self._bus.listeners.setdefault(topic, []).append(self)
+                self._bus.listeners.setdefault(topic, {})[inbox] = None
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
-        self._check()
-        self._leave(topics)
+        self._bus.leave(self._connected(), topics)
+        self._topics.difference_update(topics)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""
-        self._check()
+        self._connected()
         with self._bus.lock:
             for topic, payload in messages:
-                for listener in self._bus.listeners.get(topic, ()):
-                    listener._put(topic, bytes(payload))
+                for inbox in self._bus.listeners.get(topic, ()):
+                    inbox.put(topic, bytes(payload))
         await asyncio.sleep(0)
 
     async def close(self) -> None:
         """See `Backplane.close`."""
-        self._receive = None
-        self._leave(list(self._topics))
+        if self._inbox is not None:
+            self._inbox.receive = None
+            self._bus.leave(self._inbox, self._topics)
+            self._inbox = None
+        self._topics = set()
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing."""
 
-    def _leave(self, topics: Collection[str]) -> None:
-        with self._bus.lock:
-            for topic in topics:
-                if topic in self._topics:
-                    self._topics.remove(topic)
-                    self._bus.listeners[topic].remove(self)
-                    if not self._bus.listeners[topic]:
-                        del self._bus.listeners[topic]
-
-    def _put(self, topic: str, payload: bytes) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._take, self._receive, topic, payload)
-
-    def _take(self, receive: Receive | None, topic: str, payload: bytes) -> None:
-        if receive is not None and receive is self._receive:
-            receive(topic, payload)
-
-    def _check(self) -> None:
-        if self._receive is None:
+    def _connected(self) -> _Inbox:
+        if self._inbox is None or self._inbox.receive is None:
             raise ConnectionError("there is no connection")
+        return self._inbox

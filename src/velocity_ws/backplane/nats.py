@@ -1,22 +1,23 @@
 """NATS as a backplane, through nats-py. Knows nothing but bytes and topics; a subject is a topic.
 
-Two things of the library's are done differently, and the contract suite fails where another version of it changes what
-they rest on. It gives each subscription a queue and a task of its own, which loses the order across subjects and costs
-a task for every room: messages are taken where its parser hands them over. And its ``flush`` sends the ping ahead of
-what still waits to be written, so that the answer confirms nothing: here the ping waits in the same line.
+The library connects, reads and parses. What is sent and what arrives passes its queues by: it has one with a task for
+each subscription, which loses the order across subjects, and one of flushes, which confirms what was not written yet
+and swallows a cancellation. The contract suite fails where another version of it changes what this rests on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import PING_PROTO, Client
-from nats.aio.subscription import Subscription
 
 from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.urls import server_urls
 
 __all__ = ["NatsBackplane"]
 
@@ -25,55 +26,89 @@ CONNECT_TIMEOUT = 2
 NEVER = 365 * 86400
 """Seconds between pings of the library's own, which is not to interfere: whether there is a connection shows anyway."""
 CLOSE_TIMEOUT = 0.8
-"""Seconds that what is still to be written may take."""
+"""Seconds that the library's tasks have to end, whose connection is gone."""
 
 
 class _Client(Client):
-    """The library's client, that hands messages over at once, and in the order they came in."""
+    """The library's client, that hands messages over at once, and in the order they came in.
+
+    Attributes:
+        topics: what is subscribed to, by the number of its subscription.
+        last: the last error it told of.
+    """
 
     def __init__(self, receive: Receive) -> None:
         super().__init__()
+        self.topics: dict[int, str] = {}
+        self.last: Exception = ConnectionError("the connection was closed")
         self._receive = receive
-        self._confirmations: set[asyncio.Future[bool]] = set()
+
+    async def note(self, error: Exception) -> None:
+        """The library's callback for errors, which it would log."""
+        self.last = error
+
+    async def confirm(self, commands: Sequence[bytes]) -> None:
+        """Send commands, and wait until the server has taken them.
+
+        Raises:
+            ConnectionError: it has refused one, or the connection ended.
+        """
+        transport = self._transport
+        if transport is None or not self.is_connected:
+            raise ConnectionError(str(self.last))
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(future)
+        transport.writelines([*commands, PING_PROTO])
+        # Not awaited itself: cancelling it would end the library's reader, which expects it to be there.
+        if not await asyncio.shield(future):
+            raise ConnectionError(str(self.last))
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
-        if sid in self._subs:
-            self._receive(subject.decode("ascii"), bytes(data))
+        topic = self.topics.get(sid)
+        if topic is not None:
+            self._receive(topic, data)
 
-    async def confirm(self) -> None:
-        """Wait until the server has taken everything up to here."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._confirmations.add(future)
-        self._pongs.append(future)
-        try:
-            await self._send_command(PING_PROTO)
-            await self._flush_pending()
-            # Not awaited itself: cancelling it would end the library's reader, which expects it to be there.
-            await asyncio.wait([future])
-        finally:
-            self._confirmations.discard(future)
-        if not future.result():
-            raise ConnectionError("the connection was closed")
+    async def _process_err(self, err_msg: str) -> None:
+        # The library goes on after some of them, though something was not done then.
+        self.last = ConnectionError(err_msg.strip("'"))
+        self.give_up()
+        await self._process_op_err(self.last)
 
-    def abort(self) -> None:
-        """Let the connection go with whatever was not written, and nobody wait for it."""
+    def give_up(self) -> None:
+        """Nothing more is received or confirmed."""
+        self.topics = {}
+        for future in self._pongs:
+            if not future.done():
+                future.set_result(False)
+        self._pongs.clear()
+
+    @property
+    def reader(self) -> asyncio.Task[None] | None:
+        """The task that reads; when it ends, so has the connection."""
+        return self._reading_task
+
+    async def end(self) -> None:
+        """End the connection, with what is not written yet: it is not to come after what the next one carries."""
         self.give_up()
         writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
-
-    def give_up(self) -> None:
-        """Nothing more is confirmed."""
-        for future in self._confirmations:
-            if not future.done():
-                future.set_result(False)
+        tasks = [task for task in (self.reader, self._flusher_task, self._ping_interval_task) if task is not None]
+        closing = asyncio.create_task(self.close(), name="velocity-ws nats")
+        try:
+            await asyncio.wait([closing, *tasks], timeout=CLOSE_TIMEOUT)
+        finally:
+            for task in (closing, *tasks):
+                task.cancel()
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # whatever it is, there is no connection
 
 
 class NatsBackplane:
     """``nats://`` and ``tls://``; several servers are parted by commas.
 
     Attributes:
-        servers: their URLs.
+        servers: their URLs; user and password, or token, are those of the first that has any.
     """
 
     def __init__(self, url: str) -> None:
@@ -81,26 +116,21 @@ class NatsBackplane:
         Args:
             url: of one server, or of several, ``nats://a:4222,nats://b:4222`` or ``nats://a:4222,b:4222``.
         """
-        scheme, _, rest = url.partition("://")
-        self.servers = [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+        self.servers = server_urls(url)
         self.max_payload = 1024 * 1024
         self._client: _Client | None = None
-        self._subscriptions: dict[str, Subscription] = {}
+        self._numbers = itertools.count(1)
+        self._subscribed: dict[str, int] = {}
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`."""
         client = _Client(receive)
-        last: Exception = ConnectionError("the connection was closed")
 
-        async def on_error(error: Exception) -> None:
-            nonlocal last
-            last = error
-
-        async def on_closed() -> None:
+        def ended(_: object) -> None:
             client.give_up()
             if self._client is client:
                 self._client = None
-                lost(ConnectionError(str(last) or type(last).__name__))
+                lost(ConnectionError(str(client.last) or type(client.last).__name__))
 
         try:
             await client.connect(
@@ -110,54 +140,52 @@ class NatsBackplane:
                 connect_timeout=CONNECT_TIMEOUT,
                 # It tries its servers several times, even so; these are the pauses, and how often.
                 reconnect_time_wait=0.05,  # type: ignore[arg-type] # whatever it is, it is slept
-                max_reconnect_attempts=3,
-                error_cb=on_error,
-                closed_cb=on_closed,
+                max_reconnect_attempts=1,
+                error_cb=client.note,
                 pending_size=0,
                 ping_interval=NEVER,
+                **_credentials(self.servers),
             )
-        except (nats.errors.Error, TimeoutError) as error:
-            await _close(client)
-            raise ConnectionError(str(error) or type(error).__name__) from error
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            await client.end()
+            raise ConnectionError(str(client.last) or type(client.last).__name__) from error
         except BaseException:
-            await _close(client)
+            await client.end()
             raise
-        self._subscriptions = {}
         self._client = client
+        self._subscribed = {}
         self.max_payload = client.max_payload
+        if client.reader is not None:
+            client.reader.add_done_callback(ended)
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
         client = self._connected()
-        with _translated():
-            for topic in topics:
-                if topic not in self._subscriptions:
-                    self._subscriptions[topic] = await client.subscribe(topic)
-            await client.confirm()
+        new = {topic: next(self._numbers) for topic in topics if topic not in self._subscribed}
+        self._subscribed |= new
+        client.topics |= {number: topic for topic, number in new.items()}
+        await client.confirm([f"SUB {topic} {number}\r\n".encode() for topic, number in new.items()])
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
-        self._connected()
-        with _translated():
-            for topic in topics:
-                subscription = self._subscriptions.pop(topic, None)
-                if subscription is not None:
-                    await subscription.unsubscribe()
+        client = self._connected()
+        old = [self._subscribed.pop(topic) for topic in topics if topic in self._subscribed]
+        for number in old:
+            client.topics.pop(number, None)
+        await client.confirm([f"UNSUB {number}\r\n".encode() for number in old])
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""
-        client = self._connected()
-        with _translated():
-            for topic, payload in messages:
-                await client.publish(topic, payload)
-            await client.confirm()
+        commands: list[bytes] = []
+        for topic, payload in messages:
+            commands += (f"PUB {topic} {len(payload)}\r\n".encode(), payload, b"\r\n")
+        await self._connected().confirm(commands)
 
     async def close(self) -> None:
         """See `Backplane.close`."""
         client, self._client = self._client, None
-        self._subscriptions = {}
         if client is not None:
-            await _close(client)
+            await client.end()
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing."""
@@ -168,23 +196,12 @@ class NatsBackplane:
         return self._client
 
 
-async def _close(client: _Client) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await client.close()
-    except (TimeoutError, OSError, nats.errors.Error):
-        client.abort()
-    except asyncio.CancelledError:
-        client.abort()
-        raise
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """The library's errors as the contract has them."""
-    try:
-        yield
-    except nats.errors.TimeoutError as error:
-        raise TimeoutError("the server did not answer") from error
-    except nats.errors.Error as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
+def _credentials(servers: Collection[str]) -> dict[str, Any]:
+    """What the library takes as it is in the URL, where it is percent-encoded."""
+    for server in servers:
+        parts = urlsplit(server)
+        if parts.username and parts.password is not None:
+            return {"user": unquote(parts.username), "password": unquote(parts.password)}
+        if parts.username:
+            return {"token": unquote(parts.username)}
+    return {}

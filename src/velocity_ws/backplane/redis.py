@@ -35,13 +35,16 @@ class RedisBackplane:
         """
         scheme, colon, rest = url.partition(":")
         self.max_payload = MAX_PAYLOAD
-        self._pool = ConnectionPool.from_url(
-            _SCHEMES.get(scheme, scheme) + colon + rest,
-            protocol=2,
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            client_name="velocity-ws",
-        )
+        self._pool = ConnectionPool.from_url(_SCHEMES.get(scheme, scheme) + colon + rest)
+        # Not to be had from the URL: what the reading of replies rests on. RESP3 costs more for each message.
+        self._pool.connection_kwargs |= {
+            "protocol": 2,
+            "decode_responses": False,
+            "health_check_interval": 0,
+            "socket_timeout": None,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": self._pool.connection_kwargs.get("client_name", "velocity-ws"),
+        }
         self._publisher: _Channel | None = None
         self._subscriber: _Channel | None = None
         self._receive: Receive | None = None
@@ -63,18 +66,21 @@ class RedisBackplane:
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
+        subscriber = self._connected(self._subscriber)
         if topics:
-            await _open(self._subscriber).send([("SUBSCRIBE", *topics)], len(topics))
+            await subscriber.send([("SUBSCRIBE", *topics)], len(topics))
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
+        subscriber = self._connected(self._subscriber)
         if topics:
-            await _open(self._subscriber).send([("UNSUBSCRIBE", *topics)], len(topics))
+            await subscriber.send([("UNSUBSCRIBE", *topics)], len(topics))
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""
-        commands = [("PUBLISH", topic, payload) for topic, payload in messages]
-        await _open(self._publisher).send(commands, len(commands))
+        publisher = self._connected(self._publisher)
+        if messages:
+            await publisher.send([("PUBLISH", topic, payload) for topic, payload in messages], len(messages))
 
     async def close(self) -> None:
         """See `Backplane.close`."""
@@ -83,10 +89,18 @@ class RedisBackplane:
         subscriber, self._subscriber = self._subscriber, None
         for channel in (publisher, subscriber):
             if channel is not None:
+                channel.abort()
+        for channel in (publisher, subscriber):
+            if channel is not None:
                 await channel.close()
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing."""
+
+    def _connected(self, channel: _Channel | None) -> _Channel:
+        if channel is None or self._receive is None:  # one that has lost the other is no good
+            raise ConnectionError("there is no connection")
+        return channel
 
     def _arrived(self, reply: Any) -> bool:
         """Something came to the subscriber; whether it answers a command."""
@@ -122,6 +136,8 @@ class _Channel:
         """Send commands, and wait for so many answers."""
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
+        if not self._connection.is_connected:  # it would connect by itself
+            raise ConnectionError("the connection was closed")
         waiting = _Answers(answers)
         self._waiting.append(waiting)
         try:
@@ -130,12 +146,19 @@ class _Channel:
             raise ConnectionError(str(error)) from error
         await waiting.done
 
-    async def close(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.cancel()
-            await asyncio.wait([reader])
+    def abort(self) -> None:
+        """End it, with what is not written yet: it is not to come after what the next connection carries."""
+        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        if self._reader is not None:
+            self._reader.cancel()
         self._fail(ConnectionError("the connection was closed"))
+
+    async def close(self) -> None:
+        """Let it go, once it was aborted."""
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
         await self._connection.disconnect(nowait=True)
 
     async def _read(self) -> None:
@@ -175,9 +198,3 @@ class _Answers:
         else:
             self.done.set_exception(error)
             self.done.exception()  # its caller may have been cancelled: then nobody else looks
-
-
-def _open(channel: _Channel | None) -> _Channel:
-    if channel is None:
-        raise ConnectionError("there is no connection")
-    return channel

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["ALONE", "ENGINES", "check_url", "split_url"]
+__all__ = ["ALONE", "ENGINES", "check_url", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """One process without others."""
 ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", "unix", "nats", "tls")
 PREFIX = "velocity"
 """What topics begin with, where the URL does not say."""
+_NAMED = ("memory", "embedded")
+_SEVERAL = ("nats", "tls")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{0,50}", re.ASCII)
@@ -32,14 +34,14 @@ def check_url(url: str) -> str:
     try:
         engine, prefix = split_url(url)
         rest = engine.partition("://")[2]
+        is_somewhere = scheme[1] in _NAMED or (bool(rest.strip("/")) if scheme[1] == "unix" else _has_hosts(engine))
     except ValueError:
         raise ValueError(f"not a URL that {scheme[1]}:// can use") from None
     if not _PREFIX.fullmatch(prefix):
         raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
-    if scheme[1] in ("memory", "embedded"):
-        if not _NAME.fullmatch(rest):
-            raise ValueError(f"a name after {scheme[1]}:// has letters, digits, - and _")
-    elif not rest.strip("/"):
+    if scheme[1] in _NAMED and not _NAME.fullmatch(rest):
+        raise ValueError(f"a name after {scheme[1]}:// has letters, digits, - and _")
+    if not is_somewhere:
         raise ValueError(f"where is it? Write {scheme[1]}://host:port, or the path of its socket after unix://")
     return url
 
@@ -49,8 +51,27 @@ def split_url(url: str) -> tuple[str, str]:
     query = urlsplit(url).query
     if not query:
         return url, PREFIX
-    pairs = parse_qsl(query, keep_blank_values=True)
-    rest = [(key, value) for key, value in pairs if key != "prefix"]
+    prefix = dict(parse_qsl(query, keep_blank_values=True)).get("prefix", PREFIX)
+    rest = "&".join(part for part in query.split("&") if part.partition("=")[0] != "prefix")
     base = url[: url.index("?")]
-    prefix = next((value for key, value in pairs if key == "prefix"), PREFIX)
-    return (f"{base}?{urlencode(rest)}" if rest else base), prefix
+    return (f"{base}?{rest}" if rest else base), prefix
+
+
+def server_urls(url: str) -> list[str]:
+    """The servers of a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
+    scheme, _, rest = url.partition("://")
+    return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+
+
+def _has_hosts(url: str) -> bool:
+    """Whether it says where every server is.
+
+    Raises:
+        ValueError: a port is none, or servers of different kinds are mixed.
+    """
+    several = url.startswith(tuple(f"{scheme}://" for scheme in _SEVERAL))
+    servers = [urlsplit(server) for server in (server_urls(url) if several else [url])]
+    if several and any(server.scheme not in _SEVERAL for server in servers):
+        raise ValueError("not all of them are NATS servers")
+    # What is no port raises when it is asked for.
+    return bool(servers) and all(server.hostname and (server.port is None or server.port > 0) for server in servers)

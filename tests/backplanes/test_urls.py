@@ -1,0 +1,66 @@
+"""What names a backplane, and what is made of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from velocity_ws import SettingsError
+from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.urls import server_urls, split_url
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+import velocity_ws
+from velocity_ws.backplane import create_backplane
+try:
+    create_backplane(sys.argv[2])
+except velocity_ws.SettingsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "engine", "prefix"),
+    [
+        ("redis://localhost", "redis://localhost", "velocity"),
+        ("redis://localhost/1?prefix=shop", "redis://localhost/1", "shop"),
+        ("unix:///a.sock?db=1&prefix=shop", "unix:///a.sock?db=1", "shop"),
+        ("nats://u:p%40ss@a:1,b:2?prefix=x-1", "nats://u:p%40ss@a:1,b:2", "x-1"),
+        ("rediss://h?ssl_ca_certs=%2Fa%20b.pem", "rediss://h?ssl_ca_certs=%2Fa%20b.pem", "velocity"),
+        ("memory://a?prefix=", "memory://a", ""),
+    ],
+)
+def test_the_prefix_is_taken_off(url: str, engine: str, prefix: str) -> None:
+    assert split_url(url) == (engine, prefix)
+
+
+def test_several_servers() -> None:
+    assert server_urls("nats://u:p@a:1,b,tls://c:3") == ["nats://u:p@a:1", "nats://b", "tls://c:3"]
+
+
+@pytest.mark.parametrize(
+    ("module", "url", "extra"),
+    [
+        ("redis", "redis://localhost", "velocity-ws[redis]"),
+        ("redis", "valkeys://localhost", "velocity-ws[redis]"),
+        ("redis", "unix:///run/redis.sock", "velocity-ws[redis]"),
+        ("nats", "nats://localhost", "velocity-ws[nats]"),
+        ("nats", "tls://localhost", "velocity-ws[nats]"),
+        ("nats", "embedded://", "velocity-ws[embedded]"),
+    ],
+)
+def test_what_is_not_installed_is_named(module: str, url: str, extra: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT, module, url], capture_output=True, text=True, check=True)
+    assert "WS_BACKPLANE_URL" in done.stdout
+    assert f"pip install '{extra}'" in done.stdout
+
+
+def test_what_an_engine_cannot_use_is_not_repeated() -> None:
+    with pytest.raises(SettingsError, match="WS_BACKPLANE_URL") as caught:
+        create_backplane("redis://:s3cret@localhost?socket_connect_timeout=hunter2")
+    assert "s3cret" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
