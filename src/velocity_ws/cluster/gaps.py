@@ -83,9 +83,19 @@ class Gaps:
             for topic in chunk:
                 if topic in self._suspects:
                     self._settle(topic, replies)
+        for_all: list[int | None] = []
         for topic in topics:
-            if topic in self._suspects:
-                self._tell(topic, self._suspects.pop(topic))
+            if topic not in self._suspects:
+                continue
+            missed = self._suspects.pop(topic)
+            kind, _ = self._names.get(topic, ("all", ""))
+            if kind == "all":
+                for_all.append(missed)
+            elif kind == "room" or missed != 0:  # who has a user is told with everyone, if nothing is known of more
+                self._tell(topic, missed)
+        if for_all:
+            known = [missed for missed in for_all if missed is not None]
+            self._tell(self._topics.all, sum(known) if len(known) == len(for_all) else None)
 
     def _settle(self, topic: str, replies: Replies[dict[str, int]]) -> None:
         for origin, counts in replies.by_node.items():
