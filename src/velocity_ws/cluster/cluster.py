@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -28,14 +28,15 @@ from velocity_ws.cluster.envelopes import (
     decode_header,
     encode_body,
     encode_header,
-    node_of,
 )
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.interest import LINGER, Interest
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.peers import Peers
+from velocity_ws.cluster.posts import address_of, routes
 from velocity_ws.cluster.publisher import Entry, Publisher
 from velocity_ws.cluster.questions import Question, Questions, Replies
+from velocity_ws.cluster.roll import Roll
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.messages import Address, Frame
@@ -50,11 +51,6 @@ R = TypeVar("R")
 
 START_PATIENCE = 3.0
 """Seconds that starting waits for the engine, before it goes on without."""
-INTRODUCTION = 0.3
-"""Seconds in which the others answer a hello; who has not by then is unknown until its next beat."""
-BEATS_PER_LEASE = 4
-LOOKS_PER_LEASE = 20
-"""How often a node says that it lives, and looks who of the others still does."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,7 @@ class Cluster:
         self.node_id = node_id
         self.topics = Topics(options.prefix)
         self.peers = Peers(clock, self._came, self._went)
+        self._roll = Roll(node_id, options.lease, options.is_node, self.peers, self._say, clock)
         self._options = options
         self._counters = counters
         self._deliver = deliver
@@ -123,8 +120,6 @@ class Cluster:
         self._questions = Questions(options.timeout)
         self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
         self._pulse: asyncio.Task[None] | None = None
-        self._expected: set[str] = set()
-        self._introduced = asyncio.Event()
         self._complaint = 0.0
         self.on_came: list[Callable[[str], None]] = []
         self.on_went: list[Callable[[str], None]] = []
@@ -145,7 +140,7 @@ class Cluster:
         if self._options.is_node:
             self.interest.need(self.topics.all)
         await self._link.start(self, START_PATIENCE)
-        self._pulse = asyncio.create_task(self._beat(), name="velocity-ws pulse")
+        self._pulse = asyncio.create_task(self._roll.call(lambda: self.is_healthy), name="velocity-ws pulse")
 
     async def stop(self) -> None:
         """Say goodbye, and end."""
@@ -154,8 +149,10 @@ class Cluster:
             await asyncio.wait([self._pulse])
             self._pulse = None
         await self._questions.close()
-        if self.is_healthy and self._options.is_node:
-            await self._vital(self.topics.nodes, Beat("bye", 0.0))
+        goodbye = self._say(None, Beat("bye", 0.0)) if self._options.is_node else None
+        if goodbye is not None:
+            with contextlib.suppress(BackplaneUnavailable):
+                await self._publisher.outcome(goodbye)
         await self._link.stop()
         self._backplane.release()
         self.peers.clear()
@@ -174,7 +171,7 @@ class Cluster:
         """
         failure: BackplaneUnavailable | None = None
         waiting: list[Entry] = []
-        for topic, body in self._routes(address, frame):
+        for topic, body in routes(self.topics, self.node_id, address, frame):
             try:
                 waiting.append(self._publisher.put(topic, body))
             except BackplaneUnavailable as error:
@@ -196,32 +193,6 @@ class Cluster:
         else:
             self._counters.backplane_refused += 1
         return error
-
-    def _routes(self, address: Address, frame: Frame) -> Iterator[tuple[str, bytes]]:
-        """Where a message has to go, and what goes there."""
-        topics = self.topics
-        names = tuple(address.names)
-        excluded = tuple(name for name in address.excluded if node_of(name) is not None)
-
-        def body(names: tuple[str, ...], index: int = 0) -> bytes:
-            return encode_body(Post(address.kind, names, index, excluded, frame.is_text, frame.payload))
-
-        if address.kind == "all":
-            yield topics.all, body(())
-        elif address.kind == "rooms":
-            for index, name in enumerate(names):
-                yield topics.room(name), body(names[: index + 1], index)
-        elif address.kind == "users":
-            for name in names:
-                yield topics.user(name), body((name,))
-        else:
-            by_node: dict[str, list[str]] = {}
-            for name in names:
-                node_id = node_of(name)
-                if node_id is not None and node_id != self.node_id:
-                    by_node.setdefault(node_id, []).append(name)
-            for node_id, ids in by_node.items():
-                yield topics.node(node_id), body(tuple(ids))
 
     # --- what is listened to
 
@@ -262,9 +233,7 @@ class Cluster:
     async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
         """Ask all the other nodes that live."""
         if self.is_healthy:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2 * INTRODUCTION):
-                    await self._introduced.wait()
+            await self._roll.introduced()
         everyone = self.topics.nodes
         return await self._questions.ask(question, args, self.peers.ids(), lambda ask: self._send(everyone, ask))
 
@@ -282,11 +251,14 @@ class Cluster:
     async def _send(self, topic: str, body: Ask | Answer) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
 
-    async def _vital(self, topic: str, beat: Beat) -> None:
+    def _say(self, node_id: str | None, beat: Beat) -> Entry | None:
+        """Send a beat to one node, or to all; what was queued."""
+        topic = self.topics.nodes if node_id is None else self.topics.node(node_id)
         try:
-            await self._publisher.outcome(self._publisher.put(topic, encode_body(beat), is_vital=True))
+            return self._publisher.put(topic, encode_body(beat), is_vital=True)
         except BackplaneUnavailable as error:
             log.debug("a beat was not sent: %s", error)
+            return None
 
     # --- what arrives
 
@@ -315,13 +287,9 @@ class Cluster:
         match body:
             case Post():
                 self._counters.backplane_received += 1
-                names, skipped = body.names, frozenset[str]()
-                if body.kind == "rooms":
-                    names, skipped = (names[body.index],), frozenset(names[: body.index])
-                address = Address(body.kind, names, frozenset(body.excluded), skipped)
-                self._deliver(address, Frame(body.payload, body.is_text))
+                self._deliver(address_of(body), Frame(body.payload, body.is_text))
             case Beat():
-                self._heard(origin, body)
+                self._roll.heard(origin, body)
             case Ask():
                 self._questions.asked(body, lambda answer: self._send(self.topics.node(origin), answer))
             case Answer():
@@ -342,20 +310,6 @@ class Cluster:
 
     # --- who is there
 
-    def _heard(self, origin: str, beat: Beat) -> None:
-        self.peers.heard(origin, beat)
-        if beat.state == "hello" and self._options.is_node:
-            welcome = Beat("welcome", self._options.lease, tuple(self.peers.ids()))
-            try:
-                self._publisher.put(self.topics.node(origin), encode_body(welcome), is_vital=True)
-            except BackplaneUnavailable as error:
-                log.debug("a welcome was not sent: %s", error)
-        if beat.state == "welcome":
-            self._expected.update(beat.peers)
-            self._expected.discard(self.node_id)
-            if self._expected <= self.peers.ids():
-                self._introduced.set()
-
     def _came(self, node_id: str) -> None:
         for function in self.on_came:
             function(node_id)
@@ -368,15 +322,7 @@ class Cluster:
 
     async def hears(self) -> None:
         """The link is up: get to know the others, and find out what was missed where it was up before."""
-        self.peers.renew()
-        self._expected = set()
-        self._introduced.clear()
-        await self._vital(self.topics.nodes, Beat("hello", self._options.lease, (), self._options.is_node))
-        try:
-            async with asyncio.timeout(INTRODUCTION):
-                await self._introduced.wait()
-        except TimeoutError:
-            self._introduced.set()
+        await self._roll.introduce()
         for function in self.on_hearing_again:
             function()
         await self._gaps.mend(self._ask_numbers)
@@ -391,23 +337,6 @@ class Cluster:
     async def _numbers(self, topics: tuple[str, ...]) -> dict[str, int]:
         sent = self._publisher.sent
         return {topic: count for topic in topics if (count := sent.count(topic))}
-
-    async def _beat(self) -> None:
-        """Say that this node lives, and see who else does, until cancelled."""
-        step = self._options.lease / LOOKS_PER_LEASE
-        beats = LOOKS_PER_LEASE // BEATS_PER_LEASE
-        count, last = 0, self._clock()
-        while True:
-            await asyncio.sleep(step)
-            now = self._clock()
-            if not self.is_healthy or now - last > step + self._options.lease / 4:
-                self.peers.renew()  # it was this node that could not hear them
-            else:
-                self.peers.expire()
-            last = now
-            count += 1
-            if count % beats == 0 and self.is_healthy and self._options.is_node:
-                await self._vital(self.topics.nodes, Beat("alive", self._options.lease))
 
 
 _NUMBERS: Question[tuple[str, ...], dict[str, int]] = Question("numbers", tuple[str, ...], dict[str, int])
