@@ -41,6 +41,15 @@ async def test_another_name_is_another_bus() -> None:
             assert await one.messages(1) == [("a", b"2")]
 
 
+async def test_only_what_waits_counts() -> None:
+    part = b"x" * (MAX_WAITING // 2)
+    async with listening(MemoryBackplane("memory://steady"), ["a"]) as one:
+        for number in range(6):
+            await one.backplane.publish([("a", part)])
+            await one.messages(number + 1)
+        assert one.losses == []
+
+
 async def test_who_falls_behind_is_cut_off() -> None:
     part = b"x" * (MAX_WAITING // 4)
     async with listening(MemoryBackplane("memory://slow"), ["a"]) as slow:

@@ -34,7 +34,7 @@ async def test_user_and_password() -> None:
     async with configured("nats", "--user", "someone", "--pass", PASSWORD) as server:
         at = f"127.0.0.1:{server.port}"
         await works(f"nats://someone:{QUOTED}@{at}")
-        await fails(f"nats://someone:wrong@{at}")  # its reason may be lost with the connection, which it resets
+        assert QUOTED not in str(await fails(f"nats://{QUOTED}:{QUOTED}@{at}"))
         await fails(f"nats://{at}")
 
 

@@ -123,6 +123,7 @@ class _Channel:
         self._ended = ended
         self._waiting: deque[_Answers] = deque()
         self._reader: asyncio.Task[None] | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._error: Exception | None = None
 
     async def open(self) -> None:
@@ -130,7 +131,14 @@ class _Channel:
             await self._connection.connect()
         except RedisError as error:
             raise ConnectionError(str(error)) from error
+        self._keep()
         self._reader = asyncio.create_task(self._read(), name="velocity-ws redis")
+
+    def _keep(self) -> None:
+        """Remember what carries it, which the library only closes, and forgets, when a call is cancelled."""
+        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
+        if writer is not None:
+            self._transport = writer.transport
 
     async def send(self, commands: Iterable[tuple[str | bytes, ...]], answers: int) -> None:
         """Send commands, and wait for so many answers."""
@@ -148,9 +156,9 @@ class _Channel:
 
     def abort(self) -> None:
         """End it, with what is not written yet: it is not to come after what the next connection carries."""
-        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        self._keep()
+        if self._transport is not None:
+            self._transport.abort()
         if self._reader is not None:
             self._reader.cancel()
         self._fail(ConnectionError("the connection was closed"))

@@ -50,6 +50,18 @@ class EndingsContract(EngineOfContract):
             assert len(one.received) == count
             assert one.losses == []
 
+    async def test_closing_while_a_message_is_on_its_way(self) -> None:
+        async with await self.listening("a") as one, await self.listening("a") as other:
+
+            async def close() -> int:
+                await self.close(one)
+                return len(one.received)
+
+            _, count = await asyncio.gather(other.backplane.publish([("a", b"1")]), close())
+            await other.backplane.publish([("a", END)])
+            await other.up_to("a", END)
+            assert len(one.received) == count
+
     async def test_a_cancelled_call_leaves_it_to_be_closed(self) -> None:
         topics = [f"cancelled.{number}" for number in range(1000)]
         for steps in range(4):
