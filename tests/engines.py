@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["ENGINES", "Engine", "engine"]
+__all__ = ["ENGINES", "Engine", "engine", "free_port"]
 
 START_TIMEOUT = 15.0
 
@@ -24,7 +24,7 @@ class Engine:
     """A running server. It comes back on the same port, and empty."""
 
     def __init__(self, kind: str, command: Callable[[int], list[str]]) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._kind = kind
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
@@ -121,7 +121,8 @@ async def engine(kind: str) -> AsyncIterator[Engine]:
         await server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 
 from velocity_ws.backplane.base import Backplane, Lost, Receive
-from velocity_ws.backplane.urls import check_url, split_url
+from velocity_ws.backplane.urls import SHARDED, check_url, split_url
 from velocity_ws.errors import SettingsError
 
 __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
 
 _REDIS = ("redis", "RedisBackplane")
 _NATS = ("nats", "NatsBackplane")
+_SHARDED = ("sharded", "ShardedRedisBackplane")
 _BY_SCHEME = {
     "memory": ("memory", "MemoryBackplane"),
     "embedded": ("embedded", "EmbeddedBackplane"),
@@ -20,6 +21,7 @@ _BY_SCHEME = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
     "unix": _REDIS,
+    **dict.fromkeys(SHARDED, _SHARDED),
     "nats": _NATS,
     "tls": _NATS,
 }
@@ -39,7 +41,8 @@ def create_backplane(url: str) -> Backplane:
     try:
         factory = getattr(import_module(f"velocity_ws.backplane.{module}"), name)
     except ImportError as error:
-        problem = f"{error.name or module} is not installed; pip install 'velocity-ws[{module}]'"
+        extra = "redis" if module == "sharded" else module
+        problem = f"{error.name or module} is not installed; pip install 'velocity-ws[{extra}]'"
         raise SettingsError({"WS_BACKPLANE_URL": problem}) from error
     engine, _ = split_url(url)
     try:

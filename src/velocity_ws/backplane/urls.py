@@ -9,7 +9,8 @@ __all__ = ["ALONE", "ENGINES", "check_url", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """One process without others."""
-ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", "unix", "nats", "tls")
+SHARDED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", *SHARDED, "unix", "nats", "tls")
 PREFIX = "velocity"
 """What topics begin with, where the URL does not say."""
 _NAMED = ("memory", "embedded")
@@ -17,7 +18,10 @@ _SEVERAL = ("nats", "tls")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{0,50}", re.ASCII)
-_KNOWN = "memory://, embedded://, redis://, rediss://, valkey://, valkeys://, unix://, nats:// and tls://"
+_KNOWN = (
+    "memory://, embedded://, redis://, rediss://, valkey://, valkeys://, the last four with +cluster, unix://, "
+    "nats:// and tls://"
+)
 
 
 def check_url(url: str) -> str:
