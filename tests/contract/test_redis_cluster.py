@@ -1,6 +1,6 @@
 """A cluster of Redis, by any of its nodes: it passes every message to all of them, so that the contract holds as it is.
 
-Sharded pub/sub is not used: it has a connection for each shard, and so no order across topics.
+`redis+cluster://` uses sharded pub/sub instead, which has a connection for each shard, and so no order across topics.
 """
 
 from __future__ import annotations
