@@ -297,6 +297,16 @@ class Node:
                 "velocity_ws.Server) delivers them for about half, pings clients and drains on SIGTERM"
             )
 
+    def say_who_is_alone(self, workers: int) -> None:
+        """Log once that processes side by side do not reach each other's clients."""
+        if workers > 1 and self._is_alone and not self._has_said_so:
+            self._has_said_so = True
+            log.warning(
+                "each of %d worker processes has its own clients, as WS_BACKPLANE_URL is memory://; embedded:// lets "
+                "them reach each other's, as redis:// and nats:// do",
+                workers,
+            )
+
     def forget(self, session: Session) -> None:
         """A session has ended."""
         self.sessions.discard(session)
