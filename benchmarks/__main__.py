@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
+from benchmarks.document import CLUSTER, part_of, with_part
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import chart, render
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Figures, Run, Scenario, Session, Sizes
@@ -117,7 +118,9 @@ def main() -> int:
     partial = bool(quick or arguments.only or arguments.scenario)
     out: Path | None = arguments.out or (None if partial else HERE)
     if out is not None:
-        (out / "RESULTS.md").write_text(report)
+        results = out / "RESULTS.md"
+        across_nodes = part_of(results.read_text(), CLUSTER) if results.exists() else ""
+        results.write_text(with_part(report, CLUSTER, across_nodes))
         (out / "chart.svg").write_text(chart(measurement.results, sizes))
     faults = sum(f.faults for by_name in measurement.results.values() for f in by_name.get(OURS.name, []))
     return int(bool(faults) or any(name == OURS.name for _, name in measurement.failed))

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import selectors
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from benchmarks.client import CLOSE, Client, SocketIOClient, masked
 HANDSHAKES_AT_ONCE = 50
 PATIENCE = 3.0
 """Seconds without any message until what has not arrived counts as lost."""
+GRANT = 4
+"""Messages after which their sender hears of them, if it wants to."""
 CLIENTS: dict[str, type[Client]] = {"plain": Client, "socketio": SocketIOClient}
 
 
@@ -43,6 +46,8 @@ class Load:
         self._lines = b""
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
         self._on_message: Callable[[Client, int], None] | None = None
+        self._credit: socket.socket | None = None
+        self._granted = 0
 
     def next_command(self) -> dict[str, Any] | None:
         """Serve the clients until there is a command; ``None`` at the end of stdin."""
@@ -70,7 +75,16 @@ class Load:
             elif client.ended:
                 self._selector.unregister(client.socket)
                 client.socket.close()
+        if self._credit is not None and self._clients:
+            self._grant(self._credit)
         return True
+
+    def _grant(self, credit: socket.socket) -> None:
+        """Tell the sender how many messages have reached everyone, on the whole."""
+        granted = self._counted // len(self._clients)
+        if granted >= self._granted + GRANT:
+            self._granted = granted
+            credit.send(granted.to_bytes(8))
 
     def _until(self, done: Callable[[], bool], progress: Callable[[], Any]) -> bool:
         """Serve the clients until it is done; false where nothing has moved for too long."""
@@ -98,13 +112,15 @@ class Load:
         del self._clients[clients:]
         return {}
 
-    def connect(self, port: int, clients: int, framing: str, deflate: bool, rooms: int = 0) -> dict[str, Any]:
-        """Connect new clients, in place of those that there were, spread over that many rooms."""
+    def connect(
+        self, port: int, clients: int, framing: str, deflate: bool, rooms: int = 0, room: str = ""
+    ) -> dict[str, Any]:
+        """Connect new clients, in place of those that there were, spread over that many rooms or all in that one."""
         self.keep(0)
         while (made := len(self._clients)) < clients:
             numbers = range(made, min(clients, made + HANDSHAKES_AT_ONCE))
-            rooms_of = [str(number % rooms) if rooms else "" for number in numbers]
-            batch = [self._open(port, framing, deflate=deflate, room=room) for room in rooms_of]
+            rooms_of = [str(number % rooms) if rooms else room for number in numbers]
+            batch = [self._open(port, framing, deflate=deflate, room=name) for name in rooms_of]
             self._clients += batch
             self._handshakes(batch)
         gc.collect()
@@ -123,9 +139,12 @@ class Load:
         if any(client.ended for client in clients):
             raise RuntimeError("closed during the handshake")
 
-    def expect(self) -> dict[str, Any]:
-        """Messages will come from now on."""
-        self._counted = 0
+    def expect(self, credit: int = 0) -> dict[str, Any]:
+        """Messages will come from now on; whoever listens on the port of that number is told how many have."""
+        self._counted = self._granted = 0
+        if self._credit is not None:
+            self._credit.close()
+        self._credit = socket.create_connection(("127.0.0.1", credit)) if credit else None
         self._start()
         return {}
 

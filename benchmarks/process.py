@@ -13,14 +13,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-__all__ = ["ROOT", "Child", "Usage", "raise_file_limit", "server_core"]
+__all__ = ["ROOT", "Child", "Usage", "pinned", "raise_file_limit", "server_core"]
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 60.0
@@ -31,12 +31,13 @@ LINE = 2**22
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used so far, in seconds of processor time, and its resident memory in bytes."""
+    """What a process has used: seconds of processor time, bytes of resident memory, how often it was woken."""
 
     total: float
     user: float
     system: float
     rss: int
+    wakeups: int
 
 
 def server_core() -> int | None:
@@ -46,7 +47,7 @@ def server_core() -> int | None:
 
 
 @contextlib.contextmanager
-def _pinned(*, server: bool) -> Iterator[None]:
+def pinned(*, server: bool) -> Iterator[None]:
     """What is started meanwhile runs, with all its threads, on the server's core, or on all the others."""
     core = server_core()
     if core is None:
@@ -72,19 +73,21 @@ class Child:
     Args:
         command: what to run, from the root of the project.
         server: whether it runs on the server's core, or beside it.
+        environment: variables that it has besides this process's.
     """
 
-    def __init__(self, command: Sequence[str], *, server: bool) -> None:
+    def __init__(self, command: Sequence[str], *, server: bool, environment: Mapping[str, str] | None = None) -> None:
         self._command = command
         self._server = server
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self.hello: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
         pipe = asyncio.subprocess.PIPE
-        with _pinned(server=self._server):
+        with pinned(server=self._server):
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE
+                *self._command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE, env=self._environment
             )
         try:
             self.hello = await self._answer("start")
@@ -133,4 +136,4 @@ class Child:
         if sys.platform == "linux":
             # The process's own clock (clock_getcpuclockid(3)): psutil's times are counted in ticks of 10 ms.
             total = time.clock_gettime((~self._process.pid << 3) | 2)
-        return Usage(total, times.user, times.system, process.memory_info().rss)
+        return Usage(total, times.user, times.system, process.memory_info().rss, process.num_ctx_switches().voluntary)

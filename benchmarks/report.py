@@ -20,7 +20,7 @@ from benchmarks.process import server_core
 from benchmarks.scenarios import SCENARIOS, Figures, Sizes
 from benchmarks.targets import Results, outcomes
 
-__all__ = ["chart", "render"]
+__all__ = ["chart", "facts", "fairness", "number", "packages", "render", "row"]
 
 PACKAGES = (
     "velocity-ws",
@@ -67,13 +67,13 @@ def render(
     rounds = max((len(figures) for by_name in results.values() for figures in by_name.values()), default=0)
     core = server_core()
     pinned = "not pinned" if core is None else "pinned to one core, the load to the others"
-    parts = ["# Results", _facts(command, load_average), METHOD.format(pinned=pinned, rounds=rounds)]
+    parts = ["# Results", facts(command, load_average, _versions()), METHOD.format(pinned=pinned, rounds=rounds)]
     parts.append(f"## Targets\n\n{_targets(results)}")
     for scenario in SCENARIOS:
         if scenario.key in results:
             title = scenario.title.format(**asdict(sizes))
             parts.append(f"## {title}\n\n{_table(scenario.key, results[scenario.key], failed)}")
-    parts.append(f"## Was it fair?\n\n{_fairness(results, failed)}")
+    parts.append(f"## Was it fair?\n\n{fairness(results, failed)}")
     return "\n".join(parts)
 
 
@@ -99,33 +99,40 @@ def chart(results: Results, sizes: Sizes) -> str:
 
 
 def _targets(results: Results) -> str:
-    lines = [_row(["Target of velocity-ws", "at most", "measured", ""]), _row(["---", "---:", "---:", "---"])]
+    lines = [row(["Target of velocity-ws", "at most", "measured", ""]), row(["---", "---:", "---:", "---"])]
     for outcome in outcomes(results):
         measured = "" if outcome.measured is None else f"{outcome.measured:.2f}"
-        lines.append(_row([outcome.target, f"{outcome.limit:g}", measured, outcome.verdict]))
+        lines.append(row([outcome.target, f"{outcome.limit:g}", measured, outcome.verdict]))
     return "".join(lines)
 
 
-def _facts(command: str, load_average: float) -> str:
-    facts = {
+def facts(command: str, load_average: float, versions: Sequence[str]) -> str:
+    """What was run, when, where, and with what."""
+    found = {
         "Command": f"`{command}`",
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Software": ", ".join([f"{platform.python_implementation()} {platform.python_version()}", *_versions()]),
+        "Software": ", ".join([f"{platform.python_implementation()} {platform.python_version()}", *versions]),
         "Machine": f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Other load": f"load average {load_average:.2f} before the run (0 is an idle machine)",
     }
-    return "\n" + "".join(f"- {name}: {fact}\n" for name, fact in facts.items())
+    return "\n" + "".join(f"- {name}: {fact}\n" for name, fact in found.items())
 
 
-def _versions() -> list[str]:
+def packages(names: Sequence[str]) -> list[str]:
+    """Those that are installed, and their versions."""
     found = []
-    for name in PACKAGES:
+    for name in names:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
-    packages = [NODE / "node_modules" / name / "package.json" for name in ("ws", "socket.io")]
-    found += [f"{path.parent.name} {json.loads(path.read_text())['version']}" for path in packages if path.exists()]
+    return found
+
+
+def _versions() -> list[str]:
+    found = packages(PACKAGES)
+    on_node = [NODE / "node_modules" / name / "package.json" for name in ("ws", "socket.io")]
+    found += [f"{path.parent.name} {json.loads(path.read_text())['version']}" for path in on_node if path.exists()]
     if node := shutil.which("node"):
         said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True)
         found.append(f"Node {said.stdout.strip()}")
@@ -138,7 +145,7 @@ def _table(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[t
         return "Nothing was measured.\n"
     columns = list(measured[0][0].values)
     header = [columns[0], "lowest to highest", "ratio", *columns[1:], "load busy", "late", "faults"]
-    lines = [_row(["Server", *header]), _row(["---", *["---:"] * len(header)])]
+    lines = [row(["Server", *header]), row(["---", *["---:"] * len(header)])]
     base = [figures.values[columns[0]] for figures in by_name.get(BASELINE.name, [])]
     by_contestant = {contestant.name: contestant for contestant in CONTESTANTS}
     for name, rows in by_name.items():
@@ -146,24 +153,26 @@ def _table(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[t
             contestant = by_contestant[name]
             missing = contestant.missing()
             why = f"not installed ({missing})" if missing else failed.get((key, name), "does not have it")
-            lines.append(_row([name, why.replace("|", "/").partition("\n")[0], *[""] * (len(header) - 1)]))
+            lines.append(row([name, why.replace("|", "/").partition("\n")[0], *[""] * (len(header) - 1)]))
             continue
         main = [figures.values[columns[0]] for figures in rows]
         ratios = [mine / theirs for mine, theirs in zip(main, base, strict=False) if theirs]
-        cells = [f"**{_number(median(main))}**", f"{_number(min(main))} to {_number(max(main))}"]
+        cells = [f"**{number(median(main))}**", f"{number(min(main))} to {number(max(main))}"]
         cells.append(f"{median(ratios):.2f}" if ratios else "")
-        cells += [_number(median(figures.values[column] for figures in rows)) for column in columns[1:]]
+        cells += [number(median(figures.values[column] for figures in rows)) for column in columns[1:]]
         cells.append(f"{median(figures.busy for figures in rows):.0%}")
         cells += [str(sum(figures.late for figures in rows)), str(sum(figures.faults for figures in rows))]
-        lines.append(_row([name, *cells]))
+        lines.append(row([name, *cells]))
     return "".join(lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """With as many digits as say something."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
-def _fairness(results: Results, failed: Mapping[tuple[str, str], str]) -> str:
+def fairness(results: Results, failed: Mapping[tuple[str, str], str]) -> str:
+    """What was checked, and whether the load kept up."""
     every = [figures for by_name in results.values() for rows in by_name.values() for figures in rows]
     faults = {
         f"{name} ({key}): {count}"
@@ -183,7 +192,8 @@ def _fairness(results: Results, failed: Mapping[tuple[str, str], str]) -> str:
     )
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """Of a table."""
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -15,7 +15,20 @@ from typing import Any
 from benchmarks.contestants import Contestant
 from benchmarks.process import Child, Usage
 
-__all__ = ["FULL", "QUICK", "SCENARIOS", "SESSIONS", "SLOW", "Figures", "Run", "Scenario", "Session", "Sizes"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "SCENARIOS",
+    "SESSIONS",
+    "SLOW",
+    "Figures",
+    "Run",
+    "Scenario",
+    "Session",
+    "Sizes",
+    "cost",
+    "texts_of",
+]
 
 PROSE = """
 the train to platform seven leaves in about four minutes please mind the gap and keep your tickets ready
@@ -114,27 +127,28 @@ class Run:
     async def send(self, size: int, count: int, each_reaches: int, **pace: float) -> Figures:
         """Broadcast, wait for the last delivery, check them all; what each cost the server."""
         await self.load.ask("expect")
-        texts = _texts(size, count, self._texts)
+        texts = texts_of(size, count, self._texts)
         self._texts += len(texts)
         before = self.child.usage()
         sent = await self.child.ask("broadcast", count=count, texts=texts, **pace)
         busy = (await self.load.ask("wait", each=sent["each"]))["busy"]
         after = self.child.usage()
         checked = await self.load.ask("check", first=sent["first"], each=sent["each"])
-        values = _cost(before, after, sent["each"] * each_reaches)
+        values = cost(before, after, sent["each"] * each_reaches)
         values |= {"p50, µs": checked["p50"], "p99, µs": checked["p99"], "bytes on the wire": checked["wire"]}
         values["deliveries a second"] = checked["deliveries"] / max(checked["seconds"], 1e-9)
         return Figures(values, checked["deliveries"], checked["faults"], busy, sent["late"])
 
 
-def _cost(before: Usage, after: Usage, units: int) -> dict[str, float]:
+def cost(before: Usage, after: Usage, units: int) -> dict[str, float]:
+    """What a process used between two looks at it, for each of so many."""
     total = (after.total - before.total) / max(units, 1) * 1e6
     user, system = after.user - before.user, after.system - before.system
     share = user / max(user + system, 1e-9)
     return {"CPU, µs": total, "user, µs": total * share, "system, µs": total * (1 - share)}
 
 
-def _texts(size: int, count: int, first: int) -> list[str]:
+def texts_of(size: int, count: int, first: int) -> list[str]:
     """Words, other ones for each, so that compression finds what it would find in prose; the same in every run."""
     envelope = len(f'{{"event":"news","data":{{"seq":10,"t":{time.monotonic_ns()},"text":""}}}}')
     numbers = range(first, first + min(count, TEXTS))
@@ -198,7 +212,7 @@ async def echo(run: Run) -> Figures:
     await run.load.ask("echo", each=WARM_UP, size=64, first=0)
     before = run.child.usage()
     done = await run.load.ask("echo", each=sizes.echoes, size=64, first=WARM_UP)
-    values = _cost(before, run.child.usage(), sizes.echo_clients * sizes.echoes)
+    values = cost(before, run.child.usage(), sizes.echo_clients * sizes.echoes)
     values["round trips a second"] = done["deliveries"] / done["seconds"]
     return Figures(values, done["deliveries"], done["faults"], done["busy"])
 
@@ -211,7 +225,7 @@ async def churn(run: Run) -> Figures:
     before = run.child.usage()
     done = await run.load.ask("churn", count=run.sizes.churn, **arguments)
     await run.until_connected(0)
-    return Figures(_cost(before, run.child.usage(), run.sizes.churn), done["deliveries"], done["faults"], done["busy"])
+    return Figures(cost(before, run.child.usage(), run.sizes.churn), done["deliveries"], done["faults"], done["busy"])
 
 
 async def idle(run: Run) -> Figures:

@@ -1,19 +1,29 @@
-"""Django Channels on uvicorn, with the in-memory layer: a group for all, and one for each room."""
+"""Django Channels on uvicorn, with the in-memory layer: a group for all, and one for each room.
+
+``--backplane URL`` has the layer of channels_redis instead, and ``--pubsub`` its other one.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import django
 from django.conf import settings
 
-settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
+from benchmarks.servers.control import option, room_in, run, serve_asgi
+
+LAYER: dict[str, Any] = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+if URL := option("--backplane"):
+    name = "pubsub.RedisPubSubChannelLayer" if "--pubsub" in sys.argv else "core.RedisChannelLayer"
+    # It waits for messages for 5 s at a time, which is when redis-py, by its default, gives up a connection.
+    HOST = {"address": URL, "socket_timeout": None}
+    LAYER = {"BACKEND": f"channels_redis.{name}", "CONFIG": {"hosts": [HOST]}}
+settings.configure(CHANNEL_LAYERS={"default": LAYER})
 django.setup()
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402
 from channels.layers import get_channel_layer  # noqa: E402
-
-from benchmarks.servers.control import room_in, run, serve_asgi  # noqa: E402
 
 EVERYONE = "everyone"
 

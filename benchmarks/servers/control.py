@@ -1,7 +1,7 @@
 """The commands a contestant in Python obeys, and the uvicorn it may run on. Knows nothing of how it sends.
 
 Each module beside this one is a program: ``python -m benchmarks.servers.NAME``. It prints ``{"port": …}``, and then
-answers ``status`` and ``broadcast``, one JSON object a line.
+answers ``status``, ``broadcast`` and ``credit``, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any, Protocol
 import uvicorn
 import uvloop
 
-__all__ = ["Contestant", "control", "dumps", "listener", "room_in", "run", "serve_asgi"]
+__all__ = ["Contestant", "control", "dumps", "listener", "option", "room_in", "run", "serve_asgi"]
 
 LINE = 2**22
 """Bytes a command may have."""
+PATIENCE = 3.0
+"""Seconds without news of a delivery until a sender that waits for some gives up."""
 
 
 class Contestant(Protocol):
@@ -48,12 +50,63 @@ def room_in(query: str | bytes) -> str:
     return text.partition("room=")[2].partition("&")[0]
 
 
+def option(name: str) -> str:
+    """What follows that word on the command line; empty without it."""
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else ""
+
+
+class _Credit:
+    """How many messages have arrived, as the load tells it on a connection."""
+
+    def __init__(self) -> None:
+        self._arrived = 0
+        self._news = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> int:
+        """Listen; the port."""
+        self._server = await asyncio.start_server(self._told, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def wait(self, arrived: int) -> bool:
+        """Wait until so many have; false where nothing more comes."""
+        while self._arrived < arrived:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._news.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    async def _told(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                self._arrived = int.from_bytes(await reader.readexactly(8))
+                self._news.set()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
 class _Sender:
     """Broadcasts at a pace."""
 
     def __init__(self, contestant: Contestant) -> None:
         self._contestant = contestant
         self._next = 0
+        self._credit = _Credit()
+
+    async def credit(self) -> dict[str, Any]:
+        """Where the load tells what has arrived, for the next broadcast with a window."""
+        self._credit.close()
+        self._credit = _Credit()
+        return {"port": await self._credit.open()}
 
     async def broadcast(
         self,
@@ -63,10 +116,12 @@ class _Sender:
         burst: int = 1,
         rooms: int = 0,
         seconds: float = 0,
+        window: int = 0,
     ) -> dict[str, Any]:
         """Send ``count`` messages in bursts, ``per_second`` bursts a second; 0 is as fast as it goes, for ``seconds``.
 
-        With ``rooms``, they go to one room after the other, and every room gets its own numbers.
+        With ``rooms``, they go to one room after the other, and every room gets its own numbers. With ``window``, no
+        more than so many are on their way.
         Answers with the first number, how many there were in each room, and how many bursts began late.
         """
         late = sent = 0
@@ -78,6 +133,8 @@ class _Sender:
             if per_second:
                 late += now - due > 1 / per_second
             elif seconds and now - start > seconds:
+                break
+            if window and sent >= window and not await self._credit.wait(sent - window + 1):
                 break
             await asyncio.sleep(max(0.0, due - now))
             for number in range(sent, sent + burst):
@@ -103,8 +160,11 @@ async def control(contestant: Contestant, port: int) -> None:
     try:
         while line := await reader.readline():
             arguments = json.loads(line)
-            if arguments.pop("command") == "broadcast":
+            command = arguments.pop("command")
+            if command == "broadcast":
                 answer = await sender.broadcast(**arguments)
+            elif command == "credit":
+                answer = await sender.credit()
             else:
                 if arguments.get("collect"):
                     gc.collect()

@@ -1,4 +1,7 @@
-"""python-socketio on uvicorn: emit to all, or to a room. Its clients speak Engine.IO over WebSocket."""
+"""python-socketio on uvicorn: emit to all, or to a room. Its clients speak Engine.IO over WebSocket.
+
+``--backplane URL`` has its Redis manager share what is emitted.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,25 @@ from typing import Any
 
 import socketio
 
-from benchmarks.servers.control import room_in, run, serve_asgi
+from benchmarks.servers.control import option, room_in, run, serve_asgi
 
 
 class SocketIO:
     """Handlers as in its documentation."""
 
     def __init__(self) -> None:
-        self._server = server = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], ping_interval=600)
+        url = option("--backplane")
+        options = {"client_manager": socketio.AsyncRedisManager(url)} if url else {}
+        self._server = server = socketio.AsyncServer(
+            async_mode="asgi", transports=["websocket"], ping_interval=600, **options
+        )
         self._sids: set[str] = set()
         self.app = socketio.ASGIApp(server)
 
         async def connect(sid: str, environ: dict[str, Any]) -> None:
-            self._sids.add(sid)
             if room := room_in(environ["QUERY_STRING"]):
                 await server.enter_room(sid, room)
+            self._sids.add(sid)
 
         async def disconnect(sid: str, reason: str) -> None:
             self._sids.discard(sid)

@@ -1,4 +1,7 @@
-"""velocity-ws, on its own uvicorn classes or (``--portable``) on what any ASGI server offers."""
+"""velocity-ws, on its own uvicorn classes or (``--portable``) on what any ASGI server offers.
+
+``--backplane URL`` makes it a node among others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any, TypedDict
 
 from starlette.applications import Starlette
 
-from benchmarks.servers.control import run, serve_asgi
+from benchmarks.servers.control import option, run, serve_asgi
 from velocity_ws import Broker, Client, Settings, WebSocketMiddleware
 
 
@@ -22,7 +25,9 @@ class Velocity:
     """As `velocity_ws.Server` serves it: the middleware is the outermost application."""
 
     def __init__(self) -> None:
-        self._broker = broker = Broker(Settings(_env_file=None, rate_limit=0, max_connections=0))
+        url = option("--backplane") or "memory://"
+        settings = Settings(_env_file=None, rate_limit=0, max_connections=0, backplane_url=url)
+        self._broker = broker = Broker(settings)
         self.app = WebSocketMiddleware(Starlette(), broker)
 
         @broker.on_connect

@@ -1,0 +1,1 @@
+"""What a message costs that comes from another process, side by side: ``python -m benchmarks.cluster``."""
