@@ -75,11 +75,12 @@ class Emitter(Reach):
             if self._pid != os.getpid():  # a worker that was forked has no thread of its parent's
                 self._pid, self._home, self._thread, self._cluster = os.getpid(), Home(), None, None
             if self._home.loop is None:
-                loop = asyncio.new_event_loop()
+                loop, started = asyncio.new_event_loop(), threading.Event()
                 self._home.settle(loop)
+                loop.call_soon(started.set)
                 self._thread = threading.Thread(target=loop.run_forever, name="velocity-ws emitter", daemon=True)
                 self._thread.start()
-                self._home.block(_nothing)
+                started.wait()
         return SyncReach(self)
 
     async def start(self) -> None:
@@ -166,7 +167,3 @@ class Emitter(Reach):
 
 async def _no_client(client_id: str, room: str) -> None:  # noqa: ARG001 - it has none
     raise ClientNotFound(client_id)
-
-
-async def _nothing() -> None:
-    return None

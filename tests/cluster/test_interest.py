@@ -156,3 +156,29 @@ async def test_rooms_joined_and_left_at_random_on_two_nodes(kind: str) -> None:
             expected = own | {cluster.topics.room(f"room {number}") for number in joined}
             assert sorted(node.broker.get_rooms()) == sorted(f"room {number}" for number in joined)
             await eventually(lambda cluster=cluster, expected=expected: cluster.interest.subscribed == expected)  # type: ignore[misc]
+
+
+async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -> None:
+    engine = SlowEngine()
+    interest = Interest(engine, lambda _: None, linger=0.0)
+    task = asyncio.create_task(interest.run())
+    interest.need("a")
+    engine.turn.release()
+    await eventually(lambda: interest.subscribed == {"a"})
+    interest.release("a")
+    await eventually(lambda: not interest.subscribed)  # and the engine is being told
+    interest.need("b")
+    engine.turn.release()
+    engine.turn.release()
+    await eventually(lambda: engine.topics == {"b"}, within=2)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_nobody_waits_for_a_topic_that_is_not_needed_any_more() -> None:
+    interest = Interest(SlowEngine(), lambda _: None)
+    interest.need("a")
+    confirmation = interest.confirmation("a")
+    assert confirmation is not None
+    interest.release("a")
+    assert confirmation.done()

@@ -140,6 +140,8 @@ class Cluster:
         if self._options.is_node:
             self.interest.need(self.topics.all)
         await self._link.start(self, START_PATIENCE)
+        if self._link.is_stopping:  # it was stopped while it waited for the engine
+            return
         self._pulse = asyncio.create_task(self._roll.call(lambda: self.is_healthy), name="velocity-ws pulse")
 
     async def stop(self) -> None:

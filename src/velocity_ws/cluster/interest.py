@@ -55,6 +55,8 @@ class Interest:
         if topic in self._subscribed:
             self._leaving[topic] = asyncio.get_running_loop().time() + self._linger
             self._changed.set()
+        elif (waiting := self._waiting.pop(topic, None)) is not None:
+            waiting.set_result(None)  # nobody has to wait for it
 
     def confirmation(self, topic: str) -> asyncio.Future[None] | None:
         """What is done when a needed topic is confirmed, and never cancelled; ``None`` where it is."""
@@ -85,10 +87,10 @@ class Interest:
             OSError: the engine did not confirm one.
         """
         while True:
+            self._changed.clear()  # before looking: what changes while the engine is waited for is looked at again
             await self.restore()
             await self._unsubscribe()
             next_leave = min(self._leaving.values(), default=None)
-            self._changed.clear()
             try:
                 async with asyncio.timeout_at(next_leave):
                     await self._changed.wait()

@@ -60,6 +60,7 @@ class Link:
         interest: the inbound side.
         is_healthy: whether it hears.
         losses: how many proven connections were lost.
+        is_stopping: whether `stop` was called.
     """
 
     def __init__(self, backplane: Backplane, publisher: Publisher, interest: Interest, inbox: str) -> None:
@@ -81,12 +82,12 @@ class Link:
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._was_failing = False
-        self._is_stopping = False
+        self.is_stopping = False
 
     async def start(self, user: LinkUser, patience: float) -> None:
         """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
         self._ready.clear()
-        self._is_stopping = False
+        self.is_stopping = False
         self._task = asyncio.create_task(self._supervise(user), name="velocity-ws backplane")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -94,7 +95,7 @@ class Link:
 
     async def stop(self) -> None:
         """End."""
-        self._is_stopping = True
+        self.is_stopping = True
         task, self._task = self._task, None
         while task is not None and not task.done():
             # A task group that has failed already, and some libraries, swallow a cancellation.
@@ -109,7 +110,7 @@ class Link:
     async def _supervise(self, user: LinkUser) -> None:
         backoff = FIRST_BACKOFF
         try:
-            while not self._is_stopping:
+            while not self.is_stopping:
                 why: BaseException = ConnectionError("it ended")
                 try:
                     await self._connection(user)
