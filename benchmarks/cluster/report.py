@@ -42,7 +42,8 @@ both of its layers. Who is measured takes turns, in rotated order, each with fre
   ({peers:,} for the peers), less that of an equal time in which nothing is, and its wake-ups (voluntary context
   switches) likewise. Idle are {idle:g} s before and {idle:g} s after; by how much these two differ is what idle varies
   by, for each message. Next to it, what a message costs the same node that has one member in the room.
-- Latency is from just before the sender encodes a message until the clients' process has read it.
+- Latency is from just before the sender encodes a message until the clients' process has read it. Of so few messages
+  p99 is the slowest one of each round: other load on the machine shows there first, and in what is late.
 - As fast as it goes: one task sends and awaits each message, with at most {window} on their way, for {seconds:g} s;
   deliveries a second are from the first message until the last delivery. Where the receiver is not busy all the time,
   the sender, the engine and the clients' process, which share a core on a machine of two, were the limit.
