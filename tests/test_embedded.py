@@ -21,6 +21,7 @@ import pytest
 
 from tests.support import DEADLINE, eventually
 from velocity_ws.backplane.embedded import EmbeddedBackplane
+from velocity_ws.backplane.host import Host
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
 
@@ -322,6 +323,18 @@ async def test_what_a_dead_process_told_misleads_nobody(directory: Path, port: s
         assert (told(directory)["port"] == number) == (port == "closed")
     listener.close()
     assert strangers == 0, "nobody was sent to who has the port by now"
+
+
+async def test_what_a_dead_process_told_is_gone_before_the_next_server_is_there(directory: Path) -> None:
+    leave_behind(directory, json.dumps({"port": 1, "user": "velocity", "password": "old", "pid": 1}))
+    starting, other = Host("default"), Host("default")
+    try:
+        assert starting.url() is None
+        assert other.url() is None, "and not what is in the file"
+        await eventually(starting.url)
+        assert other.url() == starting.url()
+    finally:
+        starting.stop()
 
 
 async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
