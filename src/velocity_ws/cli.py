@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +28,8 @@ __all__ = ["main"]
 
 T = TypeVar("T")
 
+STARTUP_FAILURE = 3
+"""The status that uvicorn itself ends with where the application does not start."""
 URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
 
 
@@ -41,22 +46,20 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--host", help="Address to listen on; by default WS_HOST.")
 @click.option("--port", type=int, help="Port to listen on; by default WS_PORT.")
+@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, which go before .env.")
 @click.pass_context
-def run(context: click.Context, app: str, workers: int, host: str | None, port: int | None) -> None:
+def run(
+    context: click.Context, app: str, workers: int, host: str | None, port: int | None, env_file: str | None
+) -> None:
     """Serve APP, such as 'main:app', with this package's protocol classes.
 
     Where there are several workers and WS_BACKPLANE_URL is not set, they reach each other's clients by an embedded
     engine (embedded://, which needs the extra of that name). SIGTERM and SIGINT drain, and end with status 0.
     """
-    settings = _settings()
+    settings = _settings(env_file)
     host, port = host or settings.host, settings.port if port is None else port
     if workers > 1 and "backplane_url" not in settings.model_fields_set:
-        url = f"embedded://{re.sub(r'[^A-Za-z0-9_-]', '-', app)[:40]}-{port}"
-        os.environ["WS_BACKPLANE_URL"] = url
-        click.echo(f"{workers} workers reach each other's clients by {url}", err=True)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn drains, and then raises the signal once more, which would end the process as if it had not.
-        signal.signal(number, lambda *_: None)
+        os.environ["WS_BACKPLANE_URL"] = _embedded(app, port)
     options = {
         "ws": "velocity_ws.uvicorn:WebSocketProtocol",
         "http": "velocity_ws.uvicorn:HTTPProtocol",
@@ -64,9 +67,11 @@ def run(context: click.Context, app: str, workers: int, host: str | None, port: 
         "port": port,
         "workers": workers,
         "timeout-graceful-shutdown": math.ceil(settings.drain_timeout),
+        **({"env-file": env_file} if env_file else {}),
     }
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    uvicorn.main.main([*arguments, *context.args, app], prog_name="velocity-ws run", standalone_mode=False)
+    with _ending_well(workers):
+        uvicorn.main.main([*arguments, *context.args, app], prog_name="velocity-ws run", standalone_mode=False)
 
 
 @main.command()
@@ -133,11 +138,54 @@ def members(room: str, as_json: bool, url: str | None) -> None:
             click.echo(f"did not answer: {', '.join(found.missing)}", err=True)
 
 
-def _settings() -> Settings:
+def _settings(env_file: str | None) -> Settings:
     try:
-        return Settings()
+        return Settings(_env_file=(".env", env_file)) if env_file else Settings()
     except VelocityError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _embedded(app: str, port: int) -> str:
+    """The URL of an engine for the workers of that application at that port, and of no others."""
+    own = port or f"pid{os.getpid()}"  # for port 0 there may be several
+    url = f"embedded://{re.sub(r'[^A-Za-z0-9_-]', '-', app)[:30]}-{own}"
+    try:
+        Emitter(url)  # what is missing shows now, and not in every worker
+    except VelocityError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"the workers reach each other's clients by WS_BACKPLANE_URL={url}", err=True)
+    return url
+
+
+@contextlib.contextmanager
+def _ending_well(workers: int) -> Iterator[None]:
+    """Have uvicorn end with status 0 after a signal, and only then."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise SystemExit(0)
+
+    # Alone it drains, and then raises the signal once more, which would end the process as if it had not.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    if workers == 1:
+        yield
+        return
+    # With workers it returns, be it that it was told to or that they cannot start. What it was told shows here.
+    told, tell = socket.socketpair()
+    with told, tell:
+        told.setblocking(False)
+        tell.setblocking(False)
+        signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+        try:
+            numbers = told.recv(4096)
+        except BlockingIOError:
+            numbers = b""
+    if not {signal.SIGTERM, signal.SIGINT} & set(numbers):
+        raise SystemExit(STARTUP_FAILURE)
 
 
 def _with_emitter(url: str | None, work: Callable[[Emitter], Awaitable[T]]) -> T:

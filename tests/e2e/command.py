@@ -61,11 +61,11 @@ class Served:
                 raise AssertionError("it was accepted")
         return caught.value.response.status_code
 
-    async def listens(self, workers: int) -> None:
+    async def listens(self, workers: int, within: float = UPPER) -> None:
         """Read what it says until all of it has started."""
         assert self.process.stderr is not None
         started, address = 0, False
-        async with asyncio.timeout(UPPER):
+        async with asyncio.timeout(within):
             while started < workers or not address:
                 line = (await self.process.stderr.readline()).decode()
                 assert line, "".join(self.log)

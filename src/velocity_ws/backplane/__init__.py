@@ -47,6 +47,8 @@ def create_backplane(url: str) -> Backplane:
     engine, _ = split_url(url)
     try:
         backplane: Backplane = factory(engine)
+    except SettingsError:
+        raise
     except ValueError as error:
         raise SettingsError({"WS_BACKPLANE_URL": f"it cannot be used: {type(error).__name__}"}) from None
     return backplane

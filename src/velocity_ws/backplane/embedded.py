@@ -6,41 +6,67 @@ process dies, the server does too, and the lock is free: the next one that conne
 
 from __future__ import annotations
 
+import asyncio
+
 from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.child import program
 from velocity_ws.backplane.host import Host, host_of
 from velocity_ws.backplane.nats import NatsBackplane
+from velocity_ws.errors import SettingsError
 
 __all__ = ["EmbeddedBackplane"]
 
+START_TIMEOUT = 5.0
+"""Seconds that the server may take to be there, whoever starts it."""
+LOOK_INTERVAL = 0.01
+"""Seconds between two looks whether it is."""
+
 
 class EmbeddedBackplane(NatsBackplane):
-    """A connection to the server of that name, which this process may be the one to run."""
+    """A connection to the server of that name, which this process may be the one to run.
+
+    The server ends with the process that runs it, and where that gives it back by `release`. Those who are still
+    connected lose their connections then; the first to connect again starts another, which takes them a fraction of a
+    second.
+    """
 
     def __init__(self, url: str) -> None:
         """
         Args:
             url: ``embedded://``, or with a name, where several applications of one user are to be apart.
+
+        Raises:
+            SettingsError: there is no server to run.
         """
+        if program() is None:
+            problem = "nats-server is not installed; pip install 'velocity-ws[embedded]'"
+            raise SettingsError({"WS_BACKPLANE_URL": problem})
         super().__init__("nats://")
         self._name = url.partition("://")[2] or "default"
         self._host: Host | None = None
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
-        """See `Backplane.connect`. Starts the server where nobody else does; it takes connections a little later.
+        """See `Backplane.connect`. Starts the server where nobody else runs one, and waits until it is there.
+
+        On Linux the server is killed when the thread that runs this loop ends, for the system takes that for the
+        process; it is started again by the next `connect` then.
 
         Raises:
             PermissionError: the directory of the files belongs to somebody else, or is open to others.
         """
         if self._host is None:
             self._host = host_of(self._name)
-            self._host.users += 1
-        self.servers = [self._host.url()]
+            self._host.join()
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+        while (url := self._host.url()) is None:
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"the embedded engine was not there within {START_TIMEOUT:g} s")
+            await asyncio.sleep(LOOK_INTERVAL)
+        self.servers = [url]
         await super().connect(receive, lost)
 
     def release(self) -> None:
         """See `Backplane.release`. The last one in a process ends the server, where this process runs it."""
         host, self._host = self._host, None
         if host is not None:
-            host.users -= 1
-            if not host.users:
-                host.stop()
+            host.leave()
