@@ -234,7 +234,8 @@ async def a_node_is_killed(url: str, path: Path, clients: int, voices: int, say:
         assert all(set(found.ledger.of(node)) == {"published"} for node in survivors)
         say(
             f"{url.partition(':')[0]}, a node killed: its {len(people) - len(ids)} members gone everywhere after "
-            f"{gone:.2f} s, their leave told after {left_at:.2f} s; {len(ids)} others undisturbed, {dict(found.ledger.outcomes())}"
+            f"{gone:.2f} s, their leave told after {left_at:.2f} s; {len(ids)} others undisturbed, "
+            f"{dict(found.ledger.outcomes())}"
         )
         assert gone < LEASE
         assert left_at < LEASE
