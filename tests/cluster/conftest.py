@@ -8,6 +8,9 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.support import KINDS, Node, engine_url, nodes
+from tests.hostile.conftest import say
+
+__all__ = ["pair", "say", "url"]
 
 
 @pytest_asyncio.fixture(params=KINDS)

@@ -9,13 +9,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.engines import engine
+from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 START = 30.0
@@ -23,8 +28,19 @@ START = 30.0
 
 
 @asynccontextmanager
+async def an_engine(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """A URL of that kind; the files of an embedded one are in a place of the test's own."""
+    if kind == "embedded":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+        yield "embedded://test"
+        return
+    async with engine(kind) as server:
+        yield server.url
+
+
+@asynccontextmanager
 async def workers(count: int, url: str, **environment: str) -> AsyncIterator[int]:
-    """So many workers behind one port, which this is."""
+    """So many workers behind one port, which this is; each of them hears the others."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -37,19 +53,17 @@ async def workers(count: int, url: str, **environment: str) -> AsyncIterator[int
     )  # fmt: skip
     try:
         async with asyncio.timeout(START):
-            while True:
+            healthy: set[str] = set()
+            while len(healthy) < count:
                 try:
-                    seen = set()
                     async with AsyncExitStack() as stack:
                         for _ in range(4 * count):
                             member = await stack.enter_async_context(person(port, "anyone"))
-                            seen.add(member.node)
-                            stats = await member.request("stats")
-                            assert stats["healthy"]
-                        if len(seen) == count or count == 1:
-                            break
-                except (OSError, AssertionError, ConnectionClosed):
-                    await asyncio.sleep(0.05)
+                            if (await member.request("stats"))["healthy"]:
+                                healthy.add(member.node)
+                except (OSError, ConnectionClosed, InvalidHandshake):
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)  # it does not listen yet
         yield port
         if process.returncode == -signal.SIGKILL:  # by the test
             return
@@ -64,46 +78,73 @@ async def workers(count: int, url: str, **environment: str) -> AsyncIterator[int
 
 
 class Member:
-    """A client in a room. Keeps what it gets, but for answers, which go to who asked."""
+    """A client in a room. Keeps what it gets, but for answers, which go to who asked.
+
+    Attributes:
+        id: the client's.
+        node: the node it is on, and its process.
+        got: numbers by sender, in the order they came.
+        late: seconds each took that carries the time it was sent.
+        gaps: what it was told it may have missed.
+        ends: the nodes that have nothing more to say.
+        users: who is in its room, as presence tells.
+        floods: how many long messages came.
+    """
 
     def __init__(self, ws: ClientConnection, room: str) -> None:
         self.ws = ws
         self.room = room
         self.id = self.node = ""
-        self.got: list[Any] = []
-        self.events: list[tuple[str, Any]] = []
-        self.heard = asyncio.Event()
+        self.pid = 0
+        self.got: dict[str, list[int]] = {}
+        self.late: dict[str, list[float]] = {}
+        self.gaps: list[dict[str, Any]] = []
+        self.ends: set[str] = set()
+        self.users: dict[str, int] = {}
+        self.floods = 0
         self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._asked = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected."""
+        return self.ws.state.name == "OPEN"
 
     async def read(self) -> None:
         """Until the connection is over."""
         with contextlib.suppress(ConnectionClosed):
             async for text in self.ws:
                 message = json.loads(text)
-                if message["event"] == "n":
-                    self.got.append(message["data"])
-                    self.heard.set()
-                elif "id" in message:
+                if "id" in message:
                     assert message["event"] == "reply", message
                     self._answers.pop(message["id"]).set_result(message["data"])
                 else:
-                    self.events.append((message["event"], message["data"]))
+                    self._take(message["event"], message["data"])
         for future in self._answers.values():
             future.cancel()
 
-    async def ask(self, event: str, data: Any = None) -> asyncio.Future[Any]:
-        """Send a request; what will be its answer."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        number = len(self._answers) + 1
-        while number in self._answers:
-            number += 1
-        self._answers[number] = future
-        await self.ws.send(json.dumps({"event": event, "data": data, "id": number}))
-        return future
+    def _take(self, event: str, data: Any) -> None:
+        if event == "n":
+            sender, number, *sent = data
+            self.got.setdefault(sender, []).append(number)
+            if sent:
+                self.late.setdefault(sender, []).append(time.monotonic() - sent[0])
+        elif event == "gap":
+            self.gaps.append(data)
+        elif event == "end":
+            self.ends.add(data)
+        elif event == "presence":
+            users = data["users"] if data["full"] else {**self.users, **data["users"]}
+            self.users = {user: count for user, count in users.items() if count}
+        else:
+            assert event == "flood", event
+            self.floods += 1
 
     async def request(self, event: str, data: Any = None, within: float = 30.0) -> Any:
-        """Send a request, and wait for its answer."""
-        future = await self.ask(event, data)
+        """Send a request, and wait for its answer. Cancelled where the connection ends before."""
+        self._asked += 1
+        future = self._answers[self._asked] = asyncio.get_running_loop().create_future()
+        await self.ws.send(json.dumps({"event": event, "data": data, "id": self._asked}))
         async with asyncio.timeout(within):
             return await future
 
@@ -116,8 +157,32 @@ async def person(port: int, room: str, user: str = "") -> AsyncIterator[Member]:
         member = Member(ws, room)
         reading = asyncio.create_task(member.read())
         try:
-            member.id, member.node = await member.request("join", room)
+            member.id, member.node, member.pid = await member.request("join", room)
             yield member
         finally:
             reading.cancel()
             await asyncio.wait([reading])
+
+
+async def crowd(stack: AsyncExitStack, port: int, count: int, rooms: Sequence[str], nodes: int) -> list[Member]:
+    """So many people, spread over rooms; more where a node has none of them yet. Each is its own user."""
+    people: list[Member] = []
+    async with asyncio.timeout(START + count / 10):
+        while len(people) < count or len({member.node for member in people}) < nodes:
+            room, user = rooms[len(people) % len(rooms)], f"user{len(people)}"
+            people.append(await stack.enter_async_context(person(port, room, user)))
+    return people
+
+
+def one_of_each_node(people: Sequence[Member]) -> list[Member]:
+    """Somebody on each node that people are on."""
+    return list({member.node: member for member in people}.values())
+
+
+async def everything_has_come(people: Sequence[Member], *others: str) -> None:
+    """Have every node that they are on say its last word, and wait until all of them have heard all of these."""
+    voices = one_of_each_node(people)
+    for voice in voices:
+        await voice.request("end")
+    last = {*others, *[voice.node for voice in voices]}
+    await eventually(lambda: all(member.ends >= last for member in people), within=60)

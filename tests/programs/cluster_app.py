@@ -3,15 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from typing import Any
 
 from starlette.applications import Starlette
 
 from velocity_ws import BackplaneUnavailable, Broker, Client
 
+PAUSE = 0.01
+"""Seconds between two messages of a talk."""
+
 broker = Broker(presence=lambda room: room.startswith("seen"))
 app = Starlette()
 broker.attach(app)
+
+
+class Talk:
+    """Messages to a room at a steady pace, none of which waits for the one before it to be published.
+
+    Attributes:
+        outcomes: of each, in order.
+        longest: seconds that the slowest took.
+        lag: seconds that this process was late at most, whatever for.
+    """
+
+    def __init__(self, room: str) -> None:
+        self.outcomes: list[str] = []
+        self.longest = self.lag = 0.0
+        self._room = room
+        self._task = asyncio.create_task(self._talk())
+
+    async def end(self) -> None:
+        """Say no more, and wait for what was said."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _talk(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            sends: list[asyncio.Task[None]] = []
+            try:
+                while True:
+                    self.outcomes.append("")
+                    sends.append(group.create_task(self._send(len(self.outcomes) - 1)))
+                    before = time.monotonic()
+                    await asyncio.sleep(PAUSE)
+                    self.lag = max(self.lag, time.monotonic() - before - PAUSE)
+            except asyncio.CancelledError:
+                await asyncio.wait(sends)
+
+    async def _send(self, number: int) -> None:
+        began = time.monotonic()
+        try:
+            await broker.to_room(self._room).send("n", [broker.node_id, number, began])
+            self.outcomes[number] = "published"
+        except BackplaneUnavailable as error:
+            self.outcomes[number] = error.outcome
+        self.longest = max(self.longest, time.monotonic() - began)
+
+
+talks: list[Talk] = []
 
 
 @broker.authenticate
@@ -21,13 +72,14 @@ def authenticate(request: Any) -> str | None:
 
 
 @broker.on("join")
-async def join(client: Client, data: str) -> list[str]:
+async def join(client: Client, data: str) -> list[Any]:
     await broker.join_room(client.id, data)
-    return [client.id, broker.node_id]
+    return [client.id, broker.node_id, os.getpid()]
 
 
 @broker.on("relay")
 async def relay(data: list[Any]) -> str:
+    """Send to a room; what became of it."""
     room, what = data
     try:
         await broker.to_room(room).send("n", what)
@@ -36,15 +88,37 @@ async def relay(data: list[Any]) -> str:
     return "published"
 
 
+@broker.on("end")
+async def end() -> None:
+    """Tell everyone that this node has nothing more to say: it comes after all that it has said."""
+    await broker.broadcast("end", broker.node_id)
+
+
+@broker.on("talk")
+async def talk(data: str) -> None:
+    """Begin to send to a room."""
+    talks.append(Talk(data))
+
+
+@broker.on("hush")
+async def hush() -> list[Any]:
+    """End that, and tell the outcomes, the slowest, and how late this process was."""
+    found = talks.pop()
+    await found.end()
+    return [found.outcomes, found.longest, found.lag]
+
+
 @broker.on("flood")
 async def flood(data: list[Any]) -> int:
     """Publish so many messages of so many bytes to a room; how many were taken."""
     room, count, size = data
-    target = broker.to_room(room)
-    taken = 0
-    for at in range(0, count, 500):
-        sends = [target.send("flood", "x" * size) for _ in range(min(500, count - at))]
-        taken += sum(isinstance(sent, int) for sent in await asyncio.gather(*sends, return_exceptions=True))
+    target, taken = broker.to_room(room), 0
+    for _ in range(count):
+        try:
+            await target.send("flood", "x" * size)
+            taken += 1
+        except BackplaneUnavailable:
+            continue
     return taken
 
 
@@ -54,5 +128,7 @@ async def stats() -> dict[str, Any]:
 
 
 @broker.on("members")
-async def members(data: str) -> list[str]:
-    return [member.client_id for member in await broker.members(data)]
+async def members(data: str) -> list[Any]:
+    """Who is in a room, and which nodes did not say."""
+    found = await broker.members(data)
+    return [sorted(member.client_id for member in found), found.missing]

@@ -1,0 +1,107 @@
+"""A node is frozen while more is published to its room than an engine keeps for it: the gap is told and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.cluster.workers import Member, person, workers
+from tests.engines import engine
+from tests.hostile.conftest import Say
+from tests.support import eventually
+
+COUNT, SIZE = 120, 500_000
+"""60 MB; a message has to be smaller than what a NATS server takes by default, which is 1 MiB."""
+CUTS = ["valkey", *(["redis"] if shutil.which("redis-server") else [])]
+"""Engines that cut a subscriber off for which they have 32 MiB waiting. NATS does at 64 MiB."""
+
+
+class Trial:
+    """One node of which somebody is in a room of its own, and that is frozen again and again."""
+
+    def __init__(self, member: Member, kind: str) -> None:
+        self._member = member
+        self._is_cut = kind in CUTS
+        self.gaps = self.heard = self.exact = 0
+        self.slowest = 0.0
+
+    async def freeze(self, sender: Member, seconds: float) -> None:
+        """Freeze it for so long at least, and until everything is published; what it missed is told and counted."""
+        member = self._member
+        before = await member.request("stats")
+        member.gaps.clear()
+        member.floods = 0
+        os.kill(member.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert await sender.request("flood", [member.room, COUNT, SIZE]) == COUNT
+            await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+        finally:
+            os.kill(member.pid, signal.SIGCONT)
+        thawed = time.monotonic()
+        await eventually(lambda: member.floods + self._missed() >= COUNT or not self._is_exact(), within=30)
+        self.slowest = max(self.slowest, time.monotonic() - thawed)
+        assert await sender.request("relay", [member.room, ["after", self.heard]]) == "published"
+        await eventually(lambda: member.got.get("after", [-1])[-1] == self.heard)
+        after = await member.request("stats")
+        missed = self._missed()
+        assert member.is_open
+        assert member.floods + after["backplane_missed"] - before["backplane_missed"] == COUNT
+        assert member.floods + missed == COUNT or not self._is_exact()
+        gaps = [gap for gap in member.gaps if gap["room"] == member.room]
+        assert after["backplane_gaps"] - before["backplane_gaps"] == len(member.gaps)
+        assert after["healthy"]
+        if self._is_cut:
+            assert gaps
+            assert member.floods < COUNT
+        self.heard += 1
+        self.exact += self._is_exact()
+        self.gaps += bool(gaps)
+
+    def _missed(self) -> int:
+        return sum(gap["missed"] or 0 for gap in self._member.gaps if gap["room"] == self._member.room)
+
+    def _is_exact(self) -> bool:
+        """Where the sender was too busy to say in time how much it had sent, it is told that this is not known."""
+        return all(gap["missed"] is not None for gap in self._member.gaps)
+
+
+async def frozen(kind: str, nodes: int, rounds: int, seconds: float, say: Say) -> None:
+    async with engine(kind) as server, AsyncExitStack() as stack:
+        options = {"WS_SEND_QUEUE_SIZE": "100MiB"}
+        ports = [await stack.enter_async_context(workers(1, server.url, **options)) for _ in range(nodes + 1)]
+        source = ports.pop()
+        sender = await stack.enter_async_context(person(source, "elsewhere"))
+        trials: list[Trial] = []
+        for number, port in enumerate(ports):
+            member = await stack.enter_async_context(person(port, f"room {number}"))
+            assert await sender.request("relay", [member.room, ["before", 0]]) == "published"
+            await eventually(lambda member=member: member.got == {"before": [0]})  # type: ignore[misc]
+            trials.append(Trial(member, kind))
+        for _ in range(rounds):
+            await asyncio.gather(*[trial.freeze(sender, seconds) for trial in trials])
+        gaps, exact = sum(trial.gaps for trial in trials), sum(trial.exact for trial in trials)
+        slowest = max(trial.slowest for trial in trials)
+        say(
+            f"{kind}: {COUNT * SIZE / 1e6:.0f} MB while frozen for {seconds:g} s: a gap in {gaps} of {nodes * rounds} "
+            f"trials, exact in {exact}; every message heard or told of within {slowest:.2f} s"
+        )
+        assert kind not in CUTS or gaps == nodes * rounds
+
+
+@pytest.mark.parametrize("kind", ["nats", *CUTS])
+async def test_a_frozen_node_learns_what_it_missed(kind: str, say: Say) -> None:
+    await frozen(kind, 1, 1, 1, say)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["nats", *CUTS])
+async def test_a_node_frozen_for_5_s_learns_what_it_missed_each_of_100_times(kind: str, say: Say) -> None:
+    await frozen(kind, 5, 20, 5, say)
