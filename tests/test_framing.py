@@ -129,6 +129,14 @@ def test_half_a_mebibyte_of_512_is_refused_by_its_first_kibibytes() -> None:
     assert not is_too_long(frame[:4096], 0, 15, 16 * 1024 * 1024)
 
 
+@pytest.mark.parametrize("size", [200_000, 20])
+def test_what_follows_a_last_block_is_no_content(size: int) -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    body = compressor.compress(bytes(size)) + compressor.flush() + b"x" * 70_000
+    assert inflate(body, 15, size) == bytes(size)
+    assert not is_too_long(compressed(LibraryFrame(Opcode.TEXT, body)), 0, 15, size)
+
+
 def test_what_is_no_deflated_data_is_not_inflated() -> None:
     assert inflate(b"\xff\xff\xff\xff", 12, MAX_SIZE) is None
 

@@ -102,6 +102,8 @@ def _measure(payload: bytes, window_bits: int, max_size: int) -> None:
                 rest = decompressor.unconsumed_tail
                 if max_size < 0:
                     raise TooLong
+                if decompressor.eof:  # what follows a last block stays in `unconsumed_tail` for ever, and is no content
+                    return
 
 
 def is_too_long(data: bytes | bytearray, start: int, window_bits: int, max_size: int) -> bool:
