@@ -129,6 +129,26 @@ def test_half_a_mebibyte_of_512_is_refused_by_its_first_kibibytes() -> None:
     assert not is_too_long(frame[:4096], 0, 15, 16 * 1024 * 1024)
 
 
+def test_what_follows_a_fragment_is_not_taken_for_more_of_it() -> None:
+    for size in (50, 100, 5000):
+        compressor = zlib.compressobj(level=0, wbits=-12)
+        body = compressor.compress(bytes(size)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        more = compressor.compress(b"x") + compressor.flush(zlib.Z_SYNC_FLUSH)
+        fragment = compressed(LibraryFrame(Opcode.TEXT, body, fin=False))
+        longer = compressed(LibraryFrame(Opcode.TEXT, body + more, fin=False))
+        assert len(longer) == len(fragment) + len(more)
+        assert is_too_long(longer, 0, 12, size)
+        assert not is_too_long(fragment + longer[len(fragment) :], 0, 12, size)
+
+
+@pytest.mark.parametrize("size", [200_000, 20])
+def test_what_follows_a_last_block_is_no_content(size: int) -> None:
+    compressor = zlib.compressobj(wbits=-15)
+    body = compressor.compress(bytes(size)) + compressor.flush() + b"x" * 70_000
+    assert inflate(body, 15, size) == bytes(size)
+    assert not is_too_long(compressed(LibraryFrame(Opcode.TEXT, body)), 0, 15, size)
+
+
 def test_what_is_no_deflated_data_is_not_inflated() -> None:
     assert inflate(b"\xff\xff\xff\xff", 12, MAX_SIZE) is None
 

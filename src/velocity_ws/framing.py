@@ -102,6 +102,8 @@ def _measure(payload: bytes, window_bits: int, max_size: int) -> None:
                 rest = decompressor.unconsumed_tail
                 if max_size < 0:
                     raise TooLong
+                if decompressor.eof:  # what follows a last block stays in `unconsumed_tail` for ever, and is no content
+                    return
 
 
 def is_too_long(data: bytes | bytearray, start: int, window_bits: int, max_size: int) -> bool:
@@ -118,8 +120,12 @@ def is_too_long(data: bytes | bytearray, start: int, window_bits: int, max_size:
     kind = data[start] & (0xFF - _FIN)
     if not kind & COMPRESSED or kind & (0xFF - COMPRESSED) not in (TEXT, BINARY) or not data[start + 1] & _MASKED:
         return False
-    at = start + {126: 4, 127: 10}.get(data[start + 1] & 0x7F, 2)
-    beginning = apply_mask(bytes(data[at + 4 : at + 4 + _PIECE]), bytes(data[at : at + 4]))
+    size = data[start + 1] & 0x7F
+    at = start + {126: 4, 127: 10}.get(size, 2)
+    if size >= 126:
+        size = int.from_bytes(data[start + 2 : at], "big")
+    body = at + 4
+    beginning = apply_mask(bytes(data[body : body + min(size, _PIECE)]), bytes(data[at:body]))  # of this frame alone
     try:
         _measure(beginning, window_bits, max_size)
     except TooLong:

@@ -420,6 +420,20 @@ async def test_a_header_cannot_break_out_of_its_line(caplog: pytest.LogCaptureFi
     assert "cannot be sent as a header" in caplog.text
 
 
+@pytest.mark.parametrize(("status", "headers"), [(403, [(b"x-own", b"a\r\nset-cookie: stolen=1")]), (999, [])])
+async def test_a_refusal_that_cannot_be_sent_is_a_500(status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def deny(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async with serve(deny, "ours", lifespan="off") as address:
+        with pytest.raises(InvalidStatus) as caught:
+            async with address.connect():
+                pass
+    assert caught.value.response.status_code == 500
+    assert "set-cookie" not in caught.value.response.headers
+
+
 @pytest.mark.parametrize(("server", "is_said"), [("ours", False), ("websockets-sansio", True)])
 async def test_the_portable_path_says_once_what_is_faster(
     server: ServerKind, is_said: bool, caplog: pytest.LogCaptureFixture

@@ -195,12 +195,18 @@ class WebSocketProtocol(Connection):
             self._reader.open()
 
     def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Refuse the handshake, if it has not been answered."""
-        handshake, self._handshake = self._handshake, None
+        """Refuse the handshake, if it has not been answered.
+
+        Raises:
+            ValueError: there is no such status, or a header would break out of its line.
+        """
+        handshake = self._handshake
         if handshake is None or self._end is not None:
             return
+        response = handshake.refuse(status, headers, body)  # or it raises, and is still to be answered
+        self._handshake = None
         self._log_line(str(status))
-        self._turn_away(handshake.refuse(status, headers, body))
+        self._turn_away(response)
 
     def _turn_away(self, response: bytes) -> None:
         self._writer.write(response)
