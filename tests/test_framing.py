@@ -100,33 +100,35 @@ def test_a_compressed_message_is_inflated_up_to_the_limit(payload: bytes, window
             inflate(data, window_bits, len(payload) - 1)
 
 
-@given(st.binary(max_size=300), st.integers(1, 300), st.integers(9, 15), st.booleans(), st.data())
+@given(st.binary(max_size=300), st.integers(1, 300), st.integers(9, 15), st.binary(max_size=50), st.data())
 def test_a_message_is_found_too_long_by_its_beginning(
-    part: bytes, times: int, window_bits: int, is_whole: bool, data: st.DataObject
+    part: bytes, times: int, window_bits: int, after: bytes, data: st.DataObject
 ) -> None:
     payload = part * times
     body = deflate(payload, window_bits)
-    frame = b"before" + compressed(LibraryFrame(Opcode.TEXT, body, fin=is_whole))
-    beginning = frame[: data.draw(st.integers(min(len(frame), 20), len(frame)))]
-    max_size = data.draw(st.integers(1, MAX_SIZE))
-    if is_too_long(beginning, 6, window_bits, max_size):
+    size = data.draw(st.integers(0, len(body)))
+    decompressor = zlib.decompressobj(wbits=-window_bits)
+    so_far = decompressor.decompress(body[:size])
+    frame = masked(LibraryFrame(Opcode.CONT, body[size:]))
+    end = data.draw(st.integers(min(len(frame), 14), len(frame)))
+    max_size = data.draw(st.integers(len(so_far), MAX_SIZE))
+    if is_too_long(b"before" + frame + after, 6, 6 + end, decompressor, max_size - len(so_far)):
         assert len(payload) > max_size
-    elif beginning == frame:
+    elif end == len(frame):
         assert len(payload) <= max_size
-    plain = frame[:6] + bytes((frame[6] & ~COMPRESSED,)) + frame[7:]
-    assert not is_too_long(plain, 6, window_bits, 1)
 
 
 def test_what_is_no_deflated_data_is_not_found_too_long() -> None:
-    assert not is_too_long(compressed(LibraryFrame(Opcode.TEXT, b"\xff" * 5000)), 0, 12, 10)
+    frame = compressed(LibraryFrame(Opcode.TEXT, b"\xff" * 5000))
+    assert not is_too_long(frame, 0, len(frame), zlib.decompressobj(wbits=-12), 10)
 
 
 def test_half_a_mebibyte_of_512_is_refused_by_its_first_kibibytes() -> None:
     compressor = zlib.compressobj(wbits=-15)
     body = b"".join([compressor.compress(bytes(1024 * 1024)) for _ in range(16)]) + compressor.flush()
     frame = compressed(LibraryFrame(Opcode.TEXT, body))
-    assert is_too_long(frame[:4096], 0, 15, 512 * 1024)
-    assert not is_too_long(frame[:4096], 0, 15, 16 * 1024 * 1024)
+    assert is_too_long(frame, 0, 4096, zlib.decompressobj(wbits=-15), 512 * 1024)
+    assert not is_too_long(frame, 0, 4096, zlib.decompressobj(wbits=-15), 16 * 1024 * 1024)
 
 
 def test_what_follows_a_fragment_is_not_taken_for_more_of_it() -> None:
@@ -137,8 +139,9 @@ def test_what_follows_a_fragment_is_not_taken_for_more_of_it() -> None:
         fragment = compressed(LibraryFrame(Opcode.TEXT, body, fin=False))
         longer = compressed(LibraryFrame(Opcode.TEXT, body + more, fin=False))
         assert len(longer) == len(fragment) + len(more)
-        assert is_too_long(longer, 0, 12, size)
-        assert not is_too_long(fragment + longer[len(fragment) :], 0, 12, size)
+        both = fragment + longer[len(fragment) :]
+        assert is_too_long(longer, 0, len(longer), zlib.decompressobj(wbits=-12), size)
+        assert not is_too_long(both, 0, len(fragment), zlib.decompressobj(wbits=-12), size)
 
 
 @pytest.mark.parametrize("size", [200_000, 20])
@@ -146,7 +149,8 @@ def test_what_follows_a_last_block_is_no_content(size: int) -> None:
     compressor = zlib.compressobj(wbits=-15)
     body = compressor.compress(bytes(size)) + compressor.flush() + b"x" * 70_000
     assert inflate(body, 15, size) == bytes(size)
-    assert not is_too_long(compressed(LibraryFrame(Opcode.TEXT, body)), 0, 15, size)
+    frame = compressed(LibraryFrame(Opcode.TEXT, body))
+    assert not is_too_long(frame, 0, len(frame), zlib.decompressobj(wbits=-15), size)
 
 
 def test_what_is_no_deflated_data_is_not_inflated() -> None:

@@ -6,6 +6,7 @@ Pure: no connection, no event loop. What is uncommon, or wrong, is left to the `
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 try:
@@ -16,6 +17,7 @@ except ImportError:  # a platform without the library's C extension
 __all__ = [
     "BINARY",
     "COMPRESSED",
+    "MASKED",
     "TEXT",
     "Cut",
     "TooLong",
@@ -31,8 +33,9 @@ TEXT: Final = 0x1
 BINARY: Final = 0x2
 COMPRESSED: Final = 0x40
 """The bit of a frame's first byte that permessage-deflate gives a meaning (RFC 7692, section 6)."""
+MASKED: Final = 0x80
+"""The bit of a frame's second byte that says it is masked, as what clients send must be."""
 _FIN = 0x80
-_MASKED = 0x80
 _PIECE = 64 * 1024
 """Bytes that are decompressed at once."""
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
@@ -81,8 +84,9 @@ def inflate(payload: bytes, window_bits: int, max_size: int) -> bytes | None:
     """
     try:
         if len(payload) > _PIECE:
-            _measure(payload, window_bits, max_size)
-        decompressor = zlib.decompressobj(wbits=-window_bits)
+            with memoryview(payload) as view:
+                _measure(_pieces(view), _inflater(window_bits), max_size)
+        decompressor = _inflater(window_bits)
         data = decompressor.decompress(payload + _EMPTY_BLOCK, max_size + 1)
     except zlib.error:
         return None
@@ -91,43 +95,44 @@ def inflate(payload: bytes, window_bits: int, max_size: int) -> bytes | None:
     return data
 
 
-def _measure(payload: bytes, window_bits: int, max_size: int) -> None:
+def _inflater(window_bits: int) -> zlib._Decompress:
+    return zlib.decompressobj(wbits=-window_bits)
+
+
+def _pieces(view: memoryview) -> Iterator[memoryview]:
+    return (view[at : at + _PIECE] for at in range(0, len(view), _PIECE))
+
+
+def _measure(pieces: Iterable[bytes | memoryview], decompressor: zlib._Decompress, max_size: int) -> None:
     """Decompress a long message without keeping any of it, so that what is too long takes no memory."""
-    decompressor = zlib.decompressobj(wbits=-window_bits)
-    with memoryview(payload) as view:
-        for at in range(0, len(payload), _PIECE):
-            rest: bytes | memoryview[int] = view[at : at + _PIECE]
-            while len(rest):
-                max_size -= len(decompressor.decompress(rest, _PIECE))
-                rest = decompressor.unconsumed_tail
-                if max_size < 0:
-                    raise TooLong
-                if decompressor.eof:  # what follows a last block stays in `unconsumed_tail` for ever, and is no content
-                    return
+    for piece in pieces:
+        rest = piece
+        while len(rest):
+            max_size -= len(decompressor.decompress(rest, _PIECE))
+            rest = decompressor.unconsumed_tail
+            if max_size < 0:
+                raise TooLong
+            if decompressor.eof:  # what follows a last block stays in `unconsumed_tail` for ever, and is no content
+                return
 
 
-def is_too_long(data: bytes | bytearray, start: int, window_bits: int, max_size: int) -> bool:
-    """Whether a compressed message is too long already by what there is of its first frame, whatever follows.
+def is_too_long(data: bytes | bytearray, start: int, end: int, decompressor: zlib._Decompress, max_size: int) -> bool:
+    """Whether a compressed message is too long already by what there is of one of its frames, whatever follows.
 
     Half a MiB can hold 512: this finds it before that half is there, and takes no memory for it.
 
     Args:
-        data: what was read; a frame begins at the start, and what it lacks need not be there.
-        start: where the frame begins.
-        window_bits: negotiated for the sender.
-        max_size: bytes of the longest message.
+        data: what was read.
+        start: where the frame begins; its header must be there.
+        end: where it ends, or what there is of it.
+        decompressor: of the message, up to this frame; it is used up.
+        max_size: bytes that the message may get from here on.
     """
-    kind = data[start] & (0xFF - _FIN)
-    if not kind & COMPRESSED or kind & (0xFF - COMPRESSED) not in (TEXT, BINARY) or not data[start + 1] & _MASKED:
-        return False
-    size = data[start + 1] & 0x7F
-    at = start + {126: 4, 127: 10}.get(size, 2)
-    if size >= 126:
-        size = int.from_bytes(data[start + 2 : at], "big")
-    body = at + 4
-    beginning = apply_mask(bytes(data[body : body + min(size, _PIECE)]), bytes(data[at:body]))  # of this frame alone
+    at = start + {126: 4, 127: 10}.get(data[start + 1] & 0x7F, 2)
+    mask = bytes(data[at : at + 4])
     try:
-        _measure(beginning, window_bits, max_size)
+        with memoryview(data)[at + 4 : end] as view:
+            _measure((apply_mask(piece, mask) for piece in _pieces(view)), decompressor, max_size)
     except TooLong:
         return True
     except zlib.error:
@@ -150,7 +155,7 @@ def longest_deflated(max_size: int) -> int:
     return max_size + max_size // 8 + 64
 
 
-def cut(data: bytes, start: int, max_size: int) -> Cut | int:
+def cut(data: bytes | bytearray, start: int, max_size: int) -> Cut | int:
     """The frame that begins at a place in the data, or the least number of bytes it still lacks.
 
     A frame that must be refused whatever follows (not masked, too long, or of no known kind) ends where the data does.
@@ -177,7 +182,7 @@ def cut(data: bytes, start: int, max_size: int) -> Cut | int:
         size = int.from_bytes(data[at : at + 8], "big")
         at += 8
     if (
-        not second & _MASKED
+        not second & MASKED
         or size > (longest_deflated(max_size) if first & COMPRESSED else max_size)
         or first & 0x7 > 2
     ):

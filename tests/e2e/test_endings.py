@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.hostile.wire import frame, handshake
+from tests.hostile.wire import bomb, frame, handshake
 from tests.support import DEADLINE, Address, Peer, eventually, running, serve, settings
 from velocity_ws import Broker, Close, Server
 from velocity_ws.uvicorn import HTTPProtocol
@@ -179,6 +179,36 @@ async def test_the_limit_is_of_the_content_however_it_was_deflated(parts: int, m
         peer.ws.transport.write(message(LIMIT + 1))
         assert (await peer.closed())[0] == 1009
     assert sizes == [LIMIT]
+
+
+@pytest.mark.parametrize("before", [0, 10], ids=["a frame", "its second fragment"])
+async def test_a_message_that_will_be_too_long_is_refused_before_it_is_there(before: int) -> None:
+    broker = Broker(settings(max_message_size=LIMIT))
+    data = bomb(128)[: LIMIT - 1000]
+    sent = frame(0x42, data[:before]) + frame(0x80, data[before:]) if before else frame(0xC2, data)
+    async with running(broker, "ours") as address, address.connect() as peer:
+        peer.ws.transport.write(sent[:8192])
+        assert (await peer.closed())[0] == 1009
+
+
+async def test_what_follows_a_fragment_is_not_taken_for_a_part_of_it() -> None:
+    broker = Broker(settings(max_message_size=LIMIT))
+    got: list[bytes] = []
+
+    @broker.on_binary
+    async def take(data: bytes) -> None:
+        got.append(data)
+
+    content = random.Random(1).randbytes(5000) + bytes(LIMIT - 5002)
+    compressor = zlib.compressobj(wbits=-12)
+    first = compressor.compress(content) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    one, nothing = b"\0\1\0\xfe\xffx", b"\0\0\0\xff\xff"
+    second = frame(0x80, one * 2 + nothing * 1636 + b"\0", mask=b"\xdf\0\0\0")
+    assert len(zlib.decompressobj(wbits=-12).decompress(second)) > 8000  # its header, too, is deflated data
+    async with running(broker, "ours") as address, address.connect() as peer:
+        peer.ws.transport.write(frame(0x42, first) + second)
+        await eventually(lambda: got or peer.ws.close_code)
+        assert got == [content + b"xx"]
 
 
 # --- methods

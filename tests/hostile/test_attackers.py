@@ -21,6 +21,8 @@ KINDS = {
     "pings-unread": 1008,
     "bomb": 1009,
     "bomb-fragments": 1009,
+    "bomb-behind-a-fragment": 1009,
+    "long-fragments": 1009,
 }
 """What each attacker is closed with."""
 UNREAD = {"one-byte-messages-unread", "pings-unread"}

@@ -69,6 +69,11 @@ def kind_of(name: str) -> Kind:
             first, *middle, last = parts
             frames = [frame(0x41, first), *[frame(0x00, part) for part in middle], frame(0x80, last)]
             return Kind(b"", b"".join(frames), reads=True, headers=DEFLATE)
+        case "bomb-behind-a-fragment":
+            data = bomb(512)
+            return Kind(b"", frame(0x41, data[:10]) + frame(0x80, data[10:]), reads=True, headers=DEFLATE)
+        case "long-fragments":
+            return Kind(frame(0x01, b"x" * 33_000), frame(0x00, b"x" * 33_000), reads=True)
         case name if name in LARGE:
             return Kind(b"", frame(0x81, b'{"event":"echo","id":1,"data":[%s]}' % LARGE[name]) * 4, reads=True)
     raise ValueError(name)

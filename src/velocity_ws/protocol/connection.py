@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             return False
         return self._deliver(opcode, text)
 
-    def got_frame(self, data: bytes) -> bool:
+    def got_frame(self, data: bytes | bytearray) -> bool:
         """A frame for the library; whether no more can be taken for now."""
         heard = self._library.receive(data)
         is_full = False

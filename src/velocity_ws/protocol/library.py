@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import zlib
 from dataclasses import dataclass, field
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -16,11 +17,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.framing import TEXT, longest_deflated
+from velocity_ws.framing import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated
 
 __all__ = ["Heard", "Lender", "Library", "Window", "ping_frame"]
 
 CLOSE_FRAME = 0x88
+KIND = 0x7F
+"""The bits of a frame's first byte that do not say whether it is the last one of its message."""
 MAX_FRAGMENTS = 100_000
 """Frames of one message."""
 MAX_EMPTY_FRAGMENTS = 128
@@ -110,7 +113,7 @@ class Library:
         self.is_open = True
         self.is_free = True
 
-    def receive(self, data: bytes) -> Heard:
+    def receive(self, data: bytes | bytearray) -> Heard:
         """Take one whole frame, or bytes that must be refused."""
         conn = self._conn or self._lender.take(self.max_size, self.window)
         if data[0] == CLOSE_FRAME and self._message is not None:
@@ -133,6 +136,32 @@ class Library:
         self._keep(conn, is_whole=bool(events))
         return heard
 
+    def is_too_long(self, data: bytes | bytearray, start: int, end: int) -> bool:
+        """Whether a message is too long already by what there is of a masked, compressed frame, whatever follows.
+
+        Args:
+            data: what was read.
+            start: where the frame begins; its header must be there.
+            end: where it ends, or what there is of it.
+        """
+        decompressor = self._decompressor(data[start] & KIND)
+        if decompressor is None:
+            return False
+        so_far = 0 if self._message is None else len(self._message.data)
+        return is_too_long(data, start, end, decompressor, self.max_size - so_far)
+
+    def _decompressor(self, kind: int) -> zlib._Decompress | None:
+        """For a look at a frame; ``None`` where it is not compressed, or wrong."""
+        if self.window is None or not self.is_open:
+            return None
+        if self._message is None:
+            is_first = kind in (COMPRESSED | TEXT, COMPRESSED | BINARY)
+            return zlib.decompressobj(wbits=-self.window.remote_bits) if is_first else None
+        extension = None if self._conn is None or kind else self._conn.extensions[0]
+        if isinstance(extension, PerMessageDeflate) and extension.decode_cont_data:
+            return extension.decoder.copy()
+        return None
+
     def close(self, code: int, reason: str) -> list[bytes]:
         """What is to be written to begin the closing handshake."""
         conn = self._conn or self._lender.take(self.max_size, self.window)
@@ -146,6 +175,10 @@ class Library:
         conn.fail(code, reason)
         self._keep(conn)
         return conn.data_to_send()
+
+    def forget(self) -> None:
+        """Drop what has come of a message: nothing more is read."""
+        self._message = None
 
     def _keep(self, conn: Protocol, *, is_whole: bool = True) -> None:
         self.is_open = conn.state is OPEN

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from velocity_ws.framing import COMPRESSED, TooLong, cut, inflate, is_too_long
+from velocity_ws.framing import COMPRESSED, MASKED, TooLong, cut, inflate
 from velocity_ws.protocol.library import Library
 
 __all__ = ["Owner", "Reader"]
@@ -26,6 +26,10 @@ BYTES = 4096
 LOOK_FROM = 4096
 """Bytes of a compressed frame that are looked at as soon as they are there: a message that will be far too long is
 refused by them."""
+LOOK_TO = 64 * 1024
+"""Bytes of it at most that are looked at before all of it is there."""
+COPIED = 256 * 1024
+"""Bytes of what was kept that are copied to be cut: what an event loop reads at once at most."""
 EARLY_BYTES = 64 * 1024
 """Bytes a client may send before its handshake is answered."""
 
@@ -40,7 +44,7 @@ class Owner(Protocol):
     def got_message(self, opcode: int, payload: bytes) -> bool:
         """A message; whether no more can be taken until `Reader.resume`."""
 
-    def got_frame(self, data: bytes) -> bool:
+    def got_frame(self, data: bytes | bytearray) -> bool:
         """A frame for the library; the same."""
 
     def got_too_long(self) -> None:
@@ -89,7 +93,9 @@ class Reader:
     def stop(self) -> None:
         """Read nothing more: the connection is over."""
         self.is_over = True
+        # A closed connection is part of cycles: what it holds would stay until the garbage collector comes by.
         self._tail = None
+        self._library.forget()
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -108,7 +114,7 @@ class Reader:
         elif self._lacks <= 0:
             self._consume(self._take_tail())
         elif not self._was_looked_at and len(self._tail) >= LOOK_FROM:
-            self._look(self._tail, 0)
+            self._look(self._tail, 0, LOOK_TO)
 
     def resume(self) -> None:
         """Go on: who gets the messages can take more."""
@@ -116,7 +122,7 @@ class Reader:
             self._is_full = False
             self._loop.call_soon(self._next_turn)
 
-    def _consume(self, data: bytes) -> None:
+    def _consume(self, data: bytes | bytearray) -> None:
         now = self._loop.time()
         if now != self._turn:
             self._begin_turn(now)
@@ -135,7 +141,7 @@ class Reader:
             if message is not None:
                 is_large = self._spend(1, len(message))
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
-            elif not self.is_over and not (end - at > LOOK_FROM and self._look(data, at)):
+            elif not self.is_over and not (end - at > LOOK_FROM and self._look(data, at, end)):
                 is_large = self._spend(4, end - at)
                 self._is_full = owner.got_frame(data[at:end])
             if self.is_over:
@@ -156,22 +162,19 @@ class Reader:
         self._watch_time()
         return True
 
-    def _keep(self, data: bytes, at: int, lacks: int) -> None:
+    def _keep(self, data: bytes | bytearray, at: int, lacks: int) -> None:
         """Leave the rest for later; so many bytes of its first frame have not come."""
         self._was_looked_at = False
-        if lacks and len(data) - at >= LOOK_FROM and self._look(data, at):
+        if lacks and len(data) - at >= LOOK_FROM and self._look(data, at, at + LOOK_TO):
             return
         if at < len(data):
             self._tail = bytearray(memoryview(data)[at:])
             self._lacks = lacks
 
-    def _look(self, data: bytes | bytearray, at: int) -> bool:
-        """Refuse a compressed message whose beginning is too long already; whether that was so."""
+    def _look(self, data: bytes | bytearray, at: int, end: int) -> bool:
+        """Refuse a compressed message that is too long already by what there is of a frame; whether that was so."""
         self._was_looked_at = True
-        library = self._library
-        if library.window is None or not library.is_free:
-            return False
-        if not is_too_long(data, at, library.window.remote_bits, library.max_size):
+        if not data[at + 1] & MASKED or not self._library.is_too_long(data, at, end):
             return False
         self._owner.got_too_long()
         return True
@@ -226,7 +229,8 @@ class Reader:
         if not self._owner.transport.is_closing():
             self._owner.transport.pause_reading()
 
-    def _take_tail(self) -> bytes:
-        data, self._tail = bytes(self._tail or b""), None
+    def _take_tail(self) -> bytes | bytearray:
+        tail, self._tail = self._tail or b"", None
         self._lacks = 0
-        return data
+        # What holds many messages is cut faster as bytes; a large one is not to be there twice.
+        return bytes(tail) if len(tail) <= COPIED else tail
