@@ -20,10 +20,12 @@ import psutil  # type: ignore[import-untyped] # it has no types
 import pytest
 
 from tests.support import DEADLINE, eventually
+from velocity_ws.backplane import Backplane
 from velocity_ws.backplane.embedded import EmbeddedBackplane
 from velocity_ws.backplane.host import Host
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
+from velocity_ws.testing import BackplaneContract
 
 ROOT = Path(__file__).parents[1]
 START = 60.0
@@ -432,6 +434,7 @@ def test_a_fork_of_its_process_does_not_keep_the_lock(directory: Path) -> None:
     """Which would keep everybody from taking over when the process dies."""
     program = """
 import asyncio, os, sys, time
+from velocity_ws.backplane import Backplane
 from velocity_ws.backplane.embedded import EmbeddedBackplane
 async def main():
     await EmbeddedBackplane("embedded://").connect(lambda *_: None, lambda _: None)
@@ -495,6 +498,7 @@ def _runs(pid: int) -> bool:
 def test_nothing_is_left_when_a_process_ends_without_a_word(directory: Path) -> None:
     program = """
 import asyncio
+from velocity_ws.backplane import Backplane
 from velocity_ws.backplane.embedded import EmbeddedBackplane
 async def main():
     backplane = EmbeddedBackplane("embedded://")
@@ -504,3 +508,18 @@ asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=START)
     assert servers(directory) == [], "it was waited for"
+
+
+class TestContract(BackplaneContract):
+    """What every backplane does."""
+
+    @pytest.fixture(autouse=True)
+    def place(self, directory: Path) -> Iterator[None]:
+        self.made: list[Backplane] = []
+        yield
+        for backplane in self.made:
+            backplane.release()
+
+    async def backplane(self) -> Backplane:
+        self.made.append(EmbeddedBackplane("embedded://contract"))
+        return self.made[-1]
