@@ -328,13 +328,15 @@ async def test_what_a_dead_process_told_misleads_nobody(directory: Path, port: s
 
 
 async def test_what_a_dead_process_told_is_gone_before_the_next_server_is_there(directory: Path) -> None:
-    leave_behind(directory, json.dumps({"port": 1, "user": "velocity", "password": "old", "pid": 1}))
+    leave_behind(
+        directory, json.dumps({"port": 1, "user": "velocity", "password": "old", "server_name": "old", "pid": 1})
+    )
     starting, other = Host("default"), Host("default")
     try:
-        assert starting.url() is None
-        assert other.url() is None, "and not what is in the file"
-        await eventually(starting.url)
-        assert other.url() == starting.url()
+        assert starting.way_in() is None
+        assert other.way_in() is None, "and not what is in the file"
+        await eventually(starting.way_in)
+        assert other.way_in() == starting.way_in()
     finally:
         starting.stop()
 

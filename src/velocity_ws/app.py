@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from velocity_ws.broker import Broker
 from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
+from velocity_ws.client import validate_user_id
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
@@ -162,7 +163,7 @@ class WebSocketApp:
         if client.user is None:
             return
         try:
-            client.user_id = node.user_id_of(client.user)
+            client.user_id = validate_user_id(node.user_id_of(client.user))
         except Exception as error:
             await node.dispatcher.report(client, error)
             raise Reject("authentication failed", status=500) from None

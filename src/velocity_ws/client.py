@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from velocity_ws.errors import validate_close
-from velocity_ws.messages import Frame, encode, encode_bytes
+from velocity_ws.errors import InvalidNameError, validate_close
+from velocity_ws.messages import MAX_NAME_LENGTH, Frame, encode, encode_bytes, validate_text
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from velocity_ws.loops import Home
 
-__all__ = ["Client", "Connection", "SyncClient", "user_id_of"]
+__all__ = ["Client", "Connection", "SyncClient", "user_id_of", "validate_user_id"]
 
 
 class Connection(Protocol):
@@ -204,3 +204,16 @@ def user_id_of(user: Any) -> str | None:
         if found is not None:
             return str(found)
     return None
+
+
+def validate_user_id(user_id: str | None) -> str | None:
+    """What a user is called, if it can be a name: text of at most 256 characters, or nothing.
+
+    Raises:
+        InvalidNameError: it is none.
+    """
+    if user_id is None or user_id == "":
+        return None
+    if not isinstance(user_id, str) or len(user_id) > MAX_NAME_LENGTH:
+        raise InvalidNameError(f"a user id is a string of at most {MAX_NAME_LENGTH} characters, not {user_id!r:.80}")
+    return validate_text(user_id)

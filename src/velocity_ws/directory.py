@@ -110,6 +110,7 @@ class Directory:
         cluster, node_id = self._cluster, node_of(client_id)
         if cluster is None or node_id is None:
             return False
+        await cluster.introduced()
         if node_id not in cluster.peers:
             if not cluster.is_healthy:
                 raise BackplaneUnavailable("there is no connection to the engine")
@@ -133,8 +134,9 @@ class Directory:
         if self._cluster is None:
             return here
         replies = await self._cluster.ask_all(_DISCONNECT_USER, (user_id, code, reason))
-        if replies.missing or not self._cluster.is_healthy:
-            who = ", ".join(sorted(replies.missing)) or "the others"
+        silent = sorted({*replies.missing, *replies.errors})
+        if silent or not self._cluster.is_healthy:
+            who = ", ".join(silent) or "the others"
             raise BackplaneUnavailable(f"{here} connections are closed here; {who} did not answer in time", "unknown")
         return here + sum(replies.by_node.values())
 
@@ -194,8 +196,9 @@ class Directory:
 
     async def _answer_members(self, room: str) -> list[RoomMember]:
         return [
-            RoomMember(session.id, session.user_id, self._node_id, self._hub.joined_at(session.id, room))
+            RoomMember(session.id, session.user_id, self._node_id, since)
             for session in self._hub.room_members(room)
+            if (since := self._hub.joined_at(session.id, room)) is not None
         ]
 
     async def _answer_count(self, room: str) -> int:

@@ -56,12 +56,17 @@ class Emitter(Reach):
         create_backplane(self._url)
         self._timeout = timeout
         self._home = Home()
+        self._sync = SyncReach(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is there: it was not used yet, or by another loop, or by the process that this one was forked off."""
+        self._pid = os.getpid()
         self._cluster: Cluster | None = None
         self._directory: Directory | None = None
         self._starting = asyncio.Lock()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._pid = os.getpid()
 
     @property
     def home(self) -> Home:
@@ -71,39 +76,51 @@ class Emitter(Reach):
     @property
     def sync(self) -> SyncReach:
         """The blocking form of the methods that are awaited."""
+        return self._sync
+
+    def blocking_home(self) -> Home:
+        """The way to its event loop, which runs in a thread of its own where there is none yet."""
+        if self._pid != os.getpid():
+            self._begin()
         with self._lock:
-            if self._pid != os.getpid():  # a worker that was forked has no thread of its parent's
-                self._pid, self._home, self._thread, self._cluster = os.getpid(), Home(), None, None
             if self._home.loop is None:
-                loop, started = asyncio.new_event_loop(), threading.Event()
-                self._home.settle(loop)
-                loop.call_soon(started.set)
-                self._thread = threading.Thread(target=loop.run_forever, name="velocity-ws emitter", daemon=True)
-                self._thread.start()
-                started.wait()
-        return SyncReach(self)
+                self._begin_loop(asyncio.new_event_loop())
+        return self._home
+
+    def _begin_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        started = threading.Event()
+        loop.call_soon(started.set)
+        self._cluster, self._starting = None, asyncio.Lock()
+        self._home.settle(loop)
+        self._thread = threading.Thread(target=loop.run_forever, name="velocity-ws emitter", daemon=True)
+        self._thread.start()
+        started.wait()
 
     async def start(self) -> None:
         """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
+        self._settle()
+        await self._home.run(self._started)
+
+    def _settle(self) -> None:
         if self._home.loop is None:
+            self._begin()
             self._home.settle(asyncio.get_running_loop())
-            self._cluster = None
-        await self._home.run(self._start)
 
     async def stop(self) -> None:
         """Disconnect. It connects again when it is used again."""
-        await self._home.run(self._stop)
-        if self._thread is None:
-            self._home.settle(None)
+        if self._home.loop is not None:
+            await self._home.run(self._stop)
+            if self._thread is None:
+                self._home.settle(None)
 
     def close(self) -> None:
         """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""
-        loop = self._home.loop
-        if self._thread is None or loop is None:
+        loop, thread = self._home.loop, self._thread
+        if thread is None or loop is None:
             return
         self._home.block(self._stop)
         loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        thread.join()
         loop.close()
         self._thread = None
         self._home.settle(None)
@@ -125,41 +142,44 @@ class Emitter(Reach):
     ) -> None:
         self.close()
 
-    async def _start(self) -> tuple[Cluster, Directory]:
+    async def _started(self) -> tuple[Cluster, Directory]:
         async with self._starting:
             if self._cluster is None or self._directory is None:
                 _, prefix = split_url(self._url)
                 hub: Hub[Session] = Hub()
                 options = ClusterOptions(prefix, timeout=self._timeout, is_node=False)
-                backplane, name = create_backplane(self._url), new_node_id()
-                cluster = Cluster(backplane, name, options, Counters(), hub.deliver, time.monotonic)
+                backplane, name = create_backplane(self._url, is_node=False), new_node_id()
+                cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
                 self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
-                await cluster.start()
+                try:
+                    await cluster.start()
+                except BaseException:
+                    await cluster.stop()
+                    raise
                 self._cluster = cluster
             return self._cluster, self._directory
 
     async def _stop(self) -> None:
-        cluster, self._cluster = self._cluster, None
-        if cluster is not None:
-            await cluster.stop()
+        async with self._starting:
+            cluster, self._cluster = self._cluster, None
+            if cluster is not None:
+                await cluster.stop()
 
     async def _publish(self, address: Address, frame: Frame) -> int:
-        if self._home.loop is None:
-            await self.start()
+        self._settle()
         await self._home.run(self._publish_here, address, frame)
         return 0
 
     async def _publish_here(self, address: Address, frame: Frame) -> None:
-        cluster, _ = await self._start()
+        cluster, _ = await self._started()
         await cluster.publish(address, frame)
 
     async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        if self._home.loop is None:
-            await self.start()
+        self._settle()
         return await self._home.run(self._call_here, call)
 
     async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        cluster, directory = await self._start()
+        cluster, directory = await self._started()
         if not cluster.is_healthy:
             raise BackplaneUnavailable("there is no connection to the engine")
         return await call(directory)

@@ -86,9 +86,9 @@ class Hub(Generic[M]):
         """All of a user, in order of arrival. Safe from any thread."""
         return list(self._users.get(user_id, {}).values())
 
-    def joined_at(self, member_id: str, room: str) -> float:
-        """When a member came into a room, in seconds since the epoch."""
-        return self._rooms_of[member_id][room]
+    def joined_at(self, member_id: str, room: str) -> float | None:
+        """When a member came into a room, in seconds since the epoch; ``None`` where it is not in it."""
+        return self._rooms_of.get(member_id, {}).get(room)
 
     def rooms_of(self, member_id: str) -> frozenset[str]:
         """The rooms a member is in. Safe from any thread."""
@@ -170,11 +170,8 @@ class Hub(Generic[M]):
                 for name in address.names:
                     union.update(groups.get(name, {}))
                 found = union.values()
-        without = address.excluded
-        if address.skipped:
-            without = without.union(*[self._rooms.get(room, {}) for room in address.skipped])
-        if without:
-            return [member for member in found if member.id not in without]
+        if address.excluded:
+            return [member for member in found if member.id not in address.excluded]
         return list(found)
 
     def deliver(self, address: Address, frame: Frame) -> int:

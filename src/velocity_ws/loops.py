@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -25,16 +26,18 @@ class Home:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The broker's loop; ``None`` where it has none, or one that is closed."""
+        """The broker's loop; ``None`` where it has none, or one that is closed, or its parent's, as this is a fork."""
         loop = self._loop
-        return None if loop is None or loop.is_closed() else loop
+        return None if loop is None or loop.is_closed() or self._pid != os.getpid() else loop
 
     def settle(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Make a loop the broker's, or none."""
         self._loop = loop
+        self._pid = os.getpid()
 
     @property
     def is_here(self) -> bool:

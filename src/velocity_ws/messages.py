@@ -257,10 +257,8 @@ class Address:
         kind: everyone, the members of rooms, all clients of users, or single clients.
         names: the rooms, the user ids or the client ids.
         excluded: ids of clients that do not get it.
-        skipped: rooms whose members do not get it, as they have it already.
     """
 
     kind: Literal["all", "rooms", "users", "clients"]
     names: Collection[str] = ()
     excluded: frozenset[str] = frozenset()
-    skipped: frozenset[str] = frozenset()

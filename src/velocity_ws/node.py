@@ -116,14 +116,17 @@ class Node:
         if self.cluster is not None or self.presence is not None:
             validate_text(room)
         is_new = self.hub.join(client_id, room)
+        since = self.hub.joined_at(client_id, room)
         if self.cluster is not None:
             await self.cluster.confirmed("room", room)
         session = self.hub.get(client_id)
-        if not is_new or session is None:
-            return
+        if not is_new or session is None or self.hub.joined_at(client_id, room) != since:
+            return  # it has left meanwhile, and may have come again, which is for that call to tell
         if self.presence is not None:
             self.presence.joined(session, room)
-        await self.dispatcher.moved("join", session.client, [room])
+        if self.dispatcher.has("join") or self.dispatcher.has("leave"):
+            session.entered(room)
+            await self.dispatcher.moved("join", session.client, [room])
 
     async def leave(self, client_id: str, room: str) -> None:
         """Take a client of this node out of a room."""
@@ -132,7 +135,8 @@ class Node:
             return
         if self.presence is not None:
             self.presence.left([room])
-        await self.dispatcher.moved("leave", session.client, [room])
+        if session.exited(room):
+            await self.dispatcher.moved("leave", session.client, [room])
 
     def remove(self, client_id: str) -> frozenset[str]:
         """Take a client of this node out of everything; the rooms it was in."""
@@ -194,13 +198,34 @@ class Node:
             self._forget_dead_loop()
         self.home.settle(loop)
         self._stopped_loop = None
-        self._started_at = self.clock()
+        started_at = self._started_at = self.clock()
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
             self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
         if self.cluster is not None:
-            await self.cluster.start()
+            await self._start_cluster(self.cluster, started_at)
+
+    async def _start_cluster(self, cluster: Cluster, started_at: float) -> None:
+        try:
+            await cluster.start()
+        except BaseException:
+            if self._started_at == started_at and self._stopping is None:
+                self._started_at = None
+                await self._leave_cluster()
+                self.home.settle(None)
+            raise
+        if self.cluster is not cluster:
+            raise BrokerError("the broker was stopped while it was starting")
+
+    async def _leave_cluster(self) -> None:
+        cluster, self.cluster = self.cluster, None
+        presence, self.presence = self.presence, None
+        self.directory = self._new_directory()
+        if presence is not None:
+            presence.close()
+        if cluster is not None:
+            await cluster.stop()
 
     def _form_cluster(self) -> None:
         self.id = new_node_id()  # and not what a process that was forked has too
@@ -213,8 +238,11 @@ class Node:
             queue_size=settings.backplane_queue_size,
         )
         backplane = create_backplane(settings.backplane_url)
-        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self.clock)
+        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self.clock)
         self.directory = self._new_directory()
+
+    def _who(self, address: Address) -> list[str]:
+        return [session.id for session in self.hub.select(address)]
 
     def _new_directory(self) -> Directory:
         return Directory(self.id, self.hub, self.stats, self.join, self.leave, self.cluster)
@@ -275,13 +303,8 @@ class Node:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
             await self.workers.close()
-            if self.presence is not None:
-                self.presence.close()
-            if self.cluster is not None:
-                await self.cluster.stop()
+            await self._leave_cluster()
         finally:
-            self.cluster = self.presence = None
-            self.directory = self._new_directory()
             self.dispatcher.close()
             self._stopping = None
             self._stopped_loop = self.home.loop

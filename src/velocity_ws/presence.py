@@ -26,6 +26,9 @@ __all__ = ["Presence"]
 DELAY = 0.03
 """Seconds that changes are collected before they are told, as a page loaded anew leaves and joins."""
 
+PAGE = 2000
+"""Rooms and users that travel at once; more go in several notes, as engines carry 1 MiB at once or little more."""
+
 Counts = dict[str, int]
 """Clients by user; those without one under an empty name."""
 
@@ -92,7 +95,8 @@ class Presence:
             cluster.on_note("presence_asked", tuple[str, ...], self._asked)
             cluster.on_came.append(lambda node_id: self._ask(cluster.topics.node(node_id), self._rooms))
             cluster.on_went.append(self._went)
-            cluster.on_hearing_again.append(lambda: self._ask(cluster.topics.nodes, self._rooms))
+            cluster.on_note("presence_anew", type(None), self._forget)
+            cluster.on_hearing_again.append(lambda: self._begin_anew(cluster))
 
     def joined(self, session: Session, room: str) -> None:
         """A client of this node has come into a room."""
@@ -132,12 +136,13 @@ class Presence:
         touched, self._touched = self._touched, set()
         for room in touched:
             state = self._rooms.get(room)
-            if state is not None:
-                self._count(room, state)
-                if state.here:
-                    self._tell_members(room, state)
-                else:  # nobody here is interested any more
-                    del self._rooms[room]
+            if state is None:
+                continue
+            self._count(room, state)
+            if state.here:
+                self._tell_members(room, state)
+            else:  # nobody here is interested any more
+                del self._rooms[room]
 
     def _count(self, room: str, state: _Room) -> None:
         """Count this node's clients, and tell the others what has changed."""
@@ -163,15 +168,44 @@ class Presence:
     # --- other nodes
 
     def _ask(self, topic: str, rooms: Iterable[str]) -> None:
-        names = tuple(rooms)
-        if self._cluster is not None and names:
-            self._cluster.note(topic, "presence_asked", names)
+        names = iter(rooms)
+        while self._cluster is not None and (page := tuple(itertools.islice(names, PAGE))):
+            self._cluster.note(topic, "presence_asked", page)
 
     def _asked(self, origin: str, rooms: tuple[str, ...]) -> None:
         if self._cluster is not None:
-            mine = [(room, self._rooms[room]) for room in rooms if room in self._rooms]
-            known = {room: (state.version, state.here) for room, state in mine}
-            self._cluster.note(self._cluster.topics.node(origin), "presence", _State(rooms, known))
+            self._say(self._cluster.topics.node(origin), rooms)
+
+    def _say(self, topic: str, rooms: Iterable[str]) -> None:
+        """Tell what this node has of some rooms, in as many notes as it takes."""
+        asked: list[str] = []
+        known: dict[str, tuple[int, Counts]] = {}
+        size = 0
+        for room in rooms:
+            state = self._rooms.get(room)
+            asked.append(room)
+            size += 1
+            if state is not None:
+                known[room] = (state.version, state.here)
+                size += len(state.here)
+            if size >= PAGE:
+                self._send_state(topic, asked, known)
+                asked, known, size = [], {}, 0
+        if asked:
+            self._send_state(topic, asked, known)
+
+    def _send_state(self, topic: str, asked: list[str], known: dict[str, tuple[int, Counts]]) -> None:
+        if self._cluster is not None:
+            self._cluster.note(topic, "presence", _State(tuple(asked), known))
+
+    def _begin_anew(self, cluster: Cluster) -> None:
+        """This node was deaf, and what it said was not heard: say all of it again, and ask the others for theirs."""
+        cluster.note(cluster.topics.nodes, "presence_anew", None)
+        self._say(cluster.topics.nodes, list(self._rooms))
+        self._ask(cluster.topics.nodes, self._rooms)
+
+    def _forget(self, origin: str, _: None) -> None:
+        self._went(origin)
 
     def _told_state(self, origin: str, told: _State) -> None:
         for room in told.asked:

@@ -32,6 +32,10 @@ class Reach(ABC):
     def home(self) -> Home:
         """The way to its event loop."""
 
+    def blocking_home(self) -> Home:
+        """The same, where a plain thread can wait for it."""
+        return self.home
+
     @abstractmethod
     async def _publish(self, address: Address, frame: Frame) -> int:
         """Send a message; for how many clients of this process it was queued."""
@@ -187,31 +191,31 @@ class SyncReach:
 
     def join_room(self, client_id: str, room: str) -> None:
         """Blocking `Reach.join_room`."""
-        self._reach.home.block(self._reach.join_room, client_id, room)
+        self._reach.blocking_home().block(self._reach.join_room, client_id, room)
 
     def leave_room(self, client_id: str, room: str) -> None:
         """Blocking `Reach.leave_room`."""
-        self._reach.home.block(self._reach.leave_room, client_id, room)
+        self._reach.blocking_home().block(self._reach.leave_room, client_id, room)
 
     def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
         """Blocking `Reach.disconnect`."""
-        return self._reach.home.block(self._reach.disconnect, client_id, code, reason)
+        return self._reach.blocking_home().block(self._reach.disconnect, client_id, code, reason)
 
     def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
         """Blocking `Reach.disconnect_user`."""
-        return self._reach.home.block(self._reach.disconnect_user, user_id, code, reason)
+        return self._reach.blocking_home().block(self._reach.disconnect_user, user_id, code, reason)
 
     def members(self, room: str) -> Members:
         """Blocking `Reach.members`."""
-        return self._reach.home.block(self._reach.members, room)
+        return self._reach.blocking_home().block(self._reach.members, room)
 
     def count(self, room: str) -> int:
         """Blocking `Reach.count`."""
-        return self._reach.home.block(self._reach.count, room)
+        return self._reach.blocking_home().block(self._reach.count, room)
 
     def cluster_stats(self) -> ClusterStats:
         """Blocking `Reach.cluster_stats`."""
-        return self._reach.home.block(self._reach.cluster_stats)
+        return self._reach.blocking_home().block(self._reach.cluster_stats)
 
     def _target(self, target: Target) -> SyncTarget:
-        return SyncTarget(target, self._reach.home)
+        return SyncTarget(target, self._reach.blocking_home)

@@ -90,6 +90,7 @@ class Session:
         self._greeted = False
         self._is_done = False
         self._last_rooms: frozenset[str] = frozenset()
+        self._entered: set[str] | None = None
         self._closed_by_us: tuple[int, str] | None = None
         self._restarting: tuple[int, str] | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -148,7 +149,7 @@ class Session:
     def finish_now(self, close: Close) -> bool:  # noqa: ARG002 - nobody is told, as nobody asked to be
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
         dispatcher = self._node.dispatcher
-        told = (self._greeted and dispatcher.has("disconnect")) or (bool(self.rooms) and dispatcher.has("leave"))
+        told = (self._greeted and dispatcher.has("disconnect")) or bool(self._entered)
         if self._worker is not None or told or self.outbox is None or not self.outbox.is_joined:
             return False
         self._cancel_deadline()
@@ -178,8 +179,8 @@ class Session:
             if self.outbox is not None:
                 self.outbox.abort()
             await self._end_worker()
-            if self._last_rooms and self._node.dispatcher.has("leave"):
-                rooms = sorted(self._last_rooms)
+            if self._entered:
+                rooms, self._entered = sorted(self._entered), None
                 await self._tell(self._node.dispatcher.moved("leave", self.client, rooms), "on_leave")
             if self._greeted:
                 await self._tell(self._node.dispatcher.disconnect(self.client, close), "on_disconnect")
@@ -213,6 +214,19 @@ class Session:
         if self._open:
             return self._node.hub.rooms_of(self.id)
         return self._last_rooms
+
+    def entered(self, room: str) -> None:
+        """The hooks are told that it came into a room, and so are to be told when it leaves."""
+        if self._entered is None:
+            self._entered = set()
+        self._entered.add(room)
+
+    def exited(self, room: str) -> bool:
+        """It left a room; whether the hooks were told that it came."""
+        if self._entered is None or room not in self._entered:
+            return False
+        self._entered.remove(room)
+        return True
 
     def offer(self, frame: Frame) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""

@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     """What happens when a client's queue is full: close it (1013), or drop the newest message and tell it later."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that stopping gives handlers to finish, queues to be sent and clients to go."""
-    backplane_url: str = ALONE
+    backplane_url: str = Field(ALONE, repr=False)  # it may hold a password
     """The engine by which several processes reach each other's clients; ``memory://`` is one process alone."""
     backplane_timeout: Duration = Field(1.0, gt=0)
     """Seconds after which a message to other nodes, or a question, ends: done, refused or of unknown outcome."""

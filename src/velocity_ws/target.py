@@ -50,7 +50,7 @@ class Target:
 class SyncTarget:
     """`Target` for plain threads: the same methods, blocking."""
 
-    def __init__(self, target: Target, home: Home) -> None:
+    def __init__(self, target: Target, home: Callable[[], Home]) -> None:
         self._target = target
         self._home = home
 
@@ -60,11 +60,11 @@ class SyncTarget:
 
     def send(self, event: str, data: Any = None) -> int:
         """Blocking `Target.send`."""
-        return self._home.block(self._target.send, event, data)
+        return self._home().block(self._target.send, event, data)
 
     def send_bytes(self, data: bytes) -> int:
         """Blocking `Target.send_bytes`."""
-        return self._home.block(self._target.send_bytes, data)
+        return self._home().block(self._target.send_bytes, data)
 
 
 class TargetFactory:

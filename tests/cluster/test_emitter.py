@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.support import Node, nodes, person
 from tests.engines import engine
-from velocity_ws import BackplaneUnavailable, ClientNotFound, Emitter, SettingsError
+from tests.support import eventually, settings
+from velocity_ws import BackplaneUnavailable, Broker, BrokerError, ClientNotFound, Emitter, SettingsError
 
 
 async def test_it_reaches_clients_on_all_nodes(url: str, pair: list[Node]) -> None:
@@ -139,3 +141,78 @@ async def test_the_command_says_what_is_wrong() -> None:
             assert status != 0
             assert says in err
             assert "Traceback" not in err + out
+
+
+async def test_a_first_question_waits_until_it_is_known_who_is_there(url: str, pair: list[Node]) -> None:
+    async with person(pair[1]) as (_, client_id), Emitter(url) as emitter:
+        await emitter.join_room(client_id, "x")
+        assert [client.id for client in pair[1].broker.get_room_clients("x")] == [client_id]
+
+
+async def test_a_start_that_is_given_up_leaves_nothing() -> None:
+    async with engine("nats") as server:
+        await server.kill()
+        emitter = Emitter(server.url)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(emitter.broadcast("n"), 0.1)
+        broker = Broker(settings(backplane_url=server.url))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(broker.start(), 0.1)
+        assert not broker.is_running
+        starting = asyncio.create_task(broker.start())
+        await asyncio.sleep(0)
+        await broker.stop()
+        with pytest.raises(BrokerError):
+            await starting
+        await eventually(lambda: not [task for task in asyncio.all_tasks() if "velocity-ws" in task.get_name()])
+
+
+def test_it_is_used_on_one_loop_after_the_other_and_at_once() -> None:
+    async def several(emitter: Emitter) -> None:
+        await asyncio.gather(*[emitter.broadcast("n") for _ in range(5)])
+        await emitter.stop()
+
+    emitter = Emitter("memory://loops")
+    for _ in range(3):
+        asyncio.run(several(emitter))
+
+
+FORK = """
+import os, sys
+from velocity_ws import Emitter
+emitter = Emitter(sys.argv[1])
+send = emitter.sync
+send.to_room("x").send("n", "parent")
+pid = os.fork()
+if not pid:
+    send.to_room("x").send("n", "child")
+    emitter.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+send.to_room("x").send("n", "parent again")
+emitter.close()
+"""
+
+
+async def test_a_worker_that_is_forked_has_a_connection_of_its_own() -> None:
+    async with engine("nats") as server, nodes(server.url, 1) as (node,), person(node, room="x") as (peer, _):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORK, server.url)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+        assert [await peer.expect("n") for _ in range(3)] == ["parent", "child", "parent again"]
+
+
+async def test_a_script_runs_no_embedded_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    async with Emitter("embedded://nobody", timeout=0.5) as emitter:
+        with pytest.raises(BackplaneUnavailable, match="runs embedded://nobody"):
+            await emitter.broadcast("n")
+    async with nodes("embedded://somebody", 1) as (node,), person(node) as (peer, _):
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        (tmp_path / f"velocity-ws-{os.getuid()}").symlink_to(tmp_path / "velocity-ws")
+        async with Emitter("embedded://somebody") as emitter:
+            await emitter.broadcast("n", 1)
+        assert await peer.expect("n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ steps = st.lists(st.tuples(kinds, st.sampled_from("abcd")), max_size=40)
 @given(steps)
 async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: list[tuple[str, str]]) -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda _: None, linger=0.0)
+    interest = Interest(engine, lambda *_: None, linger=0.0)
     needed: set[str] = set()
     task = asyncio.create_task(interest.run())
     try:
@@ -83,7 +84,7 @@ async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: lis
 
 async def test_who_waits_for_a_topic_is_told_when_the_engine_has_it() -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda _: None)
+    interest = Interest(engine, lambda *_: None)
     task = asyncio.create_task(interest.run())
     interest.need("a")
     confirmation = interest.confirmation("a")
@@ -160,7 +161,7 @@ async def test_rooms_joined_and_left_at_random_on_two_nodes(kind: str) -> None:
 
 async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda _: None, linger=0.0)
+    interest = Interest(engine, lambda *_: None, linger=0.0)
     task = asyncio.create_task(interest.run())
     interest.need("a")
     engine.turn.release()
@@ -175,8 +176,65 @@ async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -
     await asyncio.wait([task])
 
 
+async def test_what_is_released_without_a_connection_is_forgotten() -> None:
+    engine = SlowEngine()
+    left: list[tuple[str, bool]] = []
+    interest = Interest(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
+    task = asyncio.create_task(interest.run())
+    for topic in "ab":
+        interest.need(topic)
+    engine.turn.release()
+    await eventually(lambda: interest.subscribed == {"a", "b"})
+    interest.release("a")
+    task.cancel()
+    await asyncio.wait([task])
+    interest.lose()
+    assert left == [("a", False)]
+    interest.release("b")
+    assert left == [("a", False), ("b", False)]
+    interest.need("c")
+    interest.release("c")
+    assert left[-1] == ("c", False)
+
+
+async def test_a_topic_that_is_needed_again_while_it_is_left_keeps_its_name() -> None:
+    engine = SlowEngine()
+    left: list[tuple[str, bool]] = []
+    interest = Interest(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
+    task = asyncio.create_task(interest.run())
+    interest.need("a")
+    engine.turn.release()
+    await eventually(lambda: interest.subscribed == {"a"})
+    interest.release("a")
+    await eventually(lambda: not interest.subscribed)
+    interest.need("a")
+    engine.turn.release()
+    engine.turn.release()
+    await eventually(lambda: interest.subscribed == {"a"})
+    assert left == [("a", True)]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_100_000_topics_are_restored_in_time() -> None:
+    engine = SlowEngine()
+    interest = Interest(engine, lambda *_: None)
+    for number in range(100_000):
+        interest.need(f"t{number}")
+        engine.turn.release()
+    async with asyncio.timeout(5):
+        await interest.restore()
+    assert len(interest.subscribed) == 100_000
+    began = time.process_time()
+    for number in range(1000):
+        interest.need(f"more {number}")
+        engine.turn.release()
+        await interest.restore()
+    assert time.process_time() - began < 1  # what is there already costs those that come nothing
+
+
 async def test_nobody_waits_for_a_topic_that_is_not_needed_any_more() -> None:
-    interest = Interest(SlowEngine(), lambda _: None)
+    interest = Interest(SlowEngine(), lambda *_: None)
     interest.need("a")
     confirmation = interest.confirmation("a")
     assert confirmation is not None

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from tests.cluster.support import Node, application, nodes, person
+from tests.engines import engine
 from tests.support import Peer, eventually
 from velocity_ws import Broker, Client
 
@@ -116,3 +117,56 @@ async def test_presence_without_other_nodes() -> None:
             async with person(a, "cat", "y"):
                 await a.broker.broadcast("end")
             await peer.expect("end")
+
+
+async def test_a_leave_while_a_join_is_not_confirmed_is_told_to_nobody() -> None:
+    heard: list[tuple[str, str]] = []
+
+    def prepare(broker: Broker) -> None:
+        application(broker)
+
+        @broker.on_join
+        async def joined(client: Client, room: str) -> None:
+            heard.append(("join", room))
+
+        @broker.on_leave
+        async def left(client: Client, room: str) -> None:
+            heard.append(("leave", room))
+
+    async with nodes("memory://pairs", 1, prepare=prepare) as (a,), person(a) as (_, client_id):
+        joining = asyncio.create_task(a.broker.join_room(client_id, "x"))
+        await asyncio.sleep(0)
+        await a.broker.leave_room(client_id, "x")
+        await joining
+        assert heard == []
+        await a.broker.join_room(client_id, "x")
+        await a.broker.leave_room(client_id, "x")
+        assert heard == [("join", "x"), ("leave", "x")]
+
+
+async def test_more_members_than_one_message_of_the_engine_can_name() -> None:
+    async with engine("nats") as server, nodes(server.url) as (a, b), person(b) as (_, client_id):
+        session = b.broker.node.hub.get(client_id)
+        assert session is not None
+        hub = b.broker.node.hub
+        for number in range(20_000):  # as many as would take long to connect
+            hub._rooms.setdefault("x", {})[f"{client_id}{number:08}"] = session
+        hub.join(client_id, "x")
+        found = await a.broker.members("x")
+        assert found.missing == ()
+        assert len(found) == 20_001
+        hub._rooms["x"] = {client_id: session}
+
+
+async def test_presence_is_right_again_when_a_node_that_was_deaf_hears() -> None:
+    async with engine("valkey") as server, nodes(server.url, options={"presence": ["x"]}) as (a, b):
+        async with person(a, "ann", "x") as (peer, _), person(b, "bob", "x") as (_, bob), person(b, "cat", "x"):
+            ann = Watcher(peer)
+            await ann.sees({"ann": 1, "bob": 1, "cat": 1})
+            cluster = b.broker.node.cluster
+            assert cluster is not None
+            for channel in (cluster._backplane._subscriber, cluster._backplane._publisher):  # type: ignore[attr-defined]
+                channel.abort()
+            await eventually(lambda: not b.broker.healthy)
+            await b.broker.leave_room(bob, "x")
+            await ann.sees({"ann": 1, "cat": 1})

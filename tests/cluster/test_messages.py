@@ -8,6 +8,7 @@ import random
 import pytest
 
 from tests.cluster.support import Node, nodes, person
+from tests.support import eventually
 from velocity_ws import ClientNotFound
 
 
@@ -182,3 +183,40 @@ async def test_two_clusters_on_one_engine_are_apart(url: str) -> None:
             await two.broker.broadcast("right")
             await peer.expect("right")
         assert await one.peers() == 0
+
+
+async def test_a_message_to_1000_rooms_is_one_to_each_client(pair: list[Node]) -> None:
+    a, b = pair
+    async with person(b, room="room 7") as (there, there_id):
+        await b.broker.join_room(there_id, "room 900")
+        await a.broker.to_rooms([f"room {number}" for number in range(1000)]).send("said", 1)
+        await a.broker.broadcast("end")
+        assert await there.expect("said") == 1
+        await there.expect("end")
+
+
+async def test_an_id_of_nobody_harms_no_engine(pair: list[Node]) -> None:
+    a, b = pair
+    async with person(b) as (there, _):
+        for name in ("a b c d e f.x", "a 0\r\n\r\nSUB .x", "elevenchars.x", "*", "\r\n"):
+            await a.broker.to_client(name).send("said", 1)
+            await a.broker.to_all().except_(name).send("said", 2)
+            assert await there.expect("said") == 2
+        assert a.broker.healthy
+        assert a.broker.get_stats().backplane_unknown == 0
+
+
+async def test_what_a_node_missed_of_a_room_it_left_is_no_gap(url: str) -> None:
+    async with nodes(url) as (a, b), person(b, room="x") as (there, there_id):
+        await a.broker.to_room("x").send("said", 0)
+        assert await there.expect("said") == 0
+        await b.broker.leave_room(there_id, "x")
+        cluster = b.broker.node.cluster
+        assert cluster is not None
+        await eventually(lambda: not cluster.interest.hears(cluster.topics.room("x")))
+        for number in range(10):
+            await a.broker.to_room("x").send("said", number)
+        await b.broker.join_room(there_id, "x")
+        await a.broker.to_room("x").send("said", "again")
+        assert await there.expect("said") == "again"
+        assert b.broker.get_stats().backplane_missed == 0

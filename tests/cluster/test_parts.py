@@ -45,7 +45,8 @@ class TestEnvelopes:
     def test_what_is_encoded_is_decoded(
         self, kind: Any, names: tuple[str, ...], payload: bytes, number: int, data: st.DataObject
     ) -> None:
-        post = Post(kind, names, data.draw(st.integers(0, len(names) - 1)), ("a.b",), False, payload)
+        names = names[:1] if kind in ("rooms", "users") else names
+        post = Post(kind, names, data.draw(st.integers(0, 2**40)), ("a.b",), False, payload)
         raw = encode_header(NODE, number) + encode_body(post)
         assert decode_header(raw) == (NODE, number)
         assert decode_body(raw) == post
@@ -64,7 +65,8 @@ class TestEnvelopes:
     def test_a_client_id_tells_its_node(self) -> None:
         node_id = new_node_id()
         assert node_of(f"{node_id}.token") == node_id
-        for other in ("", "token", ".", f"{node_id}.", ".token", f"{node_id[1:]}.token"):
+        others = ("a b c d e f.x", "a 0\r\n\r\nSUB .x", f"{node_id}.x y", f"{node_id}.x.y", f"{node_id}.x\n")
+        for other in ("", "token", ".", f"{node_id}.", ".token", f"{node_id[1:]}.token", *others):
             assert node_of(other) is None
 
 
@@ -106,9 +108,27 @@ class TestNumbers:
             heard.note("t", f"script {number}", 1)
         assert heard.note("t", "script 0", 5) == 0  # forgotten
         assert heard.note("t", "script 2999", 3) == 1
-        for number in range(100_001):
+        for number in range(99_999):
             sent.next(f"topic {number}")
-        assert (sent.count("topic 0"), sent.count("topic 100000")) == (0, 1)
+        sent.next("topic 0")  # is used, and so kept
+        for number in range(2):
+            sent.next(f"another {number}")
+        assert (sent.count("topic 0"), sent.count("topic 1"), sent.count("another 1")) == (2, 0, 1)
+
+    def test_who_is_heard_is_not_forgotten_for_those_who_are_not(self) -> None:
+        heard = Heard()
+        heard.note("t", NODE, 1)
+        for number in range(3000):
+            heard.note("t", f"script {number}", 1)
+            heard.note("t", NODE, number + 2)
+        assert heard.note("t", NODE, 3003) == 1
+        heard.forget_origin(NODE)
+        assert heard.settle("t", NODE, 3005) is None
+
+    def test_a_sender_that_has_forgotten_cannot_say_what_was_missed(self) -> None:
+        heard = Heard()
+        heard.note("t", NODE, 5)
+        assert heard.settle("t", NODE, 2) is None
 
     def test_a_topic_that_is_left_is_forgotten(self) -> None:
         heard = Heard()
@@ -148,10 +168,10 @@ class TestQuestions:
         questions = Questions(0.05)
 
         async def send(ask: Ask) -> None:
-            questions.answered("a", Answer(ask.id, encode_raw("one")))
-            questions.answered("stranger", Answer(ask.id, encode_raw("two")))
-            questions.answered("c", Answer(ask.id, encode_raw(None), "no"))
-            questions.answered("d", Answer(ask.id, encode_raw(4)))
+            questions.answered("a", Answer(ask.id, encode("one")))
+            questions.answered("stranger", Answer(ask.id, encode("two")))
+            questions.answered("c", Answer(ask.id, b"", "no"))
+            questions.answered("d", Answer(ask.id, encode(4)))
 
         replies = await questions.ask(ECHO, "?", ["a", "b", "c", "d"], send)
         assert replies.by_node == {"a": "one"}
@@ -163,12 +183,32 @@ class TestQuestions:
 
         async def send(ask: Ask) -> None:
             questions.gone("b")
-            questions.answered("a", Answer(ask.id, encode_raw("one")))
+            questions.answered("a", Answer(ask.id, encode("one")))
 
         async with asyncio.timeout(5):
             replies = await questions.ask(ECHO, "?", ["a", "b"], send)
         assert replies.by_node == {"a": "one"}
         assert replies.missing == {"b"}
+
+    async def test_a_long_answer_comes_in_parts(self) -> None:
+        asker, answerer = Questions(5), Questions(5)
+        text = "ä" * 1_000_000
+        sizes: list[int] = []
+
+        async def handler(_: str) -> str:
+            return text
+
+        async def reply(answer: Answer) -> None:
+            sizes.append(len(answer.result))
+            asker.answered("a", answer)
+
+        async def send(ask: Ask) -> None:
+            answerer.asked(ask, reply)
+
+        answerer.on(ECHO, handler)
+        assert (await asker.ask(ECHO, "?", ["a"], send)).by_node == {"a": text}
+        assert max(sizes) <= 256 * 1024
+        await answerer.close()
 
     async def test_what_is_not_known_or_fails_is_answered(self) -> None:
         questions = Questions(5)
@@ -186,7 +226,7 @@ class TestQuestions:
 
         questions.on(ECHO, handler)
         for what, args in (("echo", "hi"), ("echo", 5), ("echo", "own"), ("echo", "other"), ("what", "hi")):
-            questions.asked(Ask(1, what, encode_raw(args)), reply)
+            questions.asked(Ask(1, what, msgspec.Raw(encode(args))), reply)
         async with asyncio.timeout(5):
             while len(answers) < 5:
                 await asyncio.sleep(0)
@@ -196,8 +236,7 @@ class TestQuestions:
         await questions.close()
 
 
-def encode_raw(value: object) -> Any:
-    return msgspec.Raw(msgspec.msgpack.encode(value))
+encode = msgspec.msgpack.encode
 
 
 class Engine:

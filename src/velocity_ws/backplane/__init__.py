@@ -27,8 +27,12 @@ _BY_SCHEME = {
 }
 
 
-def create_backplane(url: str) -> Backplane:
+def create_backplane(url: str, *, is_node: bool = True) -> Backplane:
     """The backplane that a ``WS_BACKPLANE_URL`` names.
+
+    Args:
+        url: of the engine.
+        is_node: whether it is for a node; who only sends does not run an embedded engine, which would end with it.
 
     Raises:
         SettingsError: there is none of that kind, what it needs is not installed, or it cannot be used like this.
@@ -46,7 +50,7 @@ def create_backplane(url: str) -> Backplane:
         raise SettingsError({"WS_BACKPLANE_URL": problem}) from error
     engine, _ = split_url(url)
     try:
-        backplane: Backplane = factory(engine)
+        backplane: Backplane = factory(engine) if is_node or module != "embedded" else factory(engine, may_run=False)
     except SettingsError:
         raise
     except ValueError as error:

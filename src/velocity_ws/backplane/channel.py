@@ -33,6 +33,11 @@ def pool_of(url: str) -> ConnectionPool:
         "retry": Retry(NoBackoff(), 0),
         "client_name": pool.connection_kwargs.get("client_name", "velocity-ws"),
     }
+    try:
+        make: Callable[[], Any] = pool.make_connection
+        make()  # which does not connect: it says what it does not know
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     return pool
 
 

@@ -17,6 +17,7 @@ __all__ = ["USER", "Child", "program", "url_of", "write"]
 USER = "velocity"
 CONFIG = """\
 listen: "127.0.0.1:{port}"
+server_name: "{name}"
 authorization {{ user: "{user}", password: "{password}" }}
 max_payload: 8388608
 write_deadline: "2s"
@@ -43,6 +44,7 @@ class Child:
 
     Attributes:
         password: that of its only user, `USER`.
+        server_name: what it calls itself, which tells it from others that may get its port.
         port: where it listens; 0 until it does.
         log: the file of its messages.
     """
@@ -58,6 +60,7 @@ class Child:
             OSError: it cannot be started.
         """
         self.password = secrets.token_urlsafe(32)
+        self.server_name = f"velocity-{secrets.token_urlsafe(16)}"
         self.port = 0
         self.log = directory / f"{name}.log"
         self._told = directory / f"{name}.ports"
@@ -65,7 +68,8 @@ class Child:
         for old in self._told.iterdir():
             old.unlink()
         config = directory / f"{name}.conf"
-        values = {"user": USER, "password": self.password, "told": _quoted(self._told), "log": _quoted(self.log)}
+        files = {"told": _quoted(self._told), "log": _quoted(self.log)}
+        values = {"name": self.server_name, "user": USER, "password": self.password, **files}
         write(config, CONFIG.format(port=port or -1, **values))
         server = program()
         if server is None:

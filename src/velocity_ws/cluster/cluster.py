@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -33,7 +33,7 @@ from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.interest import LINGER, Interest
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.peers import Peers
-from velocity_ws.cluster.posts import address_of, routes
+from velocity_ws.cluster.posts import Arrivals, routes
 from velocity_ws.cluster.publisher import Entry, Publisher
 from velocity_ws.cluster.questions import Question, Questions, Replies
 from velocity_ws.cluster.roll import Roll
@@ -91,6 +91,7 @@ class Cluster:
         options: ClusterOptions,
         counters: Counters,
         deliver: Callable[[Address, Frame], object],
+        who: Callable[[Address], Iterable[str]],
         clock: Callable[[], float],
     ) -> None:
         """
@@ -100,6 +101,7 @@ class Cluster:
             options: how it takes part.
             counters: of the node.
             deliver: gives a message to the clients of this node that it is for.
+            who: the ids of those clients.
             clock: seconds, never going back.
         """
         self.node_id = node_id
@@ -114,8 +116,10 @@ class Cluster:
         self._own = encode_header(node_id, 0)[:-8]
         self._inbox = self.topics.node(node_id)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size)
-        self._gaps = Gaps(self.topics, self._inbox, counters, deliver)
-        self.interest = Interest(backplane, self._gaps.forget, options.linger)
+        self._gaps = Gaps(self.topics, counters, deliver)
+        self._arrivals = Arrivals(who)
+        self._doubt = asyncio.Event()
+        self.interest = Interest(backplane, self._gaps.left, options.linger)
         self._link = Link(backplane, self._publisher, self.interest, self._inbox)
         self._questions = Questions(options.timeout)
         self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
@@ -139,10 +143,8 @@ class Cluster:
         self.interest.need(self.topics.nodes)
         if self._options.is_node:
             self.interest.need(self.topics.all)
-        await self._link.start(self, START_PATIENCE)
-        if self._link.is_stopping:  # it was stopped while it waited for the engine
-            return
         self._pulse = asyncio.create_task(self._roll.call(lambda: self.is_healthy), name="velocity-ws pulse")
+        await self._link.start(self, START_PATIENCE)
 
     async def stop(self) -> None:
         """Say goodbye, and end."""
@@ -173,7 +175,7 @@ class Cluster:
         """
         failure: BackplaneUnavailable | None = None
         waiting: list[Entry] = []
-        for topic, body in routes(self.topics, self.node_id, address, frame):
+        for topic, body in routes(self.topics, self._is_there, address, frame):
             try:
                 waiting.append(self._publisher.put(topic, body))
             except BackplaneUnavailable as error:
@@ -218,8 +220,13 @@ class Cluster:
             return
         if self.is_healthy:
             await asyncio.wait([confirmation], timeout=self._options.timeout)
-        else:
+        if not confirmation.done():
             self._gaps.begin([topic])
+            confirmation.add_done_callback(lambda _: self._doubt.set())
+
+    def _is_there(self, node_id: str) -> bool:
+        """Whether that is another node that may live; who that is, is not known at first."""
+        return node_id != self.node_id and (node_id in self.peers or not self._roll.is_introduced)
 
     # --- questions and notes
 
@@ -229,26 +236,33 @@ class Cluster:
 
     async def ask(self, question: Question[A, R], args: A, node_id: str) -> Replies[R]:
         """Ask one node."""
+        await self.introduced()
         inbox = self.topics.node(node_id)
         return await self._questions.ask(question, args, [node_id], lambda ask: self._send(inbox, ask))
 
     async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
         """Ask all the other nodes that live."""
-        if self.is_healthy:
-            await self._roll.introduced()
+        await self.introduced()
         everyone = self.topics.nodes
         return await self._questions.ask(question, args, self.peers.ids(), lambda ask: self._send(everyone, ask))
+
+    async def introduced(self) -> None:
+        """Wait a moment at most, until it is known who is there."""
+        if self.is_healthy:
+            await self._roll.introduced()
 
     def on_note(self, what: str, args: type[A], handler: Callable[[str, A], None]) -> None:
         """Have a function called with the sender and the content of each note of a name."""
         self._notes[what] = msgspec.msgpack.Decoder(args), handler
 
-    def note(self, topic: str, what: str, args: object) -> None:
-        """Tell others something, where they can be reached. Nothing is waited for."""
+    def note(self, topic: str, what: str, args: object) -> bool:
+        """Tell others something, without waiting; whether it was queued."""
         try:
             self._publisher.put(topic, encode_body(Note(what, msgspec.Raw(encode_body(args)))))
-        except BackplaneUnavailable:
-            log.debug("a %s was not sent", what)
+        except BackplaneUnavailable as error:
+            log.debug("a %s was not sent: %s", what, error)
+            return False
+        return True
 
     async def _send(self, topic: str, body: Ask | Answer) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
@@ -289,7 +303,7 @@ class Cluster:
         match body:
             case Post():
                 self._counters.backplane_received += 1
-                self._deliver(address_of(body), Frame(body.payload, body.is_text))
+                self._deliver(self._arrivals.address_of(origin, body), Frame(body.payload, body.is_text))
             case Beat():
                 self._roll.heard(origin, body)
             case Ask():
@@ -319,19 +333,23 @@ class Cluster:
     def _went(self, node_id: str) -> None:
         log.info("node %s is gone", node_id)
         self._questions.gone(node_id)
+        self._gaps.gone(node_id)
         for function in self.on_went:
             function(node_id)
 
     async def hears(self) -> None:
-        """The link is up: get to know the others, and find out what was missed where it was up before."""
+        """The link is up: get to know the others, and find out what was missed, now and where it comes into doubt."""
         await self._roll.introduce()
         for function in self.on_hearing_again:
             function()
-        await self._gaps.mend(self._ask_numbers)
+        while True:
+            self._doubt.clear()
+            await self._gaps.mend(self.interest.hears, self._ask_numbers)
+            await self._doubt.wait()
 
     def deaf(self) -> None:
         """The link is down."""
-        self._gaps.begin(self.interest.subscribed)
+        self._gaps.begin(self.interest.needed)
 
     async def _ask_numbers(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
         return await self.ask_all(_NUMBERS, topics)

@@ -7,6 +7,7 @@ what is there counts `VERSION` up, and each side drops, and counts, what it does
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Final, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ __all__ = [
 MAGIC: Final = b"VWS"
 VERSION: Final = 1
 NODE_ID_LENGTH: Final = 11
+_CLIENT_ID = re.compile(rf"([A-Za-z0-9_-]{{{NODE_ID_LENGTH}}})\.[A-Za-z0-9_-]+", re.ASCII)
 _HEAD = len(MAGIC) + 1
 _SEQUENCE_AT = _HEAD + NODE_ID_LENGTH
 _BODY_AT = _SEQUENCE_AT + 8
@@ -54,8 +56,8 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
 
     Attributes:
         kind: of the address.
-        names: of the address: rooms, users or clients; all the rooms, where there are several.
-        index: which of the rooms this topic is for: who is in one of those before it has the message already.
+        names: of the address: the room or user whose topic this is, or the clients.
+        number: the same for all that carry one message to several rooms, of which a client gets one; else 0.
         excluded: ids of clients that do not get it.
         is_text: whether the payload is text.
         payload: what clients get.
@@ -63,7 +65,7 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
 
     kind: Literal["all", "rooms", "users", "clients"]
     names: tuple[str, ...]
-    index: int
+    number: int
     excluded: tuple[str, ...]
     is_text: bool
     payload: bytes
@@ -94,11 +96,19 @@ class Ask(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
-    """The answer to a question; ``error`` where it could not be answered."""
+    """The answer to a question, or a part of a long one; ``error`` where it could not be answered.
+
+    Attributes:
+        id: of the question.
+        result: MessagePack, or the next bytes of it.
+        error: why there is none.
+        more: how many parts follow this one.
+    """
 
     id: int
-    result: msgspec.Raw
+    result: bytes
     error: str = ""
+    more: int = 0
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True, tag="note"):
@@ -127,8 +137,8 @@ def new_node_id() -> str:
 
 def node_of(client_id: str) -> str | None:
     """The node a client is connected to, as its id tells; ``None`` where it is no client's id."""
-    node_id, dot, token = client_id.partition(".")
-    return node_id if dot and token and len(node_id) == NODE_ID_LENGTH else None
+    found = _CLIENT_ID.fullmatch(client_id)
+    return None if found is None else found[1]
 
 
 def encode_header(origin: str, sequence: int) -> bytes:
@@ -170,5 +180,5 @@ def decode_body(data: bytes) -> Body:
 def _check(post: Post) -> None:
     if post.is_text:
         post.payload.decode()  # clients would end a connection that brings them anything else
-    if post.kind != "all" and not 0 <= post.index < len(post.names):
-        raise Foreign("its index points at no name")
+    if post.kind in ("rooms", "users") and len(post.names) != 1:
+        raise Foreign("it is for one room or user, and names another number of them")

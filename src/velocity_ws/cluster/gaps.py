@@ -23,18 +23,14 @@ CHUNK = 2000
 class Gaps:
     """What was missed on each topic. A loss shows by numbers that are skipped, or, after deafness, by asking."""
 
-    def __init__(
-        self, topics: Topics, inbox: str, counters: Counters, deliver: Callable[[Address, Frame], object]
-    ) -> None:
+    def __init__(self, topics: Topics, counters: Counters, deliver: Callable[[Address, Frame], object]) -> None:
         """
         Args:
             topics: of the cluster.
-            inbox: topic of this node alone.
             counters: of the node.
             deliver: gives a message to clients.
         """
         self._topics = topics
-        self._inbox = inbox
         self._counters = counters
         self._deliver = deliver
         self._heard = Heard()
@@ -48,11 +44,16 @@ class Gaps:
         self._names[topic] = (kind, name)
         return topic
 
-    def forget(self, topic: str) -> None:
-        """It is no longer listened to."""
+    def left(self, topic: str, is_needed: bool) -> None:
+        """It is no longer subscribed to; it may be needed again."""
         self._heard.forget(topic)
-        self._names.pop(topic, None)
-        self._suspects.pop(topic, None)
+        if not is_needed:
+            self._names.pop(topic, None)
+            self._suspects.pop(topic, None)
+
+    def gone(self, origin: str) -> None:
+        """A node is gone."""
+        self._heard.forget_origin(origin)
 
     def arrived(self, topic: str, origin: str, number: int) -> None:
         """A message came, of which this is the sender's number."""
@@ -70,32 +71,29 @@ class Gaps:
             if topic != self._topics.nodes:
                 self._suspects.setdefault(topic, 0)
 
-    async def mend(self, ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]]) -> None:
-        """It is heard again: find out what was missed, and tell.
+    async def mend(
+        self, hears: Callable[[str], bool], ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]]
+    ) -> None:
+        """Find out what was missed on the topics that are heard again, and tell.
 
         Args:
+            hears: whether a topic is.
             ask: asks all nodes how much they have published to topics.
         """
-        topics = tuple(self._suspects)
+        topics = tuple(filter(hears, self._suspects))
         for at in range(0, len(topics), CHUNK):
             chunk = topics[at : at + CHUNK]
             replies = await ask(chunk)
             for topic in chunk:
                 if topic in self._suspects:
                     self._settle(topic, replies)
-        for_all: list[int | None] = []
         for topic in topics:
             if topic not in self._suspects:
                 continue
             missed = self._suspects.pop(topic)
-            kind, _ = self._names.get(topic, ("all", ""))
-            if kind == "all":
-                for_all.append(missed)
-            elif kind == "room" or missed != 0:  # who has a user is told with everyone, if nothing is known of more
+            is_user = self._names.get(topic, ("",))[0] == "user"
+            if not is_user or missed != 0:  # everyone is told; who has a user is told more only where there is more
                 self._tell(topic, missed)
-        if for_all:
-            known = [missed for missed in for_all if missed is not None]
-            self._tell(self._topics.all, sum(known) if len(known) == len(for_all) else None)
 
     def _settle(self, topic: str, replies: Replies[dict[str, int]]) -> None:
         for origin, counts in replies.by_node.items():
@@ -111,8 +109,12 @@ class Gaps:
 
     def _tell(self, topic: str, missed: int | None) -> None:
         """Tell those whose messages came through a topic that some did not: ``missed`` of them, where it is known."""
+        if topic == self._topics.all:
+            kind, name = "all", None
+        elif topic in self._names:
+            kind, name = self._names[topic]
+        else:
+            return  # what is for this node, or a few clients; or for nobody any more
         self._counters.backplane_gaps += 1
-        kind, name = self._names.get(topic, ("all", ""))
-        room = name if kind == "room" else None
-        address = Address("all") if kind == "all" else Address("rooms" if kind == "room" else "users", (name,))
-        self._deliver(address, encode("gap", {"room": room, "missed": missed}))
+        address = Address("all") if name is None else Address("rooms" if kind == "room" else "users", (name,))
+        self._deliver(address, encode("gap", {"room": name if kind == "room" else None, "missed": missed}))

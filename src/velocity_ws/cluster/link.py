@@ -23,8 +23,8 @@ log = logging.getLogger("velocity_ws.cluster")
 
 CONNECT_TIMEOUT = 2.0
 """Seconds that a new connection may take to be there; resubscribing has its own."""
-RESTORE_TIMEOUT = 10.0
-"""Seconds that everything may take to be subscribed to again."""
+RESTORE_TIMEOUT = 5.0
+"""Seconds that a thousand topics may take to be subscribed to again."""
 PROBE_INTERVAL = 0.75
 """Seconds between proofs that the connection hears."""
 PROBE_TIMEOUT = 1.5
@@ -82,12 +82,12 @@ class Link:
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._was_failing = False
-        self.is_stopping = False
+        self.is_stopping = self._is_ending = False
 
     async def start(self, user: LinkUser, patience: float) -> None:
         """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
         self._ready.clear()
-        self.is_stopping = False
+        self.is_stopping = self._is_ending = False
         self._task = asyncio.create_task(self._supervise(user), name="velocity-ws backplane")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -98,8 +98,9 @@ class Link:
         self.is_stopping = True
         task, self._task = self._task, None
         while task is not None and not task.done():
-            # A task group that has failed already, and some libraries, swallow a cancellation.
-            task.cancel()
+            # A task group that has failed already, and some libraries, swallow a cancellation. Its end is let be.
+            if not self._is_ending:
+                task.cancel()
             await asyncio.wait([task], timeout=0.1)
 
     def probe_returned(self, nonce: int) -> None:
@@ -126,6 +127,7 @@ class Link:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 backoff = min(backoff * 2, LAST_BACKOFF)
         finally:
+            self._is_ending = True
             self._was_failing = True  # nothing to complain of
             await self._give_up(user, "the broker is stopped")
             self._was_failing = False
@@ -142,8 +144,7 @@ class Link:
             await self._backplane.connect(user.received, on_lost)
         async with asyncio.TaskGroup() as group:
             group.create_task(_end_with(lost))
-            async with asyncio.timeout(RESTORE_TIMEOUT):
-                await self.interest.restore()
+            await self.interest.restore(RESTORE_TIMEOUT)
             self.publisher.open()
             group.create_task(self.publisher.run())
             group.create_task(self.interest.run())

@@ -25,6 +25,8 @@ log = logging.getLogger("velocity_ws.cluster")
 A = TypeVar("A")
 R = TypeVar("R")
 
+PART = 256 * 1024
+"""Bytes of an answer that travel at once: every engine carries so many, and not every one carries more than 1 MiB."""
 MAX_ANSWERING = 1000
 """Questions answered at once; more are refused."""
 
@@ -65,6 +67,7 @@ class _Pending:
     def __init__(self, nodes: Collection[str]) -> None:
         self.waits_for = set(nodes)
         self.gone: set[str] = set()
+        self.parts: dict[str, list[bytes]] = {}
         self.answers: dict[str, Answer] = {}
         self.is_complete = asyncio.Event()
 
@@ -119,7 +122,7 @@ class Questions:
                 replies.errors[node_id] = answer.error
                 continue
             try:
-                replies.by_node[node_id] = decode(answer.result)
+                replies.by_node[node_id] = decode(b"".join(pending.parts[node_id]))
             except msgspec.DecodeError as error:
                 log.warning("a node answered %s in a form that is not known: %s", question.what, error)
                 bad.add(node_id)
@@ -131,9 +134,11 @@ class Questions:
         pending = self._pending.get(answer.id)
         if pending is None or node_id not in pending.waits_for:
             return  # too late
-        pending.waits_for.discard(node_id)
-        pending.answers[node_id] = answer
-        pending.check()
+        pending.parts.setdefault(node_id, []).append(answer.result)
+        if not answer.more:
+            pending.waits_for.discard(node_id)
+            pending.answers[node_id] = answer
+            pending.check()
 
     def gone(self, node_id: str) -> None:
         """A node is gone: nobody needs to wait for it."""
@@ -163,18 +168,20 @@ class Questions:
             await asyncio.wait(tasks)
 
     async def _answer(self, ask: Ask, reply: Callable[[Answer], Awaitable[None]]) -> None:
-        nothing = msgspec.Raw(_encode(None))
+        result, error = b"", ""
         found = self._handlers.get(ask.what)
         if found is None:
-            answer = Answer(ask.id, nothing, f"{ask.what} is not known here")
+            error = f"{ask.what} is not known here"
         else:
             decoder, handler = found
             try:
-                answer = Answer(ask.id, msgspec.Raw(_encode(await handler(decoder.decode(ask.args)))))
-            except (VelocityError, msgspec.DecodeError) as error:
-                answer = Answer(ask.id, nothing, f"{type(error).__name__}: {error}")
-            except Exception as error:
+                result = _encode(await handler(decoder.decode(ask.args)))
+            except (VelocityError, msgspec.DecodeError, UnicodeEncodeError) as failure:
+                error = f"{type(failure).__name__}: {failure}"
+            except Exception as failure:
                 log.exception("a question of another node failed: %s", ask.what)
-                answer = Answer(ask.id, nothing, f"it failed: {type(error).__name__}")
+                error = f"it failed: {type(failure).__name__}"
+        parts = [result[at : at + PART] for at in range(0, len(result), PART)] or [b""]
         with contextlib.suppress(BackplaneUnavailable):
-            await reply(answer)
+            for number, part in enumerate(parts, 1):
+                await reply(Answer(ask.id, part, error, len(parts) - number))

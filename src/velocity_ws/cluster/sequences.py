@@ -22,7 +22,7 @@ class Sent:
     def next(self, topic: str) -> int:
         """The number of the next message to a topic, from 1."""
         counts = self._counts
-        number = counts.get(topic, 0) + 1
+        number = counts.pop(topic, 0) + 1  # and so the last: the first is the one that was not used for longest
         if number == 1 and len(counts) >= MAX_TOPICS:
             del counts[next(iter(counts))]
         counts[topic] = number
@@ -44,7 +44,7 @@ class Heard:
         senders = self._last.get(topic)
         if senders is None:
             senders = self._last[topic] = {}
-        last = senders.get(origin)
+        last = senders.pop(origin, None)
         if last is None:
             if len(senders) >= MAX_ORIGINS:
                 del senders[next(iter(senders))]
@@ -60,11 +60,16 @@ class Heard:
         last = senders.get(origin)
         if last is None:
             return 0 if count == 0 else None
-        if count <= last:
-            return 0
+        if count < last:  # it has forgotten how many there were
+            return None
         senders[origin] = count
         return count - last
 
     def forget(self, topic: str) -> None:
         """It is no longer subscribed to."""
         self._last.pop(topic, None)
+
+    def forget_origin(self, origin: str) -> None:
+        """A sender is gone."""
+        for senders in self._last.values():
+            senders.pop(origin, None)
