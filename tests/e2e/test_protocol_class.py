@@ -138,6 +138,49 @@ async def test_an_application_that_returns_closes() -> None:
         assert (await peer.closed())[0] == 1000
 
 
+@pytest.mark.parametrize("how", ["returns", "raises", "closes"])
+async def test_the_end_of_an_application_that_has_not_read_everything(how: str) -> None:
+    arrived, over = asyncio.Event(), asyncio.Event()
+
+    async def brief(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.receive()
+        await arrived.wait()
+        if how == "raises":
+            raise RuntimeError("broken")
+        if how == "closes":
+            await ws.close(4000)
+            await over.wait()
+
+    async with serve(starlette(brief), "ours") as address, address.connect(compression=None) as peer:
+        await peer.ws.send("x" * 1000)
+        for _ in range(100):
+            await peer.ws.send("x" * 1000)  # more than is read ahead
+        await asyncio.sleep(0.1)  # read by the server, up to that
+        arrived.set()
+        async with asyncio.timeout(DEADLINE / 2):
+            assert (await peer.closed())[0] == {"returns": 1000, "raises": 1011, "closes": 4000}[how]
+        over.set()
+
+
+async def test_why_a_connection_is_failed_is_said_when_the_application_ends() -> None:
+    arrived = asyncio.Event()
+
+    async def brief(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.receive()
+        await arrived.wait()
+
+    async with serve(starlette(brief), "ours") as address, address.connect(compression=None) as peer:
+        await peer.ws.send("read")
+        await peer.ws.send("not read")
+        peer.ws.transport.write(b"\x83\x80\x00\x00\x00\x00")
+        await asyncio.sleep(0.1)  # read by the server, which says nothing yet
+        arrived.set()
+        async with asyncio.timeout(DEADLINE / 2):
+            assert (await peer.closed())[0] == 1002
+
+
 async def test_an_application_that_sends_nonsense() -> None:
     failures: list[str] = []
 

@@ -161,8 +161,9 @@ class Connection(asyncio.Protocol):
 
     def _heard_the_end(self, close: Close, replies: list[bytes]) -> None:
         self._reader.stop()
+        is_first = self._end is None
         self._finish(close)
-        if close.by == "server" and self._holds_end():
+        if close.by == "server" and is_first and self._holds_end():
             # What came before the error is answered before the close frame is written.
             self._held_back = replies
             self._writer.close_in_time()
