@@ -138,6 +138,93 @@ async def test_an_application_that_returns_closes() -> None:
         assert (await peer.closed())[0] == 1000
 
 
+@pytest.mark.parametrize("how", ["returns", "raises", "closes"])
+async def test_the_end_of_an_application_that_has_not_read_everything(how: str) -> None:
+    arrived, over = asyncio.Event(), asyncio.Event()
+
+    async def brief(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.receive()
+        await arrived.wait()
+        if how == "raises":
+            raise RuntimeError("broken")
+        if how == "closes":
+            await ws.close(4000)
+            await over.wait()
+
+    async with serve(starlette(brief), "ours") as address, address.connect(compression=None) as peer:
+        await peer.ws.send("x" * 1000)
+        for _ in range(100):
+            await peer.ws.send("x" * 1000)  # more than is read ahead
+        await asyncio.sleep(0.1)  # read by the server, up to that
+        arrived.set()
+        async with asyncio.timeout(DEADLINE / 2):
+            assert (await peer.closed())[0] == {"returns": 1000, "raises": 1011, "closes": 4000}[how]
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (b"\x81\x82\x00\x00\x00\x00\xff\xff", 1007),
+        (b"\x01\x82\x00\x00\x00\x00\xff\xff", 1007),
+        (b"\x83\x80\x00\x00\x00\x00", 1002),
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),
+    ],
+)
+async def test_what_came_before_an_error_is_answered_first(bad: bytes, code: int) -> None:
+    async with serve(starlette(echo), "ours") as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        writer.write(HANDSHAKE + b"\r\n")
+        async with asyncio.timeout(DEADLINE):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\x81\x81\x00\x00\x00\x00a" * 3 + bad)
+            said = await reader.read()
+        assert said[:9] == b"\x81\x01a" * 3
+        assert int.from_bytes(said[11:13], "big") == code
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_who_is_to_be_failed_is_not_read_meanwhile() -> None:
+    go = asyncio.Event()
+
+    async def slow(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.receive()
+        await go.wait()
+
+    async with serve(starlette(slow), "ours") as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        writer.write(HANDSHAKE + b"\r\n")
+        async with asyncio.timeout(DEADLINE):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x81\x81\x00\x00\x00\x00a" * 3 + b"\x83\x80\x00\x00\x00\x00")
+        writer.write(bytes(30_000_000))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 0.3)
+        go.set()
+        writer.transport.abort()
+
+
+async def test_why_a_connection_is_failed_is_said_when_the_application_ends() -> None:
+    arrived = asyncio.Event()
+
+    async def brief(ws: WebSocket) -> None:
+        await ws.accept()
+        await ws.receive()
+        await arrived.wait()
+
+    async with serve(starlette(brief), "ours") as address, address.connect(compression=None) as peer:
+        await peer.ws.send("read")
+        await peer.ws.send("not read")
+        peer.ws.transport.write(b"\x83\x80\x00\x00\x00\x00")
+        await asyncio.sleep(0.1)  # read by the server, which says nothing yet
+        arrived.set()
+        async with asyncio.timeout(DEADLINE / 2):
+            assert (await peer.closed())[0] == 1002
+
+
 async def test_an_application_that_sends_nonsense() -> None:
     failures: list[str] = []
 

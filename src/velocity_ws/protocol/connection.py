@@ -75,9 +75,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455, section 7.1.7)."""
-        self._reader.stop()
-        self._finish(Close(code, reason, "server"))
-        self._say_last(self._library.fail(code, reason), linger=True)
+        self._heard_the_end(Close(code, reason, "server"), self._library.fail(code, reason))
 
     def _say_last(self, replies: list[bytes], *, linger: bool) -> None:
         """Write the last frames, after what the client is still to get."""
@@ -156,16 +154,18 @@ class Connection(asyncio.Protocol):
 
     def got_too_long(self) -> None:
         """A message is longer than allowed."""
-        code, reason = CloseCode.MESSAGE_TOO_BIG, "message too big"
-        self._heard_the_end(Close(code, reason, "server"), self._library.fail(code, reason))
+        self._fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
 
     def _heard_the_end(self, close: Close, replies: list[bytes]) -> None:
         self._reader.stop()
+        is_first = self._end is None
         self._finish(close)
-        if close.by == "server" and self._holds_end():
+        if close.by == "server" and is_first and self._holds_end():
             # What came before the error is answered before the close frame is written.
             self._held_back = replies
             self._writer.close_in_time()
+            if not self.transport.is_closing():
+                self.transport.pause_reading()  # until then: who floods is not read for as long as that takes
         else:
             self._say_last(replies, linger=close.by == "server")
 

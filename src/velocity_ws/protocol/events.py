@@ -100,6 +100,13 @@ class Events:
             self._end = close
             self._wake()
 
+    def abandon(self) -> None:
+        """The application has ended, and reads nothing more."""
+        self.end(Close(1000, "", "server"))
+        self._queue = None
+        self._bytes = 0
+        self.has_last_words = False
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         if not self._is_connected:

@@ -222,7 +222,7 @@ class Reader:
         self._begin_turn(self._loop.time())
         if self._tail is not None:
             self._consume(self._take_tail())
-        if not self.is_waiting and not self._owner.transport.is_closing():
+        if not self.is_waiting and not self.is_over and not self._owner.transport.is_closing():
             self._owner.transport.resume_reading()
 
     def _pause(self) -> None:

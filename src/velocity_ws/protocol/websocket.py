@@ -254,6 +254,7 @@ class WebSocketProtocol(Connection):
         """Begin the closing handshake, and let the application receive no more."""
         self._finish(Close(code, reason, "server"))
         self._writer.send_close(code, reason)
+        self._reader.resume()  # up to the client's answer, however much it sent before
 
     def resume_reading(self) -> None:
         """There is room for more messages."""
@@ -323,3 +324,6 @@ class WebSocketProtocol(Connection):
         finally:
             self._reader.open()  # where a broker failed before it took the messages
             self._session = self._outbox = self._task = None
+            self._events.abandon()
+            self.say_last_words()
+            self._reader.resume()
