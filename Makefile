@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
-test: .venv/.dev ; $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from velocity_ws.loops import Home
+    from velocity_ws.stats import Counters
 
-__all__ = ["Client", "Connection", "SyncClient", "user_id_of", "validate_user_id"]
+__all__ = ["Client", "Connection", "Gone", "SyncClient", "user_id_of", "validate_user_id"]
 
 
 class Connection(Protocol):
@@ -155,6 +156,10 @@ class Client:
         validate_close(code, reason)
         await self._home.run(self._disconnect, code, reason)
 
+    def detach(self, connection: Connection) -> None:
+        """Its connection has ended; another one stands for it from now on, that is nobody's."""
+        self._connection = connection
+
     async def _offer(self, frame: Frame) -> bool:
         return self._connection.offer(frame)
 
@@ -191,6 +196,29 @@ class SyncClient:
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Gone:
+    """The connection of every client that has gone."""
+
+    is_connected = False
+    is_dismissed = True
+    rooms: frozenset[str] = frozenset()
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def offer(self, frame: Frame) -> bool:  # noqa: ARG002 - nobody gets it
+        """It is counted as dropped."""
+        self._counters.dropped += 1
+        return False
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """It has gone."""
+
+    async def ping(self) -> float | None:
+        """Nobody answers."""
+        return None
 
 
 def user_id_of(user: Any) -> str | None:

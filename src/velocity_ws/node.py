@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, split_url
+from velocity_ws.client import Gone
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.direct import Flusher
@@ -57,6 +58,7 @@ class Node:
         self._has_presence = has_presence
         self.home = Home()
         self.counters = Counters()
+        self.gone = Gone(self.counters)
         self.flusher = Flusher()
         self.workers = Workers()
         self.hub: Hub[Session] = Hub(self._fan_out, self)

@@ -194,6 +194,9 @@ class Session:
         self._takes_messages = False
         self._last_rooms = frozenset()
         self._is_done = True
+        # What refers back here goes, so that all of it is freed at once, and not when the garbage collector comes.
+        self.on_room = self.outbox = self._carrier = None
+        self.client.detach(self._node.gone)
         self._node.forget(self)
 
     # --- the member of the hub, and the connection of the client
@@ -350,9 +353,12 @@ class Session:
         worker = self._worker = workers.take()
         try:
             rest = worker.step(work, self._context)
-        except BaseException:
+        except BaseException as error:
             worker.end()
-            raise
+            # Anything else was dealt with in there, and is not to reach the loop by way of who brought the message.
+            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+                raise
+            return
         if rest is None:
             workers.release(worker)
         else:
@@ -437,7 +443,9 @@ class Session:
         # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,
         # there is no telling what has been left half done.
         self._worker = None
-        if self._open and not self._draining and self._ending is None:
+        if self._open and self._draining:
+            self._go_away()
+        elif self._open and self._ending is None:
             self._node.counters.errors += 1
             what = "was cancelled from outside" if isinstance(error, asyncio.CancelledError) else f"failed: {error!r}"
             log.error("the task that handles messages %s", what, extra={"client_id": self.id})

@@ -57,6 +57,37 @@ class Line(Protocol):
         """Write what was held back until the application had read everything."""
 
 
+class _Gone:
+    """The line of whoever still holds the events of a connection that has ended."""
+
+    is_accepted = True
+    is_sendable = False
+
+    async def writable(self) -> None:
+        """Nothing is to be waited for."""
+
+    def write_message(self, frame: Frame) -> None:
+        """Nobody gets it."""
+
+    def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+        """There is nothing to accept."""
+
+    def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """There is nothing to refuse."""
+
+    def close(self, code: int, reason: str) -> None:
+        """There is nothing to close."""
+
+    def resume_reading(self) -> None:
+        """There is nothing to read."""
+
+    def say_last_words(self) -> None:
+        """Nobody hears them."""
+
+
+_GONE = _Gone()
+
+
 class Events:
     """What an application receives and sends.
 
@@ -107,15 +138,20 @@ class Events:
         self._bytes = 0
         self.has_last_words = False
 
+    def release(self) -> None:
+        """The connection has ended too. Who still has ``receive`` or ``send`` is told so."""
+        self.abandon()
+        self._line = _GONE
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         if not self._is_connected:
             self._is_connected = True
             return {"type": "websocket.connect"}
         while not self._queue and self._end is None:
-            self._reader = self._loop.create_future()
-            await self._reader
-            self._reader = None
+            if self._reader is None or self._reader.done():
+                self._reader = self._loop.create_future()
+            await asyncio.shield(self._reader)  # which several may wait for
         if self._queue:
             event = self._queue.popleft()
             was_full = self._bytes > READ_AHEAD

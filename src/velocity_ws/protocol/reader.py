@@ -97,6 +97,11 @@ class Reader:
         self._tail = None
         self._library.forget()
 
+    def release(self) -> None:
+        """It is over for good: let go of who owned it, so that both are freed at once."""
+        self.stop()
+        del self._owner
+
     def feed(self, data: bytes) -> None:
         """Take what was read."""
         if self._tail is None and self._is_open and not self.is_waiting:
@@ -118,7 +123,7 @@ class Reader:
 
     def resume(self) -> None:
         """Go on: who gets the messages can take more."""
-        if self._is_full:
+        if self._is_full and not self.is_over:
             self._is_full = False
             self._loop.call_soon(self._next_turn)
 

@@ -53,8 +53,9 @@ class WebSocketProtocol(Connection):
     """
 
     __slots__ = (
-        "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake", "_request",
-        "_scope", "_session", "_state", "_task", "_waits_for_session", "accepted_at", "is_accepted", "on_lost",
+        "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake", "_is_lost",
+        "_request", "_scope", "_session", "_state", "_task", "_waits_for_session", "accepted_at", "is_accepted",
+        "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class WebSocketProtocol(Connection):
         self.accepted_at: float | None = None
         self.on_lost: Callable[[], None] | None = None
         self._waits_for_session = False
+        self._is_lost = False
         self.is_accepted = False
 
     # --- what the event loop and the HTTP class call
@@ -148,6 +150,8 @@ class WebSocketProtocol(Connection):
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
+        self._is_lost = True
+        self._release()
 
     def shutdown(self) -> None:
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
@@ -304,6 +308,14 @@ class WebSocketProtocol(Connection):
 
     # --- the application
 
+    def _release(self) -> None:
+        """Where nothing is left to happen, let go of what refers back here: all of it is freed at once, and not when
+        the garbage collector comes, before which thousands of closed connections may wait."""
+        if self._is_lost and self._task is None:
+            self._reader.release()
+            self._events.release()
+            self._scope, self.on_lost = {}, None
+
     async def _run(self, scope: Scope) -> None:
         try:
             await self._config.loaded_app(scope, self._events.receive, self._events.send)
@@ -327,3 +339,4 @@ class WebSocketProtocol(Connection):
             self._events.abandon()
             self.say_last_words()
             self._reader.resume()
+            self._release()

@@ -167,6 +167,7 @@ class Writer:
             self._deadline.cancel()
         if self._pings is not None:
             self._pings.end()
+            self._pings = None
         self.wake()
 
     # --- pings

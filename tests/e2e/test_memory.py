@@ -1,0 +1,102 @@
+"""What a closed connection leaves behind: nothing, without waiting for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from tests.support import Address, eventually, running, serve, settings
+from velocity_ws import Broker, Client
+
+KINDS = ("WebSocketProtocol", "Reader", "Events", "Writer", "Session", "Client", "TransportOutbox", "HTTPConnection")
+COUNT = 20
+
+
+@pytest.fixture(autouse=True)
+def _without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def alive() -> Counter[str]:
+    """How many there are of each kind."""
+    found = Counter(type(thing).__name__ for thing in gc.get_objects())
+    return Counter({kind: found[kind] for kind in KINDS})
+
+
+async def come_and_go(server: Address) -> None:
+    async with server.connect() as peer:
+        await peer.send("echo", 1, id=1)
+        await peer.receive()
+        await (await peer.ws.ping())
+
+
+async def test_of_a_broker() -> None:
+    broker = Broker(settings())
+
+    @broker.on_connect
+    async def came(client: Client) -> None:
+        await broker.join_room(client.id, "x")
+        await client.ping()
+
+    @broker.on("echo")
+    async def echo(data: int) -> int:
+        return data
+
+    async with running(broker, "ours") as server:
+        await come_and_go(server)
+        await eventually(lambda: not broker.node.sessions)
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await come_and_go(server)
+        await eventually(lambda: not broker.node.sessions)
+        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
+        assert alive() - before == Counter()
+
+
+async def test_of_any_application() -> None:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
+
+    async with serve(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), "ours") as server:
+        await come_and_go(server)
+        await asyncio.sleep(0.05)
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await come_and_go(server)
+        await asyncio.sleep(0.05)
+        assert alive() - before == Counter()
+
+
+async def test_a_client_that_is_kept_is_one_that_has_gone() -> None:
+    broker = Broker(settings())
+    kept: list[Client] = []
+
+    @broker.on_connect
+    def keep(client: Client) -> None:
+        kept.append(client)
+
+    async with running(broker, "ours") as server:
+        async with server.connect():
+            await eventually(lambda: bool(kept))
+        await eventually(lambda: not broker.node.sessions)
+        (client,) = kept
+        assert not client.is_connected
+        assert client.rooms == frozenset()
+        assert not await client.send("n")
+        assert await client.ping() is None
+        await client.disconnect()
+        assert broker.get_stats().dropped == 1
