@@ -126,7 +126,6 @@ async def test_a_frozen_node_learns_what_it_missed(kind: str, say: Say) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["nats", *CUTS])
 async def test_a_node_frozen_for_5_s_learns_what_it_missed_each_of_100_times(kind: str, say: Say) -> None:
     await frozen(kind, 5, 20, 5, say)
