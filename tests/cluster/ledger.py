@@ -49,11 +49,12 @@ class Ledger:
             assert member.got == expected
             assert member.gaps == []
 
-    async def adds_up(self, people: Sequence[Member]) -> int:
+    async def adds_up(self, people: Sequence[Member], *, were_deaf: bool = True) -> int:
         """Nothing came twice or out of order; what did not come was refused, or is counted and told.
 
         Args:
             people: all that are still connected; everything has come that was to.
+            were_deaf: whether the engine was gone, so that everyone is told, be it of nothing.
 
         Returns:
             How many did not come to nodes that should have heard them.
@@ -62,8 +63,8 @@ class Ledger:
         for member in people:
             mine = self._lost(member, {member.node for member in people})
             assert lost.setdefault((member.node, member.room), mine) == mine, "one node heard it, or did not"
-        # It is told once all nodes were asked, or did not answer in time.
-        await eventually(lambda: all(_is_told(member, len(lost[member.node, member.room])) for member in people))
+        if were_deaf:  # it is told once the others were asked, or did not answer in time
+            await eventually(lambda: all(_is_told(member, len(lost[member.node, member.room])) for member in people))
         sums: Counter[str] = Counter()
         for (node, _), numbers in lost.items():
             sums[node] += len(numbers)
@@ -91,4 +92,4 @@ class Ledger:
 
 def _is_told(member: Member, lost: int) -> bool:
     told = [gap["missed"] for gap in member.gaps if gap["room"] == member.room]
-    return None in told or (sum(told) == lost and (bool(told) or not lost))
+    return None in told or (bool(told) and sum(told) == lost)

@@ -31,7 +31,7 @@ from tests.support import eventually
 from velocity_ws import BackplaneUnavailable, Emitter
 
 LEASE = 3.0
-"""WS_NODE_LEASE."""
+"""WS_NODE_LEASE, in seconds; what is done within it is done sooner than by default."""
 PAUSE = 0.01
 """Seconds between two messages of a voice."""
 
@@ -112,7 +112,7 @@ class Scene:
         every = {*self.nodes, ""}
         await eventually(lambda: all(nodes_heard(node) == every for node in self.nodes), within=30)
 
-    async def hush(self) -> int:
+    async def hush(self, *, were_deaf: bool) -> int:
         """End the talk, and hold what was said against what was heard; how many messages were lost."""
         self._stopped = True
         await asyncio.gather(*self._talking)
@@ -121,7 +121,7 @@ class Scene:
         assert all(member.is_open for member in self.people)
         stats = {member.node: await member.request("stats") for member in one_of_each_node(self.people)}
         assert all(found["healthy"] for found in stats.values())
-        lost = await self.ledger.adds_up(self.people)
+        lost = await self.ledger.adds_up(self.people, were_deaf=were_deaf)
         for node, found in stats.items():
             told = self.ledger.of(node)
             assert told == {"published": found["backplane_sent"] - 1} | {  # its last word is not in the ledger
@@ -131,8 +131,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str, clients: int, rooms: list[str], voices: int) -> AsyncIterator[Scene]:
-    async with workers(4, url, WS_NODE_LEASE=f"{LEASE}s") as port, AsyncExitStack() as stack, Emitter(url) as emitter:
+async def scene(url: str, clients: int, rooms: list[str], voices: int, lease: float = LEASE) -> AsyncIterator[Scene]:
+    async with workers(4, url, WS_NODE_LEASE=f"{lease}s") as port, AsyncExitStack() as stack, Emitter(url) as emitter:
         found = Scene(port, await crowd(stack, port, clients, rooms, 4), rooms, emitter)
         await found.begin(voices)
         yield found
@@ -170,7 +170,7 @@ async def the_engines_worker_is_killed(
         assert again != pid
         await asyncio.sleep(seconds)
         await _a_newcomer_is_reached(found)
-        lost = await found.hush()
+        lost = await found.hush(were_deaf=True)
         outcomes = dict(found.ledger.outcomes())
         say(
             f"the owner killed: flows again after {took:.2f} s; {outcomes}, {lost} lost on the way and counted; "
@@ -212,51 +212,58 @@ async def test_the_worker_that_runs_the_engine_is_killed_under_load(
         assert await the_engines_worker_is_killed(tmp_path, 400, 20, 4, 5, say) < 2, turn
 
 
-async def a_node_is_killed(url: str, path: Path, clients: int, voices: int, say: Say) -> None:
-    async with scene(url, clients, ["seen"], voices) as found:
+async def a_node_is_killed(url: str, path: Path, clients: int, rooms: int, lease: float, say: Say) -> None:
+    names = [f"seen {number}" for number in range(rooms)]
+    async with scene(url, clients, names, 1, lease) as found:
+
+        def presence_is_right() -> bool:
+            here = [(member.room, member.user) for member in found.people]
+            return all(
+                member.users == {user: 1 for room, user in here if room == member.room} for member in found.people
+            )
+
+        await eventually(presence_is_right, within=30)
         runs_engine = owner(path)[0] if url.startswith("embedded") else 0
         pid = next(member.pid for member in found.people if member.pid != runs_engine)
-        people = {f"user{n}": 1 for n in range(len(found.people))}
-        left = {f"user{n}": 1 for n, member in enumerate(found.people) if member.pid != pid}
-        await eventually(lambda: all(member.users == people for member in found.people))
+        all_of_them = len(found.people)
         began = time.monotonic()
         found.kill(pid)
-        told = asyncio.create_task(_until(lambda: all(member.users == left for member in found.people)))
-        ids = sorted(member.id for member in found.people)
+        told = asyncio.create_task(_moment(presence_is_right, lease + 5))
         for member in one_of_each_node(found.people):
-            while await member.request("members", "seen") != [ids, []]:
+            ids = sorted(other.id for other in found.people if other.room == member.room)
+            while await member.request("members", member.room) != [ids, []]:
                 await asyncio.sleep(0.02)
         gone = time.monotonic() - began
-        left_at = await told - began
-        assert await found.hush() == 0
+        left = await told - began
+        assert await found.hush(were_deaf=False) == 0
         assert all(member.gaps == [] for member in found.people)
-        survivors = {member.node for member in found.people}
-        assert all(set(found.ledger.of(node)) == {"published"} for node in survivors)
+        assert all(set(found.ledger.of(node)) == {"published"} for node in found.nodes)
         say(
-            f"{url.partition(':')[0]}, a node killed: its {len(people) - len(ids)} members gone everywhere after "
-            f"{gone:.2f} s, their leave told after {left_at:.2f} s; {len(ids)} others undisturbed, "
-            f"{dict(found.ledger.outcomes())}"
+            f"{url.partition(':')[0]}, a node killed: its {all_of_them - len(found.people)} members gone everywhere "
+            f"after {gone:.2f} s, their leave told after {left:.2f} s, with a lease of {lease:g} s; "
+            f"{len(found.people)} others undisturbed, {dict(found.ledger.outcomes())}"
         )
-        assert gone < LEASE
-        assert left_at < LEASE
+        slack = 0 if lease > LEASE else 1  # a seventh of a short lease is little on a machine that does other things
+        assert gone < lease + slack
+        assert left < lease + slack
 
 
-async def _until(condition: Callable[[], bool]) -> float:
+async def _moment(condition: Callable[[], bool], within: float) -> float:
     """Wait for something; when it was."""
-    await eventually(condition)
+    await eventually(condition, within=within)
     return time.monotonic()
 
 
 @pytest.mark.parametrize("kind", ["embedded", "nats", "valkey"])
 async def test_a_node_is_killed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say) -> None:
     async with an_engine(kind, tmp_path, monkeypatch) as url:
-        await a_node_is_killed(url, tmp_path, 16, 1, say)
+        await a_node_is_killed(url, tmp_path, 16, 1, LEASE, say)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["embedded", "nats", "valkey"])
-async def test_a_node_with_100_members_is_killed(
+async def test_a_node_with_a_hundred_members_is_killed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     async with an_engine(kind, tmp_path, monkeypatch) as url:
-        await a_node_is_killed(url, tmp_path, 400, 2, say)
+        await a_node_is_killed(url, tmp_path, 400, 20, 10, say)

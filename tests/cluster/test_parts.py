@@ -292,7 +292,7 @@ class TestPublisher:
         with pytest.raises(BackplaneUnavailable, match="not started"):
             publisher.put("t", b"x")
         publisher.open()
-        task = asyncio.create_task(publisher.run())
+        task, watching = asyncio.create_task(publisher.run()), asyncio.create_task(publisher.watch())
         handed_over = publisher.put("t", b"x")
         await asyncio.sleep(0)
         waits = publisher.put("t", b"x" * 100)
@@ -308,8 +308,12 @@ class TestPublisher:
             "unknown",
             "refused",
         ]
-        with pytest.raises(TimeoutError):
-            await task
+        async with asyncio.timeout(5):
+            await asyncio.wait([watching])
+        with pytest.raises(TimeoutError, match="did not confirm"):
+            await watching
+        task.cancel()
+        await asyncio.wait([task])
         publisher.close("it is gone")
         with pytest.raises(BackplaneUnavailable, match="it is gone"):
             publisher.put("t", b"x")

@@ -82,7 +82,9 @@ class Member:
 
     Attributes:
         id: the client's.
-        node: the node it is on, and its process.
+        user: the id of its user, empty for none.
+        node: the node it is on.
+        pid: that node's process.
         got: numbers by sender, in the order they came.
         late: seconds each took that carries the time it was sent.
         gaps: what it was told it may have missed.
@@ -91,9 +93,10 @@ class Member:
         floods: how many long messages came.
     """
 
-    def __init__(self, ws: ClientConnection, room: str) -> None:
+    def __init__(self, ws: ClientConnection, room: str, user: str) -> None:
         self.ws = ws
         self.room = room
+        self.user = user
         self.id = self.node = ""
         self.pid = 0
         self.got: dict[str, list[int]] = {}
@@ -154,7 +157,7 @@ async def person(port: int, room: str, user: str = "") -> AsyncIterator[Member]:
     """Somebody in a room, on whichever worker took the connection."""
     path = f"/ws?user={user}" if user else "/ws"
     async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None, open_timeout=20, max_queue=None) as ws:
-        member = Member(ws, room)
+        member = Member(ws, room, user)
         reading = asyncio.create_task(member.read())
         try:
             member.id, member.node, member.pid = await member.request("join", room)

@@ -147,6 +147,7 @@ class Link:
             await self.interest.restore(RESTORE_TIMEOUT)
             self.publisher.open()
             group.create_task(self.publisher.run())
+            group.create_task(self.publisher.watch())
             group.create_task(self.interest.run())
             await self._prove()
             self.is_healthy = True

@@ -22,6 +22,8 @@ BATCH_BYTES = 256 * 1024
 """Bytes after which a batch is full: what is in doubt when the engine does not answer."""
 BATCH_MESSAGES = 512
 """Messages handed over at once."""
+SLICES = 6
+"""Parts the time of a batch is cut into: a loop that was held up by others cannot miss more than one."""
 
 
 class Entry:
@@ -71,6 +73,8 @@ class Publisher:
         self._is_open = False
         self._why = "the broker is not started"
         self._wakeup = asyncio.Event()
+        self._batches = 0
+        self._is_waiting = False
 
     def open(self) -> None:
         """Take messages."""
@@ -89,7 +93,7 @@ class Publisher:
         """Hand over what is queued, until cancelled.
 
         Raises:
-            OSError: the engine did not take a batch, or not in time; the connection is of no use any more.
+            OSError: the engine did not take a batch; the connection is of no use any more.
         """
         while True:
             if not self._queue:
@@ -98,17 +102,35 @@ class Publisher:
             batch = self._take()
             if not batch:
                 continue
+            self._batches += 1
+            self._is_waiting = True
             try:
-                async with asyncio.timeout(self._timeout):
-                    await self._backplane.publish(
-                        [(e.topic, encode_header(self._node_id, self.sent.next(e.topic)) + e.body) for e in batch]
-                    )
+                await self._backplane.publish(
+                    [(e.topic, encode_header(self._node_id, self.sent.next(e.topic)) + e.body) for e in batch]
+                )
             except BaseException:
                 for entry in batch:
                     entry.settle("unknown")
                 raise
+            finally:
+                self._is_waiting = False
             for entry in batch:
                 entry.settle("published")
+
+    async def watch(self) -> None:
+        """See that the engine takes each batch in time, until cancelled.
+
+        Raises:
+            TimeoutError: it did not; the connection is of no use any more.
+        """
+        batch = slices = 0
+        while True:
+            await asyncio.sleep(self._timeout / SLICES)
+            if not self._is_waiting or batch != self._batches:
+                batch, slices = self._batches, 0
+            elif slices == SLICES:
+                raise TimeoutError(f"the engine did not confirm a message within {self._timeout:g} s")
+            slices += 1
 
     def put(self, topic: str, body: bytes, *, is_vital: bool = False) -> Entry:
         """Queue a message.
