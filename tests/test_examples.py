@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from examples import auth, minimal, notifications
+from tests.engines import free_port
 from tests.support import DEADLINE, Address, Peer, eventually, serve
 from velocity_ws import Broker
 
@@ -227,3 +231,39 @@ class TestThreads:
     async def test_sync_from_a_plain_thread(self, peer: Peer) -> None:
         assert await in_plain_thread(lambda: minimal.broker.sync.broadcast("news", {"n": 3})) == 1
         assert await peer.expect("news") == {"n": 3}
+
+
+class TestCluster:
+    async def test_four_workers_serve_one_chat(self, tmp_path: Path) -> None:
+        environment = {**os.environ, "WS_PORT": str(free_port()), "XDG_RUNTIME_DIR": str(tmp_path)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "examples.cluster", cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+            address = Address(int(environment["WS_PORT"]))
+            async with httpx.AsyncClient(base_url=address.http) as http, asyncio.timeout(60):
+                while True:
+                    try:
+                        if (await http.get("/ws/health")).status_code == 200:
+                            break
+                    except httpx.TransportError:
+                        await asyncio.sleep(0.05)  # nobody listens yet
+                nodes: dict[str, Peer] = {}
+                async with AsyncExitStack() as stack:
+                    while len(nodes) < 2:  # on whichever worker takes them
+                        token = (await http.post("/login", json={"name": f"Person {len(nodes)}"})).json()["token"]
+                        peer = await stack.enter_async_context(address.connect(f"/ws?token={token}"))
+                        await peer.expect("rooms")
+                        node = await peer.expect("node")
+                        assert node["is_clustered"]
+                        nodes.setdefault(node["id"], peer)
+                    for number, peer in enumerate(nodes.values()):
+                        await peer.send("join", {"room": "engines"}, id=number)
+                        while (message := await peer.receive()).get("id") != number:
+                            assert message["event"] in ("joined", "people", "room")
+                    people = message["data"]["people"]
+                    assert {node for person in people for node in person["nodes"]} == set(nodes)
+        finally:
+            process.terminate()
+            async with asyncio.timeout(30):
+                assert await process.wait() == 0

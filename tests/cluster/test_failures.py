@@ -141,7 +141,8 @@ def _is_complete(found: Scene, index: int) -> bool:
     return all(got[talker.node.broker.node_id][-1] == len(talker.outcomes) - 1 for talker in found.talkers)
 
 
-async def test_the_engine_is_killed_and_returns_empty(kind: str) -> None:
+@pytest.mark.parametrize("seconds", [0, pytest.param(10, marks=pytest.mark.soak)])
+async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float) -> None:
     async with scene(kind) as found:
         await found.server.kill()
         await eventually(lambda: found.are_healthy == [False, False], within=3)
@@ -151,6 +152,7 @@ async def test_the_engine_is_killed_and_returns_empty(kind: str) -> None:
         assert (await found.pair[0].broker.members("x")).missing == (found.pair[1].broker.node_id,)
         assert (await found.pair[0].broker.cluster_stats()).missing == (found.pair[1].broker.node_id,)
         async with person(found.pair[1], "cat", "new") as (cat, _):
+            await asyncio.sleep(seconds)
             await found.server.start()
             async with asyncio.timeout(1):
                 await found.hears_more()
