@@ -1,4 +1,4 @@
-"""`make compat`: the tests of settings, the protocol and uvicorn's options, on the oldest versions that are declared.
+"""`make compat`: tests of settings, protocol, uvicorn's options and engines, on the oldest versions that are declared.
 
 The versions are the lower bounds in `pyproject.toml`, so that none is claimed and not tested. They are installed into
 `.venv-oldest`, once for as long as they stay the same.
@@ -24,6 +24,8 @@ TESTS = (
     "tests/e2e/test_protocol_class.py",
     "tests/e2e/test_uvicorn_options.py",
     "tests/e2e/test_connections.py",
+    "tests/contract/test_backplanes.py",
+    "tests/cluster/test_messages.py",
 )
 NOT_NEEDED = {"fastapi", "playwright", "pytest-cov"}
 """What of the tests' own dependencies these tests do not import."""
@@ -56,7 +58,9 @@ def wanted(project: dict[str, Any], pins: list[str]) -> list[str]:
         project: what `pyproject.toml` says.
         pins: the lines of `constraints.txt`.
     """
-    oldest = floors(project["project"]["dependencies"] + project["project"]["optional-dependencies"]["speed"])
+    extras = project["project"]["optional-dependencies"]
+    needed = [*project["project"]["dependencies"], *extras["speed"], *extras["embedded"], *extras["redis"]]
+    oldest = floors(needed)
     taken = {name_of(requirement) for requirement in oldest} | NOT_NEEDED
     pinned = {name_of(pin): pin for pin in pins}
     for requirement in project["dependency-groups"]["test"]:
