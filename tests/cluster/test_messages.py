@@ -96,9 +96,9 @@ async def test_a_user_with_tabs_on_both_nodes(pair: list[Node]) -> None:
     async with person(a, "ann") as (one, _), person(b, "ann") as (two, two_id), person(b, "bob") as (bob, _):
         await a.broker.to_user("ann").send("hi", 1)
         await b.broker.to_user("ann").except_(two_id).send("hi", 2)
-        await a.broker.broadcast("end")
         assert [await one.expect("hi"), await one.expect("hi")] == [1, 2]
         assert await two.expect("hi") == 1
+        await a.broker.broadcast("end")
         await two.expect("end")
         await bob.expect("end")
 

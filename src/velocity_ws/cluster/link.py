@@ -29,6 +29,8 @@ PROBE_INTERVAL = 0.75
 """Seconds between proofs that the connection hears."""
 PROBE_TIMEOUT = 1.5
 """Seconds after which a proof that has not come counts as failed."""
+PROBE_BEHIND = 10.0
+"""The same at most, while other messages come, behind which it may be."""
 SLICES = 6
 """Parts the waiting for a proof is cut into: a loop that was held up by others cannot miss more than one."""
 FIRST_BACKOFF = 0.05
@@ -79,6 +81,7 @@ class Link:
         self._inbox = inbox
         self._task: asyncio.Task[None] | None = None
         self._nonce = 0
+        self._arrivals = 0
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._was_failing = False
@@ -140,8 +143,12 @@ class Link:
             if not lost.done():
                 lost.set_result(error)
 
+        def received(topic: str, data: bytes) -> None:
+            self._arrivals += 1
+            user.received(topic, data)
+
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            await self._backplane.connect(user.received, on_lost)
+            await self._backplane.connect(received, on_lost)
         async with asyncio.TaskGroup() as group:
             group.create_task(_end_with(lost))
             await self.interest.restore(RESTORE_TIMEOUT)
@@ -169,13 +176,17 @@ class Link:
         self._nonce += 1
         self._proof.clear()
         entry = self.publisher.put(self._inbox, encode_body(Probe(self._nonce)), is_vital=True)
-        for _ in range(SLICES):
+        silent, until = 0, asyncio.get_running_loop().time() + PROBE_BEHIND
+        while silent < SLICES and asyncio.get_running_loop().time() < until:
             if entry.done.done() and entry.done.result() != "published":
                 break
+            arrivals = self._arrivals
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_TIMEOUT / SLICES):
                     await self._proof.wait()
                     return
+            if self._arrivals == arrivals:  # else it hears, and the proof comes behind what others have sent
+                silent += 1
         raise TimeoutError(f"a message through the engine did not come back within {PROBE_TIMEOUT:g} s")
 
     async def _give_up(self, user: LinkUser, why: str) -> None:

@@ -22,6 +22,8 @@ BATCH_BYTES = 256 * 1024
 """Bytes after which a batch is full: what is in doubt when the engine does not answer."""
 BATCH_MESSAGES = 512
 """Messages handed over at once."""
+PATIENCE = 2
+"""Timeouts that a batch has, until the connection is given up: its confirmation may be behind much that others sent."""
 SLICES = 6
 """Parts the time of a batch is cut into: a loop that was held up by others cannot miss more than one."""
 
@@ -128,8 +130,8 @@ class Publisher:
             await asyncio.sleep(self._timeout / SLICES)
             if not self._is_waiting or batch != self._batches:
                 batch, slices = self._batches, 0
-            elif slices == SLICES:
-                raise TimeoutError(f"the engine did not confirm a message within {self._timeout:g} s")
+            elif slices == PATIENCE * SLICES:
+                raise TimeoutError(f"the engine did not confirm a message within {PATIENCE * self._timeout:g} s")
             slices += 1
 
     def put(self, topic: str, body: bytes, *, is_vital: bool = False) -> Entry:
