@@ -110,8 +110,6 @@ class Emitter(Reach):
         """Disconnect. It connects again when it is used again."""
         if self._home.loop is not None:
             await self._home.run(self._stop)
-            if self._thread is None:
-                self._home.settle(None)
 
     def close(self) -> None:
         """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""

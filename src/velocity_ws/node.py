@@ -200,25 +200,16 @@ class Node:
             self._forget_dead_loop()
         self.home.settle(loop)
         self._stopped_loop = None
-        started_at = self._started_at = self.clock()
+        self._started_at = self.clock()
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
             self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
-        if self.cluster is not None:
-            await self._start_cluster(self.cluster, started_at)
-
-    async def _start_cluster(self, cluster: Cluster, started_at: float) -> None:
-        try:
-            await cluster.start()
-        except BaseException:
-            if self._started_at == started_at and self._stopping is None:
-                self._started_at = None
-                await self._leave_cluster()
-                self.home.settle(None)
-            raise
-        if self.cluster is not cluster:
-            raise BrokerError("the broker was stopped while it was starting")
+        cluster = self.cluster
+        if cluster is not None:
+            await cluster.start()  # who gives up waiting for it does not undo it: clients may have come meanwhile
+            if self.cluster is not cluster:
+                raise BrokerError("the broker was stopped while it was starting")
 
     async def _leave_cluster(self) -> None:
         cluster, self.cluster = self.cluster, None

@@ -159,12 +159,22 @@ async def test_a_start_that_is_given_up_leaves_nothing() -> None:
         broker = Broker(settings(backplane_url=server.url))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(broker.start(), 0.1)
-        assert not broker.is_running
+        assert broker.is_running  # it goes on, and connects when the engine is there
+        await broker.stop()
         starting = asyncio.create_task(broker.start())
         await asyncio.sleep(0)
         await broker.stop()
         with pytest.raises(BrokerError):
             await starting
+        await eventually(lambda: not [task for task in asyncio.all_tasks() if "velocity-ws" in task.get_name()])
+
+
+async def test_stopping_while_something_is_sent_leaves_nothing_behind() -> None:
+    emitter = Emitter("memory://races")
+    for _ in range(20):
+        await emitter.start()
+        await asyncio.gather(emitter.broadcast("n"), emitter.stop(), emitter.broadcast("n"))
+        await emitter.stop()
         await eventually(lambda: not [task for task in asyncio.all_tasks() if "velocity-ws" in task.get_name()])
 
 

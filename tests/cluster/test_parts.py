@@ -27,6 +27,7 @@ from velocity_ws.cluster.envelopes import (
     node_of,
 )
 from velocity_ws.cluster.peers import Peers
+from velocity_ws.cluster.posts import Arrivals
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.cluster.questions import Question, Questions
 from velocity_ws.cluster.sequences import Heard, Sent
@@ -122,8 +123,7 @@ class TestNumbers:
             heard.note("t", f"script {number}", 1)
             heard.note("t", NODE, number + 2)
         assert heard.note("t", NODE, 3003) == 1
-        heard.forget_origin(NODE)
-        assert heard.settle("t", NODE, 3005) is None
+        assert heard.settle("t", "script 0", 1) is None
 
     def test_a_sender_that_has_forgotten_cannot_say_what_was_missed(self) -> None:
         heard = Heard()
@@ -135,6 +135,28 @@ class TestNumbers:
         heard.note("t", NODE, 1)
         heard.forget("t")
         assert heard.note("t", NODE, 9) == 0
+
+
+class TestArrivals:
+    def test_who_had_it_is_remembered_for_a_while_and_not_more_than_so_many(self) -> None:
+        now = [0.0]
+        clients = {f"r{number}": [f"{number}.{one}" for one in range(30_000)] for number in range(10)}
+        arrivals = Arrivals(lambda address: set(clients[next(iter(address.names))]) - address.excluded, lambda: now[0])
+
+        def arrives(number: int, room: str) -> frozenset[str]:
+            return arrivals.address_of(NODE, Post("rooms", (room,), number, (), True, b"{}")).excluded
+
+        assert arrives(1, "r0") == frozenset()
+        assert len(arrives(1, "r0")) == 30_000
+        assert arrives(0, "r0") == frozenset()  # for one room alone nothing is remembered
+        for number in range(2, 10):
+            arrives(number, f"r{number}")
+        assert sum(len(had) for _, had in arrivals._had.values()) <= 130_000
+        assert arrives(1, "r1") == frozenset()
+        assert len(arrives(9, "r1")) == 30_000
+        now[0] = 6.0
+        arrives(11, "r1")
+        assert len(arrivals._had) == 1
 
 
 class TestPeers:

@@ -221,9 +221,24 @@ def _found(name: str) -> WayIn | None:
     for directory in _places():
         if directory.is_dir() and directory.stat().st_uid == os.getuid():
             way_in = _read(directory / f"{name}.json")
-            if way_in is not None:
+            if way_in is not None and not _is_free(directory / f"{name}.lock"):
                 return way_in
     return None
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nobody holds a lock: what its holder told leads nowhere."""
+    try:
+        lock = os.open(path, os.O_RDWR)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _places() -> list[Path]:

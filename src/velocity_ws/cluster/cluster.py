@@ -117,7 +117,7 @@ class Cluster:
         self._inbox = self.topics.node(node_id)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size)
         self._gaps = Gaps(self.topics, counters, deliver)
-        self._arrivals = Arrivals(who)
+        self._arrivals = Arrivals(who, clock)
         self._doubt = asyncio.Event()
         self.interest = Interest(backplane, self._gaps.left, options.linger)
         self._link = Link(backplane, self._publisher, self.interest, self._inbox)
@@ -333,7 +333,6 @@ class Cluster:
     def _went(self, node_id: str) -> None:
         log.info("node %s is gone", node_id)
         self._questions.gone(node_id)
-        self._gaps.gone(node_id)
         for function in self.on_went:
             function(node_id)
 

@@ -51,10 +51,6 @@ class Gaps:
             self._names.pop(topic, None)
             self._suspects.pop(topic, None)
 
-    def gone(self, origin: str) -> None:
-        """A node is gone."""
-        self._heard.forget_origin(origin)
-
     def arrived(self, topic: str, origin: str, number: int) -> None:
         """A message came, of which this is the sender's number."""
         missed = self._heard.note(topic, origin, number)

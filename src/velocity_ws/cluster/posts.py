@@ -12,8 +12,10 @@ from velocity_ws.messages import Address, Frame
 
 __all__ = ["Arrivals", "routes"]
 
-MAX_KEPT = 256
-"""Messages to several rooms of which is remembered who had them; they arrive one right after the other."""
+KEPT_FOR = 5.0
+"""Seconds that is remembered who had a message to several rooms; its parts arrive one soon after the other."""
+MAX_KEPT = 100_000
+"""Clients that are remembered, beside those of the last message."""
 
 
 _numbers = itertools.count(1)
@@ -58,24 +60,40 @@ def routes(
 class Arrivals:
     """Messages to several rooms, as they arrive by each of them: who is in two of the rooms gets one."""
 
-    def __init__(self, who: Callable[[Address], Iterable[str]]) -> None:
+    def __init__(self, who: Callable[[Address], Iterable[str]], clock: Callable[[], float]) -> None:
         """
         Args:
             who: the ids of the clients that an address means now.
+            clock: seconds, never going back.
         """
         self._who = who
-        self._had: dict[tuple[str, int], set[str]] = {}
+        self._clock = clock
+        self._had: dict[tuple[str, int], tuple[float, set[str]]] = {}
+        self._size = 0
 
     def address_of(self, origin: str, post: Post) -> Address:
         """Which of this node's clients a message is for, and have not had it."""
         address = Address(post.kind, post.names, frozenset(post.excluded))
         if not post.number:
             return address
-        had = self._had.get((origin, post.number))
-        if had is None:
-            if len(self._had) >= MAX_KEPT:
-                del self._had[next(iter(self._had))]
-            had = self._had[origin, post.number] = set()
-        address = replace(address, excluded=address.excluded | had)
+        key = (origin, post.number)
+        until, had = self._had.pop(key, (self._clock() + KEPT_FOR, set[str]()))
+        if had:
+            address = replace(address, excluded=address.excluded | had)
+        before = len(had)
         had.update(self._who(address))
+        self._size += len(had) - before
+        self._forget()
+        self._had[key] = (until, had)
         return address
+
+    def _forget(self) -> None:
+        """What is over, and the oldest while it is too much; what has just come is not among them."""
+        now = self._clock()
+        while self._had:
+            key = next(iter(self._had))
+            until, had = self._had[key]
+            if until > now and self._size <= MAX_KEPT:
+                return
+            self._size -= len(had)
+            del self._had[key]

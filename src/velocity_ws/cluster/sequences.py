@@ -68,8 +68,3 @@ class Heard:
     def forget(self, topic: str) -> None:
         """It is no longer subscribed to."""
         self._last.pop(topic, None)
-
-    def forget_origin(self, origin: str) -> None:
-        """A sender is gone."""
-        for senders in self._last.values():
-            senders.pop(origin, None)

@@ -173,6 +173,8 @@ class Events:
             RuntimeError: the message does not fit the state of the connection.
         """
         line, kind = self._line, message["type"]
+        if line is _GONE:
+            raise ClientDisconnected
         if self._denial is not None:
             self._send_denial(message)
         elif not line.is_accepted:
