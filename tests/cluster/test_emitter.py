@@ -43,7 +43,7 @@ async def test_it_reaches_clients_on_all_nodes(url: str, pair: list[Node]) -> No
 
 
 async def test_many_in_order(url: str, pair: list[Node]) -> None:
-    async with person(pair[1], room="x") as (peer, _), Emitter(url) as emitter:
+    async with person(pair[1], room="x") as (peer, _), Emitter(url, timeout=30) as emitter:
         target = emitter.to_room("x")
         await asyncio.gather(*[target.send("n", number) for number in range(2000)])
         assert [await peer.expect("n") for _ in range(2000)] == list(range(2000))
