@@ -206,7 +206,7 @@ class Cluster:
 
     def closed(self, kind: Literal["room", "user"], name: str) -> None:
         """It has no client in it any more."""
-        self.interest.release(self.topics.room(name) if kind == "room" else self.topics.user(name))
+        self.interest.release(self.topics.of(kind, name))
 
     async def confirmed(self, kind: Literal["room", "user"], name: str) -> None:
         """Wait until what is published there is heard here.
@@ -214,7 +214,7 @@ class Cluster:
         While the engine is not reached there is nothing to wait for: its return is a gap, of which the clients are
         told. It waits for the publish timeout at most.
         """
-        topic = self.topics.room(name) if kind == "room" else self.topics.user(name)
+        topic = self.topics.of(kind, name)
         confirmation = self.interest.confirmation(topic)
         if confirmation is None:
             return
@@ -255,14 +255,12 @@ class Cluster:
         """Have a function called with the sender and the content of each note of a name."""
         self._notes[what] = msgspec.msgpack.Decoder(args), handler
 
-    def note(self, topic: str, what: str, args: object) -> bool:
-        """Tell others something, without waiting; whether it was queued."""
+    def note(self, topic: str, what: str, args: object) -> None:
+        """Tell others something, where they can be reached. Nothing is waited for."""
         try:
             self._publisher.put(topic, encode_body(Note(what, msgspec.Raw(encode_body(args)))))
         except BackplaneUnavailable as error:
             log.debug("a %s was not sent: %s", what, error)
-            return False
-        return True
 
     async def _send(self, topic: str, body: Ask | Answer) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))

@@ -40,7 +40,7 @@ class Gaps:
 
     def remember(self, kind: Literal["room", "user"], name: str) -> str:
         """The topic of a room or a user, which is listened to from now on."""
-        topic = self._topics.room(name) if kind == "room" else self._topics.user(name)
+        topic = self._topics.of(kind, name)
         self._names[topic] = (kind, name)
         return topic
 

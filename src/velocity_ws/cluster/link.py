@@ -61,7 +61,6 @@ class Link:
         publisher: the outbound side.
         interest: the inbound side.
         is_healthy: whether it hears.
-        losses: how many proven connections were lost.
         is_stopping: whether `stop` was called.
     """
 
@@ -76,7 +75,6 @@ class Link:
         self.publisher = publisher
         self.interest = interest
         self.is_healthy = False
-        self.losses = 0
         self._backplane = backplane
         self._inbox = inbox
         self._task: asyncio.Task[None] | None = None
@@ -193,7 +191,6 @@ class Link:
         was_healthy, self.is_healthy = self.is_healthy, False
         self.publisher.close(why)
         if was_healthy:
-            self.losses += 1
             user.deaf()  # which looks at what was subscribed to
         self.interest.lose()
         if not self._was_failing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Literal
 
 __all__ = ["Topics", "encode_name"]
 
@@ -44,3 +45,7 @@ class Topics:
     def user(self, user_id: str) -> str:
         """Messages to all clients of a user."""
         return f"{self._prefix}.user.{encode_name(user_id)}"
+
+    def of(self, kind: Literal["room", "user"], name: str) -> str:
+        """Messages to a room or to a user."""
+        return self.room(name) if kind == "room" else self.user(name)
