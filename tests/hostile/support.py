@@ -81,7 +81,7 @@ class Fight:
         before: the server's memory when it began, in bytes.
         attack: what the attacker saw.
         suffered: what the victim saw.
-        waited: seconds that the server waited for a processor meanwhile.
+        waited: seconds that the server and the victim waited for a processor meanwhile.
     """
 
     before: int
@@ -99,7 +99,8 @@ async def fight(server: Besieged, victim: Program, attacker: Program, seconds: f
     attack = await attacker.answer(within=seconds + 30)
     victim.tell("end")
     suffered = await victim.answer(within=30)
-    return Fight(before, attack, suffered, (await server.ask())["waited"] - waited)
+    waited = (await server.ask())["waited"] - waited
+    return Fight(before, attack, suffered, waited + suffered["waited"])
 
 
 async def _spawn(name: str, *args: object, stderr: int | None) -> Process:

@@ -59,7 +59,7 @@ async def siege(kind: str, seconds: float, say: Say) -> dict[str, Any]:
         f"{kind} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} max {suffered['max']} ms of "
         f"{suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; {attack['connections']} attackers closed with "
         f"{attack['codes']} after {attack['slowest']:.3f} s at most; the server says {state['closes']}, "
-        f"{state['slowest']:.3f} s; it waited {waited:.2f} s for a processor"
+        f"{state['slowest']:.3f} s; they waited {waited:.2f} s for a processor"
     )
     return {"waited": waited, "attack": attack, "victim": suffered, "state": state, "growth": growth, "log": server.log}
 
@@ -80,7 +80,7 @@ def check(kind: str, seconds: float, saw: dict[str, Any]) -> None:
 async def test_an_attacker_costs_a_victim_nothing(kind: str, say: Say) -> None:
     saw = await siege(kind, 2, say)
     check(kind, 2, saw)
-    others = 1000 * saw["waited"]  # what other programs made the server wait is not its fault
+    others = 1000 * saw["waited"]  # what other programs made them wait is not the server's fault
     assert saw["victim"]["p99"] < 150 + others
     assert saw["victim"]["max"] < 600 + others
     assert saw["growth"] < 8 * MEBIBYTE

@@ -24,8 +24,8 @@ UNDIVIDED = {"large-arrays", "large-objects"}
 """To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
 
 
-async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float]:
-    """What the victim saw, and by how much the server's memory grew, in bytes."""
+async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float, float]:
+    """What the victim saw, by how much the server's memory grew, in bytes, and the milliseconds others took of both."""
     async with (
         besieged(**KINDS[kind]) as server,
         started("victim", server.port) as victim,
@@ -38,27 +38,27 @@ async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], fl
     say(
         f"{kind} {KINDS[kind] or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
         f"max {suffered['max']} ms of {suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; "
-        f"{attack['connections']} attackers, closed with {attack['codes']}; it waited {waited:.2f} s for a processor"
+        f"{attack['connections']} attackers, closed with {attack['codes']}; they waited {waited:.2f} s for a processor"
     )
     assert suffered["missing"] == 0
     assert suffered["echoes"] > seconds * 20
     assert server.log == []
-    return suffered, growth
+    return suffered, growth, 1000 * waited
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
-    suffered, growth = await siege(kind, 2, say)
+    suffered, growth, others = await siege(kind, 2, say)
     # Without bounds in bytes and time on what is done for one client in a turn, half of all echoes took a second.
-    assert suffered["p50"] < 200
-    assert suffered["p99"] < 600
+    assert suffered["p50"] < 200 + others
+    assert suffered["p99"] < 600 + others
     assert growth < 32 * MEBIBYTE
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
-    suffered, growth = await siege(kind, 20, say)
+    suffered, growth, _ = await siege(kind, 20, say)
     assert suffered["p99"] <= (150 if kind in UNDIVIDED else 20)
     assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
     assert growth <= (24 if kind in UNDIVIDED else 10) * MEBIBYTE

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.machine import waited_for_a_processor
 from velocity_ws import Broker, Client, Close, Server, Settings
 
 SELF = Path("/proc/self")
@@ -45,11 +46,6 @@ def memory(field: str) -> int:
     """Bytes that this process has (``VmRSS``) or has had at most (``VmHWM``)."""
     line = next(line for line in (SELF / "status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
-
-
-def waited() -> float:
-    """Seconds that this process was ready to run and had no processor: what others on the machine took."""
-    return int((SELF / "schedstat").read_text().split()[1]) / 1e9
 
 
 def written() -> int:
@@ -112,7 +108,7 @@ async def main(options: dict[str, Any]) -> None:
                 sent = broker.get_stats().messages_sent - delivered
                 return {"calls": after - before, "sent": sent, "loop": type(loop).__module__.partition(".")[0]}
         return {
-            "waited": waited(),
+            "waited": waited_for_a_processor(),
             "peak": memory("VmHWM"),
             "tasks": len(asyncio.all_tasks()),
             "sessions": len(broker.node.sessions),

@@ -15,6 +15,7 @@ import time
 from collections import deque
 
 from tests.hostile.wire import frame, handshake
+from tests.machine import waited_for_a_processor
 
 INTERVAL = 0.01
 ECHO = frame(0x81, b'{"event":"echo","data":1,"id":1}')
@@ -36,6 +37,7 @@ def main(port: int) -> None:
     took: list[float] = []
     got = 0
     lines = 0
+    waited = 0.0
     due = time.monotonic()
     end = 0.0
     print("ready", flush=True)
@@ -61,14 +63,14 @@ def main(port: int) -> None:
             lines += 1
             if lines == 1:
                 took.clear()
+                waited = waited_for_a_processor()
             else:
                 end = time.monotonic()
+                waited = waited_for_a_processor() - waited
     took.sort()
     at = [round(took[min(len(took) - 1, int(len(took) * share))], 2) for share in (0.5, 0.99)] if took else [0.0, 0.0]
-    print(
-        json.dumps({"echoes": len(took), "missing": len(sent), "p50": at[0], "p99": at[1], "max": round(took[-1], 2)}),
-        flush=True,
-    )
+    saw = {"echoes": len(took), "missing": len(sent), "p50": at[0], "p99": at[1], "max": round(took[-1], 2)}
+    print(json.dumps({**saw, "waited": waited}), flush=True)
 
 
 main(int(sys.argv[1]))

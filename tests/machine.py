@@ -1,0 +1,12 @@
+"""What the machine does to a process: what others took of it is not the fault of what is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["waited_for_a_processor"]
+
+
+def waited_for_a_processor() -> float:
+    """Seconds in all that this process was ready to run and had no processor."""
+    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
