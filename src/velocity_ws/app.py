@@ -19,10 +19,11 @@ from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.client import validate_user_id
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
+from velocity_ws.inbox import SECONDS_PER_TURN
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
-from velocity_ws.session import SECONDS_PER_TURN, Session
+from velocity_ws.session import Session
 
 __all__ = ["WebSocketApp"]
 
@@ -246,10 +247,10 @@ async def _read(session: Session, receive: Receive) -> Close:
         if event["type"] == "websocket.disconnect":
             return _close(event)
         text = event.get("text")
-        session.feed(event["bytes"] if text is None else text)
+        session.inbox.feed(event["bytes"] if text is None else text)
         count += 1
-        if session.is_full:
-            await session.room()
+        if session.inbox.is_full:
+            await session.inbox.room()
         elif count % EVENTS_PER_TURN == 0 or loop.time() - turn > SECONDS_PER_TURN:
             await asyncio.sleep(0)
             turn = loop.time()

@@ -495,7 +495,7 @@ async def test_the_read_buffer_bounds_what_waits_for_a_busy_handler(kind: Server
         flood = asyncio.create_task(_flood(peer, 1500))
         await eventually(lambda: broker.get_stats().bytes_received > 100_000)
         session = next(iter(broker.node.sessions))
-        await eventually(lambda: session.is_full)
+        await eventually(lambda: session.inbox.is_full)
         before = broker.get_stats().bytes_received
         assert before < 100_000 + 20 * 10_100  # one over the limit, and what the server had read
         assert not flood.done()  # the rest waits in the sender and the kernel

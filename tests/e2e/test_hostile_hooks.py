@@ -215,7 +215,7 @@ async def test_empty_messages_are_bounded_too() -> None:
         for _ in range(5000):
             await peer.ws.send(b"")
         session = next(iter(broker.node.sessions))
-        await eventually(lambda: session.is_full)
+        await eventually(lambda: session.inbox.is_full)
         go.set()
         await eventually(lambda: broker.get_stats().messages_received == 5000)
 

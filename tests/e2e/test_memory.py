@@ -15,7 +15,17 @@ from starlette.websockets import WebSocket
 from tests.support import Address, eventually, running, serve, settings
 from velocity_ws import Broker, Client
 
-KINDS = ("WebSocketProtocol", "Reader", "Events", "Writer", "Session", "Client", "TransportOutbox", "HTTPConnection")
+KINDS = (
+    "WebSocketProtocol",
+    "Reader",
+    "Events",
+    "Writer",
+    "Session",
+    "Inbox",
+    "Client",
+    "TransportOutbox",
+    "HTTPConnection",
+)
 COUNT = 20
 
 

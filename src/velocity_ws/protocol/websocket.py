@@ -227,7 +227,7 @@ class WebSocketProtocol(Connection):
 
     def _deliver(self, opcode: int, content: str | bytes) -> bool:
         if self._session is not None:
-            return self._session.feed(content)
+            return self._session.inbox.feed(content)
         return self._events.put(opcode, content)
 
     def _tell_end(self, close: Close) -> None:
@@ -285,7 +285,7 @@ class WebSocketProtocol(Connection):
     def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
         """Feed a session from now on, and send what it sends."""
         self._session = session
-        session.on_room = self._reader.resume
+        session.inbox.on_room = self._reader.resume
         self._outbox = TransportOutbox(
             self._writer,
             session,
