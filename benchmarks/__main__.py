@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import line, selected
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
 from benchmarks.document import CLUSTER, part_of, with_part
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import chart, render
-from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Figures, Run, Scenario, Session, Sizes
+from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Run, Scenario, Session, Sizes
 from benchmarks.targets import Results
 
 HERE = Path(__file__).parent
@@ -63,7 +64,7 @@ class Measurement:
                 for scenario in wanted:
                     figures = await scenario.measure(run)
                     self.results[scenario.key][contestant.name].append(figures)
-                    print(f"{prefix} {scenario.key}: {contestant.name}: {_line(figures)}", flush=True)
+                    print(f"{prefix} {scenario.key}: {contestant.name}: {line(figures)}", flush=True)
                     done += 1
         except (RuntimeError, TimeoutError, OSError) as error:
             # A peer that fails is a row that says so; the others are measured nevertheless.
@@ -71,21 +72,6 @@ class Measurement:
             self.failed[key, contestant.name] = f"{type(error).__name__}: {error}"
             print(f"{prefix} {key}: {contestant.name}: failed: {error!r}", flush=True)
         return wanted[done + 1 :]
-
-
-def _line(figures: Figures) -> str:
-    values = ", ".join(f"{name} {value:.1f}" for name, value in figures.values.items())
-    faults = f", {figures.faults} faults" if figures.faults else ""
-    return f"{values}, load {figures.busy:.0%} busy{faults}"
-
-
-def _selected(names: str | None, all_names: Sequence[str]) -> list[str]:
-    if names is None:
-        return list(all_names)
-    chosen = names.split(",")
-    if unknown := set(chosen) - set(all_names):
-        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(all_names)}")
-    return chosen
 
 
 def main() -> int:
@@ -101,10 +87,10 @@ def main() -> int:
     arguments = parser.parse_args()
     quick: bool = arguments.quick
     rounds: int = arguments.rounds or (1 if quick else 5)
-    names = _selected(arguments.only, [contestant.short for contestant in CONTESTANTS])
+    names = selected(arguments.only, [contestant.short for contestant in CONTESTANTS])
     if quick and arguments.only is None:
         names = [contestant.short for contestant in CONTESTANTS if contestant.everywhere]
-    keys = _selected(arguments.scenario, [scenario.key for scenario in SCENARIOS])
+    keys = selected(arguments.scenario, [scenario.key for scenario in SCENARIOS])
     sizes = QUICK if quick else FULL
     contestants = [contestant for contestant in CONTESTANTS if contestant.short in names]
     raise_file_limit()

@@ -14,9 +14,9 @@ from pathlib import Path
 from benchmarks.cluster.contestants import ALONE, ENTRANTS, Entrant, emptied, engines
 from benchmarks.cluster.report import render
 from benchmarks.cluster.scenarios import FULL, QUICK, SCENARIOS, Run, Side, Sizes
+from benchmarks.command import line, selected
 from benchmarks.document import CLUSTER, with_part
 from benchmarks.process import Child, raise_file_limit
-from benchmarks.scenarios import Figures
 from benchmarks.targets import Results
 
 RESULTS = Path(__file__).parent.parent / "RESULTS.md"
@@ -69,7 +69,7 @@ class Measurement:
                     key = scenario.key
                     figures = await scenario.measure(run)
                     self.results[key][entrant.name].append(figures)
-                    print(f"{prefix} {key}: {entrant.name}: {_line(figures)}", flush=True)
+                    print(f"{prefix} {key}: {entrant.name}: {line(figures)}", flush=True)
         except (RuntimeError, TimeoutError, OSError) as error:
             self.failed[key, entrant.name] = f"{type(error).__name__}: {error}"
             print(f"{prefix} {key}: {entrant.name}: failed: {error!r}", flush=True)
@@ -79,21 +79,6 @@ async def _side(stack: AsyncExitStack, command: Sequence[str], framing: str, env
     child = await stack.enter_async_context(Child(command, server=True, environment=environment))
     load = await stack.enter_async_context(Child(LOAD, server=False))
     return Side(child, load, framing)
-
-
-def _line(figures: Figures) -> str:
-    values = ", ".join(f"{name} {value:.2f}" for name, value in figures.values.items())
-    faults = f", {figures.faults} faults" if figures.faults else ""
-    return f"{values}, load {figures.busy:.0%} busy{faults}"
-
-
-def _selected(names: str | None, all_names: Sequence[str]) -> list[str]:
-    if names is None:
-        return list(all_names)
-    chosen = names.split(",")
-    if unknown := set(chosen) - set(all_names):
-        raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(all_names)}")
-    return chosen
 
 
 def main() -> int:
@@ -106,10 +91,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the file whose section is written; by default RESULTS.md, if all ran")
     arguments = parser.parse_args()
     quick: bool = arguments.quick
-    names = _selected(arguments.only, [entrant.contestant.short for entrant in ENTRANTS])
+    names = selected(arguments.only, [entrant.contestant.short for entrant in ENTRANTS])
     if quick and arguments.only is None:
         names = [entrant.contestant.short for entrant in ENTRANTS if entrant.contestant.everywhere]
-    keys = _selected(arguments.scenario, [scenario.key for scenario in SCENARIOS])
+    keys = selected(arguments.scenario, [scenario.key for scenario in SCENARIOS])
     entrants = [entrant for entrant in ENTRANTS if entrant.contestant.short in names]
     sizes = QUICK if quick else FULL
     raise_file_limit()
