@@ -207,7 +207,10 @@ async def test_a_health_page_says_it(kind: str) -> None:
 
 
 async def test_a_queue_that_is_full_refuses_at_once() -> None:
-    async with engine("nats") as server, nodes(server.url, 1, backplane_queue_size=100_000) as (node,):
+    async with (
+        engine("nats") as server,
+        nodes(server.url, 1, backplane_queue_size=100_000, backplane_timeout=10) as (node,),
+    ):
         target = node.broker.to_all()
         results = await asyncio.gather(*[target.send("n", "x" * 1000) for _ in range(2000)], return_exceptions=True)
         refused = [result for result in results if isinstance(result, BackplaneUnavailable)]

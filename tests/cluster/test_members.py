@@ -145,7 +145,7 @@ async def test_a_leave_while_a_join_is_not_confirmed_is_told_to_nobody() -> None
 
 
 async def test_more_members_than_one_message_of_the_engine_can_name() -> None:
-    async with engine("nats") as server, nodes(server.url) as (a, b), person(b) as (_, client_id):
+    async with engine("nats") as server, nodes(server.url, backplane_timeout=10) as (a, b), person(b) as (_, client_id):
         session = b.broker.node.hub.get(client_id)
         assert session is not None
         hub = b.broker.node.hub

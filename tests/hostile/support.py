@@ -17,6 +17,8 @@ from tests.support import DEADLINE
 __all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "fight", "started"]
 
 ROOT = Path(__file__).parents[2]
+START = 30.0
+"""Seconds that a program may take to start, on a machine that does other things."""
 MEBIBYTE = 1024 * 1024
 
 
@@ -126,7 +128,7 @@ async def started(name: str, *args: object) -> AsyncIterator[Program]:
     process = await _spawn(name, *args, stderr=None)
     program = Program(process)
     try:
-        assert await program.line() == "ready"
+        assert await program.line(within=START) == "ready"
         yield program
     finally:
         await _end(process)
@@ -145,7 +147,7 @@ async def besieged(**options: Any) -> AsyncIterator[Besieged]:
 
     reading = asyncio.create_task(read(process.stderr))
     try:
-        server.port = int(await server.line())
+        server.port = int(await server.line(within=START))
         yield server
     finally:
         await _end(process)
