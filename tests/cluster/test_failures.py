@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -204,6 +206,21 @@ async def test_a_health_page_says_it(kind: str) -> None:
         await eventually(lambda: not node.broker.healthy, within=3)
         answer = await http.get(page)
         assert (answer.status_code, answer.json()) == (503, {"healthy": False})
+
+
+async def test_a_refused_message_leaves_nothing_for_the_garbage_collector() -> None:
+    async with engine("nats") as server, nodes(server.url, 1) as (node,):
+        await server.kill()
+        await eventually(lambda: not node.broker.healthy)
+        gc.disable()
+        try:
+            with pytest.raises(BackplaneUnavailable) as refused:
+                await node.broker.broadcast("n", 1)
+            left = weakref.ref(refused.value)
+            del refused
+            assert left() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_queue_that_is_full_refuses_at_once() -> None:

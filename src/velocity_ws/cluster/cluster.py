@@ -189,7 +189,10 @@ class Cluster:
                 if failure is None or error.outcome == "unknown":
                     failure = error
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or it would refer to itself by way of this frame, and wait for the garbage collector
 
     def _count(self, error: BackplaneUnavailable) -> BackplaneUnavailable:
         if error.outcome == "unknown":
