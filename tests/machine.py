@@ -8,5 +8,5 @@ __all__ = ["waited_for_a_processor"]
 
 
 def waited_for_a_processor() -> float:
-    """Seconds in all that this process was ready to run and had no processor."""
+    """Seconds in all that this process's main thread was ready to run and had no processor."""
     return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9

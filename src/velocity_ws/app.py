@@ -84,12 +84,16 @@ class WebSocketApp:
         session = Session(broker.node, request)
         admission = broker.node.admission
         full = admission.enter(ip)
+        is_accepted = False
         try:
-            if not await self._handshake(session, full, scope, receive, send):
+            is_accepted = await self._handshake(session, full, scope, receive, send)
+            if is_accepted:
+                await self._serve(session, scope, receive, send)
+            else:
                 broker.node.counters.rejected += 1
-                return
-            await self._serve(session, scope, receive, send)
         finally:
+            if not is_accepted:
+                session.release()
             broker.node.expect_no_more(session.user_id)
             if full is None:
                 admission.leave(ip)
@@ -123,7 +127,10 @@ class WebSocketApp:
                 log.warning("handshake refused: it took longer than WS_HANDSHAKE_TIMEOUT", extra=_fields(session))
         except OSError:  # the client has gone; there is nobody to answer
             return False
-        await _refuse(reject, scope, send, node.settings.handshake_timeout)
+        try:
+            await _refuse(reject, scope, send, node.settings.handshake_timeout)
+        finally:
+            del reject  # which refers to this frame, and to all that is in it
         return False
 
     async def _let_in(

@@ -44,7 +44,8 @@ class Emitter(Reach):
         """
         Args:
             url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
-            timeout: seconds after which a message or a question ends, whatever its outcome.
+            timeout: seconds after which a message or a question ends, whatever its outcome. The first one connects,
+                for which it has three seconds more.
 
         Raises:
             SettingsError: there is no engine at that URL, as ``memory://`` has none.

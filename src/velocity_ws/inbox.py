@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "InboxOwner"]
 
-log = logging.getLogger("velocity_ws.session")
+log = logging.getLogger("velocity_ws.session")  # to whoever reads it, this is a part of the session
 
 HANDLER_GRACE = 5.0
 """Seconds a running handler has to finish once its client is gone."""
@@ -162,8 +162,8 @@ class Inbox:
         Args:
             hurried: whether, and from when on, there is no time.
         """
-        worker = self._worker
-        if worker is None:
+        worker, owner = self._worker, self._owner
+        if worker is None or owner is None:  # which whoever has something running has not let go of
             return
         if not hurried.is_set():
             no_time = asyncio.create_task(hurried.wait())
@@ -176,8 +176,7 @@ class Inbox:
         worker.cancel()
         if not await worker.join(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
             # It swallowed its cancellation. Its client must not wait for it; the node keeps it until it ends.
-            if self._owner is not None:
-                log.error("a handler goes on after it was cancelled", extra={"client_id": self._owner.client.id})
+            log.error("a handler goes on after it was cancelled", extra={"client_id": owner.client.id})
             self._node.stragglers.add(worker.task)
             worker.task.add_done_callback(self._node.stragglers.discard)
 

@@ -133,11 +133,15 @@ class Session:
     def _end(self) -> None:
         self._last_rooms = frozenset()
         self._is_done = True
-        # What refers back here goes, so that all of it is freed at once, and not when the garbage collector comes.
+        self.release()
+        self._node.forget(self)
+
+    def release(self) -> None:
+        """Let go of what refers back here, at the end or where it never began: all of it is freed at once, and not when
+        the garbage collector comes."""
         self.inbox.release()
         self.outbox = self._carrier = None
         self.client.detach(self._node.gone)
-        self._node.forget(self)
 
     # --- the member of the hub, and the connection of the client
 
@@ -254,12 +258,13 @@ class Session:
         """Nothing more will be handled."""
         # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,
         # there is no telling what has been left half done.
-        if self._open and self._draining:
+        if self._draining:
             self._go_away()
-        elif self._open and self._ending is None:
+        elif self._ending is None:
             self._node.counters.errors += 1
             what = "was cancelled from outside" if isinstance(error, asyncio.CancelledError) else f"failed: {error!r}"
             log.error("the task that handles messages %s", what, extra={"client_id": self.id})
+            # Closed already, as after `restart`, it loses what waits to be handled.
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
 
     # --- shutting down

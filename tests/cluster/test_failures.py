@@ -16,6 +16,7 @@ import pytest
 
 from tests.cluster.support import Node, nodes, person
 from tests.engines import Engine, engine
+from tests.machine import waited_for_a_processor
 from tests.support import Peer, eventually, settings
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
@@ -223,6 +224,18 @@ async def test_a_refused_message_leaves_nothing_for_the_garbage_collector() -> N
             gc.enable()
 
 
+async def test_a_message_to_many_rooms_has_one_deadline() -> None:
+    async with engine("nats") as server, nodes(server.url, 1) as (node,):
+        server.freeze()
+        loop = asyncio.get_running_loop()
+        began, waited = loop.time(), waited_for_a_processor()
+        with pytest.raises(BackplaneUnavailable):
+            await node.broker.to_rooms([f"room{number}" for number in range(8)]).send("n", 1)
+        # One second each, until the connection is given up, would be two.
+        assert loop.time() - began < 1.5 + waited_for_a_processor() - waited
+        server.thaw()
+
+
 async def test_a_queue_that_is_full_refuses_at_once() -> None:
     async with (
         engine("nats") as server,
@@ -232,7 +245,7 @@ async def test_a_queue_that_is_full_refuses_at_once() -> None:
         results = await asyncio.gather(*[target.send("n", "x" * 1000) for _ in range(2000)], return_exceptions=True)
         refused = [result for result in results if isinstance(result, BackplaneUnavailable)]
         assert refused
-        assert all(error.outcome == "refused" for error in refused)
+        assert all(error.outcome == "refused" and "wait for the engine" in str(error) for error in refused)
         assert node.broker.get_stats().backplane_sent == 2000 - len(refused)
         assert node.broker.healthy
         await target.send("n", "again")

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
+from tests.hostile.wire import frame, handshake
 from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
 
@@ -317,3 +318,43 @@ async def test_the_path_without_a_slash_in_every_layout() -> None:
             for end in ("", "/"):
                 async with address.connect(path + end):
                     pass
+
+
+async def test_a_handler_cancelled_from_outside_while_the_server_restarts_is_the_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Broker(settings())
+    tasks: list[asyncio.Task[Any]] = []
+    handled: list[int] = []
+
+    @broker.on("hang")
+    async def hang() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await asyncio.Event().wait()
+
+    @broker.on("n")
+    async def number(data: int) -> None:
+        handled.append(data)
+
+    async with running(broker, "ours") as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        writer.write(handshake())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(0x81, b'{"event":"hang"}') + frame(0x81, b'{"event":"n","data":1}'))
+        await eventually(lambda: tasks)
+        (session,) = broker.node.sessions
+        session.restart(1012, "", 0)
+        assert (await reader.readexactly(2))[0] == 0x88  # and it is not answered
+        tasks[0].cancel()
+        await eventually(lambda: broker.get_stats().errors)
+        received = broker.get_stats().messages_received
+        writer.write(frame(0x81, b'{"event":"n","data":2}'))
+        await eventually(lambda: broker.get_stats().messages_received > received)
+        writer.transport.abort()
+        await eventually(lambda: not broker.node.sessions)
+    assert handled == []
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "the task that handles messages was cancelled from outside"
+    ]

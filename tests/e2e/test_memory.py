@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
 
 from tests.support import Address, eventually, running, serve, settings
-from velocity_ws import Broker, Client
+from velocity_ws import Broker, Client, Reject
 
 KINDS = (
     "WebSocketProtocol",
@@ -70,6 +72,30 @@ async def test_of_a_broker() -> None:
         for _ in range(COUNT):
             await come_and_go(server)
         await eventually(lambda: not broker.node.sessions)
+        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
+        assert alive() - before == Counter()
+
+
+async def test_of_a_refused_handshake() -> None:
+    broker = Broker(settings())
+
+    @broker.authenticate
+    async def authenticate(request: HTTPConnection) -> None:
+        raise Reject("not you")
+
+    async with running(broker, "ours") as server:
+
+        async def refused() -> None:
+            with pytest.raises(InvalidStatus):
+                async with server.connect():
+                    pass
+
+        await refused()
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await refused()
+        await eventually(lambda: broker.get_stats().rejected == COUNT + 1)
         await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
         assert alive() - before == Counter()
 

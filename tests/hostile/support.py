@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.support import DEADLINE
 
-__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "fight", "started"]
+__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "excused", "fight", "started"]
 
 ROOT = Path(__file__).parents[2]
 START = 30.0
@@ -90,6 +90,11 @@ class Fight:
     attack: dict[str, Any]
     suffered: dict[str, Any]
     waited: float
+
+
+def excused(waited: float, most: float) -> float:
+    """Milliseconds by which something may be late as others had the processor, so many at most: a fault is more."""
+    return min(1000 * waited, most)
 
 
 async def fight(server: Besieged, victim: Program, attacker: Program, seconds: float) -> Fight:

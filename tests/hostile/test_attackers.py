@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, Besieged, besieged, fight, started
+from tests.hostile.support import MEBIBYTE, Besieged, besieged, excused, fight, started
 
 MESSAGE_LIMIT = 512 * 1024
 """WS_MAX_MESSAGE_SIZE by default."""
@@ -80,9 +80,8 @@ def check(kind: str, seconds: float, saw: dict[str, Any]) -> None:
 async def test_an_attacker_costs_a_victim_nothing(kind: str, say: Say) -> None:
     saw = await siege(kind, 2, say)
     check(kind, 2, saw)
-    others = 1000 * saw["waited"]  # what other programs made them wait is not the server's fault
-    assert saw["victim"]["p99"] < 150 + others
-    assert saw["victim"]["max"] < 600 + others
+    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 800)  # 1.2 to 13 s are a fault's
+    assert saw["victim"]["max"] < 600 + excused(saw["waited"], 2000)
     assert saw["growth"] < 8 * MEBIBYTE
     assert kind in LINGERS or saw["attack"]["slowest"] < 2
 

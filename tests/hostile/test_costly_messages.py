@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, fight, started
+from tests.hostile.support import MEBIBYTE, besieged, excused, fight, started
 
 KINDS: dict[str, dict[str, Any]] = {
     "large-arrays": {},
@@ -20,12 +20,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "large-strings-unlimited": {"rate_limit": 0},
 }
 """What each attacker sends, and the settings it finds; with a rate limit, all but the first 200 are refused."""
-UNDIVIDED = {"large-arrays", "large-objects"}
-"""To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
+UNDIVIDED = {"large-arrays", "large-objects", "large-numbers"}
+"""To parse one message of these takes 15 to 50 ms in which nothing else can run, and 10 MiB of objects."""
 
 
 async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float, float]:
-    """What the victim saw, by how much the server's memory grew, in bytes, and the milliseconds others took of both."""
+    """What the victim saw, by how much the server's memory grew, in bytes, and the seconds both had no processor."""
     async with (
         besieged(**KINDS[kind]) as server,
         started("victim", server.port) as victim,
@@ -43,15 +43,15 @@ async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], fl
     assert suffered["missing"] == 0
     assert suffered["echoes"] > seconds * 20
     assert server.log == []
-    return suffered, growth, 1000 * waited
+    return suffered, growth, waited
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
-    suffered, growth, others = await siege(kind, 2, say)
+    suffered, growth, waited = await siege(kind, 2, say)
     # Without bounds in bytes and time on what is done for one client in a turn, half of all echoes took a second.
-    assert suffered["p50"] < 200 + others
-    assert suffered["p99"] < 600 + others
+    assert suffered["p50"] < 200 + excused(waited, 250)
+    assert suffered["p99"] < 600 + excused(waited, 800)
     assert growth < 32 * MEBIBYTE
 
 

@@ -114,13 +114,14 @@ class Cluster:
         self._clock = clock
         self._backplane = backplane
         self._own = encode_header(node_id, 0)[:-8]
-        self._inbox = self.topics.node(node_id)
+        self._own_topic = self.topics.node(node_id)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size)
         self._gaps = Gaps(self.topics, counters, deliver)
         self._arrivals = Arrivals(who, clock)
         self._doubt = asyncio.Event()
+        self._unconfirmed: set[str] = set()
         self.interest = Interest(backplane, self._gaps.left, options.linger)
-        self._link = Link(backplane, self._publisher, self.interest, self._inbox)
+        self._link = Link(backplane, self._publisher, self.interest, self._own_topic)
         self._questions = Questions(options.timeout)
         self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
         self._pulse: asyncio.Task[None] | None = None
@@ -139,7 +140,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Begin; where the engine is not there within seconds, go on without and join when it is."""
-        self.interest.need(self._inbox)
+        self.interest.need(self._own_topic)
         self.interest.need(self.topics.nodes)
         if self._options.is_node:
             self.interest.need(self.topics.all)
@@ -175,24 +176,25 @@ class Cluster:
         """
         failure: BackplaneUnavailable | None = None
         waiting: list[Entry] = []
-        for topic, body in routes(self.topics, self._is_there, address, frame):
-            try:
-                waiting.append(self._publisher.put(topic, body))
-            except BackplaneUnavailable as error:
-                failure = self._count(error)
-        for entry in waiting:
-            try:
-                await self._publisher.outcome(entry)
-                self._counters.backplane_sent += 1
-            except BackplaneUnavailable as error:
-                self._count(error)
-                if failure is None or error.outcome == "unknown":
-                    failure = error
-        if failure is not None:
-            try:
+        until = self._publisher.until()
+        try:
+            for topic, body in routes(self.topics, self._is_there, address, frame):
+                try:
+                    waiting.append(self._publisher.put(topic, body))
+                except BackplaneUnavailable as error:
+                    failure = self._count(error)
+            for entry in waiting:
+                try:
+                    await self._publisher.outcome(entry, until)
+                    self._counters.backplane_sent += 1
+                except BackplaneUnavailable as error:
+                    self._count(error)
+                    if failure is None or error.outcome == "unknown":
+                        failure = error
+            if failure is not None:
                 raise failure
-            finally:
-                del failure  # or it would refer to itself by way of this frame, and wait for the garbage collector
+        finally:
+            failure = None  # or it would refer to itself by way of this frame, and wait for the garbage collector
 
     def _count(self, error: BackplaneUnavailable) -> BackplaneUnavailable:
         if error.outcome == "unknown":
@@ -225,7 +227,13 @@ class Cluster:
             await asyncio.wait([confirmation], timeout=self._options.timeout)
         if not confirmation.done():
             self._gaps.begin([topic])
-            confirmation.add_done_callback(lambda _: self._doubt.set())
+            if topic not in self._unconfirmed:
+                self._unconfirmed.add(topic)
+                confirmation.add_done_callback(lambda _: self._confirmed(topic))
+
+    def _confirmed(self, topic: str) -> None:
+        self._unconfirmed.discard(topic)
+        self._doubt.set()
 
     def _is_there(self, node_id: str) -> bool:
         """Whether that is another node that may live; who that is, is not known at first."""
@@ -283,7 +291,7 @@ class Cluster:
         """Something came through the engine."""
         try:
             if data.startswith(self._own):
-                if topic == self._inbox and isinstance(probe := decode_body(data), Probe):
+                if topic == self._own_topic and isinstance(probe := decode_body(data), Probe):
                     self._link.probe_returned(probe.nonce)
                 return
             origin, number = decode_header(data)

@@ -64,19 +64,19 @@ class Link:
         is_stopping: whether `stop` was called.
     """
 
-    def __init__(self, backplane: Backplane, publisher: Publisher, interest: Interest, inbox: str) -> None:
+    def __init__(self, backplane: Backplane, publisher: Publisher, interest: Interest, own_topic: str) -> None:
         """
         Args:
             backplane: not connected.
             publisher: of this backplane.
-            interest: of this backplane; it needs the inbox.
-            inbox: the topic through which the node reaches itself.
+            interest: of this backplane; it needs the node's own topic.
+            own_topic: the one through which the node reaches itself.
         """
         self.publisher = publisher
         self.interest = interest
         self.is_healthy = False
         self._backplane = backplane
-        self._inbox = inbox
+        self._own_topic = own_topic
         self._task: asyncio.Task[None] | None = None
         self._nonce = 0
         self._arrivals = 0
@@ -173,7 +173,7 @@ class Link:
         """
         self._nonce += 1
         self._proof.clear()
-        entry = self.publisher.put(self._inbox, encode_body(Probe(self._nonce)), is_vital=True)
+        entry = self.publisher.put(self._own_topic, encode_body(Probe(self._nonce)), is_vital=True)
         silent, until = 0, asyncio.get_running_loop().time() + PROBE_BEHIND
         while silent < SLICES and asyncio.get_running_loop().time() < until:
             if entry.done.done() and entry.done.result() != "published":
@@ -185,7 +185,7 @@ class Link:
                     return
             if self._arrivals == arrivals:  # else it hears, and the proof comes behind what others have sent
                 silent += 1
-        raise TimeoutError(f"a message through the engine did not come back within {PROBE_TIMEOUT:g} s")
+        raise TimeoutError("a message to this node itself did not come back through the engine in time")
 
     async def _give_up(self, user: LinkUser, why: str) -> None:
         was_healthy, self.is_healthy = self.is_healthy, False
@@ -201,6 +201,8 @@ class Link:
                 await self._backplane.close()
         except OSError as error:
             log.debug("closing the connection to the engine failed: %s", error)
+        except Exception:
+            log.exception("closing the connection to the engine failed in a way it should not")
 
 
 async def _end_with(lost: asyncio.Future[Exception]) -> None:

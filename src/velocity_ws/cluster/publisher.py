@@ -159,13 +159,23 @@ class Publisher:
         self._wakeup.set()
         return entry
 
-    async def outcome(self, entry: Entry) -> None:
-        """Wait for what becomes of a message, which is known within the timeout. Cancelling this takes nothing back.
+    def until(self) -> float:
+        """When what is published now has an outcome, in the loop's time."""
+        return asyncio.get_running_loop().time() + self._timeout
+
+    async def outcome(self, entry: Entry, until: float | None = None) -> None:
+        """Wait for what becomes of a message. Cancelling this takes nothing back.
+
+        Args:
+            entry: the message.
+            until: when it is told, whatever it is; by default at the end of the timeout.
 
         Raises:
             BackplaneUnavailable: it was not published, or that is not known.
         """
-        await asyncio.wait([entry.done], timeout=self._timeout)
+        left = self._timeout if until is None else until - asyncio.get_running_loop().time()
+        if not entry.done.done():
+            await asyncio.wait([entry.done], timeout=max(left, 0))
         if not entry.done.done():
             entry.settle("unknown" if entry.is_handed_over else "refused")
         outcome = entry.done.result()
