@@ -51,8 +51,9 @@ async def main(url: str, *topics: str) -> None:
             break
         print("sent", text, flush=True)
     stopping.set()
-    staying.cancel()
-    await asyncio.wait([staying])
+    while not staying.done():  # the library swallows a cancellation that comes while it connects
+        staying.cancel()
+        await asyncio.wait([staying], timeout=0.1)
     await backplane.close()
     backplane.release()
 
