@@ -58,6 +58,8 @@ class Dispatcher:
             except Reject:
                 raise
             except BaseException as error:
+                if _is_end_of_task(error):
+                    raise
                 await self.report(client, error, hook)
                 raise Reject("authentication failed", status=500) from None
             user = user if result is None else result
@@ -105,6 +107,8 @@ class Dispatcher:
             result = None if handler is None else await self._call(handler, values)
             return None if message.id is None else encode("reply", result, message.id)
         except BaseException as error:
+            if _is_end_of_task(error):
+                raise
             return await self._error_frame(client, error, hook, message.id)
 
     async def binary(self, client: Client, data: bytes) -> Frame | None:
@@ -119,16 +123,13 @@ class Dispatcher:
                 if client.is_dismissed:
                     return None
             except BaseException as error:
+                if _is_end_of_task(error):
+                    raise
                 return await self._error_frame(client, error, hook, None)
         return None
 
     async def report(self, client: Client, error: BaseException, hook: Hook | None = None) -> None:
-        """Log an exception once, count it, and show it to the ``on_error`` hooks.
-
-        Raises:
-            asyncio.CancelledError, KeyboardInterrupt: it is no failure but the end of this task or process.
-        """
-        _reraise_end_of_task(error)
+        """Log an exception once, count it, and show it to the ``on_error`` hooks."""
         self._counters.errors += 1
         where = "the connection" if hook is None else hook.name
         fields = {"client_id": client.id, "hook": where}
@@ -137,7 +138,8 @@ class Dispatcher:
             try:
                 await self._call(on_error, {"client": client, "error": error})
             except BaseException as failure:
-                _reraise_end_of_task(failure)
+                if _is_end_of_task(failure):
+                    raise
                 self._counters.errors += 1
                 fields = {"client_id": client.id, "hook": on_error.name}
                 log.error("exception in the on_error hook %s", on_error.name, exc_info=failure, extra=fields)
@@ -148,6 +150,8 @@ class Dispatcher:
             await self._call(hook, values)
             return True
         except BaseException as error:
+            if _is_end_of_task(error):
+                raise
             await self.report(client, error, hook)
             return False
 
@@ -173,15 +177,16 @@ class Dispatcher:
         return hook(self._threads, values)
 
 
-def _reraise_end_of_task(error: BaseException) -> None:
-    """Raise what is no failure of a hook: our own cancellation, and the end of the process.
+def _is_end_of_task(error: BaseException) -> bool:
+    """Whether an exception is no failure of a hook: our own cancellation, or the end of the process.
+
+    Whoever caught it raises it again. A function that did so for them would leave it in its own frame, which it then
+    refers to: all that is on the way would wait for the garbage collector.
 
     A ``CancelledError`` while nobody cancels this task comes out of something the hook awaited, and is its failure;
     so is ``SystemExit``, or else one message could stop the server.
     """
-    if isinstance(error, KeyboardInterrupt | GeneratorExit):
-        raise error
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise error
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

@@ -257,14 +257,14 @@ class Session:
     def handling_failed(self, error: BaseException) -> None:
         """Nothing more will be handled."""
         # It is cancelled when the session ends. Cancelled before, by code that cancelled the task it found itself in,
-        # there is no telling what has been left half done.
+        # there is no telling what has been left half done. What waits behind it is not handled either.
+        self.inbox.stop(discard=True)
         if self._draining:
             self._go_away()
         elif self._ending is None:
             self._node.counters.errors += 1
             what = "was cancelled from outside" if isinstance(error, asyncio.CancelledError) else f"failed: {error!r}"
             log.error("the task that handles messages %s", what, extra={"client_id": self.id})
-            # Closed already, as after `restart`, it loses what waits to be handled.
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
 
     # --- shutting down
@@ -279,6 +279,7 @@ class Session:
 
     def hurry(self) -> None:
         """Say goodbye now, and cancel the handler that is still running."""
+        self._draining = True  # also where it came too late for `drain`
         self._go_away()
         self.inbox.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
@@ -42,22 +43,11 @@ class Threads(Executor):
             RuntimeError: it was shut down.
         """
         future: Future[T] = Future()
-
-        def work() -> None:
-            self._waiting.discard(future)
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
+        work = partial(_work, self._waiting, future, partial(fn, *args, **kwargs))
         with self._lock:
             if self._is_over:
                 raise RuntimeError("these threads have been shut down")
-            self._waiting.add(future)  # type: ignore[arg-type]
+            self._waiting.add(future)  # type: ignore[arg-type] # whatever its result is, it is only cancelled
             self._work.put(work)
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
                 name = f"{self._name} {len(self._threads)}"
@@ -84,3 +74,14 @@ class Threads(Executor):
             work()
             del work  # with all that it refers to, until there is more
             self._idle.release()
+
+
+def _work(waiting: set[Future[object]], future: Future[T], call: Callable[[], T]) -> None:
+    waiting.discard(future)
+    try:
+        if future.set_running_or_notify_cancel():
+            future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+    finally:
+        del future  # whose error refers to this frame: both would wait for the garbage collector

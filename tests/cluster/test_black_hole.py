@@ -43,7 +43,7 @@ class Watch:
             healthy: bool = (await self._member.request("stats"))["healthy"]
             if healthy is not self.healthy:
                 self.healthy, self.since = healthy, time.monotonic()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pace
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def hears(member: Member, sender: str, number: int) -> float:
     """Wait until somebody has a message of a sender, or a later one; when it came."""
     async with asyncio.timeout(30):
         while member.got.get(sender, [-1])[-1] < number:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pause between two looks, not the wait
     return time.monotonic()
 
 
@@ -126,7 +126,7 @@ async def the_network_is_a_black_hole(
             for outcome, until_told, until_there in zip(outcomes, took, listener.late[listener.node], strict=True):
                 hung += outcome == "unknown"
                 if until_told > DEADLINE / 2:
-                    assert until_there < until_told + here, "its own node waited for the engine"
+                    assert until_there < until_told / 2 + min(here, 0.2), "its own node waited for the engine"
         await everything_has_come(people)
         lost = await ledger.adds_up(people)
 
@@ -140,6 +140,7 @@ async def the_network_is_a_black_hole(
             f"({len(before)} and {len(meanwhile)} messages)"
         )
         assert hung, "nothing was on its way"
+        lag = min(lag, 0.7)  # a publish that takes two timeouts, say, is not excused by any
         assert red < 3 + lag
         assert longest < DEADLINE + 0.2 + lag
         assert flows < 5 + lag

@@ -233,7 +233,7 @@ async def test_a_message_to_many_rooms_has_one_deadline() -> None:
         with pytest.raises(BackplaneUnavailable):
             await node.broker.to_rooms([f"room{number}" for number in range(8)]).send("n", 1)
         # One second each, until the connection is given up, would be two.
-        assert loop.time() - began < 1.5 + waited_for_a_processor() - waited
+        assert loop.time() - began < 1.5 + min(waited_for_a_processor() - waited, 0.4)
 
 
 async def test_a_queue_that_is_full_refuses_at_once() -> None:

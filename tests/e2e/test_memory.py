@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -76,12 +77,22 @@ async def test_of_a_broker() -> None:
         assert alive() - before == Counter()
 
 
-async def test_of_a_refused_handshake() -> None:
-    broker = Broker(settings())
+async def _refuses(request: HTTPConnection) -> None:
+    raise Reject("not you")
 
-    @broker.authenticate
-    async def authenticate(request: HTTPConnection) -> None:
-        raise Reject("not you")
+
+def _refuses_in_a_thread(request: HTTPConnection) -> None:
+    raise Reject("not you")
+
+
+async def _never_answers(request: HTTPConnection) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("authenticate", [_refuses, _refuses_in_a_thread, _never_answers])
+async def test_of_a_refused_handshake(authenticate: Callable[[HTTPConnection], Any]) -> None:
+    broker = Broker(settings(handshake_timeout=0.05 if authenticate is _never_answers else 10))
+    broker.authenticate(authenticate)
 
     async with running(broker, "ours") as server:
 

@@ -20,8 +20,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "large-strings-unlimited": {"rate_limit": 0},
 }
 """What each attacker sends, and the settings it finds; with a rate limit, all but the first 200 are refused."""
-UNDIVIDED = {"large-arrays", "large-objects", "large-numbers"}
-"""To parse one message of these takes 15 to 50 ms in which nothing else can run, and 10 MiB of objects."""
+UNDIVIDED = {"large-arrays", "large-objects"}
+"""To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
 
 
 async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float, float]:
@@ -59,6 +59,7 @@ async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
     suffered, growth, _ = await siege(kind, 20, say)
-    assert suffered["p99"] <= (150 if kind in UNDIVIDED else 20)
+    # To parse one message of large numbers takes 20 ms; the clients that the others' bound is for send many small ones.
+    assert suffered["p99"] <= (150 if kind in UNDIVIDED else 30 if kind == "large-numbers" else 20)
     assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
     assert growth <= (24 if kind in UNDIVIDED else 10) * MEBIBYTE

@@ -99,7 +99,7 @@ def check(saw: dict[str, Any], count: int, timeout: float, say: Say) -> None:
 async def test_silent_connections_are_gone_in_time(say: Say) -> None:
     saw = await silence(200, 2)
     check(saw, 200, 2, say)
-    assert saw["last"] < 2 + SLACK + saw["waited"]
+    assert saw["last"] < 2 + SLACK + min(saw["waited"], 3)
     assert saw["p99"] < 200 + excused(saw["waited"], 800)
 
 

@@ -119,7 +119,7 @@ class Cluster:
         self._gaps = Gaps(self.topics, counters, deliver)
         self._arrivals = Arrivals(who, clock)
         self._doubt = asyncio.Event()
-        self._unconfirmed: set[str] = set()
+        self._unconfirmed: set[asyncio.Future[None]] = set()
         self.interest = Interest(backplane, self._gaps.left, options.linger)
         self._link = Link(backplane, self._publisher, self.interest, self._own_topic)
         self._questions = Questions(options.timeout)
@@ -227,12 +227,12 @@ class Cluster:
             await asyncio.wait([confirmation], timeout=self._options.timeout)
         if not confirmation.done():
             self._gaps.begin([topic])
-            if topic not in self._unconfirmed:
-                self._unconfirmed.add(topic)
-                confirmation.add_done_callback(lambda _: self._confirmed(topic))
+            if confirmation not in self._unconfirmed:
+                self._unconfirmed.add(confirmation)
+                confirmation.add_done_callback(self._settled)
 
-    def _confirmed(self, topic: str) -> None:
-        self._unconfirmed.discard(topic)
+    def _settled(self, confirmation: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(confirmation)
         self._doubt.set()
 
     def _is_there(self, node_id: str) -> bool:

@@ -201,7 +201,7 @@ class Link:
                 await self._backplane.close()
         except OSError as error:
             log.debug("closing the connection to the engine failed: %s", error)
-        except Exception:
+        except Exception:  # somebody else's backplane; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
 
 
