@@ -59,7 +59,8 @@ class Measurement:
         sizes = SLOW if contestant.slow and self._sizes is FULL else self._sizes
         done = 0
         try:
-            async with Child(command, server=True) as child, Child(load_command, server=False) as load:
+            server = Child(command, server=True, environment=contestant.environment, root=contestant.root)
+            async with server as child, Child(load_command, server=False) as load:
                 run = Run(contestant, child, load, sizes, deflate)
                 for scenario in wanted:
                     figures = await scenario.measure(run)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.process import ROOT
+
 __all__ = ["BASELINE", "CONTESTANTS", "OURS", "Contestant", "prepare"]
 
 HERE = Path(__file__).parent
@@ -37,6 +39,7 @@ class Contestant:
         cannot: keys of scenarios that it takes no part in.
         framing: ``plain``, or ``socketio`` for Engine.IO packets.
         slow: whether it gets a fifth of everything, because it would take longer than all others together.
+        root: the checkout that it runs from, with this interpreter; by default this one.
     """
 
     name: str
@@ -48,6 +51,12 @@ class Contestant:
     cannot: tuple[str, ...] = ()
     framing: str = "plain"
     slow: bool = False
+    root: Path = ROOT
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that it has besides this process's: its checkout's source goes before what is installed."""
+        return {} if self.root == ROOT else {"PYTHONPATH": str(self.root / "src")}
 
     def missing(self) -> str:
         """What is not installed; empty where everything is."""

@@ -71,13 +71,22 @@ class Child:
     """A program. Its first line says that it is ready.
 
     Args:
-        command: what to run, from the root of the project.
+        command: what to run.
         server: whether it runs on the server's core, or beside it.
         environment: variables that it has besides this process's.
+        root: the checkout it runs from.
     """
 
-    def __init__(self, command: Sequence[str], *, server: bool, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        server: bool,
+        environment: Mapping[str, str] | None = None,
+        root: Path = ROOT,
+    ) -> None:
         self._command = command
+        self._root = root
         self._server = server
         self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
@@ -87,7 +96,7 @@ class Child:
         pipe = asyncio.subprocess.PIPE
         with pinned(server=self._server):
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE, env=self._environment
+                *self._command, cwd=self._root, stdin=pipe, stdout=pipe, limit=LINE, env=self._environment
             )
         try:
             self.hello = await self._answer("start")

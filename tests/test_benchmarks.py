@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,22 @@ async def test_quick_run_reports_every_server_and_loses_nothing() -> None:
     for contestant in CONTESTANTS:
         assert report.count(f"\n| {contestant.name} | **") == (len(SCENARIOS) if contestant.everywhere else 0)
     assert "deliveries, each one checked: 0 lost, duplicated or out of order." in report
+
+
+async def test_a_change_is_measured_beside_an_older_checkout(tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    for part in ("src", "benchmarks"):
+        shutil.copytree(ROOT / part, older / part, ignore=shutil.ignore_patterns("node_modules"))
+    (older / "src/velocity_ws/broker.py").write_text("raise RuntimeError('this is the older one')\n")
+    for checkout, said in ((ROOT, "echo: velocity-ws: CPU, µs "), (older, "echo: velocity-ws, before: failed: ")):
+        options = ["--quick", "--rounds", "1", "--scenario", "echo"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.before", str(checkout), *options, cwd=ROOT, stdout=-1, stderr=-1
+        )
+        output, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        assert said in output.decode()
+    assert "this is the older one" in errors.decode()
 
 
 @pytest.mark.parametrize(
