@@ -163,8 +163,8 @@ def test_per_address_counts_return_to_zero() -> None:
 def test_an_address_that_left_is_forgotten() -> None:
     admission = Admission(0, 1)
     for n in range(100):
-        assert admission.enter(f"2001:db8::{n:x}") is None
-        admission.leave(f"2001:db8::{n:x}")
+        assert admission.enter(f"2001:db8:{n:x}::1") is None
+        admission.leave(f"2001:db8:{n:x}::1")
         # Asking for, and refusing, must not leave anything behind either.
         assert admission.enter("held") is None
         assert admission.enter("held") == "WS_MAX_CONNECTIONS_PER_IP"
@@ -178,11 +178,41 @@ def test_zero_is_no_limit() -> None:
     assert {admission.enter("a") for _ in range(1000)} == {None}
 
 
-def test_an_unknown_address_counts_in_the_total_alone() -> None:
+@pytest.mark.parametrize("unknown", [None, ""])
+def test_an_unknown_address_counts_in_the_total_alone(unknown: str | None) -> None:
     admission = Admission(3, 1)
-    assert [admission.enter(None) for _ in range(4)] == [None, None, None, "WS_MAX_CONNECTIONS"]
-    admission.leave(None)
+    assert [admission.enter(unknown) for _ in range(4)] == [None, None, None, "WS_MAX_CONNECTIONS"]
+    admission.leave(unknown)
     assert admission.enter("a") is None
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201", "0:0:0:0:0:ffff:192.0.2.1", "64:ff9b::192.0.2.1"],
+        ["2001:db8::1", "2001:DB8:0:0::1", "2001:db8::2", "2001:db8:0:0:ffff:ffff:ffff:ffff"],
+        ["::1", "0:0:0:0:0:0:0:1"],
+        ["fe80::1%eth0", "FE80:0::1%eth0"],
+        ["fe80::1", "fe80:0::1"],
+    ],
+)
+def test_an_address_is_one_however_it_is_spelled_and_an_ipv6_client_is_its_64(spellings: list[str]) -> None:
+    for first in spellings:
+        for other in spellings:
+            admission = Admission(0, 1)
+            assert admission.enter(first) is None
+            assert admission.enter(other) == "WS_MAX_CONNECTIONS_PER_IP", (first, other)
+            admission.leave(other)
+            assert admission.enter(first) is None
+
+
+def test_addresses_of_different_hosts_are_apart() -> None:
+    admission = Admission(0, 1)
+    for ip in (
+        "192.0.2.1", "::ffff:192.0.2.2", "64:ff9b::192.0.2.3", "2001:db8::1", "2001:db8:0:1::1", "::1", "127.0.0.1",
+        "fe80::1", "fe80::2", "fe80::1%eth0", "fe80::1%eth1", "192.0.2.01", "testclient", "unknown", "%", "a" * 1000,
+    ):  # fmt: skip
+        assert admission.enter(ip) is None, ip
 
 
 def test_a_refused_one_is_not_counted() -> None:

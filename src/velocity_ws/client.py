@@ -73,9 +73,9 @@ class Client:
 
     @property
     def remote_addr(self) -> str:
-        """``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none."""
+        """``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none (a Unix socket)."""
         address = self.request.client
-        return "" if address is None else _join(address.host, address.port)
+        return _join(address.host, address.port) if address is not None and address.host else ""
 
     @property
     def user_agent(self) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["Admission", "RateLimiter"]
+__all__ = ["Admission", "RateLimiter", "network_of"]
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv4 addresses as an IPv6-only server sees them (RFC 6052)."""
 
 
 class RateLimiter:
@@ -45,7 +49,7 @@ class Admission:
         """
         Args:
             limit: connections in total; 0 = no limit.
-            limit_per_ip: connections from one address; 0 = no limit.
+            limit_per_ip: connections from one address, as `network_of` has it; 0 = no limit.
         """
         self._limit = limit
         self._limit_per_ip = limit_per_ip
@@ -60,21 +64,43 @@ class Admission:
     def enter(self, ip: str | None) -> str | None:
         """Count a connection in; what refuses it, or ``None`` where it may come.
 
-        An unknown address (a Unix socket without a proxy's header) counts in the total alone.
+        An unknown address (``None``, or empty: a Unix socket without a proxy's header) counts in the total alone.
         """
         if self._limit and self._total >= self._limit:
             return "WS_MAX_CONNECTIONS"
-        if ip is not None and self._limit_per_ip and self._by_ip[ip] >= self._limit_per_ip:
-            return "WS_MAX_CONNECTIONS_PER_IP"
+        if ip and self._limit_per_ip:
+            network = network_of(ip)
+            if self._by_ip[network] >= self._limit_per_ip:
+                return "WS_MAX_CONNECTIONS_PER_IP"
+            self._by_ip[network] += 1
         self._total += 1
-        if ip is not None:
-            self._by_ip[ip] += 1
         return None
 
     def leave(self, ip: str | None) -> None:
         """Count a connection out that `enter` let in."""
         self._total -= 1
-        if ip is not None:
-            self._by_ip[ip] -= 1
-            if not self._by_ip[ip]:
-                del self._by_ip[ip]
+        if ip and self._limit_per_ip:
+            network = network_of(ip)
+            self._by_ip[network] -= 1
+            if not self._by_ip[network]:
+                del self._by_ip[network]
+
+
+def network_of(ip: str) -> str:
+    """What counts as one address, however it is spelled: an IPv4 address, or an IPv6 one's /64, which one host has.
+
+    An IPv4 address inside an IPv6 one (mapped, or by NAT64) is itself. A link-local address is one host's, and what is
+    no address stands for itself.
+    """
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            address = ipaddress.IPv4Address(address.packed[12:])
+        elif address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        elif not address.is_link_local:
+            return str(ipaddress.IPv6Address(address.packed[:8] + bytes(8)))
+    return str(address)

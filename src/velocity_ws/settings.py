@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(10_000, ge=0)
     """Connections in this process, handshakes included; beyond it a handshake gets 503. 0 = no limit."""
     max_connections_per_ip: int = Field(0, ge=0)
-    """The same for one client address. 0 = no limit."""
+    """The same for one client address; of IPv6 for one /64. 0 = no limit."""
     ping_interval: Duration = Field(30.0, ge=0)
     """Seconds between keepalive pings; 0 = none. Applied by `Server` and the uvicorn classes."""
     ping_timeout: Duration = Field(20.0, gt=0)

@@ -11,10 +11,12 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Close, Reject, WebSocketMiddleware
+from velocity_ws.server import _not_found
 
 
 async def refused(address: Address, path: str = "/ws", **options: Any) -> int:
@@ -285,6 +287,39 @@ async def test_connection_limit_for_an_address_behind_a_proxy() -> None:
         async with address.connect(additional_headers=coming_from("192.0.2.9")):
             await eventually(lambda: len(seen) == 3)
     assert seen[2].startswith("127.0.0.1:")
+
+
+async def test_the_spellings_of_an_address_share_its_limit() -> None:
+    broker = Broker(settings(max_connections_per_ip=1))
+
+    def coming_from(ip: str) -> dict[str, Any]:
+        return {"additional_headers": {"X-Forwarded-For": ip}}
+
+    async with running(broker, forwarded_allow_ips="127.0.0.1") as address:
+        async with (
+            address.connect(**coming_from("192.0.2.7")),
+            address.connect(**coming_from("2001:db8::7")),
+            address.connect(**coming_from("2001:db8:0:1::7")),
+        ):
+            for other in ("::ffff:192.0.2.7", "192.0.2.7:4000", "2001:DB8::8", "[2001:db8:0:0:1::7]:4000"):
+                assert await refused(address, **coming_from(other)) == 503
+        await eventually(lambda: not broker.get_clients())
+        async with address.connect(**coming_from("::ffff:192.0.2.7")):
+            pass
+
+
+async def test_an_empty_host_is_no_address() -> None:
+    broker = Broker(settings(max_connections_per_ip=1))
+    seen: list[str] = []
+    broker.on_connect(lambda client: seen.append(client.remote_addr))
+    app = WebSocketMiddleware(_not_found, broker)
+
+    async def on_a_unix_socket(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "client": ("", "0")}, receive, send)  # as some servers have it there
+
+    async with serve(on_a_unix_socket) as address, address.connect(), address.connect():
+        await eventually(lambda: len(seen) == 2)
+    assert seen == ["", ""]
 
 
 async def test_a_handshake_counts_while_it_is_being_authenticated() -> None:
