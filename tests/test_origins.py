@@ -43,6 +43,8 @@ port = st.integers(1, 65535)
         ("https://xn--bcher-kva.example", ("https", "xn--bcher-kva.example", 443)),
         ("https://my_host-1.example", ("https", "my_host-1.example", 443)),
         ("chrome-extension://abcdefgh", ("chrome-extension", "abcdefgh", None)),
+        ("null", ("null", "", None)),
+        ("file://", ("file", "", None)),
     ],
 )
 def test_parse(text: str, expected: tuple[str, str, int | None]) -> None:
@@ -55,10 +57,14 @@ def test_parse(text: str, expected: tuple[str, str, int | None]) -> None:
     [
         "",
         " ",
-        "null",
         "NULL",
+        "null://",
+        "null://example.com:*",
         "*",
-        "file://",
+        "file:",
+        "file:///",
+        "file:///etc/passwd",
+        "https://example.com:*",
         "https://",
         "example.com",
         "//example.com",
@@ -115,7 +121,7 @@ def test_no_origin(text: str) -> None:
 @example("https://example.com")
 def test_whatever_is_an_origin_is_plain_ascii_and_nothing_is_lost(text: str) -> None:
     origin = Origin.parse(text)
-    if origin is None:
+    if origin is None or not origin.host:
         return
     assert text.isascii()
     assert text.isprintable()
@@ -169,6 +175,14 @@ def test_a_very_long_one_is_refused_at_once(text: str) -> None:
         ("https://*.example.com", "https://a.b.example.com"),
         ("https://*.Example.com:8443", "https://WWW.example.com:8443"),
         ("chrome-extension://abc", "chrome-extension://abc"),
+        ("http://localhost:*", "http://localhost"),
+        ("http://localhost:*", "http://localhost:3000"),
+        ("http://[::1]:*", "http://[::1]:65535"),
+        ("https://*.example.com:*", "https://www.example.com:8443"),
+        ("null", "null"),
+        ("file://", "file://"),
+        ("*", "null"),
+        ("*", "file://"),
         ("*", "https://anything.example:1"),
         ("*", "chrome-extension://abc"),
     ],
@@ -197,6 +211,16 @@ def test_match(pattern: str, origin: str) -> None:
         ("https://*.example.com", "https://www.example.com:8443"),
         ("https://www.example.com", "https://example.com"),
         ("http://[::1]:3000", "http://[::2]:3000"),
+        ("http://localhost:*", "https://localhost:3000"),
+        ("http://localhost:*", "http://localhost.evil.com:3000"),
+        ("http://localhost:*", "http://www.localhost:3000"),
+        ("https://*.example.com:*", "https://example.com:8443"),
+        ("null", "file://"),
+        ("null", "https://null"),
+        ("null", "null://a"),
+        ("file://", "null"),
+        ("file://", "file://localhost"),
+        ("https://example.com", "null"),
         ("chrome-extension://abc", "chrome-extension://abd"),
         ("chrome-extension://abc", "moz-extension://abc"),
     ],
@@ -209,7 +233,9 @@ def test_no_match(pattern: str, origin: str) -> None:
     "text",
     [
         "",
-        "null",
+        "NULL",
+        "file:",
+        "file:///",
         "example.com",
         "*.example.com",
         "**",
@@ -222,7 +248,8 @@ def test_no_match(pattern: str, origin: str) -> None:
         "https://example.com/",
         "https://example.com/*",
         "https://user@example.com",
-        "https://example.com:*",
+        "https://example.com:**",
+        "https://example.com:8*",
         "https://example.com:0",
         "https://example.com:70000",
         "https://bücher.example",
@@ -306,6 +333,9 @@ def test_same_origin(origin: str, host: str) -> None:
         ("https://example.com", ["example.com/"]),
         ("https://example.com", ["*.example.com"]),
         ("https://kelvin.example", ["\u212aelvin.example"]),
+        ("null", ["null"]),
+        ("null", [""]),
+        ("file://", [""]),
         # Without a default port there is nothing that a Host without one could mean.
         ("chrome-extension://example.com", ["example.com"]),
     ],

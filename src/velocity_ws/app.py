@@ -29,6 +29,14 @@ __all__ = ["WebSocketApp"]
 
 log = logging.getLogger("velocity_ws.app")
 
+_HOW_TO_ALLOW = (
+    "if the page is your own, have the proxy pass on the Host it got (nginx: `proxy_set_header Host $http_host;`); "
+    "if it is another's, add its origin to WS_ALLOWED_ORIGINS to allow it"
+)
+_HOW_TO_ALLOW_HOSTLESS = (
+    "sandboxed frames, local files and some embedded browsers have it, whoever wrote them; it is no host's own, so a "
+    "proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
+)
 EVENTS_PER_TURN = 16
 """Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
 
@@ -198,11 +206,11 @@ class WebSocketApp:
             _refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
         origin = Origin.parse(values[0]) if len(values) == 1 else None
         if origin is None:
-            _refuse_origin(session, "it is null or no origin; only WS_ALLOWED_ORIGINS=* would allow that")
+            _refuse_origin(session, "that is not one origin; only WS_ALLOWED_ORIGINS=* would allow it")
         if is_same_origin(origin, request.headers.getlist("host")):
             return
         if not any(pattern.matches(origin) for pattern in self._origins):
-            _refuse_origin(session, f"add it to WS_ALLOWED_ORIGINS to allow it: {values[0]}")
+            _refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
 
     # --- after accept
 
@@ -307,7 +315,15 @@ async def _send_refusal(reject: Reject, scope: Scope, send: Send) -> None:
 
 
 def _refuse_origin(session: Session, why: str) -> NoReturn:
-    log.warning("handshake refused because of its origin: %s", why, extra=_fields(session))
+    headers = session.client.request.headers
+    origin, host = (", ".join(map(repr, headers.getlist(name))) or "none" for name in ("origin", "host"))
+    log.warning(
+        "handshake refused because of its origin: %.300s, asking the host %.300s: %s",
+        origin,
+        host,
+        why,
+        extra=_fields(session),
+    )
     raise Reject("origin not allowed")
 
 

@@ -13,7 +13,10 @@ __all__ = ["Origin", "OriginPattern", "is_same_origin"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _HOST = r"(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_.])?)"
-_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(\*\.)?({_HOST})(?::(\d{{1,5}}))?", re.ASCII)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://(\*\.)?({_HOST})(?::(\d{{1,5}}|\*))?", re.ASCII)
+_HOSTLESS = {"null": "null", "file://": "file"}
+_ANY_PORT = 0
+_NO_PORT = -1
 _HOST_HEADER = re.compile(rf"({_HOST})(?::(\d{{1,5}}))?", re.ASCII)
 
 
@@ -22,8 +25,8 @@ class Origin:
     """A parsed ``Origin`` header (RFC 6454, section 7).
 
     Attributes:
-        scheme: in lower case.
-        host: in lower case; IPv6 in brackets.
+        scheme: in lower case; ``null`` of the origin that says nothing (a sandboxed frame, a ``data:`` or local page).
+        host: in lower case; IPv6 in brackets; empty of ``null`` and ``file://``.
         port: the scheme's default where none was written; ``None`` where the scheme has none.
     """
 
@@ -33,20 +36,22 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin | None:
-        """The origin in a header's value, or ``None`` where it is ``null`` or not one."""
+        """The origin in a header's value, or ``None`` where it is not one."""
+        if text in _HOSTLESS:
+            return cls(_HOSTLESS[text], "", None)
         match = _match(_ORIGIN, text)
         if match is None or match[2]:
             return None
         port = _port(match[4], match[1])
-        return None if port == -1 else cls(match[1], match[3], port)
+        return None if port in (_NO_PORT, _ANY_PORT) else cls(match[1], match[3], port)
 
 
 @dataclass(frozen=True, slots=True)
 class OriginPattern:
-    """An entry of ``WS_ALLOWED_ORIGINS``: an exact origin, any subdomain of a host, or everything.
+    """An entry of ``WS_ALLOWED_ORIGINS``: an exact origin, any subdomain of a host, any port of one, or everything.
 
     Attributes:
-        origin: scheme, host and port; ``None`` matches every origin.
+        origin: scheme, host and port, 0 for any port; ``None`` matches every origin.
         subdomains: whether it is the subdomains of the host that match, and not the host itself.
     """
 
@@ -58,14 +63,19 @@ class OriginPattern:
         """Parse one entry.
 
         Raises:
-            ValueError: it is none of the three forms.
+            ValueError: it has none of these forms.
         """
         if text == "*":
             return cls(None, False)
+        if text in _HOSTLESS:
+            return cls(Origin.parse(text), False)
         match = _match(_ORIGIN, text)
-        port = _port(match[4], match[1]) if match else -1
-        if match is None or port == -1:
-            raise ValueError(f"{text!r} is not an origin; write https://app.example.com, https://*.example.com or *")
+        port = _port(match[4], match[1]) if match else _NO_PORT
+        if match is None or port == _NO_PORT:
+            raise ValueError(
+                f"{text!r} is not an origin; write https://app.example.com, https://*.example.com, http://localhost:* "
+                "(any port), null, file:// or *"
+            )
         return cls(Origin(match[1], match[3], port), bool(match[2]))
 
     def matches(self, origin: Origin) -> bool:
@@ -73,7 +83,7 @@ class OriginPattern:
         mine = self.origin
         if mine is None:
             return True
-        if (mine.scheme, mine.port) != (origin.scheme, origin.port):
+        if mine.scheme != origin.scheme or mine.port not in (_ANY_PORT, origin.port):
             return False
         return origin.host.endswith("." + mine.host) if self.subdomains else origin.host == mine.host
 
@@ -97,7 +107,9 @@ def _match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _port(digits: str | None, scheme: str) -> int | None:
-    """A port as a number; the scheme's default where none is written; -1 where it is no port."""
+    """A port as a number; the scheme's default where none is written."""
     if digits is None:
         return _DEFAULT_PORTS.get(scheme)
-    return int(digits) if 0 < int(digits) <= 65535 else -1
+    if digits == "*":
+        return _ANY_PORT
+    return int(digits) if 0 < int(digits) <= 65535 else _NO_PORT

@@ -92,7 +92,8 @@ class Settings(BaseSettings):
     path: str = "/ws"
     """Path of the endpoint; with and without a slash at its end."""
     allowed_origins: Origins = ()
-    """Origins allowed beside the page's own: exact (``https://app.example.com``), ``https://*.example.com``, ``*``."""
+    """Origins allowed beside the page's own: exact (``https://app.example.com``), ``https://*.example.com``, any port
+    (``http://localhost:*``), ``null``, ``file://``, ``*``."""
     allow_missing_origin: bool = True
     """Whether a handshake without an Origin header (no browser sends such a one) is let in."""
     check_origin: Callable[[HTTPConnection], bool] | None = Field(default=None, exclude=True)

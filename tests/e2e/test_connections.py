@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
-from velocity_ws import Broker, Client, Close, Reject, WebSocketMiddleware
+from velocity_ws import Broker, Client, Close, Reject, Server, WebSocketApp, WebSocketMiddleware
 from velocity_ws.server import _not_found
 
 
@@ -194,6 +199,13 @@ async def test_authenticate_that_hangs_is_refused(kind: ServerKind) -> None:
         ("http://evil.example", {}, False),
         ("http://127.0.0.1:{port}.evil.example", {}, False),
         ("null", {}, False),
+        ("null", {"allowed_origins": "null"}, True),
+        ("null", {"allowed_origins": "http://localhost:*,file://"}, False),
+        ("file://", {}, False),
+        ("file://", {"allowed_origins": "file://"}, True),
+        ("http://localhost:5173", {"allowed_origins": "http://localhost:*"}, True),
+        ("http://localhost", {"allowed_origins": "http://localhost:*"}, True),
+        ("https://localhost:5173", {"allowed_origins": "http://localhost:*"}, False),
         ("http://evil.example/http://127.0.0.1:{port}", {}, False),
         (None, {}, True),
         (None, {"allow_missing_origin": False}, False),
@@ -225,14 +237,80 @@ async def test_two_origin_headers_are_refused(kind: ServerKind) -> None:
         assert await refused(address, additional_headers=twice) in (400, 403)  # some servers see it first
 
 
-async def test_a_refused_origin_is_logged_with_the_setting(caplog: pytest.LogCaptureFixture) -> None:
-    async with running(Broker(settings())) as address:
+async def test_a_refused_origin_is_logged_beside_the_host_and_with_both_remedies(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(Broker(settings()), kind) as address:
         await refused(address, origin="https://app.example.com")
         await refused(address, origin="null")
-    messages = [record.getMessage() for record in caplog.records if record.name == "velocity_ws.app"]
-    assert "WS_ALLOWED_ORIGINS" in messages[0]
-    assert "https://app.example.com" in messages[0]
-    assert "WS_ALLOWED_ORIGINS=*" in messages[1]
+        await refused(address, origin="https://" + "a" * 5000)
+    warnings = [record for record in caplog.records if record.name == "velocity_ws.app"]
+    assert {record.levelname for record in warnings} == {"WARNING"}
+    foreign, local, long = [record.getMessage() for record in warnings]
+    for text in ("'https://app.example.com'", f"'127.0.0.1:{address.port}'", "WS_ALLOWED_ORIGINS", "$http_host"):
+        assert text in foreign
+    assert "'null'" in local
+    assert "WS_ALLOWED_ORIGINS" in local
+    assert len(long) < 1000
+
+
+def _attached(broker: Broker) -> ASGIApp:
+    app = FastAPI()
+    broker.attach(app)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
+    return app
+
+
+def _in_a_mounted_application(broker: Broker) -> ASGIApp:
+    app, part = FastAPI(), FastAPI()
+    broker.attach(part, "/")
+    app.mount("/ws", part)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
+    return app
+
+
+def _mounted(broker: Broker) -> ASGIApp:
+    app = FastAPI()
+    app.mount("/ws", WebSocketApp(broker))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
+    return app
+
+
+def _inside_the_middleware(broker: Broker) -> ASGIApp:
+    return TrustedHostMiddleware(WebSocketMiddleware(FastAPI(), broker), allowed_hosts=["localhost"])
+
+
+@pytest.mark.parametrize("serving", [_attached, _in_a_mounted_application, _mounted, _inside_the_middleware])
+async def test_trusted_hosts_keep_a_rebound_name_out(
+    serving: Callable[[Broker], ASGIApp], kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(settings())
+    async with serve(serving(broker), kind) as address:
+        rebound = f"ws://evil.example:{address.port}/ws"
+        here: dict[str, Any] = {"host": "127.0.0.1", "port": address.port, "proxy": None}
+        # Its own page's, as the browser sees it: without the middleware it would be the same origin.
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(rebound, origin=Origin(f"http://evil.example:{address.port}"), **here)
+        assert caught.value.response.status_code == 400
+        own = Origin(f"http://localhost:{address.port}")
+        async with connect(f"ws://localhost:{address.port}/ws", origin=own, **here):
+            pass
+        await broker.stop()
+    said = {record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING}
+    # uvicorn's own class says so of every refusal that has a body.
+    assert said == ({"ASGI callable returned without completing handshake."} if kind == "websockets-sansio" else set())
+
+
+async def test_with_a_server_from_code_a_check_of_the_origin_keeps_a_rebound_name_out() -> None:
+    def is_ours(request: HTTPConnection) -> bool:
+        return request.headers.get("origin") in {None, "https://app.example.com"}
+
+    async with Server(Broker(settings(check_origin=is_ours)), port=0) as server:
+        here: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "proxy": None}
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect("ws://evil.example/ws", origin=Origin("http://evil.example"), **here)
+        async with connect("ws://app.example.com/ws", origin=Origin("https://app.example.com"), **here):
+            pass
 
 
 async def test_check_origin_alone_decides() -> None:
