@@ -78,12 +78,13 @@ ORIGINS: list[tuple[str, tuple[str, ...]]] = [
     ("https://a.example", ("https://a.example",)),
     ("https://a.example,http://b.example:8080", ("https://a.example", "http://b.example:8080")),
     (" https://a.example , , https://*.b.example ,", ("https://a.example", "https://*.b.example")),
+    ("null, file://,http://localhost:*", ("null", "file://", "http://localhost:*")),
     ("*", ("*",)),
     (",", ()),
 ]
 BAD_ORIGINS = [
     "a.example",
-    "null",
+    "file:///",
     "https://a.example/",
     "https://a.example/path",
     "https://a.example,nonsense",
