@@ -18,7 +18,7 @@ from velocity_ws.broker import Broker
 from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.client import validate_user_id
-from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject
+from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
@@ -45,8 +45,8 @@ class WebSocketApp:
     """The bare ASGI application of a broker: takes every WebSocket it gets, wherever it is mounted.
 
     It also serves the browser client as ``velocity.js`` below its path, ``health`` (200, or 503 where it does not hear
-    the other nodes), and starts and stops the broker where the
-    server sends it lifespan events. Where nobody does that, its first connection starts the broker.
+    the other nodes), and starts and stops the broker where the server sends it lifespan events. Where nobody does that,
+    its first connection starts the broker, or who asks for its health.
     """
 
     matches_mount_without_slash = True
@@ -57,12 +57,14 @@ class WebSocketApp:
         settings = broker.settings
         self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
+        self._complaint: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await answer(scope, self._broker.healthy)(scope, receive, send)
+            response = await answer(scope, self._is_healthy)
+            await response(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
@@ -76,6 +78,16 @@ class WebSocketApp:
                 await self._broker.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _is_healthy(self) -> bool:
+        """Whether it can be sent clients; where nobody has started the broker, this does."""
+        try:
+            await self._broker.node.ensure_started()
+        except VelocityError as error:
+            if str(error) != self._complaint:  # probes come every few seconds
+                self._complaint = str(error)
+                log.warning("not healthy: %s", error)
+        return self._broker.healthy
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HTTPConnection(scope)

@@ -170,10 +170,11 @@ class Broker(Reach):
 
         Args:
             app: the application, or a sub-application that is mounted in one.
-            path: where, in place of ``settings.path``.
+            path: where, in place of ``settings.path``, with Starlette's parameters where it has some:
+                ``"/ws/{tenant}"`` puts ``tenant`` into ``client.request.path_params``.
 
         Raises:
-            InvalidPathError: the path does not start with a slash.
+            InvalidPathError: the path does not start with a slash, or its parameters are none that Starlette knows.
         """
         from velocity_ws.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
 

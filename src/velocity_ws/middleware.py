@@ -9,13 +9,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import URLPath
-from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
-from velocity_ws.browser import PAGES
-from velocity_ws.errors import InvalidPathError
+from velocity_ws.browser import PAGES, is_handshake
+from velocity_ws.paths import EndpointPath, route_path
 
 __all__ = ["WebSocketMiddleware", "attach"]
 
@@ -27,21 +28,38 @@ class WebSocketMiddleware:
 
     Everything else goes to the application. The lifespan starts and stops the broker, also where the application
     has no lifespan of its own.
+
+    The path is looked for where the application's own routes are: behind the server's ``root_path``, and behind
+    FastAPI's, which a proxy may strip or not.
     """
 
     def __init__(self, app: ASGIApp, broker: Broker) -> None:
         self._app = app
         self._broker = broker
         self._websocket = WebSocketApp(broker)
-        self._path = broker.settings.path
+        self._path = EndpointPath(broker.settings.path)
+        self._root_path = _root_path_of(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif _is_ours(scope, self._path):
-            await self._websocket(scope, receive, send)
-        else:
+            return
+        own = self._match(scope)
+        if own is None:
             await self._app(scope, receive, send)
+        elif _may_be_the_applications(scope, self._path):
+            await _serve_if_missing(self._websocket, self._app, {**scope, **own}, scope, receive, send)
+        else:
+            scope.update(own)  # no copy, which would be kept for as long as the connection is
+            await self._websocket(scope, receive, send)
+
+    def _match(self, scope: Scope) -> Scope | None:
+        own = _match(scope, self._path)
+        if own is None and self._root_path and not scope.get("root_path"):
+            root = {"root_path": self._root_path}
+            own = _match({**scope, **root}, self._path)
+            return None if own is None else {**own, **root}
+        return own
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
@@ -79,15 +97,16 @@ class WebSocketMiddleware:
 class _BrokerRoute(BaseRoute):
     """A route that matches the endpoint with and without a slash at its end, and the browser client below it."""
 
-    def __init__(self, path: str, app: WebSocketApp) -> None:
+    def __init__(self, path: str, app: WebSocketApp, router: Router) -> None:
         self.path = path
         self.app = app
+        self._path = EndpointPath(path)
+        self._router = router
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the route takes this scope."""
-        if scope["type"] in ("http", "websocket") and _is_ours(scope, self.path):
-            return Match.FULL, {"endpoint": self.app}
-        return Match.NONE, {}
+        own = _match(scope, self._path)
+        return (Match.NONE, {}) if own is None else (Match.FULL, {**own, "endpoint": self.app})
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """It has no name to be found by."""
@@ -95,7 +114,14 @@ class _BrokerRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
-        await self.app(scope, receive, send)
+        if not _may_be_the_applications(scope, self._path):
+            await self.app(scope, receive, send)
+            return
+        others = Router(
+            [route for route in self._router.routes if route is not self],
+            redirect_slashes=self._router.redirect_slashes,
+        )
+        await _serve_if_missing(self.app, others, scope, scope, receive, send)
 
 
 def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
@@ -104,9 +130,8 @@ def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     The route goes before all others, so that a ``Mount("/")`` does not hide it. In a sub-application whose lifespan
     nobody runs, the first connection starts the broker.
     """
-    if path is not None and not path.startswith("/"):
-        raise InvalidPathError(f"a path starts with a slash, as in '/ws'; this one is {path!r}")
-    app.router.routes.insert(0, _BrokerRoute(path or broker.settings.path, WebSocketApp(broker)))
+    route = _BrokerRoute(broker.settings.path if path is None else path, WebSocketApp(broker), app.router)
+    app.router.routes.insert(0, route)
     outer = app.router.lifespan_context
 
     @asynccontextmanager
@@ -117,18 +142,53 @@ def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     app.router.lifespan_context = lifespan
 
 
-def _is_ours(scope: Scope, path: str) -> bool:
-    """Whether a scope is for an endpoint at a path, after ``root_path`` is taken off."""
-    asked = _route_path(scope)
-    base = path.rstrip("/")
-    if scope["type"] == "websocket":
-        return asked in (base, base + "/")
-    return asked.startswith(base + "/") and asked[len(base) + 1 :] in PAGES
+def _match(scope: Scope, path: EndpointPath) -> Scope | None:
+    """What the scope of an endpoint has of its own, if a request is for it or for what is below it."""
+    if scope["type"] not in ("http", "websocket"):
+        return None
+    asked = route_path(scope)
+    parameters = path.match(asked)
+    if parameters is None or not (scope["type"] == "websocket" or is_handshake(scope)):
+        below = path.match_below(asked) if scope["type"] == "http" else None
+        if below is None or below[1] not in PAGES:
+            return None
+        parameters = below[0]
+    return {"path_params": {**scope.get("path_params", {}), **parameters}} if parameters else {}
 
 
-def _route_path(scope: Scope) -> str:
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :]
-    return path
+def _may_be_the_applications(scope: Scope, path: EndpointPath) -> bool:
+    """Whether a request for the endpoint, or below it, may be for a route of the application: its ``/health``."""
+    return path.is_wide and scope["type"] == "http" and not is_handshake(scope)
+
+
+async def _serve_if_missing(
+    endpoint: WebSocketApp, app: ASGIApp, own: Scope, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Let the application answer, and the endpoint where the application has nothing at that path."""
+    is_missing = False
+
+    async def watch(message: Message) -> None:
+        nonlocal is_missing
+        if message["type"] == "http.response.start":
+            is_missing = message["status"] == 404
+        if not is_missing:
+            await send(message)
+
+    try:
+        await app(dict(scope), receive, watch)
+    except HTTPException as error:  # within Starlette's router nobody has made a response of it yet
+        if error.status_code != 404:
+            raise
+        is_missing = True
+    if is_missing:
+        await endpoint(own, receive, send)
+
+
+def _root_path_of(app: object, depth: int = 8) -> str:
+    """The ``root_path`` that FastAPI was given, inside of middleware too."""
+    while app is not None and depth:
+        root = getattr(app, "root_path", None)
+        if isinstance(root, str):
+            return root.rstrip("/")
+        app, depth = getattr(app, "app", None), depth - 1
+    return ""

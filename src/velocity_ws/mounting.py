@@ -1,9 +1,9 @@
 """Lets Starlette's ``Mount`` find a WebSocketApp without the slash at the end of its path. Knows nothing else.
 
 ``app.mount("/realtime", WebSocketApp(broker))`` matches ``/realtime/`` alone. For HTTP Starlette redirects the other
-form; a WebSocket cannot be redirected, so it would be refused with 403. ``Mount`` has no hook for that, and asks
-nothing of what is mounted, which leaves its ``matches``: it is wrapped once, and behaves differently only for a mount
-of an application that carries the mark.
+form; a WebSocket cannot be redirected, so it would be refused with 403, and one that a proxy made a plain request of
+would not be told why. ``Mount`` has no hook for that, and asks nothing of what is mounted, which leaves its
+``matches``: it is wrapped once, and behaves differently only for a mount of an application that carries the mark.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import functools
 
 from starlette.routing import Match, Mount
 from starlette.types import Scope
+
+from velocity_ws.browser import is_handshake
 
 __all__ = ["MARK", "match_without_slash"]
 
@@ -29,7 +31,7 @@ def match_without_slash() -> None:
     @functools.wraps(original)
     def matches(self: Mount, scope: Scope) -> tuple[Match, Scope]:
         match, child = original(self, scope)
-        if match is Match.NONE and scope["type"] == "websocket" and _is_marked(self.app):
+        if match is Match.NONE and (scope["type"] == "websocket" or is_handshake(scope)) and _is_marked(self.app):
             return original(self, {**scope, "path": scope["path"] + "/"})
         return match, child
 

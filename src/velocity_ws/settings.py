@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from velocity_ws.backplane.urls import ALONE, check_url
 from velocity_ws.errors import SettingsError
 from velocity_ws.origins import OriginPattern
+from velocity_ws.paths import EndpointPath
 
 __all__ = ["Settings"]
 
@@ -90,7 +91,7 @@ class Settings(BaseSettings):
     port: int = Field(6001, ge=0, le=65535)
     """Port `Server` listens on; 0 takes any free one."""
     path: str = "/ws"
-    """Path of the endpoint; with and without a slash at its end."""
+    """Path of the endpoint, with and without a slash at its end; may have parameters, as in ``/ws/{tenant}``."""
     allowed_origins: Origins = ()
     """Origins allowed beside the page's own: exact (``https://app.example.com``), ``https://*.example.com``, any port
     (``http://localhost:*``), ``null``, ``file://``, ``*``."""
@@ -168,6 +169,7 @@ class Settings(BaseSettings):
     def _path(cls, value: str) -> str:
         if not value.startswith("/") or "?" in value or "#" in value or any(c.isspace() for c in value):
             raise ValueError("not a path; it starts with / and has no ?, # or space, such as /ws")
+        EndpointPath(value)
         return value.rstrip("/") or "/"
 
     @field_validator("allowed_origins")
