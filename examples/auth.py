@@ -82,7 +82,7 @@ async def log_in(client: Client, data: Login) -> str:
     user = TOKENS.get(data.token)
     if user is None:
         raise ClientError("UNAUTHORIZED", "unknown token")
-    client.user = user
+    await client.set_user(user)
     await stop_timer(client)
     # broadcast() reaches strangers too, so what is meant for users goes to this room.
     await by_message.join_room(client.id, "users")

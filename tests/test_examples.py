@@ -188,6 +188,8 @@ class TestAuth:
                 "data": "bob",
             }
             assert await peer.request("whoami", id=4) == {"event": "reply", "id": 4, "data": "bob"}
+            await auth.by_message.to_user("bob").send("mail", 1)
+            assert await peer.expect("mail") == 1
             await auth.by_message.to_room("users").send("news", 1)
             assert await peer.expect("news") == 1
 

@@ -16,19 +16,21 @@ from velocity_ws.messages import Address, Frame, encode
 
 IDS = ["a", "b", "c", "d", "e"]
 ROOMS = ["", "red", "green", "*"]
+USERS = ["ann", "bob", ""]
 FRAME = encode("e")
 
 ids = st.sampled_from(IDS)
 rooms = st.sampled_from(ROOMS)
+users = st.sampled_from(USERS) | st.none()
 excluded = st.frozensets(st.sampled_from([*IDS, "nobody"]), max_size=3)
 
 
 class FakeMember:
     """A member that remembers what it was offered, takes it or not, and may do something about it."""
 
-    def __init__(self, member_id: str, takes: bool = True) -> None:
+    def __init__(self, member_id: str, takes: bool = True, user_id: str | None = None) -> None:
         self.id = member_id
-        self.user_id: str | None = None
+        self.user_id = user_id
         self.takes = takes
         self.offered: list[Frame] = []
         self.when_offered: Callable[[], object] = lambda: None
@@ -44,23 +46,48 @@ class HubMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hub: Hub[FakeMember] = Hub()
+        self.hub: Hub[FakeMember] = Hub(None, self)
+        self.open: set[tuple[str, str]] = set()
         self.here: list[FakeMember] = []  # in order of arrival
+        self.owners: list[tuple[str, str]] = []  # (user, id), in order of becoming it
         self.pairs: list[tuple[str, str]] = []  # (room, id), in order of joining
 
     def ids_here(self) -> list[str]:
         return [member.id for member in self.here]
 
+    def opened(self, kind: str, name: str) -> None:
+        assert (kind, name) not in self.open
+        self.open.add((kind, name))
+
+    def closed(self, kind: str, name: str) -> None:
+        self.open.remove((kind, name))
+
     def forget(self, member_id: str) -> None:
+        self.owners = [pair for pair in self.owners if pair[1] != member_id]
         self.here = [member for member in self.here if member.id != member_id]
         self.pairs = [pair for pair in self.pairs if pair[1] != member_id]
 
-    @rule(member_id=ids, takes=st.booleans())
-    def add(self, member_id: str, takes: bool) -> None:
+    @rule(member_id=ids, takes=st.booleans(), user=users)
+    def add(self, member_id: str, takes: bool, user: str | None) -> None:
         if member_id not in self.ids_here():
-            member = FakeMember(member_id, takes)
+            member = FakeMember(member_id, takes, user)
             self.hub.add(member)
             self.here.append(member)
+            self.owners += [] if user is None else [(user, member_id)]
+
+    @rule(member_id=ids, user=users)
+    def set_user(self, member_id: str, user: str | None) -> None:
+        before = next((name for name, who in self.owners if who == member_id), None)
+        is_new = member_id in self.ids_here() and before != user
+        assert self.hub.set_user(member_id, user) is is_new
+        if is_new:
+            self.owners = [pair for pair in self.owners if pair[1] != member_id]
+            self.owners += [] if user is None else [(user, member_id)]
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data(), user=users)
+    def a_member_says_that_it_is_another_users(self, data: st.DataObject, user: str | None) -> None:
+        data.draw(st.sampled_from(self.here)).user_id = user  # which is nothing to the hub
 
     @rule(member_id=ids)
     def remove(self, member_id: str) -> None:
@@ -162,6 +189,14 @@ class HubMachine(RuleBasedStateMachine):
             assert (None if found is None else found.id) == (member_id if member_id in self.ids_here() else None)
 
     @invariant()
+    def the_users_agree(self) -> None:
+        for user in USERS:
+            owned = [member_id for name, member_id in self.owners if name == user]
+            assert [member.id for member in self.hub.user_members(user)] == owned
+        names = {("user", name) for name, _ in self.owners} | {("room", name) for name, _ in self.pairs}
+        assert self.open == names, "whoever watches was told of each first and last"
+
+    @invariant()
     def the_rooms_agree(self) -> None:
         assert sorted(self.hub.rooms()) == sorted({room for room, _ in self.pairs}), "an empty room vanishes"
         for room in ROOMS:
@@ -174,6 +209,7 @@ class HubMachine(RuleBasedStateMachine):
         for member_id in self.ids_here():
             self.hub.remove(member_id)
         assert (len(self.hub), self.hub.rooms(), self.hub.members()) == (0, [], [])
+        assert self.open == set()
 
 
 TestHub = HubMachine.TestCase
@@ -225,3 +261,22 @@ def test_removing_twice_is_harmless() -> None:
     hub.join("a", "room")
     assert hub.remove("a") == {"room"}
     assert hub.remove("a") == frozenset()
+
+
+def test_a_member_is_out_of_everything_whatever_those_do_who_are_told() -> None:
+    class Watcher:
+        def opened(self, kind: str, name: str) -> None:
+            """Nothing."""
+
+        def closed(self, kind: str, name: str) -> None:
+            raise OSError(name)
+
+    hub: Hub[FakeMember] = Hub(None, Watcher())
+    member = FakeMember("a", user_id="ann")
+    hub.add(member)
+    hub.join("a", "red")
+    hub.join("a", "green")
+    member.user_id = "bob"
+    with pytest.raises(OSError, match="ann"):
+        hub.remove("a")
+    assert (hub.members(), hub.rooms(), hub.rooms_of("a"), hub.user_members("ann")) == ([], [], frozenset(), [])

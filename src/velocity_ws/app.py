@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 from velocity_ws.broker import Broker
 from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
-from velocity_ws.client import validate_user_id
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
 from velocity_ws.mounting import match_without_slash
@@ -114,7 +113,7 @@ class WebSocketApp:
         finally:
             if not is_accepted:
                 session.release()
-            broker.node.expect_no_more(session.user_id)
+            broker.node.expect_no_more(session)
             if full is None:
                 admission.leave(ip)
 
@@ -187,15 +186,16 @@ class WebSocketApp:
 
     async def _identify(self, session: Session) -> None:
         node, client = self._broker.node, session.client
-        client.user = await node.dispatcher.authenticate(client)
-        if client.user is None:
+        user = await node.dispatcher.authenticate(client)
+        if user is None:
             return
         try:
-            client.user_id = validate_user_id(node.user_id_of(client.user))
+            user_id = node.user_id_of(user)
         except Exception as error:
             await node.dispatcher.report(client, error)
             raise Reject("authentication failed", status=500) from None
-        await node.expect(client.user_id)
+        client.identify(user, user_id)
+        await node.expect(session)
 
     async def _check_origin(self, session: Session) -> None:
         settings = self._broker.settings

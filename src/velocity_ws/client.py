@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Protocol
 
-from velocity_ws.errors import InvalidNameError, validate_close
+from velocity_ws.errors import ClientNotFound, InvalidNameError, validate_close
 from velocity_ws.messages import MAX_NAME_LENGTH, Frame, encode, encode_bytes, validate_text
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class Connection(Protocol):
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
 
+    async def set_user(self, user: Any) -> None:
+        """Make the client another user's, or with ``None`` nobody's; see `Client.set_user`."""
+
 
 class Client:
     """A connected client. Hooks get it; `Broker.get_client` finds it.
@@ -53,16 +56,14 @@ class Client:
     Attributes:
         id: unguessable, unique, new for each connection.
         request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
-        user: what the ``authenticate`` hook returned, or ``None``.
-        user_id: the user's name, as ``to_user`` and presence know it; ``None`` where there is none.
         connected_at: when the handshake arrived, in UTC.
     """
 
     def __init__(self, request: HTTPConnection, home: Home, connection: Connection, node_id: str) -> None:
         self.id = f"{node_id}.{secrets.token_urlsafe(16)}"
         self.request = request
-        self.user: Any = None
-        self.user_id: str | None = None
+        self._user: Any = None
+        self._user_id: str | None = None
         self.connected_at = datetime.now(UTC)
         self._home = home
         self._connection = connection
@@ -70,6 +71,24 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self.remote_addr}>"
+
+    @property
+    def user(self) -> Any:
+        """What the ``authenticate`` hook returned, or `set_user` was given; ``None`` where nobody is logged in."""
+        return self._user
+
+    @user.setter
+    def user(self, user: Never) -> None:  # noqa: ARG002 - for type checkers: nothing can be assigned
+        _read_only("user")
+
+    @property
+    def user_id(self) -> str | None:
+        """The user's name, as ``to_user`` and presence know it; ``None`` where there is none."""
+        return self._user_id
+
+    @user_id.setter
+    def user_id(self, user_id: Never) -> None:  # noqa: ARG002 - the same
+        _read_only("user_id")
 
     @property
     def remote_addr(self) -> str:
@@ -132,6 +151,23 @@ class Client:
         """Send a binary message to this client; returns what `send` returns."""
         return await self._home.run(self._offer, encode_bytes(data))
 
+    async def set_user(self, user: Any) -> None:
+        """Log the client in, over to another user, or with ``None`` out.
+
+        When it returns, ``to_user`` reaches the client as this user's from every node, presence counts it as such, and
+        ``members`` and ``disconnect_user`` know it. Only while the engine cannot be reached it returns without
+        that; the client gets ``event: "gap"`` when it can. Of several at once the last one that was called holds.
+
+        Args:
+            user: what ``client.user`` is from now on; ``client.user_id`` is made of it as when the client connects.
+
+        Raises:
+            ClientNotFound: it has gone, or is not accepted yet.
+            HookError: the broker's ``user_id`` function failed; nothing has changed.
+            InvalidNameError: what it returned is no name of a user; nothing has changed.
+        """
+        await self._home.run(self._set_user, user)
+
     async def ping(self) -> float | None:
         """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong.
 
@@ -160,6 +196,16 @@ class Client:
         """Its connection has ended; another one stands for it from now on, that is nobody's."""
         self._connection = connection
 
+    def identify(self, user: Any, user_id: str | None) -> None:
+        """Say who it is. For its connection, which tells the others."""
+        self._user = user
+        self._user_id = user_id
+
+    async def _set_user(self, user: Any) -> None:
+        if not self.is_connected:
+            raise ClientNotFound(self.id)
+        await self._connection.set_user(user)
+
     async def _offer(self, frame: Frame) -> bool:
         return self._connection.offer(frame)
 
@@ -185,6 +231,10 @@ class SyncClient:
         """Blocking `Client.send_bytes`."""
         return self._home.block(self._client.send_bytes, data)
 
+    def set_user(self, user: Any) -> None:
+        """Blocking `Client.set_user`."""
+        self._home.block(self._client.set_user, user)
+
     def ping(self) -> float | None:
         """Blocking `Client.ping`."""
         return self._home.block(self._client.ping)
@@ -192,6 +242,12 @@ class SyncClient:
     def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Blocking `Client.disconnect`."""
         self._home.block(self._client.disconnect, code, reason)
+
+
+def _read_only(name: str) -> NoReturn:
+    raise AttributeError(
+        f"client.{name} is read-only; await client.set_user(user) logs a client in, over or out (None)"
+    )
 
 
 def _join(host: str, port: int) -> str:
@@ -212,6 +268,9 @@ class Gone:
         """It is counted as dropped."""
         self._counters.dropped += 1
         return False
+
+    async def set_user(self, user: Any) -> None:
+        """It has gone."""
 
     def disconnect(self, code: int, reason: str) -> None:
         """It has gone."""

@@ -52,7 +52,8 @@ class SettingsError(VelocityError, ValueError):
 
 
 class HookError(VelocityError, TypeError):
-    """A function that cannot be registered as a hook; raised where it is registered."""
+    """A function of the application that cannot be used: as a hook, which is said where it is registered, or for
+    ``user_id`` or ``presence`` of a broker."""
 
 
 class EncodeError(VelocityError, TypeError):

@@ -21,7 +21,7 @@ class Member(Protocol):
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is; a user may have many."""
+        """Whose it is when it is added; a user may have many."""
 
     def offer(self, frame: Frame) -> bool:
         """Take a message for this client, without waiting and without raising; whether it was queued."""
@@ -57,6 +57,7 @@ class Hub(Generic[M]):
         self._watcher = watcher
         self._members: dict[str, M] = {}
         self._users: dict[str, dict[str, M]] = {}
+        self._user_of: dict[str, str] = {}
         self._rooms: dict[str, dict[str, M]] = {}
         self._rooms_of: dict[str, dict[str, float]] = {}
 
@@ -97,18 +98,36 @@ class Hub(Generic[M]):
     def add(self, member: M) -> None:
         """Let a member in."""
         self._members[member.id] = member
-        user_id = member.user_id
-        if user_id is not None:
+        if member.user_id is not None:
+            self.set_user(member.id, member.user_id)
+
+    def set_user(self, member_id: str, user_id: str | None) -> bool:
+        """Make a member another user's, or nobody's; whether it was not before. Harmless when it is not here."""
+        member = self._members.get(member_id)
+        before = self._user_of.get(member_id)
+        if member is None or before == user_id:
+            return False
+        if user_id is None:
+            del self._user_of[member_id]
+        else:
+            self._user_of[member_id] = user_id
             self._put(self._users, "user", user_id, member)
+        if before is not None and self._take_out(self._users, before, member_id):
+            self._tell_closed("user", before)
+        return True
 
     def remove(self, member_id: str) -> frozenset[str]:
         """Take a member out of everything; the rooms it was in. Harmless when it is not here."""
-        member = self._members.pop(member_id, None)
-        if member is not None and member.user_id is not None:
-            self._take_out(self._users, "user", member.user_id, member_id)
+        self._members.pop(member_id, None)
         left = frozenset(self._rooms_of.pop(member_id, ()))
-        for room in left:
-            self._take_out(self._rooms, "room", room, member_id)
+        user_id = self._user_of.pop(member_id, None)
+        is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
+        closed = [room for room in left if self._take_out(self._rooms, room, member_id)]
+        # Nothing of it is left here, whatever those do who are told.
+        if user_id is not None and is_last:
+            self._tell_closed("user", user_id)
+        for room in closed:
+            self._tell_closed("room", room)
         return left
 
     def join(self, member_id: str, room: str) -> bool:
@@ -135,7 +154,8 @@ class Hub(Generic[M]):
         del rooms[room]
         if not rooms:
             del self._rooms_of[member_id]
-        self._take_out(self._rooms, "room", room, member_id)
+        if self._take_out(self._rooms, room, member_id):
+            self._tell_closed("room", room)
         return True
 
     def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
@@ -146,13 +166,17 @@ class Hub(Generic[M]):
                 self._watcher.opened(kind, name)
         group[member.id] = member
 
-    def _take_out(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member_id: str) -> None:
+    def _take_out(self, groups: dict[str, dict[str, M]], name: str, member_id: str) -> bool:
+        """Take a member out of a group; whether that was its last."""
         group = groups[name]
         del group[member_id]
         if not group:
             del groups[name]
-            if self._watcher is not None:
-                self._watcher.closed(kind, name)
+        return not group
+
+    def _tell_closed(self, kind: Kind, name: str) -> None:
+        if self._watcher is not None:
+            self._watcher.closed(kind, name)
 
     def select(self, address: Address) -> list[M]:
         """The members an address means: nobody twice, unknown names mean nobody."""

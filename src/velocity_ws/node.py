@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, split_url
-from velocity_ws.client import Gone
+from velocity_ws.client import Gone, validate_user_id
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.direct import Flusher
 from velocity_ws.directory import Directory
 from velocity_ws.dispatch import Dispatcher
 from velocity_ws.eager import Workers
-from velocity_ws.errors import BackplaneUnavailable, BrokerError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, HookError, InvalidNameError
 from velocity_ws.fanout import fan_out
 from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
@@ -54,7 +54,7 @@ class Node:
         self.id = new_node_id()
         self.settings = settings
         self.clock = clock
-        self.user_id_of = user_id
+        self._user_id_of = user_id
         self._has_presence = has_presence
         self.home = Home()
         self.counters = Counters()
@@ -67,6 +67,7 @@ class Node:
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
+        self.expected: dict[str, set[str]] = {}
         self.cluster: Cluster | None = None
         self._is_alone = settings.backplane_url == ALONE
         if not self._is_alone:
@@ -136,7 +137,7 @@ class Node:
         if session is None or not self.hub.leave(client_id, room):
             return
         if self.presence is not None:
-            self.presence.left([room])
+            self.presence.changed([room])
         if session.exited(room):
             await self.dispatcher.moved("leave", session.client, [room])
 
@@ -144,7 +145,7 @@ class Node:
         """Take a client of this node out of everything; the rooms it was in."""
         rooms = self.hub.remove(client_id)
         if rooms and self.presence is not None:
-            self.presence.left(rooms)
+            self.presence.changed(rooms)
         return rooms
 
     def opened(self, kind: Kind, name: str) -> None:
@@ -154,19 +155,55 @@ class Node:
 
     def closed(self, kind: Kind, name: str) -> None:
         """It has none any more."""
-        if self.cluster is not None:
+        if self.cluster is not None and not (kind == "user" and name in self.expected):
             self.cluster.closed(kind, name)
 
-    async def expect(self, user_id: str | None) -> None:
-        """A client of this user is about to be accepted: be sure to hear what is sent to the user from then on."""
+    # --- users
+
+    def user_id_of(self, user: Any) -> str | None:
+        """What a user is called.
+
+        Raises:
+            InvalidNameError: what the application calls it is no name.
+            Exception: whatever the application's function raises.
+        """
+        return None if user is None else validate_user_id(self._user_id_of(user))
+
+    async def set_user(self, session: Session, user: Any) -> None:
+        """Make a client of this node another user's, or nobody's; see `Client.set_user`."""
+        try:
+            user_id = self.user_id_of(user)
+        except InvalidNameError:
+            raise
+        except Exception as error:
+            raise HookError(
+                f"user_id failed, so that the user of client {session.id} is as before: {error!r}"
+            ) from error
+        session.client.identify(user, user_id)
+        if self.hub.set_user(session.id, user_id) and self.presence is not None:
+            self.presence.changed(self.hub.rooms_of(session.id))
+        if self.cluster is not None and user_id is not None:
+            await self.cluster.confirmed("user", user_id)
+
+    async def expect(self, session: Session) -> None:
+        """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
+        user_id = session.user_id
         if user_id is not None and self.cluster is not None:
+            self.expected.setdefault(user_id, set()).add(session.id)
             self.cluster.opened("user", user_id)
             await self.cluster.confirmed("user", user_id)
 
-    def expect_no_more(self, user_id: str | None) -> None:
-        """That client has gone, or did not come."""
-        if user_id is not None and not self.hub.user_members(user_id):
-            self.closed("user", user_id)
+    def expect_no_more(self, session: Session) -> None:
+        """That client is there, or does not come. Harmless for others."""
+        user_id = session.user_id
+        waiting = self.expected.get(user_id or "", set())
+        if user_id is None or session.id not in waiting:
+            return
+        waiting.remove(session.id)
+        if not waiting:
+            del self.expected[user_id]
+            if not self.hub.user_members(user_id):
+                self.closed("user", user_id)
 
     @property
     def is_healthy(self) -> bool:
@@ -271,6 +308,7 @@ class Node:
         self.sessions.clear()
         self.stragglers.clear()
         self.handshakes.clear()
+        self.expected.clear()
         self.flusher, self.workers = Flusher(), Workers()
         if self.cluster is not None:
             self.cluster.abandon()

@@ -104,8 +104,8 @@ class Presence:
             self._room(room).newcomers.append(session)
             self._touch(room)
 
-    def left(self, rooms: Iterable[str]) -> None:
-        """A client of this node has left some."""
+    def changed(self, rooms: Iterable[str]) -> None:
+        """A client of this node has left some rooms, or is another user's in them."""
         for room in rooms:
             if room in self._rooms:
                 self._touch(room)

@@ -82,6 +82,8 @@ class Session:
         self._open = self._greeted = True
         node.sessions.add(self)
         node.hub.add(self)
+        if node.expected:
+            node.expect_no_more(self)
         node.counters.connections += 1
         self.inbox.open(node.dispatcher.connect(self.client) if node.dispatcher.has("connect") else None)
 
@@ -229,6 +231,10 @@ class Session:
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
         return None if self.outbox is None else await self.outbox.ping()
+
+    async def set_user(self, user: Any) -> None:
+        """Make the client another user's, or nobody's."""
+        await self._node.set_user(self, user)
 
     # --- what the outbox tells
 
