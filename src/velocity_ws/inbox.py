@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from velocity_ws.eager import EagerTask
 from velocity_ws.errors import CloseCode
 from velocity_ws.limits import RateLimiter
-from velocity_ws.messages import Frame, decode_id, encode
+from velocity_ws.messages import Frame, encode
+from velocity_ws.scan import find_id
 
 if TYPE_CHECKING:
     from velocity_ws.client import Client
@@ -290,6 +291,6 @@ def _size(payload: str | bytes) -> int:
 
 
 def _rate_limit_exceeded(payload: str | bytes, retry_after: float) -> Frame:
-    request_id = decode_id(payload) if isinstance(payload, str) else None
+    request_id = find_id(payload) if isinstance(payload, str) else None
     data = {"message": "too many messages", "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode("rate_limit_exceeded", data, request_id)

@@ -5,6 +5,7 @@ Knows no connection and no room; addresses are here because they travel between 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.framing import BINARY, TEXT, deflate, header
+from velocity_ws.garbage import LARGE, collection_paused
+from velocity_ws.scan import MAX_DEPTH, MIN_DEEP, find_id, is_too_deep
 
 __all__ = [
     "Address",
@@ -21,7 +24,6 @@ __all__ = [
     "Malformed",
     "Message",
     "decode",
-    "decode_id",
     "encode",
     "encode_bytes",
     "encode_error",
@@ -65,13 +67,16 @@ class Malformed:
     id: int | str | None = None
 
 
-class _OnlyId(msgspec.Struct):
-    id: int | str | None = None
+class _Outside(msgspec.Struct):
+    """A message of which only the outside is looked at: its data is checked to be JSON, and not built."""
+
+    event: Any = None
+    id: Any = None
 
 
 _decode_message = msgspec.json.Decoder(Message).decode
+_decode_outside = msgspec.json.Decoder(_Outside).decode
 _decode_any = msgspec.json.Decoder().decode
-_decode_id = msgspec.json.Decoder(_OnlyId).decode
 
 
 def decode(text: str | bytes) -> Message | Malformed:
@@ -81,34 +86,47 @@ def decode(text: str | bytes) -> Message | Malformed:
             text = text.decode()  # as a whole: what msgspec skips, it does not check
         except UnicodeDecodeError:
             return Malformed("INVALID_JSON", "the message is not valid UTF-8")
+    if len(text) > MIN_DEEP:
+        return _decode_long(text)
     try:
         return _decode_message(text)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return _malformed(text)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        return _malformed(text, error)
 
 
-def decode_id(text: str) -> int | str | None:
-    """The ``id`` of an inbound message, if it has one, at a fraction of the cost of the whole."""
+def _decode_long(text: str) -> Message | Malformed:
+    with collection_paused if len(text) >= LARGE else contextlib.nullcontext():
+        if is_too_deep(text):
+            return Malformed("INVALID_JSON", f"the message is nested more than {MAX_DEPTH} levels deep", find_id(text))
+        try:
+            return _decode_message(text)
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            return _malformed(text, error)
+
+
+def _malformed(text: str, error: Exception) -> Malformed:
+    problem = _not_a_message(text, error) if isinstance(error, msgspec.ValidationError) else None
+    return problem or Malformed("INVALID_JSON", "the message is not valid JSON", find_id(text))
+
+
+def _not_a_message(text: str, error: msgspec.ValidationError) -> Malformed | None:
+    """What to say of a text that does not fit; ``None`` where it is no JSON.
+
+    msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
+    """
+    request_id = None
     try:
-        return _decode_id(text).id
+        if text.lstrip(" \n\r\t").startswith("{"):
+            outside = _decode_outside(text)
+            request_id = outside.id if type(outside.id) in (int, str) else None
+            is_event = isinstance(outside.event, str) and 0 < len(outside.event) <= MAX_NAME_LENGTH
+            if is_event and (request_id is not None or outside.id is None):
+                return None  # a number within is beyond what can be decoded
+        else:
+            _decode_any(text)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return None
-
-
-def _malformed(text: str) -> Malformed:
-    # msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
-    try:
-        _decode_any(text)
-    except RecursionError:
-        return Malformed("INVALID_JSON", "the message is nested too deeply")
-    except (msgspec.DecodeError, ValueError):
-        return Malformed("INVALID_JSON", "the message is not valid JSON")
-    request_id = decode_id(text)
-    try:
-        _decode_message(text)
-    except msgspec.ValidationError as error:
-        return Malformed("INVALID_EVENT", f'expected {{"event": name, "data": …, "id"?: int|str}}: {error}', request_id)
-    return Malformed("INVALID_JSON", "the message is not valid JSON")
+    return Malformed("INVALID_EVENT", f'expected {{"event": name, "data": …, "id"?: int|str}}: {error}', request_id)
 
 
 class Frame:

@@ -302,6 +302,21 @@ async def test_a_request_fails_with_the_code_of_the_error(site: Site) -> None:
     assert "1:echo 2" not in site.received
 
 
+async def test_a_request_with_half_an_emoji_or_nested_too_deeply_fails_at_once(site: Site) -> None:
+    outcomes = await site.run(
+        """
+        const ws = connect();
+        let nested = 1;
+        for (let depth = 0; depth < 600; depth++) nested = [nested];
+        const half = "😀".slice(0, 1);
+        return Promise.all([half, { [half]: 1 }, [{ id: 1 }, half, { id: 2 }], nested].map(
+            (data) => outcome(ws.request("echo", data, { timeout: 9000 })),
+        ));
+        """
+    )
+    assert [outcome.get("code") for outcome in outcomes] == ["INVALID_JSON"] * 4
+
+
 async def test_the_rate_limit_rejects_a_request_and_tells_others(browser: Browser) -> None:
     async with site_of(browser, rate_limit=0.1, rate_burst=1) as site:
         refused, told = await site.run(

@@ -51,6 +51,10 @@ async def error(peer: Peer) -> dict[str, Any]:
         ('{"event": "x"', "INVALID_JSON", None),
         ("[1, 2", "INVALID_JSON", None),
         ("[" * 100_000, "INVALID_JSON", None),
+        ('{"event": "ok", "data": "\\ud83d", "id": 7}', "INVALID_JSON", 7),
+        ('{"id": "seven", "event": "ok", "data": NaN}', "INVALID_JSON", "seven"),
+        ('{"event": "ok", "data": ' + "[" * 600 + "]" * 600 + ', "id": 7}', "INVALID_JSON", 7),
+        ('{"event": "ok", "data": {"id": 7, "x": "\\ud83d"}}', "INVALID_JSON", None),
         ("[1, 2]", "INVALID_EVENT", None),
         ("null", "INVALID_EVENT", None),
         ("{}", "INVALID_EVENT", None),
@@ -420,6 +424,8 @@ async def test_rate_limit(kind: ServerKind) -> None:
         assert refusal["data"]["message"]
         await peer.send("x", 4)
         assert "id" not in await peer.receive()
+        await peer.ws.send('{"event": "x", "data": "\\ud83d", "id": "half"}')
+        assert (await peer.receive())["id"] == "half"
         for raw in ("not json", b"binary"):
             await peer.ws.send(raw)
             assert (await peer.receive())["event"] == "rate_limit_exceeded"
@@ -429,7 +435,7 @@ async def test_rate_limit(kind: ServerKind) -> None:
         await peer.send("x", 6)
         assert (await peer.receive())["event"] == "rate_limit_exceeded"
     assert handled == [0, 1, 2, "other", 5]
-    assert broker.get_stats().rate_limited == 5
+    assert broker.get_stats().rate_limited == 6
 
 
 async def test_no_rate_limit(kind: ServerKind) -> None:

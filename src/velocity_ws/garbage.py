@@ -1,0 +1,44 @@
+"""Garbage: the collector kept out of what makes very many objects at once. Knows nothing of what that is."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from types import TracebackType
+
+__all__ = ["LARGE", "collection_paused"]
+
+LARGE = 64 * 1024
+"""Bytes of a message from which it is worth it: to look through 170,000 new lists again and again, as the collector
+does while they are made, takes longer than to make them."""
+
+
+class _Pause:
+    """Nothing is collected while something is in it, on whatever thread; not for code that waits.
+
+    It may be entered in itself, and by several threads: the last to leave leaves the collector as the first found it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._count:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count and self._was_enabled:
+                gc.enable()
+
+
+collection_paused = _Pause()
+"""Of this process, whose collector there is one of."""

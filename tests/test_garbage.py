@@ -1,0 +1,99 @@
+"""While a large message is decoded nothing is collected, and the collector is left as it was found."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from velocity_ws.garbage import LARGE, collection_paused
+from velocity_ws.messages import Malformed, Message, decode
+
+ARRAYS = '{"event":"a","data":[' + ",".join(["[]"] * 170_000) + '],"id":7}'
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generation of each collection that begins."""
+    seen: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    yield seen
+    gc.callbacks.remove(note)
+
+
+@pytest.mark.parametrize("text", [ARRAYS, ARRAYS[:-1], ARRAYS.replace("event", "x")], ids=["good", "cut", "no event"])
+def test_nothing_is_collected_while_a_large_message_is_decoded(text: str, collections: list[int]) -> None:
+    gc.collect()
+    collections.clear()
+    decode(text)
+    assert len(collections) <= 1, "but when it is done, of what is young"
+    assert gc.isenabled()
+
+
+def test_a_small_message_does_not_touch_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "disable", lambda: pytest.fail("it did"))
+    assert isinstance(decode('{"event":"a","data":"' + "x" * (LARGE - 100) + '"}'), Message)
+
+
+def cost(text: str) -> float:
+    """Seconds of processor time that it takes to decode it, at best."""
+    took = []
+    for _ in range(5):
+        gc.collect()
+        began = time.process_time()
+        decode(text)
+        took.append(time.process_time() - began)
+    return min(took)
+
+
+def test_what_is_malformed_at_its_end_is_not_parsed_twice() -> None:
+    good = cost(ARRAYS)
+    for broken in (ARRAYS[:-1] + ",}", ARRAYS.replace('"event":"a",', "").replace("}", ',"event":5}')):
+        assert isinstance(decode(broken), Malformed)
+        assert cost(broken) < 1.7 * good  # what is not built, but looked at, takes a tenth
+
+
+def test_the_collector_is_left_as_it_was_found() -> None:
+    with collection_paused:
+        assert not gc.isenabled()
+        with collection_paused:
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with collection_paused:
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_several_threads_pause_it_together() -> None:
+    together = threading.Barrier(3)
+    first_leaves, second_leaves = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def hold(leave: threading.Event) -> None:
+        with collection_paused:
+            together.wait(10)
+            leave.wait(10)
+
+    threads = [threading.Thread(target=hold, args=(event,)) for event in (first_leaves, second_leaves)]
+    for thread in threads:
+        thread.start()
+    together.wait(10)
+    for thread, event in zip(threads, (first_leaves, second_leaves), strict=True):
+        seen.append(gc.isenabled())
+        event.set()
+        thread.join(10)
+    assert [*seen, gc.isenabled()] == [False, False, True]
