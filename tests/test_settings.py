@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "allowed_origins": (),
     "allow_missing_origin": True,
     "check_origin": None,
+    "subprotocols": (),
     "enable_compression": True,
     "handshake_timeout": 10.0,
     "read_buffer_size": 64 * 1024,
@@ -147,6 +148,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "path": [("/", "/"), ("//", "/"), ("/realtime", "/realtime"), ("/a/b/", "/a/b"), ("/a///", "/a"), ("/ä", "/ä")],
     "allowed_origins": ORIGINS,
     "allow_missing_origin": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
+    "subprotocols": [("bearer", ("bearer",)), (" v2.chat , , v1.chat,", ("v2.chat", "v1.chat")), (",", ())],
     "enable_compression": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
     "handshake_timeout": DURATIONS,
     "read_buffer_size": SIZES,
@@ -171,6 +173,7 @@ BAD: dict[str, list[str]] = {
     "path": ["ws", "ws/", "/a b", "/a\tb", "/a?b", "/a#b", "https://a.example/ws"],
     "allowed_origins": BAD_ORIGINS,
     "allow_missing_origin": BAD_BOOLS,
+    "subprotocols": ["two words", "a/b", "bearer,ä", '["bearer"]', "a=b"],
     "enable_compression": BAD_BOOLS,
     "handshake_timeout": [*BAD_DURATIONS, "0", "0s"],
     "read_buffer_size": BAD_SIZES,
@@ -454,7 +457,7 @@ def test_env_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     assert sorted(names) == sorted(variable(field) for field in GOOD), "every setting once, and nothing else"
     # An empty value counts as not set, so it would show no default at all.
     empty = [name for line in assignments if not (pair := line.partition("="))[2] and (name := pair[0])]
-    assert empty == ["WS_ALLOWED_ORIGINS"]
+    assert empty == ["WS_ALLOWED_ORIGINS", "WS_SUBPROTOCOLS"]
     for line in lines:
         assert not line or line.startswith(("#", "WS_")), line
     file = tmp_path / "example"

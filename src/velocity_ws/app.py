@@ -96,7 +96,7 @@ class WebSocketApp:
         except BrokerError as error:
             log.error("handshake refused: %s", error)
             await receive()
-            await _refuse(Reject("not running", status=503), scope, send, broker.settings.handshake_timeout)
+            await self._refuse(Reject("not running", status=503), scope, send)
             return
         address = scope.get("client")
         ip = None if address is None else address[0]
@@ -147,7 +147,7 @@ class WebSocketApp:
         except OSError:  # the client has gone; there is nobody to answer
             return False
         try:
-            await _refuse(reject, scope, send, node.settings.handshake_timeout)
+            await self._refuse(reject, scope, send)
         finally:
             del reject  # which refers to this frame, and to all that is in it
         return False
@@ -167,7 +167,10 @@ class WebSocketApp:
         await self._admit(session, full)
         if deadline is not None and deadline.expired():  # and a hook has swallowed it
             raise TimeoutError
-        await send({"type": "websocket.accept"})
+        selected = self._select_subprotocol(session.client.request.scope)
+        if selected is not None:
+            session.client.subprotocol = selected
+        await send({"type": "websocket.accept", "subprotocol": selected})
 
     async def _admit(self, session: Session, full: str | None) -> None:
         """
@@ -223,6 +226,39 @@ class WebSocketApp:
             return
         if not any(pattern.matches(origin) for pattern in self._origins):
             _refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
+
+    def _select_subprotocol(self, scope: Scope) -> str | None:
+        """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
+        offered = scope.get("subprotocols")
+        if not offered:
+            return None
+        selected = next((name for name in offered if name in self._broker.settings.subprotocols), None)
+        if selected is None:
+            self._broker.node.say_no_subprotocol_fits()
+        return selected
+
+    async def _refuse(self, reject: Reject, scope: Scope, send: Send) -> None:
+        """Answer a handshake with a refusal, in the best form the server has for it, in time."""
+        try:
+            async with asyncio.timeout(self._broker.settings.handshake_timeout):
+                await self._send_refusal(reject, scope, send)
+        except OSError:
+            log.debug("the client had gone before it could be refused")
+
+    async def _send_refusal(self, reject: Reject, scope: Scope, send: Send) -> None:
+        if reject.code is not None:
+            # Where it selects none of those offered, a browser does not read the code.
+            await send({"type": "websocket.accept", "subprotocol": self._select_subprotocol(scope)})
+            await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
+        elif "websocket.http.response" in scope.get("extensions", {}):
+            body = reject.reason.encode(errors="replace")
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+            start = {"type": "websocket.http.response.start", "status": reject.status, "headers": headers}
+            await send(start)
+            await send({"type": "websocket.http.response.body", "body": body})
+        else:
+            reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+            await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
 
     # --- after accept
 
@@ -300,30 +336,6 @@ def _close(event: Any) -> Close:
     if code == CloseCode.SERVICE_RESTART:
         return Close(code, reason or "", "server")
     return Close(code, reason or "", "client")
-
-
-async def _refuse(reject: Reject, scope: Scope, send: Send, seconds: float) -> None:
-    """Answer a handshake with a refusal, in the best form the server has for it, within so many seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            await _send_refusal(reject, scope, send)
-    except OSError:
-        log.debug("the client had gone before it could be refused")
-
-
-async def _send_refusal(reject: Reject, scope: Scope, send: Send) -> None:
-    if reject.code is not None:
-        await send({"type": "websocket.accept"})
-        await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        body = reject.reason.encode(errors="replace")
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-        start = {"type": "websocket.http.response.start", "status": reject.status, "headers": headers}
-        await send(start)
-        await send({"type": "websocket.http.response.body", "body": body})
-    else:
-        reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
-        await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
 
 
 def _refuse_origin(session: Session, why: str) -> NoReturn:

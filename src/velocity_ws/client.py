@@ -57,7 +57,10 @@ class Client:
         id: unguessable, unique, new for each connection.
         request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
         connected_at: when the handshake arrived, in UTC.
+        subprotocol: which of WS_SUBPROTOCOLS was selected, or ``None``.
     """
+
+    subprotocol: str | None = None
 
     def __init__(self, request: HTTPConnection, home: Home, connection: Connection, node_id: str) -> None:
         self.id = f"{node_id}.{secrets.token_urlsafe(16)}"

@@ -79,6 +79,7 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._emptied: asyncio.Event | None = None
         self._has_said_so = False
+        self._has_said_what_fits = False
 
     @property
     def is_running(self) -> bool:
@@ -349,6 +350,16 @@ class Node:
             log.info(
                 "this server carries messages one by one; `uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` (or "
                 "velocity_ws.Server) delivers them for about half, pings clients and drains on SIGTERM"
+            )
+
+    def say_no_subprotocol_fits(self) -> None:
+        """Log once that clients offer subprotocols that are not known; not which, as they may be tokens."""
+        if not self._has_said_what_fits:
+            self._has_said_what_fits = True
+            log.warning(
+                "a client offered subprotocols of which WS_SUBPROTOCOLS has none (it is %r), so none was selected: a "
+                "browser gives such a connection up (1006), and reads no close code; name the one to select there",
+                ",".join(self.settings.subprotocols),
             )
 
     def say_who_is_alone(self, workers: int) -> None:

@@ -25,6 +25,7 @@ _BYTES = {
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])", re.ASCII)
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~\w]+", re.ASCII)  # RFC 9110, section 5.6.2
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.ASCII)
 
 
@@ -62,7 +63,7 @@ def _comma_list(value: object) -> object:
 
 Duration = Annotated[float, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size)]
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
 class Settings(BaseSettings):
@@ -92,13 +93,15 @@ class Settings(BaseSettings):
     """Port `Server` listens on; 0 takes any free one."""
     path: str = "/ws"
     """Path of the endpoint, with and without a slash at its end; may have parameters, as in ``/ws/{tenant}``."""
-    allowed_origins: Origins = ()
+    allowed_origins: CommaList = ()
     """Origins allowed beside the page's own: exact (``https://app.example.com``), ``https://*.example.com``, any port
     (``http://localhost:*``), ``null``, ``file://``, ``*``."""
     allow_missing_origin: bool = True
     """Whether a handshake without an Origin header (no browser sends such a one) is let in."""
     check_origin: Callable[[HTTPConnection], bool] | None = Field(default=None, exclude=True)
     """In code only: decides alone about a handshake's origin, in place of the two settings above."""
+    subprotocols: CommaList = ()
+    """Subprotocols, of which the first that a client offers is selected; where none is, a browser closes (1006)."""
     enable_compression: bool = True
     """Whether permessage-deflate is negotiated; applied by `Server` and the uvicorn classes."""
     handshake_timeout: Duration = Field(10.0, gt=0)
@@ -177,6 +180,13 @@ class Settings(BaseSettings):
     def _allowed_origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             OriginPattern.parse(value)
+        return values
+
+    @field_validator("subprotocols")
+    @classmethod
+    def _subprotocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [value for value in values if not _TOKEN.fullmatch(value)]:
+            raise ValueError(f"a subprotocol is letters, digits and !#$%&'*+-.^_`|~ alone, which {wrong[0]!r} is not")
         return values
 
     @field_validator("backplane_url")

@@ -256,6 +256,56 @@ async def test_a_plain_websocket_needs_no_client(site: Site) -> None:
     assert answer == {"event": "reply", "id": 1, "data": "hello"}
 
 
+async def test_a_token_beside_a_subprotocol_lets_a_browser_in_and_a_refusal_is_read(browser: Browser) -> None:
+    async with site_of(browser, subprotocols="bearer") as site:
+
+        @site.broker.authenticate
+        def check(request: Any) -> str:
+            if request.scope["subprotocols"] != ["bearer", "t0k.en"]:
+                raise Reject("bad token", code=4401)
+            return "ann"
+
+        plain = await site.run(
+            """
+            const one = (protocols) => new Promise((resolve) => {
+                const ws = new WebSocket(`ws://${location.host}/ws`, protocols);
+                ws.onopen = () => ws.send(JSON.stringify({ event: "echo", data: "hello", id: 1 }));
+                ws.onmessage = ({ data }) => resolve([ws.protocol, JSON.parse(data).data]);
+                ws.onclose = ({ code, reason }) => resolve([ws.protocol, code, reason]);
+            });
+            return [await one(["bearer", "t0k.en"]), await one(["bearer", "stale"])];
+            """
+        )
+        assert plain == [["bearer", "hello"], ["bearer", 4401, "bad token"]]
+        assert [client.subprotocol for client in site.broker.get_clients()] == ["bearer"]
+        assert await site.run(
+            """
+            const tokens = ["t0k.en", "stale"];
+            const ws = connect("/ws", { protocols: async () => ["bearer", tokens.shift()], baseDelay: 1 });
+            const statuses = [];
+            ws.on("status", (status, { code }) => statuses.push([status, code ?? 0]));
+            const answer = await ws.request("echo", 1);
+            ws.send("close", { code: 4000 });
+            await until(() => ws.status === "closed");
+            return [answer, statuses.filter(([status]) => status !== "connecting")];
+            """
+        ) == [1, [["open", 0], ["waiting", 4000], ["open", 0], ["closed", 4401]]]
+        assert site.errors == []
+
+
+async def test_a_browser_gives_up_where_none_of_its_subprotocols_is_listed(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = """
+        return new Promise((resolve) => {
+            const ws = new WebSocket(`ws://${location.host}/ws?token=${argument}`, ["bearer", "t0k.en"]);
+            ws.onclose = ({ code }) => resolve(code);
+        });
+    """
+    assert [await site.run(closed, token) for token in ("good", "bad")] == [1006, 1006]
+    assert sum("WS_SUBPROTOCOLS has none" in message for message in caplog.messages) == 1
+
+
 async def test_requests_are_answered(site: Site) -> None:
     result = await site.run(
         """

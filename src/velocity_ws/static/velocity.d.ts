@@ -32,8 +32,11 @@ export interface Options {
   joinEvent?: string;
   /** The event that `leave` sends. Default `"leave"`. */
   leaveEvent?: string;
-  /** WebSocket subprotocols to offer. Default none. */
-  protocols?: string | string[];
+  /**
+   * WebSocket subprotocols to offer, of which the server's WS_SUBPROTOCOLS must have one. Default none. A function is
+   * called before every attempt, so that a reconnect can carry a fresh token: `() => ["bearer", token()]`.
+   */
+  protocols?: string | string[] | (() => string | string[] | PromiseLike<string | string[]>);
 }
 
 /**

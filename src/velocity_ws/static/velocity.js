@@ -143,7 +143,9 @@ export class Velocity {
     this.#setStatus("connecting", { attempt: this.#attempt });
     try {
       const url = typeof this.#url === "function" ? await this.#url() : this.#url;
-      if (turn === this.#turn) this.#attach(new WebSocket(resolve(url), this.#options.protocols));
+      const offered = this.#options.protocols;
+      const protocols = typeof offered === "function" ? await offered() : offered;
+      if (turn === this.#turn) this.#attach(new WebSocket(resolve(url), protocols));
     } catch (error) {
       report(error);
       if (turn === this.#turn) this.#lost(1006, "there is no usable URL");
