@@ -24,7 +24,8 @@ app = FastAPI(title="Authentication")
 
 # --- a token in the URL
 
-by_url = Broker()
+# Two endpoints are two brokers; their names keep them apart where an engine connects several workers.
+by_url = Broker(name="by-url")
 by_url.attach(app)
 
 
@@ -44,7 +45,7 @@ async def whoami(client: Client) -> str:
 
 # --- a first message
 
-by_message = Broker()
+by_message = Broker(name="by-message")
 by_message.attach(app, "/ws/login")
 by_message.on("whoami")(whoami)
 

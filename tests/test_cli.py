@@ -59,9 +59,9 @@ async def ends(*arguments: str, **variables: str) -> tuple[int | None, str]:
 
 
 @contextlib.asynccontextmanager
-async def run(*options: str, workers: int = 1, **variables: str) -> AsyncIterator[Served]:
+async def run(*options: str, app: str = APP, workers: int = 1, **variables: str) -> AsyncIterator[Served]:
     """Serve by ``velocity-ws run``."""
-    served = Served(await start("run", APP, "--workers", str(workers), "--app-dir", str(ROOT), *options, **variables))
+    served = Served(await start("run", app, "--workers", str(workers), "--app-dir", str(ROOT), *options, **variables))
     try:
         await served.listens(workers, UPPER)
         yield served
@@ -160,6 +160,34 @@ async def test_workers_reach_each_other_by_an_engine_of_their_own() -> None:
         assert served.process.returncode == 0
         await served.drain()
         assert "Traceback" not in "".join(served.log)
+
+
+async def test_the_endpoints_of_one_application_are_apart_on_the_engine_of_its_workers() -> None:
+    app = "tests.programs.two_endpoints:app"
+    async with run(app=app, workers=2, INTERNAL="internal") as served, contextlib.AsyncExitStack() as stack:
+        found: dict[str, dict[int, ClientConnection]] = {"/ws": {}, "/internal": {}}
+        async with asyncio.timeout(UPPER):
+            for path, clients in found.items():
+                while len(clients) < 2:
+                    with contextlib.suppress(ConnectionRefusedError):  # a worker listens after it has said so
+                        client = await stack.enter_async_context(served.connect(path))
+                        clients[await asks(client)] = client
+        strangers, friends = found["/ws"], found["/internal"]
+        assert strangers.keys() == friends.keys()
+        await next(iter(friends.values())).send('{"event": "tell", "data": "s3cret"}')
+        for friend in friends.values():
+            assert await says(friend) == {"event": "secret", "data": "s3cret"}
+        for stranger in strangers.values():
+            assert await says(stranger) == {"event": "news", "data": None}  # and nothing before it
+        await served.stop()
+
+
+@pytest.mark.parametrize("app", ["app", "wrapped"])
+async def test_two_endpoints_without_names_do_not_start_as_one(app: str) -> None:
+    app = f"tests.programs.two_endpoints:{app}"
+    status, said = await ends("run", app, "--app-dir", str(ROOT), INTERNAL="main", WS_BACKPLANE_URL="embedded://")
+    assert status == 3
+    assert "Broker(name='internal')" in said
 
 
 async def test_the_worker_that_runs_the_engine_may_die(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
 from velocity_ws.session import Session
 
-__all__ = ["WebSocketApp"]
+__all__ = ["WebSocketApp", "start_and_say"]
 
 log = logging.getLogger("velocity_ws.app")
 
@@ -71,8 +71,7 @@ class WebSocketApp:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._broker.start()
-                await send({"type": "lifespan.startup.complete"})
+                await start_and_say(self._broker, send)
             else:
                 await self._broker.stop()
                 await send({"type": "lifespan.shutdown.complete"})
@@ -336,6 +335,17 @@ def _close(event: Any) -> Close:
     if code == CloseCode.SERVICE_RESTART:
         return Close(code, reason or "", "server")
     return Close(code, reason or "", "client")
+
+
+async def start_and_say(broker: Broker, send: Send) -> bool:
+    """Answer a server's ``lifespan.startup``, which takes an exception for not being understood; whether it started."""
+    try:
+        await broker.start()
+    except VelocityError as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return False
+    await send({"type": "lifespan.startup.complete"})
+    return True
 
 
 def _refuse_origin(session: Session, why: str) -> NoReturn:

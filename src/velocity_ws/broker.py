@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from velocity_ws.client import Client, user_id_of
+from velocity_ws.cluster.topics import MAIN
 from velocity_ws.directory import Directory
 from velocity_ws.hooks import Hooks, validate_event
 from velocity_ws.loops import Home
@@ -36,6 +37,7 @@ class Broker(Reach):
 
     Attributes:
         settings: what it was configured with.
+        name: what it is called among the brokers on one engine.
         sync: the blocking form of the methods that are awaited.
     """
 
@@ -43,6 +45,8 @@ class Broker(Reach):
         self,
         settings: Settings | None = None,
         *,
+        name: str = MAIN,
+        twin: bool = False,
         user_id: Callable[[Any], str | None] = user_id_of,
         presence: Callable[[str], bool] | Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -50,6 +54,10 @@ class Broker(Reach):
         """
         Args:
             settings: by default read from ``WS_*`` variables and ``.env``.
+            name: 1 to 32 letters, digits, - and _. Brokers of different names hear nothing of each other on one engine;
+                those of the same name are one cluster. An application with several endpoints names each.
+            twin: whether it may run beside another broker of its name on the same engine *in this process*, which says
+                so too: several nodes in one process, for tests.
             user_id: says what ``client.user`` is called, from what ``authenticate`` returned; by default itself, where
                 it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
             presence: the rooms whose members are told who is there, as ``event: "presence"`` with the number of clients
@@ -59,12 +67,14 @@ class Broker(Reach):
 
         Raises:
             SettingsError: a variable has a value that cannot be used.
+            InvalidNameError: the name is none.
         """
         self.settings = settings or Settings()
+        self.name = name
         self.sync = SyncBroker(self)
         self._hooks = Hooks()
         has_presence = presence if callable(presence) else frozenset(presence).__contains__ if presence else None
-        self._node = Node(self.settings, self._hooks, clock, user_id, has_presence)
+        self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)
         super().__init__()
 
     # --- hooks
@@ -186,7 +196,8 @@ class Broker(Reach):
         A first connection starts a broker that nobody started. After `stop` it can be started again.
 
         Raises:
-            BrokerError: it runs on another event loop, or is stopping.
+            BrokerError: it runs on another event loop, or is stopping; or another broker of its name runs on the same
+                engine in this process, and they are not both twins.
         """
         await self._node.start()
 

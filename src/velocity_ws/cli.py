@@ -31,6 +31,7 @@ T = TypeVar("T")
 STARTUP_FAILURE = 3
 """The status that uvicorn itself ends with where the application does not start."""
 URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
+NAME = click.option("--name", default="main", show_default=True, help="The brokers', as in Broker(name=...).")
 
 
 @click.group()
@@ -81,8 +82,15 @@ def run(
 @click.option("--event", required=True, help="Name of the event.")
 @click.option("--data", default="null", help="JSON.", show_default=True)
 @URL
+@NAME
 def send(
-    rooms: tuple[str, ...], user: str | None, clients: tuple[str, ...], event: str, data: str, url: str | None
+    rooms: tuple[str, ...],
+    user: str | None,
+    clients: tuple[str, ...],
+    event: str,
+    data: str,
+    url: str | None,
+    name: str,
 ) -> None:
     """Send a message to clients on all nodes: to everyone, or to rooms, a user, or clients."""
     if sum(map(bool, (rooms, user, clients))) > 1:
@@ -103,31 +111,33 @@ def send(
             target = emitter.to_all()
         await target.send(event, content)
 
-    _with_emitter(url, send_it)
+    _with_emitter(url, name, send_it)
 
 
 @main.command()
 @URL
-def stats(url: str | None) -> None:
+@NAME
+def stats(url: str | None, name: str) -> None:
     """Print the figures of every node, and their sum, as JSON."""
 
     async def ask(emitter: Emitter) -> Any:
         return await emitter.cluster_stats()
 
-    _print_json(_with_emitter(url, ask))
+    _print_json(_with_emitter(url, name, ask))
 
 
 @main.command()
 @click.argument("room")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @URL
-def members(room: str, as_json: bool, url: str | None) -> None:
+@NAME
+def members(room: str, as_json: bool, url: str | None, name: str) -> None:
     """Print who is in ROOM on all nodes: client, user, node, and since when."""
 
     async def ask(emitter: Emitter) -> Any:
         return await emitter.members(room)
 
-    found = _with_emitter(url, ask)
+    found = _with_emitter(url, name, ask)
     if as_json:
         _print_json({"members": list(found), "missing": found.missing})
     else:
@@ -188,9 +198,9 @@ def _ending_well(workers: int) -> Iterator[None]:
         raise SystemExit(STARTUP_FAILURE)
 
 
-def _with_emitter(url: str | None, work: Callable[[Emitter], Awaitable[T]]) -> T:
+def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitable[T]]) -> T:
     async def run_it() -> T:
-        async with Emitter(url) as emitter:
+        async with Emitter(url, name=name) as emitter:
             return await work(emitter)
 
     try:

@@ -17,6 +17,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, split_url
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
+from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.directory import Directory
 from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, SettingsError
 from velocity_ws.hub import Hub
@@ -40,21 +41,24 @@ class Emitter(Reach):
     a thread of its own then. What it returns counts clients of this process, and so is 0.
     """
 
-    def __init__(self, url: str | None = None, *, timeout: float = 1.0) -> None:
+    def __init__(self, url: str | None = None, *, name: str = MAIN, timeout: float = 1.0) -> None:
         """
         Args:
             url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
+            name: of the brokers whose clients it reaches.
             timeout: seconds after which a message or a question ends, whatever its outcome. The first one connects,
                 for which it has three seconds more.
 
         Raises:
             SettingsError: there is no engine at that URL, as ``memory://`` has none.
+            InvalidNameError: the name is none.
         """
         super().__init__()
         self._url = url or Settings().backplane_url
         if self._url == ALONE:
             raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
         create_backplane(self._url)
+        self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout
         self._home = Home()
         self._sync = SyncReach(self)
@@ -144,9 +148,8 @@ class Emitter(Reach):
     async def _started(self) -> tuple[Cluster, Directory]:
         async with self._starting:
             if self._cluster is None or self._directory is None:
-                _, prefix = split_url(self._url)
                 hub: Hub[Session] = Hub()
-                options = ClusterOptions(prefix, timeout=self._timeout, is_node=False)
+                options = ClusterOptions(self._prefix, timeout=self._timeout, is_node=False)
                 backplane, name = create_backplane(self._url, is_node=False), new_node_id()
                 cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
                 self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)

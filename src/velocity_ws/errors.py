@@ -72,7 +72,7 @@ class EncodeError(VelocityError, TypeError):
 
 
 class InvalidNameError(VelocityError, ValueError):
-    """A room or event name that is not a string of the allowed length."""
+    """A name of a room, an event or a broker that it cannot have."""
 
 
 class InvalidPathError(VelocityError, ValueError):

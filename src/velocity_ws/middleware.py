@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from velocity_ws.app import WebSocketApp
+from velocity_ws.app import WebSocketApp, start_and_say
 from velocity_ws.broker import Broker
 from velocity_ws.browser import PAGES, is_handshake
 from velocity_ws.paths import EndpointPath, route_path
@@ -63,18 +63,20 @@ class WebSocketMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
-        asked = answered = False
+        asked = answered = failed = False
 
         async def send_around(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, failed
             answered = True
             if message["type"] == "lifespan.startup.complete":
-                await self._broker.start()
-            await send(message)
+                failed = not await start_and_say(self._broker, send)
+            elif not failed:
+                await send(message)
 
         async def receive_around() -> Message:
             nonlocal asked
-            message = await receive()
+            # The server does not come back to one that has failed, whose application has begun already.
+            message = {"type": "lifespan.shutdown"} if failed else await receive()
             asked = True
             if message["type"] == "lifespan.shutdown":
                 await self._broker.stop()
@@ -89,7 +91,7 @@ class WebSocketMiddleware:
         if not answered:
             if not asked:
                 await receive()
-            await send_around({"type": "lifespan.startup.complete"})
+            await start_and_say(self._broker, send)
             await receive_around()
             await send({"type": "lifespan.shutdown.complete"})
 

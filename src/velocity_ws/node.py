@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import ALONE, split_url
+from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.client import Gone, validate_user_id
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
+from velocity_ws.cluster.topics import prefix_of
 from velocity_ws.direct import Flusher
 from velocity_ws.directory import Directory
 from velocity_ws.dispatch import Dispatcher
@@ -24,6 +25,7 @@ from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame, validate_text
+from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters, Stats
@@ -50,7 +52,14 @@ class Node:
         clock: Callable[[], float],
         user_id: Callable[[Any], str | None],
         has_presence: Callable[[str], bool] | None,
+        name: str,
+        is_twin: bool,
     ) -> None:
+        url = settings.backplane_url
+        self.name = name
+        self.is_twin = is_twin
+        self._prefix = prefix_of(split_url(url)[1], name)
+        self.place = None if url.startswith(ALONE) else f"{engine_of(url)} {self._prefix}"
         self.id = new_node_id()
         self.settings = settings
         self.clock = clock
@@ -69,9 +78,9 @@ class Node:
         self.handshakes: set[asyncio.Timeout] = set()
         self.expected: dict[str, set[str]] = {}
         self.cluster: Cluster | None = None
-        self._is_alone = settings.backplane_url == ALONE
+        self._is_alone = url == ALONE
         if not self._is_alone:
-            create_backplane(settings.backplane_url)  # what is missing shows now, not when it is started
+            create_backplane(url)  # what is missing shows now, not when it is started
         self.directory = self._new_directory()
         self.presence: Presence | None = None
         self._started_at: float | None = None
@@ -84,7 +93,12 @@ class Node:
     @property
     def is_running(self) -> bool:
         """Whether connections are taken: started, on a loop that is still open, and not stopping."""
-        return self._started_at is not None and self.home.loop is not None and self._stopping is None
+        return self.has_begun and self._stopping is None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is started, on a loop of this process that is still open; stopping is part of it."""
+        return self._started_at is not None and self.home.loop is not None
 
     @property
     def uptime(self) -> float:
@@ -222,10 +236,10 @@ class Node:
         """Begin on the running loop.
 
         Raises:
-            BrokerError: it runs on another loop, or is stopping.
+            BrokerError: it runs on another loop, or is stopping, or another broker of this process has its place.
         """
         loop = asyncio.get_running_loop()
-        if self._started_at is not None and self.home.loop is not None:
+        if self.has_begun:
             if self.home.loop is not loop:
                 raise BrokerError(
                     "the broker runs on another event loop; stop it there first, or use a broker for each loop "
@@ -236,9 +250,10 @@ class Node:
             return
         if self._started_at is not None:
             self._forget_dead_loop()
-        self.home.settle(loop)
-        self._stopped_loop = None
-        self._started_at = self.clock()
+        with taking_place(self):
+            self.home.settle(loop)
+            self._stopped_loop = None
+            self._started_at = self.clock()
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
@@ -260,10 +275,9 @@ class Node:
 
     def _form_cluster(self) -> None:
         self.id = new_node_id()  # and not what a process that was forked has too
-        _, prefix = split_url(self.settings.backplane_url)
         settings = self.settings
         options = ClusterOptions(
-            prefix=prefix,
+            prefix=self._prefix,
             timeout=settings.backplane_timeout,
             lease=settings.node_lease,
             queue_size=settings.backplane_queue_size,

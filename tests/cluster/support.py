@@ -75,7 +75,7 @@ async def nodes(
     async with AsyncExitStack() as stack:
         found: list[Node] = []
         for _ in range(count):
-            broker = Broker(settings(backplane_url=url, **values), **(options or {}))
+            broker = Broker(settings(backplane_url=url, **values), twin=True, **(options or {}))
             prepare(broker)
             found.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
         async with asyncio.timeout(10):

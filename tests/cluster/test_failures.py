@@ -188,7 +188,7 @@ async def test_the_engine_freezes(kind: str) -> None:
 async def test_nodes_that_start_before_the_engine(kind: str) -> None:
     async with engine(kind) as server:
         await server.kill()
-        brokers = [Broker(settings(backplane_url=server.url)) for _ in range(2)]
+        brokers = [Broker(settings(backplane_url=server.url), twin=True) for _ in range(2)]
         await asyncio.gather(*[broker.start() for broker in brokers])
         async with brokers[0], brokers[1]:
             assert [broker.healthy for broker in brokers] == [False, False]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
-__all__ = ["ALONE", "ENGINES", "check_url", "server_urls", "split_url"]
+__all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """One process without others."""
 SHARDED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
 ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", *SHARDED, "unix", "nats", "tls")
 PREFIX = "velocity"
-"""What topics begin with, where the URL does not say."""
+"""What topics begin with, where the URL does not say; in another database than 0 its number comes behind it."""
 _NAMED = ("memory", "embedded")
 _SEVERAL = ("nats", "tls")
+_FAMILIES = {
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
+    **dict.fromkeys(SHARDED, "redis+cluster"),
+    **dict.fromkeys(_SEVERAL, "nats"),
+}
+"""Which schemes lead to the same kind of engine, where they are several."""
+_PORTS = {"redis": 6379, "redis+cluster": 6379, "nats": 4222}
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{0,50}", re.ASCII)
@@ -36,12 +44,13 @@ def check_url(url: str) -> str:
     if scheme[1] not in ENGINES:
         raise ValueError(f"no backplane for {scheme[1]}://; there are {_KNOWN}")
     try:
-        engine, prefix = split_url(url)
+        engine, _ = split_url(url)
         rest = engine.partition("://")[2]
         is_somewhere = scheme[1] in _NAMED or (bool(rest.strip("/")) if scheme[1] == "unix" else _has_hosts(engine))
     except ValueError:
         raise ValueError(f"not a URL that {scheme[1]}:// can use") from None
-    if not _PREFIX.fullmatch(prefix):
+    given = _given_prefix(url)
+    if given is not None and not _PREFIX.fullmatch(given):
         raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
     if scheme[1] in _NAMED and not _NAME.fullmatch(rest):
         raise ValueError(f"a name after {scheme[1]}:// has letters, digits, - and _")
@@ -52,19 +61,49 @@ def check_url(url: str) -> str:
 
 def split_url(url: str) -> tuple[str, str]:
     """The engine's own URL, and the prefix of the topics: ``redis://host/0?prefix=shop`` has ``shop``."""
+    given = _given_prefix(url)
+    if given is None:
+        # What is published in one database of Redis is heard in all of them, unless the topics differ.
+        database = _database(url)
+        return url, f"{PREFIX}.db={database}" if database else PREFIX
     query = urlsplit(url).query
-    if not query:
-        return url, PREFIX
-    prefix = dict(parse_qsl(query, keep_blank_values=True)).get("prefix", PREFIX)
     rest = "&".join(part for part in query.split("&") if part.partition("=")[0] != "prefix")
     base = url[: url.index("?")]
-    return (f"{base}?{rest}" if rest else base), prefix
+    return (f"{base}?{rest}" if rest else base), given
+
+
+def engine_of(url: str) -> str:
+    """The engine that a URL leads to: the same text for all spellings of it, and no user, password or option."""
+    scheme, _, rest = split_url(url)[0].partition("?")[0].partition("://")
+    family = _FAMILIES.get(scheme)
+    if family is None:
+        return f"{scheme}://{rest or 'default'}"
+    if scheme == "unix":
+        return f"unix://{urlsplit(url).path}"
+    servers = [urlsplit(server) for server in server_urls(f"{scheme}://{rest}")]
+    places = {f"{server.hostname}:{server.port or _PORTS[family]}" for server in servers}
+    return f"{family}://{','.join(sorted(places))}"
 
 
 def server_urls(url: str) -> list[str]:
     """The servers of a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
     scheme, _, rest = url.partition("://")
     return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+
+
+def _given_prefix(url: str) -> str | None:
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("prefix")
+
+
+def _database(url: str) -> int:
+    """The number of the database of a Redis that redis-py would take a URL to name; 0 where it names none."""
+    parts = urlsplit(url)
+    if _FAMILIES.get(parts.scheme) not in ("redis", "redis+cluster"):
+        return 0
+    path = "" if parts.scheme == "unix" else unquote(parts.path).replace("/", "")
+    with contextlib.suppress(ValueError):  # which the library says, or takes for none
+        return int(parse_qs(parts.query).get("db", [path])[0])
+    return 0
 
 
 def _has_hosts(url: str) -> bool:

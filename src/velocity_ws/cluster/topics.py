@@ -6,10 +6,16 @@ import hashlib
 import re
 from typing import Literal
 
-__all__ = ["Topics", "encode_name"]
+from velocity_ws.errors import InvalidNameError
+
+__all__ = ["MAIN", "Topics", "encode_name", "prefix_of"]
+
+MAIN = "main"
+"""The name of a broker that was given none."""
 
 MAX_ENCODED = 150
 """Characters; what would be longer is hashed, as engines limit their subjects."""
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
 
@@ -19,6 +25,19 @@ def encode_name(name: str) -> str:
     if len(token) > MAX_ENCODED:
         return "~" + hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=20).hexdigest()
     return token or "="
+
+
+def prefix_of(prefix: str, name: str) -> str:
+    """What the topics of the broker of a name begin with, where those of the main one begin with a prefix.
+
+    No prefix of a URL can be the same, nor a topic of the main broker.
+
+    Raises:
+        InvalidNameError: it is no name.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidNameError(f"the name of a broker has 1 to 32 letters, digits, - and _, not {name!r:.80}")
+    return prefix if name == MAIN else f"{prefix}.name={name}"
 
 
 class Topics:
