@@ -94,6 +94,7 @@ class WebSocketApp:
             await broker.node.ensure_started()
         except BrokerError as error:
             log.error("handshake refused: %s", error)
+            broker.node.counters.rejected += 1
             await receive()
             await self._refuse(Reject("not running", status=503), scope, send)
             return

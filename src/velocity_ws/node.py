@@ -28,7 +28,7 @@ from velocity_ws.messages import Address, Frame, validate_text
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters, Stats
+from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
 
 if TYPE_CHECKING:
     from velocity_ws.session import Session
@@ -67,6 +67,7 @@ class Node:
         self._has_presence = has_presence
         self.home = Home()
         self.counters = Counters()
+        self._unattributed = UNATTRIBUTED.rejected
         self.gone = Gone(self.counters)
         self.flusher = Flusher()
         self.workers = Workers()
@@ -228,6 +229,7 @@ class Node:
     def stats(self) -> Stats:
         """The figures, as of now."""
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        counters["rejected"] += UNATTRIBUTED.rejected - self._unattributed
         return Stats(connected_clients=len(self.hub), rooms=len(self.hub.rooms()), uptime=self.uptime, **counters)
 
     # --- life

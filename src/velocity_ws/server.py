@@ -20,6 +20,7 @@ from velocity_ws.broker import Broker
 from velocity_ws.errors import ServerError
 from velocity_ws.middleware import WebSocketMiddleware
 from velocity_ws.protocol.http import HTTPProtocol
+from velocity_ws.protocol.shared import refusals_of
 from velocity_ws.protocol.websocket import WebSocketProtocol
 
 __all__ = ["Server"]
@@ -68,6 +69,7 @@ class Server:
         config = uvicorn.Config(WebSocketMiddleware(app or _not_found, broker), **{**defaults, **options})
         logging.getLogger("uvicorn.error").addFilter(_without_query)
         self._uvicorn = _Uvicorn(config)
+        refusals_of(self._uvicorn.server_state, broker.node.counters)
         self._task: asyncio.Task[None] | None = None
         self._bound_port: int | None = None
 

@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     """Connections in this process, handshakes included; beyond it a handshake gets 503. 0 = no limit."""
     max_connections_per_ip: int = Field(0, ge=0)
     """The same for one client address; of IPv6 for one /64. 0 = no limit."""
+    max_header_size: Size = Field(16 * 1024, gt=0)
+    """Bytes of a request's line and headers; beyond: 431. Applied by `Server`; the HTTP class reads the variable."""
+    max_header_count: int = Field(100, gt=0)
+    """Headers of one request; applied like their size."""
     ping_interval: Duration = Field(30.0, ge=0)
     """Seconds between keepalive pings; 0 = none. Applied by `Server` and the uvicorn classes."""
     ping_timeout: Duration = Field(20.0, gt=0)

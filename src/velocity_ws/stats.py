@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-__all__ = ["Counters", "Stats"]
+__all__ = ["UNATTRIBUTED", "Counters", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,9 @@ class Stats:
         bytes_sent: payload bytes of the messages sent.
         bytes_received: payload bytes of the messages received.
         connections: handshakes accepted since the start.
-        rejected: handshakes refused since the start (limits, origin, authentication).
+        rejected: handshakes refused since the start (limits, origin, authentication), and requests that our HTTP class
+            refused before it was known what they ask for. Where not `Server` but the ``uvicorn`` command serves several
+            brokers in one process, what was refused before any of them saw it counts for each.
         dropped: messages meant for a client that never reached its socket: it had gone, or was too slow.
         rate_limited: inbound messages refused by the rate limit.
         invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT.
@@ -85,3 +87,7 @@ class Counters:
     backplane_missed: int = 0
     backplane_gaps: int = 0
     backplane_invalid: int = 0
+
+
+UNATTRIBUTED = Counters()
+"""What was refused in this process before it was known for which broker."""

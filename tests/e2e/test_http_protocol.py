@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 from websockets.exceptions import InvalidStatus
 
-from tests.support import DEADLINE, Address, eventually, serve, settings
+from tests.support import DEADLINE, Address, eventually, running, serve, settings
+from velocity_ws import Broker
 from velocity_ws.protocol import shared
 from velocity_ws.protocol.guard import Guard
 from velocity_ws.protocol.http import H11Protocol
@@ -167,7 +168,8 @@ def base(request: pytest.FixtureRequest) -> type[Guard]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Strangers cause no line at INFO or above; nothing else happens in these tests but for the server's own words."""
+    """Strangers cause no line at INFO or above, but for the limits of headers, which a setting may raise; nothing else
+    happens in these tests but for the server's own words."""
     caplog.set_level(logging.DEBUG)
     yield
     for record in caplog.get_records("call"):
@@ -175,7 +177,8 @@ def _nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         assert "secret" not in text or record.name == "uvicorn.error"  # uvicorn's own line, cleaned by `Server`
         own = record.name == "uvicorn.error" and record.levelno == logging.INFO
         access = record.name == "uvicorn.access"
-        assert record.levelno < logging.INFO or own or access, text
+        limit = record.name == "velocity_ws.http" and "its headers are over WS_MAX_HEADER_" in text
+        assert record.levelno < logging.INFO or own or access or limit, text
 
 
 # --- time
@@ -317,6 +320,59 @@ def large(shape: str, size: int) -> bytes:
         return b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: x\r\n\r\n"
     line = b"X: " + b"x" * 4000 + b"\r\n"
     return HANDSHAKE[:-2] + line * -(-size // len(line)) + b"\r\n"
+
+
+async def test_the_limits_of_headers_are_settings_and_named_when_they_refuse(
+    base: type[Guard], caplog: pytest.LogCaptureFixture
+) -> None:
+    own = {"max_header_size": 64 * 1024, "max_header_count": 300}
+    async with site(base, own) as server:
+        for headers, expected in [
+            (b"x-a: 1\r\n" * 290, 101),
+            (b"x-a: " + b"1" * 60_000 + b"\r\n", 101),
+            (b"x-a: 1\r\n" * 310, "WS_MAX_HEADER_COUNT"),
+            (b"x-a: " + b"1" * 70_000 + b"\r\n", "WS_MAX_HEADER_SIZE"),
+        ]:
+            caplog.clear()
+            async with server.raw() as raw:
+                await raw.say(HANDSHAKE[:-2] + headers + b"\r\n")
+                assert await raw.status() == (101 if expected == 101 else 431)
+            said = [record for record in caplog.records if record.name == "velocity_ws.http"]
+            warnings = [record.getMessage() for record in said if record.levelno == logging.WARNING]
+            assert len(warnings) == (expected != 101)
+            for text in warnings:
+                assert str(expected) in text
+                assert "'127.0.0.1'" in text
+
+
+async def test_what_is_refused_before_the_application_is_counted(base: type[Guard]) -> None:
+    """As under the ``uvicorn`` command, where the HTTP class knows no broker."""
+    limits = settings(max_connections=1, handshake_timeout=TIMEOUT)
+    broker, other = Broker(settings()), Broker(settings())
+    async with running(broker, "ours", http=base.configured(limits)) as address:
+        async with address.connect() as peer:
+            for request, expected in [
+                (HANDSHAKE, 503),
+                (HANDSHAKE[:-2] + b"x-a: 1\r\n" * 100 + b"\r\n", 431),
+                (HANDSHAKE[:-2] + b"x-a: " + b"1" * 20_000 + b"\r\n\r\n", 431),
+                (HANDSHAKE[:-30], 408),
+                (b"nonsense\r\n\r\n", 400),
+            ]:
+                reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+                writer.write(request)
+                assert await Raw(reader, writer).status() == expected
+                writer.close()
+            await peer.ws.send("{}")
+            assert (await peer.receive())["event"] == "error"
+            assert broker.get_stats().rejected == 5
+        await eventually(lambda: not broker.get_clients())
+        reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+        writer.write(HANDSHAKE.replace(b"Version: 13", b"Version: 12"))  # which the WebSocket class refuses
+        assert await Raw(reader, writer).status() == 400
+        writer.close()
+        assert (broker.get_stats().rejected, broker.get_stats().connections) == (6, 1)
+    assert other.get_stats().rejected == 6  # as it is not known for whom they came
+    assert Broker(settings()).get_stats().rejected == 0
 
 
 @pytest.mark.parametrize("shape", ["one header", "many headers", "path", "websocket"])

@@ -19,8 +19,8 @@ from tests.support import DEADLINE, Address, eventually, running, settings
 from velocity_ws import Broker, Reject, Server, SettingsError
 
 # Tested where what they do is tested: handshake_timeout, the origins and the connection limits in test_connections;
-# max_message_size, read_buffer_size and the rate limit in test_dispatch; send_queue_size, slow_client and the pings in
-# test_slow_clients; drain_timeout in test_life_cycle.
+# max_header_size and max_header_count in test_http_protocol; max_message_size, read_buffer_size and the rate limit in
+# test_dispatch; send_queue_size, slow_client and the pings in test_slow_clients; drain_timeout in test_life_cycle.
 
 
 async def test_host_and_port_and_path_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

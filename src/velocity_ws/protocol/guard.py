@@ -1,10 +1,10 @@
 """Guard: what is added to uvicorn's HTTP classes, whichever parser they have. Knows no parser and no message.
 
 A connection has ``WS_HANDSHAKE_TIMEOUT`` seconds from the TCP accept until the headers of its first request are
-complete, and as long for those of each later request from their first byte: 408. Headers of more than 16 KiB or of
-more than 100 fields: 431. A handshake over ``WS_MAX_CONNECTIONS`` or uvicorn's ``--limit-concurrency``, or while the
-server is stopping: 503, before the upgrade. ``WS_MAX_CONNECTIONS_PER_IP`` is left to the application, which knows the
-client's address where a proxy stands before it.
+complete, and as long for those of each later request from their first byte: 408. Headers of more than
+``WS_MAX_HEADER_SIZE`` bytes or ``WS_MAX_HEADER_COUNT`` fields: 431. A handshake over ``WS_MAX_CONNECTIONS`` or
+uvicorn's ``--limit-concurrency``, or while the server is stopping: 503, before the upgrade.
+``WS_MAX_CONNECTIONS_PER_IP`` is left to the application, which knows the client's address where a proxy stands before.
 
 With TLS the time runs from the TCP accept too, but there is no connection to cut before the TLS handshake is complete.
 That takes 60 seconds at most (asyncio's ``ssl_handshake_timeout``, which uvicorn does not pass on); a connection that
@@ -23,15 +23,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from velocity_ws.protocol.shared import Shared, is_stopping, refuse_handshakes
+from velocity_ws.protocol.shared import Shared, count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.settings import Settings
 
-__all__ = ["MAX_FIELDS", "MAX_HEAD", "Guard", "Oversized", "head_size"]
+__all__ = ["Guard", "Oversized", "head_size"]
 
-MAX_HEAD = 16 * 1024
-"""Bytes of a request's line and headers."""
-MAX_FIELDS = 100
-"""Headers of one request."""
 MAX_DISCARDED = 256 * 1024
 """Bytes such a peer may send meanwhile."""
 
@@ -73,7 +69,7 @@ else:
 
 
 class Oversized(Exception):
-    """Headers beyond what is allowed; raised inside a parser's callback."""
+    """Headers, or requests, beyond what is allowed; raised inside a parser's callback. Its text names the setting."""
 
 
 def head_size(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -166,11 +162,16 @@ class Guard(_Uvicorn):
             if self.transport is not None:  # else the TLS handshake goes on
                 self.transport.abort()
 
-    def _refuse(self, status: int) -> None:
-        """Answer, read nothing more, and close."""
+    def _refuse(self, status: int, setting: str = "") -> None:
+        """Answer, read nothing more, and close; where a setting is why, it is named in the log."""
         if self._is_over or self.transport.is_closing():
             return
-        log.debug("refused a request with %d", status)
+        count_refusal(self.server_state)
+        if setting:
+            address = self.client and self.client[0]
+            log.warning("refused a request of %r with %d: its headers are over %s", address, status, setting)
+        else:
+            log.debug("refused a request with %d", status)
         self._end()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:

@@ -10,7 +10,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http import h11_impl
 from uvicorn.server import ServerState
 
-from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, head_size
+from velocity_ws.protocol.guard import Guard, head_size
+from velocity_ws.protocol.shared import HEADER_COUNT, HEADER_SIZE, Shared
 
 __all__ = ["H11Protocol", "HTTPProtocol"]
 
@@ -20,6 +21,12 @@ class _Connection(h11.Connection):
 
     status = 400
     """How to answer, once `next_event` has raised."""
+    setting = ""
+    """What setting was why, if one was."""
+
+    def __init__(self, shared: Shared, max_size: int) -> None:
+        super().__init__(h11.SERVER, max_size)
+        self._shared = shared
 
     def next_event(self) -> Any:
         """What comes next.
@@ -30,16 +37,24 @@ class _Connection(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            self.status = error.error_status_hint
+            self._fail(error.error_status_hint, HEADER_SIZE if error.error_status_hint == 431 else "")
             raise
         if type(event) is h11.Request:
-            if len(event.headers) > MAX_FIELDS or head_size(event.target, event.headers) > MAX_HEAD:
-                self.status = 431
+            setting = ""
+            if len(event.headers) > self._shared.max_header_count:
+                setting = HEADER_COUNT
+            elif head_size(event.target, event.headers) > self._shared.max_header_size:
+                setting = HEADER_SIZE
+            if setting:
+                self._fail(431, setting)
                 raise h11.RemoteProtocolError("too many headers", error_status_hint=431)
             if event.method == b"CONNECT":
                 # After an application's 2xx, h11 would raise at what it sends; httptools' class refuses it as well.
                 raise h11.RemoteProtocolError("no proxy")
         return event
+
+    def _fail(self, status: int, setting: str) -> None:
+        self.status, self.setting = status, setting
 
 
 class H11Protocol(Guard, h11_impl.H11Protocol):
@@ -55,7 +70,8 @@ class H11Protocol(Guard, h11_impl.H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _Connection(h11.SERVER, min(config.h11_max_incomplete_event_size or MAX_HEAD, MAX_HEAD))
+        limit = self._shared.max_header_size
+        self.conn = _Connection(self._shared, min(config.h11_max_incomplete_event_size or limit, limit))
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -83,10 +99,10 @@ class H11Protocol(Guard, h11_impl.H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         """What came cannot be parsed, or is too much."""
-        self._refuse(self.conn.status)
+        self._refuse(self.conn.status, self.conn.setting)
 
     def _forget(self) -> None:
-        self.conn = _Connection(h11.SERVER)
+        self.conn = _Connection(self._shared, 1)
 
 
 HTTPProtocol: type[Guard]

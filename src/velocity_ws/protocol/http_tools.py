@@ -11,7 +11,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from velocity_ws.protocol.guard import MAX_FIELDS, MAX_HEAD, Guard, Oversized, head_size
+from velocity_ws.protocol.guard import Guard, Oversized, head_size
+from velocity_ws.protocol.shared import HEADER_COUNT, HEADER_SIZE
 
 __all__ = ["HttpToolsProtocol"]
 
@@ -63,11 +64,15 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade_or_end(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(431 if isinstance(error.__context__, Oversized) else 400)
+            over = error.__context__
+            if isinstance(over, Oversized):
+                self._refuse(431, str(over))
+            else:
+                self._refuse(400)
         else:
-            if self._unseen > MAX_HEAD:
+            if self._unseen > self._shared.max_header_size:
                 # Or trailers, or a chunk's extension: the parser would keep on gathering them.
-                self._refuse(431)
+                self._refuse(431, HEADER_SIZE)
             elif self._at is _At.HEAD or (self._at is _At.BETWEEN and self._is_fresh):
                 self._head_goes_on()
             else:
@@ -105,14 +110,15 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
-        if len(self.headers) >= MAX_FIELDS:
-            raise Oversized
+        if len(self.headers) >= self._shared.max_header_count:
+            raise Oversized(HEADER_COUNT)
         _on_header(self, name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are complete."""
-        if max(self._read, self._unseen) > MAX_HEAD and head_size(self.url, self.headers) > MAX_HEAD:
-            raise Oversized
+        limit = self._shared.max_header_size
+        if max(self._read, self._unseen) > limit and head_size(self.url, self.headers) > limit:
+            raise Oversized(HEADER_SIZE)
         self._at = _At.BODY
         self._unseen = 0
         super().on_headers_complete()

@@ -12,14 +12,19 @@ from uvicorn.server import ServerState
 from velocity_ws.errors import SettingsError
 from velocity_ws.protocol.deadlines import Deadlines
 from velocity_ws.settings import Settings
+from velocity_ws.stats import UNATTRIBUTED, Counters
 
-__all__ = ["Shared", "is_stopping", "refuse_handshakes"]
+__all__ = ["HEADER_COUNT", "HEADER_SIZE", "Shared", "count_refusal", "is_stopping", "refusals_of", "refuse_handshakes"]
+
+HEADER_SIZE = "WS_MAX_HEADER_SIZE"
+HEADER_COUNT = "WS_MAX_HEADER_COUNT"
 
 FLUSH = 1.0
 """Seconds a refused peer has to read its answer, until it is cut."""
 
 _SHARED = "velocity_ws_http"
 _STOPPING = "velocity_ws_is_stopping"
+_COUNTERS = "velocity_ws_counters"
 
 log = logging.getLogger("velocity_ws.http")
 
@@ -44,6 +49,17 @@ def is_stopping(server_state: ServerState) -> bool:
     return _STOPPING in vars(server_state)
 
 
+def refusals_of(server_state: ServerState, counters: Counters) -> None:
+    """Count what a server refuses before any application sees it as a broker's, which it serves alone."""
+    vars(server_state)[_COUNTERS] = counters
+
+
+def count_refusal(server_state: ServerState) -> None:
+    """A handshake, or what may have been one, was refused before the application saw it."""
+    counters: Counters = vars(server_state).get(_COUNTERS, UNATTRIBUTED)
+    counters.rejected += 1
+
+
 class Shared:
     """What the connections of one server share; it lives as long as the server's state."""
 
@@ -52,6 +68,8 @@ class Shared:
         # An application's broker counts by its own settings, so a default of ours must not undercut them.
         is_set = given is not None or "max_connections" in settings.model_fields_set
         self.max_connections = settings.max_connections if is_set else 0
+        self.max_header_size = settings.max_header_size
+        self.max_header_count = settings.max_header_count
         self.websockets = 0
         self.heads: Deadlines[Watched] = Deadlines(loop, settings.handshake_timeout, _late)
         self.flushing: Deadlines[Watched] = Deadlines(loop, FLUSH, _cut)

@@ -25,7 +25,7 @@ from velocity_ws.protocol.common import Common
 from velocity_ws.protocol.connection import Connection
 from velocity_ws.protocol.events import Events, RawHeaders
 from velocity_ws.protocol.handshake import Handshake, RequestReader
-from velocity_ws.protocol.shared import is_stopping, refuse_handshakes
+from velocity_ws.protocol.shared import count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
@@ -142,6 +142,7 @@ class WebSocketProtocol(Connection):
             self._request = None
             self.upgraded(*found)
         elif replies := self._request.refusal():
+            count_refusal(self._state)
             self._writer.write_all(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -213,6 +214,8 @@ class WebSocketProtocol(Connection):
         self._turn_away(response)
 
     def _turn_away(self, response: bytes) -> None:
+        if self._task is None:  # else it is the application that refuses, and counts
+            count_refusal(self._state)
         self._writer.write(response)
         self._finish(Close(CloseCode.ABNORMAL, "", "server"))
         self._reader.stop()
