@@ -549,11 +549,43 @@ async def test_a_body_is_never_a_request(base: type[Guard]) -> None:
         await eventually(lambda: server.app.requests)
         asyncio.get_running_loop().call_later(0.05, server.app.hold.set)
         assert await raw.status() == 200
-        with contextlib.suppress(ConnectionError):
-            await raw.say(GET % 2)
-        await raw.rest()
-        await server.until_nobody_is_left()
-        assert "/9" not in [path for path, _ in server.app.requests]
+        await raw.say(GET % 2)
+        assert await raw.status() == 200
+        assert server.app.requests == [("/1", len(inner)), ("/2", 0)]
+
+
+H2C = b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAA\r\n"
+WISHES = [  # of requests, and the size of each one's body
+    (b"POST /0" + H2C + b"Content-Length: 5\r\n\r\nhello", 5),
+    (b"PUT /1" + H2C + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n", 8),
+    (b"GET /2" + H2C + b"\r\n", 0),
+    (b"POST /3" + H2C.replace(b"h2c", b"TLS/1.2") + b"Content-Length: 100000\r\n\r\n" + b"x" * 100000, 100000),
+    (b"POST /4" + H2C + b"Content-Length: 0\r\n\r\n", 0),
+    (b"OPTIONS /5" + H2C + b"\r\n", 0),
+    (GET % 6, 0),
+]
+
+
+async def test_a_request_that_asks_for_another_protocol_keeps_its_body(base: type[Guard]) -> None:
+    """As Java's HTTP client sends it, first on each connection."""
+    stream = b"".join(request for request, _ in WISHES)
+    async with site(base, {"handshake_timeout": 10}) as server:
+        for step in (len(stream), 40000, 97):
+            async with server.raw() as raw:
+                parts = [stream[at : at + step] for at in range(0, min(len(stream), 970), step)]
+                talking = asyncio.create_task(raw.say(*parts, stream[sum(map(len, parts)) :]))
+                for number, (_, size) in enumerate(WISHES):
+                    status, _, body = await raw.answer()
+                    assert (status, json.loads(body)) == (200, [f"/{number}", size]), step
+                await talking
+
+
+async def test_without_a_websocket_class_a_handshake_is_a_request(base: type[Guard]) -> None:
+    async with site(base, kind="none") as server, server.raw() as raw:
+        await raw.say(HANDSHAKE.replace(b"?token=secret", b"") + GET % 1)
+        status, _, body = await raw.answer()
+        assert (status, json.loads(body)) == (200, ["/ws", 0])
+        assert await raw.status() == 200
 
 
 # --- the upgrade

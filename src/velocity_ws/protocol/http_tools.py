@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from enum import Enum, auto
 from typing import Any
 
@@ -48,6 +49,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
         self._is_fresh = True  # no request was there when this read began, and none has begun in it
         self._asks_for_websocket: bool | None = None
+        self._is_declined = False  # whether the request asks for a protocol that is not spoken here
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -56,13 +58,19 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._has_read = True
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._feed(rest)
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """Parse; what is to be parsed after it, if anything is."""
         self._is_fresh = self._at is _At.BETWEEN
         self._read = len(data)
         self._unseen += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade_or_end(data[upgrade.args[0] :])
+            return self._upgrade_or_go_on(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             over = error.__context__
             if isinstance(over, Oversized):
@@ -77,21 +85,33 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
                 self._head_goes_on()
             else:
                 self._head_is_over()
+        return None
 
     def _should_upgrade(self) -> bool:
         if self._asks_for_websocket is None:  # uvicorn looks through the headers three times
             self._asks_for_websocket = super()._should_upgrade()
         return self._asks_for_websocket
 
-    def _upgrade_or_end(self, trailing: bytes) -> None:
+    def _upgrade_or_go_on(self, trailing: bytes) -> bytes | None:
         if self._should_upgrade():
             self._upgrade(self.scope["method"].encode(), self.url, self.headers, trailing)
-            return
+            return None
         self._unsupported_upgrade_warning()
-        # The parser takes such a request to have no body; what follows may be one, and must not be read as a request.
-        self._end()
-        if not self.cycle.response_complete:
-            self.cycle.keep_alive = False
+        if not self._is_declined:
+            # After CONNECT nothing is HTTP.
+            self._end()
+            if not self.cycle.response_complete:
+                self.cycle.keep_alive = False
+            return None
+        # The parser takes what follows to be in the other protocol. To the server that speaks none, it is the body
+        # (RFC 9110, section 7.8), so the request is parsed once more, without its wish.
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # httptools before 0.6.3
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._unseen = 0
+        return b"".join([line, *lines, b"\r\n", trailing])
 
     def _forget(self) -> None:
         self.parser = None  # type: ignore[assignment]
@@ -106,6 +126,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._is_fresh = False
         self._at = _At.HEAD
         self._asks_for_websocket = None
+        self._is_declined = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -121,7 +142,11 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             raise Oversized(HEADER_SIZE)
         self._at = _At.BODY
         self._unseen = 0
-        super().on_headers_complete()
+        parser = self.parser
+        if parser.should_upgrade() and not self._should_upgrade() and parser.get_method() != b"CONNECT":
+            self._is_declined = True  # see `_upgrade_or_go_on`
+        else:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -132,4 +157,5 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         """The request is complete."""
         self._at = _At.BETWEEN
         self._unseen = 0
-        super().on_message_complete()
+        if not self._is_declined:
+            super().on_message_complete()
