@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, Literal
 
 from velocity_ws.client import Client
-from velocity_ws.errors import ClientError, Close, Reject
+from velocity_ws.errors import ClientError, ClientNotFound, Close, Reject
 from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
@@ -129,7 +129,13 @@ class Dispatcher:
         return None
 
     async def report(self, client: Client, error: BaseException, hook: Hook | None = None) -> None:
-        """Log an exception once, count it, and show it to the ``on_error`` hooks."""
+        """Log an exception once, count it, and show it to the ``on_error`` hooks.
+
+        That its own client has gone is no failure of a hook: nobody could know it before.
+        """
+        if hook is not None and _misses_own_client(error, client):
+            log.debug("%s was told that its client has gone", hook.name, extra={"client_id": client.id})
+            return
         self._counters.errors += 1
         where = "the connection" if hook is None else hook.name
         fields = {"client_id": client.id, "hook": where}
@@ -140,6 +146,8 @@ class Dispatcher:
             except BaseException as failure:
                 if _is_end_of_task(failure):
                     raise
+                if _misses_own_client(failure, client):
+                    continue
                 self._counters.errors += 1
                 fields = {"client_id": client.id, "hook": on_error.name}
                 log.error("exception in the on_error hook %s", on_error.name, exc_info=failure, extra=fields)
@@ -157,7 +165,7 @@ class Dispatcher:
 
     async def _error_frame(
         self, client: Client, error: BaseException, hook: Hook | None, request_id: RequestId
-    ) -> Frame:
+    ) -> Frame | None:
         """What a client is told of an exception that its message caused; all but its own mistakes are reported."""
         if isinstance(error, InvalidDataError):
             self._counters.invalid += 1
@@ -169,12 +177,21 @@ class Dispatcher:
             except Exception as failure:
                 error = failure
         await self.report(client, error, hook)
+        if _misses_own_client(error, client):
+            return None
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
 
     def _call(self, hook: Hook, values: dict[str, Any]) -> Awaitable[Any]:
         if self._threads is None:
             self._threads = Threads(MAX_THREADS, "velocity-ws hook")
         return hook(self._threads, values)
+
+
+def _misses_own_client(error: BaseException, client: Client) -> bool:
+    """Whether an exception says only that the client a hook runs for has gone meanwhile."""
+    if isinstance(error, BaseExceptionGroup):  # of tasks that the hook has started
+        return all(_misses_own_client(each, client) for each in error.exceptions)
+    return isinstance(error, ClientNotFound) and error.client_id == client.id and not client.is_connected
 
 
 def _is_end_of_task(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.hostile.wire import frame, handshake
 from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
-from velocity_ws import Broker, Client, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
+from velocity_ws import Broker, Client, ClientNotFound, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
 
 
 async def test_a_guard_that_disconnects_ends_the_message(kind: ServerKind) -> None:
@@ -358,3 +358,91 @@ async def test_a_handler_cancelled_from_outside_while_the_server_restarts_is_the
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "the task that handles messages was cancelled from outside"
     ]
+
+
+HOOKS = ["connect", "message", "event", "plain event", "event with tasks", "binary", "join", "leave", "disconnect"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_client_that_leaves_while_its_hook_runs_is_no_error(
+    hook: str, kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(settings())
+    caplog.set_level("WARNING")
+    reached: list[str] = []
+    errors: list[BaseException] = []
+    broker.on_error(lambda client, error: errors.append(error))
+
+    async def outlive(client: Client) -> None:
+        reached.append("began")
+        await eventually(lambda: not client.is_connected)
+        reached.append("went on")
+        await client.send("late")
+        await broker.join_room(client.id, "milk")
+        reached.append("never")
+
+    def outlive_in_a_thread(client: Client) -> None:
+        reached.append("began")
+        while client.is_connected:
+            time.sleep(0.005)
+        reached.append("went on")
+        broker.sync.join_room(client.id, "milk")
+
+    async def outlive_in_tasks(client: Client) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(outlive(client))
+            group.create_task(outlive(client))
+
+    async def enter(client: Client) -> None:
+        await broker.join_room(client.id, "tea")
+
+    match hook:
+        case "connect":
+            broker.on_connect(outlive)
+        case "message":
+            broker.on_message(outlive)
+        case "event":
+            broker.on("go")(outlive)
+        case "plain event":
+            broker.on("go")(outlive_in_a_thread)
+        case "event with tasks":
+            broker.on("go")(outlive_in_tasks)
+        case "binary":
+            broker.on_binary(outlive)
+        case "join" | "leave":
+            broker.on_connect(enter)
+            (broker.on_join if hook == "join" else broker.on_leave)(outlive)
+        case "disconnect":
+            broker.on_disconnect(outlive)
+    async with running(broker, kind) as address:
+        async with address.connect() as peer:
+            await peer.ws.send(b"x" if hook == "binary" else '{"event": "go", "id": 1}')
+            if hook not in ("leave", "disconnect"):
+                await eventually(lambda: reached)
+        await eventually(lambda: "went on" in reached and not broker.node.sessions)
+    assert "never" not in reached
+    assert broker.get_stats().errors == 0
+    assert errors == []
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("velocity_ws")] == []
+
+
+async def test_that_another_client_has_gone_is_for_the_hook_to_mind(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(settings())
+
+    @broker.on("other")
+    async def other(client: Client) -> None:
+        await broker.join_room("gone", "tea")
+
+    @broker.on("own")
+    async def own(client: Client) -> None:
+        raise ClientNotFound(client.id)  # which is not true
+
+    @broker.on("both")
+    async def both(client: Client) -> None:
+        raise ExceptionGroup("both", [ClientNotFound("gone"), ClientNotFound(client.id)])
+
+    async with running(broker) as address, address.connect() as peer:
+        for event in ("other", "own", "both"):
+            answer = await peer.request(event)
+            assert answer["data"]["code"] == "INTERNAL_ERROR"
+        assert broker.get_stats().errors == 3
