@@ -120,7 +120,11 @@ class Broker(Reach):
         return self._hooks.register("disconnect", function)
 
     def on_join(self, function: F) -> F:
-        """Register a hook called with ``client, room`` when a client of this process has come into a room."""
+        """Register a hook called with ``client, room`` when a client of this process has come into a room.
+
+        Whoever moves a client, the moves are told one after the other, in order; those that a hook makes itself when it
+        has ended. Who moves it waits for the hooks.
+        """
         return self._hooks.register("join", function)
 
     def on_leave(self, function: F) -> F:

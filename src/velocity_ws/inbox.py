@@ -176,10 +176,7 @@ class Inbox:
         self.stop(discard=True)
         worker.cancel()
         if not await worker.join(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
-            # It swallowed its cancellation. Its client must not wait for it; the node keeps it until it ends.
-            log.error("a handler goes on after it was cancelled", extra={"client_id": owner.client.id})
-            self._node.stragglers.add(worker.task)
-            worker.task.add_done_callback(self._node.stragglers.discard)
+            self._node.leave_behind(worker.task, owner.client.id)
 
     def release(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""

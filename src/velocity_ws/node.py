@@ -25,6 +25,7 @@ from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame, validate_text
+from velocity_ws.moves import told
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
@@ -134,18 +135,27 @@ class Node:
         """
         if self.cluster is not None or self.presence is not None:
             validate_text(room)
+        session = self.hub.get(client_id)
+        if session is not None and not session.may_join:
+            raise BrokerError(
+                f"on_join and on_leave hooks are too far behind the moves of client {client_id}: one does not return"
+            )
         is_new = self.hub.join(client_id, room)
         since = self.hub.joined_at(client_id, room)
-        if self.cluster is not None:
-            await self.cluster.confirmed("room", room)
-        session = self.hub.get(client_id)
-        if not is_new or session is None or self.hub.joined_at(client_id, room) != since:
-            return  # it has left meanwhile, and may have come again, which is for that call to tell
+        move: asyncio.Future[None] | None = None
+        try:
+            if self.cluster is not None:
+                await self.cluster.confirmed("room", room)
+        finally:  # it is in the room, also where the caller does not wait any more
+            # Unless it has left meanwhile, and may have come again, which is for that call to tell.
+            if session is not None and is_new and self.hub.joined_at(client_id, room) == since:
+                move = self._joined(session, room)
+        await told(move)
+
+    def _joined(self, session: Session, room: str) -> asyncio.Future[None] | None:
         if self.presence is not None:
             self.presence.joined(session, room)
-        if self.dispatcher.has("join") or self.dispatcher.has("leave"):
-            session.entered(room)
-            await self.dispatcher.moved("join", session.client, [room])
+        return session.joined(room) if self.dispatcher.has("join") or self.dispatcher.has("leave") else None
 
     async def leave(self, client_id: str, room: str) -> None:
         """Take a client of this node out of a room."""
@@ -154,8 +164,7 @@ class Node:
             return
         if self.presence is not None:
             self.presence.changed([room])
-        if session.exited(room):
-            await self.dispatcher.moved("leave", session.client, [room])
+        await told(session.left(room))
 
     def remove(self, client_id: str) -> frozenset[str]:
         """Take a client of this node out of everything; the rooms it was in."""
@@ -387,6 +396,12 @@ class Node:
                 "them reach each other's, as redis:// and nats:// do",
                 workers,
             )
+
+    def leave_behind(self, task: asyncio.Task[None], client_id: str) -> None:
+        """A hook swallowed its cancellation. Its client must not wait for it; it is kept until it ends."""
+        log.error("a handler goes on after it was cancelled", extra={"client_id": client_id})
+        self.stragglers.add(task)
+        task.add_done_callback(self.stragglers.discard)
 
     def forget(self, session: Session) -> None:
         """A session has ended."""

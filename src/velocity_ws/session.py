@@ -16,8 +16,9 @@ from starlette.requests import HTTPConnection
 
 from velocity_ws.client import Client
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.inbox import CANCEL_GRACE, HURRIED_GRACE, Inbox
+from velocity_ws.inbox import CANCEL_GRACE, HANDLER_GRACE, HURRIED_GRACE, Inbox
 from velocity_ws.messages import Frame
+from velocity_ws.moves import Moves
 from velocity_ws.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Session:
         self._greeted = False
         self._is_done = False
         self._last_rooms: frozenset[str] = frozenset()
-        self._entered: set[str] | None = None
+        self._moves: Moves | None = None
         self._closed_by_us: tuple[int, str] | None = None
         self._restarting: tuple[int, str] | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -90,7 +91,7 @@ class Session:
     def finish_now(self, close: Close) -> bool:  # noqa: ARG002 - nobody is told, as nobody asked to be
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
         dispatcher = self._node.dispatcher
-        told = (self._greeted and dispatcher.has("disconnect")) or bool(self._entered)
+        told = (self._greeted and dispatcher.has("disconnect")) or not (self._moves is None or self._moves.is_over)
         if not self.inbox.is_idle or told or self.outbox is None or not self.outbox.is_joined:
             return False
         self._cancel_deadline()
@@ -120,10 +121,13 @@ class Session:
             self._hurried = asyncio.Event()
             if self._is_hurried:
                 self._hurried.set()
+            began = asyncio.get_running_loop().time()
             await self.inbox.end(self._hurried)
-            if self._entered:
-                rooms, self._entered = sorted(self._entered), None
-                await self._tell(self._node.dispatcher.moved("leave", self.client, rooms), "on_leave")
+            if self._moves is not None:
+                left = began + HANDLER_GRACE - asyncio.get_running_loop().time()
+                await self._moves.end(left, HURRIED_GRACE if self._hurried.is_set() else CANCEL_GRACE, self._hurried)
+                if not self._moves.is_over:
+                    await self._tell(self._moves.leave_all(HURRIED_GRACE), "on_leave")
             if self._greeted:
                 await self._tell(self._node.dispatcher.disconnect(self.client, close), "on_disconnect")
             if self.outbox is not None:
@@ -164,18 +168,20 @@ class Session:
             return self._node.hub.rooms_of(self.id)
         return self._last_rooms
 
-    def entered(self, room: str) -> None:
-        """The hooks are told that it came into a room, and so are to be told when it leaves."""
-        if self._entered is None:
-            self._entered = set()
-        self._entered.add(room)
+    def joined(self, room: str) -> asyncio.Future[None]:
+        """It came into a room, which the hooks are told; what is done then."""
+        if self._moves is None:
+            self._moves = Moves(self._node, self.client)
+        return self._moves.joined(room)
 
-    def exited(self, room: str) -> bool:
-        """It left a room; whether the hooks were told that it came."""
-        if self._entered is None or room not in self._entered:
-            return False
-        self._entered.remove(room)
-        return True
+    def left(self, room: str) -> asyncio.Future[None] | None:
+        """It left a room, which the hooks are told where they are told that it came; what is done then."""
+        return None if self._moves is None else self._moves.left(room)
+
+    @property
+    def may_join(self) -> bool:
+        """Whether the hooks keep up with where it goes."""
+        return self._moves is None or not self._moves.is_full
 
     def offer(self, frame: Frame) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
@@ -226,7 +232,10 @@ class Session:
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether a task is one that runs this session's hooks."""
-        return task is not None and (task in (self._carrier, self._ending) or self.inbox.runs(task))
+        moves = self._moves
+        if task is None or (moves is not None and moves.runs(task)):
+            return task is not None
+        return task in (self._carrier, self._ending) or self.inbox.runs(task)
 
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
