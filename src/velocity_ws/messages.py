@@ -6,6 +6,7 @@ Knows no connection and no room; addresses are here because they travel between 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ __all__ = [
     "encode",
     "encode_bytes",
     "encode_error",
+    "event_of",
     "validate_room",
     "validate_text",
 ]
@@ -218,6 +220,21 @@ def encode(event: str, data: object = None, request_id: int | str | None = None)
         raise EncodeError(event, "it is nested too deeply, or holds itself") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise EncodeError(event, str(error)) from error
+
+
+_TO_NAME = len(b'{"event":')
+_read_json = json.JSONDecoder().raw_decode
+
+
+def event_of(frame: Frame) -> str:
+    """What a message that `encode` made is called; a binary one has no name but that."""
+    if not frame.is_text:
+        return "binary"
+    head = frame.payload[_TO_NAME : _TO_NAME + 6 * MAX_NAME_LENGTH + 2]  # a character is at most six when escaped
+    try:
+        return str(_read_json(head.decode(errors="replace"))[0])
+    except ValueError:
+        return "?"
 
 
 def encode_error(

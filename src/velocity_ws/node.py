@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.loops import Home
-from velocity_ws.messages import Address, Frame, validate_text
+from velocity_ws.messages import Address, Frame, event_of, validate_text
 from velocity_ws.moves import told
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
@@ -39,6 +40,8 @@ __all__ = ["Node"]
 log = logging.getLogger("velocity_ws.node")
 
 NOBODY = Address("clients")
+MAX_LARGE = 100
+"""Events of which it is logged that their messages are large: names may come from strangers."""
 ABORT_GRACE = 0.5
 """Seconds that aborted connections have to end, before what they still run is cancelled."""
 
@@ -91,6 +94,8 @@ class Node:
         self._emptied: asyncio.Event | None = None
         self._has_said_so = False
         self._has_said_what_fits = False
+        self.warn_size = settings.warn_message_size or sys.maxsize
+        self._large: set[str] = set()
 
     @property
     def is_running(self) -> bool:
@@ -125,6 +130,8 @@ class Node:
         return queued
 
     def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
+        if frame.size > self.warn_size:
+            self.say_what_is_large(frame)
         return fan_out(members, frame, self.counters, self.flusher)
 
     async def join(self, client_id: str, room: str) -> None:
@@ -386,6 +393,20 @@ class Node:
                 "browser gives such a connection up (1006), and reads no close code; name the one to select there",
                 ",".join(self.settings.subprotocols),
             )
+
+    def say_what_is_large(self, frame: Frame) -> None:
+        """Log once for each event that its message is larger than what some clients take."""
+        event = event_of(frame)
+        if event in self._large or len(self._large) >= MAX_LARGE:
+            return
+        self._large.add(event)
+        log.warning(
+            "a message of event %r has %d bytes, more than WS_WARN_MESSAGE_SIZE (%d): clients have limits of their "
+            "own, such as 1 MiB, and close the connection over them; send it in parts, or say where it can be fetched",
+            event,
+            frame.size,
+            self.warn_size,
+        )
 
     def say_who_is_alone(self, workers: int) -> None:
         """Log once that processes side by side do not reach each other's clients."""

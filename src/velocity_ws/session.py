@@ -188,6 +188,8 @@ class Session:
         if not self._open or self.outbox is None:
             self._node.counters.dropped += 1
             return False
+        if frame.size > self._node.warn_size:
+            self._node.say_what_is_large(frame)
         return self.outbox.offer(frame)
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:

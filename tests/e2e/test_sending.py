@@ -293,3 +293,50 @@ async def test_hooks_may_change_everything_from_inside(kind: ServerKind) -> None
             assert await peer.closed() == (4000, "kicked")
         assert [client.id for client in broker.get_room_clients("survivors")] == [ids[0]]
         assert broker.get_rooms() == ["survivors"]
+
+
+# --- what clients may not take
+
+
+async def test_a_large_message_is_warned_of_once_for_each_event_however_it_is_sent(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(settings(warn_message_size=1000))
+
+    @broker.on("ask")
+    async def ask(client: Client, data: int) -> str:
+        return "x" * data
+
+    async with running(broker, kind) as address, Crowd(broker, address) as crowd:
+        await crowd.come(2)
+        client = broker.get_clients()[0]
+        size = 1000 - len('{"event":"even","data":""}')
+        await crowd.peers[1].request("ask", 1)
+        await broker.broadcast("even", "x" * size)
+        assert large(caplog) == []
+        for _ in range(2):
+            await broker.broadcast("even", "x" * (size + 1))
+            await broker.to_clients(crowd.ids).send('a\n"quoted" é', "x" * 5000)
+            await client.send("alone", "x" * 5000)
+            await client.send_bytes(b"x" * 1001)
+            await crowd.peers[1].send("ask", 5000, id=1)
+        await eventually(lambda: broker.get_stats().messages_sent == 1 + 2 + 2 * (2 + 2 + 1 + 1 + 1))
+    assert large(caplog) == ["even", 'a\n"quoted" é', "alone", "binary", "reply"]
+    assert "1001 bytes, more than WS_WARN_MESSAGE_SIZE (1000)" in caplog.text
+
+
+async def test_how_many_events_are_warned_of_is_bounded_and_none_where_it_is_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    quiet, noisy = Broker(settings(warn_message_size=0)), Broker(settings(warn_message_size=10))
+    async with quiet, noisy:
+        for number in range(200):
+            await quiet.broadcast(f"quiet {number}", "x" * 5000)
+            await noisy.broadcast(f"noisy {number}", "x" * 5000)
+    assert large(caplog) == [f"noisy {number}" for number in range(100)]
+
+
+def large(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """The events that the log says were large."""
+    records = [record for record in caplog.records if "WS_WARN_MESSAGE_SIZE" in str(record.msg)]
+    return [record.args[0] for record in records if isinstance(record.args, tuple)]
