@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Protocol
 
-from velocity_ws.errors import ClientNotFound, InvalidNameError, validate_close
+from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, InvalidNameError, validate_close
 from velocity_ws.messages import MAX_NAME_LENGTH, Frame, encode, encode_bytes, validate_text
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from velocity_ws.loops import Home
     from velocity_ws.stats import Counters
+
+WAIT_TIMEOUT = 30.0
+"""Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
 
 __all__ = ["Client", "Connection", "Gone", "SyncClient", "user_id_of", "validate_user_id"]
 
@@ -36,6 +39,9 @@ class Connection(Protocol):
 
     def offer(self, frame: Frame) -> bool:
         """Queue a message without waiting; whether it was queued."""
+
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close after everything queued was sent; no further message is handled."""
@@ -135,8 +141,16 @@ class Client:
         """What `set_data` kept, or the default."""
         return default if self._data is None else self._data.get(key, default)
 
-    async def send(self, event: str, data: Any = None) -> bool:
+    async def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Send a message to this client.
+
+        Args:
+            event: its name.
+            data: what it says.
+            wait: whether to wait until nothing else is queued for the client, so that a snapshot of any size, sent in
+                pieces, reaches a client that reads. A piece may be larger than ``WS_SEND_QUEUE_SIZE``.
+            timeout: seconds to wait at most. Then the message is dropped and ``WS_SLOW_CLIENT`` decides, which it
+                does at once without ``wait``.
 
         Returns:
             Whether it was queued: false where the client has gone or is too slow, which is counted as dropped.
@@ -144,15 +158,37 @@ class Client:
         Raises:
             InvalidNameError: the event name is empty or too long.
             EncodeError: the data has no JSON form.
+            ClientGone: with ``wait``: the client has gone.
+            ClientTimeout: with ``wait``: it did not read in time.
         """
         frame = encode(event, data)
+        if wait:
+            return await self._home.run(self._put, frame, timeout)
         if self._home.is_here:  # by far the most common
             return self._connection.offer(frame)
         return await self._home.run(self._offer, frame)
 
-    async def send_bytes(self, data: bytes) -> bool:
-        """Send a binary message to this client; returns what `send` returns."""
-        return await self._home.run(self._offer, encode_bytes(data))
+    async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
+        """Send a binary message to this client; arguments, result and errors are those of `send`."""
+        frame = encode_bytes(data)
+        if wait:
+            return await self._home.run(self._put, frame, timeout)
+        return await self._home.run(self._offer, frame)
+
+    async def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
+        """Wait until nothing is queued for this client any more, so that there is room for what comes next.
+
+        What was sent before has left then, but for what the transport (below its low-water mark), the kernel and
+        proxies hold.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            ClientGone: the client has gone.
+            ClientTimeout: it did not read in time. Nothing else comes of that.
+        """
+        await self._home.run(self._put, None, timeout)
 
     async def set_user(self, user: Any) -> None:
         """Log the client in, over to another user, or with ``None`` out.
@@ -212,6 +248,14 @@ class Client:
     async def _offer(self, frame: Frame) -> bool:
         return self._connection.offer(frame)
 
+    async def _put(self, frame: Frame | None, seconds: float) -> bool:
+        try:
+            if await self._connection.put(frame, seconds):
+                return True
+        except TimeoutError:
+            raise ClientTimeout(self.id, seconds) from None
+        raise ClientGone(self.id)
+
     async def _disconnect(self, code: int, reason: str) -> None:
         self._connection.disconnect(code, reason)
 
@@ -226,13 +270,17 @@ class SyncClient:
         self._client = client
         self._home = home
 
-    def send(self, event: str, data: Any = None) -> bool:
+    def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Blocking `Client.send`."""
-        return self._home.block(self._client.send, event, data)
+        return self._home.block(self._client.send, event, data, wait=wait, timeout=timeout)
 
-    def send_bytes(self, data: bytes) -> bool:
+    def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Blocking `Client.send_bytes`."""
-        return self._home.block(self._client.send_bytes, data)
+        return self._home.block(self._client.send_bytes, data, wait=wait, timeout=timeout)
+
+    def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
+        """Blocking `Client.drained`."""
+        self._home.block(self._client.drained, timeout)
 
     def set_user(self, user: Any) -> None:
         """Blocking `Client.set_user`."""
@@ -274,6 +322,11 @@ class Gone:
 
     async def set_user(self, user: Any) -> None:
         """It has gone."""
+
+    async def put(self, frame: Frame | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
+        """It is counted as dropped."""
+        self._counters.dropped += frame is not None
+        return False
 
     def disconnect(self, code: int, reason: str) -> None:
         """It has gone."""

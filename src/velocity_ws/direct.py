@@ -133,6 +133,7 @@ class TransportOutbox(BoundedOutbox):
         if self._closing is None and not self._over:
             self._closing = (code, reason)
             self.is_clear = False
+            self._turn_away()
             if discard:
                 self._discard()
             self.resume()
@@ -171,9 +172,16 @@ class TransportOutbox(BoundedOutbox):
             self.flush()
         if self._closing is None:
             self.is_clear = not self._wire.is_paused
+            while self.is_clear and (turn := self._next_waiter()) is not None:
+                waiter, frame = turn
+                waiter.set_result(frame is None or self.offer(frame))
         else:
             self._over = True
             self._wire.send_close(*self._closing)
+
+    @property
+    def _is_free(self) -> bool:
+        return self.is_clear
 
     def flush(self) -> None:
         """Write what is queued, as far as the transport takes it."""

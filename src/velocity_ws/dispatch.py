@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, Literal
 
 from velocity_ws.client import Client
-from velocity_ws.errors import ClientError, ClientNotFound, Close, Reject
+from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Close, Reject
 from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
@@ -191,7 +191,9 @@ def _misses_own_client(error: BaseException, client: Client) -> bool:
     """Whether an exception says only that the client a hook runs for has gone meanwhile."""
     if isinstance(error, BaseExceptionGroup):  # of tasks that the hook has started
         return all(_misses_own_client(each, client) for each in error.exceptions)
-    return isinstance(error, ClientNotFound) and error.client_id == client.id and not client.is_connected
+    if isinstance(error, ClientNotFound | ClientGone | ClientTimeout):
+        return error.client_id == client.id and not client.is_connected
+    return False
 
 
 def _is_end_of_task(error: BaseException) -> bool:

@@ -13,7 +13,9 @@ __all__ = [
     "BackplaneUnavailable",
     "BrokerError",
     "ClientError",
+    "ClientGone",
     "ClientNotFound",
+    "ClientTimeout",
     "Close",
     "CloseCode",
     "EncodeError",
@@ -94,6 +96,35 @@ class ClientNotFound(VelocityError, LookupError):
         self.client_id = client_id
         super().__init__(
             f"no client {client_id!r} is connected; it may have left: ask is_connected(id) first, or catch this"
+        )
+
+
+class ClientGone(VelocityError, ConnectionError):
+    """The client went, or was closed, before it could be sent what it was to get.
+
+    Attributes:
+        client_id: the client's.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        self.client_id = client_id
+        super().__init__(f"client {client_id!r} has gone; there is nobody to send to: end what was being done for it")
+
+
+class ClientTimeout(VelocityError, TimeoutError):
+    """The client did not read what waits for it in time.
+
+    Attributes:
+        client_id: the client's.
+        seconds: how long it was waited for.
+    """
+
+    def __init__(self, client_id: str, seconds: float) -> None:
+        self.client_id = client_id
+        self.seconds = seconds
+        super().__init__(
+            f"client {client_id!r} did not read what waits for it within {seconds:g} s; "
+            "send it less, or give it a longer timeout"
         )
 
 

@@ -61,8 +61,8 @@ class Home:
         finally:
             future.cancel()
 
-    def block(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run ``function(*args)`` on the broker's loop and wait for it, from a plain thread.
+    def block(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object, **options: object) -> T:
+        """Run ``function(*args, **options)`` on the broker's loop and wait for it, from a plain thread.
 
         Raises:
             WouldDeadlockError: this is the broker's loop, which cannot wait for itself.
@@ -78,7 +78,7 @@ class Home:
                 f"{name} was called in its blocking form on the broker's own event loop, which would wait for itself "
                 "for ever. Here, await the method of the same name without '.sync'; the blocking form is for threads."
             )
-        coroutine = function(*args)
+        coroutine = function(*args, **options)
         if loop is not None:
             return _wait(loop, _submit(loop, coroutine))
         if here is None:

@@ -1,13 +1,14 @@
-"""Outboxes: messages waiting for one client. `Outbox` is the seam; `QueueOutbox` serves any ASGI server.
+"""Outboxes: messages waiting for one client, and who waits to send it more.
 
-`BoundedOutbox` is what every outbox does with a client that is too slow. Knows the ASGI ``send`` it was given, no hub
-and no hook.
+`Outbox` is the seam; `QueueOutbox` serves any ASGI server. `BoundedOutbox` is what every outbox does with a client that
+is too slow. Knows the ASGI ``send`` it was given, no hub and no hook.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -28,6 +29,18 @@ class Outbox(Protocol):
 
     def offer(self, frame: Frame) -> bool:
         """Take a message; whether it was queued. Never waits, never raises; a refused one is counted as dropped."""
+
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Take a message once nothing else waits, first come, first served; without one, wait for that moment only.
+
+        Who sends much leaves the whole queue to what others send meanwhile.
+
+        Returns:
+            Whether it was queued; false, and counted as dropped, where the connection ends first.
+
+        Raises:
+            TimeoutError: it took longer than so many seconds. The message is refused then, as `offer` refuses one.
+        """
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take nothing more, and close the connection once everything queued is sent (or discarded)."""
@@ -56,7 +69,7 @@ class OutboxOwner(Protocol):
         """The server's ``send`` failed, so the connection is gone. Called at most once."""
 
 
-class BoundedOutbox:
+class BoundedOutbox(ABC):
     """A queue bounded in bytes, and what happens to a message that does not fit; how it is sent is its subclass's.
 
     Attributes:
@@ -73,6 +86,7 @@ class BoundedOutbox:
         "_missed",
         "_over",
         "_owner",
+        "_waiters",
         "queue",
         "queued_bytes",
     )
@@ -98,6 +112,62 @@ class BoundedOutbox:
         self._closing: tuple[int, str] | None = None
         self._over = False
         self._full = False
+        self._waiters: dict[asyncio.Future[bool], Frame | None] | None = None  # as most clients never have any
+
+    @property
+    @abstractmethod
+    def _is_free(self) -> bool:
+        """Whether it is open and nothing waits, so that the next message leaves at once."""
+
+    @abstractmethod
+    def offer(self, frame: Frame) -> bool:
+        """Take a message; whether it was queued."""
+
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Take a message once nothing else waits; whether it was queued."""
+        if self._closing is not None or self._over:
+            self._counters.dropped += frame is not None
+            return False
+        if self._is_free:
+            was_queued = frame is None or self.offer(frame)
+            if not self.queue:  # a burst has left; one that sends on and on is not to hold the loop
+                await asyncio.sleep(0)
+            return was_queued
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = {}
+        self._waiters[waiter] = frame
+        try:
+            await asyncio.wait([waiter], timeout=seconds)
+        except asyncio.CancelledError:
+            self._counters.dropped += self._gives_up(waiter) and frame is not None
+            raise
+        if not self._gives_up(waiter):
+            return waiter.result()
+        if frame is not None:
+            self._refuse()
+        raise TimeoutError
+
+    def _gives_up(self, waiter: asyncio.Future[bool]) -> bool:
+        """Let somebody wait no longer; whether it still did."""
+        if self._waiters is None or waiter not in self._waiters:
+            return False
+        del self._waiters[waiter]
+        return True
+
+    def _next_waiter(self) -> tuple[asyncio.Future[bool], Frame | None] | None:
+        """Whose turn it is."""
+        if not self._waiters:
+            return None
+        waiter = next(iter(self._waiters))
+        return waiter, self._waiters.pop(waiter)
+
+    def _turn_away(self) -> None:
+        """It is over for everybody who waits."""
+        while (turn := self._next_waiter()) is not None:
+            waiter, frame = turn
+            self._counters.dropped += frame is not None
+            waiter.set_result(False)
 
     def _append(self, frame: Frame) -> None:
         """Let a message wait."""
@@ -126,6 +196,7 @@ class BoundedOutbox:
         self.queue.clear()
         self.queued_bytes = 0
         self._missed = 0
+        self._turn_away()
 
 
 class QueueOutbox(BoundedOutbox):
@@ -173,9 +244,15 @@ class QueueOutbox(BoundedOutbox):
             self._closing = (code, reason)
             self.is_idle = False
             self.is_disturbed = True
+            self._turn_away()
             if discard:
                 self._discard()
             self._write()
+
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Take a message once nothing else waits; whether it was queued."""
+        self.is_disturbed = self.is_disturbed or not self.is_idle
+        return await super().put(frame, seconds)
 
     def abort(self) -> None:
         """Stop at once."""
@@ -230,6 +307,10 @@ class QueueOutbox(BoundedOutbox):
             self._finish()
             self._owner.outbox_broken()
 
+    @property
+    def _is_free(self) -> bool:
+        return self.is_idle
+
     def _has_room(self, frame: Frame) -> bool:
         waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
         return not waiting or waiting + frame.cost <= self._limit
@@ -250,9 +331,12 @@ class QueueOutbox(BoundedOutbox):
                 frame = self.sending
                 await rest
                 self._sent(frame)
-            while self.queue or self._missed:
-                if not self.queue:
+            while self.queue or self._missed or self._waiters:
+                if not self.queue and self._missed:
                     self._append(self._take_gap())
+                elif not self.queue:
+                    self._admit()
+                    continue
                 frame = self.sending = self.queue.popleft()
                 self.queued_bytes -= frame.cost
                 await self.send(_asgi(frame))
@@ -267,6 +351,14 @@ class QueueOutbox(BoundedOutbox):
             if self._over and isinstance(error, asyncio.CancelledError):
                 raise
             self.fail(error)
+
+    def _admit(self) -> None:
+        """Take the message of who has waited longest."""
+        if (turn := self._next_waiter()) is not None:
+            waiter, frame = turn
+            if frame is not None:
+                self._append(frame)
+            waiter.set_result(True)
 
     def _sent(self, frame: Frame) -> None:
         if self._over:  # aborted meanwhile, and counted as dropped

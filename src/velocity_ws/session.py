@@ -192,6 +192,17 @@ class Session:
             self._node.say_what_is_large(frame)
         return self.outbox.offer(frame)
 
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        if not self._open or self.outbox is None:
+            self._node.counters.dropped += frame is not None
+            return False
+        return await self.outbox.put(frame, seconds)
+
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:
         """Close after everything queued; nothing more is handled, and it is out of every room at once."""
         if not self._open or self.outbox is None:

@@ -273,10 +273,132 @@ async def test_an_abort_drops_and_counts_what_waits(rig: Rig) -> None:
     assert rig.seen == []
 
 
+# --- waiting until nothing else waits
+
+
+def puts(rig: Rig, *data: Any, seconds: float = DEADLINE) -> list[asyncio.Task[bool]]:
+    """Tasks that wait to send, each begun before the next is made."""
+    return [asyncio.create_task(rig.outbox.put(encode("e", item), seconds)) for item in data]
+
+
+async def waiting(rig: Rig, *data: Any, seconds: float = DEADLINE) -> list[asyncio.Task[bool]]:
+    """The client reads nothing, one message waits for it, and so do these tasks, to send more."""
+    await rig.hold()
+    rig.offer("first")
+    await asyncio.sleep(0)
+    tasks = puts(rig, *data, seconds=seconds)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    return tasks
+
+
+async def test_who_waits_to_send_is_let_in_when_the_client_has_read(rig: Rig) -> None:
+    tasks = await waiting(rig, "second", "third", "fourth")
+    rig.read()
+    await rig.sees("first", "second", "third", "fourth")
+    assert await asyncio.gather(*tasks) == [True] * 3
+    assert await rig.outbox.put(encode("e", "fifth"), DEADLINE)
+    await rig.sees("first", "second", "third", "fourth", "fifth")
+
+
+async def test_who_waits_takes_nothing_of_the_queue_from_others(rig: Rig) -> None:
+    tasks = await waiting(rig, *["x" * LIMIT] * 5)
+    assert rig.offer(*["y" * 100] * 7) == [True] * 7
+    rig.read()
+    await rig.sees("first", *["y" * 100] * 7, *["x" * LIMIT] * 5)
+    assert all(await asyncio.gather(*tasks))
+    assert rig.owner.full == 0
+
+
+async def test_who_only_waits_is_told_when_nothing_waits(rig: Rig) -> None:
+    assert await rig.outbox.put(None, DEADLINE)
+    await rig.hold()
+    rig.offer("a", "b")
+    drained = asyncio.create_task(rig.outbox.put(None, DEADLINE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not drained.done()
+    rig.read()
+    assert await drained
+    await rig.sees("a", "b")
+
+
+async def test_who_gives_up_waiting_sends_nothing_and_holds_up_nobody(rig: Rig) -> None:
+    tasks = await waiting(rig, "cancelled", "last")
+    tasks[0].cancel()
+    await asyncio.wait(tasks[:1])
+    rig.read()
+    await rig.sees("first", "last")
+    assert await tasks[1]
+    assert rig.counters.dropped == 1
+
+
+async def test_a_client_that_reads_too_late_is_too_slow(rig: Rig) -> None:
+    (task,) = await waiting(rig, "late", seconds=0.02)
+    with pytest.raises(TimeoutError):
+        await task
+    assert (rig.owner.full, rig.counters.slow_closes) == (1, 1)
+    assert rig.counters.dropped >= 1
+
+
+async def test_to_wait_too_long_for_nothing_to_wait_changes_nothing(rig: Rig) -> None:
+    await waiting(rig)
+    with pytest.raises(TimeoutError):
+        await rig.outbox.put(None, 0.02)
+    assert rig.owner.full == rig.counters.dropped == 0
+    rig.read()
+    await rig.sees("first")
+
+
+async def test_a_gap_is_told_of_what_was_dropped_too_late(dropping: Rig) -> None:
+    (task,) = await waiting(dropping, "late", seconds=0.02)
+    with pytest.raises(TimeoutError):
+        await task
+    (task,) = puts(dropping, "in time")
+    await asyncio.sleep(0)
+    dropping.read()
+    await dropping.sees("first", "gap 1", "in time")
+
+
+@pytest.mark.parametrize("end", ["close", "discard", "abort"])
+async def test_the_end_is_told_to_who_waits(rig: Rig, end: str) -> None:
+    tasks = await waiting(rig, "second", "third")
+    drained = asyncio.create_task(rig.outbox.put(None, DEADLINE))
+    await asyncio.sleep(0)
+    if end == "abort":
+        rig.outbox.abort()
+    else:
+        rig.outbox.close(4000, "", discard=end == "discard")
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.gather(*tasks, drained) == [False] * 3
+        assert not await rig.outbox.put(encode("e", "after"), DEADLINE)
+    rig.read()
+    await eventually(lambda: rig.counters.dropped + rig.counters.messages_sent == 4)
+    assert rig.counters.dropped >= 3
+
+
+async def test_one_that_sends_on_and_on_leaves_others_their_turns(rig: Rig) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(others())
+    for _ in range(100):
+        assert await rig.outbox.put(encode("e", "x" * 100), DEADLINE)
+    other.cancel()
+    assert turns >= 10  # a burst is half of LIMIT
+
+
 actions = st.lists(
-    st.one_of(st.integers(1, 400), st.sampled_from(["hold", "read", "turn"])),
+    st.one_of(st.integers(1, 400), st.integers(-400, -1), st.sampled_from(["hold", "read", "turn"])),
     max_size=40,
 )
+"""Numbers are the sizes of messages; who sends one below 0 waits for room."""
 
 
 @pytest.mark.parametrize("name", RIGS)
@@ -286,12 +408,16 @@ def test_every_message_is_sent_or_counted(name: str, script: list[int | str], dr
     async def scenario() -> None:
         rig = RIGS[name](drop)
         offered: list[tuple[int, bool]] = []
+        tasks: list[tuple[int, asyncio.Task[bool]]] = []
         for number, action in enumerate(script):
             if action == "hold":
                 await rig.hold()
             elif action == "read":
                 rig.read()
             elif action == "turn":
+                await asyncio.sleep(0)
+            elif isinstance(action, int) and action < 0:
+                tasks.append((number, puts(rig, [number, "x" * -action])[0]))
                 await asyncio.sleep(0)
             else:
                 assert isinstance(action, int)
@@ -300,13 +426,16 @@ def test_every_message_is_sent_or_counted(name: str, script: list[int | str], dr
             rig.outbox.abort()
         else:
             rig.outbox.close(1000, "", discard=end == "discard")
+        offered += [(number, await task) for number, task in tasks]
         rig.read()
         for _ in range(20):
             await asyncio.sleep(0)
         await over(rig)
         gaps = [int(item.split()[1]) for item in rig.seen if isinstance(item, str) and item.startswith("gap")]
         numbers = [item[0] for item in rig.seen if isinstance(item, list)]
-        assert numbers == sorted(numbers)
+        waited = {number for number, _ in tasks}
+        for order in ([n for n in numbers if n in waited], [n for n in numbers if n not in waited]):
+            assert order == sorted(order)
         assert set(numbers) <= {number for number, queued in offered if queued}
         assert rig.counters.messages_sent == len(numbers) + len(gaps)
         # One more was offered after the end; and a gap that is discarded itself is a message that was dropped.

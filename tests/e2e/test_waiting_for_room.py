@@ -1,0 +1,235 @@
+"""`client.send(…, wait=True)` and `client.drained()`: what is large reaches a client that reads, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_slow_clients import stalled
+from tests.support import DEADLINE, Address, ServerKind, eventually, running, settings
+from velocity_ws import Broker, Client, ClientGone, ClientTimeout, WouldDeadlockError
+
+QUEUE = 256 * 1024
+PIECE = b"x" * 64 * 1024
+PIECES = 320
+"""20 MiB in all: eighty times what may wait."""
+NEWS_EVERY = 8
+
+
+def broker_with(**values: Any) -> Broker:
+    """One whose clients are sent a snapshot when they ask for it, and how that ended in `ended`."""
+    return Broker(settings(send_queue_size=QUEUE, enable_compression=False, **values))
+
+
+async def read_slowly(address: Address, *, until: bytes) -> tuple[int, int]:
+    """Ask for a snapshot and read a little at a time, but all the time; pieces and other messages that came."""
+    pieces = others = 0
+    async with address.connect(max_size=None, max_queue=1, compression=None) as peer:
+        await peer.send("snapshot")
+        while (message := await peer.ws.recv()) != until:
+            if isinstance(message, bytes):
+                pieces += 1
+                await asyncio.sleep(0.001)  # a pace, not a wait
+            else:
+                others += 1
+        return pieces, others
+
+
+@pytest.mark.parametrize("way", ["wait", "drained"])
+async def test_a_snapshot_of_any_size_reaches_a_client_that_reads(kind: ServerKind, way: str) -> None:
+    broker = broker_with()
+    most = 0
+
+    @broker.on("snapshot")
+    async def snapshot(client: Client) -> None:
+        nonlocal most
+        outbox: Any = next(iter(broker.node.sessions)).outbox
+        for number in range(PIECES if way == "wait" else PIECES // 4):
+            if way == "wait":
+                assert await client.send_bytes(PIECE, wait=True)
+            else:
+                assert await client.send_bytes(PIECE)
+                await client.drained()
+            most = max(most, outbox.queued_bytes)
+            if number % NEWS_EVERY == 0:
+                assert await broker.broadcast("news", number) == 1
+        await client.send_bytes(b"end", wait=True)
+
+    async with running(broker, kind) as address:
+        count = PIECES if way == "wait" else PIECES // 4
+        assert await read_slowly(address, until=b"end") == (count, count // NEWS_EVERY)
+        assert broker.get_stats().dropped == broker.get_stats().errors == 0
+    assert most <= QUEUE
+
+
+@pytest.mark.parametrize("policy", ["disconnect", "drop"])
+async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, policy: str) -> None:
+    broker = broker_with(ping_interval=0, slow_client=policy)
+    caught: asyncio.Future[ClientTimeout] = asyncio.get_running_loop().create_future()
+
+    @broker.on_connect
+    async def snapshot(client: Client) -> None:
+        try:
+            while True:
+                await client.send("rows", "x" * 60_000, wait=True, timeout=0.3)
+        except ClientTimeout as error:
+            caught.set_result(error)
+
+    async with running(broker, kind) as address, stalled(address):
+        async with asyncio.timeout(DEADLINE):
+            error = await caught
+        (session,) = broker.node.sessions
+        assert (error.client_id, error.seconds) == (session.id, 0.3)
+        assert "longer timeout" in str(error)
+        assert session.client.is_connected == (policy == "drop")
+        outbox: Any = session.outbox
+        assert outbox is None or outbox.queued_bytes <= QUEUE
+        stats = broker.get_stats()
+        assert (stats.dropped >= 1, stats.slow_closes) == (True, int(policy == "disconnect"))
+        if policy == "drop":
+            with pytest.raises(ClientTimeout):
+                await session.client.drained(timeout=0.05)
+            assert session.client.is_connected
+        session.cut()
+        await eventually(lambda: not broker.node.sessions)
+
+
+@pytest.mark.parametrize("way", ["text", "bytes", "drained", "thread", "loop"])
+async def test_who_waits_for_a_client_that_goes_is_told(way: str) -> None:
+    broker = broker_with(ping_interval=0)
+
+    async def wait(client: Client) -> Any:
+        if way == "text":
+            return await client.send("rows", 1, wait=True)
+        if way == "bytes":
+            return await client.send_bytes(b"1", wait=True)
+        if way == "drained":
+            return await client.drained()
+        if way == "thread":
+            return await asyncio.to_thread(client.sync.send, "rows", 1, wait=True)
+        return await asyncio.to_thread(lambda: asyncio.run(client.send("rows", 1, wait=True)))
+
+    async with running(broker, "ours") as address, stalled(address):
+        await eventually(broker.get_clients)
+        (client,) = broker.get_clients()
+        with contextlib.suppress(ClientTimeout):
+            while client.is_connected:
+                await client.send("rows", "x" * 60_000)
+                await client.drained(timeout=0.05)
+        assert client.is_connected
+        (session,) = broker.node.sessions
+        waiting = asyncio.create_task(wait(client))
+        outbox: Any = session.outbox
+        await eventually(lambda: outbox._waiters)
+        session.abort()
+        with pytest.raises(ClientGone) as caught:
+            async with asyncio.timeout(DEADLINE):
+                await waiting
+        assert caught.value.client_id == client.id
+        await eventually(lambda: not broker.node.sessions)
+        with pytest.raises(ClientGone):
+            await wait(client)
+
+
+async def test_threads_and_other_loops_wait_too() -> None:
+    broker = broker_with()
+
+    @broker.on("snapshot")
+    def snapshot(client: Client) -> None:
+        for _ in range(20):
+            assert client.sync.send_bytes(PIECE, wait=True)
+        assert client.sync.send("rows", None, wait=True)
+        client.sync.drained()
+        asyncio.run(client.send_bytes(PIECE, wait=True))
+        client.sync.send_bytes(b"end", wait=True)
+
+    @broker.on("deadlock")
+    async def deadlock(client: Client) -> None:
+        for call in (lambda: client.sync.send("x", wait=True), client.sync.drained):
+            with pytest.raises(WouldDeadlockError, match="Client"):
+                call()
+
+    async with running(broker, "ours") as address:
+        assert await read_slowly(address, until=b"end") == (21, 1)
+        async with address.connect() as peer:
+            assert (await peer.request("deadlock"))["event"] == "reply"
+
+
+async def test_several_that_send_to_one_client_take_turns(kind: ServerKind) -> None:
+    broker = broker_with()
+
+    async def send(client: Client, name: int) -> None:
+        for number in range(20):
+            await client.send_bytes(bytes([name, number]) + PIECE, wait=True)
+
+    @broker.on("snapshot")
+    async def snapshot(client: Client) -> None:
+        await asyncio.gather(*[send(client, name) for name in range(4)])
+
+    seen: dict[int, list[int]] = {name: [] for name in range(4)}
+    async with running(broker, kind) as address, address.connect(max_queue=1, compression=None) as peer:
+        await peer.send("snapshot")
+        behind = 0
+        for _ in range(80):
+            message = await peer.receive()
+            seen[message[0]].append(message[1])
+            counts = sorted(len(numbers) for numbers in seen.values())
+            behind = max(behind, counts[-1] - counts[0])
+            await asyncio.sleep(0.001)  # a pace, not a wait
+    assert all(numbers == list(range(20)) for numbers in seen.values())
+    assert behind <= 2
+
+
+async def test_a_message_larger_than_the_queue_leaves_room_for_others() -> None:
+    broker = broker_with()
+
+    @broker.on("snapshot")
+    async def snapshot(client: Client) -> None:
+        for number in range(3):
+            await client.send_bytes(b"x" * 20 * QUEUE, wait=True)
+            assert await broker.broadcast("news", number) == 1
+        await client.send_bytes(b"end", wait=True)
+
+    async with running(broker, "ours") as address:
+        assert await read_slowly(address, until=b"end") == (3, 3)
+
+
+async def test_stopping_ends_the_wait() -> None:
+    broker = broker_with(ping_interval=0, drain_timeout=0.4)
+    told: list[type[BaseException]] = []
+
+    @broker.on_connect
+    async def snapshot(client: Client) -> None:
+        try:
+            while True:
+                await client.send("rows", "x" * 60_000, wait=True)
+        except BaseException as error:
+            told.append(type(error))
+            raise
+
+    async with running(broker, "ours") as address, stalled(address):
+        await eventually(lambda: any(getattr(session.outbox, "_waiters", None) for session in broker.node.sessions))
+        async with asyncio.timeout(DEADLINE):
+            await broker.stop()
+    assert len(told) == 1
+    assert issubclass(told[0], ClientGone | asyncio.CancelledError)
+    assert broker.get_stats().errors == 0
+
+
+async def test_that_a_client_went_or_was_too_slow_is_no_error_of_the_handler() -> None:
+    broker = broker_with(ping_interval=0)
+
+    @broker.on_connect
+    async def snapshot(client: Client) -> None:
+        while True:
+            await client.send("rows", "x" * 60_000, wait=True, timeout=0.2)
+
+    async with running(broker, "ours") as address, stalled(address):
+        await eventually(lambda: broker.get_stats().slow_closes)
+        for session in list(broker.node.sessions):
+            session.cut()
+        await eventually(lambda: not broker.node.sessions)
+    assert broker.get_stats().errors == 0
