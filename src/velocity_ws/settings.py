@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     """Bytes of unprocessed messages one client may have waiting before its socket is no longer read."""
     write_buffer_size: Size = Field(64 * 1024, gt=0)
     """High-water mark of a connection's transport, in bytes; applied by `Server` and the uvicorn classes."""
+    socket_send_buffer: Size = Field(0, ge=0, lt=2**31)
+    """``SO_SNDBUF`` of a connection's socket in bytes, which count for no queue; 0 = the kernel's, which grows to
+    megabytes. Applied by `Server` and the uvicorn classes."""
     max_message_size: Size = Field(512 * 1024, gt=0)
     """Largest inbound message in bytes, after decompression; beyond it the client is closed with 1009."""
     max_connections: int = Field(10_000, ge=0)

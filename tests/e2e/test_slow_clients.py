@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+import uvloop
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, settings
 from velocity_ws import Broker, Client, Close, Server
@@ -233,3 +237,41 @@ async def test_one_stalled_reader_never_delays_the_others(kind: ServerKind) -> N
             await broker.broadcast("n", [number, CHUNK])
             assert (await other.expect("n"))[0] == number
         assert len(broker.get_clients()) == 1
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_bounded_socket_buffer_lets_the_policy_act_sooner(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], secure: bool, tmp_path: Path
+) -> None:
+    async def scenario() -> int:
+        options: Any = certified(tmp_path) if secure else {}
+        broker = Broker(settings(port=0, socket_send_buffer="64KiB", send_queue_size=QUEUE))
+        async with Server(broker, **options) as server:
+            address = Address(server.port)
+            context: ssl.SSLContext | None = None
+            if secure:
+                address.ws = f"wss://127.0.0.1:{server.port}"
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            async with address.connect(ssl=context, compression=None) as peer:
+                peer.ws.transport.pause_reading()
+                async with asyncio.timeout(DEADLINE):
+                    while not broker.get_stats().slow_closes:
+                        await broker.broadcast("chunk", CHUNK)
+                        await asyncio.sleep(0)  # the turn in which it is written
+                sent = broker.get_stats().bytes_sent
+                peer.ws.transport.abort()
+        return sent
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(scenario()) < 1024 * 1024  # the kernel's own buffers took 3.9 MiB
+
+
+def certified(directory: Path) -> dict[str, str]:
+    """What makes a server speak TLS."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    return {"ssl_keyfile": str(directory / "key.pem"), "ssl_certfile": str(directory / "cert.pem")}

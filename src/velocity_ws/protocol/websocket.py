@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -284,6 +285,9 @@ class WebSocketProtocol(Connection):
         self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
         self._waits_for_session = True
         self.transport.set_write_buffer_limits(high=settings.write_buffer_size)
+        if settings.socket_send_buffer:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer)
 
     def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
         """Feed a session from now on, and send what it sends."""
