@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from websockets.asyncio.client import ClientConnection
 
 from tests.e2e.command import ROOT, Served
-from tests.support import DEADLINE
+from tests.support import DEADLINE, eventually, running, settings
+from velocity_ws import Broker
 from velocity_ws.cli import main
 
 APP = "tests.programs.options:app"
@@ -267,3 +268,21 @@ def test_without_the_embedded_engine_it_says_what_to_install(monkeypatch: pytest
     result = CliRunner().invoke(main, ["run", APP, "--workers", "2"])
     assert result.exit_code == 1
     assert "pip install 'velocity-ws[embedded]'" in result.output
+
+
+async def test_what_strangers_chose_is_printed_so_that_it_moves_no_cursor() -> None:
+    url = "memory://printing"
+    broker = Broker(settings(backplane_url=url))
+    broker.authenticate(lambda request: "ann\x1b[2K\nbob\t\u202e")
+    broker.on_connect(lambda client: broker.sync.join_room(client.id, "tea"))
+    async with running(broker) as address, address.connect():
+        await eventually(broker.get_rooms)
+        table, as_json, figures = [
+            await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--url", url])
+            for arguments in (("members", "tea"), ("members", "tea", "--json"), ("stats",))
+        ]
+    assert table.output.count("\n") == 1
+    assert r"ann\x1b[2K\nbob\t\u202e" in table.output
+    assert json.loads(as_json.output)["members"][0]["user"] == "ann\x1b[2K\nbob\t\u202e"
+    assert not set("\x1b\u202e") & set(table.output + as_json.output)
+    assert len(json.loads(figures.output)["nodes"]) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from velocity_ws.app import WebSocketApp
 from velocity_ws.broker import Broker
 from velocity_ws.client import Client
@@ -74,6 +72,3 @@ __all__ = [
     "__version__",
     "may_reconnect",
 ]
-
-# Quiet unless the application configures logging, as the standard library asks of libraries.
-logging.getLogger("velocity_ws").addHandler(logging.NullHandler())

@@ -19,6 +19,7 @@ from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
+from velocity_ws.logs import get_logger, printable
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
@@ -26,7 +27,7 @@ from velocity_ws.session import Session
 
 __all__ = ["WebSocketApp", "start_and_say"]
 
-log = logging.getLogger("velocity_ws.app")
+log = get_logger("velocity_ws.app")
 
 _HOW_TO_ALLOW = (
     "if the page is your own, have the proxy pass on the Host it got (nginx: `proxy_set_header Host $http_host;`); "
@@ -93,7 +94,7 @@ class WebSocketApp:
         try:
             await broker.node.ensure_started()
         except BrokerError as error:
-            log.error("handshake refused: %s", error)
+            log.error("handshake refused: %s", printable(str(error)))
             broker.node.counters.rejected += 1
             await receive()
             await self._refuse(Reject("not running", status=503), scope, send)
@@ -143,7 +144,8 @@ class WebSocketApp:
             reject = Reject("shutting down", status=503)
             if self._broker.is_running:
                 reject = Reject("the handshake took too long", status=503)
-                log.warning("handshake refused: it took longer than WS_HANDSHAKE_TIMEOUT", extra=_fields(session))
+                late = "handshake of %s refused: it took longer than WS_HANDSHAKE_TIMEOUT"
+                log.warning(late, _who(session), extra=_fields(session))
         except OSError:  # the client has gone; there is nobody to answer
             return False
         try:
@@ -180,7 +182,7 @@ class WebSocketApp:
         if not self._broker.is_running:
             raise Reject("shutting down", status=503)
         if full is not None:
-            log.info("handshake refused: %s is reached", full, extra=_fields(session))
+            log.info("handshake of %s refused: %s is reached", _who(session), full, extra=_fields(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
         await self._identify(session)
@@ -353,13 +355,18 @@ def _refuse_origin(session: Session, why: str) -> NoReturn:
     headers = session.client.request.headers
     origin, host = (", ".join(map(repr, headers.getlist(name))) or "none" for name in ("origin", "host"))
     log.warning(
-        "handshake refused because of its origin: %.300s, asking the host %.300s: %s",
+        "handshake of %s refused because of its origin: %.300s, asking the host %.300s: %s",
+        _who(session),
         origin,
         host,
         why,
         extra=_fields(session),
     )
     raise Reject("origin not allowed")
+
+
+def _who(session: Session) -> str:
+    return printable(session.client.remote_addr) or "a client without an address"
 
 
 def _fields(session: Session) -> dict[str, str]:

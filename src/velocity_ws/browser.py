@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
@@ -11,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Scope
 
+from velocity_ws.logs import get_logger
 from velocity_ws.paths import route_path
 
 __all__ = ["PAGES", "answer", "is_handshake"]
@@ -26,7 +26,7 @@ _STATIC_HEADERS = {"cache-control": "no-cache", "access-control-allow-origin": "
 
 _has_warned = False
 
-log = logging.getLogger("velocity_ws.app")
+log = get_logger("velocity_ws.app")
 
 
 @functools.cache

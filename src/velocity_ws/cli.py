@@ -22,6 +22,7 @@ import uvicorn.main
 from velocity_ws import __version__
 from velocity_ws.emitter import Emitter
 from velocity_ws.errors import VelocityError
+from velocity_ws.logs import printable
 from velocity_ws.settings import Settings
 
 __all__ = ["main"]
@@ -143,9 +144,10 @@ def members(room: str, as_json: bool, url: str | None, name: str) -> None:
     else:
         for member in found:
             since = datetime.fromtimestamp(member.since, UTC).isoformat(timespec="seconds")
-            click.echo(f"{member.client_id}\t{member.user or '-'}\t{member.node}\t{since}")
+            names = [printable(name) for name in (member.client_id, member.user or "-", member.node)]
+            click.echo("\t".join([*names, since]))
         if found.missing:
-            click.echo(f"did not answer: {', '.join(found.missing)}", err=True)
+            click.echo(f"did not answer: {', '.join(map(printable, found.missing))}", err=True)
 
 
 def _settings(env_file: str | None) -> Settings:
@@ -206,8 +208,10 @@ def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitabl
     try:
         return asyncio.run(run_it())
     except VelocityError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(str(error))) from None
 
 
 def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # JSON leaves some of what a terminal acts on as it is, and knows an escape for all of it.
+    click.echo("".join([c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text]))

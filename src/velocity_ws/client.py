@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Protocol
 
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, InvalidNameError, validate_close
+from velocity_ws.logs import quote
 from velocity_ws.messages import MAX_NAME_LENGTH, Frame, encode, encode_bytes, validate_text
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
 
-__all__ = ["Client", "Connection", "Gone", "SyncClient", "user_id_of", "validate_user_id"]
+__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "user_id_of", "validate_user_id"]
 
 
 class Connection(Protocol):
@@ -334,6 +335,11 @@ class Gone:
     async def ping(self) -> float | None:
         """Nobody answers."""
         return None
+
+
+def describe(client: Client) -> str:
+    """What a line of the log calls a client; never its ``user``, which may hold anything."""
+    return f"client {client.id}, user {'-' if client.user_id is None else quote(client.user_id)}"
 
 
 def user_id_of(user: Any) -> str | None:

@@ -6,17 +6,17 @@ What a client is given in one turn of the event loop leaves in one write at the 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from velocity_ws.logs import get_logger
 from velocity_ws.messages import Frame
 from velocity_ws.outbox import BoundedOutbox, Outbox, OutboxOwner
 from velocity_ws.stats import Counters
 
 __all__ = ["Flusher", "TransportOutbox", "Wire", "push"]
 
-log = logging.getLogger("velocity_ws.outbox")
+log = get_logger("velocity_ws.outbox")
 
 
 class Wire(Protocol):

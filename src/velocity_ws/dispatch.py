@@ -6,20 +6,20 @@ Knows hooks and clients; knows no queue, no task and no socket.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Iterable
 from typing import Any, Literal
 
-from velocity_ws.client import Client
+from velocity_ws.client import Client, describe
 from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Close, Reject
 from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
+from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
 from velocity_ws.stats import Counters
 from velocity_ws.threads import Threads
 
 __all__ = ["Dispatcher"]
 
-log = logging.getLogger("velocity_ws.hooks")
+log = get_logger("velocity_ws.hooks")
 
 MAX_THREADS = 256
 """Plain hooks running at once. A client occupies one at most, so it takes as many that never return to stall them."""
@@ -109,7 +109,7 @@ class Dispatcher:
         except BaseException as error:
             if _is_end_of_task(error):
                 raise
-            return await self._error_frame(client, error, hook, message.id)
+            return await self._error_frame(client, error, hook, message.id, message.event)
 
     async def binary(self, client: Client, data: bytes) -> Frame | None:
         """Handle a binary message; what is to be answered."""
@@ -128,18 +128,27 @@ class Dispatcher:
                 return await self._error_frame(client, error, hook, None)
         return None
 
-    async def report(self, client: Client, error: BaseException, hook: Hook | None = None) -> None:
+    async def report(
+        self, client: Client, error: BaseException, hook: Hook | None = None, event: str | None = None
+    ) -> None:
         """Log an exception once, count it, and show it to the ``on_error`` hooks.
 
         That its own client has gone is no failure of a hook: nobody could know it before.
+
+        Args:
+            client: whose connection it was.
+            error: the exception.
+            hook: the function that raised; where there is none, the connection itself failed.
+            event: of the message that was handled.
         """
         if hook is not None and _misses_own_client(error, client):
             log.debug("%s was told that its client has gone", hook.name, extra={"client_id": client.id})
             return
         self._counters.errors += 1
         where = "the connection" if hook is None else hook.name
+        handling = "" if event is None else f" while handling {quote(event)}"
         fields = {"client_id": client.id, "hook": where}
-        log.error("exception in %s", where, exc_info=error, extra=fields)
+        log.error("exception in %s%s (%s)", where, handling, describe(client), exc_info=error, extra=fields)
         for on_error in self._hooks.of("error"):
             try:
                 await self._call(on_error, {"client": client, "error": error})
@@ -150,7 +159,8 @@ class Dispatcher:
                     continue
                 self._counters.errors += 1
                 fields = {"client_id": client.id, "hook": on_error.name}
-                log.error("exception in the on_error hook %s", on_error.name, exc_info=failure, extra=fields)
+                what = "exception in the on_error hook %s (%s)"
+                log.error(what, on_error.name, describe(client), exc_info=failure, extra=fields)
 
     async def _contained(self, hook: Hook, client: Client, values: dict[str, Any]) -> bool:
         """Call a hook that answers nobody; whether it went through."""
@@ -164,7 +174,12 @@ class Dispatcher:
             return False
 
     async def _error_frame(
-        self, client: Client, error: BaseException, hook: Hook | None, request_id: RequestId
+        self,
+        client: Client,
+        error: BaseException,
+        hook: Hook | None,
+        request_id: RequestId,
+        event: str | None = None,
     ) -> Frame | None:
         """What a client is told of an exception that its message caused; all but its own mistakes are reported."""
         if isinstance(error, InvalidDataError):
@@ -176,7 +191,7 @@ class Dispatcher:
                 return encode_error(error.code, error.message, error.details, request_id)
             except Exception as failure:
                 error = failure
-        await self.report(client, error, hook)
+        await self.report(client, error, hook, event)
         if _misses_own_client(error, client):
             return None
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)

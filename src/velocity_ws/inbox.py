@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from velocity_ws.client import Client
 from velocity_ws.eager import EagerTask
 from velocity_ws.errors import CloseCode
 from velocity_ws.limits import RateLimiter
+from velocity_ws.logs import get_logger
 from velocity_ws.messages import Frame, encode
 from velocity_ws.scan import find_id
 
 if TYPE_CHECKING:
-    from velocity_ws.client import Client
     from velocity_ws.node import Node
 
 __all__ = ["Inbox", "InboxOwner"]
 
-log = logging.getLogger("velocity_ws.session")  # to whoever reads it, this is a part of the session
+log = get_logger("velocity_ws.session")  # to whoever reads it, this is a part of the session
 
 HANDLER_GRACE = 5.0
 """Seconds a running handler has to finish once its client is gone."""
@@ -176,7 +176,7 @@ class Inbox:
         self.stop(discard=True)
         worker.cancel()
         if not await worker.join(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
-            self._node.leave_behind(worker.task, owner.client.id)
+            self._node.leave_behind(worker.task, owner.client)
 
     def release(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
@@ -277,7 +277,7 @@ class Inbox:
         if self._refusals is None:
             self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
         if self._refusals.acquire():
-            log.info("client closed for flooding", extra={"client_id": owner.client.id})
+            log.info("client %s closed for flooding", owner.client.id)
             owner.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,11 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from velocity_ws.app import WebSocketApp, start_and_say
 from velocity_ws.broker import Broker
 from velocity_ws.browser import PAGES, is_handshake
+from velocity_ws.logs import get_logger
 from velocity_ws.paths import EndpointPath, route_path
 
 __all__ = ["WebSocketMiddleware", "attach"]
 
-log = logging.getLogger("velocity_ws.app")
+log = get_logger("velocity_ws.app")
 
 
 class WebSocketMiddleware:

@@ -181,5 +181,5 @@ class Moves:
         task.cancel()
         await asyncio.wait([task], timeout=grace)
         if task is self._current:
-            self._node.leave_behind(task, self._client.id)
+            self._node.leave_behind(task, self._client)
             self._next()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
-from velocity_ws.client import Gone, validate_user_id
+from velocity_ws.client import Client, Gone, describe, validate_user_id
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import prefix_of
@@ -24,6 +23,7 @@ from velocity_ws.fanout import fan_out
 from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
+from velocity_ws.logs import get_logger, hint
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame, event_of, validate_text
 from velocity_ws.moves import told
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node"]
 
-log = logging.getLogger("velocity_ws.node")
+log = get_logger("velocity_ws.node")
 
 NOBODY = Address("clients")
 MAX_LARGE = 100
@@ -379,9 +379,11 @@ class Node:
         """Log once that there is a cheaper way to be served."""
         if not self._has_said_so:
             self._has_said_so = True
-            log.info(
-                "this server carries messages one by one; `uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` (or "
-                "velocity_ws.Server) delivers them for about half, pings clients and drains on SIGTERM"
+            hint(
+                log,
+                "this server carries messages one by one; `velocity-ws run` or `dev` (in place of `fastapi`'s), "
+                "`uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` and velocity_ws.Server deliver them for about "
+                "half, ping clients and drain on SIGTERM",
             )
 
     def say_no_subprotocol_fits(self) -> None:
@@ -418,9 +420,9 @@ class Node:
                 workers,
             )
 
-    def leave_behind(self, task: asyncio.Task[None], client_id: str) -> None:
+    def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:
         """A hook swallowed its cancellation. Its client must not wait for it; it is kept until it ends."""
-        log.error("a handler goes on after it was cancelled", extra={"client_id": client_id})
+        log.error("a handler goes on after it was cancelled (%s)", describe(client))
         self.stragglers.add(task)
         task.add_done_callback(self.stragglers.discard)
 

@@ -7,19 +7,19 @@ is too slow. Knows the ASGI ``send`` it was given, no hub and no hook.
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from velocity_ws.eager import EagerTask, Suspended
+from velocity_ws.logs import get_logger
 from velocity_ws.messages import Frame, encode
 from velocity_ws.stats import Counters
 
 __all__ = ["BoundedOutbox", "Outbox", "OutboxOwner", "QueueOutbox"]
 
-log = logging.getLogger("velocity_ws.outbox")
+log = get_logger("velocity_ws.outbox")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 

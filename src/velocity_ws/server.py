@@ -8,16 +8,20 @@ import logging
 import math
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+import uvicorn.config
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.logging import DefaultFormatter
 
 from velocity_ws.broker import Broker
 from velocity_ws.errors import ServerError
+from velocity_ws.logs import get_logger, printable, use_console
 from velocity_ws.middleware import WebSocketMiddleware
 from velocity_ws.protocol.http import HTTPProtocol
 from velocity_ws.protocol.shared import refusals_of
@@ -28,7 +32,8 @@ __all__ = ["Server"]
 CANCEL_GRACE = 0.2
 """Seconds that tasks have to end once the server has stopped."""
 
-log = logging.getLogger("velocity_ws.server")
+log = get_logger("velocity_ws.server")
+uvicorn_log = logging.getLogger("uvicorn.error")
 
 
 class Server:
@@ -67,7 +72,9 @@ class Server:
             "log_config": None,
         }
         config = uvicorn.Config(WebSocketMiddleware(app or _not_found, broker), **{**defaults, **options})
-        logging.getLogger("uvicorn.error").addFilter(_without_query)
+        self._shows_lines = "log_config" not in options
+        uvicorn_log.addFilter(_without_query)
+        use_console(_Console())
         self._uvicorn = _Uvicorn(config)
         refusals_of(self._uvicorn.server_state, broker.node.counters)
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +114,9 @@ class Server:
             await self._task
             raise ServerError("the server ended before it listened")
         log.info("listening", extra={"host": self._host, "port": self._bound_port})
+        scheme, host = "https" if self._uvicorn.config.ssl else "http", self._host
+        # As uvicorn says it of sockets of its own making.
+        uvicorn_log.info("Uvicorn running on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, self.port)
 
     async def stop(self) -> None:
         """Say goodbye to every client (1012, with a hint when to come back), in small batches, and close every socket.
@@ -137,7 +147,13 @@ class Server:
                 loop.remove_signal_handler(number)
 
     def run(self) -> None:
-        """`serve` in an event loop of its own; returns after SIGINT or SIGTERM."""
+        """`serve` in an event loop of its own; returns after SIGINT or SIGTERM.
+
+        Shows uvicorn's lines as the ``uvicorn`` command does, unless logging is configured already.
+        """
+        if self._shows_lines and not uvicorn_log.hasHandlers():
+            self._uvicorn.config.log_config = uvicorn.config.LOGGING_CONFIG
+            self._uvicorn.config.configure_logging()
         uvicorn_loop = self._uvicorn.config.get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
             runner.run(self._serve_and_let_go())
@@ -153,7 +169,7 @@ class Server:
             if tasks:
                 _, tasks = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
             for task in tasks:
-                log.error("a task goes on after it was cancelled, and is left behind", extra={"task": repr(task)})
+                log.error("a task goes on after it was cancelled, and is left behind: %s", printable(repr(task)))
                 asyncio._unregister_task(task)  # documented for whoever implements tasks
 
     async def __aenter__(self) -> Self:
@@ -226,11 +242,26 @@ class _Uvicorn(uvicorn.Server):
             connection.transport.abort()
 
 
+class _Console(logging.Handler):
+    """Prints warnings and errors as uvicorn does, to what is stderr then."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
+        except Exception:
+            self.handleError(record)
+
+
 def _without_query(record: logging.LogRecord) -> bool:
     """Take the query out of uvicorn's line for each WebSocket: browsers have no other place for a token."""
     if isinstance(record.args, tuple) and str(record.msg).startswith('%s - "WebSocket %s"'):
         client, path, *rest = record.args
-        record.args = (client, str(path).partition("?")[0], *rest)
+        record.args = (printable(str(client)), printable(str(path).partition("?")[0]), *rest)
     return True
 
 

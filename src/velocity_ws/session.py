@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
-from velocity_ws.client import Client
+from velocity_ws.client import Client, describe
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.inbox import CANCEL_GRACE, HANDLER_GRACE, HURRIED_GRACE, Inbox
+from velocity_ws.logs import get_logger, printable
 from velocity_ws.messages import Frame
 from velocity_ws.moves import Moves
 from velocity_ws.outbox import Outbox
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-log = logging.getLogger("velocity_ws.session")
+log = get_logger("velocity_ws.session")
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that what is queued and the close frame may take to get through before the connection is aborted."""
@@ -262,7 +262,7 @@ class Session:
 
     def outbox_full(self) -> None:
         """The client is too slow."""
-        log.info("slow client closed", extra={"client_id": self.id})
+        log.info("slow client %s closed", self.id)
         self.disconnect(
             CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True, within=SLOW_CLOSE_TIMEOUT
         )
@@ -291,8 +291,12 @@ class Session:
             self._go_away()
         elif self._ending is None:
             self._node.counters.errors += 1
-            what = "was cancelled from outside" if isinstance(error, asyncio.CancelledError) else f"failed: {error!r}"
-            log.error("the task that handles messages %s", what, extra={"client_id": self.id})
+            what = (
+                "was cancelled from outside"
+                if isinstance(error, asyncio.CancelledError)
+                else f"failed: {printable(repr(error))}"
+            )
+            log.error("the task that handles messages %s (%s)", what, describe(self.client))
             self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
 
     # --- shutting down

@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import signal
 import stat
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from velocity_ws.backplane.child import USER, Child, url_of, write
+from velocity_ws.logs import get_logger
 
 __all__ = ["Host", "WayIn", "host_of"]
 
-log = logging.getLogger("velocity_ws.embedded")
+log = get_logger("velocity_ws.embedded")
 
 
 class WayIn(NamedTuple):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -39,12 +38,13 @@ from velocity_ws.cluster.questions import Question, Questions, Replies
 from velocity_ws.cluster.roll import Roll
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages import Address, Frame
 from velocity_ws.stats import Counters
 
 __all__ = ["Cluster", "ClusterOptions"]
 
-log = logging.getLogger("velocity_ws.cluster")
+log = get_logger("velocity_ws.cluster")
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -331,7 +331,7 @@ class Cluster:
         self._counters.backplane_invalid += 1
         if self._clock() >= self._complaint:
             self._complaint = self._clock() + 60
-            log.warning("dropped what is no message of this version of ours on %s: %s", topic, error)
+            log.warning("dropped what is no message of this version of ours on %s: %s", quote(topic), quote(error))
 
     # --- who is there
 
@@ -340,7 +340,7 @@ class Cluster:
             function(node_id)
 
     def _went(self, node_id: str) -> None:
-        log.info("node %s is gone", node_id)
+        log.info("node %s is gone", quote(node_id))
         self._questions.gone(node_id)
         for function in self.on_went:
             function(node_id)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from typing import Protocol
 
@@ -16,10 +15,11 @@ from velocity_ws.backplane.base import Backplane
 from velocity_ws.cluster.envelopes import Probe, encode_body
 from velocity_ws.cluster.interest import Interest
 from velocity_ws.cluster.publisher import Publisher
+from velocity_ws.logs import get_logger, printable
 
 __all__ = ["Link", "LinkUser"]
 
-log = logging.getLogger("velocity_ws.cluster")
+log = get_logger("velocity_ws.cluster")
 
 CONNECT_TIMEOUT = 2.0
 """Seconds that a new connection may take to be there; resubscribing has its own."""
@@ -195,7 +195,7 @@ class Link:
         self.interest.lose()
         if not self._was_failing:
             self._was_failing = True
-            log.warning("%s; trying again until it is there", why)
+            log.warning("%s; trying again until it is there", printable(why))
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._backplane.close()

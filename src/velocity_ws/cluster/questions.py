@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -17,10 +16,11 @@ import msgspec
 
 from velocity_ws.cluster.envelopes import Answer, Ask
 from velocity_ws.errors import BackplaneUnavailable, VelocityError
+from velocity_ws.logs import get_logger, quote
 
 __all__ = ["Question", "Questions", "Replies"]
 
-log = logging.getLogger("velocity_ws.cluster")
+log = get_logger("velocity_ws.cluster")
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -124,7 +124,7 @@ class Questions:
             try:
                 replies.by_node[node_id] = decode(b"".join(pending.parts[node_id]))
             except msgspec.DecodeError as error:
-                log.warning("a node answered %s in a form that is not known: %s", question.what, error)
+                log.warning("a node answered %s in a form that is not known: %s", question.what, quote(error))
                 bad.add(node_id)
         replies.missing = frozenset(pending.waits_for | bad)
         return replies
@@ -179,7 +179,7 @@ class Questions:
             except (VelocityError, msgspec.DecodeError, UnicodeEncodeError) as failure:
                 error = f"{type(failure).__name__}: {failure}"
             except Exception as failure:
-                log.exception("a question of another node failed: %s", ask.what)
+                log.exception("a question of another node failed: %s", quote(ask.what))
                 error = f"it failed: {type(failure).__name__}"
         parts = [result[at : at + PART] for at in range(0, len(result), PART)] or [b""]
         with contextlib.suppress(BackplaneUnavailable):

@@ -6,10 +6,11 @@ Knows no transport and no session.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from typing import Protocol
+
+from velocity_ws.logs import get_logger
 
 __all__ = ["Drain", "Draining"]
 
@@ -20,7 +21,7 @@ INTERVAL = 0.1
 SHARE = 0.7
 """The part of the time in which goodbyes are said; the rest is for the answers."""
 
-log = logging.getLogger("velocity_ws.drain")
+log = get_logger("velocity_ws.drain")
 
 
 class Draining(Protocol):

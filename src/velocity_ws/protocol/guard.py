@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from velocity_ws.logs import get_logger
 from velocity_ws.protocol.shared import Shared, count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.settings import Settings
 
@@ -31,7 +32,7 @@ __all__ = ["Guard", "Oversized", "head_size"]
 MAX_DISCARDED = 256 * 1024
 """Bytes such a peer may send meanwhile."""
 
-log = logging.getLogger("velocity_ws.http")
+log = get_logger("velocity_ws.http")
 
 if TYPE_CHECKING:
 

@@ -18,6 +18,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated
+from velocity_ws.logs import get_logger
 
 __all__ = ["Heard", "Lender", "Library", "Window", "ping_frame"]
 
@@ -32,7 +33,7 @@ MAX_SMALL_FRAGMENTS = 1024
 """Frames of one message that may carry less than `SMALL_FRAGMENT` bytes on average."""
 SMALL_FRAGMENT = 16
 
-log = logging.getLogger("velocity_ws.websockets")
+log = get_logger("velocity_ws.websockets")
 # It would tell payloads and headers, tokens among them, at the levels below.
 log.setLevel(logging.ERROR)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from typing import Any, Protocol
 
 from uvicorn.server import ServerState
 
 from velocity_ws.errors import SettingsError
+from velocity_ws.logs import get_logger
 from velocity_ws.protocol.deadlines import Deadlines
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
@@ -26,7 +26,7 @@ _SHARED = "velocity_ws_http"
 _STOPPING = "velocity_ws_is_stopping"
 _COUNTERS = "velocity_ws_counters"
 
-log = logging.getLogger("velocity_ws.http")
+log = get_logger("velocity_ws.http")
 
 
 class Watched(Protocol):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import socket
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from uvicorn.server import ServerState
 from velocity_ws.carrier import EXTENSION
 from velocity_ws.direct import Flusher, TransportOutbox
 from velocity_ws.errors import Close, CloseCode
+from velocity_ws.logs import printable
 from velocity_ws.messages import Frame
 from velocity_ws.protocol.common import Common
 from velocity_ws.protocol.connection import Connection
@@ -225,7 +227,8 @@ class WebSocketProtocol(Connection):
     def _log_line(self, what: str) -> None:
         if self._scope and log.isEnabledFor(logging.INFO):
             # Without the query: browsers have no other place for a token.
-            log.info('%s - "WebSocket %s" %s', get_client_addr(self._scope), self._scope["path"], what)  # type: ignore[arg-type]
+            address, path = get_client_addr(self._scope), urllib.parse.quote(self._scope["path"])  # type: ignore[arg-type]
+            log.info('%s - "WebSocket %s" %s', printable(address), path, what)
 
     # --- what was read
 

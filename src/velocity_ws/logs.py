@@ -1,0 +1,123 @@
+"""Logs: what goes wrong is seen where nobody configured logging, and no stranger writes lines. Knows no server."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+__all__ = ["get_logger", "hint", "printable", "quote", "use_console"]
+
+MAX_QUOTED = 200
+"""Characters of a stranger's text that a line shows."""
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class _Logger(logging.Logger):
+    """A logger that looks for each record who takes it.
+
+    That is the application's handlers, where it has configured some that this record reaches; else those of uvicorn,
+    where uvicorn has configured its own; else the console of a `Server`; else Python's last resort.
+    """
+
+    @property
+    def disabled(self) -> bool:
+        """Never: ``dictConfig`` disables by default each logger that it does not name, and so every library's errors.
+
+        A level, a filter or a ``NullHandler`` silences this one, too.
+        """
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+    def makeRecord(  # noqa: N802 - the name is the standard library's
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: _ExcInfo | None,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """The record, with a traceback in which no text of an exception looks like a line of the log."""
+        record = super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
+        if exc_info is not None and exc_info[1] is not None and not all(map(str.isprintable, _texts(exc_info[1]))):
+            lines = "".join(traceback.format_exception(exc_info[1])).rstrip("\n").split("\n")
+            record.exc_text = "\n".join(["  " + printable(line) for line in lines])  # what formatters keep there
+        return record
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is the standard library's
+        """Give the record to those who take it."""
+        uvicorn = logging.getLogger("uvicorn.error")
+        if self.hasHandlers():
+            super().callHandlers(record)
+        elif uvicorn.hasHandlers():
+            if record.levelno >= uvicorn.getEffectiveLevel():
+                uvicorn.callHandlers(record)
+        elif _console is not None:
+            if record.levelno >= _console.level:
+                _console.handle(record)
+        else:
+            super().callHandlers(record)
+
+
+_console: logging.Handler | None = None
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of that name, which is one of ours from then on."""
+    logger = logging.getLogger(name)
+    if type(logger) is logging.Logger:
+        logger.__class__ = _Logger
+    return logger
+
+
+def use_console(handler: logging.Handler) -> None:
+    """Set what prints warnings and errors where nothing else does, in place of Python's last resort."""
+    global _console  # noqa: PLW0603 - as the last resort, there is one for the process
+    _console = handler
+
+
+def hint(logger: logging.Logger, message: str, *args: object) -> None:
+    """Log at INFO, which is seen too where only uvicorn has configured logging, as it shows its own lines of INFO."""
+    is_default = logger.getEffectiveLevel() == logging.WARNING and logger.manager.disable < logging.INFO
+    if is_default and not logger.hasHandlers():
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, args, None))
+    else:
+        logger.info(message, *args)
+
+
+def quote(text: object) -> str:
+    """What a stranger chose, in quotes, as it may stand in a line of a log: of one line, escaped, and cut."""
+    text = str(text)
+    return repr(text) if len(text) <= MAX_QUOTED else repr(text[:MAX_QUOTED]) + "…"
+
+
+def printable(text: str) -> str:
+    """The text with an escape for each character that does not print: a line's end, a terminal's controls."""
+    return text if text.isprintable() else "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    """What an exception says, and those that it came from."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+        yield from [line.removesuffix("\n") for line in traceback.format_exception_only(one)]
+        yield from getattr(one, "__notes__", ())

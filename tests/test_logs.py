@@ -1,0 +1,202 @@
+"""What goes wrong is seen on the console, whoever serves and whoever configured logging; strangers write no line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from tests.support import DEADLINE, eventually
+from velocity_ws import logs
+
+ROOT = Path(__file__).parents[1]
+UPPER = 60.0
+"""Seconds that an interpreter may take to start, on a machine that is busy otherwise."""
+APP = "tests.programs.faults:app"
+PORT = "{port}"
+OURS = ("--ws", "velocity_ws.uvicorn:WebSocketProtocol", "--http", "velocity_ws.uvicorn:HTTPProtocol")
+COMMANDS = {
+    "uvicorn": ("-m", "uvicorn", APP, "--port", PORT),
+    "uvicorn, our classes": ("-m", "uvicorn", APP, "--port", PORT, *OURS),
+    "velocity-ws run": ("-m", "velocity_ws", "run", APP, "--port", PORT),
+    "Server.run": ("-m", "tests.programs.faults"),
+    "Server in a loop": ("-m", "tests.programs.faults"),
+    "hypercorn": ("-m", "hypercorn", APP, "--bind", f"127.0.0.1:{PORT}", "--workers", "0"),
+}
+
+
+class Console:
+    """A server in a process of its own, and what it printed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.text = ""
+        self.port = port
+        self._news = asyncio.Event()
+
+    async def read(self) -> None:
+        """Take what it prints until it ends."""
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            self.text += line.decode()
+            self._news.set()
+
+    async def shows(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed this."""
+        async with asyncio.timeout(UPPER):
+            while not (found := re.search(pattern, self.text)):
+                assert self.process.returncode is None, self.text
+                self._news.clear()
+                await self._news.wait()
+        return found
+
+    def connect(self, query: str = "", **options: object) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}/ws{query}", proxy=None, open_timeout=DEADLINE, **options)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def console(way: str, **variables: str) -> AsyncIterator[Console]:
+    """Start a server, and end it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+    more = {"PYTHONUNBUFFERED": "1", "FAULTS_SERVER": "loop" if way == "Server in a loop" else ""}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *[text.format(port=port) for text in COMMANDS[way]]),
+        cwd=ROOT,
+        env={**clean, **more, "FAULTS_PORT": str(port), **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    served = Console(process, port)
+    reading = asyncio.create_task(served.read())
+    try:
+        await eventually(lambda: process.returncode is not None or answers(port), within=UPPER)
+        yield served
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL if way == "hypercorn" else signal.SIGINT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEADLINE):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await reading
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def says(client: ClientConnection, event: str, data: object = None) -> str:
+    """Ask, and what is answered."""
+    await client.send(json.dumps({"event": event, "data": data, "id": 1}))
+    async with asyncio.timeout(DEADLINE):
+        return str(json.loads(await client.recv())["event"])
+
+
+@pytest.mark.parametrize("way", COMMANDS)
+async def test_what_goes_wrong_is_seen_on_the_console(way: str) -> None:
+    forged = "boom\nERROR:    forged"
+    async with console(way, WS_BACKPLANE_URL="redis://127.0.0.1:1") as served:
+        as_uvicorn = "" if way == "hypercorn" else "(?m)^WARNING:  "
+        await served.shows(as_uvicorn + r".*engine \(.*trying again until it is there")
+        with pytest.raises(InvalidStatus):
+            await served.connect(origin="https://evil.example")
+        await served.shows(as_uvicorn + r".*refused because of its origin: 'https://evil\.example'")
+        async with served.connect("?user=ann%1b[2K") as client:
+            assert await says(client, "boom") == "error"
+            assert await says(client, forged, "x\nERROR:    forged\x1b[2K") == "error"
+        async with served.connect("?enter=fail") as client:
+            await client.wait_closed()
+        await served.shows(r"LookupError: nobody may enter")
+        as_uvicorn = "" if way == "hypercorn" else "(?m)^ERROR:    "
+        found = await served.shows(
+            as_uvicorn + r".*exception in .*boom while handling 'boom' \(client \S{22,}, user 'ann\\x1b\[2K'\)\n"
+        )
+        assert "ZeroDivisionError" in served.text[found.end() :]
+        await served.shows(r"exception in .*enter \(client \S{22,}, user -\)\n")
+        assert served.text.count("exception in ") == 3
+        assert "s3cret" not in served.text
+    # Nothing that a stranger sent began a line, or moved a terminal's cursor.
+    assert "\x1b" not in served.text
+    assert not re.search(r"(?m)^ERROR: +forged", served.text)
+    assert "  ValueError: x\n  ERROR:    forged\\x1b[2K" in served.text
+    assert r"while handling 'boom\nERROR:    forged'" in served.text
+
+
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [("uvicorn, our classes", "basic"), ("Server.run", "dict"), ("Server in a loop", "dict"), ("uvicorn", "null")],
+)
+async def test_logging_that_an_application_configures_later_takes_each_line_once(way: str, how: str) -> None:
+    async with console(way, FAULTS_LOGGING=how) as served, served.connect() as client:
+        assert await says(client, "boom") == "error"
+        if how != "null":
+            await served.shows(r"(?m)^MINE exception in .*boom")
+    assert served.text.count("exception in") == (0 if how == "null" else 1)
+
+
+async def test_the_handshakes_line_has_no_path_that_a_stranger_wrote_out() -> None:
+    for way in ("uvicorn, our classes", "Server.run"):
+        async with console(way) as served:
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://127.0.0.1:{served.port}/a%0AERROR:%1b[2Kx?token=s3cret", proxy=None)
+            await served.shows(r'"WebSocket /a%0AERROR%3A%1B%5B2Kx" 403')
+            assert "s3cret" not in served.text
+            assert "\x1b" not in served.text
+
+
+async def test_an_embedded_engine_whose_directory_is_wrong_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "velocity-ws").mkdir(0o755)
+    (tmp_path / "velocity-ws").chmod(0o755)
+    async with console("velocity-ws run", WS_BACKPLANE_URL="embedded://x", XDG_RUNTIME_DIR=str(tmp_path)) as served:
+        await served.shows(r"(?m)^WARNING:  .*there is no connection to the engine \(.*nobody else can enter")
+
+
+def test_a_traceback_without_a_strangers_line_is_left_to_the_formatter(caplog: pytest.LogCaptureFixture) -> None:
+    log = logs.get_logger("velocity_ws.test")
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError as error:
+        log.error("plain", exc_info=error)
+    noted = ValueError("fine")
+    noted.add_note("a note\n\x1b")
+    log.error("noted", exc_info=noted)
+    group = ExceptionGroup("some", [ValueError("a\nb")])
+    log.error("group", exc_info=group)
+    assert [record.exc_info is not None for record in caplog.records] == [True] * 3
+    assert "\x1b" not in caplog.text
+    assert "  | ValueError: a\n" in caplog.text
+    assert "\n    | b" not in caplog.text
+
+
+def test_what_a_stranger_chose_is_quoted_and_cut() -> None:
+    assert logs.quote("tea\n\x1b\u202e\ud83d") == r"'tea\n\x1b\u202e\ud83d'"
+    assert logs.quote("é ü") == "'é ü'"
+    assert len(logs.quote("x" * 10_000)) < 210
+    assert logs.printable("a\tb\\") == "a\\tb\\"
+
+
+def test_our_loggers_are_silenced_as_others_are() -> None:
+    log = logs.get_logger("velocity_ws.test2")
+    log.disabled = True  # as ``dictConfig`` does with each logger that it does not name
+    assert log.isEnabledFor(logging.ERROR)
+    log.setLevel(logging.CRITICAL)
+    assert not log.isEnabledFor(logging.ERROR)
