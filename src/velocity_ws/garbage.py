@@ -24,20 +24,28 @@ class _Pause:
         self._count = 0
         self._was_enabled = False
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """Pause, until `end` is called as often as this."""
         with self._lock:
             if not self._count:
                 self._was_enabled = gc.isenabled()
                 gc.disable()
             self._count += 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
+        """Let what is garbage be collected again, if nobody else has it paused."""
         with self._lock:
             self._count -= 1
             if not self._count and self._was_enabled:
                 gc.enable()
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
 
 
 collection_paused = _Pause()

@@ -19,6 +19,7 @@ from velocity_ws.errors import CloseCode
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
 from velocity_ws.messages import Frame, encode
+from velocity_ws.pacing import PACED
 from velocity_ws.scan import find_id
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ REFUSALS = 1000
 """Messages a second over the rate limit that a client may go on sending; beyond, it is closed (1008)."""
 REFUSALS_AT_ONCE = 5000
 """The same at once."""
+REFUSED_BYTES = 4096
+"""Bytes of such a message that count as another one."""
+BILLED = 4096
+"""Bytes of messages that are counted together against the limit in bytes."""
+SECONDS_AT_ONCE = 4
+"""Seconds' worth of the limit in bytes that may come at once."""
 FLOOD_CLOSE_TIMEOUT = 0.25
 """Seconds that such a client has to be closed: what it goes on sending costs the others until it is gone."""
 
@@ -76,8 +83,8 @@ class Inbox:
     """
 
     __slots__ = (
-        "_bytes", "_context", "_limiter", "_node", "_owner", "_queue", "_refusals", "_room", "_worker",
-        "is_full", "is_taking", "on_room",
+        "_byte_limiter", "_bytes", "_context", "_limiter", "_node", "_owner", "_queue", "_refusals", "_room",
+        "_unbilled", "_worker", "is_full", "is_taking", "on_room",
     )  # fmt: skip
 
     def __init__(self, node: Node, owner: InboxOwner) -> None:
@@ -88,6 +95,8 @@ class Inbox:
         self._owner: InboxOwner | None = owner
         self._context: contextvars.Context | None = None
         self._limiter: RateLimiter | None = None
+        self._byte_limiter: RateLimiter | None = None
+        self._unbilled = 0
         self._refusals: RateLimiter | None = None
         self._queue: deque[str | bytes] | None = None  # as most clients never need one
         self._bytes = 0
@@ -118,12 +127,19 @@ class Inbox:
             return False
         if size > self._node.settings.max_message_size:
             owner.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
-        elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._refuse(owner, payload, retry_after)
-        elif self._worker is None:
-            self._run(self._work(owner, payload))
-        else:
+            return self.is_full
+        if self._limiter is not None and (retry_after := self._limiter.acquire()):
+            self._refuse(owner, payload, size, retry_after, "too many messages")
+            return self.is_full
+        self._unbilled += size
+        if self._unbilled >= BILLED and (retry_after := self._bill(size)):
+            self._refuse(owner, payload, size, retry_after, "too many bytes")
+        elif size >= PACED and not self._node.pace.has_room(size):
+            self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
+        elif self._worker is not None:
             self._put(payload, size)
+        else:
+            self._run(self._work(owner, payload))
         return self.is_full
 
     async def room(self) -> None:
@@ -224,6 +240,8 @@ class Inbox:
         try:
             while True:
                 if payload is not None:
+                    if len(payload) >= PACED and not self._node.pace.take(len(payload)):
+                        await self._turn(len(payload))
                     if isinstance(payload, str):
                         answer = await dispatcher.text(client, payload)
                     else:
@@ -252,7 +270,29 @@ class Inbox:
             self._queue = deque()
         self._queue.append(payload)
         self._bytes += size or 1  # so that empty messages are bounded too
-        self.is_full = self._bytes > self._node.settings.read_buffer_size
+        self.is_full = self.is_full or self._bytes > self._node.settings.read_buffer_size
+
+    async def _turn(self, size: int) -> None:
+        """Wait until a large message may be handled, and take no more meanwhile."""
+        self.is_full = True
+        try:
+            await self._node.pace.turn(size)
+        finally:
+            self._make_room()
+
+    def _bill(self, size: int) -> float:
+        """Count what has come against the limit in bytes; 0 where it is within, else the seconds until it would be."""
+        settings, owed = self._node.settings, self._unbilled
+        self._unbilled = 0
+        if self._byte_limiter is None:
+            if not settings.rate_bytes:
+                return 0.0
+            burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
+            self._byte_limiter = RateLimiter(settings.rate_bytes, burst, self._node.clock)
+        retry_after = self._byte_limiter.acquire(owed)
+        if retry_after:
+            self._unbilled = owed - size  # what is refused is not counted, what came before it still is
+        return retry_after
 
     def _next(self) -> str | bytes | None:
         if not self._queue:  # cleared while others had their turn
@@ -270,13 +310,13 @@ class Inbox:
             if self.on_room is not None:
                 self.on_room()
 
-    def _refuse(self, owner: InboxOwner, payload: str | bytes, retry_after: float) -> None:
-        """Answer a message that is over the rate limit, and close a client that goes on and on."""
+    def _refuse(self, owner: InboxOwner, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
+        """Answer a message that is over a limit, and close a client that goes on and on."""
         self._node.counters.rate_limited += 1
-        owner.offer(_rate_limit_exceeded(payload, retry_after))
+        owner.offer(_rate_limit_exceeded(payload, retry_after, why))
         if self._refusals is None:
             self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
-        if self._refusals.acquire():
+        if self._refusals.acquire(1 + size // REFUSED_BYTES):
             log.info("client %s closed for flooding", owner.client.id)
             owner.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
@@ -287,7 +327,7 @@ def _size(payload: str | bytes) -> int:
     return len(payload.encode())
 
 
-def _rate_limit_exceeded(payload: str | bytes, retry_after: float) -> Frame:
+def _rate_limit_exceeded(payload: str | bytes, retry_after: float, why: str) -> Frame:
     request_id = find_id(payload) if isinstance(payload, str) else None
-    data = {"message": "too many messages", "retry_after": math.ceil(retry_after * 1000) / 1000}
+    data = {"message": why, "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode("rate_limit_exceeded", data, request_id)

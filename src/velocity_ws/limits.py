@@ -31,15 +31,15 @@ class RateLimiter:
         self._tokens = self._capacity
         self._at = clock()
 
-    def acquire(self) -> float:
-        """Count one message; 0 where it is within the limit, else the seconds until one would be."""
+    def acquire(self, cost: float = 1.0) -> float:
+        """Count one message, or so many; 0 where that is within the limit, else the seconds until it would be."""
         now = self._clock()
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
+        if self._tokens >= cost:
+            self._tokens -= cost
             return 0.0
-        return (1.0 - self._tokens) / self._rate
+        return (cost - self._tokens) / self._rate
 
 
 class Admission:

@@ -27,6 +27,7 @@ from velocity_ws.logs import get_logger, hint
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame, event_of, validate_text
 from velocity_ws.moves import told
+from velocity_ws.pacing import Pace
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
@@ -75,6 +76,7 @@ class Node:
         self.gone = Gone(self.counters)
         self.flusher = Flusher()
         self.workers = Workers()
+        self.pace = Pace()
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.dispatcher = Dispatcher(hooks, self.counters)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
@@ -271,6 +273,7 @@ class Node:
         with taking_place(self):
             self.home.settle(loop)
             self._stopped_loop = None
+            self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
         if not self._is_alone:
             self._form_cluster()

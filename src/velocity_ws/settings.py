@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     """Messages a second one client may send in the long run; 0 = no limit."""
     rate_burst: int = Field(200, ge=0)
     """Messages one client may send at once; 0 = one second's worth of the rate."""
+    rate_bytes: Size = Field(4 * 1024 * 1024, ge=0)
+    """Bytes a second one client may send in the long run, and four seconds' worth at once; 0 = no limit."""
     warn_message_size: Size = Field(1024 * 1024, ge=0)
     """Bytes of an outbound message beyond which it is logged, once for each event: clients have limits. 0 = never."""
     send_queue_size: Size = Field(1024 * 1024, gt=0)

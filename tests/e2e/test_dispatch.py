@@ -438,6 +438,36 @@ async def test_rate_limit(kind: ServerKind) -> None:
     assert broker.get_stats().rate_limited == 6
 
 
+async def test_rate_limit_in_bytes(kind: ServerKind) -> None:
+    now = [1000.0]
+    broker = Broker(settings(rate_limit=0, rate_bytes=100_000), clock=lambda: now[0])
+
+    @broker.on("x")
+    async def x(data: str) -> int:
+        return len(data)
+
+    broker.on_binary(lambda data: None)
+    text = "x" * 99_000
+    async with running(broker, kind) as address, address.connect() as peer, address.connect() as other:
+        for _ in range(5):  # four seconds' worth, and never less than the longest message
+            assert (await peer.request("x", text))["data"] == len(text)
+        refusal = await peer.request("x", text, id="six")
+        assert refusal["event"] == "rate_limit_exceeded"
+        assert refusal["data"]["message"] == "too many bytes"
+        assert 0 < refusal["data"]["retry_after"] < 1
+        await peer.ws.send(b"x" * 99_000)
+        assert (await peer.receive())["event"] == "rate_limit_exceeded"
+        assert (await peer.request("x", "small"))["data"] == 5
+        assert (await other.request("x", text))["data"] == len(text)
+        now[0] += refusal["data"]["retry_after"] + 0.1
+        assert (await peer.request("x", text))["data"] == len(text)
+        for _ in range(200):  # small ones count too
+            await peer.send("x", "x" * 1000, id=0)
+        events = [(await peer.receive())["event"] for _ in range(200)]
+        assert 150 < events.count("rate_limit_exceeded") < 200
+    assert broker.get_stats().rate_limited == 2 + events.count("rate_limit_exceeded")
+
+
 async def test_no_rate_limit(kind: ServerKind) -> None:
     broker = Broker(settings(rate_limit=0))
 

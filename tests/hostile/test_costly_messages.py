@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -24,19 +25,33 @@ UNDIVIDED = {"large-arrays", "large-objects"}
 """To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
 
 
-async def siege(kind: str, seconds: float, say: Say) -> tuple[dict[str, Any], float, float]:
+FOUR = ["large-arrays", "large-nests", "large-objects", "large-numbers"]
+"""What four senders send at once, well-formed and malformed at its last character."""
+UNLIMITED = {"rate_limit": 0, "rate_bytes": 0}
+
+
+async def siege(
+    kind: str, seconds: float, say: Say, senders: int = 1, **options: Any
+) -> tuple[dict[str, Any], float, float]:
     """What the victim saw, by how much the server's memory grew, in bytes, and the seconds both had no processor."""
+    options = options or KINDS[kind]
     async with (
-        besieged(**KINDS[kind]) as server,
+        besieged(**options) as server,
         started("victim", server.port) as victim,
         started("attacker", server.port, kind.removesuffix("-unlimited"), seconds) as attacker,
+        contextlib.AsyncExitStack() as others,
     ):
+        for _ in range(senders - 1):
+            other = await others.enter_async_context(
+                started("attacker", server.port, kind.removesuffix("-unlimited"), seconds)
+            )
+            other.tell("begin")
         seen = await fight(server, victim, attacker, seconds)
         state = await server.until(lambda state: state["sessions"] <= 1)
     attack, suffered, waited = seen.attack, seen.suffered, seen.waited
     growth = state["peak"] - seen.before
     say(
-        f"{kind} {KINDS[kind] or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
+        f"{senders} {kind} {options or ''} for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} "
         f"max {suffered['max']} ms of {suffered['echoes']}; server +{growth / MEBIBYTE:.2f} MiB; "
         f"{attack['connections']} attackers, closed with {attack['codes']}; they waited {waited:.2f} s for a processor"
     )
@@ -63,3 +78,20 @@ async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
     assert suffered["p99"] <= (150 if kind in UNDIVIDED else 30 if kind == "large-numbers" else 20)
     assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
     assert growth <= (24 if kind in UNDIVIDED else 10) * MEBIBYTE
+
+
+async def test_large_messages_of_four_senders_cost_others_little(say: Say) -> None:
+    suffered, growth, waited = await siege("large-arrays-malformed", 2, say, senders=4, **UNLIMITED)
+    # With one such message of each sender in each turn, and each parsed twice, half of all echoes took 468 ms.
+    assert suffered["p50"] < 60 + excused(waited, 100)
+    assert suffered["p99"] < 150 + excused(waited, 300)
+    assert growth < 64 * MEBIBYTE
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("options", [{"rate_bytes": "4MiB"}, UNLIMITED], ids=["limited", "unlimited"])
+@pytest.mark.parametrize("kind", [*FOUR, *[f"{kind}-malformed" for kind in FOUR]])
+async def test_large_messages_of_four_senders_for_20_seconds(kind: str, options: dict[str, Any], say: Say) -> None:
+    suffered, growth, _ = await siege(kind, 20, say, senders=4, **options)
+    assert suffered["p99"] <= 60
+    assert growth <= 64 * MEBIBYTE

@@ -24,6 +24,7 @@ LARGE = {
     "large-numbers": b",".join([b"1e5"] * 128_000),
     "large-strings": b'"%s"' % (b"x" * 510_000),
     "large-nesting": b"[" * 510_000,
+    "large-nests": b",".join([b"[" * 400 + b"]" * 400] * 637),
 }
 """Data of messages a little below the limit of 512 KiB, cheap to send and dear to handle."""
 
@@ -74,8 +75,9 @@ def kind_of(name: str) -> Kind:
             return Kind(b"", frame(0x41, data[:10]) + frame(0x80, data[10:]), reads=True, headers=DEFLATE)
         case "long-fragments":
             return Kind(frame(0x01, b"x" * 33_000), frame(0x00, b"x" * 33_000), reads=True)
-        case name if name in LARGE:
-            return Kind(b"", frame(0x81, b'{"event":"echo","id":1,"data":[%s]}' % LARGE[name]) * 4, reads=True)
+        case name if (kind := name.removesuffix("-malformed")) in LARGE:
+            end = b"}" if kind == name else b",}"
+            return Kind(b"", frame(0x81, b'{"event":"echo","id":1,"data":[%s]%s' % (LARGE[kind], end)) * 4, reads=True)
     raise ValueError(name)
 
 
