@@ -256,6 +256,20 @@ async def test_a_plain_websocket_needs_no_client(site: Site) -> None:
     assert answer == {"event": "reply", "id": 1, "data": "hello"}
 
 
+async def test_the_client_below_a_path_with_parameters_connects_to_the_path_it_came_from(browser: Browser) -> None:
+    async with site_of(browser, path="/ws/{tenant}") as site:
+
+        @site.broker.on("where")
+        def where(client: Client) -> Any:
+            return client.request.path_params
+
+        async with asyncio.timeout(DEADLINE):
+            answer = await site.page.evaluate(
+                "import('/ws/acme/velocity.js').then(({ connect }) => connect().request('where'))"
+            )
+        assert answer == {"tenant": "acme"}
+
+
 async def test_a_token_beside_a_subprotocol_lets_a_browser_in_and_a_refusal_is_read(browser: Browser) -> None:
     async with site_of(browser, subprotocols="bearer") as site:
 

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
 import velocity_ws.browser
+from tests.engines import engine
 from tests.support import Address, ServerKind, eventually, serve, settings
 from velocity_ws import (
     Broker,
@@ -301,6 +302,19 @@ async def test_asking_for_its_health_starts_a_broker_that_nobody_started(
         assert (answer.status_code, answer.json()) == (200, {"healthy": True})
         assert broker.is_running
     await broker.stop()
+
+
+async def test_a_sub_application_is_ready_before_its_first_client_with_a_real_engine_too() -> None:
+    async with engine("nats") as server:
+        broker, sub = Broker(settings(backplane_url=server.url)), Starlette()
+        broker.attach(sub)
+        app = Starlette(routes=[Mount("/sub", sub)])
+        async with serve(app, "ours") as address, httpx.AsyncClient(base_url=address.http, timeout=10) as http:
+            answers = await asyncio.gather(*[http.get("/sub/ws/health") for _ in range(3)])
+            assert 200 in [answer.status_code for answer in answers]  # who asks while it starts may hear that
+            assert (await http.get("/sub/ws/health")).json() == {"healthy": True}
+            assert (await broker.cluster_stats()).nodes.keys() == {broker.node_id}
+        await broker.stop()
 
 
 async def test_asking_for_its_health_starts_the_middlewares_broker_where_no_lifespan_runs() -> None:
