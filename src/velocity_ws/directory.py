@@ -5,14 +5,18 @@ Nothing is kept about other nodes' clients: each node knows its own, and is aske
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from velocity_ws.cluster.envelopes import node_of
+import msgspec
+
+from velocity_ws.cluster.envelopes import ClientId, Count, Name, node_of
 from velocity_ws.cluster.questions import Question
-from velocity_ws.errors import BackplaneUnavailable, ClientNotFound
+from velocity_ws.errors import MAX_REASON_BYTES, BackplaneUnavailable, ClientNotFound, validate_close
 from velocity_ws.hub import Hub
 from velocity_ws.members import ClusterStats, Members, RoomMember
+from velocity_ws.messages import MAX_NAME_LENGTH
 from velocity_ws.stats import Stats
 
 if TYPE_CHECKING:
@@ -23,13 +27,31 @@ __all__ = ["Directory"]
 
 A = TypeVar("A")
 
-_JOIN: Question[tuple[str, str], bool] = Question("join", tuple[str, str], bool)
-_LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[str, str], bool)
-_DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[str, int, str], bool)
-_DISCONNECT_USER: Question[tuple[str, int, str], int] = Question("disconnect_user", tuple[str, int, str], int)
-_MEMBERS: Question[str, list[RoomMember]] = Question("members", str, list[RoomMember])
-_COUNT: Question[str, int] = Question("count", str, int)
-_STATS: Question[None, Stats] = Question("stats", type(None), Stats)
+Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
+
+
+def _are_members(members: list[RoomMember]) -> bool:
+    return all(
+        node_of(member.client_id) is not None
+        and node_of(f"{member.node}.x") is not None
+        and len(member.user or "") <= MAX_NAME_LENGTH
+        and math.isfinite(member.since)
+        for member in members
+    )
+
+
+def _are_figures(stats: Stats) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in stats.to_dict().values())
+
+
+_JOIN: Question[tuple[str, str], bool] = Question("join", tuple[ClientId, Name], bool)
+_LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[ClientId, Name], bool)
+_DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[ClientId, Code, Reason], bool)
+_DISCONNECT_USER: Question[tuple[str, int, str], int] = Question("disconnect_user", tuple[Name, Code, Reason], Count)
+_MEMBERS: Question[str, list[RoomMember]] = Question("members", Name, list[RoomMember], _are_members)
+_COUNT: Question[str, int] = Question("count", Name, Count)
+_STATS: Question[None, Stats] = Question("stats", type(None), Stats, _are_figures)
 
 
 class Directory:
@@ -181,6 +203,7 @@ class Directory:
 
     async def _answer_disconnect(self, args: tuple[str, int, str]) -> bool:
         client_id, code, reason = args
+        validate_close(code, reason)  # it may be another node's wish
         session = self._hub.get(client_id)
         if session is None:
             return False
@@ -189,6 +212,7 @@ class Directory:
 
     async def _answer_disconnect_user(self, args: tuple[str, int, str]) -> int:
         user_id, code, reason = args
+        validate_close(code, reason)
         sessions = self._hub.user_members(user_id)
         for session in sessions:
             session.disconnect(code, reason)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from velocity_ws.cluster.envelopes import Count, Name
 from velocity_ws.hub import Hub
 from velocity_ws.messages import Address, Frame, encode
 
@@ -29,24 +30,24 @@ DELAY = 0.03
 PAGE = 2000
 """Rooms and users that travel at once; more go in several notes, as engines carry 1 MiB at once or little more."""
 
-Counts = dict[str, int]
+Counts = dict[Name, Count]
 """Clients by user; those without one under an empty name."""
 
 
 class _Change(msgspec.Struct, array_like=True, frozen=True):
     """What changed in a room on one node: ``before`` is the version it changes, 0 for a room that begins."""
 
-    room: str
-    before: int
-    version: int
+    room: Name
+    before: Count
+    version: Count
     users: Counts
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):
     """All that one node has of the rooms it was asked about; those that are not there are empty."""
 
-    asked: tuple[str, ...]
-    rooms: dict[str, tuple[int, Counts]]
+    asked: tuple[Name, ...]
+    rooms: dict[Name, tuple[Count, Counts]]
 
 
 class _Room:
@@ -92,7 +93,7 @@ class Presence:
         if cluster is not None:
             cluster.on_note("presence", _State, self._told_state)
             cluster.on_note("presence_change", _Change, self._told_change)
-            cluster.on_note("presence_asked", tuple[str, ...], self._asked)
+            cluster.on_note("presence_asked", tuple[Name, ...], self._asked)
             cluster.on_came.append(lambda node_id: self._ask(cluster.topics.node(node_id), self._rooms))
             cluster.on_went.append(self._went)
             cluster.on_note("presence_anew", type(None), self._forget)

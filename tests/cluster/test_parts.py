@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -40,14 +41,15 @@ class TestEnvelopes:
         st.sampled_from(["all", "rooms", "users", "clients"]),
         st.lists(st.text(max_size=20), min_size=1).map(tuple),
         st.binary(),
-        st.integers(0, 2**64 - 1),
+        st.integers(1, 2**48),
         st.data(),
     )
     def test_what_is_encoded_is_decoded(
         self, kind: Any, names: tuple[str, ...], payload: bytes, number: int, data: st.DataObject
     ) -> None:
         names = names[:1] if kind in ("rooms", "users") else names
-        post = Post(kind, names, data.draw(st.integers(0, 2**40)), ("a.b",), False, payload)
+        names = tuple([f"{NODE}.{number}" for number in range(len(names))]) if kind == "clients" else names
+        post = Post(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload)
         raw = encode_header(NODE, number) + encode_body(post)
         assert decode_header(raw) == (NODE, number)
         assert decode_body(raw) == post
@@ -58,6 +60,49 @@ class TestEnvelopes:
             with contextlib.suppress(Foreign):  # and nothing else
                 decode_header(raw)
                 decode_body(raw)
+
+    @pytest.mark.parametrize(
+        ("shape", "why"),
+        [
+            (["post", "rooms", ["x" * 257], 0, [], True, b"{}"], "length <= 256"),
+            (["post", "rooms", [], 0, [], True, b"{}"], "another number"),
+            (["post", "users", ["a", "b"], 0, [], True, b"{}"], "another number"),
+            (["post", "rooms", ["x"], -1, [], True, b"{}"], ">= 0"),
+            (["post", "rooms", ["x"], 2**60, [], True, b"{}"], "<= "),
+            (["post", "rooms", [b"x"], 0, [], True, b"{}"], "Expected `str`"),
+            (["post", "rooms", ["x"], 0, ["nobody"], True, b"{}"], "regex"),
+            (["post", "clients", ["x"], 0, [], True, b"{}"], "names what is none"),
+            (["post", "all", [], 0, [], True, b"\xff"], "invalid start byte"),
+            (["post", "somebody", [], 0, [], True, b""], "Invalid enum"),
+            (["beat", "alive", 0.0], "gone at once"),
+            (["beat", "alive", -1.0], ">= 0"),
+            (["beat", "alive", float("nan")], ">= 0"),
+            (["beat", "alive", float("inf")], "<= "),
+            (["beat", "welcome", 1.0, ["a b c d e f"]], "regex"),
+            (["beat", "welcome", 1.0, [NODE] * 10_001], "length <= 10000"),
+            (["beat", "hello", 1.0, [], "yes"], "Expected `bool`"),
+            (["ask", -1, "count", "x"], ">= 0"),
+            (["ask", 1, "x" * 65, "x"], "length <= 64"),
+            (["answer", 1, "text"], "bytes"),
+            (["answer", 1, b"", "", -1], ">= 0"),
+            (["note", "x" * 65, None], "length <= 64"),
+            (["probe", 1.5], "Expected `int`"),
+            (["new"], "Invalid value"),
+        ],
+    )
+    def test_what_is_out_of_its_bounds_is_foreign(self, shape: list[Any], why: str) -> None:
+        with pytest.raises(Foreign, match=re.escape(why)):
+            decode_body(encode_header(NODE, 1) + msgspec.msgpack.encode(shape))
+
+    @pytest.mark.parametrize("origin", ["a b c d e f", "a.b.c.d.e.f", "a>*\r\nSUB  ", "\0" * 11, "elevenchar\n"])
+    def test_a_sender_has_a_name_that_can_be_part_of_a_topic(self, origin: str) -> None:
+        with pytest.raises(Foreign, match="no name"):
+            decode_header(encode_header(origin, 1) + b"\xc0")
+
+    @pytest.mark.parametrize("number", [0, 2**48 + 1, 2**64 - 1])
+    def test_a_number_is_one_that_a_sender_comes_to(self, number: int) -> None:
+        with pytest.raises(Foreign, match="number"):
+            decode_header(encode_header(NODE, number) + b"\xc0")
 
     def test_a_later_version_may_add_to_the_end_of_a_shape(self) -> None:
         raw = msgspec.msgpack.encode(["beat", "alive", 10.0, [], True, "new", {"more": 1}])
@@ -182,12 +227,16 @@ class TestPeers:
         assert len(peers) == 0
 
 
+def no_answer(where: str, error: Foreign) -> None:
+    """Something that is no answer, or no question, came."""
+
+
 ECHO: Question[str, str] = Question("echo", str, str)
 
 
 class TestQuestions:
     async def test_who_does_not_answer_is_named(self) -> None:
-        questions = Questions(0.05)
+        questions = Questions(0.05, no_answer)
 
         async def send(ask: Ask) -> None:
             questions.answered("a", Answer(ask.id, encode("one")))
@@ -201,7 +250,7 @@ class TestQuestions:
         assert replies.errors == {"c": "no"}
 
     async def test_nobody_is_waited_for_who_is_gone(self) -> None:
-        questions = Questions(60)
+        questions = Questions(60, no_answer)
 
         async def send(ask: Ask) -> None:
             questions.gone("b")
@@ -213,7 +262,7 @@ class TestQuestions:
         assert replies.missing == {"b"}
 
     async def test_a_long_answer_comes_in_parts(self) -> None:
-        asker, answerer = Questions(5), Questions(5)
+        asker, answerer = Questions(5, no_answer), Questions(5, no_answer)
         text = "ä" * 1_000_000
         sizes: list[int] = []
 
@@ -233,7 +282,7 @@ class TestQuestions:
         await answerer.close()
 
     async def test_what_is_not_known_or_fails_is_answered(self) -> None:
-        questions = Questions(5)
+        questions = Questions(5, no_answer)
         answers: list[Answer] = []
 
         async def handler(text: str) -> str:

@@ -19,10 +19,13 @@ from velocity_ws.cluster.envelopes import (
     Ask,
     Beat,
     Body,
+    Count,
     Foreign,
     Note,
     Post,
     Probe,
+    Topic,
+    decode_as,
     decode_body,
     decode_header,
     encode_body,
@@ -122,7 +125,7 @@ class Cluster:
         self._unconfirmed: set[asyncio.Future[None]] = set()
         self.interest = Interest(backplane, self._gaps.left, options.linger)
         self._link = Link(backplane, self._publisher, self.interest, self._own_topic)
-        self._questions = Questions(options.timeout)
+        self._questions = Questions(options.timeout, self._refuse)
         self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
         self._pulse: asyncio.Task[None] | None = None
         self._complaint = 0.0
@@ -302,7 +305,7 @@ class Cluster:
         try:
             self._gaps.arrived(topic, origin, number)
             self._take(origin, body)
-        except msgspec.DecodeError as error:
+        except Foreign as error:
             self._refuse(topic, error)
         except Exception:
             self._counters.errors += 1
@@ -323,7 +326,7 @@ class Cluster:
                 found = self._notes.get(body.what)
                 if found is not None:
                     decoder, handler = found
-                    handler(origin, decoder.decode(body.args))
+                    handler(origin, decode_as(decoder, body.args))
             case Probe():
                 pass
 
@@ -367,4 +370,4 @@ class Cluster:
         return {topic: count for topic in topics if (count := sent.count(topic))}
 
 
-_NUMBERS: Question[tuple[str, ...], dict[str, int]] = Question("numbers", tuple[str, ...], dict[str, int])
+_NUMBERS: Question[tuple[str, ...], dict[str, int]] = Question("numbers", tuple[Topic, ...], dict[Topic, Count])

@@ -3,26 +3,37 @@
 The header says which version, who sent it and how many this sender has published to this topic before, so that a loss
 shows. A later version may add fields at the end of a shape, which this one skips; whoever changes the meaning of
 what is there counts `VERSION` up, and each side drops, and counts, what it does not know.
+
+Whoever can publish on the engine chose what arrives: the types here say how long a name may be and how large a number,
+and what is inside of a question, an answer or a note is of such types too.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
+
+from velocity_ws.messages import MAX_NAME_LENGTH
 
 __all__ = [
     "Answer",
     "Ask",
     "Beat",
     "Body",
+    "ClientId",
+    "Count",
     "Foreign",
     "Header",
+    "Name",
+    "NodeId",
     "Note",
     "Post",
     "Probe",
+    "Topic",
+    "decode_as",
     "decode_body",
     "decode_header",
     "encode_body",
@@ -34,10 +45,30 @@ __all__ = [
 MAGIC: Final = b"VWS"
 VERSION: Final = 1
 NODE_ID_LENGTH: Final = 11
-_CLIENT_ID = re.compile(rf"([A-Za-z0-9_-]{{{NODE_ID_LENGTH}}})\.[A-Za-z0-9_-]+", re.ASCII)
+MAX_SEQUENCE: Final = 2**48
+"""Messages of one sender to one topic: one each microsecond for nine years."""
+MAX_PEERS: Final = 10_000
+"""Nodes that one names at once; many more than an engine connects."""
+_NODE_ID = rf"[A-Za-z0-9_-]{{{NODE_ID_LENGTH}}}"
+_IS_NODE_ID = re.compile(_NODE_ID.encode()).fullmatch
+_CLIENT_ID = re.compile(rf"({_NODE_ID})\.[A-Za-z0-9_-]{{1,64}}", re.ASCII)
 _HEAD = len(MAGIC) + 1
 _SEQUENCE_AT = _HEAD + NODE_ID_LENGTH
 _BODY_AT = _SEQUENCE_AT + 8
+
+
+NodeId = Annotated[str, msgspec.Meta(pattern=rf"^{_NODE_ID}\Z")]
+ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{_CLIENT_ID.pattern}\Z")]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
+"""Of a room or a user."""
+Topic = Annotated[str, msgspec.Meta(max_length=512)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_What = Annotated[str, msgspec.Meta(max_length=64)]
+_Lease = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+_Peers = Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=MAX_PEERS)]
+_Error = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
+
+T = TypeVar("T")
 
 
 class Foreign(Exception):
@@ -64,9 +95,9 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     """
 
     kind: Literal["all", "rooms", "users", "clients"]
-    names: tuple[str, ...]
-    number: int
-    excluded: tuple[str, ...]
+    names: tuple[Name, ...]
+    number: Count
+    excluded: tuple[ClientId, ...]
     is_text: bool
     payload: bytes
 
@@ -82,16 +113,16 @@ class Beat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):
     """
 
     state: Literal["hello", "welcome", "alive", "bye"]
-    lease: float
-    peers: tuple[str, ...] = ()
+    lease: _Lease
+    peers: _Peers = ()
     is_node: bool = True
 
 
 class Ask(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
     """A question, answered to the inbox of who asks."""
 
-    id: int
-    what: str
+    id: Count
+    what: _What
     args: msgspec.Raw
 
 
@@ -105,23 +136,23 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
         more: how many parts follow this one.
     """
 
-    id: int
+    id: Count
     result: bytes
-    error: str = ""
-    more: int = 0
+    error: _Error = ""
+    more: Count = 0
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True, tag="note"):
     """Something to know, with no answer."""
 
-    what: str
+    what: _What
     args: msgspec.Raw
 
 
 class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
     """A message of a node to itself, that proves it hears."""
 
-    nonce: int
+    nonce: Count
 
 
 Body = Post | Beat | Ask | Answer | Note | Probe
@@ -156,29 +187,53 @@ def decode_header(data: bytes) -> Header:
         raise Foreign("it does not begin as it should")
     if data[len(MAGIC)] != VERSION:
         raise Foreign(f"it is of version {data[len(MAGIC)]}, this is {VERSION}")
-    origin = data[_HEAD:_SEQUENCE_AT]
-    if not origin.isascii():
+    origin = bytes(data[_HEAD:_SEQUENCE_AT])
+    if not _IS_NODE_ID(origin):
         raise Foreign("its sender has no name")
-    return Header(origin.decode("ascii"), int.from_bytes(data[_SEQUENCE_AT:_BODY_AT], "big"))
+    sequence = int.from_bytes(data[_SEQUENCE_AT:_BODY_AT], "big")
+    if not 0 < sequence <= MAX_SEQUENCE:
+        raise Foreign("its number is none that a sender comes to")
+    return Header(origin.decode("ascii"), sequence)
 
 
 def decode_body(data: bytes) -> Body:
     """What it says.
 
     Raises:
-        Foreign: it has no shape that is known.
+        Foreign: it has no shape that is known, or something in it is out of its bounds.
     """
+    body: Body = _decode(_decode_body, memoryview(data)[_BODY_AT:])
+    if isinstance(body, Post):
+        _check(body)
+    elif isinstance(body, Beat) and not body.lease and body.state != "bye":
+        raise Foreign("it is of a node that is gone at once")
+    return body
+
+
+def decode_as(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
+    """What is inside of a question, an answer or a note.
+
+    Raises:
+        Foreign: it has not the shape it should have.
+    """
+    found: T = _decode(decoder.decode, data)
+    return found
+
+
+def _decode(decode: Any, data: Any) -> Any:
     try:
-        body: Body = _decode_body(memoryview(data)[_BODY_AT:])
-        if isinstance(body, Post):
-            _check(body)
+        return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Foreign(str(error)) from None
-    return body
 
 
 def _check(post: Post) -> None:
     if post.is_text:
-        post.payload.decode()  # clients would end a connection that brings them anything else
+        try:
+            post.payload.decode()  # clients would end a connection that brings them anything else
+        except UnicodeDecodeError as error:
+            raise Foreign(str(error)) from None
     if post.kind in ("rooms", "users") and len(post.names) != 1:
         raise Foreign("it is for one room or user, and names another number of them")
+    if post.kind == "clients" and not all(map(_CLIENT_ID.fullmatch, post.names)):
+        raise Foreign("it is for clients, and names what is none")

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from velocity_ws.cluster.envelopes import Answer, Ask
+from velocity_ws.cluster.envelopes import Answer, Ask, Foreign, decode_as
 from velocity_ws.errors import BackplaneUnavailable, VelocityError
 from velocity_ws.logs import get_logger, quote
 
@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 PART = 256 * 1024
 """Bytes of an answer that travel at once: every engine carries so many, and not every one carries more than 1 MiB."""
+MAX_ERROR = 1000
+"""Characters of what is told why a question is not answered."""
 MAX_ANSWERING = 1000
 """Questions answered at once; more are refused."""
 
@@ -41,11 +43,13 @@ class Question(Generic[A, R]):
         what: its name between nodes.
         args: type of the arguments.
         result: type of the answer.
+        is_good: whether an answer of that type is one, where the type does not say all.
     """
 
     what: str
     args: type[A]
     result: type[R]
+    is_good: Callable[[R], bool] | None = None
 
 
 @dataclass
@@ -79,12 +83,14 @@ class _Pending:
 class Questions:
     """Both sides of it."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, refuse: Callable[[str, Foreign], None]) -> None:
         """
         Args:
             timeout: seconds a question waits for its answers.
+            refuse: told of arguments and answers that are none, and where they came.
         """
         self._timeout = timeout
+        self._refuse = refuse
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._handlers: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {}
@@ -115,16 +121,16 @@ class Questions:
                     await pending.is_complete.wait()
         finally:
             del self._pending[number]
-        decode = msgspec.msgpack.Decoder(question.result).decode
+        decoder = msgspec.msgpack.Decoder(question.result)
         bad: set[str] = set()
         for node_id, answer in pending.answers.items():
             if answer.error:
                 replies.errors[node_id] = answer.error
                 continue
             try:
-                replies.by_node[node_id] = decode(b"".join(pending.parts[node_id]))
-            except msgspec.DecodeError as error:
-                log.warning("a node answered %s in a form that is not known: %s", question.what, quote(error))
+                replies.by_node[node_id] = _read(question, decoder, b"".join(pending.parts[node_id]))
+            except Foreign as error:
+                self._refuse(f"the answers to {question.what}", error)
                 bad.add(node_id)
         replies.missing = frozenset(pending.waits_for | bad)
         return replies
@@ -175,8 +181,11 @@ class Questions:
         else:
             decoder, handler = found
             try:
-                result = _encode(await handler(decoder.decode(ask.args)))
-            except (VelocityError, msgspec.DecodeError, UnicodeEncodeError) as failure:
+                result = _encode(await handler(decode_as(decoder, ask.args)))
+            except Foreign as failure:
+                self._refuse(f"the questions of {ask.what}", failure)
+                error = str(failure)
+            except (VelocityError, UnicodeEncodeError) as failure:
                 error = f"{type(failure).__name__}: {failure}"
             except Exception as failure:
                 log.exception("a question of another node failed: %s", quote(ask.what))
@@ -184,4 +193,11 @@ class Questions:
         parts = [result[at : at + PART] for at in range(0, len(result), PART)] or [b""]
         with contextlib.suppress(BackplaneUnavailable):
             for number, part in enumerate(parts, 1):
-                await reply(Answer(ask.id, part, error, len(parts) - number))
+                await reply(Answer(ask.id, part, error[:MAX_ERROR], len(parts) - number))
+
+
+def _read(question: Question[A, R], decoder: msgspec.msgpack.Decoder[R], data: bytes) -> R:
+    result = decode_as(decoder, data)
+    if question.is_good is not None and not question.is_good(result):
+        raise Foreign("something in it is out of its bounds")
+    return result
