@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.backplanes.support import certificates, configured
+from tests.cluster.support import nodes, person
 from tests.engines import engine
 from velocity_ws.backplane import create_backplane
 from velocity_ws.testing import Listener
@@ -43,6 +44,16 @@ async def test_token() -> None:
         at = f"127.0.0.1:{server.port}"
         await works(f"nats://a%20token%2Fof%3Dours@{at}")
         await fails(f"nats://another@{at}")
+
+
+async def test_what_begins_with_the_prefix_is_all_that_a_user_has_to_be_allowed(tmp_path: Path) -> None:
+    own = 'permissions: {publish: "velocity.>", subscribe: "velocity.>"}'
+    (tmp_path / "nats.conf").write_text(f'authorization {{ users = [{{user: "u", password: "p", {own}}}] }}')
+    async with configured("nats", "-c", str(tmp_path / "nats.conf")) as server:
+        url = f"nats://u:p@127.0.0.1:{server.port}"
+        async with nodes(url, 2, options={"name": "internal"}) as (a, b), person(b, room="x") as (peer, _):
+            await a.broker.to_room("x").send("n", 1)
+            assert await peer.expect("n") == 1
 
 
 async def test_several_servers() -> None:

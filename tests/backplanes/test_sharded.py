@@ -52,6 +52,25 @@ async def cluster(directory: Path, shards: int) -> AsyncIterator[list[Engine]]:
         yield servers
 
 
+@asynccontextmanager
+async def replicated(directory: Path) -> AsyncIterator[tuple[Engine, Engine]]:
+    """A cluster of one shard: its primary and a replica."""
+    own, bus = directory / "replica", free_port()
+    own.mkdir()
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own))
+    async with cluster(directory, 1) as (primary,), configured("valkey", *options) as replica:
+        me = (await tell(primary, "MYID")).decode()
+        await tell(primary, "MEET", "127.0.0.1", replica.port, bus)
+        async with asyncio.timeout(20):
+            while "cluster_state:ok" not in str(await tell(replica, "INFO")):
+                await asyncio.sleep(0.05)
+            await tell(replica, "REPLICATE", me)
+            async with Redis(port=replica.port) as redis:
+                while (await redis.info("replication")).get("master_link_status") != "up":
+                    await asyncio.sleep(0.05)
+        yield primary, replica
+
+
 @pytest.mark.soak  # a server takes two seconds to believe that it is a cluster, and each test has its own
 class TestOneShard(BackplaneContract):
     server: Engine

@@ -11,11 +11,12 @@ from typing import Any
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.channel import Channel, pool_of
+from velocity_ws.backplane.roles import Roles
 
 __all__ = ["MAX_PAYLOAD", "RedisBackplane"]
 
 MAX_PAYLOAD = 8 * 1024 * 1024
-"""Bytes; a subscriber for which the server has more than 32 MiB waiting is cut off by it."""
+"""Bytes; Redis cuts off a subscriber for which it has more than 32 MiB waiting, and so has to have room for several."""
 
 
 class RedisBackplane:
@@ -28,6 +29,7 @@ class RedisBackplane:
         """
         self.max_payload = MAX_PAYLOAD
         self._pool = pool_of(url)
+        self._roles = Roles()
         self._publisher: Channel | None = None
         self._subscriber: Channel | None = None
         self._receive: Receive | None = None
@@ -42,8 +44,8 @@ class RedisBackplane:
                 lost(error)
 
         connect: Callable[[], Any] = self._pool.make_connection
-        self._subscriber = Channel(connect(), self._arrived, ended)
-        self._publisher = Channel(connect(), None, ended)
+        self._subscriber = Channel(connect(), self._roles, ended, self._arrived)
+        self._publisher = Channel(connect(), self._roles, ended)
         await self._subscriber.open()
         await self._publisher.open()
 

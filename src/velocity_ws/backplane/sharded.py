@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.channel import Channel, pool_of
 from velocity_ws.backplane.redis import MAX_PAYLOAD
+from velocity_ws.backplane.roles import Roles
 
 __all__ = ["ShardedRedisBackplane"]
 
@@ -35,6 +36,7 @@ class ShardedRedisBackplane:
             url: of any server of the cluster, with what the user, password and options of all of them are.
         """
         self._url = url.replace("+cluster:", ":", 1)
+        self._roles = Roles(is_sharded=True)
         pool_of(self._url)  # raises now what it would later
         self.max_payload = MAX_PAYLOAD
         self._shards: list[_Shard] = []
@@ -57,7 +59,7 @@ class ShardedRedisBackplane:
         ranges = await self._ask_slots()
         for _, _, host, port in ranges:
             if (host, port) not in servers:
-                servers[host, port] = shard = _Shard(self._make(host, port), self._arrived, ended)
+                servers[host, port] = shard = _Shard(self._make(host, port), self._roles, ended, self._arrived)
                 self._shards.append(shard)
                 await shard.open()
         self._firsts = [first for first, *_ in ranges]
@@ -147,10 +149,14 @@ class _Shard:
     """The two connections to one server."""
 
     def __init__(
-        self, make: Callable[[], Any], is_answer: Callable[[Any], bool], ended: Callable[[Exception], None]
+        self,
+        make: Callable[[], Any],
+        roles: Roles,
+        ended: Callable[[Exception], None],
+        is_answer: Callable[[Any], bool],
     ) -> None:
-        self.publisher = Channel(make(), None, ended)
-        self.subscriber = Channel(make(), is_answer, ended)
+        self.publisher = Channel(make(), roles, ended)
+        self.subscriber = Channel(make(), roles, ended, is_answer)
 
     async def open(self) -> None:
         await self.publisher.open()
