@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from concurrent.futures import CancelledError
 
 import pytest
@@ -54,6 +56,48 @@ def test_what_waits_is_cancelled_and_what_runs_is_not() -> None:
         waiting.result(DEADLINE)
     go.set()
     assert running.result(DEADLINE) == "done"
+
+
+def test_slow_calls_do_not_hold_up_others_and_are_bounded() -> None:
+    told = threading.Event()
+    threads = Threads(2, "test", spare=2, patience=0.05, on_exhausted=told.set)
+    go = threading.Event()
+    slow = [threads.submit(go.wait, DEADLINE) for _ in range(3)]
+    assert threads.submit(divmod, 7, 3).result(DEADLINE) == (2, 1)
+    slow += [threads.submit(go.wait, DEADLINE) for _ in range(2)]
+    assert told.wait(DEADLINE)
+    last = threads.submit(divmod, 7, 3)
+    with pytest.raises(TimeoutError):
+        last.result(0.2)
+    assert len(threads._threads) == 4
+    go.set()
+    assert last.result(DEADLINE) == (2, 1)
+    assert all(future.result(DEADLINE) for future in slow)
+    deadline = time.monotonic() + DEADLINE
+    while len(threads._threads) > 2 and time.monotonic() < deadline:
+        time.sleep(0.005)  # the pause between two looks
+    assert len(threads._threads) == 2
+    threads.shutdown()
+
+
+def test_what_is_cancelled_while_it_waits_is_forgotten() -> None:
+    class Work:
+        def __call__(self) -> None:
+            raise AssertionError("never")
+
+    threads = Threads(1, "test")
+    go = threading.Event()
+    running = threads.submit(go.wait, DEADLINE)
+    work = Work()
+    gone = weakref.ref(work)
+    waiting = threads.submit(work)
+    del work
+    assert waiting.cancel()
+    assert gone() is None, "though its thread still does something else"
+    go.set()
+    assert running.result(DEADLINE)
+    assert threads.submit(divmod, 7, 3).result(DEADLINE) == (2, 1)
+    threads.shutdown()
 
 
 async def test_it_serves_an_event_loop() -> None:

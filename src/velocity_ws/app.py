@@ -197,7 +197,7 @@ class WebSocketApp:
         try:
             user_id = node.user_id_of(user)
         except Exception as error:
-            await node.dispatcher.report(client, error)
+            await node.dispatcher.report(client, error, of_stranger=True)
             raise Reject("authentication failed", status=500) from None
         client.identify(user, user_id)
         await node.expect(session)
@@ -211,7 +211,7 @@ class WebSocketApp:
                 if inspect.isawaitable(allowed):
                     allowed = await allowed
             except Exception as error:
-                await self._broker.node.dispatcher.report(session.client, error)
+                await self._broker.node.dispatcher.report(session.client, error, of_stranger=True)
                 raise Reject("origin check failed", status=500) from None
             if not allowed:
                 _refuse_origin(session, "check_origin refused it")

@@ -22,7 +22,13 @@ __all__ = ["Dispatcher"]
 log = get_logger("velocity_ws.hooks")
 
 MAX_THREADS = 256
-"""Plain hooks running at once. A client occupies one at most, so it takes as many that never return to stall them."""
+"""Plain hooks of clients running at once, those aside that take longer than `PATIENCE`."""
+MAX_STRANGER_THREADS = 64
+"""The same for handshakes, whose hooks have threads of their own: who may not be let in takes none from who is."""
+SPARE = 3
+"""Threads, as a multiple of these, that are started in place of slow ones: hooks that hang are not to stall others."""
+PATIENCE = 1.0
+"""Seconds."""
 
 RequestId = int | str | None
 
@@ -34,12 +40,14 @@ class Dispatcher:
         self._hooks = hooks
         self._counters = counters
         self._threads: Threads | None = None
+        self._stranger_threads: Threads | None = None
 
     def close(self) -> None:
         """Let the threads go; they come back when they are needed."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        for threads in (self._threads, self._stranger_threads):
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
+        self._threads = self._stranger_threads = None
 
     def has(self, kind: Kind) -> bool:
         """Whether there is a hook of that kind."""
@@ -54,13 +62,13 @@ class Dispatcher:
         user = None
         for hook in self._hooks.of("authenticate"):
             try:
-                result = await self._call(hook, {"request": client.request})
+                result = await self._call(hook, {"request": client.request}, of_stranger=True)
             except Reject:
                 raise
             except BaseException as error:
                 if _is_end_of_task(error):
                     raise
-                await self.report(client, error, hook)
+                await self.report(client, error, hook, of_stranger=True)
                 raise Reject("authentication failed", status=500) from None
             user = user if result is None else result
         return user
@@ -129,7 +137,13 @@ class Dispatcher:
         return None
 
     async def report(
-        self, client: Client, error: BaseException, hook: Hook | None = None, event: str | None = None
+        self,
+        client: Client,
+        error: BaseException,
+        hook: Hook | None = None,
+        event: str | None = None,
+        *,
+        of_stranger: bool = False,
     ) -> None:
         """Log an exception once, count it, and show it to the ``on_error`` hooks.
 
@@ -140,6 +154,7 @@ class Dispatcher:
             error: the exception.
             hook: the function that raised; where there is none, the connection itself failed.
             event: of the message that was handled.
+            of_stranger: whether the client has not been let in.
         """
         if hook is not None and _misses_own_client(error, client):
             log.debug("%s was told that its client has gone", hook.name, extra={"client_id": client.id})
@@ -151,7 +166,7 @@ class Dispatcher:
         log.error("exception in %s%s (%s)", where, handling, describe(client), exc_info=error, extra=fields)
         for on_error in self._hooks.of("error"):
             try:
-                await self._call(on_error, {"client": client, "error": error})
+                await self._call(on_error, {"client": client, "error": error}, of_stranger=of_stranger)
             except BaseException as failure:
                 if _is_end_of_task(failure):
                     raise
@@ -196,10 +211,26 @@ class Dispatcher:
             return None
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
 
-    def _call(self, hook: Hook, values: dict[str, Any]) -> Awaitable[Any]:
+    def _call(self, hook: Hook, values: dict[str, Any], *, of_stranger: bool = False) -> Awaitable[Any]:
+        if of_stranger:
+            if self._stranger_threads is None:
+                self._stranger_threads = _new_threads(MAX_STRANGER_THREADS, "velocity-ws handshake")
+            return hook(self._stranger_threads, values)
         if self._threads is None:
-            self._threads = Threads(MAX_THREADS, "velocity-ws hook")
+            self._threads = _new_threads(MAX_THREADS, "velocity-ws hook")
         return hook(self._threads, values)
+
+
+def _new_threads(limit: int, name: str) -> Threads:
+    def exhausted() -> None:
+        log.error(
+            "all %d threads of plain hooks (%s) are taken by calls that do not return, and others wait for them: "
+            "give what the hooks call a timeout, or make them async def",
+            limit * (1 + SPARE),
+            name,
+        )
+
+    return Threads(limit, name, spare=limit * SPARE, patience=PATIENCE, on_exhausted=exhausted)
 
 
 def _misses_own_client(error: BaseException, client: Client) -> bool:

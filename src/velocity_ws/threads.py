@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["Threads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Work = Callable[[], None]
+Desk = SimpleQueue[Work | None]
+"""Where one thread gets its work; it ends with a ``None``."""
 
 
 class Threads(Executor):
@@ -22,19 +27,36 @@ class Threads(Executor):
     returns would keep the process for ever.
 
     Args:
-        limit: threads at once; what is submitted beyond waits for one.
+        limit: threads at once; what is submitted beyond waits for one, and is forgotten when it is cancelled.
         name: of each thread, before its number.
+        spare: so many more threads are started in place of those whose call takes longer than `patience`.
+        patience: seconds.
+        on_exhausted: called once, in any thread, when all are taken, the spare ones too, and something has to wait.
     """
 
-    def __init__(self, limit: int, name: str) -> None:
+    def __init__(
+        self,
+        limit: int,
+        name: str,
+        *,
+        spare: int = 0,
+        patience: float = 1.0,
+        on_exhausted: Callable[[], None] | None = None,
+    ) -> None:
         self._limit = limit
+        self._total = limit + spare
         self._name = name
+        self._patience = patience
+        self._on_exhausted = on_exhausted
         self._lock = threading.Lock()
-        self._idle = threading.Semaphore(0)
         self._is_over = False
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._waiting: set[Future[object]] = set()
-        self._threads: list[threading.Thread] = []
+        self._count = 0
+        self._threads: dict[Desk, threading.Thread] = {}
+        self._idle: list[Desk] = []
+        self._busy: dict[Desk, float] = {}  # since when, the longest first
+        self._slow: set[Desk] = set()  # the same, for longer than our patience
+        self._waiting: dict[Future[Any], Work] = {}
+        self._timer: threading.Timer | None = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call a function in a thread.
@@ -43,41 +65,128 @@ class Threads(Executor):
             RuntimeError: it was shut down.
         """
         future: Future[T] = Future()
-        work = partial(_work, self._waiting, future, partial(fn, *args, **kwargs))
+        work = partial(_work, future, partial(fn, *args, **kwargs))
         with self._lock:
             if self._is_over:
                 raise RuntimeError("these threads have been shut down")
-            self._waiting.add(future)  # type: ignore[arg-type] # whatever its result is, it is only cancelled
-            self._work.put(work)
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-                name = f"{self._name} {len(self._threads)}"
-                thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            if self._idle:
+                desk = self._idle.pop()
+                self._busy[desk] = time.monotonic()
+                desk.put(work)
+                return future
+            if self._has_room() and self._start(work):
+                return future
+            self._waiting[future] = work
+            self._look_later()
+            exhausted = self._exhausted()
+        future.add_done_callback(self._forget)
+        if exhausted is not None:
+            exhausted()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end when they have nothing to do any more."""
         with self._lock:
             self._is_over = True
-            if cancel_futures:
-                for future in list(self._waiting):
-                    future.cancel()
-            for _ in self._threads:
-                self._work.put(None)
+            threads = list(self._threads.values())
+            for desk in self._threads:
+                desk.put(None)
+            waiting = list(self._waiting) if cancel_futures else []
+            if self._timer is not None and cancel_futures:
+                self._timer.cancel()
+        for future in waiting:
+            future.cancel()
         if wait:
-            for thread in self._threads:
+            for thread in threads:
                 thread.join()
 
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-            del work  # with all that it refers to, until there is more
-            self._idle.release()
+    # --- inside; with the lock held, but for what runs in threads
+
+    def _has_room(self) -> bool:
+        """Whether one more may be started, those that are slow put aside."""
+        slow = time.monotonic() - self._patience
+        for desk, since in list(self._busy.items()) if len(self._busy) >= self._limit else ():
+            if since > slow:
+                break
+            self._slow.add(desk)
+            del self._busy[desk]
+        return len(self._busy) < self._limit and len(self._threads) < self._total
+
+    def _start(self, work: Work) -> bool:
+        """Start a thread for something; whether the system has one."""
+        desk: Desk = SimpleQueue()
+        thread = threading.Thread(target=self._run, args=(desk,), name=f"{self._name} {self._count}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return False
+        self._count += 1
+        self._threads[desk] = thread
+        self._busy[desk] = time.monotonic()
+        desk.put(work)
+        return True
+
+    def _look_later(self) -> None:
+        """Look whether there is room for what waits, when one of the busy will have become slow."""
+        if self._timer is None and self._waiting and len(self._threads) < self._total:
+            since = next(iter(self._busy.values()), 0.0)
+            seconds = max(since + self._patience - time.monotonic(), 0.05)
+            self._timer = threading.Timer(seconds, self._look)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _exhausted(self) -> Callable[[], None] | None:
+        """Whom to tell that all threads are taken."""
+        if not self._waiting or len(self._threads) < self._total:
+            return None
+        told, self._on_exhausted = self._on_exhausted, None
+        return told
+
+    def _look(self) -> None:
+        with self._lock:
+            self._timer = None
+            while self._waiting and self._has_room():
+                future = next(iter(self._waiting))
+                if not self._start(self._waiting[future]):
+                    break
+                del self._waiting[future]
+            self._look_later()
+            exhausted = self._exhausted()
+        if exhausted is not None:
+            exhausted()
+
+    def _forget(self, future: Future[Any]) -> None:
+        """It is done, or was cancelled while it waited."""
+        with self._lock:
+            self._waiting.pop(future, None)
+
+    def _run(self, desk: Desk) -> None:
+        while (work := desk.get()) is not None:
+            while work is not None:
+                work()
+                del work  # with all that it refers to, until there is more
+                work = self._next(desk)
+
+    def _next(self, desk: Desk) -> Work | None:
+        """What a thread that has done its work does now: what waits, nothing, or end."""
+        with self._lock:
+            self._busy.pop(desk, None)
+            self._slow.discard(desk)
+            if self._waiting:
+                future = next(iter(self._waiting))
+                self._busy[desk] = time.monotonic()
+                return self._waiting.pop(future)
+            if self._is_over or len(self._threads) > self._limit:
+                self._threads.pop(desk)
+                desk.put(None)
+            else:
+                self._idle.append(desk)
+            return None
 
 
-def _work(waiting: set[Future[object]], future: Future[T], call: Callable[[], T]) -> None:
-    waiting.discard(future)
+def _work(future: Future[T], call: Callable[[], T]) -> None:
     try:
         if future.set_running_or_notify_cancel():
             future.set_result(call())

@@ -180,7 +180,7 @@ async def test_on_disconnect_and_on_error_that_both_hang_hold_nothing(kind: Serv
 
 
 async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.dispatch.MAX_THREADS", 4)
+    monkeypatch.setattr("velocity_ws.dispatch.MAX_STRANGER_THREADS", 4)
     broker = Broker(settings(handshake_timeout=0.1))
     release = threading.Event()
     inside = 0
@@ -202,6 +202,82 @@ async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatc
             await asyncio.gather(*[refused() for _ in range(4)])
         assert inside == 4
         release.set()
+
+
+def with_few_threads(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
+    """Four for clients, four for handshakes, and four more of each in place of slow ones."""
+    for name, value in (("MAX_THREADS", 4), ("MAX_STRANGER_THREADS", 4), ("SPARE", 1), ("PATIENCE", patience)):
+        monkeypatch.setattr(f"velocity_ws.dispatch.{name}", value)
+
+
+@pytest.mark.parametrize("hook", ["authenticate", "on_error"])
+async def test_handshakes_that_hang_take_no_thread_from_clients(monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+    with_few_threads(monkeypatch, patience=DEADLINE * 10)
+    broker = Broker(settings(handshake_timeout=DEADLINE))
+    release = threading.Event()
+    inside: list[int] = []
+
+    def hang() -> None:
+        inside.append(1)
+        release.wait(DEADLINE * 2)
+
+    @broker.authenticate
+    def authenticate(request: HTTPConnection) -> None:
+        if "hang" in request.query_params:
+            if hook == "on_error":
+                raise ValueError("not you")
+            hang()
+
+    @broker.on_error
+    def told() -> None:
+        hang()
+
+    @broker.on("echo")
+    def echo(data: int) -> int:
+        return data
+
+    async with running(broker, "ours") as address, address.connect() as peer:
+
+        async def refused() -> None:
+            with contextlib.suppress(InvalidStatus, OSError):
+                async with address.connect("/ws?hang"):
+                    pass
+
+        strangers = [asyncio.create_task(refused()) for _ in range(12)]
+        await eventually(lambda: len(inside) == 4)
+        assert (await peer.request("echo", 1))["data"] == 1
+        release.set()
+        await asyncio.wait(strangers)
+
+
+async def test_hooks_that_hang_leave_threads_to_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_few_threads(monkeypatch, patience=0.05)
+    broker = Broker(settings())
+    release = threading.Event()
+
+    @broker.on("hang")
+    def hang() -> None:
+        release.wait(DEADLINE * 2)
+
+    @broker.on("echo")
+    def echo(data: int) -> int:
+        return data
+
+    async with running(broker, "ours") as address, contextlib.AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(address.connect()) for _ in range(10)]
+        for peer in peers[:7]:
+            await peer.send("hang")
+        assert (await peers[9].request("echo", 1))["data"] == 1
+        assert "threads" not in caplog.text
+        for peer in peers[7:9]:
+            await peer.send("hang")
+        await peers[9].send("echo", 2, id=2)
+        await eventually(lambda: "all 8 threads of plain hooks" in caplog.text)
+        release.set()
+        assert (await peers[9].receive())["data"] == 2
+    assert caplog.text.count("threads of plain hooks") == 1
 
 
 async def test_empty_messages_are_bounded_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import besieged, excused
+from tests.hostile.support import MEBIBYTE, besieged, excused, started
 from tests.hostile.wire import handshake
 from tests.machine import waited_for_a_processor
 
@@ -109,3 +110,61 @@ async def test_two_thousand_silent_connections(say: Say) -> None:
     check(saw, 2000, 10, say)
     assert saw["last"] < 10 + SLACK
     assert saw["p99"] < 100
+
+
+# --- handshakes whose `authenticate`, a plain function, is slow
+
+
+async def authenticating(port: int, seconds: float, until: float) -> list[float]:
+    """One connection after another whose user takes so long to be known; how long each of them was there."""
+    took = []
+    while (began := time.monotonic()) < until:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake(f"X-Slow: {seconds}\r\n"))
+        with contextlib.suppress(OSError):
+            await reader.read()
+        took.append(time.monotonic() - began)
+        writer.transport.abort()
+    return took
+
+
+async def slow_authentications(count: int, timeout: float, seconds: float, say: Say) -> dict[str, Any]:
+    """So many at once, again and again, beside a victim whose handler is a plain function too; what was seen."""
+    async with (
+        besieged(plain=True, handshake_timeout=timeout, log="ERROR") as server,
+        started("victim", server.port) as victim,
+    ):
+        state = await server.ask()
+        before, waited = await server.ask("mark"), state["waited"] + waited_for_a_processor()
+        victim.tell("begin")
+        until = time.monotonic() + seconds
+        ended = await asyncio.gather(*[authenticating(server.port, 10 * timeout, until) for _ in range(count)])
+        state = await server.ask()
+        victim.tell("end")
+        suffered = await victim.answer(within=30)
+        waited = state["waited"] + waited_for_a_processor() - waited
+        await server.until(lambda state: not state["handshakes"] and state["sessions"] <= 1)
+    last = max(max(took) for took in ended)
+    say(
+        f"{count} slow authentications for {seconds:g} s: victim p50 {suffered['p50']} p99 {suffered['p99']} max "
+        f"{suffered['max']} ms of {suffered['echoes']}; server +{(state['peak'] - before) / MEBIBYTE:.2f} MiB, "
+        f"{state['threads']} threads; refused after {last:.2f} s of {timeout:g} at most"
+    )
+    assert suffered["missing"] == 0
+    assert suffered["echoes"] > seconds * 20
+    assert state["threads"] <= 64 * 4 + 20  # four times those of strangers, and few of clients
+    assert state["peak"] - before < 64 * MEBIBYTE
+    return {"victim": suffered, "waited": waited, "last": last}
+
+
+async def test_slow_authentications_take_no_thread_from_clients(say: Say) -> None:
+    saw = await slow_authentications(300, 1, 2, say)
+    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 800)
+    assert saw["last"] < 1 + SLACK + min(saw["waited"], 3)
+
+
+@pytest.mark.soak
+async def test_slow_authentications_for_20_seconds(say: Say) -> None:
+    saw = await slow_authentications(300, 5, 20, say)
+    assert saw["victim"]["p99"] <= 60
+    assert saw["last"] < 5 + SLACK

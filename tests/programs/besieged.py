@@ -1,6 +1,7 @@
 """A server under attack, in a process of its own, so that its time and memory are its own.
 
-Argument: JSON of `Settings`, of ``loop`` for the event loop's kind and ``log`` for the level. Prints its port; then
+Argument: JSON of `Settings`, of ``loop`` for the event loop's kind, ``log`` for the level, and ``plain`` for hooks that
+run in threads. Prints its port; then
 answers each line on stdin with one of JSON, until stdin ends. Its log goes to stderr.
 """
 
@@ -12,10 +13,13 @@ import json
 import logging
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from starlette.requests import HTTPConnection
 
 from tests.machine import waited_for_a_processor
 from velocity_ws import Broker, Client, Close, Server, Settings
@@ -61,13 +65,26 @@ async def main(options: dict[str, Any]) -> None:
     calls = Calls()
     if uses_asyncio:
         calls.install()
+    plain = options.pop("plain", False)
     broker = Broker(Settings(_env_file=None, port=0, **options))
     closes: Counter[int] = Counter()
     slowest = 0.0
 
-    @broker.on("echo")
-    async def echo(data: Any) -> Any:
-        return data
+    if plain:
+
+        @broker.authenticate
+        def authenticate(request: HTTPConnection) -> None:
+            time.sleep(float(request.headers.get("x-slow", 0)))
+
+        @broker.on("echo")
+        def echo(data: Any) -> Any:
+            return data
+
+    else:
+
+        @broker.on("echo")
+        async def echo_on_the_loop(data: Any) -> Any:
+            return data
 
     @broker.on("shout")
     async def shout(data: list[int]) -> None:
@@ -111,6 +128,7 @@ async def main(options: dict[str, Any]) -> None:
             "waited": waited_for_a_processor(),
             "peak": memory("VmHWM"),
             "tasks": len(asyncio.all_tasks()),
+            "threads": threading.active_count(),
             "sessions": len(broker.node.sessions),
             "handshakes": len(broker.node.handshakes),
             "sockets": sum(link.is_symlink() and "socket:" in str(link.readlink()) for link in (SELF / "fd").iterdir()),
