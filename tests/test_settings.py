@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "backplane_url": "memory://",
     "backplane_timeout": 1.0,
     "backplane_queue_size": 8 * 1024 * 1024,
+    "restart_code": 1012,
     "node_lease": 10.0,
 }
 """What the documentation promises, written out once more, so that a changed default is noticed."""
@@ -176,6 +177,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "backplane_url": [(url, url) for url in URLS],
     "backplane_timeout": DURATIONS,
     "backplane_queue_size": SIZES,
+    "restart_code": [("1012", 1012), ("1001", 1001)],
     "node_lease": DURATIONS,
 }
 BAD: dict[str, list[str]] = {
@@ -206,6 +208,7 @@ BAD: dict[str, list[str]] = {
     "backplane_url": BAD_URLS,
     "backplane_timeout": [*BAD_DURATIONS, "0"],
     "backplane_queue_size": BAD_SIZES,
+    "restart_code": ["1000", "1013", "restart"],
     "node_lease": [*BAD_DURATIONS, "0"],
 }
 

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     """What happens when a client's queue is full: close it (1013), or drop the newest message and tell it later."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that stopping gives handlers to finish, queues to be sent and clients to go."""
+    restart_code: int = 1012
+    """Code that clients are closed with when the server stops: 1012, or 1001 where they turn 1012 into 1002, as Qt
+    does. Applied by `Server` and the uvicorn classes."""
     backplane_url: str = Field(ALONE, repr=False)  # it may hold a password
     """The engine by which several processes reach each other's clients; ``memory://`` is one process alone."""
     backplane_timeout: Duration = Field(1.0, gt=0)
@@ -199,6 +202,13 @@ class Settings(BaseSettings):
         if wrong := [value for value in values if not _TOKEN.fullmatch(value)]:
             raise ValueError(f"a subprotocol is letters, digits and !#$%&'*+-.^_`|~ alone, which {wrong[0]!r} is not")
         return values
+
+    @field_validator("restart_code")
+    @classmethod
+    def _restart_code(cls, value: int) -> int:
+        if value not in (1012, 1001):
+            raise ValueError("neither 1012 (service restart) nor 1001 (going away)")
+        return value
 
     @field_validator("backplane_url")
     @classmethod

@@ -621,6 +621,7 @@ async def test_the_server_says_when_to_come_back(site: Site) -> None:
     hints = [
         ([1012, "restarting, retry_after=2.5"], 2500),
         ([1012, "retry_after=0.125"], 125),
+        ([1001, "restarting, retry_after=0.5"], 500),
         ([1013, "too busy; retry_after=90 or so"], 90_000),
         ([1012, "restarting"], 30_000),
         ([1012, "retry_after=soon"], 30_000),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -344,6 +345,15 @@ def test_run_serves_until_a_signal() -> None:
     thread.join(DEADLINE)
     code, reason = closed[0]
     assert (code, reason.partition("=")[0]) == (1012, "restarting, retry_after")
+
+
+async def test_who_restarts_says_1001_where_clients_do_not_know_1012() -> None:
+    broker = echo_broker(restart_code=1001)
+    async with Server(broker, port=0) as server, Address(server.port).connect() as peer:
+        await server.stop()
+        code, reason = await peer.closed()
+    assert code == 1001
+    assert re.fullmatch(r"restarting, retry_after=0\.[1-5]\d*", reason)
 
 
 # --- stop

@@ -135,6 +135,7 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
                 clients.kill()
                 await clients.wait()
 
+    workers = 2 if "--workers" in kind else 1
     senders = [client for client in told["clients"] if client["kind"] == "sends"]
     late = [client for client in told["clients"] if client["kind"] == "late"]
     handled: Counter[str] = Counter()
@@ -164,14 +165,16 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     assert {client["name"]: client["sent"] for client in senders} == dict(handled)
     assert {client["name"]: client["answers"] for client in senders} == dict(answered)
     assert [client["stuffing"] for client in late] == [STUFFING] * LATE
-    assert len(set(hints)) > 0.9 * len(hints)
-    assert max(hints) - min(hints) > drain_timeout / 2
+    assert len(set(hints)) > 0.6 * len(hints)
+    spread = max(count / workers / 200, 0.5)  # the larger of what so many need and half a second
+    assert 0.1 <= min(hints) <= max(hints) <= max((count + LATE + STUCK + HALF_DONE) / 200, 0.5)
+    assert max(hints) - min(hints) > spread / 2
     assert max(times) - min(times) > 0.25 * drain_timeout  # two workers have two batches each in the short run
     assert most(returns) < len(told_all) / 3
     assert max(times) < drain_timeout
     assert stopped.seconds < drain_timeout + 1
     assert stopped.status == STATUS[kind]
-    assert len(stopped.reports) == (2 if "--workers" in kind else 1)  # the lifespan of each has ended
+    assert len(stopped.reports) == workers  # the lifespan of each has ended
     assert sum(report["stats"]["connections"] for report in stopped.reports) == count + LATE + STUCK
     # Whoever was not in yet is answered or gone at once; what was malformed has been answered long before.
     assert {answer for answer, _ in told["half"]} <= {"HTTP/1.1 503 Service Unavailable", ""}

@@ -20,6 +20,12 @@ INTERVAL = 0.1
 """Seconds between two batches, at least."""
 SHARE = 0.7
 """The part of the time in which goodbyes are said; the rest is for the answers."""
+RETURNS = 200.0
+"""Clients that may come back in a second."""
+SPREAD = 0.5
+"""Seconds over which the fewest come back: long enough for a server that restarts at once."""
+EARLIEST = 0.1
+"""Seconds until the first comes back."""
 
 log = get_logger("velocity_ws.drain")
 
@@ -50,6 +56,7 @@ class Drain:
         self._timer: asyncio.Handle | None = None
         self._batch = BATCH
         self._pause = 0.0
+        self._spread = 0.0
         self._due = 0.0
         self._has_begun = False
         self._is_on = False
@@ -82,6 +89,8 @@ class Drain:
         batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
+        # Not more than so many need, and not until the end: another server may be up, and this one soon is again.
+        self._spread = min(max(len(self._waiting) / RETURNS, SPREAD), seconds)
         self._due = self._loop.time()
         self._next()
 
@@ -93,9 +102,7 @@ class Drain:
         batch, self._waiting = self._waiting[: batches * self._batch], self._waiting[batches * self._batch :]
         left = max(0.0, self._end - now)
         for connection in batch:
-            # Where another server is up they are spread already, by the batches; where this one has to come up again,
-            # it does when the last has gone.
-            hint = random.uniform(0, left) + random.uniform(0.1, 1)  # noqa: S311 - no secret
+            hint = random.uniform(min(EARLIEST, self._spread), self._spread)  # noqa: S311 - no secret
             try:
                 connection.go_away(hint, left / 2)
             except Exception:  # one connection never costs another

@@ -56,9 +56,9 @@ class WebSocketProtocol(Connection):
     """
 
     __slots__ = (
-        "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake", "_is_lost",
-        "_request", "_scope", "_session", "_state", "_task", "_waits_for_session", "accepted_at", "is_accepted",
-        "on_lost",
+        "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake",
+        "_is_lost", "_request", "_restart_code", "_scope", "_session", "_state", "_task", "_waits_for_session",
+        "accepted_at", "is_accepted", "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class WebSocketProtocol(Connection):
         self._ping_interval = config.ws_ping_interval
         self._ping_timeout = config.ws_ping_timeout
         self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
+        self._restart_code = int(CloseCode.SERVICE_RESTART)
         self._events = Events(self, loop)
         self._request: RequestReader | None = None
         self._handshake: Handshake | None = None
@@ -169,9 +170,9 @@ class WebSocketProtocol(Connection):
         """Say goodbye after what is queued; what the client sends until it answers is still handled."""
         reason = f"restarting, retry_after={retry_after:.3f}"
         if self._session is not None:
-            self._session.restart(CloseCode.SERVICE_RESTART, reason, patience)
+            self._session.restart(self._restart_code, reason, patience)
         elif self.is_accepted:
-            self._writer.send_close(CloseCode.SERVICE_RESTART, reason)
+            self._writer.send_close(self._restart_code, reason)
 
     def cut(self) -> None:
         """End at once, what runs for it included."""
@@ -284,6 +285,7 @@ class WebSocketProtocol(Connection):
         self._deflate = settings.enable_compression
         self._ping_interval = settings.ping_interval or None
         self._ping_timeout = settings.ping_timeout
+        self._restart_code = settings.restart_code
         graceful = self._config.timeout_graceful_shutdown
         self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
         self._waits_for_session = True

@@ -97,7 +97,7 @@ export function mayReconnect(code: number): boolean;
  * the bound starts small again once a connection has lasted `stableAfter`. When the browser comes online it tries at
  * once.
  *
- * A server that restarts (1012) or is too busy (1013) can say in the close's reason when to come back:
+ * A server that restarts (1012, or 1001) or is too busy (1013) can say in the close's reason when to come back:
  * `retry_after=2.5`, in seconds. Then the first attempt comes that long after the loss, and only if it fails, too, the
  * usual delays follow. A connection that had not lasted `stableAfter` waits for its usual delay, if that is longer.
  *

@@ -2,8 +2,8 @@
 
 const MAX_TIMER = 2 ** 31 - 1; // beyond it, setTimeout fires at once
 const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
-const HINT = /\bretry_after=(\d+(?:\.\d+)?)/; // seconds, in the reason of a close with one of the next two
-const COME_BACK = new Set([1012, 1013]);
+const HINT = /\bretry_after=(\d+(?:\.\d+)?)/; // seconds, in the reason of a close with one of the next three
+const COME_BACK = new Set([1001, 1012, 1013]);
 const ANSWERS = new Set(["reply", "error", "rate_limit_exceeded"]);
 const RESERVED = new Set(["status", "binary", "*"]); // names of the client's own events
 
