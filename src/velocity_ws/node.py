@@ -14,6 +14,7 @@ from velocity_ws.client import Client, Gone, describe, validate_user_id
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import prefix_of
+from velocity_ws.descriptors import prepare
 from velocity_ws.direct import Flusher
 from velocity_ws.directory import Directory
 from velocity_ws.dispatch import Dispatcher
@@ -275,6 +276,7 @@ class Node:
             self._stopped_loop = None
             self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
+        prepare(self.settings.max_connections)
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.logging import DefaultFormatter
 
 from velocity_ws.broker import Broker
+from velocity_ws.descriptors import Listener
 from velocity_ws.errors import ServerError
 from velocity_ws.logs import get_logger, printable, use_console
 from velocity_ws.middleware import WebSocketMiddleware
@@ -270,7 +271,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -90,10 +90,17 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def command(*options: str, ws: str = OURS, workers: int = 1, **variables: str) -> AsyncIterator[Served]:
-    """The application of `tests.programs.options`, served by the command; it must start, and stop in good order."""
+async def command(
+    *options: str, ws: str = OURS, workers: int = 1, descriptors: int = 0, **variables: str
+) -> AsyncIterator[Served]:
+    """The application of `tests.programs.options`, served by the command; it must start, and stop in good order.
+
+    Where there is a number of descriptors, it has no more.
+    """
+    limited = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
     where = () if "--uds" in options else ("--port", "0")
     process = await asyncio.create_subprocess_exec(
+        *limited,
         *(sys.executable, "-m", "uvicorn", "tests.programs.options:app", "--ws", ws, *where, *options),
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "WS_ALLOWED_ORIGINS": "*", **variables},

@@ -1,7 +1,7 @@
 """A server under attack, in a process of its own, so that its time and memory are its own.
 
-Argument: JSON of `Settings`, of ``loop`` for the event loop's kind, ``log`` for the level, and ``plain`` for hooks that
-run in threads. Prints its port; then
+Argument: JSON of `Settings`, of ``loop`` for the event loop's kind, ``log`` for the level, ``plain`` for hooks that
+run in threads, and ``descriptors`` for the limits of those, soft and hard. Prints its port; then
 answers each line on stdin with one of JSON, until stdin ends. Its log goes to stderr.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import logging
+import resource
 import socket
 import sys
 import threading
@@ -132,6 +133,7 @@ async def main(options: dict[str, Any]) -> None:
             "sessions": len(broker.node.sessions),
             "handshakes": len(broker.node.handshakes),
             "sockets": sum(link.is_symlink() and "socket:" in str(link.readlink()) for link in (SELF / "fd").iterdir()),
+            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE),
             "closes": closes,
             "slowest": slowest,
             "slow_closes": broker.get_stats().slow_closes,
@@ -150,6 +152,8 @@ def run() -> None:
     """Read the arguments."""
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=options.pop("log", "WARNING"), format="%(levelname)s %(name)s %(message)s")
+    if "descriptors" in options:
+        resource.setrlimit(resource.RLIMIT_NOFILE, options.pop("descriptors"))
     factory = None
     if options.pop("loop", "uvloop") == "uvloop":
         import uvloop

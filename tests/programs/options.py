@@ -65,6 +65,12 @@ async def who(client: Client) -> dict[str, Any]:
     return {**describe(client.request), "remote_addr": client.remote_addr}
 
 
+@broker.on("echo")
+async def echo_data(data: Any) -> Any:
+    """What comes."""
+    return data
+
+
 app = Starlette(
     routes=[Route("/tell", tell), WebSocketRoute("/echo", echo), WebSocketRoute("/echo/{rest:path}", echo)],
 )

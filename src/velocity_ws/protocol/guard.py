@@ -23,7 +23,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from velocity_ws.logs import get_logger
+from velocity_ws.descriptors import say_that_none_is_left
+from velocity_ws.logs import get_logger, quote
 from velocity_ws.protocol.shared import Shared, count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.settings import Settings
 
@@ -112,6 +113,12 @@ class Guard(_Uvicorn):
         super().connection_made(transport)
         if self._is_over:
             transport.abort()
+            return
+        # The kernel gives the lowest number that is free.
+        own = transport.get_extra_info("socket")
+        if own is not None and own.fileno() >= self._shared.last_descriptor:
+            say_that_none_is_left()
+            self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -169,8 +176,8 @@ class Guard(_Uvicorn):
             return
         count_refusal(self.server_state)
         if setting:
-            address = self.client and self.client[0]
-            log.warning("refused a request of %r with %d: its headers are over %s", address, status, setting)
+            address = self.client[0] if self.client else ""
+            log.warning("refused a request of %s with %d: its headers are over %s", quote(address), status, setting)
         else:
             log.debug("refused a request with %d", status)
         self._end()
@@ -190,6 +197,14 @@ class Guard(_Uvicorn):
         # To close at once with something unread would reset the connection, and the peer would not see the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        self._shared.flushing.start(self)
+
+    def _turn_away(self) -> None:
+        """Answer 503 before anything was asked, and close at once: what is left is for the clients there are."""
+        count_refusal(self.server_state)
+        self._end()
+        self.transport.write(_response(503, self.server_state.default_headers))
+        self.transport.close()
         self._shared.flushing.start(self)
 
     def _end(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from uvicorn.server import ServerState
 
+from velocity_ws.descriptors import most_open
 from velocity_ws.errors import SettingsError
 from velocity_ws.logs import get_logger
 from velocity_ws.protocol.deadlines import Deadlines
@@ -19,6 +20,8 @@ __all__ = ["HEADER_COUNT", "HEADER_SIZE", "Shared", "count_refusal", "is_stoppin
 HEADER_SIZE = "WS_MAX_HEADER_SIZE"
 HEADER_COUNT = "WS_MAX_HEADER_COUNT"
 
+RESERVE = 32
+"""Descriptors that connections leave to what serves them: the application's files, its database, its engine."""
 FLUSH = 1.0
 """Seconds a refused peer has to read its answer, until it is cut."""
 
@@ -70,6 +73,8 @@ class Shared:
         self.max_connections = settings.max_connections if is_set else 0
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
+        most = most_open()
+        self.last_descriptor = most - min(RESERVE, most // 8)
         self.websockets = 0
         self.heads: Deadlines[Watched] = Deadlines(loop, settings.handshake_timeout, _late)
         self.flushing: Deadlines[Watched] = Deadlines(loop, FLUSH, _cut)
