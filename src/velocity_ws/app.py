@@ -19,7 +19,7 @@ from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
-from velocity_ws.logs import get_logger, printable
+from velocity_ws.logs import get_logger, printable, quote
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
@@ -353,7 +353,7 @@ async def start_and_say(broker: Broker, send: Send) -> bool:
 
 def _refuse_origin(session: Session, why: str) -> NoReturn:
     headers = session.client.request.headers
-    origin, host = (", ".join(map(repr, headers.getlist(name))) or "none" for name in ("origin", "host"))
+    origin, host = (", ".join(map(quote, headers.getlist(name))) or "none" for name in ("origin", "host"))
     log.warning(
         "handshake of %s refused because of its origin: %.300s, asking the host %.300s: %s",
         _who(session),
