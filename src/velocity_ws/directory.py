@@ -133,7 +133,7 @@ class Directory:
         if cluster is None or node_id is None:
             return False
         await cluster.introduced()
-        if node_id not in cluster.peers:
+        if not cluster.peers.may_live(node_id):
             if not cluster.is_healthy:
                 raise BackplaneUnavailable("there is no connection to the engine")
             return False

@@ -93,7 +93,8 @@ class Reach(ABC):
         Raises:
             ClientNotFound: it is not connected.
             InvalidNameError: the room is not a string of at most 256 characters, or cannot travel between processes.
-            BackplaneUnavailable: it is another node's, which did not answer.
+            BackplaneUnavailable: it is another node's, which did not answer, or was not heard for more than its lease;
+                if it was only held up, it may do it later.
         """
         validate_room(room)
         await self._call(lambda directory: directory.join(client_id, room))
@@ -122,6 +123,8 @@ class Reach(ABC):
 
     async def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
         """Close all connections of a user, on every node.
+
+        A node that was not heard for more than its lease is not waited for; if it was only held up, it does it later.
 
         Returns:
             How many there were.

@@ -226,6 +226,30 @@ class TestPeers:
         assert told == ["+a", "+b", "-b", "+b", "-a", "-b"]
         assert len(peers) == 0
 
+    def test_a_node_that_went_without_a_word_may_live_for_a_while(self) -> None:
+        now = [0.0]
+        peers = Peers(lambda: now[0], lambda _: None, lambda _: None)
+        for name in ("held up", "said goodbye", "back again", "late goodbye"):
+            peers.heard(name, Beat("alive", 2.0))
+        peers.heard("said goodbye", Beat("bye", 0.0))
+        now[0] = 2.0
+        peers.expire()
+        peers.heard("back again", Beat("alive", 1000.0))
+        peers.heard("late goodbye", Beat("bye", 0.0))
+        assert len(peers) == 1
+        found = [name for name in ("held up", "said goodbye", "back again", "late goodbye") if peers.may_live(name)]
+        assert found == ["held up", "back again"]
+        assert peers.has_lost
+        now[0] = 62.0
+        peers.expire()
+        assert not peers.may_live("held up")
+        assert not peers.has_lost
+        for number in range(1500):
+            peers.heard(f"node {number}", Beat("alive", 1.0))
+        now[0] = 64.0
+        peers.expire()
+        assert sum(peers.may_live(f"node {number}") for number in range(1500)) == 1000
+
 
 def no_answer(where: str, error: Foreign) -> None:
     """Something that is no answer, or no question, came."""

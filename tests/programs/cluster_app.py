@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from velocity_ws import BackplaneUnavailable, Broker, Client
+from velocity_ws import BackplaneUnavailable, Broker, Client, VelocityError
 
 PAUSE = 0.01
 """Seconds between two messages of a talk."""
@@ -91,6 +91,29 @@ async def relay(data: list[Any]) -> str:
     except BackplaneUnavailable as error:
         return error.outcome
     return "published"
+
+
+@broker.on("tell")
+async def tell(data: list[Any]) -> str:
+    """Send to clients by their ids; what became of it."""
+    ids, what = data
+    try:
+        await (broker.to_client(ids) if isinstance(ids, str) else broker.to_clients(ids)).send("n", what)
+    except BackplaneUnavailable as error:
+        return error.outcome
+    return "published"
+
+
+@broker.on("do")
+async def do(data: list[Any]) -> Any:
+    """Call a method of the broker; what it returns, or raises."""
+    method, *args = data
+    try:
+        return await getattr(broker, method)(*args)
+    except BackplaneUnavailable as error:
+        return f"BackplaneUnavailable {error.outcome}"
+    except VelocityError as error:
+        return type(error).__name__
 
 
 @broker.on("end")

@@ -181,7 +181,7 @@ class Cluster:
         waiting: list[Entry] = []
         until = self._publisher.until()
         try:
-            for topic, body in routes(self.topics, self._is_there, address, frame):
+            for topic, body in routes(self.topics, self.node_id, address, frame):
                 try:
                     waiting.append(self._publisher.put(topic, body))
                 except BackplaneUnavailable as error:
@@ -238,10 +238,6 @@ class Cluster:
         self._unconfirmed.discard(confirmation)
         self._doubt.set()
 
-    def _is_there(self, node_id: str) -> bool:
-        """Whether that is another node that may live; who that is, is not known at first."""
-        return node_id != self.node_id and (node_id in self.peers or not self._roll.is_introduced)
-
     # --- questions and notes
 
     def on(self, question: Question[A, R], handler: Callable[[A], Awaitable[R]]) -> None:
@@ -255,10 +251,12 @@ class Cluster:
         return await self._questions.ask(question, args, [node_id], lambda ask: self._send(inbox, ask))
 
     async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
-        """Ask all the other nodes that live."""
+        """Ask all the other nodes that live. Those that went without a word may hear it, and are not waited for."""
         await self.introduced()
-        everyone = self.topics.nodes
-        return await self._questions.ask(question, args, self.peers.ids(), lambda ask: self._send(everyone, ask))
+        everyone, nodes = self.topics.nodes, self.peers.ids()
+        if not nodes and not self.peers.has_lost:
+            return Replies()
+        return await self._questions.ask(question, args, nodes, lambda ask: self._send(everyone, ask))
 
     async def introduced(self) -> None:
         """Wait a moment at most, until it is known who is there."""

@@ -1,7 +1,7 @@
 """The other nodes: who lives, as far as is heard. Pure but for the clock it is given.
 
-A node says every third of its lease that it lives. Unheard for a whole lease it is gone; while this node itself hears
-nothing, nobody's lease runs.
+A node says every quarter of its lease that it lives. Unheard for a whole lease it is gone; while this node itself hears
+nothing, nobody's lease runs. One that went so, without a word, may have been held up, and is lost for a while.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ __all__ = ["Peers"]
 
 PART = 0.85
 """What of its lease a node may be unheard, so that it is gone from all others before the lease is over."""
+LOST_FOR = 60.0
+"""Seconds after its lease in which a node that was held up may go on as if nothing had been."""
+MAX_LOST = 1000
+"""Such nodes that are remembered."""
 
 
 class Peers:
@@ -31,6 +35,7 @@ class Peers:
         self._went = went
         self._leases: dict[str, float] = {}
         self._until: dict[str, float] = {}
+        self._lost: dict[str, float] = {}
 
     def __contains__(self, node_id: str) -> bool:
         return node_id in self._until
@@ -42,10 +47,20 @@ class Peers:
         """Who lives."""
         return frozenset(self._until)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether some node is lost."""
+        return bool(self._lost)
+
+    def may_live(self, node_id: str) -> bool:
+        """Whether a node lives, or is lost, and so may."""
+        return node_id in self._until or node_id in self._lost
+
     def heard(self, node_id: str, beat: Beat) -> None:
         """A node said something about itself."""
         if not beat.is_node:
             return
+        self._lost.pop(node_id, None)
         if beat.state == "bye":
             self._remove(node_id)
             return
@@ -65,11 +80,17 @@ class Peers:
         now = self._clock()
         for node_id in [node_id for node_id, until in self._until.items() if until <= now]:
             self._remove(node_id)
+            self._lost[node_id] = now + LOST_FOR
+        for node_id in [node_id for node_id, until in self._lost.items() if until <= now]:
+            del self._lost[node_id]
+        while len(self._lost) > MAX_LOST:
+            del self._lost[next(iter(self._lost))]
 
     def clear(self) -> None:
         """Forget everyone, silently."""
         self._leases.clear()
         self._until.clear()
+        self._lost.clear()
 
     def _remove(self, node_id: str) -> None:
         if self._until.pop(node_id, None) is not None:

@@ -21,14 +21,15 @@ MAX_KEPT = 100_000
 _numbers = itertools.count(1)
 
 
-def routes(
-    topics: Topics, is_there: Callable[[str], bool], address: Address, frame: Frame
-) -> Iterator[tuple[str, bytes]]:
+def routes(topics: Topics, own: str, address: Address, frame: Frame) -> Iterator[tuple[str, bytes]]:
     """Where a message has to go so that every other node which has somebody it is for gets it, and what goes there.
+
+    Whether the node that a client's id names is heard of does not count: one that was held up for longer than its lease
+    gets the message when it goes on. What is for a node that is gone goes nowhere.
 
     Args:
         topics: of the cluster.
-        is_there: whether a node is another one, and may live.
+        own: the node that sends it.
         address: for whom it is.
         frame: the message.
     """
@@ -51,7 +52,7 @@ def routes(
         by_node: dict[str, list[str]] = {}
         for name in names:
             at = node_of(name)
-            if at is not None and is_there(at):
+            if at is not None and at != own:
                 by_node.setdefault(at, []).append(name)
         for at, ids in by_node.items():
             yield topics.node(at), body(tuple(ids))

@@ -106,18 +106,17 @@ class Questions:
         Args:
             question: what.
             args: its arguments.
-            nodes: who is to answer.
+            nodes: who is to answer; where nobody is, it is only sent.
             send: brings it to them.
         """
         replies: Replies[R] = Replies()
-        if not nodes:
-            return replies
         number = next(self._ids)
         pending = self._pending[number] = _Pending(nodes)
         try:
             with contextlib.suppress(TimeoutError, BackplaneUnavailable):
                 async with asyncio.timeout(self._timeout):
                     await send(Ask(number, question.what, msgspec.Raw(_encode(args))))
+                    pending.check()
                     await pending.is_complete.wait()
         finally:
             del self._pending[number]
