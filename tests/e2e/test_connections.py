@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -255,14 +255,14 @@ async def test_a_refused_origin_is_logged_beside_the_host_and_with_both_remedies
 
 
 def _attached(broker: Broker) -> ASGIApp:
-    app = FastAPI()
+    app = Starlette()
     broker.attach(app)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
     return app
 
 
 def _in_a_mounted_application(broker: Broker) -> ASGIApp:
-    app, part = FastAPI(), FastAPI()
+    app, part = Starlette(), Starlette()
     broker.attach(part, "/")
     app.mount("/ws", part)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
@@ -270,14 +270,14 @@ def _in_a_mounted_application(broker: Broker) -> ASGIApp:
 
 
 def _mounted(broker: Broker) -> ASGIApp:
-    app = FastAPI()
+    app = Starlette()
     app.mount("/ws", WebSocketApp(broker))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost"])
     return app
 
 
 def _inside_the_middleware(broker: Broker) -> ASGIApp:
-    return TrustedHostMiddleware(WebSocketMiddleware(FastAPI(), broker), allowed_hosts=["localhost"])
+    return TrustedHostMiddleware(WebSocketMiddleware(Starlette(), broker), allowed_hosts=["localhost"])
 
 
 @pytest.mark.parametrize("serving", [_attached, _in_a_mounted_application, _mounted, _inside_the_middleware])
