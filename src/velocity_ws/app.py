@@ -274,7 +274,6 @@ class WebSocketApp:
             drop = settings.slow_client == "drop"
             outbox = QueueOutbox(send, session, node.counters, limit=settings.send_queue_size, drop=drop)
         else:
-            node.say_who_is_alone(carrier.workers)
             outbox = carrier.take(session, settings, node.counters, node.flusher)
         close = Close(CloseCode.ABNORMAL, "", "network")
         if log.isEnabledFor(logging.DEBUG):

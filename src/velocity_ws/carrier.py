@@ -27,10 +27,6 @@ class Carrier(Protocol):
     accepted_at: float | None
     """Time, by the loop's clock, of the TCP accept; ``None`` where it is not known."""
 
-    @property
-    def workers(self) -> int:
-        """How many processes the server has."""
-
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself, before the handshake is accepted."""
 

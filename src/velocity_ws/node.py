@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from velocity_ws.pacing import Pace
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
+from velocity_ws.siblings import count_workers
 from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ log = get_logger("velocity_ws.node")
 NOBODY = Address("clients")
 MAX_LARGE = 100
 """Events of which it is logged that their messages are large: names may come from strangers."""
+_alone = 0  # the process that has said so
 ABORT_GRACE = 0.5
 """Seconds that aborted connections have to end, before what they still run is cancelled."""
 
@@ -277,6 +280,7 @@ class Node:
             self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
         prepare(self.settings.max_connections)
+        self._say_who_is_alone()
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
@@ -415,14 +419,16 @@ class Node:
             self.warn_size,
         )
 
-    def say_who_is_alone(self, workers: int) -> None:
-        """Log once that processes side by side do not reach each other's clients."""
-        if workers > 1 and self._is_alone and not self._has_said_so:
-            self._has_said_so = True
+    def _say_who_is_alone(self) -> None:
+        """Log, once for a process, that those side by side do not reach each other's clients."""
+        global _alone  # noqa: PLW0603 - there is one for the process, and one that was forked is another
+        if self.settings.backplane_url.startswith(ALONE) and _alone != os.getpid() and (count := count_workers()) > 1:
+            _alone = os.getpid()
             log.warning(
-                "each of %d worker processes has its own clients, as WS_BACKPLANE_URL is memory://; embedded:// lets "
-                "them reach each other's, as redis:// and nats:// do",
-                workers,
+                "each of %d worker processes has its own clients, as WS_BACKPLANE_URL is %s; embedded:// lets them "
+                "reach each other's, as redis:// and nats:// do",
+                count,
+                self.settings.backplane_url,
             )
 
     def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from tests.support import DEADLINE, Address, eventually, running, settings
+from tests.support import DEADLINE, Address, eventually, settings
 from velocity_ws import Broker, Reject, Server, SettingsError
 
 # Tested where what they do is tested: handshake_timeout, the origins and the connection limits in test_connections;
@@ -136,18 +136,6 @@ async def test_no_token_in_the_servers_log(caplog: pytest.LogCaptureFixture) -> 
     ours = [record for record in caplog.records if record.name.startswith(("uvicorn", "velocity_ws"))]
     assert any('"WebSocket /ws" [accepted]' in record.getMessage() for record in ours)
     assert not [record for record in ours if "s3cret" in record.getMessage()]
-
-
-@pytest.mark.parametrize(("workers", "url"), [(2, "memory://"), (1, "memory://"), (2, "memory://bus")])
-async def test_workers_that_do_not_reach_each_other_are_told(
-    workers: int, url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with running(Broker(settings(backplane_url=url)), "ours", workers=workers) as server:
-        for _ in range(2):
-            async with server.connect():
-                pass
-    told = [record for record in caplog.records if "WS_BACKPLANE_URL" in record.getMessage()]
-    assert len(told) == (workers == 2 and url == "memory://")
 
 
 def test_no_backplane_of_that_name() -> None:

@@ -274,11 +274,6 @@ class WebSocketProtocol(Connection):
 
     # --- a broker's session
 
-    @property
-    def workers(self) -> int:
-        """How many processes the server has."""
-        return self._config.workers
-
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is accepted."""
         self._library.max_size = settings.max_message_size

@@ -1,0 +1,52 @@
+"""Siblings: how many processes the server has that this one belongs to. Knows servers by their names only."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+__all__ = ["count_workers"]
+
+_FORKING = {"gunicorn", "uvicorn_worker"}
+"""Servers whose configuration exists in workers only."""
+_SPAWNING = {"uvicorn", "hypercorn", "granian"}
+"""Servers that run in the caller's process, too, whatever their configuration says then."""
+
+
+def count_workers() -> int:
+    """How many processes serve beside each other, this one included; 1 where nobody tells.
+
+    No server tells its application. But each runs the event loop from a function of its own, so what it was
+    configured with stands among the callers of whatever runs on the loop.
+    """
+    servers = _FORKING if multiprocessing.parent_process() is None else _FORKING | _SPAWNING
+    return max([1, *(number for frame in _callers() for number in _workers(frame, servers))])
+
+
+def _callers() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _workers(frame: FrameType, servers: set[str]) -> Iterator[int]:
+    """What one of these servers says in this function of its own."""
+    server = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    if server not in servers:
+        return
+    local = frame.f_locals
+    this = local.get("self")
+    for holder in (this, getattr(this, "config", None), getattr(this, "cfg", None), local.get("config")):
+        number: Any = getattr(holder, "workers", None)
+        if isinstance(number, int) and not getattr(holder, "should_reload", False):  # uvicorn's reloader has one
+            yield number
+    if server == "granian" and isinstance(local.get("worker_id"), int):
+        # Where it does not fork, workers get nothing but their own number, counted from 1.
+        asked = re.search(r"--workers[= ](\d+)", " ".join(sys.argv))
+        yield max(local["worker_id"], int(asked[1] if asked else os.environ.get("GRANIAN_WORKERS") or 1))
