@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.support import settings
 from velocity_ws import SettingsError
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import server_urls, split_url
@@ -48,6 +49,8 @@ def test_several_servers() -> None:
         ("redis", "redis://localhost", "velocity-ws[redis]"),
         ("redis", "valkeys://localhost", "velocity-ws[redis]"),
         ("redis", "unix:///run/redis.sock", "velocity-ws[redis]"),
+        ("hiredis", "redis://localhost", "velocity-ws[redis]"),
+        ("hiredis", "redis+cluster://localhost", "velocity-ws[redis]"),
         ("nats", "nats://localhost", "velocity-ws[nats]"),
         ("nats", "tls://localhost", "velocity-ws[nats]"),
         ("nats", "embedded://", "velocity-ws[embedded]"),
@@ -64,3 +67,44 @@ def test_what_an_engine_cannot_use_is_not_repeated() -> None:
         create_backplane("redis://:s3cret@localhost?socket_connect_timeout=hunter2")
     assert "s3cret" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://u:1,2secret@h",
+        "nats://u:1,2secret@h:4222,i",
+        "tls://1,secret@h",
+        "nats://u:se,cret@h",
+        "nats://u:1/2secret@h",
+        "redis://:12/secret@h",
+        "rediss://u:12/secret@h/0",
+        "redis://u:12?secret@h",
+        "valkey://u:12#secret@h",
+        "redis://u:se#cret@h",
+        "redis+cluster://u:se/cret@h",
+    ],
+)
+def test_a_password_that_has_to_be_encoded_is_no_server(url: str) -> None:
+    with pytest.raises(SettingsError, match="%2F %3F %23 %2C") as caught:
+        settings(backplane_url=url)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match="%2F %3F %23 %2C"):
+        create_backplane(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://u:1%2C2secret@h",
+        "nats://u:p@a:1,b:2",
+        "nats://u:p@a,u:p@b",
+        "nats://a,tls://u:p@b",
+        "redis://u:1,2@h",
+        "redis://u:p@ss@h/0?client_name=a@b",
+        "redis://h?client_name=a@b",
+        "unix:///a@b.sock",
+    ],
+)
+def test_other_characters_are_taken_as_they_are(url: str) -> None:
+    create_backplane(settings(backplane_url=url).backplane_url)

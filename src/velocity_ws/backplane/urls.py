@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
@@ -26,6 +27,7 @@ _PORTS = {"redis": 6379, "redis+cluster": 6379, "nats": 4222}
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{0,50}", re.ASCII)
+_ENCODE = "in a user, a password or a token, the characters / ? # , % are written %2F %3F %23 %2C %25"
 _KNOWN = (
     "memory://, embedded://, redis://, rediss://, valkey://, valkeys://, the last four with +cluster, unix://, "
     "nats:// and tls://"
@@ -44,11 +46,15 @@ def check_url(url: str) -> str:
     if scheme[1] not in ENGINES:
         raise ValueError(f"no backplane for {scheme[1]}://; there are {_KNOWN}")
     try:
+        is_cut_short = _is_cut_short(url)
         engine, _ = split_url(url)
         rest = engine.partition("://")[2]
         is_somewhere = scheme[1] in _NAMED or (bool(rest.strip("/")) if scheme[1] == "unix" else _has_hosts(engine))
     except ValueError:
-        raise ValueError(f"not a URL that {scheme[1]}:// can use") from None
+        hint = f"; {_ENCODE}" if "@" in url else ""
+        raise ValueError(f"not a URL that {scheme[1]}:// can use{hint}") from None
+    if is_cut_short:
+        raise ValueError(f"an @ comes behind the first server, which has no user; {_ENCODE}")
     given = _given_prefix(url)
     if given is not None and not _PREFIX.fullmatch(given):
         raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
@@ -89,6 +95,22 @@ def server_urls(url: str) -> list[str]:
     """The servers of a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
     scheme, _, rest = url.partition("://")
     return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+
+
+def _is_cut_short(url: str) -> bool:
+    """Whether a character of a user or password was taken for the end of it, or of a server, so that an @ is left over.
+
+    Raises:
+        ValueError: it is no URL at all.
+    """
+    if url.startswith("unix:"):  # whose path may have any
+        return False
+    rest = url.partition("://")[2]
+    for parts in map(urlsplit, server_urls(url) if url.startswith(_SEVERAL) else [url]):
+        if "@" in parts.path + parts.fragment or "@" in parts.query.partition("=")[0]:
+            return True
+    first, *others = itertools.takewhile(lambda server: "://" not in server, rest.split(","))
+    return url.startswith(_SEVERAL) and "@" not in first and any("@" in other for other in others)
 
 
 def _given_prefix(url: str) -> str | None:
