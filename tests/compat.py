@@ -27,7 +27,7 @@ TESTS = (
     "tests/contract/test_backplanes.py",
     "tests/cluster/test_messages.py",
 )
-NOT_NEEDED = {"fastapi", "litestar", "playwright", "pytest-cov"}
+NOT_NEEDED = {"fastapi", "gevent", "litestar", "playwright", "pytest-cov"}
 """What of the tests' own dependencies these tests do not import."""
 NEWEST_THAT_FITS = {"httpx2"}
 """What is not pinned, because its newest version asks for more than the oldest of the others."""

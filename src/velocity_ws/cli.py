@@ -29,6 +29,8 @@ __all__ = ["main"]
 
 T = TypeVar("T")
 
+PATIENCE = 3.0
+"""Seconds that an engine, and then the nodes, have to answer a command."""
 STARTUP_FAILURE = 3
 """The status that uvicorn itself ends with where the application does not start."""
 URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
@@ -202,7 +204,7 @@ def _ending_well(workers: int) -> Iterator[None]:
 
 def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitable[T]]) -> T:
     async def run_it() -> T:
-        async with Emitter(url, name=name) as emitter:
+        async with Emitter(url, name=name, timeout=PATIENCE) as emitter:
             return await work(emitter)
 
     try:

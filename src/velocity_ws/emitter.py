@@ -19,7 +19,7 @@ from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.directory import Directory
-from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, SettingsError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, SettingsError
 from velocity_ws.hub import Hub
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame
@@ -38,7 +38,8 @@ class Emitter(Reach):
 
     It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
     instead, for plain threads: ``Emitter(url).sync.to_room("news").send("notice", data)``; it runs an event loop in
-    a thread of its own then. What it returns counts clients of this process, and so is 0.
+    a thread of its own then, which gevent does not allow (`BrokerError`). What it returns counts clients of this
+    process, and so is 0.
     """
 
     def __init__(self, url: str | None = None, *, name: str = MAIN, timeout: float = 1.0) -> None:
@@ -46,8 +47,8 @@ class Emitter(Reach):
         Args:
             url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
             name: of the brokers whose clients it reaches.
-            timeout: seconds after which a message or a question ends, whatever its outcome. The first one connects,
-                for which it has three seconds more.
+            timeout: seconds after which a message ends, whatever its outcome; connecting, for the first one, included.
+                A question may take as long once there is a connection.
 
         Raises:
             SettingsError: there is no engine at that URL, as ``memory://`` has none.
@@ -93,13 +94,30 @@ class Emitter(Reach):
         return self._home
 
     def _begin_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        started = threading.Event()
-        loop.call_soon(started.set)
+        started, here, is_green = threading.Event(), threading.get_native_id(), False
+
+        def run() -> None:
+            nonlocal is_green
+            is_green = threading.get_native_id() == here
+            if is_green:
+                started.set()
+                return
+            loop.call_soon(started.set)
+            loop.run_forever()
+
+        thread = threading.Thread(target=run, name="velocity-ws emitter", daemon=True)
+        thread.start()
+        started.wait()
+        if is_green:
+            loop.close()
+            raise BrokerError(
+                "gevent, or eventlet, has put its own in the place of threads, and none of them can run the event loop "
+                "that 'sync' needs; await the Emitter's methods on a loop in a real thread, as in "
+                "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
+            )
         self._cluster, self._starting = None, asyncio.Lock()
         self._home.settle(loop)
-        self._thread = threading.Thread(target=loop.run_forever, name="velocity-ws emitter", daemon=True)
-        self._thread.start()
-        started.wait()
+        self._thread = thread
 
     async def start(self) -> None:
         """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
@@ -149,7 +167,7 @@ class Emitter(Reach):
         async with self._starting:
             if self._cluster is None or self._directory is None:
                 hub: Hub[Session] = Hub()
-                options = ClusterOptions(self._prefix, timeout=self._timeout, is_node=False)
+                options = ClusterOptions(self._prefix, timeout=self._timeout, is_node=False, patience=self._timeout)
                 backplane, name = create_backplane(self._url, is_node=False), new_node_id()
                 cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
                 self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
@@ -173,8 +191,9 @@ class Emitter(Reach):
         return 0
 
     async def _publish_here(self, address: Address, frame: Frame) -> None:
+        until = asyncio.get_running_loop().time() + self._timeout
         cluster, _ = await self._started()
-        await cluster.publish(address, frame)
+        await cluster.publish(address, frame, until)
 
     async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
         self._settle()

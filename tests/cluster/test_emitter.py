@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,82 @@ async def test_without_an_engine_it_says_so() -> None:
             assert caught.value.outcome == "refused"
             with pytest.raises(BackplaneUnavailable):
                 await emitter.members("x")
+
+
+@asynccontextmanager
+async def nobody_answers(how: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """The URL of an engine that is gone, or stands still."""
+    kind, _, state = how.partition(" ")
+    if kind == "embedded":
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+        monkeypatch.setattr("tempfile.tempdir", str(directory))
+        yield "embedded://nobody"
+        return
+    async with engine(kind) as server:
+        await server.kill() if state == "gone" else server.freeze()
+        yield server.url
+
+
+@pytest.mark.parametrize("how", ["nats gone", "nats frozen", "valkey gone", "valkey frozen", "embedded"])
+async def test_its_timeout_holds_from_the_first_message_on(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nobody_answers(how, tmp_path, monkeypatch) as url:
+
+        def block() -> float:
+            with Emitter(url, timeout=0.5) as emitter:
+                began = time.monotonic()
+                with pytest.raises(BackplaneUnavailable, match="the engine"):
+                    emitter.to_room("x").send("n")
+                return time.monotonic() - began
+
+        async def wait(first: Callable[[Emitter], Awaitable[object]]) -> float:
+            emitter, began = Emitter(url, timeout=0.5), time.monotonic()
+            with pytest.raises(BackplaneUnavailable, match="the engine"):
+                await first(emitter)
+            took = time.monotonic() - began
+            await emitter.stop()
+            return took
+
+        took = await asyncio.gather(
+            asyncio.to_thread(block),
+            wait(lambda emitter: emitter.broadcast("n")),
+            wait(lambda emitter: emitter.members("x")),
+            wait(lambda emitter: asyncio.gather(*[emitter.broadcast("n") for _ in range(3)])),
+        )
+        assert max(took) < 1.5  # a busy machine's share is in it; connecting alone took 3 s
+
+
+GREEN = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import asyncio, sys
+import gevent
+from velocity_ws import BrokerError, Emitter
+emitter = Emitter(sys.argv[1])
+for _ in range(2):
+    try:
+        emitter.sync.to_room("x").send("n", "no")
+    except BrokerError as error:
+        print(type(error).__name__, "gevent" in str(error), "threadpool.apply(asyncio.run" in str(error))
+
+async def send_it():
+    async with Emitter(sys.argv[1]) as emitter:
+        await emitter.to_room("x").send("n", "from a real thread")
+
+gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))
+"""
+
+
+async def test_under_gevent_it_says_what_is_wrong_and_what_works() -> None:
+    async with engine("nats") as server, nodes(server.url, 1) as (node,), person(node, room="x") as (peer, _):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "ignore", "-c", GREEN, server.url, stdout=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(30):
+            out, _ = await process.communicate()
+        assert out.decode().splitlines() == ["BrokerError True True"] * 2
+        assert await peer.expect("n") == "from a real thread"
 
 
 @pytest.mark.parametrize("url", ["memory://", "carrier-pigeon://loft"])

@@ -53,7 +53,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 START_PATIENCE = 3.0
-"""Seconds that starting waits for the engine, before it goes on without."""
+"""Seconds that a node which starts waits for the engine."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class ClusterOptions:
         lease: seconds unheard after which a node counts as gone.
         queue_size: bytes that may wait for the engine.
         linger: seconds that a subscription is kept when nobody needs it any more.
+        patience: seconds that starting waits for the engine, before it goes on without.
         is_node: whether it has clients; else it only sends and asks.
     """
 
@@ -74,6 +75,7 @@ class ClusterOptions:
     lease: float = 10.0
     queue_size: int = 8 * 1024 * 1024
     linger: float = LINGER
+    patience: float = START_PATIENCE
     is_node: bool = True
 
 
@@ -148,7 +150,7 @@ class Cluster:
         if self._options.is_node:
             self.interest.need(self.topics.all)
         self._pulse = asyncio.create_task(self._roll.call(lambda: self.is_healthy), name="velocity-ws pulse")
-        await self._link.start(self, START_PATIENCE)
+        await self._link.start(self, self._options.patience)
 
     async def stop(self) -> None:
         """Say goodbye, and end."""
@@ -171,15 +173,20 @@ class Cluster:
 
     # --- messages
 
-    async def publish(self, address: Address, frame: Frame) -> None:
+    async def publish(self, address: Address, frame: Frame, until: float | None = None) -> None:
         """Bring a message to the other nodes; returns when the engine has it.
+
+        Args:
+            address: whom it is for.
+            frame: the message.
+            until: when its outcome is told, in the loop's time, whatever it is; by default at the end of the timeout.
 
         Raises:
             BackplaneUnavailable: it has not, or that is not known.
         """
         failure: BackplaneUnavailable | None = None
         waiting: list[Entry] = []
-        until = self._publisher.until()
+        until = self._publisher.until() if until is None else until
         try:
             for topic, body in routes(self.topics, self.node_id, address, frame):
                 try:

@@ -73,7 +73,7 @@ class Publisher:
         self._queue: deque[Entry] = deque()
         self._bytes = 0
         self._is_open = False
-        self._why = "the broker is not started"
+        self._why = "the engine has not answered yet"
         self._wakeup = asyncio.Event()
         self._batches = 0
         self._is_waiting = False
