@@ -384,7 +384,7 @@ class TestPublisher:
     async def test_every_message_has_an_outcome_in_time(self) -> None:
         engine = Engine()
         publisher = Publisher(engine, NODE, 0.1, 200)
-        with pytest.raises(BackplaneUnavailable, match="not started"):
+        with pytest.raises(BackplaneUnavailable, match="not answered yet"):
             publisher.put("t", b"x")
         publisher.open()
         task, watching = asyncio.create_task(publisher.run()), asyncio.create_task(publisher.watch())
