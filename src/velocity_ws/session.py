@@ -32,6 +32,8 @@ CLOSE_TIMEOUT = 10.0
 """Seconds that what is queued and the close frame may take to get through before the connection is aborted."""
 SLOW_CLOSE_TIMEOUT = 5.0
 """The same for a client that was too slow already."""
+LAST_GRACE = 0.05
+"""Seconds that ``on_error`` hooks have for what hooks of an end did not finish in time, when there is none left."""
 
 
 class Session:
@@ -114,6 +116,9 @@ class Session:
             if self._closed_by_us is not None:
                 code, reason = self._closed_by_us
                 close = Close(code, reason, "server")
+            elif close.by == "server" and close.code == CloseCode.SERVICE_RESTART:
+                # A server of another kind is stopping, and the broker is told of that when its connections are over.
+                self._abort_in(self._node.settings.drain_timeout)
             self._leave()
             self.inbox.stop(discard=self.is_dismissed)
             if self.outbox is not None:
@@ -133,6 +138,7 @@ class Session:
             if self.outbox is not None:
                 await self.outbox.join()
         finally:
+            self._cancel_deadline()
             log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
             self._end()
 
@@ -356,7 +362,7 @@ class Session:
         except TimeoutError:
             error = TimeoutError(f"the {kind} hooks took more than {seconds:g} s and were cancelled")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HURRIED_GRACE):
+                async with asyncio.timeout(LAST_GRACE if self._is_hurried else HURRIED_GRACE):
                     await self._node.dispatcher.report(self.client, error)
 
     def _abort_in(self, seconds: float) -> None:
@@ -367,3 +373,4 @@ class Session:
         for timer in (self._deadline, self._patience):
             if timer is not None:
                 timer.cancel()
+        self._deadline = self._patience = None

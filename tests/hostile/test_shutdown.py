@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidHandshake
 
 from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
 from tests.support import Address, eventually
@@ -33,7 +34,9 @@ COMMANDS = {
     "uvicorn": ("-m", "uvicorn", f"{APP}:app", *CLASSES),
     "uvicorn --workers 2": ("-m", "uvicorn", f"{APP}:app", *CLASSES, "--workers", "2"),
 }
-STATUS = {"Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0}
+ANY_COMMAND = {**COMMANDS, "portable": ("-m", "uvicorn", f"{APP}:app")}
+"""With uvicorn's own classes, too."""
+STATUS = {"Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0, "portable": -signal.SIGTERM}
 """uvicorn's command, when all is done, raises the signal again that ended it."""
 
 
@@ -73,17 +76,17 @@ class Running:
 
 
 @asynccontextmanager
-async def server(kind: str, directory: Path, drain_timeout: float) -> AsyncIterator[Running]:
+async def server(kind: str, directory: Path, drain_timeout: float, **variables: str) -> AsyncIterator[Running]:
     """Start one, and wait until all its processes take connections."""
     listener = _listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     listener.close()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     own = {"SHUTDOWN_REPORT": str(directory), "SHUTDOWN_PORT": str(port), "WS_DRAIN_TIMEOUT": str(drain_timeout)}
-    command = COMMANDS[kind] if kind == "Server" else (*COMMANDS[kind], "--port", str(port))
+    command = ANY_COMMAND[kind] if kind == "Server" else (*ANY_COMMAND[kind], "--port", str(port))
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, cwd=ROOT, env={**inherited, **own}, stdout=log, stderr=STDOUT
+            sys.executable, *command, cwd=ROOT, env={**inherited, **own, **variables}, stdout=log, stderr=STDOUT
         )
     running = Running(process, Address(port), directory)
     workers = 2 if "--workers" in command else 1
@@ -234,3 +237,30 @@ async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: 
     for report in stopped.reports:
         handled |= report["handled"]
     assert handled == {"other": 5}
+
+
+@pytest.mark.parametrize("kind", ANY_COMMAND)
+async def test_plain_hooks_that_hang_keep_no_server(kind: str, tmp_path: Path) -> None:
+    """A handler and hooks of every kind, each in a thread, which nothing can end."""
+    hooks = ["connect", "join", "leave", "disconnect", "error"]
+    # uvicorn's own classes let go of a handshake when its own time is over.
+    limits = {"SHUTDOWN_HANGS": "1", "WS_HANDSHAKE_TIMEOUT": "1.5"}
+    async with server(kind, tmp_path, 1, **limits) as running, AsyncExitStack() as stack:
+
+        async def knock() -> None:
+            with pytest.raises((InvalidHandshake, OSError, EOFError)):
+                async with running.address.connect("/ws?hang=authenticate"):
+                    pass
+
+        handshake = asyncio.create_task(knock())
+        peers = [await stack.enter_async_context(running.address.connect(f"/ws?hang={hook}")) for hook in hooks]
+        for peer, hook in zip(peers, hooks, strict=True):
+            await peer.send("fail" if hook == "error" else "block", 60)
+        other = await stack.enter_async_context(running.address.connect())
+        await other.send("fail", id=1)
+        while (await other.receive()).get("id") != 1:
+            pass
+        stopped = await running.stop(within=20)
+        await handshake
+    assert stopped.seconds < 1 + 1, stopped.log
+    assert stopped.status == STATUS[kind]

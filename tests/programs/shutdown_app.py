@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -74,6 +75,43 @@ async def cling() -> None:
 def block(data: float) -> None:
     """Handle in a thread that cannot be stopped, for so many seconds."""
     time.sleep(data)
+
+
+@broker.on("fail")
+async def fail() -> None:
+    """What ``on_error`` is told of."""
+    raise ValueError
+
+
+def hangs(kind: str) -> Any:
+    """A plain hook of a kind, that never returns for who asked for it in the handshake."""
+
+    def hook(client: Client) -> None:
+        if client.request.query_params.get("hang") == kind:
+            threading.Event().wait()
+
+    return hook
+
+
+if "SHUTDOWN_HANGS" in os.environ:
+
+    @broker.authenticate
+    def hang_at_the_door(request: Any) -> None:
+        """The same for a handshake."""
+        if request.query_params.get("hang") == "authenticate":
+            threading.Event().wait()
+
+    @broker.on_connect
+    async def enter(client: Client) -> None:
+        """Be in a room, so that there is something to leave."""
+        if client.request.query_params.get("hang") in ("join", "leave"):
+            await broker.join_room(client.id, "room")
+
+    broker.on_connect(hangs("connect"))
+    broker.on_join(hangs("join"))
+    broker.on_leave(hangs("leave"))
+    broker.on_disconnect(hangs("disconnect"))
+    broker.on_error(hangs("error"))
 
 
 async def publish() -> None:
