@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import itertools
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +369,109 @@ async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
         backplane.release()
         await other.say("all", "2")
         assert other.said.count("connected") == 1
+
+
+async def reach_each_other(found: list[Member], mark: str) -> None:
+    """Have each of them say something until all the others hear it, as some may be between two servers."""
+    for speaker in found:
+        rest = [member for member in found if member is not speaker]
+        async with asyncio.timeout(DEADLINE):
+            for number in itertools.count():
+                what = f"{mark}-{found.index(speaker)}-{number}"
+                await speaker.say("all", what)
+                heard = [asyncio.create_task(member.says(f"heard all {what}", 0.5)) for member in rest]
+                if not [True for error in await asyncio.gather(*heard, return_exceptions=True) if error]:
+                    break
+
+
+def wait_for(found: Callable[[], object]) -> None:
+    """`eventually`, where no loop runs."""
+    deadline = time.monotonic() + DEADLINE
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def remove(directory: Path, what: str) -> None:
+    """As a cleaner of old temporary files does."""
+    if what == "the directory":
+        shutil.rmtree(directory)
+    else:
+        (directory / what).unlink()
+
+
+@pytest.mark.parametrize("what", ["default.lock", "the directory"])
+async def test_when_the_lock_is_removed_all_end_with_one_server(directory: Path, what: str) -> None:
+    async with members(2) as found:
+        remove(directory, what)
+        async with members(2) as others:  # before it is noticed, or after
+            everyone = [*found, *others]
+            await reach_each_other(everyone, "here")
+            assert len(servers(directory)) == 1
+            assert owner(directory, everyone) in everyone
+            last = told(directory)["pid"]
+            assert len({member.said.count("connected") for member in found}) == 1
+            before = [member.said.count("connected") for member in everyone]
+            remove(directory, what)
+            await eventually((directory / "default.lock").exists, within=5)
+            await reach_each_other(everyone, "still")
+            assert told(directory)["pid"] == last
+            assert [member.said.count("connected") for member in everyone] == before, "nobody else had come"
+            for member in everyone:
+                await member.leave()
+
+
+def test_a_server_whose_lock_another_has_is_ended(directory: Path) -> None:
+    one, other = Host("default"), Host("default")
+    try:
+        wait_for(one.way_in)
+        one.check()
+        first = one.way_in()
+        remove(directory, "default.json")
+        one.check()
+        assert other.way_in() == first, "what tells the way in is there again"
+        remove(directory, "default.lock")
+        one.check()
+        assert other.way_in() == first, "and so is the lock"
+        remove(directory, "default.lock")
+        wait_for(other.way_in)
+        assert other.way_in() != first
+        assert len(servers(directory)) == 2
+        one.check()
+        assert len(servers(directory)) == 1
+        assert one.way_in() == other.way_in()
+        remove(directory, "the directory")
+        directory.mkdir(0o700)
+        directory.chmod(0o755)
+        other.check()  # in which nothing can be put back
+        assert len(servers(directory)) == 1
+        with pytest.raises(PermissionError):
+            one.way_in()
+        directory.chmod(0o700)
+        other.check()
+        assert one.way_in() == other.way_in()
+    finally:
+        one.stop()
+        other.stop()
+
+
+async def test_a_lock_that_is_removed_before_it_is_locked_is_none(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, host = fcntl.flock, Host("default")
+
+    def removed(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        remove(directory, "default.lock")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    try:
+        assert host.way_in() is None
+        assert servers(directory) == []
+        await eventually(host.way_in)
+    finally:
+        host.stop()
 
 
 def make_unsafe(directory: Path, how: str) -> None:

@@ -20,6 +20,8 @@ START_TIMEOUT = 5.0
 """Seconds that the server may take to be there, whoever starts it."""
 LOOK_INTERVAL = 0.01
 """Seconds between two looks whether it is."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks whether others find it, where this process runs it."""
 
 
 class EmbeddedBackplane(NatsBackplane):
@@ -46,6 +48,7 @@ class EmbeddedBackplane(NatsBackplane):
         self._may_run = may_run
         self._name = url.partition("://")[2] or "default"
         self._host: Host | None = None
+        self._check: asyncio.TimerHandle | None = None
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`. Starts the server where nobody else runs one, and waits until it is there.
@@ -71,6 +74,22 @@ class EmbeddedBackplane(NatsBackplane):
         if self.server_name != way_in.server_name:
             await self.close()
             raise ConnectionError("another server has the port of the embedded engine")
+        self._check_later()
+
+    def _check_later(self) -> None:
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_now)
+
+    def _check_now(self) -> None:
+        if self._host is not None:
+            self._check_later()
+            self._host.check()
+
+    async def close(self) -> None:
+        """See `Backplane.close`."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        await super().close()
 
     def release(self) -> None:
         """See `Backplane.release`. The last one in a process ends the server, where this process runs it."""

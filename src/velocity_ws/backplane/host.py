@@ -69,6 +69,7 @@ class Host:
             ConnectionError: it was started here, and has ended.
         """
         with self._mutex:
+            self._mend()
             if not may_run and not self._locks:
                 return _found(self._name)
             directory = self._directory if self._locks and self._directory is not None else _directory()
@@ -88,7 +89,16 @@ class Host:
                 self._port = child.port
                 write(told, json.dumps(_told(child)))
                 log.info("started the embedded engine %s on 127.0.0.1:%d", self._name, child.port)
-            return WayIn(url_of(child.port, child.password), child.server_name) if child.port else None
+            return self._way_in(child) if child.port else None
+
+    def check(self) -> None:
+        """See that others still find what this process holds, as cleaners of temporary files remove what is in use.
+
+        What they took is put back. Where another process has begun to run a server meanwhile, this one ends its own,
+        and those who are connected to it go there. To be called every second or so.
+        """
+        with self._mutex:
+            self._mend()
 
     def stop(self) -> None:
         """End the server, where it is this process's, and let others take over."""
@@ -103,6 +113,25 @@ class Host:
         if self._child is not None:
             self._child.disown()
             self._child = None
+
+    def _mend(self) -> None:
+        if not self._locks:
+            return
+        try:
+            directory = _directory()
+            told = directory / f"{self._name}.json"
+            if not _is_at(self._locks[0], directory / f"{self._name}.lock"):
+                locks = _try_lock(directory, self._name)
+                self._unlock()
+                self._locks, self._directory = locks, directory
+                what = "put back" if locks else "another process's now, which this one joins"
+                log.warning("the lock of the embedded engine %s was removed; it is %s", self._name, what)
+            if not self._locks:
+                self._stop()
+            elif self._child is not None and self._child.port and _read(told) != self._way_in(self._child):
+                write(told, json.dumps(_told(self._child)))
+        except OSError as error:  # nobody else can have it either, as long as that lasts
+            log.debug("the files of the embedded engine %s cannot be looked at: %s", self._name, error)
 
     def _take_over(self, told: Path) -> None:
         """What the one before told leads nowhere, or to whoever has its port by now: nobody is to read it any more."""
@@ -128,6 +157,9 @@ class Host:
         if self._child is None:
             self._child = Child(directory, self._name, self._port)
         return self._child
+
+    def _way_in(self, child: Child) -> WayIn:
+        return WayIn(url_of(child.port, child.password), child.server_name)
 
     def _stop(self) -> None:
         if self._child is not None:
@@ -180,7 +212,8 @@ def _directory() -> Path:
 
 def _try_lock(directory: Path, name: str) -> list[int]:
     """The descriptors that hold the lock, until they are closed or this process ends; none where another holds it."""
-    lock = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = directory / f"{name}.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -188,11 +221,22 @@ def _try_lock(directory: Path, name: str) -> list[int]:
         if isinstance(error, BlockingIOError):
             return []
         raise
+    if not _is_at(lock, path):  # it was removed before it was locked
+        os.close(lock)
+        return []
     # While the directory is locked too, systemd's cleaning of old temporary files leaves it alone.
     guard = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return [lock, guard]
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a file that is open is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _load(path: Path) -> dict[str, object]:
