@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-import uvicorn.main
+from click.core import ParameterSource
+from dotenv import load_dotenv
+from uvicorn.main import main as uvicorn_command
 
 from velocity_ws import __version__
+from velocity_ws.discovery import NotFound, find
 from velocity_ws.emitter import Emitter
 from velocity_ws.errors import VelocityError
 from velocity_ws.logs import printable
@@ -43,39 +46,105 @@ def main() -> None:
     """Realtime for Python web apps, on plain WebSockets. Settings come from WS_* variables and .env."""
 
 
-@main.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, epilog="Further options are uvicorn's."
-)
-@click.argument("app")
+class _Serving(click.Command):
+    """A command that takes uvicorn's options beside its own."""
+
+    def __init__(self, name: str | None, **options: Any) -> None:
+        super().__init__(name, **options)
+        known = {"--workers", *(text for param in self.params for text in param.opts)}
+        others = [param for param in uvicorn_command.params if isinstance(param, click.Option) and param.expose_value]
+        self.params += [param for param in others if not known.intersection(param.opts)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``--`` may stand before uvicorn's options."""
+        return super().parse_args(ctx, [text for text in args if text != "--"])
+
+
+class _NoApplication(click.ClickException):
+    exit_code = STARTUP_FAILURE
+
+
+def _serving(function: Callable[..., None]) -> click.Command:
+    """A command with the options that all have."""
+    for decorate in (
+        click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, before .env."),
+        click.option("--port", type=int, allow_from_autoenv=False, help="Port to listen on; by default WS_PORT."),
+        click.option("--host", allow_from_autoenv=False, help="Address to listen on; by default WS_HOST."),
+        click.option("--app", "name", metavar="NAME", help="What the application is called in its module."),
+        click.argument("target", metavar="[PATH | MODULE:NAME]", required=False),
+        click.pass_context,
+    ):
+        function = decorate(function)
+    return main.command(cls=_Serving, context_settings={"auto_envvar_prefix": "UVICORN"})(function)
+
+
+@_serving
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--host", help="Address to listen on; by default WS_HOST.")
-@click.option("--port", type=int, help="Port to listen on; by default WS_PORT.")
-@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, which go before .env.")
-@click.pass_context
-def run(
-    context: click.Context, app: str, workers: int, host: str | None, port: int | None, env_file: str | None
-) -> None:
-    """Serve APP, such as 'main:app', with this package's protocol classes.
+def run(context: click.Context, **options: Any) -> None:
+    """Serve an application with this package's protocol classes.
+
+    PATH is a file or a package with a FastAPI application, which is found as `fastapi run` does: app, api, or the
+    first. Without it, the entrypoint of [tool.fastapi] in pyproject.toml, or main.py, app.py, api.py, here or in app/.
 
     Where there are several workers and WS_BACKPLANE_URL is not set, they reach each other's clients by an embedded
     engine (embedded://, which needs the extra of that name). SIGTERM and SIGINT drain, and end with status 0.
     """
+    _serve(context, **options)
+
+
+@_serving
+@click.option("--reload/--no-reload", default=True, show_default=True, help="Start anew where a file changes.")
+def dev(context: click.Context, **options: Any) -> None:
+    """Serve an application while it is being written: as `run`, and starts anew where a file changes.
+
+    It listens on port 8000, as `fastapi dev` does, unless WS_PORT is set.
+    """
+    os.environ.setdefault("FASTAPI_ENV", "development")  # as `fastapi dev` says
+    _serve(context, default_port=8000, workers=1, **options)
+
+
+def _serve(
+    context: click.Context,
+    *,
+    target: str | None,
+    name: str | None,
+    workers: int,
+    host: str | None,
+    port: int | None,
+    env_file: str | None,
+    default_port: int | None = None,
+    **options: Any,
+) -> None:
     settings = _settings(env_file)
-    host, port = host or settings.host, settings.port if port is None else port
-    if workers > 1 and "backplane_url" not in settings.model_fields_set:
-        os.environ["WS_BACKPLANE_URL"] = _embedded(app, port)
-    options = {
+    if port is None:
+        is_set = default_port is None or "port" in settings.model_fields_set
+        port = settings.port if is_set else default_port
+    ours = {
         "ws": "velocity_ws.uvicorn:WebSocketProtocol",
         "http": "velocity_ws.uvicorn:HTTPProtocol",
-        "host": host,
-        "port": port,
-        "workers": workers,
-        "timeout-graceful-shutdown": math.ceil(settings.drain_timeout),
-        **({"env-file": env_file} if env_file else {}),
+        "timeout_graceful_shutdown": math.ceil(settings.drain_timeout),
     }
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    by_default = ParameterSource.DEFAULT
+    options |= {key: value for key, value in ours.items() if context.get_parameter_source(key) is by_default}
     with _ending_well(workers):
-        uvicorn.main.main([*arguments, *context.args, app], prog_name="velocity-ws run", standalone_mode=False)
+        if env_file is not None:
+            load_dotenv(env_file)  # as uvicorn does, after the application has been looked for
+        app = _find(target, name)
+        if workers > 1 and "backplane_url" not in settings.model_fields_set:
+            os.environ["WS_BACKPLANE_URL"] = _embedded(app, port)
+        serve = uvicorn_command.callback
+        assert serve is not None  # noqa: S101 - a command has one
+        serve(app=app, host=host or settings.host, port=port, workers=workers, env_file=env_file, **options)
+
+
+def _find(target: str | None, name: str | None) -> str:
+    try:
+        app = find(target, name)
+    except NotFound as error:
+        raise _NoApplication(str(error)) from None
+    if app != target:
+        click.echo(f"found the application {app}", err=True)
+    return app
 
 
 @main.command()
@@ -159,7 +228,7 @@ def _settings(env_file: str | None) -> Settings:
         raise click.ClickException(str(error)) from None
 
 
-def _embedded(app: str, port: int) -> str:
+def _embedded(app: str, port: int | None) -> str:
     """The URL of an engine for the workers of that application at that port, and of no others."""
     own = port or f"pid{os.getpid()}"  # for port 0 there may be several
     url = f"embedded://{re.sub(r'[^A-Za-z0-9_-]', '-', app)[:30]}-{own}"
