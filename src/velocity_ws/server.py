@@ -8,6 +8,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -18,15 +19,18 @@ import uvicorn.config
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.logging import DefaultFormatter
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from velocity_ws.broker import Broker
 from velocity_ws.descriptors import Listener
 from velocity_ws.errors import ServerError
 from velocity_ws.logs import get_logger, printable, use_console
 from velocity_ws.middleware import WebSocketMiddleware
+from velocity_ws.protocol.acceptor import Acceptor
 from velocity_ws.protocol.http import HTTPProtocol
-from velocity_ws.protocol.shared import refusals_of
+from velocity_ws.protocol.shared import count_refusal, refusals_of
 from velocity_ws.protocol.websocket import WebSocketProtocol
+from velocity_ws.settings import Settings
 
 __all__ = ["Server"]
 
@@ -76,7 +80,7 @@ class Server:
         self._shows_lines = "log_config" not in options
         uvicorn_log.addFilter(_without_query)
         use_console(_Console())
-        self._uvicorn = _Uvicorn(config)
+        self._uvicorn = _Uvicorn(config, settings)
         refusals_of(self._uvicorn.server_state, broker.node.counters)
         self._task: asyncio.Task[None] | None = None
         self._bound_port: int | None = None
@@ -186,8 +190,9 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """uvicorn's server without its hold on the process: no signal handlers, no ``sys.exit``, no polling."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings | None = None) -> None:
         super().__init__(config)
+        self._settings = settings
         self.listening = asyncio.Event()
         self._leaving = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -214,9 +219,38 @@ class _Uvicorn(uvicorn.Server):
                 self._timer.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, and then a word that it is done."""
-        await super().startup(sockets)
+        """uvicorn's, but for TLS, and then a word that it is done."""
+        if self.config.ssl is None or self._settings is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self.servers = [self._acceptor(listener, self.config.ssl, self._settings) for listener in sockets or ()]
         self.listening.set()
+
+    def _acceptor(self, listener: socket.socket, context: ssl.SSLContext, settings: Settings) -> Any:
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def make_protocol() -> asyncio.Protocol:
+            protocol: Any = config.http_protocol_class
+            made: asyncio.Protocol = protocol(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            return made
+
+        def is_proxy(ip: str) -> bool:
+            app = config.loaded_app
+            return isinstance(app, ProxyHeadersMiddleware) and ip in app.trusted_hosts
+
+        return Acceptor(
+            listener,
+            context,
+            make_protocol,
+            seconds=settings.handshake_timeout,
+            limit=settings.max_connections,
+            limit_per_ip=settings.max_connections_per_ip,
+            is_proxy=is_proxy,
+            refused=lambda: count_refusal(self.server_state),
+        )
 
     async def main_loop(self) -> None:
         """Once a second what uvicorn does then, until told to stop."""

@@ -1,7 +1,7 @@
 """A server under attack, in a process of its own, so that its time and memory are its own.
 
 Argument: JSON of `Settings`, of ``loop`` for the event loop's kind, ``log`` for the level, ``plain`` for hooks that
-run in threads, and ``descriptors`` for the limits of those, soft and hard. Prints its port; then
+run in threads, ``tls``, and ``descriptors`` for the limits of those, soft and hard. Prints its port; then
 answers each line on stdin with one of JSON, until stdin ends. Its log goes to stderr.
 """
 
@@ -14,6 +14,7 @@ import logging
 import resource
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from tests.machine import waited_for_a_processor
+from tests.programs.certificate import certificate
 from velocity_ws import Broker, Client, Close, Server, Settings
 
 SELF = Path("/proc/self")
@@ -59,7 +61,7 @@ def written() -> int:
     return int(line.split()[1])
 
 
-async def main(options: dict[str, Any]) -> None:
+async def main(options: dict[str, Any], tls: dict[str, Any]) -> None:
     """Serve, and answer commands."""
     loop = asyncio.get_running_loop()
     uses_asyncio = type(loop).__module__.startswith("asyncio")
@@ -142,7 +144,7 @@ async def main(options: dict[str, Any]) -> None:
 
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    async with Server(broker) as server:
+    async with Server(broker, **tls) as server:
         print(server.port, flush=True)
         while line := await commands.readline():
             print(json.dumps(await answer(line.decode().split())), flush=True)
@@ -159,8 +161,9 @@ def run() -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main(options))
+    with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=factory) as runner:
+        tls = certificate(Path(directory)) if options.pop("tls", False) else {}
+        runner.run(main(options, tls))
 
 
 run()

@@ -1,7 +1,7 @@
 """A client that echoes every 10 ms, whatever happens, and says how long each echo took.
 
-Argument: port. Prints ``ready`` when echoes come back; a line on stdin begins the measurement, the next one ends it,
-and then it prints one line of JSON, in milliseconds.
+Arguments: port, and ``tls`` where it is to speak that. Prints ``ready`` when echoes come back; a line on stdin begins
+the measurement, the next one ends it, and then it prints one line of JSON, in milliseconds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import sys
 import time
 from collections import deque
@@ -23,10 +24,20 @@ PATIENCE = 15.0
 """Seconds after the end in which what is missing may still come."""
 
 
-def main(port: int) -> None:
-    """Echo until told to stop."""
+def connected(port: int, *, tls: bool) -> socket.socket:
+    """A connection."""
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        sock = context.wrap_socket(sock)
+    return sock
+
+
+def main(port: int, *, tls: bool) -> None:
+    """Echo until told to stop."""
+    sock = connected(port, tls=tls)
     sock.sendall(handshake())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -51,6 +62,8 @@ def main(port: int) -> None:
         ready, _, _ = select.select([sock, *([] if end else [sys.stdin])], [], [], max(0.0, min(due - now, 0.1)))
         if sock in ready:
             data = sock.recv(1 << 16)
+            while isinstance(sock, ssl.SSLSocket) and sock.pending():  # which no select tells of
+                data += sock.recv(1 << 16)
             now = time.monotonic()
             if not data:
                 break
@@ -79,4 +92,4 @@ def main(port: int) -> None:
     print(json.dumps({**saw, "waited": waited}), flush=True)
 
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), tls="tls" in sys.argv)

@@ -48,6 +48,13 @@ class Deadlines(Generic[T]):
         """Watch it no more; harmless where it is not watched."""
         self._due.pop(item, None)
 
+    def act_on_first(self) -> None:
+        """Act on the one that is due first, now."""
+        item = next(iter(self._due), None)
+        if item is not None:
+            del self._due[item]
+            self._act(item)
+
     def _arm(self, seconds: float) -> None:
         self._is_armed = True
         self._loop.call_later(seconds, self._look)

@@ -6,9 +6,11 @@ complete, and as long for those of each later request from their first byte: 408
 uvicorn's ``--limit-concurrency``, or while the server is stopping: 503, before the upgrade.
 ``WS_MAX_CONNECTIONS_PER_IP`` is left to the application, which knows the client's address where a proxy stands before.
 
-With TLS the time runs from the TCP accept too, but there is no connection to cut before the TLS handshake is complete.
-That takes 60 seconds at most (asyncio's ``ssl_handshake_timeout``, which uvicorn does not pass on); a connection that
-was late then is cut before anything of it is read.
+Of the connections that have not come so far there are ``WS_MAX_CONNECTIONS`` at most: beyond, the oldest is cut.
+
+With TLS the time runs from the TCP accept too, and a `Server` bounds the handshakes (see `acceptor`). Under uvicorn's
+own server there is no connection to cut before the handshake is complete, which takes 60 seconds at most (asyncio's
+``ssl_handshake_timeout``, which uvicorn does not pass on); one that was late is cut before anything of it is read.
 """
 
 from __future__ import annotations
@@ -114,6 +116,7 @@ class Guard(_Uvicorn):
         if self._is_over:
             transport.abort()
             return
+        self._shared.make_room()
         # The kernel gives the lowest number that is free.
         own = transport.get_extra_info("socket")
         if own is not None and own.fileno() >= self._shared.last_descriptor:

@@ -71,6 +71,7 @@ class Shared:
         # An application's broker counts by its own settings, so a default of ours must not undercut them.
         is_set = given is not None or "max_connections" in settings.model_fields_set
         self.max_connections = settings.max_connections if is_set else 0
+        self.max_heads = settings.max_connections
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
         most = most_open()
@@ -87,6 +88,11 @@ class Shared:
         if shared is None:
             shared = vars(state)[_SHARED] = cls(loop, given)
         return shared
+
+    def make_room(self) -> None:
+        """Where too many have not sent a request yet, cut the one that takes longest: an honest one is quick."""
+        if self.max_heads and len(self.heads) > self.max_heads:
+            self.heads.act_on_first()
 
     def count(self, protocol: Any) -> None:
         """Count a WebSocket until it is gone."""

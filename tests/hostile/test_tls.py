@@ -1,0 +1,106 @@
+"""Handshakes that nobody goes on with, TLS or not: bounded in time and number, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.hostile.conftest import Say
+from tests.hostile.support import besieged, excused, started
+from tests.hostile.test_handshakes import SLACK, Silent
+from tests.programs.certificate import certificate
+from tests.support import DEADLINE, eventually, settings
+from velocity_ws import Broker, Server
+
+BEGINNINGS = {"ws": (b"", b"GET"), "wss": (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01")}
+"""What has come of them: nothing, or a part of a request or of a record."""
+WAYS = [("wss", "asyncio"), ("wss", "uvloop"), ("ws", "uvloop")]
+
+
+def trusting() -> ssl.SSLContext:
+    """A client's context that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def silent(port: int, beginning: bytes = b"") -> Silent:
+    """A connection that says no more."""
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(functools.partial(Silent, beginning), "127.0.0.1", port))[1]
+
+
+async def silence(count: int, limit: int, timeout: float, way: tuple[str, str], say: Say) -> dict[str, Any]:
+    """So many silent handshakes beside a victim, until they are gone; what was seen."""
+    scheme, loop = way
+    tls: Any = {"ssl": trusting()} if scheme == "wss" else {}
+    async with besieged(handshake_timeout=timeout, max_connections=limit, tls=bool(tls), loop=loop) as server:
+        async with started("victim", server.port, *(["tls"] if tls else [])) as victim:
+            before = await server.ask()
+            victim.tell("begin")
+            beginnings = BEGINNINGS[scheme]
+            all_of_them = [await silent(server.port, beginnings[at % len(beginnings)]) for at in range(count)]
+            # Whoever comes meanwhile comes in, however many there are.
+            async with connect(f"{scheme}://127.0.0.1:{server.port}/ws", proxy=None, **tls) as peer:
+                bounded = await server.until(lambda state: state["sockets"] <= before["sockets"] + limit + 1)
+                await peer.send('{"event": "echo", "id": 1}')
+                assert "reply" in str(await peer.recv())
+            took = sorted(await asyncio.gather(*(each.ended for each in all_of_them)))
+            after = await server.until(lambda state: state["sockets"] <= before["sockets"])
+            victim.tell("end")
+            saw = await victim.answer(within=30)
+        waited = after["waited"] - before["waited"] + saw["waited"]
+    say(
+        f"{scheme}, {loop}: {count} silent, {bounded['sockets'] - before['sockets']} at once, gone after "
+        f"{took[0]:.2f} to {took[-1]:.2f} s of {timeout:g}; victim p50 {saw['p50']} p99 {saw['p99']} max {saw['max']} "
+        f"ms; they waited {waited:.2f} s for a processor"
+    )
+    assert server.log == []
+    assert saw["missing"] == 0
+    return {"took": took, "waited": waited, **saw}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+async def test_silent_handshakes_are_bounded_in_time_and_number(way: tuple[str, str], say: Say) -> None:
+    saw = await silence(200, 30, 1.5, way, say)
+    assert saw["took"][-1] < 1.5 + SLACK + excused(saw["waited"], 3000) / 1000
+    assert saw["took"][-25] > 1.3  # those that there may be had their time
+    assert saw["p99"] < 100 + excused(saw["waited"], 800)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+async def test_two_hundred_silent_handshakes_cost_a_victim_nothing(way: tuple[str, str], say: Say) -> None:
+    saw = await silence(200, 10_000, 10, way, say)
+    assert saw["took"][0] > 9
+    assert saw["took"][-1] < 10 + SLACK
+    assert saw["p99"] <= 60
+
+
+async def test_silent_tls_handshakes_of_an_address_are_limited_and_stopping_waits_for_none(tmp_path: Path) -> None:
+    broker = Broker(settings(max_connections_per_ip=3, handshake_timeout=60, drain_timeout=5))
+    async with contextlib.AsyncExitStack() as stack:
+        async with Server(broker, port=0, proxy_headers=False, **certificate(tmp_path)) as server:
+            quiet = [await silent(server.port) for _ in range(7)]
+            await eventually(lambda: sum(each.ended.done() for each in quiet) == 4)
+            assert broker.get_stats().rejected == 4
+            await asyncio.gather(*(each.ended for each in quiet if each.ended.done()))
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*(each.ended for each in quiet))
+        # A proxy on this machine, as uvicorn takes it to be, stands for many.
+        async with Server(broker, port=0, **certificate(tmp_path)) as server:
+            quiet = [await silent(server.port) for _ in range(7)]
+            ws = connect(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(), proxy=None)
+            await stack.enter_async_context(ws)
+            assert not any(each.ended.done() for each in quiet)
+        assert broker.get_stats().rejected == 4
