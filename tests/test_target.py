@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -121,6 +122,21 @@ def test_what_is_no_client_id(targets: TargetFactory, name: Any) -> None:
         targets.clients(["a", name])
     with pytest.raises(TypeError, match=r"string.*client\.id"):
         targets.all().except_("a", name)
+
+
+async def test_a_user_may_be_named_by_a_number(targets: TargetFactory, publisher: Publisher) -> None:
+    await targets.users([42, "ann", -1, 2**70]).send("e")
+    assert publisher.address == Address("users", ("42", "ann", "-1", str(2**70)))
+
+
+@pytest.mark.parametrize("user", [SomeClient(), None, b"a", ["a"], True, 4.2, uuid.UUID(int=1)])
+def test_what_is_no_user(targets: TargetFactory, user: Any) -> None:
+    with pytest.raises(TypeError, match=r"string or an integer.*client\.user_id"):
+        targets.users(["a", user])
+    with pytest.raises(InvalidNameError, match="a user id is a string of at most 256 characters"):
+        targets.users(["a", "x" * 257])
+    with pytest.raises(TypeError, match=r"to_users takes several; for one alone use to_user\('ann'\)"):
+        targets.users("ann")
 
 
 @pytest.mark.parametrize("room", [None, 5, b"red", ["red"], "x" * 257])

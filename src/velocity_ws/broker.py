@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from velocity_ws.client import Client, user_id_of
 from velocity_ws.cluster.topics import MAIN
 from velocity_ws.directory import Directory
+from velocity_ws.errors import HookError
 from velocity_ws.hooks import Hooks, validate_event
 from velocity_ws.loops import Home
-from velocity_ws.messages import Address, Frame
+from velocity_ws.messages import Address, Frame, validate_room
 from velocity_ws.node import Node
 from velocity_ws.reach import Reach
 from velocity_ws.settings import Settings
@@ -47,7 +49,7 @@ class Broker(Reach):
         *,
         name: str = MAIN,
         twin: bool = False,
-        user_id: Callable[[Any], str | None] = user_id_of,
+        user_id: Callable[[Any], str | int | None] = user_id_of,
         presence: Callable[[str], bool] | Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,18 +64,20 @@ class Broker(Reach):
                 it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
             presence: the rooms whose members are told who is there, as ``event: "presence"`` with the number of clients
                 of each user on all nodes: their names, or a function that says whether a room is one of them. It has to
-                be the same on every node.
+                be the same on every node. Where the function raises, the room has none, and ``on_error`` is told.
             clock: seconds, never going back; for tests that must not wait.
 
         Raises:
             SettingsError: a variable has a value that cannot be used.
-            InvalidNameError: the name is none.
+            InvalidNameError: the name is none, or that of a room with presence.
+            HookError: ``user_id`` is no plain function, or ``presence`` neither that nor names of rooms.
         """
+        _check_function("user_id", user_id)
         self.settings = settings or Settings()
         self.name = name
         self.sync = SyncBroker(self)
         self._hooks = Hooks()
-        has_presence = presence if callable(presence) else frozenset(presence).__contains__ if presence else None
+        has_presence = _has_presence(presence)
         self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)
         super().__init__()
 
@@ -242,3 +246,20 @@ class Broker(Reach):
     def home(self) -> Home:
         """The way to its event loop."""
         return self._node.home
+
+
+def _has_presence(presence: Callable[[str], bool] | Collection[str]) -> Callable[[str], bool] | None:
+    if callable(presence):
+        _check_function("presence", presence)
+        return presence
+    if isinstance(presence, str | bytes) or not isinstance(presence, Iterable):
+        raise HookError(
+            f"presence takes the names of rooms, or a function, and not {presence!r:.80}; for one room use a list of it"
+        )
+    rooms = frozenset([validate_room(room) for room in presence])
+    return rooms.__contains__ if rooms else None
+
+
+def _check_function(name: str, function: object) -> None:
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise HookError(f"{name} is a plain function, which cannot wait, and not {function!r:.80}")

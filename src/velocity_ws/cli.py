@@ -165,6 +165,8 @@ def send(
     name: str,
 ) -> None:
     """Send a message to clients on all nodes: to everyone, or to rooms, a user, or clients."""
+    if user == "":  # of a variable that is not set; nobody means everyone by it
+        raise click.UsageError("--user is empty")
     if sum(map(bool, (rooms, user, clients))) > 1:
         raise click.UsageError("give --room, --user or --client, not several of them")
     try:

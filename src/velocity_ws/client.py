@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
 
-__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "user_id_of", "validate_user_id"]
+__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "name_user", "user_id_of", "validate_user_id"]
 
 
 class Connection(Protocol):
@@ -355,14 +355,31 @@ def user_id_of(user: Any) -> str | None:
     return None
 
 
-def validate_user_id(user_id: str | None) -> str | None:
-    """What a user is called, if it can be a name: text of at most 256 characters, or nothing.
+def validate_user_id(user_id: str | int | None) -> str | None:
+    """What a user is called, if it can be a name: text of at most 256 characters, a number, or nothing.
 
     Raises:
         InvalidNameError: it is none.
     """
     if user_id is None or user_id == "":
         return None
-    if not isinstance(user_id, str) or len(user_id) > MAX_NAME_LENGTH:
+    try:
+        return validate_text(name_user(user_id))
+    except TypeError as error:
+        raise InvalidNameError(str(error)) from None
+
+
+def name_user(user_id: str | int) -> str:
+    """The name of a user who is addressed: 42 is ``"42"``.
+
+    Raises:
+        TypeError: it is neither text nor a number.
+        InvalidNameError: it is too long.
+    """
+    if isinstance(user_id, int) and not isinstance(user_id, bool):
+        return str(user_id)
+    if not isinstance(user_id, str):
+        raise TypeError(f"a user is named by a string or an integer, not by {user_id!r:.80}; use client.user_id")
+    if len(user_id) > MAX_NAME_LENGTH:
         raise InvalidNameError(f"a user id is a string of at most {MAX_NAME_LENGTH} characters, not {user_id!r:.80}")
-    return validate_text(user_id)
+    return user_id

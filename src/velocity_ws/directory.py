@@ -16,7 +16,7 @@ from velocity_ws.cluster.questions import Question
 from velocity_ws.errors import MAX_REASON_BYTES, BackplaneUnavailable, ClientNotFound, validate_close
 from velocity_ws.hub import Hub
 from velocity_ws.members import ClusterStats, Members, RoomMember
-from velocity_ws.messages import MAX_NAME_LENGTH
+from velocity_ws.messages import MAX_NAME_LENGTH, validate_text
 from velocity_ws.stats import Stats
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Directory:
         """
         if self._is_here(client_id):
             await self._join(client_id, room)
-        elif not await self._ask_its_node(_JOIN, client_id, (client_id, room)):
+        elif not await self._ask_its_node(_JOIN, client_id, (client_id, validate_text(room))):
             raise ClientNotFound(client_id)
 
     async def leave(self, client_id: str, room: str) -> None:
@@ -113,7 +113,7 @@ class Directory:
         if self._is_here(client_id):
             await self._leave(client_id, room)
         else:
-            await self._ask_its_node(_LEAVE, client_id, (client_id, room))
+            await self._ask_its_node(_LEAVE, client_id, (client_id, validate_text(room)))
 
     async def disconnect(self, client_id: str, code: int, reason: str) -> bool:
         """Close a client's connection, wherever it is; whether some node had it.
@@ -152,6 +152,8 @@ class Directory:
         Raises:
             BackplaneUnavailable: a node did not answer; those of the others are closed.
         """
+        if self._cluster is not None:
+            validate_text(user_id)
         here = await self._answer_disconnect_user((user_id, code, reason))
         if self._cluster is None:
             return here
@@ -167,6 +169,7 @@ class Directory:
         here = await self._answer_members(room)
         if self._cluster is None:
             return Members(here)
+        validate_text(room)
         replies = await self._cluster.ask_all(_MEMBERS, room)
         there = [member for members in replies.by_node.values() for member in members]
         return Members(here + there, [*replies.missing, *replies.errors])
@@ -176,6 +179,7 @@ class Directory:
         here = await self._answer_count(room)
         if self._cluster is None:
             return here
+        validate_text(room)
         return here + sum((await self._cluster.ask_all(_COUNT, room)).by_node.values())
 
     async def stats(self) -> ClusterStats:

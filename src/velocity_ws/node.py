@@ -59,7 +59,7 @@ class Node:
         settings: Settings,
         hooks: Hooks,
         clock: Callable[[], float],
-        user_id: Callable[[Any], str | None],
+        user_id: Callable[[Any], str | int | None],
         has_presence: Callable[[str], bool] | None,
         name: str,
         is_twin: bool,
@@ -156,19 +156,20 @@ class Node:
         is_new = self.hub.join(client_id, room)
         since = self.hub.joined_at(client_id, room)
         move: asyncio.Future[None] | None = None
+        failure: Exception | None = None
         try:
             if self.cluster is not None:
                 await self.cluster.confirmed("room", room)
         finally:  # it is in the room, also where the caller does not wait any more
             # Unless it has left meanwhile, and may have come again, which is for that call to tell.
             if session is not None and is_new and self.hub.joined_at(client_id, room) == since:
-                move = self._joined(session, room)
+                if self.presence is not None:
+                    failure = self.presence.joined(session, room)
+                if self.dispatcher.has("join") or self.dispatcher.has("leave"):
+                    move = session.joined(room)
+        if session is not None and failure is not None:
+            await self.dispatcher.report(session.client, failure)
         await told(move)
-
-    def _joined(self, session: Session, room: str) -> asyncio.Future[None] | None:
-        if self.presence is not None:
-            self.presence.joined(session, room)
-        return session.joined(room) if self.dispatcher.has("join") or self.dispatcher.has("leave") else None
 
     async def leave(self, client_id: str, room: str) -> None:
         """Take a client of this node out of a room."""

@@ -99,11 +99,16 @@ class Presence:
             cluster.on_note("presence_anew", type(None), self._forget)
             cluster.on_hearing_again.append(lambda: self._begin_anew(cluster))
 
-    def joined(self, session: Session, room: str) -> None:
-        """A client of this node has come into a room."""
-        if self._is_wanted(room):
+    def joined(self, session: Session, room: str) -> Exception | None:
+        """A client of this node has come into a room; what the application's function raised, if it did."""
+        try:
+            is_wanted = self._is_wanted(room)
+        except Exception as error:
+            return error
+        if is_wanted:
             self._room(room).newcomers.append(session)
             self._touch(room)
+        return None
 
     def changed(self, rooms: Iterable[str]) -> None:
         """A client of this node has left some rooms, or is another user's in them."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from velocity_ws.client import name_user
 from velocity_ws.directory import Directory
 from velocity_ws.errors import validate_close
 from velocity_ws.loops import Home
@@ -70,8 +71,13 @@ class Reach(ABC):
         """The members of several rooms; who is in more than one of them gets a message once."""
         return self._targets.rooms(rooms)
 
-    def to_user(self, user_id: str) -> Target:
-        """All clients of a user, on every node: each tab and device; see ``client.user_id``."""
+    def to_user(self, user_id: str | int) -> Target:
+        """All clients of a user, on every node: each tab and device; see ``client.user_id``. 42 is ``"42"``.
+
+        Raises:
+            TypeError: the user is named by neither a string nor an integer.
+            InvalidNameError: the name is longer than 256 characters.
+        """
         return self._targets.users([user_id])
 
     def to_client(self, client_id: str) -> Target:
@@ -121,7 +127,7 @@ class Reach(ABC):
         validate_close(code, reason)
         return await self._call(lambda directory: directory.disconnect(client_id, code, reason))
 
-    async def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
+    async def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
         """Close all connections of a user, on every node.
 
         A node that was not heard for more than its lease is not waited for; if it was only held up, it does it later.
@@ -130,11 +136,14 @@ class Reach(ABC):
             How many there were.
 
         Raises:
+            TypeError: the user is named by neither a string nor an integer.
+            InvalidNameError: the name is longer than 256 characters, or cannot travel between processes.
             InvalidCloseError: the code may not be sent, or the reason is too long.
             BackplaneUnavailable: a node did not answer; those of the others are closed.
         """
         validate_close(code, reason)
-        return await self._call(lambda directory: directory.disconnect_user(user_id, code, reason))
+        name = name_user(user_id)
+        return await self._call(lambda directory: directory.disconnect_user(name, code, reason))
 
     async def members(self, room: str) -> Members:
         """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
@@ -180,7 +189,7 @@ class SyncReach:
         """The members of several rooms."""
         return self._target(self._reach.to_rooms(rooms))
 
-    def to_user(self, user_id: str) -> SyncTarget:
+    def to_user(self, user_id: str | int) -> SyncTarget:
         """All clients of a user."""
         return self._target(self._reach.to_user(user_id))
 
@@ -204,7 +213,7 @@ class SyncReach:
         """Blocking `Reach.disconnect`."""
         return self._reach.blocking_home().block(self._reach.disconnect, client_id, code, reason)
 
-    def disconnect_user(self, user_id: str, code: int = 1000, reason: str = "") -> int:
+    def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
         """Blocking `Reach.disconnect_user`."""
         return self._reach.blocking_home().block(self._reach.disconnect_user, user_id, code, reason)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from velocity_ws.client import name_user
 from velocity_ws.messages import Address, Frame, encode, encode_bytes, validate_room
 
 if TYPE_CHECKING:
     from velocity_ws.loops import Home
 
 __all__ = ["SyncTarget", "Target", "TargetFactory"]
+
+N = TypeVar("N")
 
 Publish = Callable[[Address, Frame], Awaitable[int]]
 
@@ -82,26 +85,26 @@ class TargetFactory:
         names = _names("rooms", rooms)
         return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
 
-    def users(self, user_ids: Iterable[str]) -> Target:
+    def users(self, user_ids: Iterable[str | int]) -> Target:
         """All clients of these users."""
-        return Target(self._publish, Address("users", _strings(_names("users", user_ids), "user")))
+        names = _names("users", user_ids)
+        return Target(self._publish, Address("users", tuple(name_user(user_id) for user_id in names)))
 
     def clients(self, client_ids: Iterable[str]) -> Target:
         """These clients."""
         return Target(self._publish, Address("clients", _strings(_names("clients", client_ids))))
 
 
-def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[str]) -> tuple[str, ...]:
+def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[N]) -> tuple[N, ...]:
     if isinstance(names, str):
         raise TypeError(f"to_{kind} takes several; for one alone use to_{kind[:-1]}({names!r:.80})")
     return tuple(names)
 
 
-def _strings(names: Collection[str], kind: Literal["client", "user"] = "client") -> tuple[str, ...]:
+def _strings(names: Collection[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
-            use = "client.id" if kind == "client" else "client.user_id"
-            raise TypeError(f"a {kind} is named by a string, not by {name!r:.80}; use {use}")
+            raise TypeError(f"a client is named by a string, not by {name!r:.80}; use client.id")
     return tuple(names)
 
 

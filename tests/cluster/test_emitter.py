@@ -212,6 +212,7 @@ async def test_the_command_says_what_is_wrong() -> None:
         for arguments, says in (
             (("send", "--event", "n", "--data", "{", "--url", server.url), "not JSON"),
             (("send", "--event", "n", "--room", "x", "--user", "y", "--url", server.url), "not several"),
+            (("send", "--event", "n", "--user", "", "--url", server.url), "--user is empty"),
             (("send", "--event", "n"), "needs the engine"),
             (("send", "--event", "", "--url", server.url), "1 to 256 characters"),
             (("stats", "--url", server.url), "no connection to the engine"),

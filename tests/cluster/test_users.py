@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,8 @@ import pytest_asyncio
 from tests.cluster.support import Node, application, nodes, person
 from tests.cluster.test_members import Watcher
 from tests.cluster.workers import an_engine
-from tests.support import Peer, eventually
-from velocity_ws import Broker, Client, ClientNotFound, HookError, InvalidNameError
+from tests.support import Peer, eventually, settings
+from velocity_ws import Broker, Client, ClientNotFound, Emitter, HookError, InvalidNameError
 
 
 def users(broker: Broker) -> None:
@@ -210,3 +210,106 @@ async def test_a_user_is_listened_to_while_a_handshake_expects_it(pair: list[Nod
     node.expect_no_more(other)  # type: ignore[arg-type]
     assert user_topics(pair[0]) == set()
     assert node.expected == {}
+
+
+async def test_a_user_is_addressed_by_number_from_everywhere(pair: list[Node]) -> None:
+    a, b = pair
+    emitter = Emitter(b.broker.settings.backplane_url)
+    try:
+        async with person(a, "42") as (one, _), person(b, "42") as (two, _):
+            await a.broker.to_user(42).send("to", 1)
+            await asyncio.to_thread(lambda: b.broker.sync.to_user(42).send("to", 2))
+            await emitter.to_user(42).send("to", 3)
+            for peer in (one, two):
+                assert [await heard(peer) for _ in range(3)] in ([1, 2, 3], [2, 1, 3])
+            for wrong in (True, None, 4.2):
+                with pytest.raises(TypeError, match="string or an integer"):
+                    await a.broker.disconnect_user(wrong)  # type: ignore[arg-type]
+            with pytest.raises(InvalidNameError):
+                await a.broker.disconnect_user("x" * 257)
+            with pytest.raises(InvalidNameError):
+                await emitter.disconnect_user("\ud83d")
+            for question in (a.broker.members, a.broker.count, emitter.members):
+                with pytest.raises(InvalidNameError):
+                    await question("\ud83d")
+            assert await asyncio.to_thread(b.broker.sync.disconnect_user, 42) == 2
+            assert await one.closed() == await two.closed() == (1000, "")
+    finally:
+        await emitter.stop()
+
+
+async def test_what_a_user_is_called_may_be_a_number() -> None:
+    async with nodes("memory://", 1, prepare=users, options={"user_id": len}) as (node,), person(node, "four"):
+        assert [client.user_id for client in node.broker.get_clients()] == ["4"]
+        assert await node.broker.to_user(4).send("to") == 1
+
+
+async def _waits(room: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("presence", ["tea", b"tea", 5, True, _waits])
+def test_what_no_presence_is(presence: Any) -> None:
+    with pytest.raises(HookError, match="presence"):
+        Broker(settings(), presence=presence)
+
+
+@pytest.mark.parametrize("user_id", ["sub", None, _waits])
+def test_what_says_no_user_id(user_id: Any) -> None:
+    with pytest.raises(HookError, match="user_id"):
+        Broker(settings(), user_id=user_id)
+
+
+def test_rooms_with_presence_have_names_that_can_be() -> None:
+    with pytest.raises(InvalidNameError):
+        Broker(settings(), presence=["tea", 5])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("kind", ["nats", "valkey", "embedded"])
+async def test_a_presence_function_that_fails_leaves_nobody_half_in_a_room(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+
+    def presence(room: str) -> bool:
+        if room == "good":
+            return True
+        raise LookupError(room)
+
+    def prepare(broker: Broker) -> None:
+        application(broker)
+
+        @broker.on_join
+        async def joined(client: Client, room: str) -> None:
+            told.append(f"join {room}")
+
+        @broker.on_leave
+        async def left(client: Client, room: str) -> None:
+            told.append(f"leave {room}")
+
+        @broker.on_error
+        async def failed(client: Client, error: Exception) -> None:
+            told.append(repr(error))
+
+    async with an_engine(kind, tmp_path, monkeypatch) as url:
+        async with nodes(url, prepare=prepare, options={"presence": presence}) as (a, b), person(b) as (peer, who):
+            joins: list[Callable[[str], Awaitable[Any]]] = [
+                lambda room: peer.request("join", room),
+                lambda room: asyncio.to_thread(b.broker.sync.join_room, who, room),
+                lambda room: b.broker.join_room(who, room),
+                lambda room: a.broker.join_room(who, room),
+            ]
+            for number, join in enumerate(joins):
+                room = f"x{number}"
+                await join(room)
+                assert sorted(told) == [f"LookupError('{room}')", f"join {room}"]
+                told.clear()
+                await a.broker.to_room(room).send("to", number)
+                assert await heard(peer) == number
+                await b.broker.leave_room(who, room)
+                assert told == [f"leave {room}"]
+                told.clear()
+            await b.broker.join_room(who, "good")
+            assert (await peer.expect("presence"))["anonymous"] == 1
+            assert b.broker.get_stats().errors == 4
+    assert caplog.text.count("LookupError: x") == 4
