@@ -69,6 +69,7 @@ async def main(options: dict[str, Any], tls: dict[str, Any]) -> None:
     if uses_asyncio:
         calls.install()
     plain = options.pop("plain", False)
+    options = {"warn_message_size": 0, **options}  # what attackers send comes back as large
     broker = Broker(Settings(_env_file=None, port=0, **options))
     closes: Counter[int] = Counter()
     slowest = 0.0
