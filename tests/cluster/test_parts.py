@@ -20,6 +20,7 @@ from velocity_ws.cluster.envelopes import (
     Beat,
     Foreign,
     Post,
+    _origins,
     decode_body,
     decode_header,
     encode_body,
@@ -70,7 +71,7 @@ class TestEnvelopes:
             (["post", "rooms", ["x"], -1, [], True, b"{}"], ">= 0"),
             (["post", "rooms", ["x"], 2**60, [], True, b"{}"], "<= "),
             (["post", "rooms", [b"x"], 0, [], True, b"{}"], "Expected `str`"),
-            (["post", "rooms", ["x"], 0, ["nobody"], True, b"{}"], "regex"),
+            (["post", "rooms", ["x"], 0, ["x" * 257], True, b"{}"], "length <= 256"),
             (["post", "clients", ["x"], 0, [], True, b"{}"], "names what is none"),
             (["post", "all", [], 0, [], True, b"\xff"], "invalid start byte"),
             (["post", "somebody", [], 0, [], True, b""], "Invalid enum"),
@@ -98,6 +99,13 @@ class TestEnvelopes:
     def test_a_sender_has_a_name_that_can_be_part_of_a_topic(self, origin: str) -> None:
         with pytest.raises(Foreign, match="no name"):
             decode_header(encode_header(origin, 1) + b"\xc0")
+
+    def test_what_is_remembered_of_senders_is_bounded(self) -> None:
+        for number in range(3000):
+            origin = f"{number:011}"
+            for _ in range(2):
+                assert decode_header(encode_header(origin, 1) + b"\xc0").origin == origin
+        assert len(_origins) <= 1000
 
     @pytest.mark.parametrize("number", [0, 2**48 + 1, 2**64 - 1])
     def test_a_number_is_one_that_a_sender_comes_to(self, number: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -70,6 +70,10 @@ _Error = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
 
 T = TypeVar("T")
 
+MAX_ORIGINS: Final = 1000
+_origins: dict[bytes, str] = {}
+"""Senders whose names were looked at, as that is done for each message."""
+
 
 class Foreign(Exception):
     """Bytes that no node of this version has sent, and why."""
@@ -97,7 +101,7 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     kind: Literal["all", "rooms", "users", "clients"]
     names: tuple[Name, ...]
     number: Count
-    excluded: tuple[ClientId, ...]
+    excluded: tuple[Name, ...]
     is_text: bool
     payload: bytes
 
@@ -187,13 +191,18 @@ def decode_header(data: bytes) -> Header:
         raise Foreign("it does not begin as it should")
     if data[len(MAGIC)] != VERSION:
         raise Foreign(f"it is of version {data[len(MAGIC)]}, this is {VERSION}")
-    origin = bytes(data[_HEAD:_SEQUENCE_AT])
-    if not _IS_NODE_ID(origin):
-        raise Foreign("its sender has no name")
+    name = data[_HEAD:_SEQUENCE_AT]
+    origin = _origins.get(name)
+    if origin is None:
+        if not _IS_NODE_ID(name):
+            raise Foreign("its sender has no name")
+        if len(_origins) >= MAX_ORIGINS:
+            _origins.clear()
+        origin = _origins[name] = name.decode("ascii")
     sequence = int.from_bytes(data[_SEQUENCE_AT:_BODY_AT], "big")
     if not 0 < sequence <= MAX_SEQUENCE:
         raise Foreign("its number is none that a sender comes to")
-    return Header(origin.decode("ascii"), sequence)
+    return Header(origin, sequence)
 
 
 def decode_body(data: bytes) -> Body:
@@ -202,11 +211,14 @@ def decode_body(data: bytes) -> Body:
     Raises:
         Foreign: it has no shape that is known, or something in it is out of its bounds.
     """
-    body: Body = _decode(_decode_body, memoryview(data)[_BODY_AT:])
-    if isinstance(body, Post):
-        _check(body)
-    elif isinstance(body, Beat) and not body.lease and body.state != "bye":
-        raise Foreign("it is of a node that is gone at once")
+    try:
+        body: Body = _decode_body(memoryview(data)[_BODY_AT:])
+        if isinstance(body, Post):
+            _check(body)
+        elif isinstance(body, Beat) and not body.lease and body.state != "bye":
+            raise Foreign("it is of a node that is gone at once")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Foreign(str(error)) from None
     return body
 
 
@@ -216,23 +228,15 @@ def decode_as(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) ->
     Raises:
         Foreign: it has not the shape it should have.
     """
-    found: T = _decode(decoder.decode, data)
-    return found
-
-
-def _decode(decode: Any, data: Any) -> Any:
     try:
-        return decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Foreign(str(error)) from None
 
 
 def _check(post: Post) -> None:
     if post.is_text:
-        try:
-            post.payload.decode()  # clients would end a connection that brings them anything else
-        except UnicodeDecodeError as error:
-            raise Foreign(str(error)) from None
+        post.payload.decode()  # clients would end a connection that brings them anything else
     if post.kind in ("rooms", "users") and len(post.names) != 1:
         raise Foreign("it is for one room or user, and names another number of them")
     if post.kind == "clients" and not all(map(_CLIENT_ID.fullmatch, post.names)):
