@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -120,6 +121,10 @@ async def test_what_goes_wrong_is_seen_on_the_console(way: str) -> None:
         with pytest.raises(InvalidStatus):
             await served.connect(origin="https://evil.example")
         await served.shows(as_uvicorn + r".*refused because of its origin: 'https://evil\.example'")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as http:
+            for path in ("/ws", "/ws/"):  # as a proxy without ``Upgrade`` passes a handshake on
+                assert (await http.get(path, headers={"sec-websocket-key": "x"})).status_code == 426
+        await served.shows(as_uvicorn + r".*refused with 426: the request came without Upgrade.*which a proxy in front")
         async with served.connect("?user=ann%1b[2K") as client:
             assert await says(client, "boom") == "error"
             assert await says(client, forged, "x\nERROR:    forged\x1b[2K") == "error"
@@ -133,6 +138,7 @@ async def test_what_goes_wrong_is_seen_on_the_console(way: str) -> None:
         assert "ZeroDivisionError" in served.text[found.end() :]
         await served.shows(r"exception in .*enter \(client \S{22,}, user -\)\n")
         assert served.text.count("exception in ") == 3
+        assert served.text.count("refused with 426") == 1
         assert "s3cret" not in served.text
     # Nothing that a stranger sent began a line, or moved a terminal's cursor.
     assert "\x1b" not in served.text

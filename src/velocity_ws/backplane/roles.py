@@ -6,12 +6,13 @@ one is on a replica each hear themselves. Knows what servers answer, not how the
 
 from __future__ import annotations
 
-import logging
 from typing import Any
+
+from velocity_ws.logs import get_logger
 
 __all__ = ["ROLE_COMMANDS", "Roles"]
 
-log = logging.getLogger("velocity_ws.backplane")
+log = get_logger("velocity_ws.backplane")
 
 ROLE_COMMANDS = ("HELLO", "ROLE")
 """What a server may tell its role by; no ACL forbids the first, which came with Redis 6."""
