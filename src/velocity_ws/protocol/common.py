@@ -9,6 +9,7 @@ from uvicorn.server import ServerState
 from velocity_ws.protocol.drain import Drain
 from velocity_ws.protocol.handshake import Judge
 from velocity_ws.protocol.library import Lender
+from velocity_ws.protocol.peer import Watch
 
 __all__ = ["Common"]
 
@@ -22,12 +23,14 @@ class Common:
         drain: how its connections end when it stops.
         judge: of handshakes.
         lender: of the library's protocol objects.
+        watch: over those whose sockets are not read.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = Drain(loop)
         self.judge = Judge()
         self.lender = Lender()
+        self.watch = Watch(loop)
 
     @staticmethod
     def of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Common:

@@ -12,7 +12,8 @@ from velocity_ws.direct import TransportOutbox
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import TEXT
 from velocity_ws.limits import RateLimiter
-from velocity_ws.protocol.library import Lender, Library
+from velocity_ws.protocol.library import PONG, Lender, Library
+from velocity_ws.protocol.peer import is_unheard
 from velocity_ws.protocol.reader import Reader
 from velocity_ws.protocol.writer import Writer
 
@@ -65,6 +66,10 @@ class Connection(asyncio.Protocol):
     @abstractmethod
     def _holds_end(self) -> bool:
         """Whether messages handed over are still to be read and answered; `say_last_words` is called after that."""
+
+    @abstractmethod
+    def got_stuck(self) -> None:
+        """Nothing is read for now: whether the peer is still there has to be looked at."""
 
     def _finish(self, close: Close) -> None:
         """End it; the first to say why is right."""
@@ -182,6 +187,24 @@ class Connection(asyncio.Protocol):
             if self._controls.acquire() and self._library.is_open:
                 self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
 
+    # --- while nothing is read
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether messages wait for who gets them, so that nothing is read."""
+        return self._reader.is_waiting and not self._reader.is_over
+
+    def probe(self) -> None:
+        """Send a pong that nobody has asked for and nobody answers (RFC 6455, section 5.5.3)."""
+        if self._library.is_open:
+            self._writer.answer_ping(PONG)
+
+    def peer_has_gone(self) -> None:
+        """Nobody is there to be answered: what it sent before and was not read is lost."""
+        self._reader.stop()
+        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._writer.cut()
+
     # --- keepalive
 
     def _schedule_ping(self) -> None:
@@ -211,10 +234,11 @@ class Connection(asyncio.Protocol):
     def _check_pong(self) -> None:
         if not self._library.is_open:
             return
-        if self._reader.is_waiting or self._reader.has_waited:
+        timeout = self._ping_timeout or 0
+        if (self._reader.is_waiting or self._reader.has_waited) and not is_unheard(self.transport, timeout):
             # The pong may be among what was not read meanwhile.
             self._reader.has_waited = False
-            self._keepalive = self._loop.call_later(self._ping_timeout or 0, self._check_pong)
+            self._keepalive = self._loop.call_later(timeout, self._check_pong)
             return
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
         self._writer.peer_is_dead()

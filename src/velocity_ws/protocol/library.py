@@ -20,7 +20,7 @@ from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated
 from velocity_ws.logs import get_logger
 
-__all__ = ["Heard", "Lender", "Library", "Window", "ping_frame"]
+__all__ = ["PONG", "Heard", "Lender", "Library", "Window", "ping_frame"]
 
 CLOSE_FRAME = 0x88
 KIND = 0x7F
@@ -258,3 +258,7 @@ def _forget_traceback(error: BaseException | None) -> None:
 def ping_frame(payload: bytes) -> bytes:
     """A ping, of up to 125 bytes."""
     return Frame(Opcode.PING, payload).serialize(mask=False)
+
+
+PONG = Frame(Opcode.PONG, b"").serialize(mask=False)
+"""One that answers no ping."""

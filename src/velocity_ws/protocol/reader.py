@@ -50,6 +50,9 @@ class Owner(Protocol):
     def got_too_long(self) -> None:
         """A message is longer than allowed: the connection is to be failed, and its reader stopped."""
 
+    def got_stuck(self) -> None:
+        """Nothing is read any more until who gets the messages can take more, which may be never."""
+
 
 class Reader:
     """The inbound side of one connection.
@@ -214,6 +217,7 @@ class Reader:
             self.is_waiting = self.has_waited = True
             self._pause()
         if self._is_full:
+            self._owner.got_stuck()
             return
         if self._rest:
             self._loop.call_later(self._rest, self._next_turn)

@@ -268,6 +268,10 @@ class WebSocketProtocol(Connection):
         self._writer.send_close(code, reason)
         self._reader.resume()  # up to the client's answer, however much it sent before
 
+    def got_stuck(self) -> None:
+        """Nothing is read for now: whether the peer is still there has to be looked at."""
+        self._common.watch.add(self)
+
     def resume_reading(self) -> None:
         """There is room for more messages."""
         self._reader.resume()

@@ -1,0 +1,87 @@
+"""Peer: whether there is still somebody at the other end of a socket that is not read, as the kernel knows.
+
+Who goes is heard of by reading; while messages wait for a handler that does not end, nothing is read. Knows no frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import struct
+from typing import Protocol
+
+__all__ = ["Watch", "has_gone", "is_unheard"]
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+_GONE = getattr(select, "POLLRDHUP", 0)
+"""What is polled for, beside POLLHUP and POLLERR, which always are."""
+_TCP_INFO = struct.Struct("=2x2B52xI")
+"""Of Linux's ``struct tcp_info``: retransmissions and probes without an answer, milliseconds since the last answer."""
+_UNANSWERED = 2
+
+
+class Watched(Protocol):
+    """A connection that is not read."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Its transport."""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it still is not read."""
+
+    def probe(self) -> None:
+        """Send something that needs no answer: to a socket that is closed, it brings a reset."""
+
+    def peer_has_gone(self) -> None:
+        """There is nobody any more."""
+
+
+class Watch:
+    """Looks at the connections of one event loop, for as long as they are not read."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._watched: set[Watched] = set()
+
+    def add(self, connection: Watched) -> None:
+        """Look at one from now on. Harmless when that is so already."""
+        if connection not in self._watched:
+            self._watched.add(connection)
+            self._loop.call_later(INTERVAL, self._look, connection)
+
+    def _look(self, connection: Watched) -> None:
+        if not connection.is_unread or connection.transport.is_closing():
+            self._watched.discard(connection)
+        elif has_gone(connection.transport):
+            self._watched.discard(connection)
+            connection.peer_has_gone()
+        else:
+            connection.probe()
+            self._loop.call_later(INTERVAL, self._look, connection)
+
+
+def has_gone(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has sent the end (FIN) or a reset; not told where the system cannot (Windows)."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _GONE)
+    return bool(poll.poll(0))
+
+
+def is_unheard(transport: asyncio.BaseTransport, seconds: float) -> bool:
+    """Whether the peer's kernel has answered nothing for so long, however often it was asked; told on Linux only."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        retransmits, probes, since = _TCP_INFO.unpack(info)
+    except (OSError, struct.error):  # a Unix socket, or another system
+        return False
+    return bool(max(retransmits, probes) >= _UNANSWERED and since > seconds * 1000)
