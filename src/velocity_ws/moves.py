@@ -70,17 +70,17 @@ class Moves:
         """Whether that task runs one of these hooks now."""
         return task is not None and task is self._current
 
-    def joined(self, room: str) -> asyncio.Future[None]:
-        """The client came into a room; done when the hooks were told, and never cancelled."""
+    def joined(self, room: str) -> asyncio.Future[None] | None:
+        """The client came into a room. What is done when the hooks were told, and never cancelled; ``None`` without."""
         self._entered.add(room)
-        return self._put(_Move("join", room))
+        return self._put("join", room)
 
     def left(self, room: str) -> asyncio.Future[None] | None:
-        """The client left a room; ``None`` where the hooks do not hear that it came."""
+        """The client left a room, which the hooks hear where they heard that it came. Returns what `joined` does."""
         if room not in self._entered:
             return None
         self._entered.remove(room)
-        return self._put(_Move("leave", room))
+        return self._put("leave", room)
 
     # --- the end of the client
 
@@ -124,7 +124,10 @@ class Moves:
 
     # --- inside
 
-    def _put(self, move: _Move) -> asyncio.Future[None]:
+    def _put(self, kind: Literal["join", "leave"], room: str) -> asyncio.Future[None] | None:
+        if not self._node.dispatcher.has(kind):
+            return None
+        move = _Move(kind, room)
         if self._current is None:
             self._begin(move)
         else:

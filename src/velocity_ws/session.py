@@ -132,7 +132,9 @@ class Session:
                 left = began + HANDLER_GRACE - asyncio.get_running_loop().time()
                 await self._moves.end(left, HURRIED_GRACE if self._hurried.is_set() else CANCEL_GRACE, self._hurried)
                 if not self._moves.is_over:
-                    await self._tell(self._moves.leave_all(HURRIED_GRACE), "on_leave")
+                    await self._tell(
+                        self._moves.leave_all(LAST_GRACE if self._is_hurried else HURRIED_GRACE), "on_leave"
+                    )
             if self._greeted:
                 await self._tell(self._node.dispatcher.disconnect(self.client, close), "on_disconnect")
             if self.outbox is not None:
@@ -174,7 +176,7 @@ class Session:
             return self._node.hub.rooms_of(self.id)
         return self._last_rooms
 
-    def joined(self, room: str) -> asyncio.Future[None]:
+    def joined(self, room: str) -> asyncio.Future[None] | None:
         """It came into a room, which the hooks are told; what is done then."""
         if self._moves is None:
             self._moves = Moves(self._node, self.client)
