@@ -23,6 +23,7 @@ from velocity_ws.logs import get_logger, printable, quote
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
+from velocity_ws.proxies import AddressCheck
 from velocity_ws.session import Session
 
 __all__ = ["WebSocketApp", "start_and_say"]
@@ -58,6 +59,7 @@ class WebSocketApp:
         self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
         self._complaint: str | None = None
+        self._address_check = AddressCheck() if settings.max_connections_per_ip else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -101,6 +103,10 @@ class WebSocketApp:
             return
         address = scope.get("client")
         ip = None if address is None else address[0]
+        if self._address_check is not None:
+            carrier = _carrier(scope)
+            trusts_everyone = carrier is not None and carrier.trusts_everyone
+            self._address_check.look(ip, request.headers, trusts_everyone=trusts_everyone)
         session = Session(broker.node, request)
         admission = broker.node.admission
         full = admission.enter(ip)

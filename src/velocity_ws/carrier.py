@@ -27,6 +27,10 @@ class Carrier(Protocol):
     accepted_at: float | None
     """Time, by the loop's clock, of the TCP accept; ``None`` where it is not known."""
 
+    @property
+    def trusts_everyone(self) -> bool:
+        """Whether the server believes any peer's word of the client's address."""
+
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself, before the handshake is accepted."""
 

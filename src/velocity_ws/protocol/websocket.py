@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.types import Scope
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
@@ -277,6 +278,12 @@ class WebSocketProtocol(Connection):
         self._reader.resume()
 
     # --- a broker's session
+
+    @property
+    def trusts_everyone(self) -> bool:
+        """Whether the server believes any peer's word of the client's address."""
+        app = self._config.loaded_app
+        return isinstance(app, ProxyHeadersMiddleware) and app.trusted_hosts.always_trust
 
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is accepted."""
