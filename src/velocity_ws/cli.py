@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from types import FrameType
@@ -19,13 +20,16 @@ import click
 import msgspec
 from click.core import ParameterSource
 from dotenv import load_dotenv
+from uvicorn.config import Config
 from uvicorn.main import main as uvicorn_command
+from uvicorn.supervisors import Multiprocess
 
 from velocity_ws import __version__
 from velocity_ws.discovery import NotFound, find
 from velocity_ws.emitter import Emitter
 from velocity_ws.errors import VelocityError
 from velocity_ws.logs import printable
+from velocity_ws.protocol.latecomers import PARENT_CLOSES
 from velocity_ws.settings import Settings
 
 __all__ = ["main"]
@@ -44,6 +48,20 @@ NAME = click.option("--name", default="main", show_default=True, help="The broke
 @click.version_option(__version__)
 def main() -> None:
     """Realtime for Python web apps, on plain WebSockets. Settings come from WS_* variables and .env."""
+
+
+class _Workers(Multiprocess):
+    """uvicorn's parent of several workers, which listens no longer than they do."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        setattr(config, PARENT_CLOSES, True)
+        super().__init__(config, sockets)
+
+    def terminate_all(self) -> None:
+        """Stop: from then on connections are refused, and what balances the load tries another server."""
+        for sock in self.sockets:
+            sock.close()
+        super().terminate_all()
 
 
 class _Serving(click.Command):
@@ -134,6 +152,7 @@ def _serve(
             os.environ["WS_BACKPLANE_URL"] = _embedded(app, port)
         serve = uvicorn_command.callback
         assert serve is not None  # noqa: S101 - a command has one
+        vars(sys.modules["uvicorn.main"])["Multiprocess"] = _Workers  # this process is all ours
         serve(app=app, host=host or settings.host, port=port, workers=workers, env_file=env_file, **options)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["count_workers"]
+__all__ = ["callers", "count_workers"]
 
 _FORKING = {"gunicorn", "uvicorn_worker"}
 """Servers whose configuration exists in workers only."""
@@ -25,10 +25,11 @@ def count_workers() -> int:
     configured with stands among the callers of whatever runs on the loop.
     """
     servers = _FORKING if multiprocessing.parent_process() is None else _FORKING | _SPAWNING
-    return max([1, *(number for frame in _callers() for number in _workers(frame, servers))])
+    return max([1, *(number for frame in callers() for number in _workers(frame, servers))])
 
 
-def _callers() -> Iterator[FrameType]:
+def callers() -> Iterator[FrameType]:
+    """The functions that the running one was called by, and itself."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         yield frame

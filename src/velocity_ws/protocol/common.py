@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from velocity_ws.protocol.drain import Drain
 from velocity_ws.protocol.handshake import Judge
+from velocity_ws.protocol.latecomers import Latecomers
 from velocity_ws.protocol.library import Lender
 from velocity_ws.protocol.peer import Watch
 
@@ -22,20 +24,22 @@ class Common:
     Attributes:
         drain: how its connections end when it stops.
         judge: of handshakes.
+        latecomers: who connects while they do, where somebody has to mind them.
         lender: of the library's protocol objects.
         watch: over those whose sockets are not read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = Drain(loop)
+        self.latecomers = Latecomers.of(config, loop)
         self.judge = Judge()
         self.lender = Lender()
         self.watch = Watch(loop)
 
     @staticmethod
-    def of(state: ServerState, loop: asyncio.AbstractEventLoop) -> Common:
+    def of(state: ServerState, config: Config, loop: asyncio.AbstractEventLoop) -> Common:
         """That of a server."""
         common: Common | None = vars(state).get(_COMMON)
         if common is None:
-            common = vars(state)[_COMMON] = Common(loop)
+            common = vars(state)[_COMMON] = Common(config, loop)
         return common

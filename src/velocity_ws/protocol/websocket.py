@@ -70,7 +70,7 @@ class WebSocketProtocol(Connection):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
-        self._common = Common.of(server_state, loop)
+        self._common = Common.of(server_state, config, loop)
         super().__init__(loop, self._common.lender, config.ws_max_size)
         self._config = config
         self._state = server_state
@@ -163,6 +163,8 @@ class WebSocketProtocol(Connection):
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
         refuse_handshakes(self._state)
         self.refuse(503, [], b"the server is restarting")
+        if self._common.latecomers is not None:
+            self._common.latecomers.answer()
         self._common.drain.add(self, self._drain_timeout)
 
     # --- draining
