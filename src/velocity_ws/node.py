@@ -345,7 +345,10 @@ class Node:
         await asyncio.shield(self._stopping)
 
     def _forget_dead_loop(self) -> None:
-        # Connections whose loop was closed under them can no longer end by themselves.
+        # Connections whose loop was closed under them can no longer end by themselves, nor can anybody be told of it.
+        if self.cluster is not None:
+            self.cluster.abandon()
+        self.cluster = self.presence = None
         for session in self.sessions:
             self.hub.remove(session.id)
         self.sessions.clear()
@@ -353,9 +356,6 @@ class Node:
         self.handshakes.clear()
         self.expected.clear()
         self.flusher, self.workers = Flusher(), Workers()
-        if self.cluster is not None:
-            self.cluster.abandon()
-        self.cluster = self.presence = None
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     async def _shut_down(self) -> None:

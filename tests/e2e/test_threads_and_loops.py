@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -181,3 +183,37 @@ def test_a_loop_that_is_gone_or_does_not_run() -> None:
     assert not broker.is_running
     assert asyncio.run(broker.broadcast("x")) == 0
     asyncio.run(broker.start())
+
+
+def test_a_broker_whose_loop_was_closed_under_its_clients_starts_again() -> None:
+    """In a process of its own, as the tasks that are left behind complain when they are freed."""
+    program = """
+import asyncio
+from starlette.requests import HTTPConnection
+from velocity_ws import Broker, Settings
+from velocity_ws.session import Session
+
+broker = Broker(Settings(_env_file=None, backplane_url="memory://left"), presence=["x"])
+
+async def first():
+    await broker.start()
+    session = Session(broker.node, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
+    session.client.identify("ann", "ann")
+    broker.node.sessions.add(session)
+    broker.node.hub.add(session)
+    await broker.join_room(session.id, "x")
+
+async def second():
+    await broker.start()
+    assert broker.healthy
+    assert broker.get_rooms() == broker.get_clients() == []
+    await broker.stop()
+    print("started again")
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(first())
+loop.close()
+asyncio.run(second())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert found.stdout == "started again\n", found.stderr

@@ -55,11 +55,6 @@ class Roll:
         self._expected: set[str] = set()
         self._introduced = asyncio.Event()
 
-    @property
-    def is_introduced(self) -> bool:
-        """Whether the others are known."""
-        return self._introduced.is_set()
-
     async def introduce(self) -> None:
         """Get to know the others: returns when all of them have answered, or after a moment."""
         self.peers.renew()
