@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import sys
 from typing import Any
 
 import pytest
 
 from tests.e2e.test_slow_clients import stalled
+from tests.hostile.wire import frame
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, settings
-from velocity_ws import Broker, Client, ClientGone, ClientTimeout, WouldDeadlockError
+from velocity_ws import Broker, Client, ClientGone, ClientTimeout, Close, WouldDeadlockError
 
 QUEUE = 256 * 1024
 PIECE = b"x" * 64 * 1024
@@ -74,7 +77,7 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
     async def snapshot(client: Client) -> None:
         try:
             while True:
-                await client.send("rows", "x" * 60_000, wait=True, timeout=0.3)
+                await client.send("rows", "x" * 60_000, wait=True, timeout=0.1)
         except ClientTimeout as error:
             caught.set_result(error)
 
@@ -82,7 +85,7 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
         async with asyncio.timeout(DEADLINE):
             error = await caught
         (session,) = broker.node.sessions
-        assert (error.client_id, error.seconds) == (session.id, 0.3)
+        assert (error.client_id, error.seconds) == (session.id, 0.1)
         assert "longer timeout" in str(error)
         assert session.client.is_connected == (policy == "drop")
         outbox: Any = session.outbox
@@ -181,6 +184,35 @@ async def test_several_that_send_to_one_client_take_turns(kind: ServerKind) -> N
             await asyncio.sleep(0.001)  # a pace, not a wait
     assert all(numbers == list(range(20)) for numbers in seen.values())
     assert behind <= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not tell what was taken")
+async def test_a_slow_reader_is_not_taken_for_dead_as_its_pong_comes_late() -> None:
+    broker = broker_with(ping_interval=0.3, ping_timeout=0.3)
+    closes: list[Close] = []
+
+    @broker.on("snapshot")
+    async def snapshot(client: Client) -> None:
+        for _ in range(60):
+            await client.send_bytes(PIECE, wait=True)
+        await client.send_bytes(b"end", wait=True)
+
+    @broker.on_disconnect
+    async def gone(close: Close) -> None:
+        closes.append(close)
+
+    async with running(broker, "ours") as address, stalled(address) as slow:
+        loop = asyncio.get_running_loop()
+        slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # its pace is its own, not the kernel's
+        await loop.sock_sendall(slow.socket, frame(0x81, b'{"event":"snapshot"}'))
+        data = b""
+        while not data.endswith(b"end") and not closes:
+            data = data[-10:] + await loop.sock_recv(slow.socket, 16 * 1024)
+            await asyncio.sleep(0.005)  # a pace, not a wait
+        assert closes == []
+        # It never answered a ping; now that there is nothing more to read for it, that counts.
+        await eventually(lambda: closes)
+    assert (closes[0].code, closes[0].by) == (1006, "network")
 
 
 async def test_a_message_larger_than_the_queue_leaves_room_for_others() -> None:

@@ -13,7 +13,7 @@ from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import TEXT
 from velocity_ws.limits import RateLimiter
 from velocity_ws.protocol.library import PONG, Lender, Library
-from velocity_ws.protocol.peer import is_unheard
+from velocity_ws.protocol.peer import is_unheard, taken
 from velocity_ws.protocol.reader import Reader
 from velocity_ws.protocol.writer import Writer
 
@@ -23,6 +23,8 @@ CONTROL_FRAMES = 500
 """Pings and pongs a second that a client may send in the long run; beyond, it is closed (1008)."""
 CONTROL_FRAMES_AT_ONCE = 5000
 """The same at once."""
+SLOWEST = 1024
+"""Bytes a second that a client takes, at least, which has not answered a ping yet: it is slow and not dead."""
 
 
 class Connection(asyncio.Protocol):
@@ -49,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._held_back: list[bytes] | None = None
         self._controls: RateLimiter | None = None
         self._keepalive: asyncio.TimerHandle | None = None
-        self._pinged: tuple[bytes, float] | None = None  # the last keepalive ping, until its pong
+        self._pinged: tuple[bytes, float, int] | None = None  # the last keepalive ping, until its pong
         self._ping_interval: float | None = None
         self._ping_timeout: float | None = None
 
@@ -214,7 +216,7 @@ class Connection(asyncio.Protocol):
         if not self._library.is_open or self.transport.is_closing():
             return
         payload = self._writer.pings.send()
-        self._pinged = payload, self._loop.time()
+        self._pinged = payload, self._loop.time(), taken(self.transport)
         self._reader.has_waited = False
         if self._ping_timeout:
             self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong)
@@ -240,5 +242,13 @@ class Connection(asyncio.Protocol):
             self._reader.has_waited = False
             self._keepalive = self._loop.call_later(timeout, self._check_pong)
             return
+        if self._pinged is not None:
+            payload, when, before = self._pinged
+            so_far = taken(self.transport)
+            if so_far - before > timeout * SLOWEST:
+                # It is still reading what was sent before the ping.
+                self._pinged = payload, when, so_far
+                self._keepalive = self._loop.call_later(timeout, self._check_pong)
+                return
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
         self._writer.peer_is_dead()

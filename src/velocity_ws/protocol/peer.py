@@ -1,6 +1,7 @@
-"""Peer: whether there is still somebody at the other end of a socket that is not read, as the kernel knows.
+"""Peer: whether there is still somebody at the other end of a socket, as the kernel knows.
 
-Who goes is heard of by reading; while messages wait for a handler that does not end, nothing is read. Knows no frames.
+Who goes is heard of by reading; while messages wait for a handler that does not end, nothing is read. And a pong comes
+after all that was sent before the ping has been read. Knows no frames.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["Watch", "has_gone", "is_unheard"]
+__all__ = ["Watch", "has_gone", "is_unheard", "taken"]
 
 INTERVAL = 1.0
 """Seconds between two looks."""
 _GONE = getattr(select, "POLLRDHUP", 0)
 """What is polled for, beside POLLHUP and POLLERR, which always are."""
-_TCP_INFO = struct.Struct("=2x2B52xI")
-"""Of Linux's ``struct tcp_info``: retransmissions and probes without an answer, milliseconds since the last answer."""
+_TCP_INFO = struct.Struct("=2x2B52xI60xQ")
+"""Of Linux's ``struct tcp_info``: retransmissions and probes without an answer, milliseconds since the last answer, and
+how many bytes were answered in all."""
 _UNANSWERED = 2
 
 
@@ -76,12 +78,23 @@ def has_gone(transport: asyncio.BaseTransport) -> bool:
 
 def is_unheard(transport: asyncio.BaseTransport, seconds: float) -> bool:
     """Whether the peer's kernel has answered nothing for so long, however often it was asked; told on Linux only."""
+    retransmits, probes, since, _ = _tcp_info(transport)
+    return max(retransmits, probes) >= _UNANSWERED and since > seconds * 1000
+
+
+def taken(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the peer's kernel has taken since the beginning; 0 where that is not told: on Linux only it is."""
+    return _tcp_info(transport)[3]
+
+
+def _tcp_info(transport: asyncio.BaseTransport) -> tuple[int, int, int, int]:
     sock = transport.get_extra_info("socket")
     if sock is None or not hasattr(socket, "TCP_INFO"):
-        return False
+        return 0, 0, 0, 0
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        retransmits, probes, since = _TCP_INFO.unpack(info)
+        retransmits, probes, since, acked = _TCP_INFO.unpack(
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        )
     except (OSError, struct.error):  # a Unix socket, or another system
-        return False
-    return bool(max(retransmits, probes) >= _UNANSWERED and since > seconds * 1000)
+        return 0, 0, 0, 0
+    return retransmits, probes, since, acked
