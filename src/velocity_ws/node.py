@@ -47,6 +47,8 @@ NOBODY = Address("clients")
 MAX_LARGE = 100
 """Events of which it is logged that their messages are large: names may come from strangers."""
 _alone = 0  # the process that has said so
+HURRIED_GRACE = 0.1
+"""The same at each step of stopping, where it is hurried."""
 ABORT_GRACE = 0.5
 """Seconds that aborted connections have to end, before what they still run is cancelled."""
 
@@ -98,6 +100,7 @@ class Node:
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._emptied: asyncio.Event | None = None
+        self._is_hurried = False
         self._has_said_so = False
         self._has_said_what_fits = False
         self.warn_size = settings.warn_message_size or sys.maxsize
@@ -381,9 +384,18 @@ class Node:
         finally:
             self.dispatcher.close()
             self._stopping = None
+            self._is_hurried = False
             self._stopped_loop = self.home.loop
             self._started_at = None
             self.home.settle(None)
+
+    def hurry(self) -> None:
+        """Cut every connection, and let stopping, now or later, wait for nothing."""
+        self._is_hurried = True
+        for session in list(self.sessions):
+            session.cut()
+        if self._emptied is not None:
+            self._emptied.set()
 
     def say_what_is_faster(self) -> None:
         """Log once that there is a cheaper way to be served."""
@@ -446,6 +458,8 @@ class Node:
 
     async def _all_done(self, seconds: float) -> None:
         """Wait for every connection to end, for so long at most."""
+        if self._is_hurried:
+            seconds = min(seconds, HURRIED_GRACE)
         if self.sessions:
             self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):

@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +36,9 @@ __all__ = ["Server"]
 
 CANCEL_GRACE = 0.2
 """Seconds that tasks have to end once the server has stopped."""
+
+HURRIED_GRACE = 1.0
+"""Seconds that stopping may still take once it is hurried, and then the broker."""
 
 log = get_logger("velocity_ws.server")
 uvicorn_log = logging.getLogger("uvicorn.error")
@@ -138,18 +141,43 @@ class Server:
         self._bound_port = None
 
     async def serve(self) -> None:
-        """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread."""
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, asked.set)
-        try:
-            await self.start()
-            await asked.wait()
-            await self.stop()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread.
+
+        The second of them cuts who is still connected, and waits no longer for anybody.
+        """
+        first, second = asyncio.Event(), asyncio.Event()
+
+        def told() -> None:
+            (second if first.is_set() else first).set()
+
+        with _signals(told):
+            serving = asyncio.create_task(self._serve_until(first))
+            hurry = asyncio.create_task(second.wait())
+            try:
+                await asyncio.wait([serving, hurry], return_when=asyncio.FIRST_COMPLETED)
+                if not serving.done():
+                    await self._hurry(serving)
+            finally:
+                hurry.cancel()
+                serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError) if second.is_set() else contextlib.nullcontext():
+                await serving
+
+    async def _serve_until(self, asked: asyncio.Event) -> None:
+        await self.start()
+        await asked.wait()
+        await self.stop()
+
+    async def _hurry(self, serving: asyncio.Task[None]) -> None:
+        log.warning("told again to stop: connections are cut, and nobody is waited for")
+        self._broker.node.hurry()
+        self._uvicorn.hurry()
+        await asyncio.wait([serving], timeout=HURRIED_GRACE)
+        serving.cancel()
+        # Where the application's lifespan hangs, it has not come to that; others should hear that this node has gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HURRIED_GRACE):
+                await self._broker.stop()
 
     def run(self) -> None:
         """`serve` in an event loop of its own; returns after SIGINT or SIGTERM.
@@ -265,6 +293,12 @@ class _Uvicorn(uvicorn.Server):
         for server in getattr(self, "servers", ()):  # there are none before the application has started
             server.close()
 
+    def hurry(self) -> None:
+        """Cut what is still open; the application's lifespan has its turn then."""
+        self.stop_listening()
+        self._leaving.set()
+        self._abort_connections()
+
     async def stop(self, seconds: float) -> None:
         """Close what is still open, gracefully for so long."""
         self.should_exit = True
@@ -275,6 +309,29 @@ class _Uvicorn(uvicorn.Server):
         # A peer that does not read keeps ``transport.close()`` waiting for ever.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+@contextlib.contextmanager
+def _signals(told: Callable[[], object]) -> Iterator[None]:
+    """Call this on the running loop at each SIGINT and SIGTERM."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, told)
+    except NotImplementedError:  # as on Windows
+        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(told)) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        return
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 class _Console(logging.Handler):
