@@ -1,7 +1,7 @@
 """Moves: what the ``on_join`` and ``on_leave`` hooks are told of one client, one move after the other, in order.
 
 Whoever moves the client (its own handler, a route, another node), the hooks of its moves run in tasks of this. A client
-of which nothing is being told has none. Knows nothing of who else is in a room.
+of which nothing is being told has none, and hooks that never wait need none. Knows nothing of who else is in a room.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from velocity_ws.client import Client
+from velocity_ws.eager import EagerTask
 
 if TYPE_CHECKING:
     from velocity_ws.node import Node
@@ -41,13 +42,18 @@ class _Move:
         self.kind = kind
         self.room = room
         self.context = contextvars.copy_context()  # a hook sees what its caller has set
-        self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.told: asyncio.Future[None] | None = None
+
+    def later(self) -> asyncio.Future[None]:
+        """It is not told at once: what is done when it is."""
+        self.told = asyncio.get_running_loop().create_future()
+        return self.told
 
 
 class Moves:
     """See the module. Used on the broker's loop only."""
 
-    __slots__ = ("_client", "_current", "_entered", "_node", "_waiting")
+    __slots__ = ("_client", "_current", "_entered", "_node", "_waiting", "_worker")
 
     def __init__(self, node: Node, client: Client) -> None:
         self._node = node
@@ -55,6 +61,7 @@ class Moves:
         self._entered: set[str] = set()
         self._waiting: deque[_Move] | None = None  # as hooks rarely take longer than it takes to move again
         self._current: asyncio.Task[None] | None = None
+        self._worker: EagerTask | None = None
 
     @property
     def is_over(self) -> bool:
@@ -71,7 +78,7 @@ class Moves:
         return task is not None and task is self._current
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
-        """The client came into a room. What is done when the hooks were told, and never cancelled; ``None`` without."""
+        """The client came into a room. What is done when the hooks are told, never cancelled; ``None`` if they were."""
         self._entered.add(room)
         return self._put("join", room)
 
@@ -129,12 +136,34 @@ class Moves:
             return None
         move = _Move(kind, room)
         if self._current is None:
-            self._begin(move)
+            self._begin_now(move)
+            return move.told
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(move)
+        return move.later()
+
+    def _begin_now(self, move: _Move) -> None:
+        """Run the hooks up to their first wait at once: most have none, and a task would cost more than they do."""
+        workers = self._node.workers
+        worker = workers.take()
+        self._worker, self._current = worker, worker.task
+        try:
+            rest = worker.step(self._tell(move), move.context)
+        except BaseException as error:
+            worker.end()
+            self._next()
+            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+                raise
+            return
+        if rest is None:
+            workers.release(worker)
+            self._next()
         else:
-            if self._waiting is None:
-                self._waiting = deque()
-            self._waiting.append(move)
-        return move.told
+            move.later()
+            worker.drive(rest)
+            worker.end()
+            worker.task.add_done_callback(lambda task: self._done(task, move))
 
     def _begin(self, move: _Move) -> None:
         self._current = asyncio.create_task(self._tell(move), name="velocity-ws move", context=move.context)
@@ -150,7 +179,7 @@ class Moves:
             self._next()
 
     def _next(self) -> None:
-        self._current = None
+        self._current = self._worker = None
         if self._waiting:
             self._begin(self._waiting.popleft())
         else:
@@ -158,7 +187,7 @@ class Moves:
 
     def _give_up(self, moves: Iterable[_Move]) -> None:
         for move in moves:
-            if not move.told.done():
+            if move.told is not None and not move.told.done():
                 move.told.set_result(None)
 
     def _forget_joins(self) -> None:
@@ -181,7 +210,10 @@ class Moves:
         task = self._current
         if task is None:
             return
-        task.cancel()
+        if self._worker is None:
+            task.cancel()
+        else:
+            self._worker.cancel()
         await asyncio.wait([task], timeout=grace)
         if task is self._current:
             self._node.leave_behind(task, self._client)
