@@ -142,6 +142,8 @@ def _serve(
         "http": "velocity_ws.uvicorn:HTTPProtocol",
         "timeout_graceful_shutdown": math.ceil(settings.drain_timeout),
     }
+    if options.get("ssl_certfile") or options.get("ssl_keyfile"):
+        ours["loop"] = "velocity_ws.uvicorn:new_event_loop"
     by_default = ParameterSource.DEFAULT
     options |= {key: value for key, value in ours.items() if context.get_parameter_source(key) is by_default}
     with _ending_well(workers):

@@ -19,16 +19,15 @@ import uvicorn.config
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.logging import DefaultFormatter
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from velocity_ws.broker import Broker
 from velocity_ws.descriptors import Listener
 from velocity_ws.errors import ServerError
 from velocity_ws.logs import get_logger, printable, use_console
 from velocity_ws.middleware import WebSocketMiddleware
-from velocity_ws.protocol.acceptor import Acceptor
+from velocity_ws.protocol.acceptor import Acceptors
 from velocity_ws.protocol.http import HTTPProtocol
-from velocity_ws.protocol.shared import count_refusal, refusals_of
+from velocity_ws.protocol.shared import refusals_of
 from velocity_ws.protocol.websocket import WebSocketProtocol
 from velocity_ws.settings import Settings
 
@@ -252,33 +251,18 @@ class _Uvicorn(uvicorn.Server):
             await super().startup(sockets)
         else:
             await super().startup([])
-            self.servers = [self._acceptor(listener, self.config.ssl, self._settings) for listener in sockets or ()]
+            self.servers = [self._acceptors(sockets or [], self.config.ssl, self._settings)]
         self.listening.set()
 
-    def _acceptor(self, listener: socket.socket, context: ssl.SSLContext, settings: Settings) -> Any:
-        config, loop = self.config, asyncio.get_running_loop()
-
+    def _acceptors(self, listeners: list[socket.socket], context: ssl.SSLContext, settings: Settings) -> Any:
         def make_protocol() -> asyncio.Protocol:
-            protocol: Any = config.http_protocol_class
-            made: asyncio.Protocol = protocol(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            http: Any = self.config.http_protocol_class
+            protocol: asyncio.Protocol = http(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
-            return made
+            return protocol
 
-        def is_proxy(ip: str) -> bool:
-            app = config.loaded_app
-            return isinstance(app, ProxyHeadersMiddleware) and ip in app.trusted_hosts
-
-        return Acceptor(
-            listener,
-            context,
-            make_protocol,
-            seconds=settings.handshake_timeout,
-            limit=settings.max_connections,
-            limit_per_ip=settings.max_connections_per_ip,
-            is_proxy=is_proxy,
-            refused=lambda: count_refusal(self.server_state),
-        )
+        return Acceptors(listeners, context, make_protocol, settings)
 
     async def main_loop(self) -> None:
         """Once a second what uvicorn does then, until told to stop."""

@@ -4,6 +4,7 @@ Not imported by the package itself: the classes know uvicorn, and the package wo
 """
 
 from velocity_ws.protocol.http import HTTPProtocol
+from velocity_ws.protocol.loop import new_event_loop
 from velocity_ws.protocol.websocket import WebSocketProtocol
 
-__all__ = ["HTTPProtocol", "WebSocketProtocol"]
+__all__ = ["HTTPProtocol", "WebSocketProtocol", "new_event_loop"]

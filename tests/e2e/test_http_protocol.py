@@ -789,24 +789,24 @@ def test_the_class_is_the_one_uvicorn_would_take() -> None:
 
 async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WS_MAX_CONNECTIONS", "1")
-    shared._from_environment.cache_clear()
+    shared.settings_from_environment.cache_clear()
     try:
         async with serve(App(), "ours", http=HTTPProtocol) as address, address.connect():
             with pytest.raises(InvalidStatus):
                 async with address.connect():
                     raise AssertionError("it was let in")
     finally:
-        shared._from_environment.cache_clear()
+        shared.settings_from_environment.cache_clear()
 
 
 def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("WS_HANDSHAKE_TIMEOUT", "soon")
-    shared._from_environment.cache_clear()
+    shared.settings_from_environment.cache_clear()
     try:
-        assert shared._from_environment().handshake_timeout == 10
-        assert shared._from_environment().handshake_timeout == 10
+        assert shared.settings_from_environment().handshake_timeout == 10
+        assert shared.settings_from_environment().handshake_timeout == 10
     finally:
-        shared._from_environment.cache_clear()
+        shared.settings_from_environment.cache_clear()
     (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert "WS_HANDSHAKE_TIMEOUT" in record.getMessage()
     caplog.clear()

@@ -34,7 +34,8 @@ class Silent(asyncio.Protocol):
         self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
         if self._beginning:
             transport.write(self._beginning)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import signal
 import ssl
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.engines import free_port
 from tests.hostile.conftest import Say
-from tests.hostile.support import besieged, excused, started
+from tests.hostile.support import ROOT, START, besieged, excused, started
 from tests.hostile.test_handshakes import SLACK, Silent
 from tests.programs.certificate import certificate
 from tests.support import DEADLINE, eventually, settings
@@ -22,6 +26,7 @@ from velocity_ws import Broker, Server
 
 BEGINNINGS = {"ws": (b"", b"GET"), "wss": (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01")}
 """What has come of them: nothing, or a part of a request or of a record."""
+OURS, HTTP = "velocity_ws.uvicorn:WebSocketProtocol", "velocity_ws.uvicorn:HTTPProtocol"
 WAYS = [("wss", "asyncio"), ("wss", "uvloop"), ("ws", "uvloop")]
 
 
@@ -83,6 +88,48 @@ async def test_two_hundred_silent_handshakes_cost_a_victim_nothing(way: tuple[st
     assert saw["took"][0] > 9
     assert saw["took"][-1] < 10 + SLACK
     assert saw["p99"] <= 60
+
+
+@pytest.mark.parametrize(
+    "served_by",
+    [
+        ("uvicorn", "--ws", OURS, "--http", HTTP, "--loop", "velocity_ws.uvicorn:new_event_loop"),
+        ("velocity_ws", "run", "--workers", "2"),
+    ],
+    ids=["uvicorn", "velocity-ws run"],
+)
+async def test_under_a_command_silent_tls_handshakes_are_bounded_too(
+    served_by: tuple[str, ...], tmp_path: Path
+) -> None:
+    port, tls = free_port(), certificate(tmp_path)
+    own = [*served_by, "tests.programs.options:app", "--port", str(port)]
+    variables = {"WS_MAX_CONNECTIONS": "5", "WS_HANDSHAKE_TIMEOUT": "1.5s", "WS_BACKPLANE_URL": "memory://"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *own),
+        *("--ssl-keyfile", tls["ssl_keyfile"], "--ssl-certfile", tls["ssl_certfile"]),
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(START):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await silent(port)).transport.abort()
+                    break
+                await asyncio.sleep(0.05)  # the pause between two attempts, not the wait
+        quiet = [await silent(port) for _ in range(30)]
+        workers = 2 if "--workers" in served_by else 1
+        await eventually(lambda: sum(not each.ended.done() for each in quiet) <= 5 * workers)
+        async with connect(f"wss://127.0.0.1:{port}/ws", ssl=trusting(), proxy=None) as peer:
+            await peer.send('{"event": "echo", "id": 1}')
+            assert "reply" in str(await peer.recv())
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.gather(*(each.ended for each in quiet))
+    finally:
+        process.terminate()
+        await process.wait()
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 async def test_silent_tls_handshakes_of_an_address_are_limited_and_stopping_waits_for_none(tmp_path: Path) -> None:

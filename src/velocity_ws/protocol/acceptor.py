@@ -1,4 +1,4 @@
-"""Acceptor: takes connections and does their TLS handshakes, which it can count and cut. Knows no HTTP and no settings.
+"""Acceptor: takes connections and does their TLS handshakes, which it can count and cut. Knows no HTTP.
 
 uvicorn leaves both to the event loop, which gives a handshake 60 seconds, and tells nobody of it until it is complete.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from velocity_ws.limits import Admission
 from velocity_ws.logs import get_logger
+from velocity_ws.settings import Settings
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptors"]
 
 AT_ONCE = 16
 """Connections taken before others get their turn."""
@@ -36,8 +37,6 @@ class Acceptor:
         seconds: float,
         limit: int,
         limit_per_ip: int,
-        is_proxy: Callable[[str], bool],
-        refused: Callable[[], None],
     ) -> None:
         """
         Args:
@@ -46,9 +45,8 @@ class Acceptor:
             make_protocol: called when a connection is accepted, before its handshake.
             seconds: that a handshake may take.
             limit: handshakes at a time; beyond it the oldest is cut, as an honest one is quick. 0 = no limit.
-            limit_per_ip: of one address; beyond it a connection is closed. 0 = no limit.
-            is_proxy: whether an address stands for many clients.
-            refused: called when a connection is closed for that.
+            limit_per_ip: of one address that the protocol's ``is_proxy(ip)`` does not take for many; beyond it the
+                protocol's ``turned_away()`` is called, and the connection closed. 0 = no limit.
         """
         self._listener = listener
         self._context = context
@@ -56,8 +54,6 @@ class Acceptor:
         self._seconds = seconds
         self._limit = limit
         self._by_ip = Admission(0, limit_per_ip)
-        self._is_proxy = is_proxy
-        self._refused = refused
         self._handshakes: dict[asyncio.Task[None], None] = {}  # in their order
         self._accepting = asyncio.create_task(self._accept())
 
@@ -87,12 +83,13 @@ class Acceptor:
                 await asyncio.sleep(0)
 
     def _take(self, connection: socket.socket, ip: str) -> None:
-        counted = None if self._is_proxy(ip) else ip
+        protocol: Any = self._make_protocol()
+        counted = ip if hasattr(protocol, "is_proxy") and not protocol.is_proxy(ip) else None
         if self._by_ip.enter(counted) is not None:
-            self._refused()
+            protocol.turned_away()
             connection.close()
             return
-        handshake = asyncio.create_task(self._shake_hands(connection))
+        handshake = asyncio.create_task(self._shake_hands(connection, protocol))
         self._handshakes[handshake] = None
 
         def done(handshake: asyncio.Task[None]) -> None:
@@ -107,21 +104,54 @@ class Acceptor:
             del self._handshakes[oldest]
             oldest.cancel()
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, protocol: Any) -> None:
         """Let the protocol have the connection. It ends by itself when it is cancelled."""
-        protocol: Any = None
-
-        def made() -> asyncio.Protocol:
-            nonlocal protocol
-            protocol = self._make_protocol()
-            return protocol  # type: ignore[no-any-return]
-
         loop = asyncio.get_running_loop()
         error: BaseException = ConnectionResetError("the connection was lost")
         try:
-            await loop.connect_accepted_socket(made, connection, ssl=self._context, ssl_handshake_timeout=self._seconds)
+            await loop.connect_accepted_socket(
+                lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
+            )
         except (Exception, asyncio.CancelledError) as why:  # whatever a peer can say in place of a handshake
             error = why
-        if protocol is not None and protocol.transport is None:
+        if protocol.transport is None:
             log.debug("a TLS handshake failed: %r", error)
             protocol.connection_lost(error)  # so that it is waited for no more
+
+
+class Acceptors:
+    """Those of one server's sockets, in place of an `asyncio.Server`.
+
+    Attributes:
+        sockets: that are listened on.
+    """
+
+    def __init__(
+        self,
+        listeners: Iterable[socket.socket],
+        context: ssl.SSLContext,
+        make_protocol: Callable[[], asyncio.Protocol],
+        settings: Settings,
+    ) -> None:
+        self.sockets = list(listeners)
+        self._acceptors = [
+            Acceptor(
+                listener,
+                context,
+                make_protocol,
+                seconds=settings.handshake_timeout,
+                limit=settings.max_connections,
+                limit_per_ip=settings.max_connections_per_ip,
+            )
+            for listener in self.sockets
+        ]
+
+    def close(self) -> None:
+        """Take no more connections."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing is left of their handshakes."""
+        for acceptor in self._acceptors:
+            await acceptor.wait_closed()

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
@@ -141,6 +142,18 @@ class Guard(_Uvicorn):
         if self.transport.is_closing():
             self._shared.heads.stop(self)
             self._shared.leaving.start(self)
+
+    # --- what an `Acceptor` asks before the connection is made
+
+    def is_proxy(self, ip: str) -> bool:
+        """Whether an address is one that uvicorn takes for a proxy's, and so stands for many clients."""
+        app = self.config.loaded_app
+        return isinstance(app, ProxyHeadersMiddleware) and ip in app.trusted_hosts
+
+    def turned_away(self) -> None:
+        """There are too many of that address."""
+        count_refusal(self.server_state)
+        self._end()
 
     # --- for the classes with a parser
 

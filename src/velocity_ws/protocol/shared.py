@@ -15,7 +15,16 @@ from velocity_ws.protocol.deadlines import Deadlines
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
 
-__all__ = ["HEADER_COUNT", "HEADER_SIZE", "Shared", "count_refusal", "is_stopping", "refusals_of", "refuse_handshakes"]
+__all__ = [
+    "HEADER_COUNT",
+    "HEADER_SIZE",
+    "Shared",
+    "count_refusal",
+    "is_stopping",
+    "refusals_of",
+    "refuse_handshakes",
+    "settings_from_environment",
+]
 
 HEADER_SIZE = "WS_MAX_HEADER_SIZE"
 HEADER_COUNT = "WS_MAX_HEADER_COUNT"
@@ -67,7 +76,7 @@ class Shared:
     """What the connections of one server share; it lives as long as the server's state."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, given: Settings | None) -> None:
-        settings = _from_environment() if given is None else given
+        settings = settings_from_environment() if given is None else given
         # An application's broker counts by its own settings, so a default of ours must not undercut them.
         is_set = given is not None or "max_connections" in settings.model_fields_set
         self.max_connections = settings.max_connections if is_set else 0
@@ -121,7 +130,7 @@ def _cut(connection: Watched) -> None:
 
 
 @functools.cache
-def _from_environment() -> Settings:
+def settings_from_environment() -> Settings:
     try:
         return Settings()
     except SettingsError as error:

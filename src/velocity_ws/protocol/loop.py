@@ -1,0 +1,64 @@
+"""Loop: an event loop for uvicorn's own server, which bounds TLS handshakes. Knows no HTTP.
+
+uvicorn lets its loop listen, and says nothing of the time that a TLS handshake may take; but it takes a loop of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+from typing import Any
+
+from velocity_ws.descriptors import Listener
+from velocity_ws.protocol.acceptor import Acceptors
+from velocity_ws.protocol.shared import settings_from_environment
+
+__all__ = ["new_event_loop"]
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The loop that uvicorn takes by default; a server with TLS on it bounds handshakes by the ``WS_*`` variables.
+
+    For ``uvicorn --loop velocity_ws.uvicorn:new_event_loop``.
+    """
+    base: Any
+    if sys.platform == "win32":
+        base = asyncio.ProactorEventLoop
+    else:
+        try:
+            import uvloop  # noqa: PLC0415 - an extra
+        except ImportError:
+            base = asyncio.SelectorEventLoop
+        else:
+            base = uvloop.Loop
+    loop: asyncio.AbstractEventLoop = _bounding(base)()
+    return loop
+
+
+@functools.cache
+def _bounding(base: Any) -> Any:
+    class Loop(base):  # type: ignore[misc]
+        """The base, but for TLS."""
+
+        async def create_server(
+            self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, **options: Any
+        ) -> Any:
+            """A server; with TLS its handshakes are ours."""
+            if ssl is None or "ssl_handshake_timeout" in options:
+                return await super().create_server(protocol_factory, host, port, ssl=ssl, **options)
+            backlog = options.get("backlog", 100)
+            bound = await super().create_server(protocol_factory, host, port, start_serving=False, **options)
+            listeners = [_listening(each, backlog) for each in bound.sockets]
+            bound.close()
+            return Acceptors(listeners, ssl, protocol_factory, settings_from_environment())
+
+    return Loop
+
+
+def _listening(bound: Any, backlog: int) -> Listener:
+    listener = Listener(bound.family, bound.type, bound.proto, os.dup(bound.fileno()))
+    listener.setblocking(False)
+    listener.listen(backlog)
+    return listener
