@@ -21,8 +21,11 @@ from tests.hostile.conftest import Say
 from tests.hostile.support import ROOT, START, besieged, excused, started
 from tests.hostile.test_handshakes import SLACK, Silent
 from tests.programs.certificate import certificate
-from tests.support import DEADLINE, eventually, settings
+from tests.support import DEADLINE, eventually, running, settings
 from velocity_ws import Broker, Server
+from velocity_ws.protocol import shared
+from velocity_ws.protocol.loop import bounding
+from velocity_ws.uvicorn import HTTPProtocol
 
 BEGINNINGS = {"ws": (b"", b"GET"), "wss": (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01")}
 """What has come of them: nothing, or a part of a request or of a record."""
@@ -130,6 +133,24 @@ async def test_under_a_command_silent_tls_handshakes_are_bounded_too(
         process.terminate()
         await process.wait()
     assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Path) -> None:
+    async def run() -> None:
+        http = HTTPProtocol.configured(settings(handshake_timeout=1))
+        broker = Broker(settings())
+        async with running(broker, "ours", http=http, **certificate(tmp_path)) as address:
+            quiet = [await silent(address.port) for _ in range(5)]
+            async with connect(f"wss://127.0.0.1:{address.port}/ws", ssl=trusting(), proxy=None):
+                await eventually(lambda: all(each.ended.done() for each in quiet))
+            assert max([each.ended.result() for each in quiet]) < 10
+
+    shared.settings_from_environment.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WS_HANDSHAKE_TIMEOUT", "1s")
+        with asyncio.Runner(loop_factory=bounding(asyncio.SelectorEventLoop)) as runner:
+            runner.run(run())
+    shared.settings_from_environment.cache_clear()
 
 
 async def test_silent_tls_handshakes_of_an_address_are_limited_and_stopping_waits_for_none(tmp_path: Path) -> None:

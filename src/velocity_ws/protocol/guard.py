@@ -8,9 +8,10 @@ uvicorn's ``--limit-concurrency``, or while the server is stopping: 503, before 
 
 Of the connections that have not come so far there are ``WS_MAX_CONNECTIONS`` at most: beyond, the oldest is cut.
 
-With TLS the time runs from the TCP accept too, and a `Server` bounds the handshakes (see `acceptor`). Under uvicorn's
-own server there is no connection to cut before the handshake is complete, which takes 60 seconds at most (asyncio's
-``ssl_handshake_timeout``, which uvicorn does not pass on); one that was late is cut before anything of it is read.
+With TLS the time runs from the TCP accept too, and the handshakes are bounded by a `Server` (see `acceptor`), and for
+uvicorn's own server by our event loop (see `loop`). On another one there is no connection to cut before the handshake
+is complete, which takes 60 seconds at most (asyncio's ``ssl_handshake_timeout``, which uvicorn does not pass on); one
+that was late is cut before anything of it is read.
 """
 
 from __future__ import annotations

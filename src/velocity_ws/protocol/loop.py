@@ -15,7 +15,7 @@ from velocity_ws.descriptors import Listener
 from velocity_ws.protocol.acceptor import Acceptors
 from velocity_ws.protocol.shared import settings_from_environment
 
-__all__ = ["new_event_loop"]
+__all__ = ["bounding", "new_event_loop"]
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -33,12 +33,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
             base = asyncio.SelectorEventLoop
         else:
             base = uvloop.Loop
-    loop: asyncio.AbstractEventLoop = _bounding(base)()
+    loop: asyncio.AbstractEventLoop = bounding(base)()
     return loop
 
 
 @functools.cache
-def _bounding(base: Any) -> Any:
+def bounding(base: Any) -> Any:
+    """The class of such a loop, on that one."""
+
     class Loop(base):  # type: ignore[misc]
         """The base, but for TLS."""
 
