@@ -286,6 +286,8 @@ class WebSocketApp:
             log.debug("client connected", extra=_fields(session))
         try:
             session.open(outbox)
+            if not node.is_running:  # it was stopped while this was being accepted
+                session.hurry()
             close = await (_read(session, receive) if carrier is None else carrier.closed())
         except asyncio.CancelledError:
             if not _was_aborted(session):

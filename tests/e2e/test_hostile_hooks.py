@@ -204,6 +204,47 @@ async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatc
         release.set()
 
 
+async def test_who_comes_in_after_stopping_has_begun_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(settings(drain_timeout=0.2))
+    closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    stopping: list[asyncio.Task[None]] = []
+    gone: list[Close] = []
+
+    @broker.on_connect
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @broker.on_disconnect
+    async def told(close: Close) -> None:
+        gone.append(close)
+
+    async def receive() -> Any:
+        if not stopping:
+            return {"type": "websocket.connect"}
+        code = await closed
+        for _ in range(20):  # a network's time, in which the hook is cancelled
+            await asyncio.sleep(0)
+        return {"type": "websocket.disconnect", "code": code}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            stopping.append(asyncio.create_task(broker.stop()))
+            while broker.is_running:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        else:
+            assert message["type"] == "websocket.close"
+            closed.set_result(message["code"])
+
+    scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": []}
+    async with broker:
+        await asyncio.wait_for(WebSocketApp(broker)(scope, receive, send), DEADLINE)
+        await stopping[0]
+    assert [close.code for close in gone] == [1001]
+    assert broker.get_stats().errors == 0
+    assert "from outside" not in caplog.text
+
+
 def with_few_threads(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
     """Four for clients, four for handshakes, and four more of each in place of slow ones."""
     for name, value in (("MAX_THREADS", 4), ("MAX_STRANGER_THREADS", 4), ("SPARE", 1), ("PATIENCE", patience)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
-from tests.support import Address, eventually, running, serve, settings
+from tests.support import DEADLINE, Address, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Reject
 
 KINDS = (
@@ -87,6 +88,35 @@ def _refuses_in_a_thread(request: HTTPConnection) -> None:
 
 async def _never_answers(request: HTTPConnection) -> None:
     await asyncio.Event().wait()
+
+
+async def test_of_a_handshake_that_a_thread_went_on_with_after_its_time() -> None:
+    broker = Broker(settings(handshake_timeout=0.1))
+    release = threading.Event()
+
+    @broker.authenticate
+    def hang(request: HTTPConnection) -> None:
+        release.wait(DEADLINE)
+
+    async with running(broker, "ours") as server:
+
+        async def refused(count: int) -> None:
+            async def one() -> None:
+                with pytest.raises(InvalidStatus):
+                    async with server.connect():
+                        pass
+
+            await asyncio.gather(*[one() for _ in range(count)])
+
+        release.clear()
+        await refused(1)
+        release.set()
+        gc.collect()
+        before = alive()
+        release.clear()
+        await refused(COUNT)
+        release.set()
+        await eventually(lambda: alive() - before == Counter())
 
 
 @pytest.mark.parametrize("authenticate", [_refuses, _refuses_in_a_thread, _never_answers])
