@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-__all__ = ["get_logger", "hint", "printable", "quote", "use_console"]
+__all__ = ["get_logger", "hint", "printable", "quote", "quote_exception", "use_console"]
 
 MAX_QUOTED = 200
 """Characters of a stranger's text that a line shows."""
@@ -50,9 +50,7 @@ class _Logger(logging.Logger):
     ) -> logging.LogRecord:
         """The record, with a traceback in which no text of an exception looks like a line of the log."""
         record = super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
-        if exc_info is not None and exc_info[1] is not None and not all(map(str.isprintable, _texts(exc_info[1]))):
-            lines = "".join(traceback.format_exception(exc_info[1])).rstrip("\n").split("\n")
-            record.exc_text = "\n".join(["  " + printable(line) for line in lines])  # what formatters keep there
+        quote_exception(record)
         return record
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is the standard library's
@@ -100,6 +98,15 @@ def quote(text: object) -> str:
     """What a stranger chose, in quotes, as it may stand in a line of a log: of one line, escaped, and cut."""
     text = str(text)
     return repr(text) if len(text) <= MAX_QUOTED else repr(text[:MAX_QUOTED]) + "…"
+
+
+def quote_exception(record: logging.LogRecord) -> bool:
+    """Indent and escape a traceback, where an exception's text could be taken for a line; a filter that keeps all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and not all(map(str.isprintable, _texts(error))):
+        lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+        record.exc_text = "\n".join(["  " + printable(line) for line in lines])  # what formatters keep there
+    return True
 
 
 def printable(text: str) -> str:

@@ -13,9 +13,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket
 
 from velocity_ws import Broker, Client, Server, Settings
+
+
+async def plain(ws: WebSocket) -> None:
+    """An endpoint that is no broker's."""
+    await ws.accept()
+    raise ValueError(await ws.receive_text())
 
 
 @asynccontextmanager
@@ -39,6 +45,7 @@ PORT = int(os.environ.get("FAULTS_PORT", "0"))
 app = FastAPI(lifespan=lifespan)
 broker = Broker(Settings(_env_file=None, drain_timeout=2))
 broker.attach(app)
+app.add_api_websocket_route("/plain", plain)
 
 
 @broker.authenticate

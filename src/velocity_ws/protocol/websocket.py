@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from velocity_ws.carrier import EXTENSION
 from velocity_ws.direct import Flusher, TransportOutbox
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.logs import printable
+from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages import Frame
 from velocity_ws.protocol.common import Common
 from velocity_ws.protocol.connection import Connection
@@ -45,6 +45,7 @@ LOW_WATER = 16 * 1024
 _Address = tuple[str, int | None]
 
 log = logging.getLogger("uvicorn.error")
+log.addFilter(quote_exception)  # an application's may say what a stranger sent
 
 
 class WebSocketProtocol(Connection):
