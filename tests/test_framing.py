@@ -14,13 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 from uvicorn.server import ServerState
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as LibraryFrame
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from velocity_ws.framing import BINARY, COMPRESSED, TEXT, TooLong, cut, deflate, header, inflate, is_too_long
+from velocity_ws.framing import (
+    BINARY,
+    COMPRESSED,
+    TEXT,
+    TooLong,
+    cut,
+    deflate,
+    header,
+    inflate,
+    is_too_long,
+    problem_of,
+)
 from velocity_ws.messages import DEFLATE_FROM, Frame
 from velocity_ws.uvicorn import WebSocketProtocol
 
@@ -246,10 +258,12 @@ def theirs(data: bytes) -> Result:
     parts: list[bytes] = []
     is_text = False
     decoder = codecs.getincrementaldecoder("utf-8")()
+    whole = 0
     for at in range(len(data)):
         if data and conn.parser_exc is None and conn.close_rcvd is None:
             conn.receive_data(data[at : at + 1])
         for frame in conn.events_received():
+            whole = at + 1
             if not isinstance(frame, LibraryFrame) or frame.opcode in (Opcode.PING, Opcode.PONG):
                 continue
             if frame.opcode is Opcode.CLOSE:
@@ -272,7 +286,31 @@ def theirs(data: bytes) -> Result:
                 return messages, conn.close_rcvd.code  # which RFC 6455 allows, and the library does not
             assert conn.close_sent is not None
             return messages, conn.close_sent.code
-    return messages, None
+    # What is wrong by its first two bytes is refused by them; the library does so when all of it is there.
+    start = data[whole : whole + 2]
+    return messages, 1002 if len(start) == 2 and is_refused(data[:whole], start) else None
+
+
+def is_refused(before: bytes, start: bytes, *, deflate: bool = False) -> bool:
+    """Whether the library refuses the shortest frame that begins like that, after what came before."""
+    conn = ServerProtocol(state=OPEN, max_size=MAX_SIZE)
+    if deflate:
+        conn.extensions = [PerMessageDeflate(True, True, 15, 15)]
+    conn.receive_data(before)
+    is_long = start[0] & 0x8 and start[1] & 0x7F > 125
+    rest = b"\xfe\x00\x7e" + bytes(4 + 126) if is_long and start[1] & 0x80 else bytes((start[1] & 0x80,)) + bytes(4)
+    conn.receive_data(start[:1] + rest)
+    return conn.parser_exc is not None and "incomplete fragmented message" not in str(conn.parser_exc)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("before", [b"", b"\x01\x80" + bytes(4)], ids=["between messages", "between fragments"])
+def test_a_frame_is_refused_by_its_first_two_bytes_where_the_library_refuses_it(before: bytes, deflate: bool) -> None:
+    for first in range(256):
+        for second in (0x00, 0x7D, 0x7E, 0x7F, 0x80, 0xFD, 0xFE, 0xFF):
+            problem = problem_of(first, second, deflate=deflate, goes_on=bool(before))
+            refused = is_refused(before, bytes((first, second)), deflate=deflate)
+            assert (problem is not None) == refused, (first, second, problem)
 
 
 def frames() -> st.SearchStrategy[list[LibraryFrame]]:

@@ -27,6 +27,7 @@ __all__ = [
     "inflate",
     "is_too_long",
     "longest_deflated",
+    "problem_of",
 ]
 
 TEXT: Final = 0x1
@@ -36,6 +37,8 @@ COMPRESSED: Final = 0x40
 MASKED: Final = 0x80
 """The bit of a frame's second byte that says it is masked, as what clients send must be."""
 _FIN = 0x80
+_CONTROL = 0x8
+_OPCODES = frozenset((0x0, TEXT, BINARY, 0x8, 0x9, 0xA))
 _PIECE = 64 * 1024
 """Bytes that are decompressed at once."""
 _EMPTY_BLOCK = b"\x00\x00\xff\xff"
@@ -153,6 +156,33 @@ def longest_deflated(max_size: int) -> int:
     What cannot be compressed gets longer: by 0.2 % with zlib's defaults, by 4 % to 5 % with the least memory or window.
     """
     return max_size + max_size // 8 + 64
+
+
+def problem_of(first: int, second: int, *, deflate: bool, goes_on: bool) -> str | None:
+    """Why a frame must be refused by its first two bytes (RFC 6455, section 5), if it must.
+
+    Args:
+        first: its first byte.
+        second: its second.
+        deflate: whether permessage-deflate was negotiated.
+        goes_on: whether it comes between the fragments of a message.
+    """
+    opcode = first & 0xF
+    is_control = opcode >= _CONTROL
+    reserved = 0x70 if is_control or not opcode or not deflate else 0x30
+    if opcode not in _OPCODES:
+        return "invalid opcode"
+    if not second & MASKED:
+        return "incorrect masking"
+    if first & reserved:
+        return "reserved bits must be 0"
+    if is_control:
+        if second & 0x7F > 125:
+            return "control frame too long"
+        return None if first & _FIN else "fragmented control frame"
+    if goes_on:
+        return "expected a continuation frame" if opcode else None
+    return None if opcode else "unexpected continuation frame"
 
 
 def cut(data: bytes | bytearray, start: int, max_size: int) -> Cut | int:

@@ -21,7 +21,8 @@ from velocity_ws import Broker, Reject, Server, SettingsError
 # Tested where what they do is tested: handshake_timeout, the origins and the connection limits in test_connections;
 # max_header_size and max_header_count in test_http_protocol; max_message_size, read_buffer_size and the rate limit in
 # test_dispatch; send_queue_size, slow_client, socket_send_buffer and the pings in test_slow_clients; drain_timeout and
-# restart_code in test_life_cycle; subprotocols in test_subprotocols; warn_message_size in test_sending.
+# restart_code in test_life_cycle; subprotocols in test_subprotocols; warn_message_size in test_sending;
+# message_timeout and max_unfinished_size in test_unfinished.
 
 
 async def test_host_and_port_and_path_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from velocity_ws.protocol.handshake import Judge
 from velocity_ws.protocol.latecomers import Latecomers
 from velocity_ws.protocol.library import Lender
 from velocity_ws.protocol.peer import Watch
+from velocity_ws.protocol.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, Unfinished
 
 __all__ = ["Common"]
 
@@ -35,6 +36,15 @@ class Common:
         self.judge = Judge()
         self.lender = Lender()
         self.watch = Watch(loop)
+        self._loop = loop
+        self._unfinished: dict[tuple[float, int], Unfinished] = {}
+
+    def unfinished(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> Unfinished:
+        """Of all connections with the same bounds, messages of which a part has come."""
+        found = self._unfinished.get((seconds, limit))
+        if found is None:
+            found = self._unfinished[seconds, limit] = Unfinished(self._loop, seconds, limit)
+        return found
 
     @staticmethod
     def of(state: ServerState, config: Config, loop: asyncio.AbstractEventLoop) -> Common:

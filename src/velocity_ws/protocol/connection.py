@@ -15,6 +15,7 @@ from velocity_ws.limits import RateLimiter
 from velocity_ws.protocol.library import PONG, Lender, Library
 from velocity_ws.protocol.peer import is_unheard, taken
 from velocity_ws.protocol.reader import Reader
+from velocity_ws.protocol.unfinished import Unfinished
 from velocity_ws.protocol.writer import Writer
 
 __all__ = ["Connection"]
@@ -42,10 +43,10 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
     _writer: Writer
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lender: Lender, max_size: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lender: Lender, max_size: int, unfinished: Unfinished) -> None:
         self._loop = loop
         self._library = Library(lender, max_size)
-        self._reader = Reader(self, self._library, loop)
+        self._reader = Reader(self, self._library, loop, unfinished)
         self._outbox: TransportOutbox | None = None
         self._end: Close | None = None
         self._held_back: list[bytes] | None = None
@@ -162,6 +163,10 @@ class Connection(asyncio.Protocol):
     def got_too_long(self) -> None:
         """A message is longer than allowed."""
         self._fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
+
+    def got_wrong(self, code: int, reason: str) -> None:
+        """What comes is not to be waited for."""
+        self._fail(code, reason)
 
     def _heard_the_end(self, close: Close, replies: list[bytes]) -> None:
         self._reader.stop()

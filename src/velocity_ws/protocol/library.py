@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
 from velocity_ws.errors import Close, CloseCode
-from velocity_ws.framing import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated
+from velocity_ws.framing import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated, problem_of
 from velocity_ws.logs import get_logger
 
 __all__ = ["PONG", "Heard", "Lender", "Library", "Window", "ping_frame"]
@@ -32,6 +32,8 @@ MAX_EMPTY_FRAGMENTS = 128
 MAX_SMALL_FRAGMENTS = 1024
 """Frames of one message that may carry less than `SMALL_FRAGMENT` bytes on average."""
 SMALL_FRAGMENT = 16
+PART = 4096
+"""Bytes from which a fragment is kept as it is."""
 
 log = get_logger("velocity_ws.websockets")
 # It would tell payloads and headers, tokens among them, at the levels below.
@@ -137,6 +139,17 @@ class Library:
         self._keep(conn, is_whole=bool(events))
         return heard
 
+    @property
+    def size_so_far(self) -> int:
+        """Bytes of a message that has come in part."""
+        return 0 if self._message is None else self._message.size
+
+    def problem_of(self, data: bytes | bytearray, start: int) -> str | None:
+        """Why the frame that begins there must be refused, whatever follows its first two bytes; if they are there."""
+        if len(data) - start < 2 or not self.is_open:
+            return None
+        return problem_of(data[start], data[start + 1], deflate=self.window is not None, goes_on=not self.is_free)
+
     def is_too_long(self, data: bytes | bytearray, start: int, end: int) -> bool:
         """Whether a message is too long already by what there is of a masked, compressed frame, whatever follows.
 
@@ -148,8 +161,7 @@ class Library:
         decompressor = self._decompressor(data[start] & KIND)
         if decompressor is None:
             return False
-        so_far = 0 if self._message is None else len(self._message.data)
-        return is_too_long(data, start, end, decompressor, self.max_size - so_far)
+        return is_too_long(data, start, end, decompressor, self.max_size - self.size_so_far)
 
     def _decompressor(self, kind: int) -> zlib._Decompress | None:
         """For a look at a frame; ``None`` where it is not compressed, or wrong."""
@@ -217,33 +229,38 @@ class Library:
             conn.fail(*problem)
         elif frame.fin:
             self._message = None
-            heard.messages.append((message.opcode, bytes(message.data)))
+            heard.messages.append((message.opcode, b"".join(message.parts)))
 
 
 class _Fragments:
     """A message that has come in part."""
 
-    __slots__ = ("_count", "_empty", "_utf8", "data", "opcode")
+    __slots__ = ("_count", "_empty", "_utf8", "opcode", "parts", "size")
 
     def __init__(self, opcode: int) -> None:
         self.opcode = opcode
-        self.data = bytearray()
-        self._count = self._empty = 0
+        self.parts: list[bytes | bytearray] = [bytearray()]
+        self.size = self._count = self._empty = 0
         self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
     def add(self, frame: Frame, max_size: int) -> tuple[int, str] | None:
         """Take one more; why the connection must be failed, if it must."""
-        if len(self.data) + len(frame.data) > max_size:
+        data = frame.data
+        if self.size + len(data) > max_size:
             return CloseCode.MESSAGE_TOO_BIG, "message too big"
         try:
             if self._utf8 is not None:  # what cannot become valid is refused before its last fragment
-                self._utf8.decode(bytes(frame.data), frame.fin)
+                self._utf8.decode(bytes(data), frame.fin)
         except UnicodeDecodeError:
             return CloseCode.INVALID_PAYLOAD, "invalid UTF-8"
-        self.data += frame.data
+        if len(data) < PART:
+            self.parts[-1] += data
+        else:  # the library keeps its last frame, so that a copy would be there twice
+            self.parts += (bytes(data), bytearray())
+        self.size += len(data)
         self._count += 1
-        self._empty += not frame.data
-        is_crumbs = self._count > MAX_SMALL_FRAGMENTS and len(self.data) < self._count * SMALL_FRAGMENT
+        self._empty += not data
+        is_crumbs = self._count > MAX_SMALL_FRAGMENTS and self.size < self._count * SMALL_FRAGMENT
         if self._count > MAX_FRAGMENTS or self._empty > MAX_EMPTY_FRAGMENTS or is_crumbs:
             return CloseCode.POLICY_VIOLATION, "too many fragments"
         return None

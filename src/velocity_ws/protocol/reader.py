@@ -10,8 +10,10 @@ import asyncio
 import time
 from typing import Protocol
 
+from velocity_ws.errors import CloseCode
 from velocity_ws.framing import COMPRESSED, MASKED, TooLong, cut, inflate
 from velocity_ws.protocol.library import Library
+from velocity_ws.protocol.unfinished import Unfinished
 
 __all__ = ["Owner", "Reader"]
 
@@ -53,6 +55,9 @@ class Owner(Protocol):
     def got_stuck(self) -> None:
         """Nothing is read any more until who gets the messages can take more, which may be never."""
 
+    def got_wrong(self, code: int, reason: str) -> None:
+        """What comes is not to be waited for; the same."""
+
 
 class Reader:
     """The inbound side of one connection.
@@ -61,20 +66,23 @@ class Reader:
         is_over: whether nothing more is read.
         has_waited: whether something had to wait since this was last set to false.
         is_waiting: whether something was read that has to wait, for a turn or for who gets it.
+        unfinished: where it is told that there is a part of a message.
     """
 
     __slots__ = (
-        "_budget", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_rest", "_tail", "_turn",
-        "_until", "_was_looked_at", "has_waited", "is_over", "is_waiting",
+        "_budget", "_holds", "_is_full", "_is_open", "_lacks", "_library", "_loop", "_owner", "_rest", "_tail", "_turn",
+        "_until", "_was_looked_at", "has_waited", "is_over", "is_waiting", "unfinished",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, owner: Owner, library: Library, loop: asyncio.AbstractEventLoop, unfinished: Unfinished) -> None:
+        self.unfinished = unfinished
         self._owner = owner
         self._library = library
         self._loop = loop
         self._tail: bytearray | None = None
         self._lacks = 0
         self._was_looked_at = False
+        self._holds = False
         self._turn = 0.0
         self._budget = TURN
         self._until = 0.0
@@ -99,6 +107,7 @@ class Reader:
         # A closed connection is part of cycles: what it holds would stay until the garbage collector comes by.
         self._tail = None
         self._library.forget()
+        self._let_go()
 
     def release(self) -> None:
         """It is over for good: let go of who owned it, so that both are freed at once."""
@@ -120,14 +129,18 @@ class Reader:
         elif self.is_waiting:
             return
         elif self._lacks <= 0:
+            if self._library.is_free:
+                self._let_go()  # that message is whole; what follows is another one
             self._consume(self._take_tail())
-        elif not self._was_looked_at and len(self._tail) >= LOOK_FROM:
-            self._look(self._tail, 0, LOOK_TO)
+        elif self._was_looked_at or len(self._tail) < LOOK_FROM or not self._look(self._tail, 0, LOOK_TO):
+            self._hold()
 
     def resume(self) -> None:
         """Go on: who gets the messages can take more."""
         if self._is_full and not self.is_over:
             self._is_full = False
+            if self._holds:
+                self.unfinished.restart(self)
             self._loop.call_soon(self._next_turn)
 
     def _consume(self, data: bytes | bytearray) -> None:
@@ -151,7 +164,7 @@ class Reader:
                 self._is_full = owner.got_message(kind & ~COMPRESSED, message)
             elif not self.is_over and not (end - at > LOOK_FROM and self._look(data, at, end)):
                 is_large = self._spend(4, end - at)
-                self._is_full = owner.got_frame(data[at:end])
+                self._hand_over(data[at:end])
             if self.is_over:
                 return
             if is_large or self._budget & 7 == 0:
@@ -161,6 +174,13 @@ class Reader:
                 self._keep(data, at, 0)
                 self._wait()
                 return
+
+    def _hand_over(self, frame: bytes | bytearray) -> None:
+        self._is_full = self._owner.got_frame(frame)
+        if self._library.is_free:
+            self._let_go()
+        elif self._library.is_open and not self.is_over:
+            self._hold()
 
     def _spend(self, cost: int, size: int) -> bool:
         """Take something from the turn; whether it is so large that the clock is to be looked at."""
@@ -173,11 +193,39 @@ class Reader:
     def _keep(self, data: bytes | bytearray, at: int, lacks: int) -> None:
         """Leave the rest for later; so many bytes of its first frame have not come."""
         self._was_looked_at = False
-        if lacks and len(data) - at >= LOOK_FROM and self._look(data, at, at + LOOK_TO):
-            return
+        if lacks:
+            problem = self._library.problem_of(data, at)
+            if problem is not None:
+                self._owner.got_wrong(CloseCode.PROTOCOL_ERROR, problem)
+                return
+            if len(data) - at >= LOOK_FROM and self._look(data, at, at + LOOK_TO):
+                return
         if at < len(data):
             self._tail = bytearray(memoryview(data)[at:])
             self._lacks = lacks
+        if lacks:
+            self._hold()
+
+    # --- a part of a message
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it is this side that does not read the rest of a message."""
+        return self.is_waiting
+
+    def give_up(self, code: int, reason: str) -> None:
+        """The rest of a message is not waited for."""
+        self._holds = False
+        self._owner.got_wrong(code, reason)
+
+    def _hold(self) -> None:
+        self._holds = True
+        self.unfinished.hold(self, self._library.size_so_far + len(self._tail or b""))
+
+    def _let_go(self) -> None:
+        if self._holds:
+            self._holds = False
+            self.unfinished.let_go(self)
 
     def _look(self, data: bytes | bytearray, at: int, end: int) -> bool:
         """Refuse a compressed message that is too long already by what there is of a frame; whether that was so."""

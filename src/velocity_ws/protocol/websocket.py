@@ -72,7 +72,7 @@ class WebSocketProtocol(Connection):
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         self._common = Common.of(server_state, config, loop)
-        super().__init__(loop, self._common.lender, config.ws_max_size)
+        super().__init__(loop, self._common.lender, config.ws_max_size, self._common.unfinished())
         self._config = config
         self._state = server_state
         self._app_state = app_state
@@ -291,6 +291,7 @@ class WebSocketProtocol(Connection):
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is accepted."""
         self._library.max_size = settings.max_message_size
+        self._reader.unfinished = self._common.unfinished(settings.message_timeout, settings.max_unfinished_size)
         self._deflate = settings.enable_compression
         self._ping_interval = settings.ping_interval or None
         self._ping_timeout = settings.ping_timeout
