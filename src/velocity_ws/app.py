@@ -175,9 +175,11 @@ class WebSocketApp:
         await self._admit(session, full)
         if deadline is not None and deadline.expired():  # and a hook has swallowed it
             raise TimeoutError
-        selected = self._select_subprotocol(session.client.request.scope)
-        if selected is not None:
-            session.client.subprotocol = selected
+        client, selected = session.client, None
+        if offered := client.request.scope.get("subprotocols"):
+            selected = self._select_subprotocol(offered)
+            if selected is not None:
+                client.subprotocol = selected
         await send({"type": "websocket.accept", "subprotocol": selected})
 
     async def _admit(self, session: Session, full: str | None) -> None:
@@ -235,11 +237,8 @@ class WebSocketApp:
         if not any(pattern.matches(origin) for pattern in self._origins):
             _refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
 
-    def _select_subprotocol(self, scope: Scope) -> str | None:
+    def _select_subprotocol(self, offered: list[str]) -> str | None:
         """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
-        offered = scope.get("subprotocols")
-        if not offered:
-            return None
         selected = next((name for name in offered if name in self._broker.settings.subprotocols), None)
         if selected is None:
             self._broker.node.say_no_subprotocol_fits()
@@ -256,7 +255,9 @@ class WebSocketApp:
     async def _send_refusal(self, reject: Reject, scope: Scope, send: Send) -> None:
         if reject.code is not None:
             # Where it selects none of those offered, a browser does not read the code.
-            await send({"type": "websocket.accept", "subprotocol": self._select_subprotocol(scope)})
+            offered = scope.get("subprotocols")
+            selected = self._select_subprotocol(offered) if offered else None
+            await send({"type": "websocket.accept", "subprotocol": selected})
             await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
         elif "websocket.http.response" in scope.get("extensions", {}):
             body = reject.reason.encode(errors="replace")

@@ -44,22 +44,18 @@ class WebSocketMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        own = self._match(scope)
+        own = _match(scope, self._path)
+        if own is None and self._root_path and not scope.get("root_path"):
+            root = {"root_path": self._root_path}
+            behind = _match({**scope, **root}, self._path)
+            own = None if behind is None else {**behind, **root}
         if own is None:
             await self._app(scope, receive, send)
-        elif _may_be_the_applications(scope, self._path):
+        elif self._path.is_wide and _may_be_the_applications(scope):
             await _serve_if_missing(self._websocket, self._app, {**scope, **own}, scope, receive, send)
         else:
             scope.update(own)  # no copy, which would be kept for as long as the connection is
             await self._websocket(scope, receive, send)
-
-    def _match(self, scope: Scope) -> Scope | None:
-        own = _match(scope, self._path)
-        if own is None and self._root_path and not scope.get("root_path"):
-            root = {"root_path": self._root_path}
-            own = _match({**scope, **root}, self._path)
-            return None if own is None else {**own, **root}
-        return own
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
@@ -116,7 +112,7 @@ class _BrokerRoute(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
-        if not _may_be_the_applications(scope, self._path):
+        if not self._path.is_wide or not _may_be_the_applications(scope):
             await self.app(scope, receive, send)
             return
         others = Router(
@@ -158,9 +154,9 @@ def _match(scope: Scope, path: EndpointPath) -> Scope | None:
     return {"path_params": {**scope.get("path_params", {}), **parameters}} if parameters else {}
 
 
-def _may_be_the_applications(scope: Scope, path: EndpointPath) -> bool:
-    """Whether a request for the endpoint, or below it, may be for a route of the application: its ``/health``."""
-    return path.is_wide and scope["type"] == "http" and not is_handshake(scope)
+def _may_be_the_applications(scope: Scope) -> bool:
+    """Whether a request below a wide path may be for a route of the application: its ``/health``."""
+    return scope["type"] == "http" and not is_handshake(scope)
 
 
 async def _serve_if_missing(

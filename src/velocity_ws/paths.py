@@ -38,10 +38,13 @@ class EndpointPath:
         if "{" in text or "}" in text:
             raise InvalidPathError(f"a parameter of a path is written {{name}} or {{name:path}}; this one is {path!r}")
         self.is_wide = path.startswith("/{") or not path.strip("/")
+        self._bare = path.rstrip("/")
 
     def match(self, path: str) -> dict[str, Any] | None:
         """The parameters that a request's path has, or ``None`` where it is another path."""
         bare = path.removesuffix("/")
+        if not self._convertors:  # by far the most common
+            return {} if bare == self._bare else None
         found = self._pattern.fullmatch(bare) or self._pattern.fullmatch(bare + "/")
         if found is None:
             return None
