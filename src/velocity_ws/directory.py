@@ -48,7 +48,9 @@ def _are_figures(stats: Stats) -> bool:
 _JOIN: Question[tuple[str, str], bool] = Question("join", tuple[ClientId, Name], bool)
 _LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[ClientId, Name], bool)
 _DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[ClientId, Code, Reason], bool)
-_DISCONNECT_USER: Question[tuple[str, int, str], int] = Question("disconnect_user", tuple[Name, Code, Reason], Count)
+_DISCONNECT_USER: Question[tuple[str, int, str], int] = Question(
+    "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
+)
 _MEMBERS: Question[str, list[RoomMember]] = Question("members", Name, list[RoomMember], _are_members)
 _COUNT: Question[str, int] = Question("count", Name, Count)
 _STATS: Question[None, Stats] = Question("stats", type(None), Stats, _are_figures)

@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.test_killed_workers import owner
 from tests.cluster.workers import an_engine, person, workers
 from tests.support import eventually
+from velocity_ws import Emitter
 
 LEASE = 1.0
 
@@ -31,8 +32,9 @@ async def test_a_node_that_was_held_up_gets_what_was_for_its_clients(
         there = await stack.enter_async_context(person(ports[1], "there", "ann"))
         other = await stack.enter_async_context(person(ports[1], "there", "bob"))
         last = await stack.enter_async_context(person(ports[1], "there", "cat"))
+        fourth = await stack.enter_async_context(person(ports[1], "there", "dan"))
         async with asyncio.timeout(10):
-            while len(await here.request("do", ["members", "there"])) != 3:
+            while len(await here.request("do", ["members", "there"])) != 4:
                 await asyncio.sleep(0.01)
         os.kill(there.pid, signal.SIGSTOP)
         try:
@@ -43,13 +45,16 @@ async def test_a_node_that_was_held_up_gets_what_was_for_its_clients(
             assert await here.request("tell", [[there.id, other.id], ["some", 0]]) == "published"
             assert await here.request("do", ["join_room", there.id, "x"]) == "BackplaneUnavailable unknown"
             assert await here.request("do", ["disconnect", other.id]) == "BackplaneUnavailable unknown"
-            assert await here.request("do", ["disconnect_user", "cat"]) == 0
+            async with Emitter(url) as emitter:  # which has never heard of it
+                assert await emitter.disconnect_user("cat") == 0
+                await emitter.to_client(there.id).send("n", ["emitter", 0])
+            assert await here.request("do", ["disconnect_user", "dan"]) == 0
             assert await here.request("do", ["disconnect", "elevenchars.nobody"]) is False
             assert await here.request("do", ["join_room", "elevenchars.nobody", "x"]) == "ClientNotFound"
         finally:
             os.kill(there.pid, signal.SIGCONT)
-        await eventually(lambda: there.got == {"one": [0], "some": [0]} and other.got == {"some": [0]})
-        await eventually(lambda: not other.is_open and not last.is_open)
+        await eventually(lambda: there.got == {"one": [0], "some": [0], "emitter": [0]} and other.got == {"some": [0]})
+        await eventually(lambda: not any(member.is_open for member in (other, last, fourth)))
         async with asyncio.timeout(10):
             while not (found := await here.request("do", ["members", "x"])):  # until it is heard of again
                 await asyncio.sleep(0.01)

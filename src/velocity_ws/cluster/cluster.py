@@ -258,10 +258,10 @@ class Cluster:
         return await self._questions.ask(question, args, [node_id], lambda ask: self._send(inbox, ask))
 
     async def ask_all(self, question: Question[A, R], args: A) -> Replies[R]:
-        """Ask all the other nodes that live. Those that went without a word may hear it, and are not waited for."""
+        """Ask all the other nodes that live. Those that were held up may hear it later, and are not waited for."""
         await self.introduced()
         everyone, nodes = self.topics.nodes, self.peers.ids()
-        if not nodes and not self.peers.has_lost:
+        if not nodes and not question.is_order:
             return Replies()
         return await self._questions.ask(question, args, nodes, lambda ask: self._send(everyone, ask))
 

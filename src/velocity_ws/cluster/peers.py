@@ -47,11 +47,6 @@ class Peers:
         """Who lives."""
         return frozenset(self._until)
 
-    @property
-    def has_lost(self) -> bool:
-        """Whether some node is lost."""
-        return bool(self._lost)
-
     def may_live(self, node_id: str) -> bool:
         """Whether a node lives, or is lost, and so may."""
         return node_id in self._until or node_id in self._lost

@@ -44,12 +44,14 @@ class Question(Generic[A, R]):
         args: type of the arguments.
         result: type of the answer.
         is_good: whether an answer of that type is one, where the type does not say all.
+        is_order: whether it is something to do, which nodes that are not heard of now should hear of later.
     """
 
     what: str
     args: type[A]
     result: type[R]
     is_good: Callable[[R], bool] | None = None
+    is_order: bool = False
 
 
 @dataclass
