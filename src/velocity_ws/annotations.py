@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, NotRequired, Required
 
+import msgspec
 import typing_extensions
 from pydantic import TypeAdapter
 
@@ -32,8 +33,8 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
             function = type(function).__call__
 
 
-def validator(function: Callable[..., Any], parameter: str, name: str) -> TypeAdapter[Any] | None:
-    """What validates a parameter; ``None`` where its annotation allows everything.
+def validator(function: Callable[..., Any], parameter: str, name: str) -> Callable[[Any], Any] | None:
+    """What validates a parameter, given a decoded JSON value; ``None`` where its annotation allows everything.
 
     Raises:
         HookError: the annotation cannot be resolved, or is no type.
@@ -54,7 +55,35 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> TypeAd
         ) from error
     if not adapter.pydantic_complete:
         raise HookError(f"the annotation of {parameter!r} in {name} has a field whose type is not defined")
-    return adapter
+    if not _asks_for_json(adapter.core_schema):
+        return adapter.validate_python
+    return lambda value: adapter.validate_json(_encode(value))
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _asks_for_json(schema: Any) -> bool:
+    """Whether pydantic takes JSON and its Python value for different things somewhere in there.
+
+    Where it is strict a datetime may be a string in JSON only; and types may have a schema for each.
+    """
+    seen: set[int] = set()
+    rest = [schema]
+    while rest:
+        part = rest.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            if part.get("strict") is True or part.get("val_json_bytes", "utf8") != "utf8":
+                return True
+            if part.get("type") == "json-or-python":
+                return True
+            rest += part.values()
+        elif isinstance(part, list | tuple):
+            rest += part
+    return False
 
 
 def _annotation(function: Callable[..., Any], parameter: str, local_names: dict[str, Any]) -> Any:

@@ -91,7 +91,7 @@ class Hook:
         if kind == "event":
             _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
         parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
-        self._adapter = None if parameter is None else validator(function, parameter, self.name)
+        self._validate = None if parameter is None else validator(function, parameter, self.name)
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -106,9 +106,9 @@ class Hook:
             InvalidDataError: the annotation of ``data`` refused it.
             Exception: whatever the function raises.
         """
-        if self._adapter is not None:
+        if self._validate is not None:
             try:
-                values = {**values, "data": self._adapter.validate_python(values["data"])}
+                values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
         args = self._args(values)
