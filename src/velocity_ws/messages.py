@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.framing import BINARY, TEXT, deflate, header
 from velocity_ws.garbage import LARGE, collection_paused
+from velocity_ws.plain import plain
 from velocity_ws.scan import MAX_DEPTH, MIN_DEEP, find_id, is_too_deep
 
 __all__ = [
@@ -184,22 +184,7 @@ class Frame:
         return self._text
 
 
-# Whose subclasses msgspec does not take for them: a template library's safe string, a framework's own dict.
-_BASES: tuple[Any, ...] = (str, int, float, dict, list, tuple)
-
-
-def _plain(value: object) -> object:
-    """The JSON form of what msgspec does not know by itself."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    for base in _BASES:
-        if isinstance(value, base):
-            plain: object = base(value)
-            return plain
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 def encode(event: str, data: object = None, request_id: int | str | None = None) -> Frame:
