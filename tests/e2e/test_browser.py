@@ -1128,3 +1128,61 @@ async def test_a_name_is_asked_for(chat: Chat) -> None:
     async with httpx.AsyncClient(base_url=chat.address.http) as http:
         for body in (b"", b"{}", b'{"name": "   "}', b'{"name": "%s"}' % (b"x" * 25)):
             assert (await http.post("/login", content=body)).status_code == 422
+
+
+# --- a server that is being written
+
+RELOADED = """
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from velocity_ws import Broker
+
+app = FastAPI()
+Broker().attach(app)
+
+@app.get("/", response_class=HTMLResponse)
+def page():
+    return "<title>first</title>"
+"""
+
+
+async def test_a_page_comes_back_at_once_when_the_server_reloads(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(RELOADED)
+    port = unused_port()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "velocity_ws", "dev", "--port", str(port)),
+            cwd=tmp_path,
+            env={**variables, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=log,
+            stderr=log,
+        )
+    page = await browser.new_page()
+    try:
+        await eventually(lambda: "startup complete" in (tmp_path / "log").read_text(), within=3 * DEADLINE)
+        await page.goto(f"http://127.0.0.1:{port}/")
+        await page.evaluate(
+            """async () => {
+                const { connect } = await import("/ws/velocity.js");
+                window.told = [];
+                const ws = connect("/ws");
+                await new Promise((resolve) => ws.on("status", (status, { delay }) => {
+                    told.push([status, status === "waiting" ? delay : performance.now()]);
+                    if (status === "open") resolve();
+                }));
+                window.told.length = 0;
+            }"""
+        )
+        (tmp_path / "main.py").write_text(RELOADED.replace("first", "second"))
+        await page.wait_for_function("told.length >= 3", timeout=3000 * DEADLINE)
+        (waiting, delay), (connecting, began), (opened, ended) = await page.evaluate("told")
+        # One attempt: the parent listens all the time, so it waits for the new process.
+        assert (waiting, connecting, opened) == ("waiting", "connecting", "open")
+        assert delay <= 500
+        assert ended - began < 1000 * DEADLINE
+        assert "second" in await (await page.context.request.get(f"http://127.0.0.1:{port}/")).text()
+    finally:
+        await page.close()
+        process.terminate()
+        await process.wait()
