@@ -113,6 +113,22 @@ async def calls(server: Engine, command: str) -> int:
     return int(found.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
+async def test_each_reason_is_logged_once_until_there_is_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with engine("valkey") as server:
+        await server.kill()
+        broker = Broker(settings(backplane_url=server.url))
+        starting = asyncio.create_task(broker.start())
+        await eventually(lambda: "Connect call failed" in caplog.text)
+        await server.start()
+        await follows(server, server)
+        await eventually(lambda: "is a replica" in caplog.text)
+        await follows(server, None)
+        await starting
+        await broker.stop()
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == len(set(said)) <= 4  # it may be seen while it starts, before it is a replica
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_sentinel_is_no_connection(kind: str, tmp_path: Path) -> None:
     (tmp_path / "sentinel.conf").touch()

@@ -37,6 +37,8 @@ FIRST_BACKOFF = 0.05
 """Seconds before a connection is tried again, the first time; doubled each time."""
 LAST_BACKOFF = 0.5
 """The same at most."""
+MOST_COMPLAINTS = 5
+"""Reasons that are told until there is a connection again; it may have been gone at first, and be a replica then."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that closing may take before it is left behind; the contract says one."""
 
@@ -82,7 +84,7 @@ class Link:
         self._arrivals = 0
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
-        self._was_failing = False
+        self._complaints: set[str] = set()
         self.is_stopping = self._is_ending = False
 
     async def start(self, user: LinkUser, patience: float) -> None:
@@ -129,9 +131,8 @@ class Link:
                 backoff = min(backoff * 2, LAST_BACKOFF)
         finally:
             self._is_ending = True
-            self._was_failing = True  # nothing to complain of
             await self._give_up(user, "the broker is stopped")
-            self._was_failing = False
+            self._complaints.clear()
 
     async def _connection(self, user: LinkUser) -> None:
         """One connection from its beginning to its end, which raises."""
@@ -157,9 +158,9 @@ class Link:
             await self._prove()
             self.is_healthy = True
             self._ready.set()
-            if self._was_failing:
+            if self._complaints:
                 log.info("the engine is reached again")
-            self._was_failing = False
+            self._complaints.clear()
             group.create_task(user.hears())
             while True:
                 await asyncio.sleep(PROBE_INTERVAL)
@@ -193,8 +194,8 @@ class Link:
         if was_healthy:
             user.deaf()  # which looks at what was subscribed to
         self.interest.lose()
-        if not self._was_failing:
-            self._was_failing = True
+        if not self._is_ending and why not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+            self._complaints.add(why)
             log.warning("%s; trying again until it is there", printable(why))
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
