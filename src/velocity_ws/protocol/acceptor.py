@@ -83,7 +83,12 @@ class Acceptor:
                 await asyncio.sleep(0)
 
     def _take(self, connection: socket.socket, ip: str) -> None:
-        protocol: Any = self._make_protocol()
+        try:
+            protocol: Any = self._make_protocol()
+        except Exception:  # one connection never costs another
+            log.exception("a connection could not be taken")
+            connection.close()
+            return
         counted = ip if hasattr(protocol, "is_proxy") and not protocol.is_proxy(ip) else None
         if self._by_ip.enter(counted) is not None:
             protocol.turned_away()

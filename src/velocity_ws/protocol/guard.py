@@ -6,7 +6,7 @@ complete, and as long for those of each later request from their first byte: 408
 uvicorn's ``--limit-concurrency``, or while the server is stopping: 503, before the upgrade.
 ``WS_MAX_CONNECTIONS_PER_IP`` is left to the application, which knows the client's address where a proxy stands before.
 
-Of the connections that have not come so far there are ``WS_MAX_CONNECTIONS`` at most: beyond, the oldest is cut.
+Of connections that have not come so far there are ``WS_MAX_CONNECTIONS`` at most, or 100: beyond, the oldest is cut.
 
 With TLS the time runs from the TCP accept too, and the handshakes are bounded by a `Server` (see `acceptor`), and for
 uvicorn's own server by our event loop (see `loop`). On another one there is no connection to cut before the handshake

@@ -48,7 +48,7 @@ def bounding(base: Any) -> Any:
             self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, **options: Any
         ) -> Any:
             """A server; with TLS its handshakes are ours."""
-            if ssl is None or "ssl_handshake_timeout" in options:
+            if ssl is None or any(name.startswith("ssl_") for name in options):  # somebody who knows better
                 return await super().create_server(protocol_factory, host, port, ssl=ssl, **options)
             backlog = options.get("backlog", 100)
             bound = await super().create_server(protocol_factory, host, port, start_serving=False, **options)

@@ -31,6 +31,8 @@ HEADER_COUNT = "WS_MAX_HEADER_COUNT"
 
 RESERVE = 32
 """Descriptors that connections leave to what serves them: the application's files, its database, its engine."""
+LEAST_HEADS = 100
+"""Connections that may have sent no request yet, however few there may be: pages open several at once."""
 FLUSH = 1.0
 """Seconds a refused peer has to read its answer, until it is cut."""
 
@@ -80,7 +82,7 @@ class Shared:
         # An application's broker counts by its own settings, so a default of ours must not undercut them.
         is_set = given is not None or "max_connections" in settings.model_fields_set
         self.max_connections = settings.max_connections if is_set else 0
-        self.max_heads = settings.max_connections
+        self.max_heads = settings.max_connections and max(settings.max_connections, LEAST_HEADS)
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
         most = most_open()
