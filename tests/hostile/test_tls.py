@@ -154,6 +154,25 @@ def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Pat
     shared.settings_from_environment.cache_clear()
 
 
+async def test_a_protocol_that_cannot_be_made_costs_its_own_connection_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[int] = []
+
+    class Broken(HTTPProtocol.configured(settings())):  # type: ignore[misc]
+        def __init__(self, *args: Any, **more: Any) -> None:
+            made.append(1)
+            if len(made) == 1:
+                raise RuntimeError("a defect")
+            super().__init__(*args, **more)
+
+    async with Server(Broker(settings()), port=0, http=Broken, **certificate(tmp_path)) as server:
+        await (await silent(server.port)).ended
+        async with connect(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(), proxy=None):
+            assert len(made) == 2
+    assert "a connection could not be taken" in caplog.text
+
+
 async def test_silent_tls_handshakes_of_an_address_are_limited_and_stopping_waits_for_none(tmp_path: Path) -> None:
     broker = Broker(settings(max_connections_per_ip=3, handshake_timeout=60, drain_timeout=5))
     async with contextlib.AsyncExitStack() as stack:
