@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
+import signal
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from websockets.exceptions import InvalidStatus
 from tests.e2e.command import command
 from tests.e2e.test_proxies import DOCUMENT, PROXIES, Proxy, documented, run_proxy
 from tests.engines import free_port
-from tests.support import DEADLINE, Peer, ServerKind, running, settings
+from tests.support import DEADLINE, Peer, ServerKind, eventually, running, settings
 from velocity_ws import Broker, Client, Server
 
 FORGED = ["203.0.113.1", "203.0.113.2", "2001:db8::1"]
@@ -155,3 +159,32 @@ async def test_without_the_limit_nothing_is_complained_of(forged: str | None, wa
         async with served.connect(additional_headers=headers):
             pass
     assert warnings == []
+
+
+async def test_on_granians_unix_socket_nobody_counts_as_one(tmp_path: Path) -> None:
+    path, log = tmp_path / "app.sock", tmp_path / "log"
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "granian", "--interface", "asgi", "--uds", str(path), "tests.programs.options:app"),
+            cwd=DOCUMENT.parents[1],
+            env={**os.environ, "WS_MAX_CONNECTIONS_PER_IP": "1"},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return process.returncode is not None or probe.connect_ex(str(path)) == 0
+
+    try:
+        await eventually(listens, within=30)
+        options: Any = {"open_timeout": 30}
+        async with unix_connect(str(path), "ws://localhost/ws", **options) as one:
+            async with unix_connect(str(path), "ws://localhost/ws", **options) as two:  # which would be over the limit
+                for ws in (one, two):
+                    assert (await Peer(ws).request("echo", 1))["data"] == 1
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert log.read_text().count(COMPLAINT) == 1
