@@ -6,6 +6,7 @@ uvicorn leaves both to the event loop, which gives a handshake 60 seconds, and t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -55,6 +56,7 @@ class Acceptor:
         self._limit = limit
         self._by_ip = Admission(0, limit_per_ip)
         self._handshakes: dict[asyncio.Task[None], None] = {}  # in their order
+        self._cut: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.create_task(self._accept())
 
     def close(self) -> None:
@@ -62,11 +64,15 @@ class Acceptor:
         self._accepting.cancel()
         for handshake in self._handshakes:
             handshake.cancel()
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            # What waits for it ends in a later turn; by then the number may be another socket's.
+            with contextlib.suppress(NotImplementedError):
+                asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
 
     async def wait_closed(self) -> None:
         """Wait until nothing of that is left."""
-        await asyncio.wait([self._accepting, *self._handshakes])
+        await asyncio.wait([self._accepting, *self._handshakes, *self._cut])
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -100,6 +106,7 @@ class Acceptor:
         def done(handshake: asyncio.Task[None]) -> None:
             self._by_ip.leave(counted)
             self._handshakes.pop(handshake, None)
+            self._cut.discard(handshake)
             if handshake.cancelled():  # before it has begun
                 connection.close()
 
@@ -107,6 +114,7 @@ class Acceptor:
         if self._limit and len(self._handshakes) > self._limit:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
+            self._cut.add(oldest)
             oldest.cancel()
 
     async def _shake_hands(self, connection: socket.socket, protocol: Any) -> None:
