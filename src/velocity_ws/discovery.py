@@ -12,6 +12,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from velocity_ws.annotations import signature_of
+
 __all__ = ["NotFound", "find"]
 
 DEFAULT_FILES = ("main.py", "app.py", "api.py", "app/main.py", "app/app.py", "app/api.py")
@@ -108,4 +110,4 @@ def _is_application(thing: Any) -> bool:
         return False
     if not inspect.iscoroutinefunction(thing) and not inspect.iscoroutinefunction(type(thing).__call__):
         return False
-    return len(inspect.signature(thing).parameters) == 3
+    return len(signature_of(thing).parameters) == 3

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from velocity_ws.annotations import innermost, validator
+from velocity_ws.annotations import annotations_of, innermost, signature_of, validator
 from velocity_ws.errors import HookError
 from velocity_ws.messages import MAX_NAME_LENGTH, Message
 
@@ -199,7 +199,7 @@ def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[st
     """Which value goes to which parameter: by position, and by keyword."""
     known = _ARGUMENTS[kind]
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
         raise HookError(f"{name} has no signature that can be read; wrap it in a function") from None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -237,8 +237,9 @@ def _refused(kind: Kind, name: str, parameter: str) -> HookError:
 
 def _check_message(function: Callable[..., Any], names: set[str], name: str) -> None:
     """``message`` is the whole envelope; who gives it another type wants its data validated, and would not get that."""
-    annotation = getattr(innermost(function), "__annotations__", {}).get("message", Message)
-    is_envelope = annotation in (Message, Any, object) or str(annotation).rpartition(".")[2] in ("Message", "Any")
+    annotation = annotations_of(innermost(function)).get("message", Message)
+    written = str(getattr(annotation, "__forward_arg__", annotation))
+    is_envelope = annotation in (Message, Any, object) or written.rpartition(".")[2] in ("Message", "Any")
     if "message" in names and not is_envelope:
         raise HookError(f"{name} annotates 'message', which is the Message itself; name it 'data' to have it validated")
 
@@ -251,6 +252,6 @@ def _data_parameter(
         return "data"
     if "data" not in by_position:
         return None
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(signature_of(function).parameters.values())
     index = by_position.index("data")
     return parameters[index].name if index < len(parameters) else parameters[-1].name
