@@ -2,6 +2,7 @@
 
 To decode one may take 20 ms in which nothing else runs, and no thread helps, as the decoder holds the interpreter's
 lock. So there is one for each turn, whoever sends them, and between them others have as much time as the last took.
+Messages that are not so large share a turn, and leave nobody more time than that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PACED = 8 * 1024
 BYTES_PER_TURN = 64 * 1024
 """Bytes of such messages that are handled in one turn of the loop; or one message, if it alone has more."""
 SECONDS_PER_TURN = 0.004
-"""Seconds after which a turn was so long that the next such message leaves others as much time."""
+"""Seconds after which a turn with a large one was so long that the next leaves others as much time."""
 MAX_REST = 0.1
 """Seconds at most that it leaves them."""
 MAX_WAITING = 64 * 1024 * 1024
@@ -74,9 +75,10 @@ class Pace:
     def _end(self) -> None:
         """A turn is over in which there was one."""
         took = time.perf_counter() - self._since
+        was_large = self._has_paused
         self._collect()
         self._used = 0
-        if took < SECONDS_PER_TURN:
+        if took < SECONDS_PER_TURN or not was_large:
             self._let_go()
         else:
             self._rests = True
