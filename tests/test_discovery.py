@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from uvicorn.main import main as uvicorn_command
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from tests.test_logs import UPPER
+from tests.test_logs import UPPER, kept_port
 from velocity_ws import cli, discovery
 
 FASTAPI = "from fastapi import FastAPI\n"
@@ -122,9 +121,7 @@ async def asks(port: int) -> object:
 @pytest.mark.parametrize("command", ["run", "dev"])
 async def test_it_serves_what_it_found_with_our_classes_and_dev_reloads(command: str, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(SERVED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = kept_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

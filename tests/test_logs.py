@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import logging
@@ -45,6 +46,7 @@ class Console:
         self.text = ""
         self.port = port
         self._news = asyncio.Event()
+        self._is_over = False
 
     async def read(self) -> None:
         """Take what it prints until it ends."""
@@ -52,28 +54,41 @@ class Console:
         while line := await self.process.stdout.readline():
             self.text += line.decode()
             self._news.set()
+        self._is_over = True
+        self._news.set()
 
     async def shows(self, pattern: str) -> re.Match[str]:
         """Wait until it has printed this."""
-        async with asyncio.timeout(UPPER):
-            while not (found := re.search(pattern, self.text)):
-                assert self.process.returncode is None, self.text
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(UPPER):
+                while not (found := re.search(pattern, self.text)):
+                    assert not self._is_over, self.text
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"{pattern} is not in {self.text}") from None
         return found
 
     def connect(self, query: str = "", **options: object) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/ws{query}", proxy=None, open_timeout=DEADLINE, **options)  # type: ignore[arg-type]
 
 
+def kept_port() -> int:
+    """A port that nobody else is given until the tests end; who asks for it can listen there, as this does not."""
+    kept = socket.socket()
+    atexit.register(kept.close)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    port: int = kept.getsockname()[1]
+    return port
+
+
 @contextlib.asynccontextmanager
 async def console(way: str, **variables: str) -> AsyncIterator[Console]:
     """Start a server, and end it."""
+    port = kept_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     more = {"PYTHONUNBUFFERED": "1", "FAULTS_SERVER": "loop" if way == "Server in a loop" else ""}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *[text.format(port=port) for text in COMMANDS[way]]),
         cwd=ROOT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import OURS, ROOT, UPPER, answers
+from tests.test_logs import OURS, ROOT, UPPER, answers, kept_port
 
 APP = "tests.programs.faults:app"
 SPAWN = "import multiprocessing, granian.cli; multiprocessing.set_start_method('spawn'); granian.cli.entrypoint()"
@@ -45,9 +44,7 @@ ALONE = {
 
 async def told(way: str, command: tuple[str, ...], times: int, place: Path) -> int:
     """How often a server of that command says that its workers are alone, once it has had a client."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = kept_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     variables |= {"PYTHONUNBUFFERED": "1", "FAULTS_PORT": str(port), "XDG_RUNTIME_DIR": str(place)}
     variables |= {"WEB_CONCURRENCY": "2"} if "WEB_CONCURRENCY" in way else {}

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 
@@ -15,7 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import ROOT, UPPER, Console, answers
+from tests.test_logs import ROOT, UPPER, Console, answers, kept_port
 
 CASES = [
     ("handler", signal.SIGINT, signal.SIGINT),
@@ -31,9 +30,7 @@ CASES = [
 async def test_a_second_signal_hurries_a_server_from_code(
     why: str, first: signal.Signals, second: signal.Signals
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = kept_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.programs.hurried"),

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import OURS, ROOT, UPPER, answers
+from tests.test_logs import OURS, ROOT, UPPER, answers, kept_port
 
 APP = "tests.programs.options:app"
 COMMANDS = {
@@ -31,9 +30,7 @@ COMMANDS = {
 @asynccontextmanager
 async def served(kind: str, place: Path, drain_timeout: float) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """Two workers in a session of their own, and their port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = kept_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     own = {"WS_DRAIN_TIMEOUT": str(drain_timeout), "XDG_RUNTIME_DIR": str(place)}
     with (place / "log").open("wb") as log:
