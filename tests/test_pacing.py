@@ -163,6 +163,33 @@ async def test_a_client_may_go_while_its_large_message_waits() -> None:
             assert (await peer.request("echo", [1] * 50_000))["data"] == 50_000
 
 
+@pytest.mark.parametrize("by", ["application", "flood"])
+async def test_nothing_is_handled_of_a_client_that_was_closed_while_its_large_message_waited(by: str) -> None:
+    broker = Broker(settings(rate_limit=0, rate_bytes=0))
+    handled: list[int] = []
+    gone: list[str] = []
+    broker.on_disconnect(lambda client, close: gone.append(close.by))
+
+    @broker.on("large")
+    async def large(data: str) -> None:
+        handled.append(len(data))
+
+    async with running(broker, "ours") as address, address.connect() as peer:
+        pace = broker.node.pace
+        pace._rests = True  # others have their time now
+        await peer.send("large", "x" * PACED)
+        await eventually(lambda: pace._waiting)
+        (session,) = broker.node.sessions
+        if by == "application":
+            await session.client.disconnect()
+        else:
+            session.disconnect(1008, "too many messages", discard=True)
+        pace._let_go()
+        await peer.closed()
+        await eventually(lambda: gone)
+    assert (handled, gone) == ([], ["server"])
+
+
 async def test_what_would_make_too_much_wait_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker(settings())
     broker.on("echo")(length)

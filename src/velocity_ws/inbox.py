@@ -242,6 +242,8 @@ class Inbox:
                 if payload is not None:
                     if len(payload) >= PACED and not self._node.pace.take(len(payload)):
                         await self._turn(len(payload))
+                        if client.is_dismissed:
+                            break
                     if isinstance(payload, str):
                         answer = await dispatcher.text(client, payload)
                     else:
