@@ -209,6 +209,8 @@ class Session:
         if not self._open or self.outbox is None:
             self._node.counters.dropped += frame is not None
             return False
+        if frame is not None and frame.size > self._node.warn_size:
+            self._node.say_what_is_large(frame)
         return await self.outbox.put(frame, seconds)
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:

@@ -319,9 +319,10 @@ async def test_a_large_message_is_warned_of_once_for_each_event_however_it_is_se
             await broker.to_clients(crowd.ids).send('a\n"quoted" é', "x" * 5000)
             await client.send("alone", "x" * 5000)
             await client.send_bytes(b"x" * 1001)
+            await client.send("snapshot", "x" * 5000, wait=True)
             await crowd.peers[1].send("ask", 5000, id=1)
-        await eventually(lambda: broker.get_stats().messages_sent == 1 + 2 + 2 * (2 + 2 + 1 + 1 + 1))
-    assert large(caplog) == ["even", 'a\n"quoted" é', "alone", "binary", "reply"]
+        await eventually(lambda: broker.get_stats().messages_sent == 1 + 2 + 2 * (2 + 2 + 1 + 1 + 1 + 1))
+    assert large(caplog) == ["even", 'a\n"quoted" é', "alone", "binary", "snapshot", "reply"]
     assert "1001 bytes, more than WS_WARN_MESSAGE_SIZE (1000)" in caplog.text
 
 
