@@ -128,6 +128,12 @@ class TransportOutbox(BoundedOutbox):
         self._append(frame)
         return True
 
+    async def put(self, frame: Frame | None, seconds: float) -> bool:
+        """Take a message once nothing else waits; whether it was queued."""
+        if frame is None and self.is_clear:
+            self.flush()  # what waits for the end of the turn only
+        return await super().put(frame, seconds)
+
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take nothing more; close the connection after what is queued."""
         if self._closing is None and not self._over:

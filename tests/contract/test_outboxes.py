@@ -324,6 +324,13 @@ async def test_who_only_waits_is_told_when_nothing_waits(rig: Rig) -> None:
     await rig.sees("a", "b")
 
 
+async def test_what_was_offered_in_the_same_turn_has_left_when_nothing_waits(rig: Rig) -> None:
+    rig.offer("a", "b")
+    assert await rig.outbox.put(None, DEADLINE)
+    assert (rig.counters.messages_sent, rig.outbox.queued_bytes) == (2, 0)
+    await rig.sees("a", "b")
+
+
 async def test_who_gives_up_waiting_sends_nothing_and_holds_up_nobody(rig: Rig) -> None:
     tasks = await waiting(rig, "cancelled", "last")
     tasks[0].cancel()
