@@ -7,6 +7,8 @@ import datetime as dt
 import enum
 import json
 import sys
+import time
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -193,6 +195,50 @@ def test_invalid_event(raw: str, request_id: int | str | None) -> None:
     assert type(result.id) is type(request_id)
     assert "event" in result.message
     assert len(encode_error(result.code, result.message, None, result.id).payload) < 400
+
+
+def cost(function: Callable[[str], object], text: str) -> float:
+    """Seconds of processor time that something takes, at best."""
+    took = []
+    for _ in range(3):
+        began = time.process_time()
+        function(text)
+        took.append(time.process_time() - began)
+    return min(took)
+
+
+@pytest.mark.parametrize("number", ["1e308", "-1.7976931348623157e308", "2.2250738585072011e-308", "5e-324", "1e23"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        '{"event":"a","data":%s}',
+        '{"event":"a","data":%s,}',
+        '{"event":5,"data":1,"id":%s}',
+        '{"event":"a","id":%s,}',
+        '{"event":%s}',
+        "%s",
+    ],
+)
+def test_numbers_that_are_hard_to_round_cost_about_what_others_do(number: str, around: str) -> None:
+    text = around % f"[{','.join([number] * (64 * 1024 // len(number)))}]"
+    assert cost(decode, text) < 6 * cost(json.loads, f"[{','.join([number] * (64 * 1024 // len(number)))}]") + 0.001
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1.7976931348623157e308)
+@example(5e-324)
+@example(2.2250738585072011e-308)
+@example(1e23)
+def test_a_number_is_the_same_in_a_long_message(number: float) -> None:
+    text = f'{{"event":"a","data":{number!r}}}'
+    assert decode(text + " " * 2000) == decode(text) == Message("a", number)
+
+
+@pytest.mark.parametrize("number", ["1e309", "-1e309", "1.7976931348623159e308", "1e99999", "NaN", "Infinity", "1_0.5"])
+@pytest.mark.parametrize("padding", [0, 2000])
+def test_a_number_beyond_the_largest_is_no_json_however_long_the_message_is(number: str, padding: int) -> None:
+    result = malformed(f'{{"event":"a","id":7,"data":{number}}}' + " " * padding)
+    assert (result.code, result.id) == ("INVALID_JSON", 7)
 
 
 @settings(max_examples=300, deadline=None)

@@ -108,7 +108,7 @@ def _show(data: bytes, found: list[Any]) -> int | None:
         return _Value()
 
     try:
-        msgspec.json.decode(data, type=_Shown, dec_hook=show)
+        msgspec.json.Decoder(_Shown, dec_hook=show, float_hook=float).decode(data)
     except msgspec.ValidationError:
         return None
     except (msgspec.DecodeError, ValueError) as error:
