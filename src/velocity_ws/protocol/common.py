@@ -9,6 +9,7 @@ from uvicorn.server import ServerState
 
 from velocity_ws.protocol.drain import Drain
 from velocity_ws.protocol.handshake import Judge
+from velocity_ws.protocol.keepalive import Keepalive
 from velocity_ws.protocol.latecomers import Latecomers
 from velocity_ws.protocol.library import Lender
 from velocity_ws.protocol.peer import Watch
@@ -37,7 +38,17 @@ class Common:
         self.lender = Lender()
         self.watch = Watch(loop)
         self._loop = loop
+        self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], Unfinished] = {}
+
+    def keepalive(self, interval: float | None, timeout: float | None) -> Keepalive | None:
+        """Of all connections with the same interval and timeout, in seconds; ``None`` where there are no pings."""
+        if not interval:
+            return None
+        found = self._keepalives.get((interval, timeout or 0.0))
+        if found is None:
+            found = self._keepalives[interval, timeout or 0.0] = Keepalive(self._loop, interval, timeout or 0.0)
+        return found
 
     def unfinished(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> Unfinished:
         """Of all connections with the same bounds, messages of which a part has come."""

@@ -12,6 +12,7 @@ from velocity_ws.direct import TransportOutbox
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.framing import TEXT
 from velocity_ws.limits import RateLimiter
+from velocity_ws.protocol.keepalive import Keepalive
 from velocity_ws.protocol.library import PONG, Lender, Library
 from velocity_ws.protocol.peer import is_unheard, taken
 from velocity_ws.protocol.reader import Reader
@@ -36,8 +37,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_controls", "_end", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_ping_interval",
-        "_ping_timeout", "_pinged", "_reader", "_writer", "transport",
+        "_controls", "_end", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_pinged", "_reader",
+        "_writer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -51,10 +52,8 @@ class Connection(asyncio.Protocol):
         self._end: Close | None = None
         self._held_back: list[bytes] | None = None
         self._controls: RateLimiter | None = None
-        self._keepalive: asyncio.TimerHandle | None = None
-        self._pinged: tuple[bytes, float, int] | None = None  # the last keepalive ping, until its pong
-        self._ping_interval: float | None = None
-        self._ping_timeout: float | None = None
+        self._keepalive: Keepalive | None = None  # once it is open, where there are pings
+        self._pinged: tuple[bytes, int] | None = None  # the last keepalive ping, until its pong
 
     # --- for the subclass
 
@@ -125,7 +124,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
         if self._keepalive is not None:
-            self._keepalive.cancel()
+            self._keepalive.end(self)
         self._reader.stop()
         self._writer.lost()
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
@@ -214,46 +213,37 @@ class Connection(asyncio.Protocol):
 
     # --- keepalive
 
-    def _schedule_ping(self) -> None:
-        self._keepalive = self._loop.call_later(self._ping_interval, self._keep_alive) if self._ping_interval else None
-
-    def _keep_alive(self) -> None:
-        if not self._library.is_open or self.transport.is_closing():
+    def ping_is_due(self) -> None:
+        """Time for a keepalive ping."""
+        if self._keepalive is None or not self._library.is_open or self.transport.is_closing():
             return
-        payload = self._writer.pings.send()
-        self._pinged = payload, self._loop.time(), taken(self.transport)
+        self._pinged = self._writer.pings.send(), taken(self.transport)
         self._reader.has_waited = False
-        if self._ping_timeout:
-            self._keepalive = self._loop.call_later(self._ping_timeout, self._check_pong)
-        else:
-            self._schedule_ping()
+        self._keepalive.pinged(self)
 
     def _got_pong(self, payload: bytes) -> None:
         self._writer.pong(payload)
-        if self._pinged is None or self._writer.pings.has(self._pinged[0]) or not self._ping_interval:
-            return
-        next_ping = self._pinged[1] + self._ping_interval
-        self._pinged = None
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-        self._keepalive = self._loop.call_at(next_ping, self._keep_alive)
+        if self._pinged is not None and self._keepalive is not None and not self._writer.pings.has(self._pinged[0]):
+            self._pinged = None
+            self._keepalive.heard(self)
 
-    def _check_pong(self) -> None:
-        if not self._library.is_open:
+    def pong_is_late(self) -> None:
+        """The pong has not come in time."""
+        if self._keepalive is None or not self._library.is_open:
             return
-        timeout = self._ping_timeout or 0
+        timeout = self._keepalive.timeout
         if (self._reader.is_waiting or self._reader.has_waited) and not is_unheard(self.transport, timeout):
             # The pong may be among what was not read meanwhile.
             self._reader.has_waited = False
-            self._keepalive = self._loop.call_later(timeout, self._check_pong)
+            self._keepalive.pinged(self)
             return
         if self._pinged is not None:
-            payload, when, before = self._pinged
+            payload, before = self._pinged
             so_far = taken(self.transport)
             if so_far - before > timeout * SLOWEST:
                 # It is still reading what was sent before the ping.
-                self._pinged = payload, when, so_far
-                self._keepalive = self._loop.call_later(timeout, self._check_pong)
+                self._pinged = payload, so_far
+                self._keepalive.pinged(self)
                 return
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
         self._writer.peer_is_dead()

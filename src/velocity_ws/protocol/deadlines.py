@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -62,13 +63,15 @@ class Deadlines(Generic[T]):
     def _look(self) -> None:
         self._is_armed = False
         now = self._loop.time()
+        # Found in one go: each look for the first entry of a dictionary passes over all that were deleted before it.
+        first = list(itertools.islice(self._due.items(), BATCH))
         try:
-            for _ in range(BATCH):
-                item = next(iter(self._due), None)
-                if item is None or self._due[item] > now:
+            for item, due in first:
+                if due > now:
                     break
-                del self._due[item]
-                self._act(item)
+                if self._due.get(item) == due:  # what was done for another may have stopped it
+                    del self._due[item]
+                    self._act(item)
         finally:  # one that raises costs no other its deadline
             if self._due and not self._is_armed:
                 self._arm(max(0.0, next(iter(self._due.values())) - now))

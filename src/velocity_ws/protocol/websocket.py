@@ -77,8 +77,6 @@ class WebSocketProtocol(Connection):
         self._state = server_state
         self._app_state = app_state
         self._deflate = config.ws_per_message_deflate
-        self._ping_interval = config.ws_ping_interval
-        self._ping_timeout = config.ws_ping_timeout
         self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
         self._restart_code = int(CloseCode.SERVICE_RESTART)
         self._events = Events(self, loop)
@@ -203,9 +201,11 @@ class WebSocketProtocol(Connection):
         self.is_accepted = True
         self.transport.write(response)
         self._log_line("[accepted]")
-        self._schedule_ping()
         if not self._waits_for_session:
+            self._keepalive = self._common.keepalive(self._config.ws_ping_interval, self._config.ws_ping_timeout)
             self._reader.open()
+        if self._keepalive is not None:
+            self._keepalive.begin(self)
 
     def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake, if it has not been answered.
@@ -293,8 +293,7 @@ class WebSocketProtocol(Connection):
         self._library.max_size = settings.max_message_size
         self._reader.unfinished = self._common.unfinished(settings.message_timeout, settings.max_unfinished_size)
         self._deflate = settings.enable_compression
-        self._ping_interval = settings.ping_interval or None
-        self._ping_timeout = settings.ping_timeout
+        self._keepalive = self._common.keepalive(settings.ping_interval, settings.ping_timeout)
         self._restart_code = settings.restart_code
         graceful = self._config.timeout_graceful_shutdown
         self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
