@@ -240,10 +240,9 @@ class Inbox:
         try:
             while True:
                 if payload is not None:
-                    if len(payload) >= PACED and not self._node.pace.take(len(payload)):
-                        await self._turn(len(payload))
-                        if client.is_dismissed:
-                            break
+                    size = len(payload)
+                    if size >= PACED and not (self._node.pace.take(size) or await self._turn(client, size)):
+                        break
                     if isinstance(payload, str):
                         answer = await dispatcher.text(client, payload)
                     else:
@@ -274,13 +273,14 @@ class Inbox:
         self._bytes += size or 1  # so that empty messages are bounded too
         self.is_full = self.is_full or self._bytes > self._node.settings.read_buffer_size
 
-    async def _turn(self, size: int) -> None:
-        """Wait until a large message may be handled, and take no more meanwhile."""
+    async def _turn(self, client: Client, size: int) -> bool:
+        """Wait for the turn of a large message, and take no more meanwhile; whether it is still to be handled."""
         self.is_full = True
         try:
             await self._node.pace.turn(size)
         finally:
             self._make_room()
+        return not client.is_dismissed
 
     def _bill(self, size: int) -> float:
         """Count what has come against the limit in bytes; 0 where it is within, else the seconds until it would be."""
