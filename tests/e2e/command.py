@@ -91,11 +91,12 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def command(
-    *options: str, ws: str = OURS, workers: int = 1, descriptors: int = 0, **variables: str
+    *options: str, ws: str = OURS, workers: int = 1, descriptors: int | str = 0, **variables: str
 ) -> AsyncIterator[Served]:
     """The application of `tests.programs.options`, served by the command; it must start, and stop in good order.
 
-    Where there is a number of descriptors, it has no more.
+    Where there is a number of descriptors, it has no more; of ``64:4096`` the first is a soft limit. Without a lifespan
+    nobody says that it has started: then ``workers`` is 0.
     """
     limited = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
     where = () if "--uds" in options else ("--port", "0")

@@ -87,3 +87,12 @@ async def test_under_the_uvicorn_command_too(loop: str, say: Say) -> None:
     assert len(served.log) < 40
     assert sum("no further connection can be taken" in line for line in served.log) == 1
     assert sum("WS_MAX_CONNECTIONS is 10000" in line for line in served.log) == 1
+
+
+async def test_a_limit_that_the_first_connection_raises_holds_for_the_next() -> None:
+    options = ("--lifespan", "off", "--http", HTTP)  # as in a sub-application: the first connection starts the broker
+    async with command(*options, workers=0, descriptors=f"{FEW}:1000") as served:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2 * FEW):
+                await stack.enter_async_context(served.connect("/ws"))
+    assert not [line for line in served.log if "no further connection" in line]

@@ -121,7 +121,7 @@ class Guard(_Uvicorn):
         self._shared.make_room()
         # The kernel gives the lowest number that is free.
         own = transport.get_extra_info("socket")
-        if own is not None and own.fileno() >= self._shared.last_descriptor:
+        if own is not None and not self._shared.are_descriptors_left(own.fileno()):
             say_that_none_is_left()
             self._turn_away()
 

@@ -85,8 +85,7 @@ class Shared:
         self.max_heads = settings.max_connections and max(settings.max_connections, LEAST_HEADS)
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
-        most = most_open()
-        self.last_descriptor = most - min(RESERVE, most // 8)
+        self._enough = 0
         self.websockets = 0
         self.heads: Deadlines[Watched] = Deadlines(loop, settings.handshake_timeout, _late)
         self.flushing: Deadlines[Watched] = Deadlines(loop, FLUSH, _cut)
@@ -104,6 +103,13 @@ class Shared:
         """Where too many have not sent a request yet, cut the one that takes longest: an honest one is quick."""
         if self.max_heads and len(self.heads) > self.max_heads:
             self.heads.act_on_first()
+
+    def are_descriptors_left(self, last: int) -> bool:
+        """Whether there are some for further connections, when the last one has got this."""
+        if last >= self._enough:  # a broker that starts with its first connection raises the limit after that
+            most = most_open()
+            self._enough = most - min(RESERVE, most // 8)
+        return last < self._enough
 
     def count(self, protocol: Any) -> None:
         """Count a WebSocket until it is gone."""
