@@ -183,6 +183,14 @@ async def test_the_endpoints_of_one_application_are_apart_on_the_engine_of_its_w
         await served.stop()
 
 
+async def test_workers_on_two_unix_sockets_are_two_clusters(tmp_path: Path) -> None:
+    urls = set()
+    for name in ("a.sock", "b.sock"):
+        said = (await ends("run", "nowhere:app", "--workers", "2", "--uds", str(tmp_path / name), WS_PORT="6001"))[1]
+        urls |= {line for line in said.splitlines() if "WS_BACKPLANE_URL=" in line}
+    assert len(urls) == 2
+
+
 @pytest.mark.parametrize("app", ["app", "wrapped"])
 async def test_two_endpoints_without_names_do_not_start_as_one(app: str) -> None:
     app = f"tests.programs.two_endpoints:{app}"

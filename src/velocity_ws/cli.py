@@ -151,7 +151,8 @@ def _serve(
             load_dotenv(env_file)  # as uvicorn does, after the application has been looked for
         app = _find(target, name)
         if workers > 1 and "backplane_url" not in settings.model_fields_set:
-            os.environ["WS_BACKPLANE_URL"] = _embedded(app, port)
+            has_port = options.get("uds") is None and options.get("fd") is None
+            os.environ["WS_BACKPLANE_URL"] = _embedded(app, port if has_port else None)
         serve = uvicorn_command.callback
         assert serve is not None  # noqa: S101 - a command has one
         vars(sys.modules["uvicorn.main"])["Multiprocess"] = _Workers  # this process is all ours
@@ -253,7 +254,7 @@ def _settings(env_file: str | None) -> Settings:
 
 def _embedded(app: str, port: int | None) -> str:
     """The URL of an engine for the workers of that application at that port, and of no others."""
-    own = port or f"pid{os.getpid()}"  # for port 0 there may be several
+    own = port or f"pid{os.getpid()}"  # for port 0 there may be several servers, as on Unix sockets
     url = f"embedded://{re.sub(r'[^A-Za-z0-9_-]', '-', app)[:30]}-{own}"
     try:
         Emitter(url)  # what is missing shows now, and not in every worker
