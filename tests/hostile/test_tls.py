@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -137,6 +138,9 @@ async def test_under_a_command_silent_tls_handshakes_are_bounded_too(
 
 
 def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Path) -> None:
+    def refuse(descriptor: int) -> int:
+        raise OSError(errno.EBADF, "a bad file descriptor")
+
     async def run() -> None:
         http = HTTPProtocol.configured(settings(handshake_timeout=1))
         broker = Broker(settings())
@@ -149,6 +153,7 @@ def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Pat
     shared.settings_from_environment.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WS_HANDSHAKE_TIMEOUT", "1s")
+        patch.setattr(os, "dup", refuse)  # as on Windows, where a socket is no descriptor
         with asyncio.Runner(loop_factory=bounding(asyncio.SelectorEventLoop)) as runner:
             runner.run(run())
     shared.settings_from_environment.cache_clear()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
+import multiprocessing
+import socket
 import sys
 from typing import Any
 
@@ -25,7 +26,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """
     base: Any
     if sys.platform == "win32":
-        base = asyncio.ProactorEventLoop
+        is_alone = multiprocessing.parent_process() is None  # a completion port takes no socket of another process
+        base = asyncio.ProactorEventLoop if is_alone else asyncio.SelectorEventLoop
     else:
         try:
             import uvloop  # noqa: PLC0415 - an extra
@@ -60,7 +62,7 @@ def bounding(base: Any) -> Any:
 
 
 def _listening(bound: Any, backlog: int) -> Listener:
-    listener = Listener(bound.family, bound.type, bound.proto, os.dup(bound.fileno()))
+    listener = Listener(bound.family, bound.type, bound.proto, socket.dup(bound.fileno()))
     listener.setblocking(False)
     listener.listen(backlog)
     return listener
