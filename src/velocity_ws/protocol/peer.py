@@ -10,6 +10,7 @@ import asyncio
 import select
 import socket
 import struct
+import sys
 from typing import Protocol
 
 __all__ = ["Watch", "has_gone", "is_unheard", "taken"]
@@ -89,12 +90,12 @@ def taken(transport: asyncio.BaseTransport) -> int:
 
 def _tcp_info(transport: asyncio.BaseTransport) -> tuple[int, int, int, int]:
     sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(socket, "TCP_INFO"):
+    if sock is None or sys.platform != "linux":  # others have one of the same name, which says other things
         return 0, 0, 0, 0
     try:
         retransmits, probes, since, acked = _TCP_INFO.unpack(
             sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         )
-    except (OSError, struct.error):  # a Unix socket, or another system
+    except (OSError, struct.error):  # a Unix socket, or an old kernel
         return 0, 0, 0, 0
     return retransmits, probes, since, acked
