@@ -35,8 +35,8 @@ _HOW_TO_ALLOW = (
     "if it is another's, add its origin to WS_ALLOWED_ORIGINS to allow it"
 )
 _HOW_TO_ALLOW_HOSTLESS = (
-    "sandboxed frames, local files and some embedded browsers have it, whoever wrote them; it is no host's own, so a "
-    "proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
+    "sandboxed frames, local files and some embedded browsers have it, no matter who wrote the page; it belongs to no "
+    "host, so that a proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
 )
 EVENTS_PER_TURN = 16
 """Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
@@ -47,7 +47,7 @@ class WebSocketApp:
 
     It also serves the browser client as ``velocity.js`` below its path, ``health`` (200, or 503 where it does not hear
     the other nodes), and starts and stops the broker where the server sends it lifespan events. Where nobody does that,
-    its first connection starts the broker, or who asks for its health.
+    the first connection starts the broker, or the first request for ``health``.
     """
 
     matches_mount_without_slash = True
@@ -87,7 +87,7 @@ class WebSocketApp:
         except VelocityError as error:
             if str(error) != self._complaint:  # probes come every few seconds
                 self._complaint = str(error)
-                log.warning("not healthy: %s", error)
+                log.warning("not healthy: %s", printable(str(error)))
         return self._broker.healthy
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -126,8 +126,8 @@ class Broker(Reach):
     def on_join(self, function: F) -> F:
         """Register a hook called with ``client, room`` when a client of this process has come into a room.
 
-        Whoever moves a client, the moves are told one after the other, in order; those that a hook makes itself when it
-        has ended. Who moves it waits for the hooks.
+        The moves of one client are told one after the other, in order, wherever they are made. The code that moves it
+        waits for these hooks; a move that such a hook makes itself is told after the hook has ended.
         """
         return self._hooks.register("join", function)
 
@@ -142,7 +142,7 @@ class Broker(Reach):
     # --- who is here, in this process
 
     def get_room_clients(self, room: str) -> list[Client]:
-        """Who is in a room, in order of joining."""
+        """The clients in a room, in order of joining."""
         return [session.client for session in self._node.hub.room_members(room)]
 
     def get_rooms(self) -> list[str]:

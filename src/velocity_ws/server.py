@@ -142,7 +142,7 @@ class Server:
     async def serve(self) -> None:
         """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread.
 
-        The second of them cuts who is still connected, and waits no longer for anybody.
+        The second of them cuts the clients that are still connected, and nothing is waited for any longer.
         """
         first, second = asyncio.Event(), asyncio.Event()
 

@@ -20,7 +20,7 @@ Publish = Callable[[Address, Frame], Awaitable[int]]
 
 
 class Target:
-    """Some clients, whoever they are at the moment a message is sent. It can be kept and used many times."""
+    """Some clients: those that the description fits when a message is sent. It can be kept and used many times."""
 
     def __init__(self, publish: Publish, address: Address) -> None:
         self._publish = publish
