@@ -100,6 +100,29 @@ def test_what_is_cancelled_while_it_waits_is_forgotten() -> None:
     threads.shutdown()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what bounds memory elsewhere does not bound threads")
+def test_where_the_system_has_no_more_threads_the_others_do_the_work() -> None:
+    program = """
+import resource, threading
+from pathlib import Path
+from velocity_ws.threads import Threads
+
+stack = 256 * 1024 * 1024
+threading.stack_size(stack)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + stack * 3 // 2,) * 2)  # room for one thread, and not for two
+threads, go = Threads(4, "test"), threading.Event()
+running = threads.submit(go.wait, 10)
+waiting = [threads.submit(divmod, 7, 3) for _ in range(3)]
+assert len(threads._threads) == 1
+go.set()
+assert running.result(10)
+assert [future.result(10) for future in waiting] == [(2, 1)] * 3
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=DEADLINE * 3, check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 async def test_it_serves_an_event_loop() -> None:
     threads = Threads(1, "test")
     loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -133,9 +134,11 @@ class Threads(Executor):
         if self._timer is None and self._waiting and len(self._threads) < self._total:
             since = next(iter(self._busy.values()), 0.0)
             seconds = max(since + self._patience - time.monotonic(), 0.05)
-            self._timer = threading.Timer(seconds, self._look)
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(seconds, self._look)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # the system has no thread for that either
+                timer.start()
+                self._timer = timer
 
     def _exhausted(self) -> Callable[[], None] | None:
         """Whom to tell that all threads are taken."""
