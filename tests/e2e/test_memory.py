@@ -78,6 +78,37 @@ async def test_of_a_broker() -> None:
         assert alive() - before == Counter()
 
 
+async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.protocol.peer.INTERVAL", DEADLINE * 10)
+    broker = Broker(settings(rate_limit=0, read_buffer_size=1))
+    release = asyncio.Event()
+
+    @broker.on("wait")
+    async def wait(data: int) -> int:
+        await release.wait()
+        return data
+
+    async with running(broker, "ours") as server:
+
+        async def stuck() -> None:
+            release.clear()
+            async with server.connect() as peer:
+                for number in range(4):
+                    await peer.send("wait", number, id=number)
+                await eventually(lambda: any(session.inbox.is_full for session in broker.node.sessions))
+                release.set()
+                for _ in range(4):
+                    await peer.receive()
+            await eventually(lambda: not broker.node.sessions)
+
+        await stuck()
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await stuck()
+        await eventually(lambda: alive() - before == Counter())
+
+
 async def _refuses(request: HTTPConnection) -> None:
     raise Reject("not you")
 

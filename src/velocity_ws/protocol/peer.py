@@ -48,23 +48,28 @@ class Watch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._watched: set[Watched] = set()
+        self._looks: dict[Watched, asyncio.TimerHandle] = {}
 
     def add(self, connection: Watched) -> None:
         """Look at one from now on. Harmless when that is so already."""
-        if connection not in self._watched:
-            self._watched.add(connection)
-            self._loop.call_later(INTERVAL, self._look, connection)
+        if connection not in self._looks:
+            self._looks[connection] = self._loop.call_later(INTERVAL, self._look, connection)
+
+    def remove(self, connection: Watched) -> None:
+        """One is closed, and is to be freed. Harmless where it is not looked at."""
+        look = self._looks.pop(connection, None)
+        if look is not None:
+            look.cancel()
 
     def _look(self, connection: Watched) -> None:
+        del self._looks[connection]
         if not connection.is_unread or connection.transport.is_closing():
-            self._watched.discard(connection)
-        elif has_gone(connection.transport):
-            self._watched.discard(connection)
+            return
+        if has_gone(connection.transport):
             connection.peer_has_gone()
         else:
             connection.probe()
-            self._loop.call_later(INTERVAL, self._look, connection)
+            self.add(connection)
 
 
 def has_gone(transport: asyncio.BaseTransport) -> bool:

@@ -152,6 +152,7 @@ class WebSocketProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._state.connections.discard(self)
+        self._common.watch.remove(self)
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
