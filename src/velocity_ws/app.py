@@ -241,7 +241,7 @@ class WebSocketApp:
         """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
         selected = next((name for name in offered if name in self._broker.settings.subprotocols), None)
         if selected is None:
-            self._broker.node.say_no_subprotocol_fits()
+            self._broker.node.hints.no_subprotocol_fits()
         return selected
 
     async def _refuse(self, reject: Reject, scope: Scope, send: Send) -> None:
@@ -277,7 +277,7 @@ class WebSocketApp:
         carrier = _carrier(scope)
         outbox: Outbox
         if carrier is None:
-            node.say_what_is_faster()
+            node.hints.faster_way()
             drop = settings.slow_client == "drop"
             outbox = QueueOutbox(send, session, node.counters, limit=settings.send_queue_size, drop=drop)
         else:

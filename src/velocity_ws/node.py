@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,18 +21,18 @@ from velocity_ws.dispatch import Dispatcher
 from velocity_ws.eager import Workers
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, HookError, InvalidNameError
 from velocity_ws.fanout import fan_out
+from velocity_ws.hints import Hints
 from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
-from velocity_ws.logs import get_logger, hint
+from velocity_ws.logs import get_logger
 from velocity_ws.loops import Home
-from velocity_ws.messages import Address, Frame, event_of, validate_text
+from velocity_ws.messages import Address, Frame, validate_text
 from velocity_ws.moves import told
 from velocity_ws.pacing import Pace
 from velocity_ws.places import taking_place
 from velocity_ws.presence import Presence
 from velocity_ws.settings import Settings
-from velocity_ws.siblings import count_workers
 from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
 
 if TYPE_CHECKING:
@@ -44,13 +43,10 @@ __all__ = ["Node"]
 log = get_logger("velocity_ws.node")
 
 NOBODY = Address("clients")
-MAX_LARGE = 100
-"""Events of which it is logged that their messages are large: names may come from strangers."""
-_alone = 0  # the process that has said so
-HURRIED_GRACE = 0.1
-"""The same at each step of stopping, where it is hurried."""
 ABORT_GRACE = 0.5
 """Seconds that aborted connections have to end, before what they still run is cancelled."""
+HURRIED_GRACE = 0.1
+"""Seconds for each step of stopping, where it is hurried."""
 
 
 class Node:
@@ -101,10 +97,8 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._emptied: asyncio.Event | None = None
         self._is_hurried = False
-        self._has_said_so = False
-        self._has_said_what_fits = False
+        self.hints = Hints(settings)
         self.warn_size = settings.warn_message_size or sys.maxsize
-        self._large: set[str] = set()
 
     @property
     def is_running(self) -> bool:
@@ -140,7 +134,7 @@ class Node:
 
     def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
         if frame.size > self.warn_size:
-            self.say_what_is_large(frame)
+            self.hints.large(frame)
         return fan_out(members, frame, self.counters, self.flusher)
 
     async def join(self, client_id: str, room: str) -> None:
@@ -284,7 +278,7 @@ class Node:
             self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
         prepare(self.settings.max_connections)
-        self._say_who_is_alone()
+        self.hints.alone()
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
@@ -396,53 +390,6 @@ class Node:
             session.cut()
         if self._emptied is not None:
             self._emptied.set()
-
-    def say_what_is_faster(self) -> None:
-        """Log once that there is a cheaper way to be served."""
-        if not self._has_said_so:
-            self._has_said_so = True
-            hint(
-                log,
-                "this server carries messages one by one; `velocity-ws run` or `dev` (in place of `fastapi`'s), "
-                "`uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` and velocity_ws.Server deliver them for about "
-                "half, ping clients and drain on SIGTERM",
-            )
-
-    def say_no_subprotocol_fits(self) -> None:
-        """Log once that clients offer subprotocols that are not known; not which, as they may be tokens."""
-        if not self._has_said_what_fits:
-            self._has_said_what_fits = True
-            log.warning(
-                "a client offered subprotocols of which WS_SUBPROTOCOLS has none (it is %r), so none was selected: a "
-                "browser gives such a connection up (1006), and reads no close code; name the one to select there",
-                ",".join(self.settings.subprotocols),
-            )
-
-    def say_what_is_large(self, frame: Frame) -> None:
-        """Log once for each event that its message is larger than what some clients take."""
-        event = event_of(frame)
-        if event in self._large or len(self._large) >= MAX_LARGE:
-            return
-        self._large.add(event)
-        log.warning(
-            "a message of event %r has %d bytes, more than WS_WARN_MESSAGE_SIZE (%d): clients have limits of their "
-            "own, such as 1 MiB, and close the connection over them; send it in parts, or say where it can be fetched",
-            event,
-            frame.size,
-            self.warn_size,
-        )
-
-    def _say_who_is_alone(self) -> None:
-        """Log, once for a process, that those side by side do not reach each other's clients."""
-        global _alone  # noqa: PLW0603 - there is one for the process, and one that was forked is another
-        if self.settings.backplane_url.startswith(ALONE) and _alone != os.getpid() and (count := count_workers()) > 1:
-            _alone = os.getpid()
-            log.warning(
-                "each of %d worker processes has its own clients, as WS_BACKPLANE_URL is %s; embedded:// lets them "
-                "reach each other's, as redis:// and nats:// do",
-                count,
-                self.settings.backplane_url,
-            )
 
     def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:
         """A hook swallowed its cancellation. Its client must not wait for it; it is kept until it ends."""

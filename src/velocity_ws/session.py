@@ -197,7 +197,7 @@ class Session:
             self._node.counters.dropped += 1
             return False
         if frame.size > self._node.warn_size:
-            self._node.say_what_is_large(frame)
+            self._node.hints.large(frame)
         return self.outbox.offer(frame)
 
     async def put(self, frame: Frame | None, seconds: float) -> bool:
@@ -210,7 +210,7 @@ class Session:
             self._node.counters.dropped += frame is not None
             return False
         if frame is not None and frame.size > self._node.warn_size:
-            self._node.say_what_is_large(frame)
+            self._node.hints.large(frame)
         return await self.outbox.put(frame, seconds)
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:

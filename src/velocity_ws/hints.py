@@ -1,0 +1,77 @@
+"""Hints: what the log says once about how a broker is used. Knows no connection."""
+
+from __future__ import annotations
+
+import os
+
+from velocity_ws.backplane.urls import ALONE
+from velocity_ws.logs import get_logger, hint
+from velocity_ws.messages import Frame, event_of
+from velocity_ws.settings import Settings
+from velocity_ws.siblings import count_workers
+
+__all__ = ["Hints"]
+
+log = get_logger("velocity_ws.hints")
+
+MAX_LARGE = 100
+"""Events of which it is logged that their messages are large: names may come from strangers."""
+_alone = 0  # the process that has said so
+
+
+class Hints:
+    """Those of one broker: each is logged the first time that it is given."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._has_faster_way = False
+        self._has_subprotocols = False
+        self._large: set[str] = set()
+
+    def faster_way(self) -> None:
+        """There is a cheaper way to be served."""
+        if not self._has_faster_way:
+            self._has_faster_way = True
+            hint(
+                log,
+                "this server carries messages one by one; `velocity-ws run` or `dev` (in place of `fastapi`'s), "
+                "`uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` and velocity_ws.Server deliver them for about "
+                "half, ping clients and drain on SIGTERM",
+            )
+
+    def no_subprotocol_fits(self) -> None:
+        """Clients offer subprotocols that are not known; not said is which, as they may be tokens."""
+        if not self._has_subprotocols:
+            self._has_subprotocols = True
+            log.warning(
+                "a client offered subprotocols of which WS_SUBPROTOCOLS has none (it is %r), so none was selected: a "
+                "browser gives such a connection up (1006), and reads no close code; name the one to select there",
+                ",".join(self._settings.subprotocols),
+            )
+
+    def large(self, frame: Frame) -> None:
+        """An event's message is larger than what some clients take; once for each event."""
+        event = event_of(frame)
+        if event in self._large or len(self._large) >= MAX_LARGE:
+            return
+        self._large.add(event)
+        log.warning(
+            "a message of event %r has %d bytes, more than WS_WARN_MESSAGE_SIZE (%d): clients have limits of their "
+            "own, such as 1 MiB, and close the connection over them; send it in parts, or say where it can be fetched",
+            event,
+            frame.size,
+            self._settings.warn_message_size,
+        )
+
+    def alone(self) -> None:
+        """Processes side by side do not reach each other's clients; once for a process."""
+        global _alone  # noqa: PLW0603 - there is one for the process, and one that was forked is another
+        url = self._settings.backplane_url
+        if url.startswith(ALONE) and _alone != os.getpid() and (count := count_workers()) > 1:
+            _alone = os.getpid()
+            log.warning(
+                "each of %d worker processes has its own clients, as WS_BACKPLANE_URL is %s; embedded:// lets them "
+                "reach each other's, as redis:// and nats:// do",
+                count,
+                url,
+            )
