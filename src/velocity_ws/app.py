@@ -19,7 +19,7 @@ from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
-from velocity_ws.logs import get_logger, printable, quote
+from velocity_ws.logs import WarningsOfStrangers, get_logger, printable, quote
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
@@ -59,6 +59,7 @@ class WebSocketApp:
         self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
         self._complaint: str | None = None
+        self._warnings = WarningsOfStrangers(log)
         self._address_check = AddressCheck() if settings.max_connections_per_ip else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +152,7 @@ class WebSocketApp:
             if self._broker.is_running:
                 reject = Reject("the handshake took too long", status=503)
                 late = "handshake of %s refused: it took longer than WS_HANDSHAKE_TIMEOUT"
-                log.warning(late, _who(session), extra=_fields(session))
+                self._warnings.warn(late, _who(session), extra=_fields(session))
         except OSError:  # the client has gone; there is nobody to answer
             return False
         try:
@@ -222,20 +223,33 @@ class WebSocketApp:
                 await self._broker.node.dispatcher.report(session.client, error, of_stranger=True)
                 raise Reject("origin check failed", status=500) from None
             if not allowed:
-                _refuse_origin(session, "check_origin refused it")
+                self._refuse_origin(session, "check_origin refused it")
             return
         values = request.headers.getlist("origin")
         if self._any_origin or (not values and settings.allow_missing_origin):
             return
         if not values:
-            _refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
+            self._refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
         origin = Origin.parse(values[0]) if len(values) == 1 else None
         if origin is None:
-            _refuse_origin(session, "that is not one origin; only WS_ALLOWED_ORIGINS=* would allow it")
+            self._refuse_origin(session, "that is not one origin; only WS_ALLOWED_ORIGINS=* would allow it")
         if is_same_origin(origin, request.headers.getlist("host")):
             return
         if not any(pattern.matches(origin) for pattern in self._origins):
-            _refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
+            self._refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
+
+    def _refuse_origin(self, session: Session, why: str) -> NoReturn:
+        headers = session.client.request.headers
+        origin, host = (", ".join(map(quote, headers.getlist(name))) or "none" for name in ("origin", "host"))
+        self._warnings.warn(
+            "handshake of %s refused because of its origin: %.300s, asking the host %.300s: %s",
+            _who(session),
+            origin,
+            host,
+            why,
+            extra=_fields(session),
+        )
+        raise Reject("origin not allowed")
 
     def _select_subprotocol(self, offered: list[str]) -> str | None:
         """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
@@ -357,20 +371,6 @@ async def start_and_say(broker: Broker, send: Send) -> bool:
         return False
     await send({"type": "lifespan.startup.complete"})
     return True
-
-
-def _refuse_origin(session: Session, why: str) -> NoReturn:
-    headers = session.client.request.headers
-    origin, host = (", ".join(map(quote, headers.getlist(name))) or "none" for name in ("origin", "host"))
-    log.warning(
-        "handshake of %s refused because of its origin: %.300s, asking the host %.300s: %s",
-        _who(session),
-        origin,
-        host,
-        why,
-        extra=_fields(session),
-    )
-    raise Reject("origin not allowed")
 
 
 def _who(session: Session) -> str:

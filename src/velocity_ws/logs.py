@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-__all__ = ["get_logger", "hint", "printable", "quote", "quote_exception", "use_console"]
+from velocity_ws.limits import RateLimiter
 
+__all__ = ["WarningsOfStrangers", "get_logger", "hint", "printable", "quote", "quote_exception", "use_console"]
+
+WARNINGS_AT_ONCE = 20
+"""Warnings of one kind of server or application that any stranger can cause, and that are shown."""
+SECONDS_PER_WARNING = 5.0
+"""The same in the long run."""
 MAX_QUOTED = 200
 """Characters of a stranger's text that a line shows."""
 
@@ -92,6 +99,19 @@ def hint(logger: logging.Logger, message: str, *args: object) -> None:
         logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, args, None))
     else:
         logger.info(message, *args)
+
+
+class WarningsOfStrangers:
+    """Warnings that any stranger can cause as often as it likes: some at once, and then few; the others at DEBUG."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._limiter = RateLimiter(1 / SECONDS_PER_WARNING, WARNINGS_AT_ONCE, time.monotonic)
+
+    def warn(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log one."""
+        level = logging.DEBUG if self._limiter.acquire() else logging.WARNING
+        self._logger.log(level, message, *args, extra=extra)
 
 
 def quote(text: object) -> str:

@@ -21,6 +21,7 @@ from websockets.typing import Origin
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Close, Reject, Server, WebSocketApp, WebSocketMiddleware
+from velocity_ws.logs import WARNINGS_AT_ONCE
 from velocity_ws.server import _not_found
 
 
@@ -252,6 +253,20 @@ async def test_a_refused_origin_is_logged_beside_the_host_and_with_both_remedies
     assert "'null'" in local
     assert "WS_ALLOWED_ORIGINS" in local
     assert len(long) < 1000
+
+
+async def test_strangers_who_are_refused_by_the_hundred_write_few_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(settings())
+    async with Server(broker, port=0) as server:
+        address = Address(server.port)
+        for _ in range(2 * WARNINGS_AT_ONCE):
+            assert await refused(address, origin="https://evil.example") == 403
+            assert await refused(address, additional_headers={"X-Large": "x" * 20_000}) == 431
+    assert broker.get_stats().rejected == 4 * WARNINGS_AT_ONCE
+    for what in ("because of its origin", "headers are over WS_MAX_HEADER_SIZE"):
+        said = [record for record in caplog.records if what in record.getMessage()]
+        warnings = [record for record in said if record.levelno == logging.WARNING]
+        assert WARNINGS_AT_ONCE <= len(warnings) <= WARNINGS_AT_ONCE + 5  # and one each five seconds
 
 
 def _attached(broker: Broker) -> ASGIApp:

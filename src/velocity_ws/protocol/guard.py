@@ -194,7 +194,8 @@ class Guard(_Uvicorn):
         count_refusal(self.server_state)
         if setting:
             address = self.client[0] if self.client else ""
-            log.warning("refused a request of %s with %d: its headers are over %s", quote(address), status, setting)
+            what = "refused a request of %s with %d: its headers are over %s"
+            self._shared.warnings.warn(what, quote(address), status, setting)
         else:
             log.debug("refused a request with %d", status)
         self._end()
