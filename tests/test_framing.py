@@ -285,14 +285,16 @@ def theirs(data: bytes) -> Result:
             if "incomplete fragmented message" in str(conn.parser_exc) and conn.close_rcvd is not None:
                 return messages, conn.close_rcvd.code  # which RFC 6455 allows, and the library does not
             assert conn.close_sent is not None
-            return messages, conn.close_sent.code
-    # What is wrong by its first two bytes is refused by them; the library does so when all of it is there.
-    start = data[whole : whole + 2]
-    return messages, 1002 if len(start) == 2 and is_refused(data[:whole], start) else None
+            return messages, 1002 if is_refused(data[:whole], data[whole : whole + 2]) else conn.close_sent.code
+    # What is wrong by its first two bytes is refused by them; the library does so when all of it is there, and looks at
+    # how long it is before.
+    return messages, 1002 if is_refused(data[:whole], data[whole : whole + 2]) else None
 
 
 def is_refused(before: bytes, start: bytes, *, deflate: bool = False) -> bool:
     """Whether the library refuses the shortest frame that begins like that, after what came before."""
+    if len(start) < 2:
+        return False
     conn = ServerProtocol(state=OPEN, max_size=MAX_SIZE)
     if deflate:
         conn.extensions = [PerMessageDeflate(True, True, 15, 15)]
@@ -341,6 +343,12 @@ def frames() -> st.SearchStrategy[list[LibraryFrame]]:
     ending: st.SearchStrategy[list[LibraryFrame]] = st.one_of(st.just([]), closes)
     messages = st.lists(st.one_of(whole, fragmented()), max_size=8).map(lambda lists: list(itertools.chain(*lists)))
     return st.tuples(messages, ending).map(lambda both: both[0] + both[1])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 6, 10, 30])
+def test_a_frame_that_is_wrong_and_too_long_is_wrong_wherever_it_is_cut(cut: int) -> None:
+    data = b"\x00\xff" + (2**40).to_bytes(8) + bytes(20)
+    assert asyncio.run(ours([data[:cut], data[cut:]])) == ([], 1002)
 
 
 @settings(max_examples=300, deadline=None)

@@ -176,6 +176,8 @@ class Reader:
                 return
 
     def _hand_over(self, frame: bytes | bytearray) -> None:
+        if self._is_wrong(frame, 0):  # and not how long it is, which the library looks at first
+            return
         self._is_full = self._owner.got_frame(frame)
         if self._library.is_free:
             self._let_go()
@@ -190,13 +192,18 @@ class Reader:
         self._watch_time()
         return True
 
+    def _is_wrong(self, data: bytes | bytearray, at: int) -> bool:
+        """Refuse a frame that is wrong by its first two bytes; whether that was so."""
+        problem = self._library.problem_of(data, at)
+        if problem is not None:
+            self._owner.got_wrong(CloseCode.PROTOCOL_ERROR, problem)
+        return problem is not None
+
     def _keep(self, data: bytes | bytearray, at: int, lacks: int) -> None:
         """Leave the rest for later; so many bytes of its first frame have not come."""
         self._was_looked_at = False
         if lacks:
-            problem = self._library.problem_of(data, at)
-            if problem is not None:
-                self._owner.got_wrong(CloseCode.PROTOCOL_ERROR, problem)
+            if self._is_wrong(data, at):
                 return
             if len(data) - at >= LOOK_FROM and self._look(data, at, at + LOOK_TO):
                 return
