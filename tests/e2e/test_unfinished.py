@@ -49,7 +49,7 @@ class Site:
     """A broker that remembers how long messages were, and how connections ended."""
 
     def __init__(self, **options: object) -> None:
-        self.broker = Broker(settings(ping_interval=0, **options))
+        self.broker = Broker(settings(**{"ping_interval": 0, **options}))
         self.lengths: list[int] = []
         self.closes: list[Close] = []
         self.broker.on_binary(lambda data: self.lengths.append(len(data)))
@@ -136,6 +136,24 @@ async def test_a_client_that_always_has_a_part_of_its_next_message_under_way_is_
         wire.writer.write(rest + frame(0x88, b"\x03\xe8"))
         assert await wire.closed() == 1000
     assert site.lengths == [SIZE, 2000, SIZE] * 8
+
+
+WHOLE = frame(0x82, bytes(SIZE))
+HALVES = frame(0x02, bytes(SIZE // 2)) + frame(0x80, bytes(SIZE // 2))
+QUEUED = frame(0x82, bytes(5000)) * (SIZE // 5000)
+
+
+@pytest.mark.parametrize("wire", [WHOLE, HALVES, QUEUED], ids=["frame", "fragments", "messages"])
+async def test_a_client_that_takes_long_to_send_is_not_dead_though_its_pong_waits_for_that(wire: bytes) -> None:
+    site = Site(ping_interval=0.1, ping_timeout=0.5)
+    async with running(site.broker, "ours") as address, wired(address) as peer:
+        for at in range(0, len(wire), len(wire) // 24):
+            peer.writer.write(wire[at : at + len(wire) // 24])
+            await asyncio.sleep(0.05)  # a slow line
+        await eventually(lambda: sum(site.lengths) == SIZE)
+        assert not site.closes
+        await eventually(lambda: site.closes)  # as it never answers
+    assert site.closes[0].by == "network"
 
 
 async def test_what_this_side_does_not_read_is_not_late() -> None:

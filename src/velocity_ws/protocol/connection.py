@@ -53,7 +53,8 @@ class Connection(asyncio.Protocol):
         self._held_back: list[bytes] | None = None
         self._controls: RateLimiter | None = None
         self._keepalive: Keepalive | None = None  # once it is open, where there are pings
-        self._pinged: tuple[bytes, int] | None = None  # the last keepalive ping, until its pong
+        # The last keepalive ping, until its pong: its payload, and what had gone and come by then.
+        self._pinged: tuple[bytes, int, tuple[float, int]] | None = None
 
     # --- for the subclass
 
@@ -217,7 +218,7 @@ class Connection(asyncio.Protocol):
         """Time for a keepalive ping."""
         if self._keepalive is None or not self._library.is_open or self.transport.is_closing():
             return
-        self._pinged = self._writer.pings.send(), taken(self.transport)
+        self._pinged = self._writer.pings.send(), taken(self.transport), self._reader.position
         self._reader.has_waited = False
         self._keepalive.pinged(self)
 
@@ -238,11 +239,12 @@ class Connection(asyncio.Protocol):
             self._keepalive.pinged(self)
             return
         if self._pinged is not None:
-            payload, before = self._pinged
-            so_far = taken(self.transport)
-            if so_far - before > timeout * SLOWEST:
-                # It is still reading what was sent before the ping.
-                self._pinged = payload, so_far
+            payload, taken_before, position_before = self._pinged
+            so_far, position = taken(self.transport), self._reader.position
+            if so_far - taken_before > timeout * SLOWEST or position != position_before:
+                # It is still reading what was sent before the ping; or sending, and a pong cannot come within a frame,
+                # nor before what it had queued.
+                self._pinged = payload, so_far, position
                 self._keepalive.pinged(self)
                 return
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))

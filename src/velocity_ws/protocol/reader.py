@@ -143,6 +143,11 @@ class Reader:
                 self.unfinished.restart(self)
             self._loop.call_soon(self._next_turn)
 
+    @property
+    def position(self) -> tuple[float, int]:
+        """What is another one when something has come."""
+        return self._turn, self._library.size_so_far + len(self._tail or b"")
+
     def _consume(self, data: bytes | bytearray) -> None:
         now = self._loop.time()
         if now != self._turn:
