@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from types import FrameType
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 PATIENCE = 3.0
 """Seconds that an engine, and then the nodes, have to answer a command."""
+CANCEL_GRACE = 0.2
+"""Seconds that tasks have to end once the server has stopped."""
 STARTUP_FAILURE = 3
 """The status that uvicorn itself ends with where the application does not start."""
 URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
@@ -267,15 +270,23 @@ def _embedded(app: str, port: int | None) -> str:
 @contextlib.contextmanager
 def _ending_well(workers: int) -> Iterator[None]:
     """Have uvicorn end with status 0 after a signal, and only then."""
+    # ``asyncio.Runner`` waits for what it cancels then, and for a hook that ignores that it would wait for ever.
+    last = threading.Timer(CANCEL_GRACE, _leave, (0,))
+    last.daemon = True
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if not last.ident:
+            last.start()
         raise SystemExit(0)
 
     # Alone it drains, and then raises the signal once more, which would end the process as if it had not.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     if workers == 1:
-        yield
+        try:
+            yield
+        finally:
+            last.cancel()
         return
     # With workers it returns, be it that it was told to or that they cannot start. What it was told shows here.
     told, tell = socket.socketpair()
@@ -293,6 +304,12 @@ def _ending_well(workers: int) -> Iterator[None]:
             numbers = b""
     if not {signal.SIGTERM, signal.SIGINT} & set(numbers):
         raise SystemExit(STARTUP_FAILURE)
+
+
+def _leave(status: int) -> None:
+    click.echo("a task goes on after it was cancelled, and is left behind", err=True)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitable[T]]) -> T:

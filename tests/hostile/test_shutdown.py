@@ -29,14 +29,19 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
 CLASSES = ("--ws", "velocity_ws.uvicorn:WebSocketProtocol", "--http", "velocity_ws.uvicorn:HTTPProtocol")
 APP = "tests.programs.shutdown_app"
+RUN = "velocity-ws run"
 COMMANDS = {
     "Server": ("-m", APP),
     "uvicorn": ("-m", "uvicorn", f"{APP}:app", *CLASSES),
     "uvicorn --workers 2": ("-m", "uvicorn", f"{APP}:app", *CLASSES, "--workers", "2"),
 }
-ANY_COMMAND = {**COMMANDS, "portable": ("-m", "uvicorn", f"{APP}:app")}
+ANY_COMMAND = {
+    **COMMANDS,
+    "portable": ("-m", "uvicorn", f"{APP}:app"),
+    RUN: ("-m", "velocity_ws", "run", f"{APP}:app"),
+}
 """With uvicorn's own classes, too."""
-STATUS = {"Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0, "portable": -signal.SIGTERM}
+STATUS = {RUN: 0, "Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0, "portable": -signal.SIGTERM}
 """uvicorn's command, when all is done, raises the signal again that ended it."""
 
 
@@ -213,7 +218,7 @@ async def test_a_server_with_a_thousand_busy_clients_stops(kind: str, tmp_path: 
 EVERY = ("hang", "cling", "block")
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("kind", [*COMMANDS, RUN])
 async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: Path) -> None:
     """One waits for ever, one does so whatever cancels it, one blocks its thread; others' messages are handled."""
     async with server(kind, tmp_path, 1) as running, AsyncExitStack() as stack:
@@ -237,6 +242,19 @@ async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: 
     for report in stopped.reports:
         handled |= report["handled"]
     assert handled == {"other": 5}
+
+
+async def test_told_twice_to_stop_the_command_waits_for_no_handler_either(tmp_path: Path) -> None:
+    async with server(RUN, tmp_path, 30) as running, running.address.connect() as peer:
+        await peer.send("cling")
+        await peer.send("n", ["cling", 0])
+        running.process.send_signal(signal.SIGINT)
+        await eventually(lambda: "Shutting down" in running.log, within=DEADLINE)
+        running.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        async with asyncio.timeout(DEADLINE):
+            assert await running.process.wait() == 0
+        assert time.monotonic() - began < 5, running.log
 
 
 @pytest.mark.parametrize("kind", ANY_COMMAND)
