@@ -86,3 +86,25 @@ async def test_only_so_many_are_kept() -> None:
     await eventually(lambda: sum(worker.task.done() for worker in lent) == 5)
     await workers.close()
     assert all(worker.task.done() for worker in lent)
+
+
+async def test_a_context_without_any_variable_is_one_too() -> None:
+    workers = Workers()
+    go = asyncio.Event()
+    context = contextvars.Context()
+    seen: list[str] = []
+
+    async def work() -> None:
+        variable.set("within")
+        await go.wait()
+        seen.append(variable.get())
+
+    worker = workers.take()
+    rest = worker.step(work(), context)
+    assert rest is not None
+    assert context[variable] == "within"
+    worker.drive(rest)
+    worker.end()
+    go.set()
+    await eventually(worker.task.done)
+    assert seen == ["within"]

@@ -74,7 +74,7 @@ class EagerTask:
         _enter_task(loop, task)
         try:
             steps = work.__await__()
-            return Suspended(steps, (context or self._context).run(next, steps), context)
+            return Suspended(steps, (self._context if context is None else context).run(next, steps), context)
         except StopIteration:
             return None
         finally:

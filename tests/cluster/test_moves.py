@@ -198,6 +198,28 @@ async def test_moves_that_a_hook_makes_are_told_after_it() -> None:
         assert heard == expected
 
 
+async def test_so_are_those_of_a_hook_that_waits_first_whatever_context_it_is_called_in() -> None:
+    heard: list[str] = []
+
+    def prepare(broker: Broker) -> None:
+        application(broker)
+
+        @broker.on_join
+        async def joined(client: Client, room: str) -> None:
+            heard.append(f"joins {room}")
+            if room == "x":
+                await asyncio.sleep(0)
+                await broker.join_room(client.id, "y")
+            heard.append(f"joined {room}")
+
+    async with nodes("memory://", 1, prepare=prepare) as (node,), person(node) as (_, who):
+        join = node.broker.join_room(who, "x")
+        async with asyncio.timeout(10):
+            await asyncio.create_task(join, context=contextvars.Context())
+        await eventually(lambda: len(heard) == 4)
+        assert heard == ["joins x", "joined x", "joins y", "joined y"]
+
+
 async def test_a_caller_that_gives_up_takes_no_move_back() -> None:
     told = Told()
     who_asks = contextvars.ContextVar("who_asks", default="nobody")
