@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from velocity_ws.errors import BrokerError, WouldDeadlockError
 
-__all__ = ["Home"]
+__all__ = ["Home", "end_now"]
 
 T = TypeVar("T")
 
@@ -109,3 +110,9 @@ def _submit(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) 
     except RuntimeError as error:
         coroutine.close()
         raise BrokerError("the broker's event loop has just been closed; start the broker again") from error
+
+
+def end_now(timeout: asyncio.Timeout) -> None:
+    """Let a timeout end now."""
+    with contextlib.suppress(RuntimeError):  # it has, and what it was for has not ended yet
+        timeout.reschedule(asyncio.get_running_loop().time())

@@ -26,7 +26,7 @@ from velocity_ws.hooks import Hooks
 from velocity_ws.hub import Hub, Kind
 from velocity_ws.limits import Admission
 from velocity_ws.logs import get_logger
-from velocity_ws.loops import Home
+from velocity_ws.loops import Home, end_now
 from velocity_ws.messages import Address, Frame, validate_text
 from velocity_ws.moves import told
 from velocity_ws.pacing import Pace
@@ -359,7 +359,7 @@ class Node:
         half = self.settings.drain_timeout / 2
         try:
             for handshake in list(self.handshakes):
-                handshake.reschedule(asyncio.get_running_loop().time())
+                end_now(handshake)
             for session in list(self.sessions):
                 session.drain()
             await self._all_done(half)

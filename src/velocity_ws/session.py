@@ -17,6 +17,7 @@ from velocity_ws.client import Client, describe
 from velocity_ws.errors import Close, CloseCode
 from velocity_ws.inbox import CANCEL_GRACE, HANDLER_GRACE, HURRIED_GRACE, Inbox
 from velocity_ws.logs import get_logger, printable
+from velocity_ws.loops import end_now
 from velocity_ws.messages import Frame
 from velocity_ws.moves import Moves
 from velocity_ws.outbox import Outbox
@@ -337,7 +338,7 @@ class Session:
             if self._hurried is not None:
                 self._hurried.set()
             if self._goodbye is not None:
-                self._goodbye.reschedule(asyncio.get_running_loop().time())
+                end_now(self._goodbye)
         elif not self._is_done:
             self.is_aborted = True
             self._leave()

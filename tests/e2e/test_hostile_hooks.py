@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
 from tests.hostile.wire import frame, handshake
-from tests.support import DEADLINE, ServerKind, eventually, running, serve, settings
+from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, ClientNotFound, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
 
 
@@ -138,6 +138,53 @@ async def test_authenticate_that_swallows_its_timeout_lets_nobody_in(kind: Serve
             async with address.connect():
                 pass
         assert caught.value.response.status_code == 503
+
+
+async def test_hooks_that_clean_up_slowly_after_their_timeout_do_not_keep_the_broker_from_stopping() -> None:
+    broker = Broker(settings(handshake_timeout=0.1, drain_timeout=0.1))
+    release = asyncio.Event()
+    cancelled: list[str] = []
+
+    async def stubborn(name: str) -> None:
+        try:
+            await asyncio.sleep(DEADLINE * 10)
+        finally:
+            cancelled.append(name)
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+
+    @broker.authenticate
+    async def authenticate(request: HTTPConnection) -> str:
+        if "slow" in request.query_params:
+            await stubborn("authenticate")
+        return "ann"
+
+    @broker.on_disconnect
+    async def gone() -> None:
+        await stubborn("on_disconnect")
+
+    async with running(broker) as address:
+        handshake = asyncio.create_task(refused(address, "/ws?slow"))
+        async with address.connect():
+            await eventually(broker.get_clients)
+        await eventually(lambda: sorted(cancelled) == ["authenticate", "on_disconnect"])
+        try:
+            async with address.connect() as peer:
+                await eventually(lambda: len(broker.node.sessions) == 2)
+                async with asyncio.timeout(DEADLINE):
+                    await broker.stop()
+                assert (await peer.closed())[0] == 1001
+        finally:
+            release.set()
+        await handshake
+        await eventually(lambda: not broker.node.sessions)
+
+
+async def refused(address: Address, path: str) -> None:
+    with pytest.raises(InvalidStatus):
+        async with address.connect(path):
+            pass
 
 
 async def test_a_handler_whose_task_is_cancelled_from_outside_ends_its_client(kind: ServerKind) -> None:
