@@ -224,7 +224,7 @@ class TransportOutbox(BoundedOutbox):
 
 
 class Member(Protocol):
-    """Whoever has an outbox."""
+    """What has an outbox."""
 
     @property
     def outbox(self) -> Outbox | None:

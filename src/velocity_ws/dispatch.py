@@ -6,7 +6,7 @@ Knows hooks and clients; knows no queue, no task and no socket.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from typing import Any, Literal
 
 from velocity_ws.client import Client, describe
@@ -87,11 +87,10 @@ class Dispatcher:
         for hook in self._hooks.of("disconnect"):
             await self._contained(hook, client, {"client": client, "close": close})
 
-    async def moved(self, kind: Literal["join", "leave"], client: Client, rooms: Iterable[str]) -> None:
-        """Run every ``on_join`` or ``on_leave`` hook for each of the rooms."""
+    async def moved(self, kind: Literal["join", "leave"], client: Client, room: str) -> None:
+        """Run every ``on_join`` or ``on_leave`` hook for a room."""
         for hook in self._hooks.of(kind):
-            for room in rooms:
-                await self._contained(hook, client, {"client": client, "room": room})
+            await self._contained(hook, client, {"client": client, "room": room})
 
     async def text(self, client: Client, text: str) -> Frame | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""
@@ -245,7 +244,7 @@ def _misses_own_client(error: BaseException, client: Client) -> bool:
 def _is_end_of_task(error: BaseException) -> bool:
     """Whether an exception is no failure of a hook: our own cancellation, or the end of the process.
 
-    Whoever caught it raises it again. A function that did so for them would leave it in its own frame, which it then
+    The caller raises it again. A function that did so for its caller would leave it in its own frame, which it then
     refers to: all that is on the way would wait for the garbage collector.
 
     A ``CancelledError`` while nobody cancels this task comes out of something the hook awaited, and is its failure;

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio.tasks import _enter_task, _leave_task  # documented for whoever implements tasks
+from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
@@ -140,7 +140,7 @@ class EagerTask:
 
 
 class Workers:
-    """`EagerTask`s for whoever has something to run; used again where that is over. On one event loop."""
+    """`EagerTask`s that are lent to what has something to run, and used again. On one event loop."""
 
     def __init__(self) -> None:
         self._idle: list[EagerTask] = []

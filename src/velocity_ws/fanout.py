@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio.tasks import _enter_task, _leave_task  # documented for whoever implements tasks
+from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
 from collections.abc import Iterable, Iterator
 
 from velocity_ws.direct import Flusher, Member, push

@@ -33,7 +33,7 @@ Kind = Literal["room", "user"]
 
 
 class Watcher(Protocol):
-    """Whoever wants to know which rooms and users have members here."""
+    """What is told which rooms and users have members here."""
 
     def opened(self, kind: Kind, name: str) -> None:
         """It has a first member."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox", "InboxOwner"]
 
-log = get_logger("velocity_ws.session")  # to whoever reads it, this is a part of the session
+log = get_logger("velocity_ws.session")  # for its readers, this is a part of the session
 
 HANDLER_GRACE = 5.0
 """Seconds a running handler has to finish once its client is gone."""
@@ -180,7 +180,7 @@ class Inbox:
             hurried: whether, and from when on, there is no time.
         """
         worker, owner = self._worker, self._owner
-        if worker is None or owner is None:  # which whoever has something running has not let go of
+        if worker is None or owner is None:  # an inbox with a worker has its owner
             return
         if not hurried.is_set():
             no_time = asyncio.create_task(hurried.wait())

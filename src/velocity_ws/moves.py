@@ -1,7 +1,7 @@
 """Moves: what the ``on_join`` and ``on_leave`` hooks are told of one client, one move after the other, in order.
 
-Whoever moves the client (its own handler, a route, another node), the hooks of its moves run in tasks of this. A client
-of which nothing is being told has none, and hooks that never wait need none. Knows nothing of who else is in a room.
+The hooks of all its moves run in tasks of this, those that a route or another node made, too. A client of which nothing
+is being told has none, and hooks that never wait need none. Knows nothing of who else is in a room.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Moves:
 
     async def _tell(self, move: _Move) -> None:
         _in_hook.set(True)
-        await self._node.dispatcher.moved(move.kind, self._client, [move.room])
+        await self._node.dispatcher.moved(move.kind, self._client, move.room)
 
     def _done(self, task: asyncio.Task[None], move: _Move) -> None:
         self._give_up([move])

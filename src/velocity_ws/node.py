@@ -329,7 +329,7 @@ class Node:
             await self.start()
 
     async def stop(self) -> None:
-        """End, once; whoever asks meanwhile waits for the same end, but for a hook, which must end first itself."""
+        """End, once. Who asks meanwhile waits for the same end; but a hook does not, as it must end first itself."""
         if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
             self._started_at = None
             self.home.settle(None)

@@ -60,7 +60,7 @@ class Outbox(Protocol):
 
 
 class OutboxOwner(Protocol):
-    """Whoever is told what becomes of an outbox."""
+    """What is told what becomes of an outbox."""
 
     def outbox_full(self) -> None:
         """The queue is full and the policy is to disconnect. Called once; it should close or abort."""

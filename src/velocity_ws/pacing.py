@@ -1,7 +1,7 @@
 """Pacing: large messages of all clients take turns of the event loop. Knows no client and no message.
 
 To decode one may take 20 ms in which nothing else runs, and no thread helps, as the decoder holds the interpreter's
-lock. So there is one for each turn, whoever sends them, and between them others have as much time as the last took.
+lock. So there is one for each turn, of all clients, and between them others have as much time as the last took.
 Messages that are not so large share a turn, and leave nobody more time than that.
 """
 

@@ -202,7 +202,7 @@ class Server:
                 _, tasks = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
             for task in tasks:
                 log.error("a task goes on after it was cancelled, and is left behind: %s", printable(repr(task)))
-                asyncio._unregister_task(task)  # documented for whoever implements tasks
+                asyncio._unregister_task(task)  # documented for those who implement tasks
 
     async def __aenter__(self) -> Self:
         await self.start()

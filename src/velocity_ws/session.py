@@ -104,7 +104,7 @@ class Session:
         return True
 
     async def finish(self, close: Close) -> None:
-        """End: called once, when the connection is over, whoever ended it. Runs the ``on_disconnect`` hooks.
+        """End: called once, when the connection is over, from either side. Runs the ``on_disconnect`` hooks.
 
         Cancelling this does not: the end has a task of its own, which the session owns.
         """

@@ -44,7 +44,7 @@ class Pings:
         return payload in self._sent
 
     def end(self) -> None:
-        """The connection is gone: whoever waits gets ``None``."""
+        """The connection is gone: who waits gets ``None``."""
         for _, waiter in self._sent.values():
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)

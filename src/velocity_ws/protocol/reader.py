@@ -37,7 +37,7 @@ EARLY_BYTES = 64 * 1024
 
 
 class Owner(Protocol):
-    """Whoever gets what is read."""
+    """What gets what is read: the connection."""
 
     @property
     def transport(self) -> asyncio.Transport:

@@ -1,4 +1,4 @@
-"""For whoever writes a part of their own: the suites that it has to pass. Needs pytest and pytest-asyncio to run."""
+"""For those who write a part of their own: the suites that it has to pass. Needs pytest and pytest-asyncio to run."""
 
 from __future__ import annotations
 
