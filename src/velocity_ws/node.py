@@ -373,6 +373,8 @@ class Node:
             if self.sessions or self.stragglers:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
+            for task in self.stragglers:  # a server that ends its loop would wait for them, and for ever
+                asyncio._unregister_task(task)  # documented for whoever implements tasks
             await self.workers.close()
             await self._leave_cluster()
         finally:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
 CLASSES = ("--ws", "velocity_ws.uvicorn:WebSocketProtocol", "--http", "velocity_ws.uvicorn:HTTPProtocol")
 APP = "tests.programs.shutdown_app"
-RUN = "velocity-ws run"
+RUN, HYPERCORN = "velocity-ws run", "hypercorn"
 COMMANDS = {
     "Server": ("-m", APP),
     "uvicorn": ("-m", "uvicorn", f"{APP}:app", *CLASSES),
@@ -39,6 +39,7 @@ ANY_COMMAND = {
     **COMMANDS,
     "portable": ("-m", "uvicorn", f"{APP}:app"),
     RUN: ("-m", "velocity_ws", "run", f"{APP}:app"),
+    HYPERCORN: ("-m", "hypercorn", f"{APP}:app", "-w", "0", "--graceful-timeout", "1"),
 }
 """With uvicorn's own classes, too."""
 STATUS = {RUN: 0, "Server": 0, "uvicorn": -signal.SIGTERM, "uvicorn --workers 2": 0, "portable": -signal.SIGTERM}
@@ -88,7 +89,8 @@ async def server(kind: str, directory: Path, drain_timeout: float, **variables: 
     listener.close()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     own = {"SHUTDOWN_REPORT": str(directory), "SHUTDOWN_PORT": str(port), "WS_DRAIN_TIMEOUT": str(drain_timeout)}
-    command = ANY_COMMAND[kind] if kind == "Server" else (*ANY_COMMAND[kind], "--port", str(port))
+    where = {"Server": (), HYPERCORN: ("--bind", f"127.0.0.1:{port}")}.get(kind, ("--port", str(port)))
+    command = (*ANY_COMMAND[kind], *where)
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=ROOT, env={**inherited, **own, **variables}, stdout=log, stderr=STDOUT
@@ -244,6 +246,17 @@ async def test_a_handler_that_does_not_end_keeps_no_server(kind: str, tmp_path: 
     assert handled == {"other": 5}
 
 
+@pytest.mark.soak
+async def test_a_handler_that_cannot_be_cancelled_keeps_no_other_server(tmp_path: Path) -> None:
+    """Whose loop is closed by ``asyncio.Runner``, which waits for each task that it knows of."""
+    async with server(HYPERCORN, tmp_path, 1) as running, running.address.connect() as peer:
+        await peer.send("cling")
+        await peer.send("n", ["cling", 0])
+        stopped = await running.stop(within=DEADLINE)
+    assert stopped.status == 0, stopped.log
+    assert "1 handlers that ignored their cancellation" in stopped.log
+
+
 async def test_told_twice_to_stop_the_command_waits_for_no_handler_either(tmp_path: Path) -> None:
     async with server(RUN, tmp_path, 30) as running, running.address.connect() as peer:
         await peer.send("cling")
@@ -257,7 +270,7 @@ async def test_told_twice_to_stop_the_command_waits_for_no_handler_either(tmp_pa
         assert time.monotonic() - began < 5, running.log
 
 
-@pytest.mark.parametrize("kind", ANY_COMMAND)
+@pytest.mark.parametrize("kind", [kind for kind in ANY_COMMAND if kind != HYPERCORN])
 async def test_plain_hooks_that_hang_keep_no_server(kind: str, tmp_path: Path) -> None:
     """A handler and hooks of every kind, each in a thread, which nothing can end."""
     hooks = ["connect", "join", "leave", "disconnect", "error"]
