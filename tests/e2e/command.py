@@ -98,7 +98,9 @@ async def command(
     Where there is a number of descriptors, it has no more; of ``64:4096`` the first is a soft limit. Without a lifespan
     nobody says that it has started: then ``workers`` is 0.
     """
-    limited = ("prlimit", f"--nofile={descriptors}") if descriptors else ()
+    soft, _, hard = str(descriptors).partition(":")
+    limits = f'ulimit -S -n {soft} && ulimit -H -n {hard or soft} && exec "$@"'
+    limited = ("sh", "-c", limits, "sh") if descriptors else ()
     where = () if "--uds" in options else ("--port", "0")
     process = await asyncio.create_subprocess_exec(
         *limited,
