@@ -468,6 +468,22 @@ async def test_rate_limit_in_bytes(kind: ServerKind) -> None:
     assert broker.get_stats().rate_limited == 2 + events.count("rate_limit_exceeded")
 
 
+@pytest.mark.parametrize(("size", "refused"), [(1, 100), (40_000, 10)])
+async def test_who_goes_on_over_the_limit_is_closed_the_sooner_the_larger_its_messages_are(
+    size: int, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("velocity_ws.inbox.REFUSALS_AT_ONCE", 100)
+    broker = Broker(settings(rate_limit=1, rate_burst=1), clock=lambda: 1000.0)
+    broker.on("x")(lambda: None)
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await peer.request("x")
+        for _ in range(refused):
+            await peer.send("x", "x" * size)
+            await peer.expect("rate_limit_exceeded")
+        await peer.send("x", "x" * size)
+        assert await peer.closed() == (1008, "too many messages")
+
+
 async def test_no_rate_limit(kind: ServerKind) -> None:
     broker = Broker(settings(rate_limit=0))
 
