@@ -132,6 +132,8 @@ class TransportOutbox(BoundedOutbox):
         """Take a message once nothing else waits; whether it was queued."""
         if frame is None and self.is_clear:
             self.flush()  # what waits for the end of the turn only
+            if self._wire.transport.is_closing():
+                return False
         return await super().put(frame, seconds)
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:

@@ -100,6 +100,20 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
         await eventually(lambda: not broker.node.sessions)
 
 
+async def test_who_waits_for_what_was_lost_with_its_connection_is_told() -> None:
+    broker = broker_with()
+    async with running(broker, "ours") as address, address.connect():
+        await eventually(broker.get_clients)
+        (client,) = broker.get_clients()
+        (session,) = broker.node.sessions
+        outbox: Any = session.outbox
+        outbox._wire.transport.abort()  # of which is heard in a later turn of the loop
+        assert await client.send("rows", 1)
+        with pytest.raises(ClientGone):
+            await client.drained()
+        assert broker.get_stats().dropped == 1
+
+
 @pytest.mark.parametrize("way", ["text", "bytes", "drained", "thread", "loop"])
 async def test_who_waits_for_a_client_that_goes_is_told(way: str) -> None:
     broker = broker_with(ping_interval=0)
