@@ -1,4 +1,4 @@
-# examples/minimal.py: uvicorn examples.minimal:app --ws velocity_ws.uvicorn:WebSocketProtocol
+# examples/minimal.py: velocity-ws dev examples/minimal.py
 from fastapi import FastAPI
 from pydantic import BaseModel
 
