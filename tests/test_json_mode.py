@@ -109,9 +109,9 @@ def validated(annotation: Any, value: Any) -> Any:
     async def hook(data: Any) -> None: ...
 
     hook.__annotations__["data"] = annotation
-    validate = validator(hook, "data", "hook")
-    assert validate is not None
-    return validate(value)
+    found = validator(hook, "data", "hook")
+    assert found is not None
+    return found[0](value)
 
 
 @pytest.mark.parametrize(
@@ -158,5 +158,6 @@ def test_what_is_not_strict_is_validated_as_it_is(annotation: Any) -> None:
     async def hook(data: Any) -> None: ...
 
     hook.__annotations__["data"] = annotation
-    validate = validator(hook, "data", "hook")
-    assert getattr(validate, "__name__", "") == "validate_python"
+    found = validator(hook, "data", "hook")
+    assert found is not None
+    assert getattr(found[0], "__name__", "") == "validate_python"

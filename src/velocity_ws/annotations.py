@@ -8,7 +8,7 @@ import operator
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NotRequired, Required
 
 import msgspec
@@ -20,7 +20,7 @@ from velocity_ws.errors import HookError
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["annotations_of", "innermost", "signature_of", "validator"]
+__all__ = ["annotations_of", "innermost", "names_in", "signature_of", "validator"]
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,8 +56,8 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
-def validator(function: Callable[..., Any], parameter: str, name: str) -> Callable[[Any], Any] | None:
-    """What validates a parameter, given a decoded JSON value; ``None`` where its annotation allows everything.
+def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[Callable[[Any], Any], Any] | None:
+    """What validates a parameter, given a decoded JSON value, and its schema; ``None`` where all is allowed.
 
     Raises:
         HookError: the annotation cannot be resolved, or is no type.
@@ -78,9 +78,10 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> Callab
         ) from error
     if not adapter.pydantic_complete:
         raise HookError(f"the annotation of {parameter!r} in {name} has a field whose type is not defined")
-    if not _asks_for_json(adapter.core_schema):
-        return adapter.validate_python
-    return lambda value: adapter.validate_json(_encode(value))
+    schema = adapter.core_schema
+    if not _asks_for_json(schema):
+        return adapter.validate_python, schema
+    return lambda value: adapter.validate_json(_encode(value)), schema
 
 
 _encode = msgspec.json.Encoder().encode
@@ -91,6 +92,21 @@ def _asks_for_json(schema: Any) -> bool:
 
     Where it is strict a datetime may be a string in JSON only; and types may have a schema for each.
     """
+    for part in _parts(schema):
+        if isinstance(part, dict):
+            if part.get("strict") is True or part.get("val_json_bytes", "utf8") != "utf8":
+                return True
+            if part.get("type") == "json-or-python":
+                return True
+    return False
+
+
+def names_in(schema: Any) -> set[str]:
+    """The texts that a schema holds, names of fields among them; what is not one of them a client chose."""
+    return {part for part in _parts(schema) if isinstance(part, str)}
+
+
+def _parts(schema: Any) -> Iterator[Any]:
     seen: set[int] = set()
     rest = [schema]
     while rest:
@@ -98,15 +114,11 @@ def _asks_for_json(schema: Any) -> bool:
         if id(part) in seen:
             continue
         seen.add(id(part))
+        yield part
         if isinstance(part, dict):
-            if part.get("strict") is True or part.get("val_json_bytes", "utf8") != "utf8":
-                return True
-            if part.get("type") == "json-or-python":
-                return True
-            rest += part.values()
+            rest += [*part, *part.values()]
         elif isinstance(part, list | tuple):
             rest += part
-    return False
 
 
 def _annotation(function: Callable[..., Any], parameter: str, local_names: dict[str, Any]) -> Any:

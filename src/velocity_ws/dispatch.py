@@ -6,11 +6,13 @@ Knows hooks and clients; knows no queue, no task and no socket.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable
 from typing import Any, Literal
 
 from velocity_ws.client import Client, describe
 from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Close, Reject
+from velocity_ws.hints import Hints
 from velocity_ws.hooks import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages import Frame, Malformed, decode, encode, encode_error
@@ -36,9 +38,10 @@ RequestId = int | str | None
 class Dispatcher:
     """Runs the hooks. Its methods raise nothing of the application's, except where they say so."""
 
-    def __init__(self, hooks: Hooks, counters: Counters) -> None:
+    def __init__(self, hooks: Hooks, counters: Counters, hints: Hints) -> None:
         self._hooks = hooks
         self._counters = counters
+        self._hints = hints
         self._threads: Threads | None = None
         self._stranger_threads: Threads | None = None
 
@@ -101,9 +104,12 @@ class Dispatcher:
         values = {"client": client, "message": message, "data": message.data}
         hooks = self._hooks.of("message")
         handler = self._hooks.handler(message.event)
-        if handler is None and not hooks:
-            self._counters.invalid += 1
-            return encode_error("UNKNOWN_EVENT", "there is no handler for this event", None, message.id)
+        if handler is None:
+            self._hints.no_handler(message.event, self._hooks.events, is_seen=bool(hooks))
+            if not hooks:
+                self._counters.invalid += 1
+                what = f"there is no handler for event {quote(message.event)}"
+                return encode_error("UNKNOWN_EVENT", what, None, message.id)
         hook: Hook | None = None
         try:
             for hook in hooks:
@@ -122,6 +128,7 @@ class Dispatcher:
         """Handle a binary message; what is to be answered."""
         hooks = self._hooks.of("binary")
         if not hooks:
+            self._hints.no_binary_hook()
             self._counters.invalid += 1
             return encode_error("UNKNOWN_EVENT", "binary messages are not handled here")
         for hook in hooks:
@@ -198,6 +205,8 @@ class Dispatcher:
         """What a client is told of an exception that its message caused; all but its own mistakes are reported."""
         if isinstance(error, InvalidDataError):
             self._counters.invalid += 1
+            if hook is not None and event is not None:
+                self._hints.invalid_data(event, hook.name, functools.partial(hook.describe, error))
             details = {"details": error.details}
             return encode_error("INVALID_DATA", "the data does not have the expected form", details, request_id)
         if isinstance(error, ClientError):

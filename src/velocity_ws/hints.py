@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from velocity_ws.backplane.urls import ALONE
-from velocity_ws.logs import get_logger, hint
+from velocity_ws.logs import get_logger, hint, quote
 from velocity_ws.messages import Frame, event_of
 from velocity_ws.settings import Settings
 from velocity_ws.siblings import count_workers
@@ -16,6 +17,10 @@ log = get_logger("velocity_ws.hints")
 
 MAX_LARGE = 100
 """Events of which it is logged that their messages are large: names may come from strangers."""
+MAX_NAMED = 20
+"""Events without a handler that are named."""
+MAX_LISTED = 20
+"""Events with one that are listed beside."""
 _alone = 0  # the process that has said so
 
 
@@ -27,6 +32,9 @@ class Hints:
         self._has_faster_way = False
         self._has_subprotocols = False
         self._large: set[str] = set()
+        self._unhandled: set[str] = set()
+        self._invalid: set[str] = set()
+        self._has_binary = False
 
     def faster_way(self) -> None:
         """There is a cheaper way to be served."""
@@ -48,6 +56,41 @@ class Hints:
                 "browser gives such a connection up (1006), and reads no close code; name the one to select there",
                 ",".join(self._settings.subprotocols),
             )
+
+    def no_handler(self, event: str, events: Callable[[], list[str]], *, is_seen: bool) -> None:
+        """A message came whose event has no handler; once for each event, up to `MAX_NAMED`.
+
+        Args:
+            event: its name.
+            events: tells those that have one.
+            is_seen: whether ``on_message`` hooks get it nevertheless, which may be meant.
+        """
+        if event in self._unhandled or len(self._unhandled) > MAX_NAMED:
+            return
+        self._unhandled.add(event)
+        known = events()
+        if is_seen and not known:  # then on_message is how events are handled
+            return
+        if len(self._unhandled) > MAX_NAMED:
+            log.warning("more than %d events have come that have no handler; further ones are not named", MAX_NAMED)
+            return
+        there_are = ", ".join(map(_name, known[:MAX_LISTED])) + (", …" if len(known) > MAX_LISTED else "")
+        if is_seen:
+            hint(log, "no handler for event %s, only on_message hooks (there are: %s)", quote(event), there_are)
+        else:
+            log.warning("no handler for event %s (there are: %s)", quote(event), there_are or "none")
+
+    def no_binary_hook(self) -> None:
+        """A binary message came, and nothing takes it."""
+        if not self._has_binary:
+            self._has_binary = True
+            log.warning("no on_binary hook for the binary messages that clients send")
+
+    def invalid_data(self, event: str, handler: str, describe: Callable[[], str]) -> None:
+        """A message's data was refused by the annotation of its handler; once for each event."""
+        if event not in self._invalid:
+            self._invalid.add(event)
+            log.warning("the data of event %s does not fit its handler %s: %s", quote(event), handler, describe())
 
     def large(self, frame: Frame) -> None:
         """An event's message is larger than what some clients take; once for each event."""
@@ -75,3 +118,7 @@ class Hints:
                 count,
                 url,
             )
+
+
+def _name(event: str) -> str:
+    return event if event.isprintable() else repr(event)

@@ -13,9 +13,11 @@ from concurrent.futures import Executor
 from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticKnownError
 
-from velocity_ws.annotations import annotations_of, innermost, signature_of, validator
+from velocity_ws.annotations import annotations_of, innermost, names_in, signature_of, validator
 from velocity_ws.errors import HookError
+from velocity_ws.logs import printable
 from velocity_ws.messages import MAX_NAME_LENGTH, Message
 
 __all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
@@ -25,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_DETAILS = 50
 """Problems listed in an ``INVALID_DATA``; where there are more, only their number is told."""
+MAX_DESCRIBED = 5
+"""Problems that a line of the log names."""
 
 # What a hook of each kind can ask for by name; the first so many are what it gets by position.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
@@ -91,11 +95,23 @@ class Hook:
         if kind == "event":
             _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
         parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
-        self._validate = None if parameter is None else validator(function, parameter, self.name)
+        self._validate: Callable[[Any], Any] | None = None
+        self._schema: Any = None
+        if parameter is not None and (found := validator(function, parameter, self.name)):
+            self._validate, self._schema = found
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
         )
+
+    def describe(self, error: InvalidDataError) -> str:
+        """What is wrong with data, for the log: where, as far as it is no name of the client's, and why, without it."""
+        ours = names_in(self._schema)
+        problems = []
+        for item in error.details[:MAX_DESCRIBED]:
+            where = ".".join([str(part) if isinstance(part, int) or part in ours else "…" for part in item["loc"]])
+            problems.append(": ".join(filter(None, [where, _why(item)])))
+        return printable("; ".join(problems) + ("; …" if len(error.details) > MAX_DESCRIBED else ""))
 
     async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
         """Call it with those of the values it asked for: on the loop if it is async, else in one of the threads.
@@ -167,6 +183,10 @@ class Hooks:
         """The handler of an event."""
         return self._by_event.get(event)
 
+    def events(self) -> list[str]:
+        """Those that have a handler."""
+        return sorted(self._by_event)
+
 
 def validate_event(event: str) -> str:
     """Check the name that a handler is registered for.
@@ -180,6 +200,16 @@ def validate_event(event: str) -> str:
             f"it got {event!r:.80}"
         )
     return event
+
+
+def _why(problem: dict[str, Any]) -> str:
+    """What pydantic says where it says that of every value; its other messages may hold what the client has sent."""
+    kind: str = problem["type"]
+    try:
+        template = PydanticKnownError(kind).message_template  # type: ignore[arg-type]
+    except (KeyError, TypeError):  # of the application, or one with values in it
+        template = ""
+    return template if template == problem["msg"] else kind.replace("_", " ")
 
 
 def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -80,7 +80,8 @@ class Node:
         self.workers = Workers()
         self.pace = Pace()
         self.hub: Hub[Session] = Hub(self._fan_out, self)
-        self.dispatcher = Dispatcher(hooks, self.counters)
+        self.hints = Hints(settings)
+        self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
@@ -97,7 +98,6 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._emptied: asyncio.Event | None = None
         self._is_hurried = False
-        self.hints = Hints(settings)
         self.warn_size = settings.warn_message_size or sys.maxsize
 
     @property
