@@ -139,8 +139,6 @@ class Reader:
         """Go on: who gets the messages can take more."""
         if self._is_full and not self.is_over:
             self._is_full = False
-            if self._holds:
-                self.unfinished.restart(self)
             self._loop.call_soon(self._next_turn)
 
     @property

@@ -65,12 +65,6 @@ class Unfinished:
         self._deadlines.stop(holder)
         self.size -= self._sizes.pop(holder, 0)
 
-    def restart(self, holder: Holder) -> None:
-        """Its time begins again, as it was not its sender that made it wait."""
-        if holder in self._sizes:
-            self._deadlines.stop(holder)
-            self._deadlines.start(holder)
-
     def _late(self, holder: Holder) -> None:
         if holder.is_held_up:
             self._deadlines.start(holder)
