@@ -298,6 +298,7 @@ def _ending_well(workers: int) -> Iterator[None]:
             yield
         finally:
             signal.set_wakeup_fd(-1)
+            last.cancel()
         try:
             numbers = told.recv(4096)
         except BlockingIOError:
