@@ -46,6 +46,7 @@ async def answer(scope: Scope, is_healthy: Callable[[], Awaitable[bool]]) -> Res
     if is_handshake(scope):
         why = _why_no_websocket(scope)
         _warn_once(why)
+        scope["query_string"] = b""  # servers log it with the answer, and browsers have no other place for a token
         return _upgrade_required(f"This is a WebSocket endpoint, and {why}.")
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
