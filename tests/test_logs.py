@@ -19,8 +19,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from tests.support import DEADLINE, eventually
-from velocity_ws import logs
+from tests.support import DEADLINE, eventually, settings
+from velocity_ws import Broker, Server, logs
 
 ROOT = Path(__file__).parents[1]
 UPPER = 60.0
@@ -219,6 +219,25 @@ def test_what_a_stranger_chose_is_quoted_and_cut() -> None:
     assert logs.quote("é ü") == "'é ü'"
     assert len(logs.quote("x" * 10_000)) < 210
     assert logs.printable("a\tb\\") == "a\\tb\\"
+
+
+def test_what_watches_loggers_hears_what_the_console_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, heard = logging.Logger.callHandlers, list[str]()
+
+    def watch(self: logging.Logger, record: logging.LogRecord) -> None:  # as Sentry's SDK does
+        heard.append(record.getMessage())
+        original(self, record)
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", watch)
+    monkeypatch.setattr(logs, "_console", None)
+    for name in ("velocity_ws.test3", "uvicorn.error"):  # as where nothing is configured
+        monkeypatch.setattr(logging.getLogger(name), "propagate", False)
+    Server(Broker(settings()))
+    logs.get_logger("velocity_ws.test3").error("it failed")
+    assert heard == ["it failed"]
+    assert capsys.readouterr().err.endswith("it failed\n")
 
 
 def test_our_loggers_are_silenced_as_others_are() -> None:

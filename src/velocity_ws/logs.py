@@ -69,13 +69,12 @@ class _Logger(logging.Logger):
             if record.levelno >= uvicorn.getEffectiveLevel():
                 uvicorn.callHandlers(record)
         elif _console is not None:
-            if record.levelno >= _console.level:
-                _console.handle(record)
+            _console.callHandlers(record)
         else:
             super().callHandlers(record)
 
 
-_console: logging.Handler | None = None
+_console: logging.Logger | None = None
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -89,7 +88,9 @@ def get_logger(name: str) -> logging.Logger:
 def use_console(handler: logging.Handler) -> None:
     """Set what prints warnings and errors where nothing else does, in place of Python's last resort."""
     global _console  # noqa: PLW0603 - as the last resort, there is one for the process
-    _console = handler
+    # Not the handler alone: what reports errors elsewhere (Sentry) watches `logging.Logger.callHandlers`.
+    _console = logging.Logger("velocity_ws")  # noqa: LOG001 - it is nobody's parent, and not found by its name
+    _console.addHandler(handler)
 
 
 def hint(logger: logging.Logger, message: str, *args: object) -> None:
