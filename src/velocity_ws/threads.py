@@ -54,8 +54,7 @@ class Threads(Executor):
         self._count = 0
         self._threads: dict[Desk, threading.Thread] = {}
         self._idle: list[Desk] = []
-        self._busy: dict[Desk, float] = {}  # since when, the longest first
-        self._slow: set[Desk] = set()  # the same, for longer than our patience
+        self._busy: dict[Desk, float] = {}  # since when, the longest first, but for those that are slow
         self._waiting: dict[Future[Any], Work] = {}
         self._timer: threading.Timer | None = None
 
@@ -109,7 +108,6 @@ class Threads(Executor):
         for desk, since in list(self._busy.items()) if len(self._busy) >= self._limit else ():
             if since > slow:
                 break
-            self._slow.add(desk)
             del self._busy[desk]
         return len(self._busy) < self._limit and len(self._threads) < self._total
 
@@ -176,7 +174,6 @@ class Threads(Executor):
         """What a thread that has done its work does now: what waits, nothing, or end."""
         with self._lock:
             self._busy.pop(desk, None)
-            self._slow.discard(desk)
             if self._waiting:
                 future = next(iter(self._waiting))
                 self._busy[desk] = time.monotonic()
