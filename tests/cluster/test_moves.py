@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,6 +132,20 @@ async def test_a_hook_that_never_returns_holds_up_its_own_client_alone(monkeypat
         await eventually(lambda: told.heard[-1:] == ["gone"])
         assert told.heard == ["joins z", "left x", "left y", "left z", "gone"], "of w nobody heard"
         await asyncio.gather(*stuck)  # they are not left waiting
+
+
+async def test_a_handler_and_a_hook_that_both_hang_have_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    grace = 1.0
+    monkeypatch.setattr("velocity_ws.session.HANDLER_GRACE", grace)
+    monkeypatch.setattr("velocity_ws.inbox.HANDLER_GRACE", grace)
+    told = Told()
+    async with alone(told) as node:
+        async with person(node) as (peer, _):
+            await peer.send("join", "x")  # whose handler waits for the hook
+            await eventually(lambda: told.heard == ["joins x"])
+        began = time.monotonic()
+        await eventually(lambda: told.heard[-1:] == ["gone"])
+        assert time.monotonic() - began < 1.8 * grace
 
 
 async def test_a_hook_that_swallows_its_cancellation_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

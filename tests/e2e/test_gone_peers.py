@@ -125,6 +125,16 @@ def test_who_goes_while_nothing_is_read_is_gone(
     assert {end: (close.code, close.by) for end, (close, _) in ended.items()} == dict.fromkeys(ENDS, (1006, "network"))
 
 
+async def test_where_nothing_is_pinged_a_probe_finds_who_went_behind_what_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("velocity_ws.protocol.peer.INTERVAL", 0.1)
+    for module in ("inbox", "session"):
+        monkeypatch.setattr(f"velocity_ws.{module}.HANDLER_GRACE", 0.1)
+    ended = await leave(["flood and close"], {}, ping_interval=0)
+    assert ended["flood and close"][0].code == 1006
+
+
 @pytest.mark.soak
 async def test_who_goes_while_nothing_is_read_is_gone_within_10_seconds() -> None:
     ended = await leave([end for end in ENDS if end != "silence"], {})
