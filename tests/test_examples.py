@@ -1,4 +1,4 @@
-"""Every small example runs on a real server, and the README's first one is the file itself."""
+"""Every small example runs on a real server, the README's first one is the file itself, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ from velocity_ws import Broker
 ROOT = Path(__file__).parent.parent
 ADA = "/ws?token=token-of-ada"
 BOB = "/ws?token=token-of-bob"
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text_of(document: Path) -> str:
+    """What it says outside of its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link can name in it, made of its headings as GitHub does."""
+    headings = re.findall(r"^#+ (.*)$", text_of(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 async def in_plain_thread(function: Callable[[], Any]) -> Any:
@@ -95,6 +109,18 @@ class TestMinimal:
         )
         shown = [block for block in blocks if block.startswith("# examples/minimal.py")]
         assert shown == [source]
+
+
+class TestDocuments:
+    @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+    def test_every_link_leads_to_a_file_and_a_heading_of_it(self, path: Path) -> None:
+        for link in re.findall(r"\]\(([^)\s]+)\)", text_of(path)):
+            if link.startswith("https://"):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name) if name else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 class TestNotifications:

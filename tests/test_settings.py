@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -487,6 +488,17 @@ def test_env_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     file = tmp_path / "example"
     file.write_text("\n".join(assignments), encoding="utf-8")
     assert dict(Settings(_env_file=file)) == DEFAULTS
+
+
+def test_readme_lists_every_setting_with_its_default() -> None:
+    table = re.findall(
+        r"^\| (`WS_.*?`) \| (.*?) \| .*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    names = [name for names, _ in table for name in re.findall(r"`(\w+)`", names)]
+    shown = [value for _, values in table for value in re.findall(r"`(.+?)`|none", values)]
+    assert sorted(names) == sorted(variable(field) for field in GOOD), "every setting once, and nothing else"
+    values = {name.removeprefix("WS_").lower(): value for name, value in zip(names, shown, strict=True)}
+    assert dict(Settings(**values)) == DEFAULTS
 
 
 def test_a_setting_that_does_not_exist_is_refused() -> None:
