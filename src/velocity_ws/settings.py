@@ -88,9 +88,9 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", min_length=1)
-    """Address `Server` listens on."""
+    """Address that `Server` and ``velocity-ws run`` and ``dev`` listen on."""
     port: int = Field(6001, ge=0, le=65535)
-    """Port `Server` listens on; 0 takes any free one."""
+    """Port that they listen on; 0 takes any free one. ``velocity-ws dev`` takes 8000 where it is not set."""
     path: str = "/ws"
     """Path of the endpoint, with and without a slash at its end; may have parameters, as in ``/ws/{tenant}``."""
     allowed_origins: CommaList = ()
