@@ -43,6 +43,8 @@ class Member:
     def outbox_full(self) -> None:
         raise AssertionError("nothing fills it here")
 
+    def outbox_dropped(self) -> None: ...
+
     def outbox_broken(self) -> None:
         self.broken += 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Iterator
@@ -9,10 +11,11 @@ from typing import Annotated
 
 import pytest
 from pydantic import AfterValidator, BaseModel
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support import running, settings
+from tests.support import ServerKind, eventually, running, settings
 from tests.test_logs import console, says
-from velocity_ws import Broker
+from velocity_ws import Broker, ClientTimeout
 from velocity_ws.hints import MAX_NAMED
 
 
@@ -114,3 +117,106 @@ async def test_what_is_wrong_with_data_is_said_without_what_the_client_sent(said
     parsing = "Input should be a valid integer, unable to parse string as an integer"
     assert f"say: text: Field required; count: {parsing}; who: value error; more.…: {parsing}" in lines[0]
     assert "s3cret" not in "".join(lines)
+
+
+async def test_misspelled_variables_and_limits_that_are_reached_are_seen_on_the_console() -> None:
+    variables = {"WS_MAX_CONECTIONS": "5", "WS_TOKEN": "another program's", "WS_MAX_CONNECTIONS": "1"}
+    variables |= {"WS_RATE_LIMIT": "1", "WS_RATE_BURST": "2", "WS_MAX_MESSAGE_SIZE": "1000"}
+    async with console("velocity-ws run", **variables) as served:
+        await served.shows(r"(?m)^WARNING:  WS_MAX_CONECTIONS is no setting; did you mean WS_MAX_CONNECTIONS\?$")
+        async with served.connect() as client:
+            for _ in range(3):
+                with pytest.raises(InvalidStatus):
+                    await served.connect()
+            for _ in range(5):
+                await says(client, "boom")
+            await client.send("x" * 2000)
+            await client.wait_closed()
+            assert client.close_code == 1009
+        await served.shows(r"(?m)^WARNING:  handshake of \S+ refused \(503\): WS_MAX_CONNECTIONS \(1\) is reached$")
+        await served.shows(r"(?m)^WARNING:  client \S+ has a message refused: too many messages \(WS_RATE_LIMIT=1, ")
+        await served.shows(
+            r"(?m)^WARNING:  client \S+ was closed \(1009\) for a message over WS_MAX_MESSAGE_SIZE \(1000 "
+        )
+    assert "WS_TOKEN" not in served.text
+    for line in ("did you mean", "is reached", "has a message refused", "was closed (1009)"):
+        assert served.text.count(line) == 1, line
+
+
+@pytest.mark.parametrize("slow_client", ["disconnect", "drop"])
+@pytest.mark.parametrize("kind", ["ours", "websockets-sansio"])
+async def test_a_client_that_reads_too_slowly_is_seen_and_its_limit_named(
+    slow_client: str, kind: ServerKind, said: list[str]
+) -> None:
+    broker = Broker(settings(slow_client=slow_client, send_queue_size=1000, socket_send_buffer=4096))
+    async with running(broker, kind) as address, address.connect(max_queue=1, compression=None, close_timeout=0.1):
+        await eventually(broker.get_clients)
+        (client,) = broker.get_clients()
+        while not broker.get_stats().dropped:
+            await client.send("news", "x" * 100_000)
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await client.send("news", "x" * 100_000)
+    (line,) = [line for line in said if "reads too slowly" in line]
+    assert line.startswith(f"WARNING client {client.id} reads too slowly")
+    assert "WS_SEND_QUEUE_SIZE (1000 bytes)" in line
+    assert ("is dropped" if slow_client == "drop" else "was closed (1013)") in line
+
+
+async def test_a_client_that_lets_a_message_with_wait_time_out_is_seen(said: list[str]) -> None:
+    broker = Broker(settings())
+    async with running(broker, "ours") as address, address.connect(max_queue=1, compression=None, close_timeout=0.1):
+        await eventually(broker.get_clients)
+        (client,) = broker.get_clients()
+
+        async def send_on_and_on() -> None:
+            while True:
+                await client.send("news", "x" * 1_000_000, wait=True, timeout=0.1)
+
+        with pytest.raises(ClientTimeout):
+            await send_on_and_on()
+    (line,) = [line for line in said if "reads too slowly" in line]
+    assert "was closed (1013)" in line
+
+
+@pytest.mark.parametrize("kind", ["ours", "hypercorn"])
+async def test_each_limit_is_named_once_a_minute_with_how_often_it_was_reached_since(
+    kind: ServerKind, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"max_message_size": 1000, "max_connections_per_ip": 1, "rate_bytes": 1, "rate_limit": 0}
+    broker = Broker(settings(**limits))
+    async with running(broker, kind) as address:
+
+        async def reach() -> None:
+            async with address.connect() as peer:
+                with pytest.raises(InvalidStatus):
+                    async with address.connect():
+                        pass
+                for _ in range(10):
+                    await peer.send("say", "x" * 900)
+                await peer.ws.send("x" * 2000)
+                assert (await peer.closed())[0] == 1009
+
+        for _ in range(3):
+            await reach()
+            await eventually(lambda: not broker.node.sessions)
+        once = [line for line in said if "WS_" in line]
+        monkeypatch.setattr("velocity_ws.logs.SECONDS_BETWEEN", 0.0)
+        await reach()
+        await eventually(lambda: not broker.node.sessions)
+    kinds = ("WS_MAX_CONNECTIONS_PER_IP (1) is reached", "was closed (1009)", "too many bytes")
+    for what in kinds:
+        assert len([line for line in once if what in line]) == 1, once
+        assert any(what in line and "times more since this was last said" in line for line in said), said
+    assert any(line.endswith("bytes); and 2 times more since this was last said") for line in said)
+
+
+async def test_a_client_that_is_closed_for_going_on_over_its_limit_is_seen(said: list[str]) -> None:
+    broker = Broker(settings(rate_limit=1, rate_burst=1))
+    async with running(broker, "ours") as address, address.connect(max_queue=None) as peer:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(10_000):
+                await peer.send("say")
+        assert (await peer.closed())[0] == 1008
+    (line,) = [line for line in said if "was closed (1008)" in line]
+    assert "too many messages (WS_RATE_LIMIT=1, " in line

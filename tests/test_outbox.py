@@ -42,6 +42,8 @@ class Owner:
         self.full += 1
         self.when_full()
 
+    def outbox_dropped(self) -> None: ...
+
     def outbox_broken(self) -> None:
         self.broken += 1
         self.when_broken()

@@ -511,3 +511,16 @@ def test_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     Path(".env").write_bytes(b"WS_PORT=\xff\xfe")
     with pytest.raises(SettingsError, match=r"\.env: it is not UTF-8"):
         Settings()
+
+
+def test_misspelled_variables_are_told_from_those_of_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("WS_RATE_LIMITT=5\nexport WS_PROTOCOLS=chat\nWS_PORT=1\nDB_PORT=5\n")
+    for name in ("WS_MAX_CONECTIONS", "ws_alowed_origins", "WS_TOKEN", "WS_URL", "WS_HOST", "PWS_PORTS"):
+        monkeypatch.setenv(name, "7")
+    meant = {"WS_MAX_CONECTIONS": "WS_MAX_CONNECTIONS", "WS_ALOWED_ORIGINS": "WS_ALLOWED_ORIGINS"}
+    assert Settings(_env_file=None).misspelled == meant
+    in_file = {"WS_RATE_LIMITT": "WS_RATE_LIMIT", "WS_PROTOCOLS": "WS_SUBPROTOCOLS"}
+    assert Settings().misspelled == meant | in_file

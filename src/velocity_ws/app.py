@@ -191,7 +191,7 @@ class WebSocketApp:
         if not self._broker.is_running:
             raise Reject("shutting down", status=503)
         if full is not None:
-            log.info("handshake of %s refused: %s is reached", _who(session), full, extra=_fields(session))
+            self._broker.node.hints.full(full, _who(session), _fields(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
         await self._identify(session)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from velocity_ws.backplane.urls import ALONE
-from velocity_ws.logs import get_logger, hint, quote
+from velocity_ws.logs import RareWarnings, get_logger, hint, printable, quote
 from velocity_ws.messages import Frame, event_of
 from velocity_ws.settings import Settings
 from velocity_ws.siblings import count_workers
@@ -23,6 +23,8 @@ MAX_LISTED = 20
 """Events with one that are listed beside."""
 _alone = 0  # the process that has said so
 
+_misspelled: set[tuple[int, str]] = set()  # the processes that have said so, and of what
+
 
 class Hints:
     """Those of one broker: each is logged the first time that it is given."""
@@ -35,6 +37,7 @@ class Hints:
         self._unhandled: set[str] = set()
         self._invalid: set[str] = set()
         self._has_binary = False
+        self._limits = RareWarnings(log)
 
     def faster_way(self) -> None:
         """There is a cheaper way to be served."""
@@ -104,6 +107,48 @@ class Hints:
             event,
             frame.size,
             self._settings.warn_message_size,
+        )
+
+    def misspelled(self) -> None:
+        """Variables that are no settings; once for a process."""
+        for name, meant in self._settings.misspelled.items():
+            if (os.getpid(), name) not in _misspelled:
+                _misspelled.add((os.getpid(), name))
+                log.warning("%s is no setting; did you mean %s?", printable(name), meant)
+
+    # --- limits that were reached
+
+    def slow_client(self, client_id: str) -> None:
+        """A client was closed, or not sent something, as it does not read."""
+        name, limit = "WS_SEND_QUEUE_SIZE", self._settings.send_queue_size
+        if self._settings.slow_client == "drop":
+            what = "client %s reads too slowly: what does not fit into %s (%d bytes) is dropped, and it is told later"
+        else:
+            what = "client %s reads too slowly, and was closed (1013): what waits for it is over %s (%d bytes)"
+        self._limits.warn(name, what, client_id, name, limit)
+
+    def too_big(self, client_id: str) -> None:
+        """A client was closed for a message."""
+        name = "WS_MAX_MESSAGE_SIZE"
+        what = "client %s was closed (1009) for a message over %s (%d bytes)"
+        self._limits.warn(name, what, client_id, name, self._settings.max_message_size)
+
+    def too_many(self, client_id: str, why: str, *, is_closed: bool) -> None:
+        """A client's message was refused, or it was closed for those that were."""
+        settings = self._settings
+        what = "client %s has a message refused: %s (WS_RATE_LIMIT=%g, WS_RATE_BURST=%d, WS_RATE_BYTES=%d)"
+        if is_closed:
+            what = (
+                "client %s was closed (1008), as it went on: %s (WS_RATE_LIMIT=%g, WS_RATE_BURST=%d, WS_RATE_BYTES=%d)"
+            )
+        limits = settings.rate_limit, settings.rate_burst, settings.rate_bytes
+        self._limits.warn(f"{why} {is_closed}", what, client_id, why, *limits)
+
+    def full(self, setting: str, who: str, extra: Mapping[str, object]) -> None:
+        """A handshake was refused because of one of the limits of connections."""
+        limit = getattr(self._settings, setting.removeprefix("WS_").lower())
+        self._limits.warn(
+            setting, "handshake of %s refused (503): %s (%d) is reached", who, setting, limit, extra=extra
         )
 
     def alone(self) -> None:

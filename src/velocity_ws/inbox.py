@@ -314,12 +314,14 @@ class Inbox:
 
     def _refuse(self, owner: InboxOwner, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
         """Answer a message that is over a limit, and close a client that goes on and on."""
+        hints = self._node.hints
+        hints.too_many(owner.client.id, why, is_closed=False)
         self._node.counters.rate_limited += 1
         owner.offer(_rate_limit_exceeded(payload, retry_after, why))
         if self._refusals is None:
             self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
         if self._refusals.acquire(1 + size // REFUSED_BYTES):
-            log.info("client %s closed for flooding", owner.client.id)
+            hints.too_many(owner.client.id, why, is_closed=True)
             owner.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
 

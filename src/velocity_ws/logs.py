@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,23 @@ from typing import Any
 
 from velocity_ws.limits import RateLimiter
 
-__all__ = ["WarningsOfStrangers", "get_logger", "hint", "printable", "quote", "quote_exception", "use_console"]
+__all__ = [
+    "RareWarnings",
+    "WarningsOfStrangers",
+    "get_logger",
+    "hint",
+    "printable",
+    "quote",
+    "quote_exception",
+    "use_console",
+]
 
 WARNINGS_AT_ONCE = 20
 """Warnings of one kind of server or application that any stranger can cause, and that are shown."""
 SECONDS_PER_WARNING = 5.0
 """The same in the long run."""
+SECONDS_BETWEEN = 60.0
+"""Between two warnings of one kind, of those that are rare."""
 MAX_QUOTED = 200
 """Characters of a stranger's text that a line shows."""
 
@@ -113,6 +125,25 @@ class WarningsOfStrangers:
         """Log one."""
         level = logging.DEBUG if self._limiter.acquire() else logging.WARNING
         self._logger.log(level, message, *args, extra=extra)
+
+
+class RareWarnings:
+    """Warnings of what may happen at any rate: one of each kind a minute, with how often it has happened since."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def warn(self, kind: str, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log one, or count it. There are as many kinds as the code names."""
+        now = time.monotonic()
+        at, count = self._kinds.get(kind, (-math.inf, 0))
+        if now - at < SECONDS_BETWEEN:
+            self._kinds[kind] = at, count + 1
+            return
+        self._kinds[kind] = now, 0
+        since = f"; and {count} times more since this was last said" if count else ""
+        self._logger.warning("%s%s", message % args, since, extra=extra)
 
 
 def quote(text: object) -> str:

@@ -278,6 +278,7 @@ class Node:
             self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
         prepare(self.settings.max_connections)
+        self.hints.misspelled()
         self.hints.alone()
         if not self._is_alone:
             self._form_cluster()

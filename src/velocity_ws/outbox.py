@@ -65,6 +65,9 @@ class OutboxOwner(Protocol):
     def outbox_full(self) -> None:
         """The queue is full and the policy is to disconnect. Called once; it should close or abort."""
 
+    def outbox_dropped(self) -> None:
+        """The queue is full and the policy is to drop. Called for the first of the messages that it misses in a row."""
+
     def outbox_broken(self) -> None:
         """The server's ``send`` failed, so the connection is gone. Called at most once."""
 
@@ -179,6 +182,8 @@ class BoundedOutbox(ABC):
         self._counters.dropped += 1
         if self._drop:
             self._missed += 1
+            if self._missed == 1:
+                self._owner.outbox_dropped()
         elif not self._full:
             self._full = True
             self._counters.slow_closes += 1

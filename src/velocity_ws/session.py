@@ -91,7 +91,7 @@ class Session:
         node.counters.connections += 1
         self.inbox.open(node.dispatcher.connect(self.client) if node.dispatcher.has("connect") else None)
 
-    def finish_now(self, close: Close) -> bool:  # noqa: ARG002 - nobody is told, as nobody asked to be
+    def finish_now(self, close: Close) -> bool:
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
         dispatcher = self._node.dispatcher
         told = (self._greeted and dispatcher.has("disconnect")) or not (self._moves is None or self._moves.is_over)
@@ -100,7 +100,7 @@ class Session:
         self._cancel_deadline()
         self._leave()
         self.outbox.abort()
-        self._end()
+        self._end(close)
         return True
 
     async def finish(self, close: Close) -> None:
@@ -143,9 +143,12 @@ class Session:
         finally:
             self._cancel_deadline()
             log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
-            self._end()
+            self._end(close)
 
-    def _end(self) -> None:
+    def _end(self, close: Close) -> None:
+        ours = self._closed_by_us or (close.by == "server" and (close.code, close.reason))
+        if ours and ours[0] == CloseCode.MESSAGE_TOO_BIG:
+            self._node.hints.too_big(self.id)
         self._last_rooms = frozenset()
         self._is_done = True
         self.release()
@@ -273,10 +276,14 @@ class Session:
 
     def outbox_full(self) -> None:
         """The client is too slow."""
-        log.info("slow client %s closed", self.id)
+        self._node.hints.slow_client(self.id)
         self.disconnect(
             CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True, within=SLOW_CLOSE_TIMEOUT
         )
+
+    def outbox_dropped(self) -> None:
+        """The client is too slow, and misses something."""
+        self._node.hints.slow_client(self.id)
 
     def outbox_broken(self) -> None:
         """Sending failed, so the connection is gone; the carrier should hear of it soon, or is made to."""

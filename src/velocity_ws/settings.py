@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from starlette.requests import HTTPConnection
 
 from velocity_ws.backplane.urls import ALONE, check_url
@@ -18,6 +26,8 @@ from velocity_ws.paths import EndpointPath
 
 __all__ = ["Settings"]
 
+LIKENESS = 0.8
+"""Of a variable's name to a setting's, as difflib has it, from which on it is taken for a misspelled one."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
     "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3,
@@ -157,6 +167,8 @@ class Settings(BaseSettings):
     node_lease: Duration = Field(10.0, gt=0)
     """Seconds unheard after which another node, and with it its clients, counts as gone."""
 
+    _misspelled: dict[str, str] = PrivateAttr({})
+
     def __init__(self, **values: Any) -> None:
         known = type(self).model_fields
         unknown = [name for name in values if name not in known and not name.startswith("_")]
@@ -168,6 +180,12 @@ class Settings(BaseSettings):
             raise SettingsError(_problems(error)) from None
         except UnicodeDecodeError:
             raise SettingsError({".env": "it is not UTF-8 text"}) from None
+        self._misspelled = _misspelled(type(self), values.get("_env_file", self.model_config["env_file"]))
+
+    @property
+    def misspelled(self) -> dict[str, str]:
+        """Variables, and keys of ``.env``, that are no settings, and for each the one that may have been meant."""
+        return self._misspelled
 
     @classmethod
     def settings_customise_sources(
@@ -233,6 +251,18 @@ class _Without(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         return {key: value for key, value in self._source().items() if key != self._field}
+
+
+def _misspelled(settings_cls: type[BaseSettings], env_file: Any) -> dict[str, str]:
+    names = {*EnvSettingsSource(settings_cls).env_vars, *DotEnvSettingsSource(settings_cls, env_file=env_file).env_vars}
+    known = [name for name in settings_cls.model_fields if name != "check_origin"]
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        own = name.removeprefix("ws_")
+        # Names that are like none of ours are another program's.
+        if own != name and own not in known and (close := difflib.get_close_matches(own, known, 1, LIKENESS)):
+            found[name.upper()] = f"WS_{close[0].upper()}"
+    return found
 
 
 def _problems(error: ValidationError) -> dict[str, str]:

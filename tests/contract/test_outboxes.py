@@ -35,6 +35,8 @@ class Owner:
         if self.outbox is not None:
             self.outbox.close(1013, "too slow", discard=True)
 
+    def outbox_dropped(self) -> None: ...
+
     def outbox_broken(self) -> None:
         self.broken += 1
 

@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 
 from velocity_ws.descriptors import most_open
 from velocity_ws.errors import SettingsError
-from velocity_ws.logs import WarningsOfStrangers, get_logger
+from velocity_ws.logs import RareWarnings, WarningsOfStrangers, get_logger
 from velocity_ws.protocol.deadlines import Deadlines
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
@@ -86,6 +86,7 @@ class Shared:
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
         self.warnings = WarningsOfStrangers(log)
+        self.limits = RareWarnings(log)
         self._enough = 0
         self.websockets = 0
         self.heads: Deadlines[Watched] = Deadlines(loop, settings.handshake_timeout, _late)
