@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator, BaseModel
+from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support import ServerKind, eventually, running, settings
+from tests.support import ServerKind, eventually, running, serve, settings
 from tests.test_logs import console, says
-from velocity_ws import Broker, ClientTimeout
+from velocity_ws import Broker, Client, ClientIdError, ClientNotFound, ClientTimeout, InvalidNameError, InvalidPathError
 from velocity_ws.hints import MAX_NAMED
 
 
@@ -220,3 +221,62 @@ async def test_a_client_that_is_closed_for_going_on_over_its_limit_is_seen(said:
         assert (await peer.closed())[0] == 1008
     (line,) = [line for line in said if "was closed (1008)" in line]
     assert "too many messages (WS_RATE_LIMIT=1, " in line
+
+
+async def test_a_client_in_the_place_of_its_id_is_refused_with_what_to_pass() -> None:
+    broker = Broker(settings())
+    async with running(broker) as address, address.connect():
+        await eventually(broker.get_clients)
+        client: Any = broker.get_clients()[0]
+        calls: dict[str, Callable[[], Any]] = {
+            "join_room": lambda: broker.join_room(client, "tea"),
+            "leave_room": lambda: broker.leave_room(client, "tea"),
+            "disconnect": lambda: broker.disconnect(client),
+            "to_client": lambda: broker.to_client(client),
+            "except_": lambda: broker.to_all().except_(client),
+            "is_connected": lambda: broker.is_connected(client),
+            "get_client": lambda: broker.get_client(client),
+            "sync.join_room": lambda: asyncio.to_thread(broker.sync.join_room, client, "tea"),
+        }
+        for name, call in calls.items():
+            with pytest.raises(ClientIdError, match=r"takes the client's id, a string: pass client\.id") as caught:
+                await call()
+            assert str(caught.value).startswith(name.removeprefix("sync.") + "(")
+        with pytest.raises(ClientNotFound, match=r"looks otherwise; it is join_room\(client_id, room\)"):
+            await broker.join_room("tea", client.id)
+        with pytest.raises(InvalidNameError, match="a room is a string"):
+            await broker.join_room("tea", client)
+        await client.disconnect()
+        with pytest.raises(ClientNotFound, match="it may have left"):
+            await broker.join_room(client.id, "tea")
+
+
+def test_two_brokers_at_one_path_are_refused() -> None:
+    for first, second in (("/ws", "/ws/"), ("/", "/"), ("/ws/{tenant}", "/ws/{other}/")):
+        app = Starlette()
+        Broker(settings()).attach(app, first)
+        with pytest.raises(InvalidPathError, match=r"attach\(app, path='/internal'\), or register its hooks"):
+            Broker(settings(), name="internal").attach(app, second)
+        assert len(app.routes) == 1
+        Broker(settings(), name="internal").attach(app, "/internal/{number:int}")
+
+
+async def test_of_two_paths_that_fit_the_one_attached_first_is_served() -> None:
+    for paths, wanted in (
+        (["/ws/{tenant}", "/ws/admin"], "/ws/{tenant}"),
+        (["/ws/admin", "/ws/{tenant}"], "/ws/admin"),
+    ):
+        app = Starlette()
+        for number, path in enumerate(paths):
+            broker = Broker(settings(), name=f"n{number}")
+
+            async def greet(client: Client, path: str = path) -> None:
+                await client.send("path", path)
+
+            broker.on_connect(greet)
+            broker.attach(app, path)
+        async with serve(app) as address:
+            async with address.connect("/ws/admin") as peer:
+                assert await peer.expect("path") == wanted
+            async with address.connect("/ws/acme") as peer:
+                assert await peer.expect("path") == "/ws/{tenant}"

@@ -16,7 +16,7 @@ from velocity_ws.hooks import Hooks, validate_event
 from velocity_ws.loops import Home
 from velocity_ws.messages import Address, Frame, validate_room
 from velocity_ws.node import Node
-from velocity_ws.reach import Reach
+from velocity_ws.reach import Reach, validate_client_id
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
 from velocity_ws.sync import SyncBroker
@@ -155,12 +155,12 @@ class Broker(Reach):
 
     def get_client(self, client_id: str) -> Client | None:
         """The client of that id, if it is connected to this process."""
-        session = self._node.hub.get(client_id)
+        session = self._node.hub.get(validate_client_id("get_client(client_id)", client_id))
         return None if session is None else session.client
 
     def is_connected(self, client_id: str) -> bool:
         """Whether that client is connected to this process."""
-        return client_id in self._node.hub
+        return validate_client_id("is_connected(client_id)", client_id) in self._node.hub
 
     def get_stats(self) -> Stats:
         """This process's figures, as of now."""
@@ -186,13 +186,17 @@ class Broker(Reach):
     def attach(self, app: Starlette, path: str | None = None) -> None:
         """Serve this broker in a Starlette or FastAPI application, with its life cycle.
 
+        Where several are attached, the first whose path fits gets a connection, as with Starlette's routes: attach
+        ``/ws/admin`` before ``/ws/{tenant}``.
+
         Args:
             app: the application, or a sub-application that is mounted in one.
             path: where, in place of ``settings.path``, with Starlette's parameters where it has some:
                 ``"/ws/{tenant}"`` puts ``tenant`` into ``client.request.path_params``.
 
         Raises:
-            InvalidPathError: the path does not start with a slash, or its parameters are none that Starlette knows.
+            InvalidPathError: the path does not start with a slash, or its parameters are none that Starlette knows, or
+                a broker is attached there already.
         """
         from velocity_ws.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
 

@@ -5,6 +5,7 @@ Knows nothing of the rest of the package.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
@@ -14,6 +15,7 @@ __all__ = [
     "BrokerError",
     "ClientError",
     "ClientGone",
+    "ClientIdError",
     "ClientNotFound",
     "ClientTimeout",
     "Close",
@@ -32,6 +34,7 @@ __all__ = [
     "validate_close",
 ]
 
+_ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
 MAX_REASON_BYTES = 123
 """A close frame carries at most 125 bytes, two of them the code (RFC 6455, section 5.5)."""
 
@@ -85,6 +88,13 @@ class InvalidCloseError(VelocityError, ValueError):
     """A close code that may not be sent, or a reason that does not fit into a close frame."""
 
 
+class ClientIdError(VelocityError, TypeError):
+    """Something else was given where a client's id belongs."""
+
+    def __init__(self, call: str, given: object) -> None:
+        super().__init__(f"{call} takes the client's id, a string: pass client.id, and not {given!r:.80}")
+
+
 class ClientNotFound(VelocityError, LookupError):
     """No client of that id is connected.
 
@@ -94,8 +104,9 @@ class ClientNotFound(VelocityError, LookupError):
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
+        hint = "" if _ID.fullmatch(client_id) else ". A client's id looks otherwise; it is join_room(client_id, room)"
         super().__init__(
-            f"no client {client_id!r} is connected; it may have left: ask is_connected(id) first, or catch this"
+            f"no client {client_id!r} is connected; it may have left: ask is_connected(id) first, or catch this{hint}"
         )
 
 

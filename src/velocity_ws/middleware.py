@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from velocity_ws.app import WebSocketApp, start_and_say
 from velocity_ws.broker import Broker
 from velocity_ws.browser import PAGES, is_handshake
+from velocity_ws.errors import InvalidPathError
 from velocity_ws.logs import get_logger
 from velocity_ws.paths import EndpointPath, route_path
 
@@ -99,6 +100,7 @@ class _BrokerRoute(BaseRoute):
         self.path = path
         self.app = app
         self._path = EndpointPath(path)
+        self.form = self._path.form
         self._router = router
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -125,11 +127,19 @@ class _BrokerRoute(BaseRoute):
 def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     """Serve a broker in a Starlette or FastAPI application; see `Broker.attach`.
 
-    The route goes before all others, so that a ``Mount("/")`` does not hide it. In a sub-application whose lifespan
-    nobody runs, the first connection starts the broker.
+    The route goes behind those of brokers that were attached earlier, and before all others, so that a ``Mount("/")``
+    does not hide it. In a sub-application whose lifespan nobody runs, the first connection starts the broker.
     """
     route = _BrokerRoute(broker.settings.path if path is None else path, WebSocketApp(broker), app.router)
-    app.router.routes.insert(0, route)
+    routes = app.router.routes
+    earlier = [each for each in routes if isinstance(each, _BrokerRoute)]
+    for each in earlier:
+        if each.form == route.form:
+            raise InvalidPathError(
+                f"a broker is attached at {each.path!r} already, which would get all that is meant for this one: give "
+                "this one a path of its own, as in attach(app, path='/internal'), or register its hooks on the other"
+            )
+    routes.insert(routes.index(earlier[-1]) + 1 if earlier else 0, route)
     outer = app.router.lifespan_context
 
     @asynccontextmanager

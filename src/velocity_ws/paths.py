@@ -19,6 +19,7 @@ class EndpointPath:
     Attributes:
         is_wide: whether it says nothing of its own at its beginning (``/``, ``/{room}``), so that what is served below
             it may also be a path of the application's.
+        form: equal for paths that differ in the names of their parameters, or the slash at their end, alone.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,6 +40,7 @@ class EndpointPath:
             raise InvalidPathError(f"a parameter of a path is written {{name}} or {{name:path}}; this one is {path!r}")
         self.is_wide = path.startswith("/{") or not path.strip("/")
         self._bare = path.rstrip("/")
+        self.form = re.sub(r"\?P<\w+>", "", self._pattern.pattern)
 
     def match(self, path: str) -> dict[str, Any] | None:
         """The parameters that a request's path has, or ``None`` where it is another path."""

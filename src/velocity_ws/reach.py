@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from velocity_ws.client import name_user
 from velocity_ws.directory import Directory
-from velocity_ws.errors import validate_close
+from velocity_ws.errors import ClientIdError, validate_close
 from velocity_ws.loops import Home
 from velocity_ws.members import ClusterStats, Members
 from velocity_ws.messages import Address, Frame, validate_room
 from velocity_ws.target import SyncTarget, Target, TargetFactory
 
-__all__ = ["Reach", "SyncReach"]
+__all__ = ["Reach", "SyncReach", "validate_client_id"]
 
 T = TypeVar("T")
 
@@ -81,7 +81,11 @@ class Reach(ABC):
         return self._targets.users([user_id])
 
     def to_client(self, client_id: str) -> Target:
-        """One client, on whichever node."""
+        """One client, on whichever node.
+
+        Raises:
+            ClientIdError: it is no id that was given, but the client itself.
+        """
         return self._targets.clients([client_id])
 
     def to_clients(self, client_ids: Iterable[str]) -> Target:
@@ -97,11 +101,13 @@ class Reach(ABC):
         reached it returns without that; the client gets ``event: "gap"`` when it can.
 
         Raises:
+            ClientIdError: it is no id that was given, but the client itself.
             ClientNotFound: it is not connected.
             InvalidNameError: the room is not a string of at most 256 characters, or cannot travel between processes.
             BackplaneUnavailable: it is another node's, which did not answer, or was not heard for more than its lease;
                 if it was only held up, it may do it later.
         """
+        validate_client_id("join_room(client_id, room)", client_id)
         validate_room(room)
         await self._call(lambda directory: directory.join(client_id, room))
 
@@ -109,8 +115,10 @@ class Reach(ABC):
         """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
 
         Raises:
+            ClientIdError: it is no id that was given, but the client itself.
             BackplaneUnavailable: it is another node's, which did not answer.
         """
+        validate_client_id("leave_room(client_id, room)", client_id)
         validate_room(room)
         await self._call(lambda directory: directory.leave(client_id, room))
 
@@ -121,9 +129,11 @@ class Reach(ABC):
             Whether there was such a client.
 
         Raises:
+            ClientIdError: it is no id that was given, but the client itself.
             InvalidCloseError: the code may not be sent, or the reason is too long.
             BackplaneUnavailable: it is another node's, which did not answer.
         """
+        validate_client_id("disconnect(client_id)", client_id)
         validate_close(code, reason)
         return await self._call(lambda directory: directory.disconnect(client_id, code, reason))
 
@@ -231,3 +241,14 @@ class SyncReach:
 
     def _target(self, target: Target) -> SyncTarget:
         return SyncTarget(target, self._reach.blocking_home)
+
+
+def validate_client_id(call: str, client_id: str) -> str:
+    """Check that it is an id that was given.
+
+    Raises:
+        ClientIdError: it is something else.
+    """
+    if not isinstance(client_id, str):
+        raise ClientIdError(call, client_id)
+    return client_id

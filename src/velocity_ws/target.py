@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from velocity_ws.client import name_user
+from velocity_ws.errors import ClientIdError
 from velocity_ws.messages import Address, Frame, encode, encode_bytes, validate_room
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class TargetFactory:
 
     def clients(self, client_ids: Iterable[str]) -> Target:
         """These clients."""
-        return Target(self._publish, Address("clients", _strings(_names("clients", client_ids))))
+        return Target(
+            self._publish, Address("clients", _strings("to_client(client_id)", _names("clients", client_ids)))
+        )
 
 
 def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[N]) -> tuple[N, ...]:
@@ -101,12 +104,12 @@ def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[N]) -> tu
     return tuple(names)
 
 
-def _strings(names: Collection[str]) -> tuple[str, ...]:
+def _strings(call: str, names: Collection[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a client is named by a string, not by {name!r:.80}; use client.id")
+            raise ClientIdError(call, name)
     return tuple(names)
 
 
 def _without(address: Address, client_ids: tuple[str, ...]) -> Address:
-    return replace(address, excluded=address.excluded | set(_strings(client_ids)))
+    return replace(address, excluded=address.excluded | set(_strings("except_(client_id)", client_ids)))
