@@ -374,8 +374,9 @@ class Node:
             if self.sessions or self.stragglers:
                 counts = len(self.sessions), len(self.stragglers)
                 log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
-            for task in self.stragglers:  # a server that ends its loop would wait for them, and for ever
-                asyncio._unregister_task(task)  # documented for whoever implements tasks
+            endings = [session.ending for session in self.sessions if session.ending is not None]
+            for task in [*self.stragglers, *endings]:  # a server that ends its loop would wait for them, and for ever
+                asyncio._unregister_task(task)  # documented for those who implement tasks
             await self.workers.close()
             await self._leave_cluster()
         finally:

@@ -154,6 +154,11 @@ class Session:
         self.release()
         self._node.forget(self)
 
+    @property
+    def ending(self) -> asyncio.Task[None] | None:
+        """What runs its last hooks, once it ends."""
+        return self._ending
+
     def release(self) -> None:
         """Let go of what refers back here, at the end or where it never began: all of it is freed at once, and not when
         the garbage collector comes."""

@@ -181,6 +181,29 @@ async def test_hooks_that_clean_up_slowly_after_their_timeout_do_not_keep_the_br
         await eventually(lambda: not broker.node.sessions)
 
 
+def test_a_last_hook_that_ignores_its_cancellation_keeps_no_loop_open() -> None:
+    async def serve_one() -> None:
+        broker = Broker(settings(drain_timeout=0))
+        began = asyncio.Event()
+
+        @broker.on_disconnect
+        async def stubborn() -> None:
+            began.set()
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(DEADLINE * 10)
+
+        async with running(broker, "ours", timeout_graceful_shutdown=1) as address:
+            async with address.connect():
+                pass
+            await began.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve_one()), daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+
+
 async def refused(address: Address, path: str) -> None:
     with pytest.raises(InvalidStatus):
         async with address.connect(path):

@@ -58,7 +58,7 @@ class Line(Protocol):
 
 
 class _Gone:
-    """The line of whoever still holds the events of a connection that has ended."""
+    """The line for those who still hold the events of a connection that has ended."""
 
     is_accepted = True
     is_sendable = False
