@@ -128,7 +128,8 @@ class Settings(BaseSettings):
     message_timeout: Duration = Field(60.0, gt=0)
     """Seconds from an inbound message's first byte to its last (then 1008); by `Server` and the uvicorn classes."""
     max_unfinished_size: Size = Field(64 * 1024 * 1024, gt=0)
-    """Bytes of all clients' messages that have come in part; beyond, the oldest's client is closed (1013). The same."""
+    """Bytes of all clients' messages that have come in part; beyond, the client is closed that has sent
+    nothing for longest (1013). The same."""
     max_connections: int = Field(10_000, ge=0)
     """Connections in this process, handshakes included; beyond it a handshake gets 503. 0 = no limit."""
     max_connections_per_ip: int = Field(0, ge=0)

@@ -183,7 +183,7 @@ def total(unfinished: list[Unfinished]) -> int:
     return sum(watch.size for watch in unfinished)
 
 
-async def test_where_all_have_too_much_the_oldest_goes(unfinished: list[Unfinished]) -> None:
+async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[Unfinished]) -> None:
     site = Site(max_unfinished_size=2 * SIZE + 1000)
     more = asyncio.Event()
     async with running(site.broker, "ours") as address:
@@ -204,6 +204,23 @@ async def test_where_all_have_too_much_the_oldest_goes(unfinished: list[Unfinish
             await asyncio.gather(*sending, return_exceptions=True)
         assert site.lengths == [2 * SIZE]
         assert sum(map(len, unfinished)) == total(unfinished) == 0
+
+
+async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: list[Unfinished]) -> None:
+    site = Site(max_unfinished_size=2 * SIZE)
+    message, part = frame(0x82, bytes(SIZE)), frame(0x02, bytes(SIZE // 2))
+    async with running(site.broker, "ours") as address:
+        async with wired(address) as slow, wired(address) as one, wired(address) as two, wired(address) as three:
+            slow.writer.write(message[:1000])
+            await eventually(lambda: total(unfinished) == 1000)
+            for count, other in enumerate((one, two, three), 1):
+                other.writer.write(part)
+                await eventually(lambda count=count: total(unfinished) == 1000 + count * SIZE // 2)  # type: ignore[misc]
+            slow.writer.write(message[1000:-1000])
+            assert await one.closed() == 1013
+            slow.writer.write(message[-1000:])
+            await eventually(lambda: site.lengths == [SIZE])
+            assert total(unfinished) == SIZE
 
 
 async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[Unfinished]) -> None:

@@ -30,8 +30,8 @@ class Holder(Protocol):
 class Unfinished:
     """Connections that hold a part of a message. Nothing of it is asked where messages come whole.
 
-    Each has so many seconds from its first byte to its last, and all together so many bytes: beyond, the oldest goes,
-    which is whose rest is least likely to come.
+    Each has so many seconds from its first byte to its last, and all together so many bytes: beyond, the one goes that
+    has sent nothing for longest, as its rest is least likely to come.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, limit: int) -> None:
@@ -53,12 +53,12 @@ class Unfinished:
     def hold(self, holder: Holder, size: int) -> None:
         """There are so many bytes of a message now; its time begins where there were none."""
         self._deadlines.start(holder)
-        self.size += size - self._sizes.get(holder, 0)
-        self._sizes[holder] = size
+        self.size += size - self._sizes.pop(holder, 0)
+        self._sizes[holder] = size  # behind the others
         while self.size > self._limit:
-            oldest = next(iter(self._sizes))
-            self.let_go(oldest)
-            oldest.give_up(CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
+            idlest = next(iter(self._sizes))
+            self.let_go(idlest)
+            idlest.give_up(CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
 
     def let_go(self, holder: Holder) -> None:
         """It is whole, or given up; harmless where there was none."""
