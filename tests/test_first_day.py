@@ -16,7 +16,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import ServerKind, eventually, running, serve, settings
 from tests.test_logs import console, says
-from velocity_ws import Broker, Client, ClientIdError, ClientNotFound, ClientTimeout, InvalidNameError, InvalidPathError
+from velocity_ws import (
+    Broker,
+    Client,
+    ClientIdError,
+    ClientNotFound,
+    ClientTimeout,
+    InvalidNameError,
+    InvalidPathError,
+    WebSocketApp,
+)
+from velocity_ws.app import MAX_ORIGINS
 from velocity_ws.hints import MAX_NAMED
 
 
@@ -280,3 +290,65 @@ async def test_of_two_paths_that_fit_the_one_attached_first_is_served() -> None:
                 assert await peer.expect("path") == wanted
             async with address.connect("/ws/acme") as peer:
                 assert await peer.expect("path") == "/ws/{tenant}"
+
+
+async def test_a_page_on_another_port_is_told_from_one_behind_a_proxy_and_said_once(said: list[str]) -> None:
+    broker = Broker(settings())
+    async with running(broker) as address:
+        for origin in ["http://localhost:3000"] * 60 + [f"http://localhost:{address.port}", "null"]:
+            with pytest.raises(InvalidStatus):
+                async with address.connect(origin=origin):
+                    pass
+    page, twin, hostless = [line for line in said if "because of its origin" in line]
+    assert (
+        f"a page of 'http://localhost:3000' asked the host '127.0.0.1:{address.port}': that is another origin" in page
+    )
+    assert "To allow it: WS_ALLOWED_ORIGINS=http://localhost:3000. Where a proxy serves both, it must pass on" in page
+    assert f"WS_ALLOWED_ORIGINS=http://localhost:{address.port}" in twin
+    assert "proxy" not in hostless.partition("so that a proxy")[0]
+    assert broker.get_stats().rejected == 62
+
+
+async def test_origins_that_strangers_make_up_do_not_fill_memory(said: list[str]) -> None:
+    application = WebSocketApp(Broker(settings(allowed_origins="https://app.example.com")))
+    async with serve(application) as address:
+        for number in range(MAX_ORIGINS + 10):
+            with pytest.raises(InvalidStatus):
+                async with address.connect("/", origin=f"https://a{number}.example"):
+                    pass
+    assert len(application._refused_origins) == MAX_ORIGINS
+    assert "To allow it: add https://a0.example to WS_ALLOWED_ORIGINS. " in said[0]
+    assert len(said) < 40
+
+
+class Person:
+    """A user as many applications have it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+async def test_a_user_that_has_no_id_is_said_once_for_its_type(said: list[str]) -> None:
+    for options in ({}, {"user_id": lambda user: None}, {"user_id": lambda user: user.name}):
+        broker = Broker(settings(), **options)
+        broker.authenticate(lambda request: Person("ann"))
+        async with running(broker) as address:
+            for _ in range(3):
+                async with address.connect():
+                    pass
+    (line,) = [line for line in said if "user_id" in line]
+    assert line.startswith("WARNING the user of a client, of type Person, has no id, user_id or sub: ")
+    assert "Broker(user_id=...)" in line
+
+
+async def test_that_there_is_a_faster_way_is_said_once_for_a_process(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("velocity_ws.hints._said_faster_way", 0)
+    for _ in range(2):
+        async with running(Broker(settings())) as address, address.connect():
+            pass
+    (line,) = [line for line in said if "one by one" in line]
+    assert (
+        "`velocity-ws run` or `velocity-ws dev` (or `uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol --http " in line
+    )

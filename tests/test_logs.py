@@ -134,7 +134,7 @@ async def _is_seen(way: str) -> None:
         await served.shows(as_uvicorn + r".*engine \(.*trying again until it is there")
         with pytest.raises(InvalidStatus):
             await served.connect(origin="https://evil.example")
-        await served.shows(as_uvicorn + r".*refused because of its origin: 'https://evil\.example'")
+        await served.shows(as_uvicorn + r".*refused because of its origin: a page of 'https://evil\.example'")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}") as http:
             for path in ("/ws", "/ws/"):  # as a proxy without ``Upgrade`` passes a handshake on
                 assert (await http.get(path, headers={"sec-websocket-key": "x"})).status_code == 426
@@ -152,7 +152,9 @@ async def _is_seen(way: str) -> None:
         assert "ZeroDivisionError" in served.text[found.end() :]
         await served.shows(r"exception in .*enter \(client \S{22,}, user -\)\n")
         if way == "uvicorn":
-            await served.shows(r"(?m)^INFO:     this server carries messages one by one; `velocity-ws run` or `dev`")
+            await served.shows(
+                r"(?m)^INFO:     this server carries messages one by one; `velocity-ws run` or `velocity-ws dev`"
+            )
         if way == "uvicorn, our classes":
             async with connect(f"ws://127.0.0.1:{served.port}/plain", proxy=None) as client:
                 await client.send("y\nERROR:    forged\x1b[2K")

@@ -19,7 +19,7 @@ from velocity_ws.browser import answer
 from velocity_ws.carrier import EXTENSION, Carrier
 from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
 from velocity_ws.inbox import SECONDS_PER_TURN
-from velocity_ws.logs import WarningsOfStrangers, get_logger, printable, quote
+from velocity_ws.logs import MAX_QUOTED, WarningsOfStrangers, get_logger, printable, quote
 from velocity_ws.mounting import match_without_slash
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.outbox import Outbox, QueueOutbox
@@ -30,14 +30,12 @@ __all__ = ["WebSocketApp", "start_and_say"]
 
 log = get_logger("velocity_ws.app")
 
-_HOW_TO_ALLOW = (
-    "if the page is your own, have the proxy pass on the Host it got (nginx: `proxy_set_header Host $http_host;`); "
-    "if it is another's, add its origin to WS_ALLOWED_ORIGINS to allow it"
-)
 _HOW_TO_ALLOW_HOSTLESS = (
     "sandboxed frames, local files and some embedded browsers have it, no matter who wrote the page; it belongs to no "
     "host, so that a proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
 )
+MAX_ORIGINS = 100
+"""Pairs of an origin and a host of which it is kept that they were logged."""
 EVENTS_PER_TURN = 16
 """Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
 
@@ -60,6 +58,7 @@ class WebSocketApp:
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
         self._complaint: str | None = None
         self._warnings = WarningsOfStrangers(log)
+        self._refused_origins: set[tuple[str, str]] = set()
         self._address_check = AddressCheck() if settings.max_connections_per_ip else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -236,19 +235,30 @@ class WebSocketApp:
         if is_same_origin(origin, request.headers.getlist("host")):
             return
         if not any(pattern.matches(origin) for pattern in self._origins):
-            self._refuse_origin(session, _HOW_TO_ALLOW if origin.host else _HOW_TO_ALLOW_HOSTLESS)
+            how = self._how_to_allow(values[0][:MAX_QUOTED]) if origin.host else _HOW_TO_ALLOW_HOSTLESS
+            self._refuse_origin(session, how)
+
+    def _how_to_allow(self, origin: str) -> str:
+        """What a developer can do where a page has another origin than the host that it asks."""
+        name = "WS_ALLOWED_ORIGINS"
+        allow = f"add {origin} to {name}" if self._origins else f"{name}={origin}"
+        return (
+            f"that is another origin. To allow it: {allow}. Where a proxy serves both, it must pass on the Host it got "
+            "(nginx: proxy_set_header Host $http_host;)"
+        )
 
     def _refuse_origin(self, session: Session, why: str) -> NoReturn:
         headers = session.client.request.headers
-        origin, host = (", ".join(map(quote, headers.getlist(name))) or "none" for name in ("origin", "host"))
-        self._warnings.warn(
-            "handshake of %s refused because of its origin: %.300s, asking the host %.300s: %s",
-            _who(session),
-            origin,
-            host,
-            why,
-            extra=_fields(session),
+        origin, host = (
+            ", ".join(map(quote, headers.getlist(name)))[:300] or f"no {name}" for name in ("origin", "host")
         )
+        what = "handshake of %s refused because of its origin: a page of %s asked the host %s: %s"
+        if (origin, host) in self._refused_origins:
+            log.debug(what, _who(session), origin, host, why, extra=_fields(session))
+        else:
+            self._warnings.warn(what, _who(session), origin, host, why, extra=_fields(session))
+            if len(self._refused_origins) < MAX_ORIGINS:
+                self._refused_origins.add((origin, host))
         raise Reject("origin not allowed")
 
     def _select_subprotocol(self, offered: list[str]) -> str | None:

@@ -23,6 +23,7 @@ MAX_LISTED = 20
 """Events with one that are listed beside."""
 _alone = 0  # the process that has said so
 
+_said_faster_way = 0  # the same
 _misspelled: set[tuple[int, str]] = set()  # the processes that have said so, and of what
 
 
@@ -31,23 +32,24 @@ class Hints:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._has_faster_way = False
         self._has_subprotocols = False
         self._large: set[str] = set()
         self._unhandled: set[str] = set()
         self._invalid: set[str] = set()
+        self._nameless: set[str] = set()
         self._has_binary = False
         self._limits = RareWarnings(log)
 
     def faster_way(self) -> None:
-        """There is a cheaper way to be served."""
-        if not self._has_faster_way:
-            self._has_faster_way = True
+        """There is a cheaper way to be served; once for a process."""
+        global _said_faster_way  # noqa: PLW0603 - as with `alone`
+        if _said_faster_way != os.getpid():
+            _said_faster_way = os.getpid()
             hint(
                 log,
-                "this server carries messages one by one; `velocity-ws run` or `dev` (in place of `fastapi`'s), "
-                "`uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol` and velocity_ws.Server deliver them for about "
-                "half, ping clients and drain on SIGTERM",
+                "this server carries messages one by one; `velocity-ws run` or `velocity-ws dev` (or `uvicorn --ws "
+                "velocity_ws.uvicorn:WebSocketProtocol --http velocity_ws.uvicorn:HTTPProtocol`) halves the CPU of a "
+                "message, and adds pings and a clean stop",
             )
 
     def no_subprotocol_fits(self) -> None:
@@ -94,6 +96,17 @@ class Hints:
         if event not in self._invalid:
             self._invalid.add(event)
             log.warning("the data of event %s does not fit its handler %s: %s", quote(event), handler, describe())
+
+    def no_user_id(self, kind: type) -> None:
+        """A user has none of the attributes that name one; once for each type."""
+        name = kind.__qualname__
+        if name not in self._nameless and len(self._nameless) < MAX_NAMED:
+            self._nameless.add(name)
+            log.warning(
+                "the user of a client, of type %s, has no id, user_id or sub: client.user_id is None, and to_user "
+                "and presence do not know it; Broker(user_id=...) takes a function that says what a user is called",
+                name,
+            )
 
     def large(self, frame: Frame) -> None:
         """An event's message is larger than what some clients take; once for each event."""

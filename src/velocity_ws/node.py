@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
-from velocity_ws.client import Client, Gone, describe, validate_user_id
+from velocity_ws.client import Client, Gone, describe, user_id_of, validate_user_id
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import prefix_of
@@ -203,7 +203,12 @@ class Node:
             InvalidNameError: what the application calls it is no name.
             Exception: whatever the application's function raises.
         """
-        return None if user is None else validate_user_id(self._user_id_of(user))
+        if user is None:
+            return None
+        user_id = validate_user_id(self._user_id_of(user))
+        if user_id is None and self._user_id_of is user_id_of:
+            self.hints.no_user_id(type(user))
+        return user_id
 
     async def set_user(self, session: Session, user: Any) -> None:
         """Make a client of this node another user's, or nobody's; see `Client.set_user`."""

@@ -259,8 +259,8 @@ async def test_strangers_who_are_refused_by_the_hundred_write_few_warnings(caplo
     broker = Broker(settings())
     async with Server(broker, port=0) as server:
         address = Address(server.port)
-        for _ in range(2 * WARNINGS_AT_ONCE):
-            assert await refused(address, origin="https://evil.example") == 403
+        for number in range(2 * WARNINGS_AT_ONCE):
+            assert await refused(address, origin=f"https://evil{number}.example") == 403
             assert await refused(address, additional_headers={"X-Large": "x" * 20_000}) == 431
     assert broker.get_stats().rejected == 4 * WARNINGS_AT_ONCE
     for what in ("because of its origin", "headers are over WS_MAX_HEADER_SIZE"):
