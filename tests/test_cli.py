@@ -278,6 +278,32 @@ def test_without_the_embedded_engine_it_says_what_to_install(monkeypatch: pytest
     assert "pip install 'velocity-ws[embedded]'" in result.output
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_without_what_the_engine_needs_it_ends_with_one_line_before_it_starts(
+    workers: str, tmp_path: Path
+) -> None:
+    (tmp_path / "nats.py").write_text("raise ModuleNotFoundError('No module named nats', name='nats')")
+    variables = {"WS_BACKPLANE_URL": "nats://u:s3cret@127.0.0.1:1", "PYTHONPATH": str(tmp_path)}
+    status, said = await ends("run", APP, "--app-dir", str(ROOT), "--workers", workers, **variables)
+    assert status == 1
+    assert said == (
+        "Error: unusable settings:\n  WS_BACKPLANE_URL: nats is not installed; pip install 'velocity-ws[nats]'\n"
+    )
+
+
+def test_errors_of_each_command_have_lines_and_what_they_quote_has_none() -> None:
+    for command in (["members", "tea"], ["send", "--event", "e"], ["stats"], ["run", APP]):
+        result = CliRunner().invoke(main, command, env={"WS_BACKPLANE_URL": "redis://", "WS_HOST": "", "WS_PORT": None})
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: unusable settings:\n  WS_BACKPLANE_URL: where is it?"), result.output
+    result = CliRunner().invoke(main, ["stats"], env={"WS_SLOW_CLIENT": "x\n\x1b[2K", "WS_PORT": "many"})
+    lines = result.output.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Error", "  WS_PORT", "  WS_SLOW_CLIENT"]
+    assert "\x1b" not in result.output
+    result = CliRunner().invoke(main, ["members", "tea", "--url", "embedded://nobody-runs-it"])
+    assert len(result.output.splitlines()) == 1, result.output
+
+
 async def test_what_strangers_chose_is_printed_so_that_it_moves_no_cursor() -> None:
     url = "memory://printing"
     broker = Broker(settings(backplane_url=url))

@@ -26,9 +26,10 @@ from uvicorn.main import main as uvicorn_command
 from uvicorn.supervisors import Multiprocess
 
 from velocity_ws import __version__
+from velocity_ws.backplane import create_backplane
 from velocity_ws.discovery import NotFound, find
 from velocity_ws.emitter import Emitter
-from velocity_ws.errors import VelocityError
+from velocity_ws.errors import SettingsError, VelocityError
 from velocity_ws.logs import printable
 from velocity_ws.protocol.latecomers import PARENT_CLOSES
 from velocity_ws.settings import Settings
@@ -79,6 +80,17 @@ class _Serving(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """``--`` may stand before uvicorn's options."""
         return super().parse_args(ctx, [text for text in args if text != "--"])
+
+
+class _Failure(click.ClickException):
+    """An error of ours, in lines of its own making only: what others chose is escaped."""
+
+    def __init__(self, error: VelocityError) -> None:
+        if isinstance(error, SettingsError):
+            problems = [f"\n  {name}: {printable(problem)}" for name, problem in error.problems.items()]
+            super().__init__("unusable settings:" + "".join(problems))
+        else:
+            super().__init__(printable(str(error)))
 
 
 class _NoApplication(click.ClickException):
@@ -153,6 +165,7 @@ def _serve(
         if env_file is not None:
             load_dotenv(env_file)  # as uvicorn does, after the application has been looked for
         app = _find(target, name)
+        _check_engine(settings.backplane_url)
         if workers > 1 and "backplane_url" not in settings.model_fields_set:
             has_port = options.get("uds") is None and options.get("fd") is None
             os.environ["WS_BACKPLANE_URL"] = _embedded(app, port if has_port else None)
@@ -252,7 +265,15 @@ def _settings(env_file: str | None) -> Settings:
     try:
         return Settings(_env_file=(".env", env_file)) if env_file else Settings()
     except VelocityError as error:
-        raise click.ClickException(str(error)) from None
+        raise _Failure(error) from None
+
+
+def _check_engine(url: str) -> None:
+    """See that what the engine needs is installed, or every worker would say so, and be started again for ever."""
+    try:
+        create_backplane(url)
+    except VelocityError as error:
+        raise _Failure(error) from None
 
 
 def _embedded(app: str, port: int | None) -> str:
@@ -262,7 +283,7 @@ def _embedded(app: str, port: int | None) -> str:
     try:
         Emitter(url)  # what is missing shows now, and not in every worker
     except VelocityError as error:
-        raise click.ClickException(str(error)) from None
+        raise _Failure(error) from None
     click.echo(f"the workers reach each other's clients by WS_BACKPLANE_URL={url}", err=True)
     return url
 
@@ -321,7 +342,7 @@ def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitabl
     try:
         return asyncio.run(run_it())
     except VelocityError as error:
-        raise click.ClickException(printable(str(error))) from None
+        raise _Failure(error) from None
 
 
 def _print_json(value: object) -> None:
