@@ -161,6 +161,7 @@ async def test_workers_reach_each_other_by_an_engine_of_their_own() -> None:
         assert served.process.returncode == 0
         await served.drain()
         assert "Traceback" not in "".join(served.log)
+        assert "no connection to the engine" not in "".join(served.log)
 
 
 async def test_the_endpoints_of_one_application_are_apart_on_the_engine_of_its_workers() -> None:

@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -15,7 +19,7 @@ from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import ServerKind, eventually, running, serve, settings
-from tests.test_logs import console, says
+from tests.test_logs import ROOT, console, kept_port, says
 from velocity_ws import (
     Broker,
     Client,
@@ -24,9 +28,11 @@ from velocity_ws import (
     ClientTimeout,
     InvalidNameError,
     InvalidPathError,
+    Server,
     WebSocketApp,
 )
 from velocity_ws.app import MAX_ORIGINS
+from velocity_ws.backplane.embedded import GRACE
 from velocity_ws.hints import MAX_NAMED
 
 
@@ -352,3 +358,85 @@ async def test_that_there_is_a_faster_way_is_said_once_for_a_process(
     assert (
         "`velocity-ws run` or `velocity-ws dev` (or `uvicorn --ws velocity_ws.uvicorn:WebSocketProtocol --http " in line
     )
+
+
+async def _ended(*command: str, cwd: Path, **variables: str) -> str:
+    """What a program says until it has ended by itself."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command),
+        cwd=cwd,
+        env={**clean, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return out.decode()
+
+
+async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    port = kept_port()
+    program = f"import velocity_ws as v; v.Server(v.Broker(), port={port}).run()"
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        said = await _ended("-c", program, cwd=tmp_path)
+    last = said.splitlines()[-1]
+    assert last.startswith("OSError: [Errno ")
+    assert f"cannot listen on 127.0.0.1:{port}: " in last
+    with pytest.raises(OSError, match=r"cannot listen on no-host\.invalid:0: "):
+        async with Server(Broker(settings()), host="no-host.invalid", port=0):
+            pass
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_an_embedded_engine_that_ends_is_missed_by_those_who_do_not_end_too(
+    is_stopping: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    url = "embedded://first-day"
+    owner = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.programs.embedded", url, "all"),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert owner.stdout is not None
+        async with asyncio.timeout(60):
+            assert await owner.stdout.readline() == b"connected\n"
+        broker = Broker(settings(backplane_url=url))
+        async with broker:
+            assert broker.healthy
+            owner.kill()
+            await owner.wait()
+            await eventually(lambda: not broker.healthy)
+            if is_stopping:
+                await broker.stop()
+                await asyncio.sleep(1.2 * GRACE)  # for as long as it would have been told
+            else:
+                await eventually(lambda: any("no connection to the engine" in line for line in said))
+    finally:
+        if owner.returncode is None:
+            owner.kill()
+            await owner.wait()
+    lines = [line for line in said if "no connection to the engine" in line]
+    if is_stopping:
+        assert lines == []
+    else:
+        assert lines[0].startswith("WARNING there is no connection to the engine embedded://first-day (")
+
+
+async def test_the_engine_is_named_without_its_password(said: list[str]) -> None:
+    url = f"nats://ann:s3cret@127.0.0.1:{kept_port()}"
+    async with Broker(settings(backplane_url=url, backplane_timeout=0.1)):
+        await eventually(lambda: any("no connection to the engine" in line for line in said))
+    assert any(f"no connection to the engine nats://127.0.0.1:{url.rpartition(':')[2]} (" in line for line in said)
+    assert "s3cret" not in "".join(said)

@@ -131,7 +131,7 @@ async def _is_seen(way: str) -> None:
     forged = "boom\nERROR:    forged"
     async with console(way, WS_BACKPLANE_URL="redis://127.0.0.1:1", WS_BACKPLANE_TIMEOUT="100ms") as served:
         as_uvicorn = "" if way == "hypercorn" else "(?m)^WARNING:  "
-        await served.shows(as_uvicorn + r".*engine \(.*trying again until it is there")
+        await served.shows(as_uvicorn + r".*engine redis://127.0.0.1:1 \(.*trying again until it is there")
         with pytest.raises(InvalidStatus):
             await served.connect(origin="https://evil.example")
         await served.shows(as_uvicorn + r".*refused because of its origin: a page of 'https://evil\.example'")
@@ -196,7 +196,9 @@ async def test_an_embedded_engine_whose_directory_is_wrong_is_seen(tmp_path: Pat
     (tmp_path / "velocity-ws").mkdir(0o755)
     (tmp_path / "velocity-ws").chmod(0o755)
     async with console("velocity-ws run", WS_BACKPLANE_URL="embedded://x", XDG_RUNTIME_DIR=str(tmp_path)) as served:
-        await served.shows(r"(?m)^WARNING:  .*there is no connection to the engine \(.*nobody else can enter")
+        await served.shows(
+            r"(?m)^WARNING:  .*there is no connection to the engine embedded://x \(.*nobody else can enter"
+        )
 
 
 def test_a_traceback_without_a_strangers_line_is_left_to_the_formatter(caplog: pytest.LogCaptureFixture) -> None:

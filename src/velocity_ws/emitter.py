@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import ALONE, split_url
+from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import MAIN, prefix_of
@@ -167,7 +167,13 @@ class Emitter(Reach):
         async with self._starting:
             if self._cluster is None or self._directory is None:
                 hub: Hub[Session] = Hub()
-                options = ClusterOptions(self._prefix, timeout=self._timeout, is_node=False, patience=self._timeout)
+                options = ClusterOptions(
+                    self._prefix,
+                    timeout=self._timeout,
+                    is_node=False,
+                    patience=self._timeout,
+                    engine=engine_of(self._url),
+                )
                 backplane, name = create_backplane(self._url, is_node=False), new_node_id()
                 cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
                 self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)

@@ -312,6 +312,7 @@ class Node:
             timeout=settings.backplane_timeout,
             lease=settings.node_lease,
             queue_size=settings.backplane_queue_size,
+            engine=engine_of(settings.backplane_url),
         )
         backplane = create_backplane(settings.backplane_url)
         self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self.clock)
@@ -361,7 +362,13 @@ class Node:
         self.flusher, self.workers = Flusher(), Workers()
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
+    def leave_soon(self) -> None:
+        """The server is stopping, and this will be stopped when its connections are over."""
+        if self.cluster is not None:
+            self.cluster.leave_soon()
+
     async def _shut_down(self) -> None:
+        self.leave_soon()
         half = self.settings.drain_timeout / 2
         try:
             for handshake in list(self.handshakes):

@@ -343,6 +343,14 @@ def _without_query(record: logging.LogRecord) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; uvicorn would leave the process where it cannot have one."""
+    try:
+        return _bound(host, port)
+    except OSError as error:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise type(error)(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

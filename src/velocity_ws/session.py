@@ -246,6 +246,7 @@ class Session:
         """
         if self._open and self._restarting is None:
             self._restarting = (code, reason)
+            self._node.leave_soon()
             if self.inbox.is_idle:
                 self._restart()
             else:

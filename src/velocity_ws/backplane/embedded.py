@@ -20,6 +20,9 @@ START_TIMEOUT = 5.0
 """Seconds that the server may take to be there, whoever starts it."""
 LOOK_INTERVAL = 0.01
 """Seconds between two looks whether it is."""
+GRACE = 1.0
+"""Seconds after which it is told that the server is gone: it ends with the process that runs it, which may be one of
+several that are being stopped."""
 CHECK_INTERVAL = 1.0
 """Seconds between two looks whether others find it, where this process runs it."""
 
@@ -30,7 +33,12 @@ class EmbeddedBackplane(NatsBackplane):
     The server ends with the process that runs it, and where that gives it back by `release`. Those who are still
     connected lose their connections then; the first to connect again starts another, which takes them a fraction of a
     second.
+
+    Attributes:
+        grace: see `GRACE`.
     """
+
+    grace = GRACE
 
     def __init__(self, url: str, *, may_run: bool = True) -> None:
         """

@@ -68,6 +68,7 @@ class ClusterOptions:
         linger: seconds that a subscription is kept when nobody needs it any more.
         patience: seconds that starting waits for the engine, before it goes on without.
         is_node: whether it has clients; else it only sends and asks.
+        engine: what the log calls the engine.
     """
 
     prefix: str
@@ -77,6 +78,7 @@ class ClusterOptions:
     linger: float = LINGER
     patience: float = START_PATIENCE
     is_node: bool = True
+    engine: str = ""
 
 
 class Cluster:
@@ -126,7 +128,7 @@ class Cluster:
         self._doubt = asyncio.Event()
         self._unconfirmed: set[asyncio.Future[None]] = set()
         self.interest = Interest(backplane, self._gaps.left, options.linger)
-        self._link = Link(backplane, self._publisher, self.interest, self._own_topic)
+        self._link = Link(backplane, self._publisher, self.interest, self._own_topic, options.engine)
         self._questions = Questions(options.timeout, self._refuse)
         self._notes: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
         self._pulse: asyncio.Task[None] | None = None
@@ -151,6 +153,10 @@ class Cluster:
             self.interest.need(self.topics.all)
         self._pulse = asyncio.create_task(self._roll.call(lambda: self.is_healthy), name="velocity-ws pulse")
         await self._link.start(self, self._options.patience)
+
+    def leave_soon(self) -> None:
+        """It will be stopped: that a connection is lost from now on is nothing to be told of."""
+        self._link.is_leaving = True
 
     async def stop(self) -> None:
         """Say goodbye, and end."""

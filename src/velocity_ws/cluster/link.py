@@ -64,28 +64,37 @@ class Link:
         interest: the inbound side.
         is_healthy: whether it hears.
         is_stopping: whether `stop` was called.
+        is_leaving: whether it will be soon, so that a lost connection is nothing to be told of.
     """
 
-    def __init__(self, backplane: Backplane, publisher: Publisher, interest: Interest, own_topic: str) -> None:
+    def __init__(
+        self, backplane: Backplane, publisher: Publisher, interest: Interest, own_topic: str, engine: str
+    ) -> None:
         """
         Args:
             backplane: not connected.
             publisher: of this backplane.
             interest: of this backplane; it needs the node's own topic.
             own_topic: the one through which the node reaches itself.
+            engine: what the log calls the engine; no password is in it.
         """
         self.publisher = publisher
         self.interest = interest
         self.is_healthy = False
         self._backplane = backplane
         self._own_topic = own_topic
+        self._engine = f"the engine {engine}".rstrip()
+        # An engine that ends with one of its nodes, as all of them may be ending, is not missed at once.
+        self._grace: float = getattr(backplane, "grace", 0.0)
+        self._held: list[str] = []
+        self._moment: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._nonce = 0
         self._arrivals = 0
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._complaints: set[str] = set()
-        self.is_stopping = self._is_ending = False
+        self.is_stopping = self._is_ending = self.is_leaving = False
 
     async def start(self, user: LinkUser, patience: float) -> None:
         """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
@@ -99,6 +108,9 @@ class Link:
     async def stop(self) -> None:
         """End."""
         self.is_stopping = True
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
         task, self._task = self._task, None
         while task is not None and not task.done():
             # A task group that has failed already, and some libraries, swallow a cancellation. Its end is let be.
@@ -126,7 +138,7 @@ class Link:
                 if self.is_healthy:
                     backoff = FIRST_BACKOFF
                 reason = str(why) or "it did not answer in time"
-                await self._give_up(user, f"there is no connection to the engine ({reason})")
+                await self._give_up(user, f"there is no connection to {self._engine} ({reason})")
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 backoff = min(backoff * 2, LAST_BACKOFF)
         finally:
@@ -158,7 +170,7 @@ class Link:
             await self._prove()
             self.is_healthy = True
             self._ready.set()
-            if self._complaints:
+            if self._complaints and self._moment is None:
                 log.info("the engine is reached again")
             self._complaints.clear()
             group.create_task(user.hears())
@@ -196,7 +208,7 @@ class Link:
         self.interest.lose()
         if not self._is_ending and why not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
             self._complaints.add(why)
-            log.warning("%s; trying again until it is there", printable(why))
+            self._complain(why, is_new=was_healthy)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._backplane.close()
@@ -204,6 +216,26 @@ class Link:
             log.debug("closing the connection to the engine failed: %s", error)
         except Exception:  # somebody else's backplane; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
+
+    def _complain(self, why: str, *, is_new: bool) -> None:
+        """Log why there is no connection; where this side or the others may be ending, in a moment."""
+        if self._moment is not None:
+            self._held.append(why)
+        elif is_new and self._grace:
+            self._held = [why]
+            self._moment = asyncio.get_running_loop().call_later(self._grace, self._complain_now)
+        else:
+            self._held = [why]
+            self._complain_now()
+
+    def _complain_now(self) -> None:
+        self._moment = None
+        held, self._held = self._held, []
+        if self.is_stopping or self.is_leaving:
+            return
+        then = "it is there again" if self.is_healthy else "trying again until it is there"
+        for why in held:
+            log.warning("%s; %s", printable(why), then)
 
 
 async def _end_with(lost: asyncio.Future[Exception]) -> None:
