@@ -14,12 +14,17 @@ from typing import Any
 
 from tests.support import DEADLINE
 
-__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "excused", "fight", "started"]
+__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "excused", "fight", "only_limits", "started"]
 
 ROOT = Path(__file__).parents[2]
 START = 30.0
 """Seconds that a program may take to start, on a machine that does other things."""
 MEBIBYTE = 1024 * 1024
+
+
+def only_limits(log: list[str]) -> bool:
+    """Whether nothing was logged but what limits were reached, each once a minute, however often."""
+    return len(log) <= 6 and all("velocity_ws.hints client" in line and "WS_" in line for line in log)
 
 
 class Program:

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, started
+from tests.hostile.support import MEBIBYTE, besieged, only_limits, started
 
 READERS = 999
 SIZE = 64 * 1024
@@ -48,7 +48,7 @@ async def test_one_stalled_reader_among_a_thousand(policy: str, say: Say) -> Non
     )
     assert ratio < 1.1
     assert growth < QUEUE + 8 * MEBIBYTE
-    assert server.log == []
+    assert only_limits(server.log)
     assert state["slow_closes"] == (ROUNDS if policy == "disconnect" else 0)
     assert state["closes"] == ({"1013": ROUNDS} if policy == "disconnect" else {})
     assert state["dropped"] > 0
