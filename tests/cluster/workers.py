@@ -119,8 +119,13 @@ class Member:
             async for text in self.ws:
                 message = json.loads(text)
                 if "id" in message:
-                    assert message["event"] == "reply", message
-                    self._answers.pop(message["id"]).set_result(message["data"])
+                    answer = self._answers.pop(message["id"])
+                    if answer.done():
+                        continue  # the caller has stopped waiting
+                    if message["event"] == "reply":
+                        answer.set_result(message["data"])
+                    else:
+                        answer.set_exception(AssertionError(message))
                 else:
                     self._take(message["event"], message["data"])
         for future in self._answers.values():
