@@ -120,7 +120,8 @@ class WebSocketApp:
         finally:
             if not is_accepted:
                 session.release()
-            broker.node.expect_no_more(session)
+            if broker.node.expected:
+                broker.node.expect_no_more(session)
             if full is None:
                 admission.leave(ip)
 
@@ -173,8 +174,11 @@ class WebSocketApp:
             carrier.configure(self._broker.settings)
         await receive()
         await self._admit(session, full)
-        if deadline is not None and deadline.expired():  # and a hook has swallowed it
-            raise TimeoutError
+        if deadline is not None:  # else nothing has waited
+            if deadline.expired():  # and a hook has swallowed it
+                raise TimeoutError
+            if not self._broker.is_running:
+                raise Reject("shutting down", status=503)
         client, selected = session.client, None
         if offered := client.request.scope.get("subprotocols"):
             selected = self._select_subprotocol(offered)
@@ -187,15 +191,15 @@ class WebSocketApp:
         Raises:
             Reject: the connection is not to be accepted.
         """
-        if not self._broker.is_running:
+        node = self._broker.node
+        if not node.is_running:
             raise Reject("shutting down", status=503)
         if full is not None:
-            self._broker.node.hints.full(full, _who(session), _fields(session))
+            node.hints.full(full, _who(session), _fields(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
-        await self._identify(session)
-        if not self._broker.is_running:
-            raise Reject("shutting down", status=503)
+        if node.dispatcher.has("authenticate"):
+            await self._identify(session)
 
     async def _identify(self, session: Session) -> None:
         node, client = self._broker.node, session.client

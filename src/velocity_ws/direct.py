@@ -141,7 +141,8 @@ class TransportOutbox(BoundedOutbox):
         if self._closing is None and not self._over:
             self._closing = (code, reason)
             self.is_clear = False
-            self._turn_away()
+            if self._waiters:
+                self._turn_away()
             if discard:
                 self._discard()
             self.resume()

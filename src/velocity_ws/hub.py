@@ -98,8 +98,9 @@ class Hub(Generic[M]):
     def add(self, member: M) -> None:
         """Let a member in."""
         self._members[member.id] = member
-        if member.user_id is not None:
-            self.set_user(member.id, member.user_id)
+        user_id = member.user_id
+        if user_id is not None:
+            self.set_user(member.id, user_id)
 
     def set_user(self, member_id: str, user_id: str | None) -> bool:
         """Make a member another user's, or nobody's; whether it was not before. Harmless when it is not here."""
@@ -122,7 +123,7 @@ class Hub(Generic[M]):
         left = frozenset(self._rooms_of.pop(member_id, ()))
         user_id = self._user_of.pop(member_id, None)
         is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
-        closed = [room for room in left if self._take_out(self._rooms, room, member_id)]
+        closed = left and [room for room in left if self._take_out(self._rooms, room, member_id)]
         # Nothing of it is left here, whatever those do who are told.
         if user_id is not None and is_last:
             self._tell_closed("user", user_id)

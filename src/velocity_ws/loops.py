@@ -22,23 +22,36 @@ LOOK_AGAIN = 1.0
 """Seconds after which a call looks whether the loop it waits for still runs."""
 
 
+_forks = 0
+"""How often this process was forked off: another number than its parent has, and cheaper to ask than its own id."""
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603 - of the process
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 class Home:
     """The loop all state belongs to; unset until the broker starts."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._forks = 0
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The broker's loop; ``None`` where it has none, or one that is closed, or its parent's, as this is a fork."""
         loop = self._loop
-        return None if loop is None or loop.is_closed() or self._pid != os.getpid() else loop
+        return None if loop is None or loop.is_closed() or self._forks != _forks else loop
 
     def settle(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Make a loop the broker's, or none."""
         self._loop = loop
-        self._pid = os.getpid()
+        self._forks = _forks
 
     @property
     def is_here(self) -> bool:

@@ -103,7 +103,7 @@ class Node:
     @property
     def is_running(self) -> bool:
         """Whether connections are taken: started, on a loop that is still open, and not stopping."""
-        return self.has_begun and self._stopping is None
+        return self._started_at is not None and self._stopping is None and self.home.loop is not None
 
     @property
     def has_begun(self) -> bool:
@@ -235,7 +235,7 @@ class Node:
             await self.cluster.confirmed("user", user_id)
 
     def expect_no_more(self, session: Session) -> None:
-        """That client is there, or does not come. Harmless for others."""
+        """That client is there, or does not come. Harmless for others, of which there is nothing in `expected`."""
         user_id = session.user_id
         waiting = self.expected.get(user_id or "", set())
         if user_id is None or session.id not in waiting:

@@ -201,7 +201,8 @@ class BoundedOutbox(ABC):
         self.queue.clear()
         self.queued_bytes = 0
         self._missed = 0
-        self._turn_away()
+        if self._waiters:
+            self._turn_away()
 
 
 class QueueOutbox(BoundedOutbox):

@@ -28,6 +28,7 @@ class Common:
         judge: of handshakes.
         latecomers: who connects while they do, where somebody has to mind them.
         lender: of the library's protocol objects.
+        usual: messages of which a part has come, with the bounds of connections that no broker has.
         watch: over those whose sockets are not read.
     """
 
@@ -40,6 +41,7 @@ class Common:
         self._loop = loop
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], Unfinished] = {}
+        self.usual = self.unfinished()
 
     def keepalive(self, interval: float | None, timeout: float | None) -> Keepalive | None:
         """Of all connections with the same interval and timeout, in seconds; ``None`` where there are no pings."""

@@ -45,9 +45,9 @@ class Deadlines(Generic[T]):
             if not self._is_armed:
                 self._arm(self._seconds)
 
-    def stop(self, item: T) -> None:
-        """Watch it no more; harmless where it is not watched."""
-        self._due.pop(item, None)
+    def stop(self, item: T) -> bool:
+        """Watch it no more; whether it was watched."""
+        return self._due.pop(item, None) is not None
 
     def act_on_first(self) -> None:
         """Act on the one that is due first, now."""

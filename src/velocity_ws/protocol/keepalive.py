@@ -28,6 +28,7 @@ class Keepalive:
 
     Attributes:
         timeout: seconds that a pong may take; 0 where none is waited for.
+        begin: is called with a connection that is open.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, timeout: float) -> None:
@@ -39,11 +40,8 @@ class Keepalive:
         """
         self.timeout = timeout
         self._pings: Deadlines[Kept] = Deadlines(loop, interval, lambda kept: kept.ping_is_due())
+        self.begin = self._pings.start
         self._pongs: Deadlines[Kept] = Deadlines(loop, timeout, lambda kept: kept.pong_is_late())
-
-    def begin(self, kept: Kept) -> None:
-        """A connection is open."""
-        self._pings.start(kept)
 
     def pinged(self, kept: Kept) -> None:
         """It was pinged just now, or its pong is to be waited for once more."""
@@ -56,5 +54,5 @@ class Keepalive:
 
     def end(self, kept: Kept) -> None:
         """It is gone."""
-        self._pings.stop(kept)
-        self._pongs.stop(kept)
+        if not self._pings.stop(kept):
+            self._pongs.stop(kept)

@@ -25,6 +25,8 @@ MAX_REST = 0.1
 """Seconds at most that a connection which took longer is not read, so that others have their turns."""
 BYTES = 4096
 """Bytes of a message that use up as much of a turn as another message does."""
+SHORT = 125
+"""Bytes of the longest payload whose length stands in the second byte of its frame (RFC 6455, section 5.2)."""
 LOOK_FROM = 4096
 """Bytes of a compressed frame that are looked at as soon as they are there: a message that will be far too long is
 refused by them."""
@@ -107,7 +109,8 @@ class Reader:
         # A closed connection is part of cycles: what it holds would stay until the garbage collector comes by.
         self._tail = None
         self._library.forget()
-        self._let_go()
+        if self._holds:
+            self._let_go()
 
     def release(self) -> None:
         """It is over for good: let go of who owned it, so that both are freed at once."""
@@ -179,7 +182,7 @@ class Reader:
                 return
 
     def _hand_over(self, frame: bytes | bytearray) -> None:
-        if self._is_wrong(frame, 0):  # and not how long it is, which the library looks at first
+        if frame[1] & 0x7F > SHORT and self._is_wrong(frame, 0):  # the library would look at how long it is first
             return
         self._is_full = self._owner.got_frame(frame)
         if self._library.is_free:

@@ -72,7 +72,7 @@ class WebSocketProtocol(Connection):
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         self._common = Common.of(server_state, config, loop)
-        super().__init__(loop, self._common.lender, config.ws_max_size, self._common.unfinished())
+        super().__init__(loop, self._common.lender, config.ws_max_size, self._common.usual)
         self._config = config
         self._state = server_state
         self._app_state = app_state
