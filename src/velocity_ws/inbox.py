@@ -132,15 +132,23 @@ class Inbox:
             self._refuse(owner, payload, size, retry_after, "too many messages")
             return self.is_full
         self._unbilled += size
-        if self._unbilled >= BILLED and (retry_after := self._bill(size)):
-            self._refuse(owner, payload, size, retry_after, "too many bytes")
-        elif size >= PACED and not self._node.pace.has_room(size):
-            self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
-        elif self._worker is not None:
+        if self._unbilled >= BILLED and self._is_too_much(owner, payload, size):
+            return self.is_full
+        if self._worker is not None:
             self._put(payload, size)
         else:
             self._run(self._work(owner, payload))
         return self.is_full
+
+    def _is_too_much(self, owner: InboxOwner, payload: str | bytes, size: int) -> bool:
+        """Refuse a message where there are too many bytes, of this client or waiting of all; whether that was so."""
+        if retry_after := self._bill(size):
+            self._refuse(owner, payload, size, retry_after, "too many bytes")
+            return True
+        if size >= PACED and not self._node.pace.has_room(size):
+            self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
+            return True
+        return False
 
     async def room(self) -> None:
         """Wait until there is room for more messages."""

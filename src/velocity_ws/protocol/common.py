@@ -14,6 +14,7 @@ from velocity_ws.protocol.latecomers import Latecomers
 from velocity_ws.protocol.library import Lender
 from velocity_ws.protocol.peer import Watch
 from velocity_ws.protocol.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, Unfinished
+from velocity_ws.settings import Settings
 
 __all__ = ["Common"]
 
@@ -41,7 +42,19 @@ class Common:
         self._loop = loop
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], Unfinished] = {}
+        self._settings: Settings | None = None
+        self._of_broker: tuple[Unfinished, Keepalive | None]
         self.usual = self.unfinished()
+
+    def of_broker(self, settings: Settings) -> tuple[Unfinished, Keepalive | None]:
+        """What a broker's connections share; most processes have one broker."""
+        if settings is not self._settings:
+            self._settings = settings
+            self._of_broker = (
+                self.unfinished(settings.message_timeout, settings.max_unfinished_size),
+                self.keepalive(settings.ping_interval, settings.ping_timeout),
+            )
+        return self._of_broker
 
     def keepalive(self, interval: float | None, timeout: float | None) -> Keepalive | None:
         """Of all connections with the same interval and timeout, in seconds; ``None`` where there are no pings."""

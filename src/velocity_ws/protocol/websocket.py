@@ -292,9 +292,8 @@ class WebSocketProtocol(Connection):
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is accepted."""
         self._library.max_size = settings.max_message_size
-        self._reader.unfinished = self._common.unfinished(settings.message_timeout, settings.max_unfinished_size)
+        self._reader.unfinished, self._keepalive = self._common.of_broker(settings)
         self._deflate = settings.enable_compression
-        self._keepalive = self._common.keepalive(settings.ping_interval, settings.ping_timeout)
         self._restart_code = settings.restart_code
         graceful = self._config.timeout_graceful_shutdown
         self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
