@@ -46,7 +46,7 @@ REFUSALS_AT_ONCE = 5000
 REFUSED_BYTES = 4096
 """Bytes of such a message that count as another one."""
 BILLED = 4096
-"""Bytes of messages that are counted together against the limit in bytes."""
+"""Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
 SECONDS_AT_ONCE = 4
 """Seconds' worth of the limit in bytes that may come at once."""
 FLOOD_CLOSE_TIMEOUT = 0.25
@@ -83,8 +83,8 @@ class Inbox:
     """
 
     __slots__ = (
-        "_byte_limiter", "_bytes", "_context", "_limiter", "_node", "_owner", "_queue", "_refusals", "_room",
-        "_unbilled", "_worker", "is_full", "is_taking", "on_room",
+        "_byte_limiter", "_bytes", "_context", "_left", "_limiter", "_node", "_owner", "_queue", "_refusals", "_room",
+        "_worker", "is_full", "is_taking", "on_room",
     )  # fmt: skip
 
     def __init__(self, node: Node, owner: InboxOwner) -> None:
@@ -92,11 +92,11 @@ class Inbox:
         self.is_full = False
         self.on_room: Callable[[], None] | None = None
         self._node = node
-        self._owner: InboxOwner | None = owner
+        self._owner = owner
         self._context: contextvars.Context | None = None
         self._limiter: RateLimiter | None = None
         self._byte_limiter: RateLimiter | None = None
-        self._unbilled = 0
+        self._left = 0  # bytes that may come before the limits of bytes are looked at
         self._refusals: RateLimiter | None = None
         self._queue: deque[str | bytes] | None = None  # as most clients never need one
         self._bytes = 0
@@ -113,42 +113,50 @@ class Inbox:
         if settings.rate_limit:
             self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, self._node.clock)
         self._context = contextvars.copy_context()
+        self._left = self._allowance
         self.is_taking = True
-        if greeting is not None and self._owner is not None:
+        if greeting is not None:
             self._run(self._greet(self._owner, greeting))
 
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
         size = _size(payload)
-        counters, owner = self._node.counters, self._owner
+        counters = self._node.counters
         counters.messages_received += 1
         counters.bytes_received += size
-        if owner is None or not self.is_taking:
+        if not self.is_taking:
             return False
-        if size > self._node.settings.max_message_size:
-            owner.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
-            return self.is_full
-        if self._limiter is not None and (retry_after := self._limiter.acquire()):
+        owner = self._owner
+        if size > self._left:
+            if self._is_too_much(owner, payload, size):
+                return self.is_full
+        elif self._limiter is not None and (retry_after := self._limiter.acquire()):
             self._refuse(owner, payload, size, retry_after, "too many messages")
             return self.is_full
-        self._unbilled += size
-        if self._unbilled >= BILLED and self._is_too_much(owner, payload, size):
-            return self.is_full
+        else:
+            self._left -= size
         if self._worker is not None:
             self._put(payload, size)
         else:
-            self._run(self._work(owner, payload))
+            self._run(self._work(owner, payload, size))
         return self.is_full
 
     def _is_too_much(self, owner: InboxOwner, payload: str | bytes, size: int) -> bool:
-        """Refuse a message where there are too many bytes, of this client or waiting of all; whether that was so."""
-        if retry_after := self._bill(size):
+        """Look at every limit, which `feed` does not for what is small; whether the message was over one, and refused.
+
+        Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
+        """
+        if size > self._node.settings.max_message_size:
+            owner.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
+        elif self._limiter is not None and (retry_after := self._limiter.acquire()):
+            self._refuse(owner, payload, size, retry_after, "too many messages")
+        elif retry_after := self._bill(size):
             self._refuse(owner, payload, size, retry_after, "too many bytes")
-            return True
-        if size >= PACED and not self._node.pace.has_room(size):
+        elif size >= PACED and not self._node.pace.has_room(size):
             self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
-            return True
-        return False
+        else:
+            return False
+        return True
 
     async def room(self) -> None:
         """Wait until there is room for more messages."""
@@ -188,7 +196,7 @@ class Inbox:
             hurried: whether, and from when on, there is no time.
         """
         worker, owner = self._worker, self._owner
-        if worker is None or owner is None:  # an inbox with a worker has its owner
+        if worker is None:
             return
         if not hurried.is_set():
             no_time = asyncio.create_task(hurried.wait())
@@ -205,7 +213,8 @@ class Inbox:
     def release(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
         self.is_taking = False
-        self.on_room = self._owner = None
+        self.on_room = None
+        del self._owner
 
     # --- inside
 
@@ -241,14 +250,13 @@ class Inbox:
             self._worker = None
             owner.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
 
-    async def _work(self, owner: InboxOwner, payload: str | bytes | None = None) -> None:
+    async def _work(self, owner: InboxOwner, payload: str | bytes | None = None, size: int = 0) -> None:
         """Handle a message, and then what has come meanwhile."""
         dispatcher, client = self._node.dispatcher, owner.client
         handled, turn = 0, 0.0
         try:
             while True:
                 if payload is not None:
-                    size = len(payload)
                     if size >= PACED and not (self._node.pace.take(size) or await self._turn(client, size)):
                         break
                     if isinstance(payload, str):
@@ -265,7 +273,7 @@ class Inbox:
                 if handled % MESSAGES_PER_TURN == 0 or now - turn > SECONDS_PER_TURN:
                     await asyncio.sleep(0)
                     turn = time.monotonic()
-                payload = self._next()
+                payload, size = self._next()
             self._worker = None
             owner.all_handled()
         except BaseException as error:
@@ -290,27 +298,31 @@ class Inbox:
             self._make_room()
         return not client.is_dismissed
 
+    @property
+    def _allowance(self) -> int:
+        return min(BILLED, self._node.settings.max_message_size)
+
     def _bill(self, size: int) -> float:
         """Count what has come against the limit in bytes; 0 where it is within, else the seconds until it would be."""
-        settings, owed = self._node.settings, self._unbilled
-        self._unbilled = 0
-        if self._byte_limiter is None:
-            if not settings.rate_bytes:
-                return 0.0
+        settings, allowance = self._node.settings, self._allowance
+        if self._byte_limiter is None and settings.rate_bytes:
             burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
             self._byte_limiter = RateLimiter(settings.rate_bytes, burst, self._node.clock)
-        retry_after = self._byte_limiter.acquire(owed)
-        if retry_after:
-            self._unbilled = owed - size  # what is refused is not counted, what came before it still is
+        # What is refused is not counted; what came before it still is.
+        retry_after = 0.0 if self._byte_limiter is None else self._byte_limiter.acquire(allowance - self._left + size)
+        if not retry_after:
+            self._left = allowance
         return retry_after
 
-    def _next(self) -> str | bytes | None:
+    def _next(self) -> tuple[str | bytes | None, int]:
+        """What waits longest, and its size in bytes; ``None`` where nothing does."""
         if not self._queue:  # cleared while others had their turn
-            return None
+            return None, 0
         payload = self._queue.popleft()
-        self._bytes -= _size(payload) or 1
+        size = _size(payload)
+        self._bytes -= size or 1
         self._make_room()
-        return payload
+        return payload, size
 
     def _make_room(self) -> None:
         if self.is_full and self._bytes <= self._node.settings.read_buffer_size:

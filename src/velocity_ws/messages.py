@@ -5,7 +5,6 @@ Knows no connection and no room; addresses are here because they travel between 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Collection
@@ -18,7 +17,7 @@ from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.framing import BINARY, TEXT, deflate, header
 from velocity_ws.garbage import LARGE, collection_paused
 from velocity_ws.plain import plain
-from velocity_ws.scan import MAX_DEPTH, MIN_DEEP, find_id, is_too_deep
+from velocity_ws.scan import MAX_DEPTH, find_id, is_too_deep
 
 __all__ = [
     "Address",
@@ -104,22 +103,28 @@ def decode(text: str | bytes) -> Message | Malformed:
             text = text.decode()  # as a whole: what msgspec skips, it does not check
         except UnicodeDecodeError:
             return Malformed("INVALID_JSON", "the message is not valid UTF-8")
-    if len(text) > MIN_DEEP:
+    if len(text) > SHORT:
         return _decode_long(text)
     try:
-        return _decode_message(text) if len(text) <= SHORT else _decode_long_message(text)
+        return _decode_message(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         return _malformed(text, error)
 
 
 def _decode_long(text: str) -> Message | Malformed:
-    with collection_paused if len(text) >= LARGE else contextlib.nullcontext():
-        if is_too_deep(text):
-            return Malformed("INVALID_JSON", f"the message is nested more than {MAX_DEPTH} levels deep", find_id(text))
-        try:
-            return _decode_long_message(text)
-        except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            return _malformed(text, error)
+    if len(text) >= LARGE:
+        with collection_paused:
+            return _decode_carefully(text)
+    return _decode_carefully(text)
+
+
+def _decode_carefully(text: str) -> Message | Malformed:
+    if is_too_deep(text):
+        return Malformed("INVALID_JSON", f"the message is nested more than {MAX_DEPTH} levels deep", find_id(text))
+    try:
+        return _decode_long_message(text)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        return _malformed(text, error)
 
 
 def _malformed(text: str, error: Exception) -> Malformed:

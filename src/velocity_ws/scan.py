@@ -55,7 +55,10 @@ _decode_any = msgspec.json.Decoder().decode
 
 def is_too_deep(text: str) -> bool:
     """Whether more than `MAX_DEPTH` arrays and objects are open at once; of what is no JSON, a guess."""
-    if len(text) <= MIN_DEEP or text.count("[") + text.count("{") <= MAX_DEPTH:
+    if len(text) <= MIN_DEEP:
+        return False
+    arrays = text.count("[") if "[" in text else 0  # to look for one takes a tenth of the time of counting
+    if arrays + text.count("{") <= MAX_DEPTH:
         return False
     brackets = _brackets(_plain_quotes(text.encode(errors="replace")))
     depth = 0

@@ -202,12 +202,13 @@ class Session:
 
     def offer(self, frame: Frame) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
-        if not self._open or self.outbox is None:
+        outbox = self.outbox
+        if outbox is None or not self._open:
             self._node.counters.dropped += 1
             return False
         if frame.size > self._node.warn_size:
             self._node.hints.large(frame)
-        return self.outbox.offer(frame)
+        return outbox.offer(frame)
 
     async def put(self, frame: Frame | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
