@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 
 from velocity_ws import Broker, Settings, WebSocketMiddleware
-from velocity_ws.server import _listen, _not_found, _Uvicorn
 from velocity_ws.uvicorn import WebSocketProtocol
+from velocity_ws.uvicorn.server import _listen, _not_found, _Uvicorn
 
 DEADLINE = 10.0
 """Seconds any single thing in a test may take; never waited for when all is well."""

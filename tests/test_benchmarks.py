@@ -39,7 +39,7 @@ async def test_a_change_is_measured_beside_an_older_checkout(tmp_path: Path) -> 
     older = tmp_path / "older"
     for part in ("src", "benchmarks"):
         shutil.copytree(ROOT / part, older / part, ignore=shutil.ignore_patterns("node_modules"))
-    (older / "src/velocity_ws/broker.py").write_text("raise RuntimeError('this is the older one')\n")
+    (older / "src/velocity_ws/broker/broker.py").write_text("raise RuntimeError('this is the older one')\n")
     for checkout, said in ((ROOT, "echo: velocity-ws: CPU, µs "), (older, "echo: velocity-ws, before: failed: ")):
         options = ["--quick", "--rounds", "1", "--scenario", "echo"]
         process = await asyncio.create_subprocess_exec(

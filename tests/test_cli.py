@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from tests.e2e.command import ROOT, Served
 from tests.support import DEADLINE, eventually, running, settings
 from velocity_ws import Broker
-from velocity_ws.cli import main
+from velocity_ws.cli.commands import main
 
 APP = "tests.programs.options:app"
 UPPER = 60.0
@@ -272,7 +272,7 @@ async def test_unusable_settings_are_said() -> None:
 
 
 def test_without_the_embedded_engine_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.backplane.embedded.program", lambda: None)
+    monkeypatch.setattr("velocity_ws.backplane.embedded.backplane.program", lambda: None)
     monkeypatch.delenv("WS_BACKPLANE_URL", raising=False)
     result = CliRunner().invoke(main, ["run", APP, "--workers", "2"])
     assert result.exit_code == 1

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.test_logs import UPPER, kept_port
-from velocity_ws import cli, discovery
+from velocity_ws.cli import discovery, main
 
 FASTAPI = "from fastapi import FastAPI\n"
 PLAIN = FASTAPI + "app = FastAPI()\n"
@@ -170,9 +170,9 @@ def test_dev_listens_on_port_8000_unless_another_is_set(monkeypatch: pytest.Monk
         ["run", "a:b", "--log-level", "info"],
         ["run", "a:b"],
     ):
-        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+        assert CliRunner().invoke(main, arguments).exit_code == 0
     monkeypatch.setenv("WS_PORT", "7000")
-    assert CliRunner().invoke(cli.main, ["dev", "a:b", "--no-reload", "--ws", "wsproto"]).exit_code == 0
+    assert CliRunner().invoke(main, ["dev", "a:b", "--no-reload", "--ws", "wsproto"]).exit_code == 0
     assert [(one["host"], one["port"], one["reload"]) for one in asked] == [
         ("127.0.0.1", 8000, True),
         ("127.0.0.1", 1, True),

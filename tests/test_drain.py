@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from velocity_ws.protocol.drain import BATCH, SHARE, Drain
+from velocity_ws.uvicorn.drain import BATCH, SHARE, Drain
 
 
 class Clock:

@@ -24,8 +24,8 @@ import pytest
 
 from tests.support import DEADLINE, eventually
 from velocity_ws.backplane import Backplane
-from velocity_ws.backplane.embedded import EmbeddedBackplane
-from velocity_ws.backplane.host import Host
+from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
+from velocity_ws.backplane.embedded.election import Host
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
 from velocity_ws.testing import BackplaneContract
@@ -353,7 +353,7 @@ async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
         path.rename(hidden)
         backplane, heard = EmbeddedBackplane("embedded://"), asyncio.Queue[bytes]()
         with monkeypatch.context() as patch:
-            patch.setattr("velocity_ws.backplane.embedded.START_TIMEOUT", 0.05)
+            patch.setattr("velocity_ws.backplane.embedded.backplane.START_TIMEOUT", 0.05)
             with pytest.raises(TimeoutError, match=r"was not there within 0\.05 s"):
                 await backplane.connect(lambda *_: None, lambda _: None)
         waiting = asyncio.create_task(backplane.connect(lambda _, data: heard.put_nowait(data), lambda _: None))
@@ -517,7 +517,7 @@ async def test_a_server_that_does_not_start_is_reported_and_not_started_over_and
     broken = tmp_path / "nats-server"
     broken.write_text(f"#!/bin/sh\necho >> {count}\nexit 1\n")
     broken.chmod(0o700)
-    monkeypatch.setattr("velocity_ws.backplane.child.program", lambda: str(broken))
+    monkeypatch.setattr("velocity_ws.backplane.embedded.process.program", lambda: str(broken))
     backplane = EmbeddedBackplane("embedded://")
     with pytest.raises(ConnectionError, match=r"does not start; .*default\.log says why"):
         await backplane.connect(lambda *_: None, lambda _: None)
@@ -541,7 +541,7 @@ def test_a_fork_of_its_process_does_not_keep_the_lock(directory: Path) -> None:
     program = """
 import asyncio, os, sys, time
 from velocity_ws.backplane import Backplane
-from velocity_ws.backplane.embedded import EmbeddedBackplane
+from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
 async def main():
     await EmbeddedBackplane("embedded://").connect(lambda *_: None, lambda _: None)
 asyncio.run(main())
@@ -605,7 +605,7 @@ def test_nothing_is_left_when_a_process_ends_without_a_word(directory: Path) -> 
     program = """
 import asyncio
 from velocity_ws.backplane import Backplane
-from velocity_ws.backplane.embedded import EmbeddedBackplane
+from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
 async def main():
     backplane = EmbeddedBackplane("embedded://")
     await backplane.connect(lambda *_: None, lambda _: None)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import eventually
-from velocity_ws.direct import Flusher
-from velocity_ws.fanout import fan_out
-from velocity_ws.messages import Frame, encode, encode_bytes
-from velocity_ws.outbox import Outbox, QueueOutbox
+from velocity_ws.delivery.fanout import fan_out
+from velocity_ws.delivery.outbox import Outbox, QueueOutbox
+from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.messages.messages import Frame, encode, encode_bytes
 from velocity_ws.stats import Counters
 
 Message = MutableMapping[str, Any]

@@ -31,9 +31,9 @@ from velocity_ws import (
     Server,
     WebSocketApp,
 )
-from velocity_ws.app import MAX_ORIGINS
-from velocity_ws.backplane.embedded import GRACE
-from velocity_ws.hints import MAX_NAMED
+from velocity_ws.asgi.app import MAX_ORIGINS
+from velocity_ws.backplane.embedded.backplane import GRACE
+from velocity_ws.sessions.hints import MAX_NAMED
 
 
 def _never(value: str) -> str:
@@ -350,7 +350,7 @@ async def test_a_user_that_has_no_id_is_said_once_for_its_type(said: list[str]) 
 async def test_that_there_is_a_faster_way_is_said_once_for_a_process(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("velocity_ws.hints._said_faster_way", 0)
+    monkeypatch.setattr("velocity_ws.sessions.hints._said_faster_way", 0)
     for _ in range(2):
         async with running(Broker(settings())) as address, address.connect():
             pass

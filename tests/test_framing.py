@@ -21,7 +21,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from velocity_ws.framing import (
+from velocity_ws.messages.frames import (
     BINARY,
     COMPRESSED,
     TEXT,
@@ -33,7 +33,7 @@ from velocity_ws.framing import (
     is_too_long,
     problem_of,
 )
-from velocity_ws.messages import DEFLATE_FROM, Frame
+from velocity_ws.messages.messages import DEFLATE_FROM, Frame
 from velocity_ws.uvicorn import WebSocketProtocol
 
 MAX_SIZE = 70_000

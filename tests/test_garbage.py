@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from velocity_ws.garbage import LARGE, collection_paused
-from velocity_ws.messages import Malformed, Message, decode
+from velocity_ws.messages.messages import Malformed, Message, decode
+from velocity_ws.process.garbage import LARGE, collection_paused
 
 ARRAYS = '{"event":"a","data":[' + ",".join(["[]"] * 170_000) + '],"id":7}'
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from velocity_ws.errors import ClientNotFound
-from velocity_ws.hub import Hub
-from velocity_ws.messages import Address, Frame, encode
+from velocity_ws.messages.messages import Address, Frame, encode
+from velocity_ws.sessions.hub import Hub
 
 IDS = ["a", "b", "c", "d", "e"]
 ROOMS = ["", "red", "green", "*"]

@@ -20,8 +20,8 @@ import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapter, with_config
 from pydantic_core import core_schema
 
-from velocity_ws.annotations import validator
-from velocity_ws.hooks import Hook, InvalidDataError
+from velocity_ws.hooks.annotations import validator
+from velocity_ws.hooks.registry import Hook, InvalidDataError
 
 STRICT = ConfigDict(strict=True)
 T = TypeVar("T")

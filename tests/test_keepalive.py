@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from velocity_ws.protocol.deadlines import BATCH, Deadlines
-from velocity_ws.protocol.keepalive import Keepalive
+from velocity_ws.concurrency.deadlines import BATCH, Deadlines
+from velocity_ws.websocket.keepalive import Keepalive
 
 
 class Kept:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE
+from velocity_ws.concurrency.portal import Home
 from velocity_ws.errors import BrokerError, WouldDeadlockError
-from velocity_ws.loops import Home
 
 
 class LoopThread:
@@ -295,7 +295,7 @@ def test_block_hears_of_a_cancellation_at_home(home: Home, other: LoopThread) ->
 
 
 def test_a_loop_that_is_stopped_while_another_or_a_thread_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.loops.LOOK_AGAIN", 0.02)
+    monkeypatch.setattr("velocity_ws.concurrency.portal.LOOK_AGAIN", 0.02)
     loop = asyncio.new_event_loop()
     home = Home()
     home.settle(loop)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
-from velocity_ws.messages import Frame, Malformed, Message, decode, encode, encode_error, validate_room
+from velocity_ws.messages.messages import Frame, Malformed, Message, decode, encode, encode_error, validate_room
 
 # JSON has no lone surrogates.
 text = st.text(st.characters(exclude_categories=["Cs"]))

@@ -21,8 +21,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.messages import Frame, encode
-from velocity_ws.outbox import QueueOutbox
+from velocity_ws.delivery.outbox import QueueOutbox
+from velocity_ws.messages.messages import Frame, encode
 from velocity_ws.stats import Counters
 
 Message = MutableMapping[str, Any]

@@ -14,8 +14,8 @@ import pytest
 
 from tests.support import eventually, running, settings
 from velocity_ws import Broker
-from velocity_ws.garbage import LARGE
-from velocity_ws.pacing import BYTES_PER_TURN, MAX_REST, MAX_WAITING, PACED, SECONDS_PER_TURN, Pace
+from velocity_ws.process.garbage import LARGE
+from velocity_ws.sessions.pacing import BYTES_PER_TURN, MAX_REST, MAX_WAITING, PACED, SECONDS_PER_TURN, Pace
 
 
 async def test_one_large_message_is_handled_in_a_turn_or_several_that_are_smaller() -> None:

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from velocity_ws.broker.target import TargetFactory
 from velocity_ws.errors import EncodeError, InvalidNameError
-from velocity_ws.messages import Address, Frame
-from velocity_ws.target import TargetFactory
+from velocity_ws.messages.messages import Address, Frame
 
 
 class Publisher:

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from tests.support import DEADLINE
-from velocity_ws.threads import Threads
+from velocity_ws.concurrency.threads import Threads
 
 
 def test_results_and_exceptions_come_back() -> None:
@@ -105,7 +105,7 @@ def test_where_the_system_has_no_more_threads_the_others_do_the_work() -> None:
     program = """
 import resource, threading
 from pathlib import Path
-from velocity_ws.threads import Threads
+from velocity_ws.concurrency.threads import Threads
 
 stack = 256 * 1024 * 1024
 threading.stack_size(stack)
@@ -134,7 +134,7 @@ async def test_it_serves_an_event_loop() -> None:
 def test_a_thread_that_never_returns_keeps_no_process() -> None:
     program = (
         "import threading\n"
-        "from velocity_ws.threads import Threads\n"
+        "from velocity_ws.concurrency.threads import Threads\n"
         "began = threading.Event()\n"
         "Threads(1, 'test').submit(lambda: (began.set(), threading.Event().wait()))\n"
         "began.wait()\n"

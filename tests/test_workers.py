@@ -8,7 +8,7 @@ import contextvars
 import pytest
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.eager import KEEP, EagerTask, Workers
+from velocity_ws.concurrency.eager import KEEP, EagerTask, Workers
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from velocity_ws.app import WebSocketApp
-from velocity_ws.broker import Broker
-from velocity_ws.client import Client
-from velocity_ws.emitter import Emitter
+from velocity_ws.asgi.app import WebSocketApp
+from velocity_ws.asgi.middleware import WebSocketMiddleware
+from velocity_ws.broker.broker import Broker
+from velocity_ws.broker.emitter import Emitter
+from velocity_ws.broker.members import ClusterStats, Members, RoomMember
+from velocity_ws.broker.target import Target
 from velocity_ws.errors import (
     BackplaneUnavailable,
     BrokerError,
@@ -28,13 +30,11 @@ from velocity_ws.errors import (
     WouldDeadlockError,
     may_reconnect,
 )
-from velocity_ws.members import ClusterStats, Members, RoomMember
-from velocity_ws.messages import Message
-from velocity_ws.middleware import WebSocketMiddleware
-from velocity_ws.server import Server
+from velocity_ws.messages.messages import Message
+from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
-from velocity_ws.target import Target
+from velocity_ws.uvicorn.server import Server
 
 __version__ = "0.1.0"
 

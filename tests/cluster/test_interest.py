@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.cluster.support import engine_url, nodes, person
 from tests.support import eventually
-from velocity_ws.cluster.interest import Interest
+from velocity_ws.cluster.subscriptions import Interest
 from velocity_ws.cluster.topics import encode_name
 
 

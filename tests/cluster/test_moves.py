@@ -111,8 +111,8 @@ async def test_many_moves_while_a_hook_waits_are_told_one_after_the_other() -> N
 
 
 async def test_a_hook_that_never_returns_holds_up_its_own_client_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.session.HANDLER_GRACE", 0.3)
-    monkeypatch.setattr("velocity_ws.inbox.HANDLER_GRACE", 0.3)
+    monkeypatch.setattr("velocity_ws.sessions.session.HANDLER_GRACE", 0.3)
+    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", 0.3)
     told = Told()
     async with alone(told) as node:
         async with person(node) as (peer, who):
@@ -136,8 +136,8 @@ async def test_a_hook_that_never_returns_holds_up_its_own_client_alone(monkeypat
 
 async def test_a_handler_and_a_hook_that_both_hang_have_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     grace = 1.0
-    monkeypatch.setattr("velocity_ws.session.HANDLER_GRACE", grace)
-    monkeypatch.setattr("velocity_ws.inbox.HANDLER_GRACE", grace)
+    monkeypatch.setattr("velocity_ws.sessions.session.HANDLER_GRACE", grace)
+    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", grace)
     told = Told()
     async with alone(told) as node:
         async with person(node) as (peer, _):
@@ -150,7 +150,7 @@ async def test_a_handler_and_a_hook_that_both_hang_have_the_same_time(monkeypatc
 
 async def test_a_hook_that_swallows_its_cancellation_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HANDLER_GRACE", "CANCEL_GRACE"):
-        monkeypatch.setattr(f"velocity_ws.session.{name}", 0.05)
+        monkeypatch.setattr(f"velocity_ws.sessions.session.{name}", 0.05)
     heard: list[str] = []
     end = asyncio.Event()
 
@@ -268,7 +268,7 @@ async def test_a_caller_that_gives_up_takes_no_move_back() -> None:
 
 
 async def test_a_client_whose_hooks_are_far_behind_comes_into_no_other_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.moves.MAX_WAITING", 3)
+    monkeypatch.setattr("velocity_ws.sessions.moves.MAX_WAITING", 3)
     told = Told()
     async with alone(told) as node, person(node) as (_, who):
         moves = [asyncio.create_task(node.broker.join_room(who, f"room {number}")) for number in range(4)]

@@ -29,9 +29,9 @@ from velocity_ws.cluster.envelopes import (
     node_of,
 )
 from velocity_ws.cluster.peers import Peers
-from velocity_ws.cluster.posts import Arrivals
 from velocity_ws.cluster.publisher import Publisher
-from velocity_ws.cluster.questions import Question, Questions
+from velocity_ws.cluster.routing import Arrivals
+from velocity_ws.cluster.rpc import Question, Questions
 from velocity_ws.cluster.sequences import Heard, Sent
 
 NODE = "elevenchars"

@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.direct import Flusher, TransportOutbox
-from velocity_ws.messages import Frame, encode
-from velocity_ws.outbox import Outbox, QueueOutbox
+from velocity_ws.delivery.outbox import Outbox, QueueOutbox
+from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
+from velocity_ws.messages.messages import Frame, encode
 from velocity_ws.stats import Counters
 
 LIMIT = 1000

@@ -187,7 +187,7 @@ async def test_who_sends_fin_is_gone_at_once_for_the_broker(waiting: int) -> Non
 
 @pytest.mark.parametrize("waiting", [1, MARK + 1], ids=["below the mark", "above the mark"])
 async def test_who_sends_fin_and_does_not_read_is_cut(waiting: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.protocol.writer.CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr("velocity_ws.websocket.writer.CLOSE_TIMEOUT", 0.3)
     broker = Broker(settings(ping_interval=0, write_buffer_size=MARK))
     async with Server(broker, port=0) as server, slow(server.port) as client:
         await eventually(broker.get_clients)
@@ -294,7 +294,7 @@ async def test_an_application_that_ends_cancelled_closes(connections: list[Any])
 
 
 async def test_a_close_waits_for_no_room(connections: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.protocol.writer.CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr("velocity_ws.websocket.writer.CLOSE_TIMEOUT", 0.3)
     was_cut: list[bool] = []
 
     async def then(send: Send) -> None:

@@ -27,7 +27,7 @@ from websockets.http11 import Request as HandshakeRequest
 from tests.e2e.chromium import FLAGS, find_chromium
 from tests.support import DEADLINE, Address, eventually, settings
 from velocity_ws import Broker, Client, ClientError, Message, Reject, Server, may_reconnect
-from velocity_ws.server import _listen
+from velocity_ws.uvicorn.server import _listen
 
 # The timeout leaves room for the installation of a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]

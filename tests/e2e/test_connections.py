@@ -22,7 +22,7 @@ from websockets.typing import Origin
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Close, Reject, Server, WebSocketApp, WebSocketMiddleware
 from velocity_ws.logs import WARNINGS_AT_ONCE
-from velocity_ws.server import _not_found
+from velocity_ws.uvicorn.server import _not_found
 
 
 async def refused(address: Address, path: str = "/ws", **options: Any) -> int:
@@ -588,8 +588,8 @@ async def test_browser_style_close_without_a_code(kind: ServerKind) -> None:
 async def test_a_handler_that_hangs_does_not_keep_on_disconnect_away(
     kind: ServerKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("velocity_ws.inbox.HANDLER_GRACE", 0.1)
-    monkeypatch.setattr("velocity_ws.inbox.CANCEL_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.inbox.CANCEL_GRACE", 0.1)
     broker = Broker(settings())
     running_now, cancelled, never = asyncio.Event(), asyncio.Event(), threading.Event()
     ended: list[Client] = []

@@ -22,8 +22,8 @@ from tests.hostile.wire import frame, handshake
 from tests.programs.stalled_sizes import BATCH, MESSAGES, READERS, SIZE
 from tests.support import Address, ServerKind, eventually, running, settings
 from velocity_ws import Broker, Client
-from velocity_ws.eager import KEEP
-from velocity_ws.hints import MAX_NAMED
+from velocity_ws.concurrency.eager import KEEP
+from velocity_ws.sessions.hints import MAX_NAMED
 
 
 class Reader(asyncio.Protocol):

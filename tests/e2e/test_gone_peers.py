@@ -116,7 +116,7 @@ def test_who_goes_while_nothing_is_read_is_gone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("velocity_ws.protocol.peer.INTERVAL", 0.1)
+    monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
     for module in ("inbox", "session"):
         monkeypatch.setattr(f"velocity_ws.{module}.HANDLER_GRACE", 0.1)
     options = certified(tmp_path) if secure else {}
@@ -128,7 +128,7 @@ def test_who_goes_while_nothing_is_read_is_gone(
 async def test_where_nothing_is_pinged_a_probe_finds_who_went_behind_what_is_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("velocity_ws.protocol.peer.INTERVAL", 0.1)
+    monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
     for module in ("inbox", "session"):
         monkeypatch.setattr(f"velocity_ws.{module}.HANDLER_GRACE", 0.1)
     ended = await leave(["flood and close"], {}, ping_interval=0)

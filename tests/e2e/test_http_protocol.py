@@ -20,12 +20,11 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
 from velocity_ws import Broker
-from velocity_ws.protocol import shared
-from velocity_ws.protocol.guard import Guard
-from velocity_ws.protocol.http import H11Protocol
-from velocity_ws.protocol.http_tools import HttpToolsProtocol
-from velocity_ws.protocol.shared import refuse_handshakes
-from velocity_ws.uvicorn import HTTPProtocol
+from velocity_ws.uvicorn import HTTPProtocol, shared
+from velocity_ws.uvicorn.http import H11Protocol
+from velocity_ws.uvicorn.http_guard import Guard
+from velocity_ws.uvicorn.http_tools import HttpToolsProtocol
+from velocity_ws.uvicorn.shared import refuse_handshakes
 
 TIMEOUT = 0.4
 """WS_HANDSHAKE_TIMEOUT of these servers, in seconds."""

@@ -79,7 +79,7 @@ async def test_of_a_broker() -> None:
 
 
 async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.protocol.peer.INTERVAL", DEADLINE * 10)
+    monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", DEADLINE * 10)
     broker = Broker(settings(rate_limit=0, read_buffer_size=1))
     release = asyncio.Event()
 

@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
-import velocity_ws.browser
+import velocity_ws.asgi.pages
 from tests.engines import engine
 from tests.support import Address, ServerKind, eventually, serve, settings
 from velocity_ws import (
@@ -70,7 +70,7 @@ async def own_page(request: Request) -> PlainTextResponse:
 async def test_a_handshake_without_upgrade_is_426_in_every_way_of_mounting(
     kind: ServerKind, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(velocity_ws.browser, "_has_warned", False)
+    monkeypatch.setattr(velocity_ws.asgi.pages, "_has_warned", False)
     broker, beside = telling_broker(), telling_broker(path="/beside")
     sub, at_root = FastAPI(), Starlette()
     broker.attach(sub)

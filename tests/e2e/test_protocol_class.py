@@ -378,7 +378,7 @@ async def test_pings_that_are_never_read_cost_nothing(monkeypatch: pytest.Monkey
         made.append(self)
 
     monkeypatch.setattr(WebSocketProtocol, "connection_made", note)
-    monkeypatch.setattr("velocity_ws.protocol.connection.CONTROL_FRAMES_AT_ONCE", 1_000_000)
+    monkeypatch.setattr("velocity_ws.websocket.connection.CONTROL_FRAMES_AT_ONCE", 1_000_000)
     ping = b"\x89\xfd" + bytes(4) + b"p" * 125
     async with serve(starlette(echo), "ours") as address:
         loop = asyncio.get_running_loop()
@@ -525,7 +525,7 @@ async def test_a_refusal_that_cannot_be_sent_is_a_500(status: int, headers: list
 async def test_the_portable_path_says_once_what_is_faster(
     server: ServerKind, is_said: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("velocity_ws.hints._said_faster_way", 0)  # by whatever ran before in this process
+    monkeypatch.setattr("velocity_ws.sessions.hints._said_faster_way", 0)  # by whatever ran before in this process
     caplog.set_level("INFO", "velocity_ws")
     async with running(Broker(settings()), server) as address:
         for _ in range(2):

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-import velocity_ws.browser
+import velocity_ws.asgi.pages
 from tests.debian import find_program
 from tests.engines import free_port
 from tests.support import DEADLINE, Peer, settings
@@ -178,7 +178,7 @@ async def test_a_server_that_is_stopping_costs_nobody_a_handshake_behind_the_doc
 async def test_an_nginx_that_passes_no_upgrade_on_is_answered_426_and_the_log_names_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(velocity_ws.browser, "_has_warned", False)
+    monkeypatch.setattr(velocity_ws.asgi.pages, "_has_warned", False)
     port = free_port()
     async with Server(served_broker()) as server:
         config = f"""

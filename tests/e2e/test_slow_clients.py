@@ -96,7 +96,7 @@ async def fill(client: Client, *, chunks: int = 1000) -> int:
 
 
 async def test_disconnect_policy(kind: ServerKind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.session.SLOW_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("velocity_ws.sessions.session.SLOW_CLOSE_TIMEOUT", 0.2)
     broker = Broker(settings(send_queue_size=QUEUE, ping_interval=0))
     ended: list[tuple[Client, Close]] = []
 
@@ -172,7 +172,7 @@ async def test_a_message_larger_than_the_queue(kind: ServerKind) -> None:
 
 
 async def test_a_stalled_client_can_still_be_disconnected(kind: ServerKind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.session.CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr("velocity_ws.sessions.session.CLOSE_TIMEOUT", 0.2)
     broker = Broker(settings(send_queue_size=QUEUE, slow_client="drop"))
     ended: list[Close] = []
 

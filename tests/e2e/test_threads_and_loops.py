@@ -191,7 +191,7 @@ def test_a_broker_whose_loop_was_closed_under_its_clients_starts_again() -> None
 import asyncio
 from starlette.requests import HTTPConnection
 from velocity_ws import Broker, Settings
-from velocity_ws.session import Session
+from velocity_ws.sessions.session import Session
 
 broker = Broker(Settings(_env_file=None, backplane_url="memory://left"), presence=["x"])
 

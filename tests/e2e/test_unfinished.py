@@ -12,8 +12,8 @@ import pytest
 from tests.hostile.wire import CloseFinder, frame, handshake
 from tests.support import DEADLINE, Address, Peer, eventually, running, settings
 from velocity_ws import Broker, Close
-from velocity_ws.protocol.common import Common
-from velocity_ws.protocol.unfinished import Unfinished
+from velocity_ws.uvicorn.common import Common
+from velocity_ws.websocket.unfinished import Unfinished
 
 SIZE = 200_000
 

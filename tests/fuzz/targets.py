@@ -18,7 +18,7 @@ from websockets.streams import StreamReader
 
 from tests import test_framing
 from velocity_ws.errors import CloseCode
-from velocity_ws.framing import COMPRESSED, cut
+from velocity_ws.messages.frames import COMPRESSED, cut
 
 __all__ = ["SEEDS", "TARGETS", "chunks_of", "make_quick"]
 

@@ -12,7 +12,7 @@ from tests.hostile.conftest import Say
 from tests.hostile.support import MEBIBYTE, Besieged, besieged
 from tests.hostile.wire import DEFLATE, CloseFinder, deflated, frame, handshake
 from tests.support import DEADLINE
-from velocity_ws.eager import KEEP
+from velocity_ws.concurrency.eager import KEEP
 
 AT_ONCE = 20
 FRAMES_EACH = 4

@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidHandshake
 
 from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
 from tests.support import Address, eventually
-from velocity_ws.server import _listen
+from velocity_ws.uvicorn.server import _listen
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0

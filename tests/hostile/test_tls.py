@@ -24,9 +24,8 @@ from tests.hostile.test_handshakes import SLACK, Silent
 from tests.programs.certificate import certificate
 from tests.support import DEADLINE, eventually, running, settings
 from velocity_ws import Broker, Server
-from velocity_ws.protocol import shared
-from velocity_ws.protocol.loop import bounding
-from velocity_ws.uvicorn import HTTPProtocol
+from velocity_ws.uvicorn import HTTPProtocol, shared
+from velocity_ws.uvicorn.loop import bounding
 
 BEGINNINGS = {"ws": (b"", b"GET"), "wss": (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01")}
 """What has come of them: nothing, or a part of a request or of a record."""

@@ -12,10 +12,10 @@ __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
 
 _REDIS = ("redis", "RedisBackplane")
 _NATS = ("nats", "NatsBackplane")
-_SHARDED = ("sharded", "ShardedRedisBackplane")
+_SHARDED = ("redis_cluster", "ShardedRedisBackplane")
 _BY_SCHEME = {
     "memory": ("memory", "MemoryBackplane"),
-    "embedded": ("embedded", "EmbeddedBackplane"),
+    "embedded": ("embedded.backplane", "EmbeddedBackplane"),
     "redis": _REDIS,
     "rediss": _REDIS,
     "valkey": _REDIS,
@@ -45,12 +45,13 @@ def create_backplane(url: str, *, is_node: bool = True) -> Backplane:
     try:
         factory = getattr(import_module(f"velocity_ws.backplane.{module}"), name)
     except ImportError as error:
-        extra = "redis" if module == "sharded" else module
+        extra = "redis" if module == "redis_cluster" else module.partition(".")[0]
         problem = f"{error.name or module} is not installed; pip install 'velocity-ws[{extra}]'"
         raise SettingsError({"WS_BACKPLANE_URL": problem}) from error
     engine, _ = split_url(url)
     try:
-        backplane: Backplane = factory(engine) if is_node or module != "embedded" else factory(engine, may_run=False)
+        may_not_run = module == "embedded.backplane" and not is_node
+        backplane: Backplane = factory(engine, may_run=False) if may_not_run else factory(engine)
     except SettingsError:
         raise
     except ValueError as error:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from velocity_ws.backplane.base import Lost, Receive
-from velocity_ws.backplane.channel import Channel, pool_of
-from velocity_ws.backplane.roles import Roles
+from velocity_ws.backplane.redis_connection import Channel, pool_of
+from velocity_ws.backplane.redis_roles import Roles
 
 __all__ = ["MAX_PAYLOAD", "RedisBackplane"]
 

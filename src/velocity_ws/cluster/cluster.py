@@ -32,17 +32,17 @@ from velocity_ws.cluster.envelopes import (
     encode_header,
 )
 from velocity_ws.cluster.gaps import Gaps
-from velocity_ws.cluster.interest import LINGER, Interest
 from velocity_ws.cluster.link import Link
+from velocity_ws.cluster.membership import Roll
 from velocity_ws.cluster.peers import Peers
-from velocity_ws.cluster.posts import Arrivals, routes
 from velocity_ws.cluster.publisher import Entry, Publisher
-from velocity_ws.cluster.questions import Question, Questions, Replies
-from velocity_ws.cluster.roll import Roll
+from velocity_ws.cluster.routing import Arrivals, routes
+from velocity_ws.cluster.rpc import Question, Questions, Replies
+from velocity_ws.cluster.subscriptions import LINGER, Interest
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.logs import get_logger, quote
-from velocity_ws.messages import Address, Frame
+from velocity_ws.messages.messages import Address, Frame
 from velocity_ws.stats import Counters
 
 __all__ = ["Cluster", "ClusterOptions"]

@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from velocity_ws.messages import MAX_NAME_LENGTH
+from velocity_ws.messages.messages import MAX_NAME_LENGTH
 
 __all__ = [
     "Answer",

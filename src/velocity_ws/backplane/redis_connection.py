@@ -1,0 +1,195 @@
+"""One connection to a Redis server, and the task that reads it: commands sent, answers counted, its end seen at once.
+
+Knows redis-py's connections; the library's pools and retries are not used, as what comes back is not to be in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis  # noqa: F401 - said to be missing here, and not when a first connection is made
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from velocity_ws.backplane.redis_roles import ROLE_COMMANDS, Roles
+
+__all__ = ["Channel", "pool_of"]
+
+ROLE_INTERVAL = 0.5
+"""Seconds after which a server that is published to is asked again whether it is a primary."""
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+
+
+def pool_of(url: str) -> ConnectionPool:
+    """What makes connections to the server of a URL, as redis-py takes it; ``valkey://`` and ``valkeys://`` too."""
+    scheme, colon, rest = url.partition(":")
+    pool = ConnectionPool.from_url(_SCHEMES.get(scheme, scheme) + colon + rest)
+    # Not to be had from the URL: what the reading of replies rests on. RESP3 costs more for each message.
+    pool.connection_kwargs |= {
+        "protocol": 2,
+        "decode_responses": False,
+        "health_check_interval": 0,
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "redis_connect_func": _greet,
+    }
+    try:
+        make: Callable[[], Any] = pool.make_connection
+        make()  # which does not connect: it says what it does not know
+    except (TypeError, RedisError) as error:
+        raise ValueError(str(error)) from None
+    return pool
+
+
+async def _greet(connection: Any) -> None:
+    """What is said on a new connection, which then has a name where the server's ACL allows that."""
+    name, connection.client_name = connection.client_name or "velocity-ws", None
+    await connection.on_connect()
+    with contextlib.suppress(ResponseError):
+        await connection.send_command("CLIENT", "SETNAME", name)
+        await connection.read_response()
+
+
+class Channel:
+    """See the module."""
+
+    def __init__(
+        self,
+        connection: Any,
+        roles: Roles,
+        ended: Callable[[Exception], None],
+        is_answer: Callable[[Any], bool] | None = None,
+    ) -> None:
+        """
+        Args:
+            connection: of redis-py, not connected.
+            roles: says which servers are of use.
+            ended: called when the connection has ended by itself.
+            is_answer: takes what arrives, and says whether it answers a command. ``None`` where all of it does: the
+                connection is one to publish on.
+        """
+        self._connection = connection
+        self._roles = roles
+        self._ended = ended
+        self._is_answer = is_answer
+        self._waiting: deque[_Answers] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._error: Exception | None = None
+        self._role_command: str | None = None
+        self._role_due = 0.0
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            OSError: it cannot, or is not let in, or the server is none to publish to.
+        """
+        try:
+            await self._connection.connect()
+            self._role_command = await self._find_role()
+        except RedisError as error:
+            raise ConnectionError(str(error)) from error
+        self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
+        self._keep()
+        self._reader = asyncio.create_task(self._read(), name="velocity-ws redis")
+
+    async def _find_role(self) -> str | None:
+        """What the server tells its role by."""
+        why: object = None
+        for command in ROLE_COMMANDS:
+            try:
+                await self._connection.send_command(command)
+                reply = await self._connection.read_response()
+            except ResponseError as error:
+                why = error
+                continue
+            if self._roles.check(reply):
+                return command
+            why = f"{command} does not say"
+        self._roles.complain(why)
+        return None
+
+    def _keep(self) -> None:
+        """Remember what carries it, which the library only closes, and forgets, when a call is cancelled."""
+        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
+        if writer is not None:
+            self._transport = writer.transport
+
+    async def send(self, commands: Sequence[tuple[str | bytes, ...]], answers: int) -> None:
+        """Send commands, and wait for so many answers; where it publishes, see now and then that a primary has them."""
+        if self._error is not None:
+            raise ConnectionError(str(self._error)) from self._error
+        if not self._connection.is_connected:  # it would connect by itself
+            raise ConnectionError("the connection was closed")
+        if self._is_answer is None and self._role_command and self._role_due <= asyncio.get_running_loop().time():
+            self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
+            commands, answers = [*commands, (self._role_command,)], answers + 1
+        waiting = _Answers(answers)
+        self._waiting.append(waiting)
+        try:
+            await self._connection.send_packed_command(self._connection.pack_commands(commands))
+        except RedisError as error:
+            raise ConnectionError(str(error)) from error
+        await waiting.done
+
+    def abort(self) -> None:
+        """End it, with what is not written yet: it is not to come after what the next connection carries."""
+        self._keep()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._reader is not None:
+            self._reader.cancel()
+        self._fail(ConnectionError("the connection was closed"))
+
+    async def close(self) -> None:
+        """Let it go, once it was aborted."""
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
+        await self._connection.disconnect(nowait=True)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                reply = await self._connection.read_response()
+                if self._is_answer is None and type(reply) is list:  # else it is the number of who heard a message
+                    self._roles.check(reply)
+                if (self._is_answer is None or self._is_answer(reply)) and self._waiting:
+                    answers = self._waiting[0]
+                    answers.left -= 1
+                    if not answers.left:
+                        self._waiting.popleft().settle(None)
+        except (RedisError, OSError) as error:
+            self._fail(ConnectionError(str(error)))
+            self._ended(ConnectionError(str(error)))
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        for answers in self._waiting:
+            answers.settle(error)
+        self._waiting.clear()
+
+
+class _Answers:
+    """How many answers a caller still waits for."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # its caller may have been cancelled: then nobody else looks

@@ -1,0 +1,269 @@
+"""Broker: the façade an application holds. Wires the parts together; knows no ASGI message, no engine, no server."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.node import Node
+from velocity_ws.broker.server_api import Reach, validate_client_id
+from velocity_ws.broker.sync import SyncBroker
+from velocity_ws.cluster.topics import MAIN
+from velocity_ws.concurrency.portal import Home
+from velocity_ws.errors import HookError
+from velocity_ws.hooks.registry import Hooks, validate_event
+from velocity_ws.messages.messages import Address, Frame, validate_room
+from velocity_ws.sessions.client import Client, user_id_of
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Stats
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+__all__ = ["Broker"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+class Broker(Reach):
+    """The connected clients of an application, and the hooks that serve them.
+
+    Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
+    hook gets those of its arguments that it names. Everything that is awaited may be awaited on any event loop;
+    ``broker.sync`` blocks instead, for plain threads and ``def`` routes. Everything else may be called from anywhere.
+
+    Attributes:
+        settings: what it was configured with.
+        name: what it is called among the brokers on one engine.
+        sync: the blocking form of the methods that are awaited.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        name: str = MAIN,
+        twin: bool = False,
+        user_id: Callable[[Any], str | int | None] = user_id_of,
+        presence: Callable[[str], bool] | Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            settings: by default read from ``WS_*`` variables and ``.env``.
+            name: 1 to 32 letters, digits, - and _. Brokers of different names hear nothing of each other on one engine;
+                those of the same name are one cluster. An application with several endpoints names each.
+            twin: whether it may run beside another broker of its name on the same engine *in this process*, which says
+                so too: several nodes in one process, for tests.
+            user_id: says what ``client.user`` is called, from what ``authenticate`` returned; by default itself, where
+                it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
+            presence: the rooms whose members are told who is there, as ``event: "presence"`` with the number of clients
+                of each user on all nodes: their names, or a function that says whether a room is one of them. It has to
+                be the same on every node. Where the function raises, the room has none, and ``on_error`` is told.
+            clock: seconds, never going back; for tests that must not wait.
+
+        Raises:
+            SettingsError: a variable has a value that cannot be used.
+            InvalidNameError: the name is none, or that of a room with presence.
+            HookError: ``user_id`` is no plain function, or ``presence`` neither that nor names of rooms.
+        """
+        _check_function("user_id", user_id)
+        self.settings = settings or Settings()
+        self.name = name
+        self.sync = SyncBroker(self)
+        self._hooks = Hooks()
+        has_presence = _has_presence(presence)
+        self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)
+        super().__init__()
+
+    # --- hooks
+
+    def authenticate(self, function: F) -> F:
+        """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
+
+        What it returns becomes ``client.user``; it raises `Reject` to refuse. Anything else it raises, and taking
+        longer than ``WS_HANDSHAKE_TIMEOUT``, lets nobody in.
+        """
+        return self._hooks.register("authenticate", function)
+
+    def on_connect(self, function: F) -> F:
+        """Register a hook called with ``client`` after accept; no message is handled before it has finished.
+
+        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile:
+        who may connect at all is for ``authenticate`` to say.
+        """
+        return self._hooks.register("connect", function)
+
+    def on_message(self, function: F) -> F:
+        """Register a hook called with ``client, message`` for every well-formed message, before its handler."""
+        return self._hooks.register("message", function)
+
+    def on_binary(self, function: F) -> F:
+        """Register a hook called with ``client, data`` (bytes) for every binary message."""
+        return self._hooks.register("binary", function)
+
+    def on(self, event: str) -> Callable[[F], F]:
+        """Register the handler of an event, called with ``client, data``.
+
+        The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
+        handler returns answers a message that carried an ``id``.
+
+        Raises:
+            HookError: the event has a handler already, or its name is empty or too long.
+        """
+        validate_event(event)
+        return lambda function: self._hooks.register_event(event, function)
+
+    def on_disconnect(self, function: F) -> F:
+        """Register a hook called with ``client`` (or ``client, close``), once for each client that got on_connect."""
+        return self._hooks.register("disconnect", function)
+
+    def on_join(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client of this process has come into a room.
+
+        The moves of one client are told one after the other, in order, wherever they are made. The code that moves it
+        waits for these hooks; a move that such a hook makes itself is told after the hook has ended.
+        """
+        return self._hooks.register("join", function)
+
+    def on_leave(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when one has left it, or has gone; before ``on_disconnect``."""
+        return self._hooks.register("leave", function)
+
+    def on_error(self, function: F) -> F:
+        """Register a hook called with ``client, error`` for every exception of another hook."""
+        return self._hooks.register("error", function)
+
+    # --- who is here, in this process
+
+    def get_room_clients(self, room: str) -> list[Client]:
+        """The clients in a room, in order of joining."""
+        return [session.client for session in self._node.hub.room_members(room)]
+
+    def get_rooms(self) -> list[str]:
+        """Every room somebody is in."""
+        return self._node.hub.rooms()
+
+    def get_clients(self) -> list[Client]:
+        """Everyone connected to this process, in order of arrival."""
+        return [session.client for session in self._node.hub.members()]
+
+    def get_client(self, client_id: str) -> Client | None:
+        """The client of that id, if it is connected to this process."""
+        session = self._node.hub.get(validate_client_id("get_client(client_id)", client_id))
+        return None if session is None else session.client
+
+    def is_connected(self, client_id: str) -> bool:
+        """Whether that client is connected to this process."""
+        return validate_client_id("is_connected(client_id)", client_id) in self._node.hub
+
+    def get_stats(self) -> Stats:
+        """This process's figures, as of now."""
+        return self._node.stats()
+
+    # --- life
+
+    @property
+    def node_id(self) -> str:
+        """This process's name among the others; new at each start, and the first part of its clients' ids."""
+        return self._node.id
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is running and hears the other nodes: false within 3 s of when it does not any more."""
+        return self._node.is_healthy
+
+    @property
+    def is_running(self) -> bool:
+        """Whether connections are taken: started, on a loop that is still open, and not stopping."""
+        return self._node.is_running
+
+    def attach(self, app: Starlette, path: str | None = None) -> None:
+        """Serve this broker in a Starlette or FastAPI application, with its life cycle.
+
+        Where several are attached, the first whose path fits gets a connection, as with Starlette's routes: attach
+        ``/ws/admin`` before ``/ws/{tenant}``.
+
+        Args:
+            app: the application, or a sub-application that is mounted in one.
+            path: where, in place of ``settings.path``, with Starlette's parameters where it has some:
+                ``"/ws/{tenant}"`` puts ``tenant`` into ``client.request.path_params``.
+
+        Raises:
+            InvalidPathError: the path does not start with a slash, or its parameters are none that Starlette knows, or
+                a broker is attached there already.
+        """
+        from velocity_ws.asgi.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
+
+        attach(app, self, path)
+
+    async def start(self) -> None:
+        """Begin on the running event loop, which becomes the broker's. Harmless when it runs here already.
+
+        A first connection starts a broker that nobody started. After `stop` it can be started again.
+
+        Raises:
+            BrokerError: it runs on another event loop, or is stopping; or another broker of its name runs on the same
+                engine in this process, and they are not both twins.
+        """
+        await self._node.start()
+
+    async def stop(self) -> None:
+        """End: no new connection, what has arrived is handled, what is queued is sent, everyone gets 1001.
+
+        Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Harmless when it does not
+        run; while it is stopping, waits for that. Called in a hook it only begins, and returns at once.
+        """
+        await self.home.run(self._node.stop)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        return await self._node.publish(address, frame)
+
+    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        return await self.home.run(self._call_here, call)
+
+    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        return await call(self._node.directory)
+
+    # --- for the other modules of this package
+
+    @property
+    def node(self) -> Node:
+        """What its connections share."""
+        return self._node
+
+    @property
+    def home(self) -> Home:
+        """The way to its event loop."""
+        return self._node.home
+
+
+def _has_presence(presence: Callable[[str], bool] | Collection[str]) -> Callable[[str], bool] | None:
+    if callable(presence):
+        _check_function("presence", presence)
+        return presence
+    if isinstance(presence, str | bytes) or not isinstance(presence, Iterable):
+        raise HookError(
+            f"presence takes the names of rooms, or a function, and not {presence!r:.80}; for one room use a list of it"
+        )
+    rooms = frozenset([validate_room(room) for room in presence])
+    return rooms.__contains__ if rooms else None
+
+
+def _check_function(name: str, function: object) -> None:
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise HookError(f"{name} is a plain function, which cannot wait, and not {function!r:.80}")

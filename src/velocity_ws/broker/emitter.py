@@ -1,0 +1,216 @@
+"""Emitter: messages to clients from a process that serves none, such as a worker, a cron job or a script.
+
+Knows the cluster as one who takes part without clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.urls import ALONE, engine_of, split_url
+from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.server_api import Reach, SyncReach
+from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.envelopes import new_node_id
+from velocity_ws.cluster.topics import MAIN, prefix_of
+from velocity_ws.concurrency.portal import Home
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, SettingsError
+from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["Emitter"]
+
+T = TypeVar("T")
+
+
+class Emitter(Reach):
+    """Reaches the clients of all nodes from outside: ``async with Emitter(url) as emitter: await emitter.broadcast(…)``
+
+    It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
+    instead, for plain threads: ``Emitter(url).sync.to_room("news").send("notice", data)``; it runs an event loop in
+    a thread of its own then, which gevent does not allow (`BrokerError`). What it returns counts clients of this
+    process, and so is 0.
+    """
+
+    def __init__(self, url: str | None = None, *, name: str = MAIN, timeout: float = 1.0) -> None:
+        """
+        Args:
+            url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
+            name: of the brokers whose clients it reaches.
+            timeout: seconds after which a message ends, whatever its outcome; connecting, for the first one, included.
+                A question may take as long once there is a connection.
+
+        Raises:
+            SettingsError: there is no engine at that URL, as ``memory://`` has none.
+            InvalidNameError: the name is none.
+        """
+        super().__init__()
+        self._url = url or Settings().backplane_url
+        if self._url == ALONE:
+            raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
+        create_backplane(self._url)
+        self._prefix = prefix_of(split_url(self._url)[1], name)
+        self._timeout = timeout
+        self._home = Home()
+        self._sync = SyncReach(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is there: it was not used yet, or by another loop, or by the process that this one was forked off."""
+        self._pid = os.getpid()
+        self._cluster: Cluster | None = None
+        self._directory: Directory | None = None
+        self._starting = asyncio.Lock()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def home(self) -> Home:
+        """The way to its event loop."""
+        return self._home
+
+    @property
+    def sync(self) -> SyncReach:
+        """The blocking form of the methods that are awaited."""
+        return self._sync
+
+    def blocking_home(self) -> Home:
+        """The way to its event loop, which runs in a thread of its own where there is none yet."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            if self._home.loop is None:
+                self._begin_loop(asyncio.new_event_loop())
+        return self._home
+
+    def _begin_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        started, here, is_green = threading.Event(), threading.get_native_id(), False
+
+        def run() -> None:
+            nonlocal is_green
+            is_green = threading.get_native_id() == here
+            if is_green:
+                started.set()
+                return
+            loop.call_soon(started.set)
+            loop.run_forever()
+
+        thread = threading.Thread(target=run, name="velocity-ws emitter", daemon=True)
+        thread.start()
+        started.wait()
+        if is_green:
+            loop.close()
+            raise BrokerError(
+                "gevent, or eventlet, has put its own in the place of threads, and none of them can run the event loop "
+                "that 'sync' needs; await the Emitter's methods on a loop in a real thread, as in "
+                "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
+            )
+        self._cluster, self._starting = None, asyncio.Lock()
+        self._home.settle(loop)
+        self._thread = thread
+
+    async def start(self) -> None:
+        """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
+        self._settle()
+        await self._home.run(self._started)
+
+    def _settle(self) -> None:
+        if self._home.loop is None:
+            self._begin()
+            self._home.settle(asyncio.get_running_loop())
+
+    async def stop(self) -> None:
+        """Disconnect. It connects again when it is used again."""
+        if self._home.loop is not None:
+            await self._home.run(self._stop)
+
+    def close(self) -> None:
+        """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""
+        loop, thread = self._home.loop, self._thread
+        if thread is None or loop is None:
+            return
+        self._home.block(self._stop)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        self._thread = None
+        self._home.settle(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __enter__(self) -> SyncReach:
+        return self.sync
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _started(self) -> tuple[Cluster, Directory]:
+        async with self._starting:
+            if self._cluster is None or self._directory is None:
+                hub: Hub[Session] = Hub()
+                options = ClusterOptions(
+                    self._prefix,
+                    timeout=self._timeout,
+                    is_node=False,
+                    patience=self._timeout,
+                    engine=engine_of(self._url),
+                )
+                backplane, name = create_backplane(self._url, is_node=False), new_node_id()
+                cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
+                self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
+                try:
+                    await cluster.start()
+                except BaseException:
+                    await cluster.stop()
+                    raise
+                self._cluster = cluster
+            return self._cluster, self._directory
+
+    async def _stop(self) -> None:
+        async with self._starting:
+            cluster, self._cluster = self._cluster, None
+            if cluster is not None:
+                await cluster.stop()
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        self._settle()
+        await self._home.run(self._publish_here, address, frame)
+        return 0
+
+    async def _publish_here(self, address: Address, frame: Frame) -> None:
+        until = asyncio.get_running_loop().time() + self._timeout
+        cluster, _ = await self._started()
+        await cluster.publish(address, frame, until)
+
+    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        self._settle()
+        return await self._home.run(self._call_here, call)
+
+    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        cluster, directory = await self._started()
+        if not cluster.is_healthy:
+            raise BackplaneUnavailable("there is no connection to the engine")
+        return await call(directory)
+
+
+async def _no_client(client_id: str, room: str) -> None:  # noqa: ARG001 - it has none
+    raise ClientNotFound(client_id)

@@ -1,0 +1,430 @@
+"""Node: what all connections of one broker share, and how they begin and end together. Knows no ASGI and no server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.urls import ALONE, engine_of, split_url
+from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.presence import Presence
+from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.envelopes import new_node_id
+from velocity_ws.cluster.places import taking_place
+from velocity_ws.cluster.topics import prefix_of
+from velocity_ws.concurrency.eager import Workers
+from velocity_ws.concurrency.portal import Home, end_now
+from velocity_ws.delivery.fanout import fan_out
+from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, HookError, InvalidNameError
+from velocity_ws.hooks.registry import Hooks
+from velocity_ws.limits import Admission
+from velocity_ws.logs import get_logger
+from velocity_ws.messages.messages import Address, Frame, validate_text
+from velocity_ws.process.descriptors import prepare
+from velocity_ws.sessions.client import Client, Gone, describe, user_id_of, validate_user_id
+from velocity_ws.sessions.dispatch import Dispatcher
+from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.hub import Hub, Kind
+from velocity_ws.sessions.moves import told
+from velocity_ws.sessions.pacing import Pace
+from velocity_ws.settings import Settings
+from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
+
+if TYPE_CHECKING:
+    from velocity_ws.sessions.session import Session
+
+__all__ = ["Node"]
+
+log = get_logger("velocity_ws.node")
+
+NOBODY = Address("clients")
+ABORT_GRACE = 0.5
+"""Seconds that aborted connections have to end, before what they still run is cancelled."""
+HURRIED_GRACE = 0.1
+"""Seconds for each step of stopping, where it is hurried."""
+
+
+class Node:
+    """One process's share of the clients. Used on the broker's loop only, but for `home`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hooks: Hooks,
+        clock: Callable[[], float],
+        user_id: Callable[[Any], str | int | None],
+        has_presence: Callable[[str], bool] | None,
+        name: str,
+        is_twin: bool,
+    ) -> None:
+        url = settings.backplane_url
+        self.name = name
+        self.is_twin = is_twin
+        self._prefix = prefix_of(split_url(url)[1], name)
+        self.place = None if url.startswith(ALONE) else f"{engine_of(url)} {self._prefix}"
+        self.id = new_node_id()
+        self.settings = settings
+        self.clock = clock
+        self._user_id_of = user_id
+        self._has_presence = has_presence
+        self.home = Home()
+        self.counters = Counters()
+        self._unattributed = UNATTRIBUTED.rejected
+        self.gone = Gone(self.counters)
+        self.flusher = Flusher()
+        self.workers = Workers()
+        self.pace = Pace()
+        self.hub: Hub[Session] = Hub(self._fan_out, self)
+        self.hints = Hints(settings)
+        self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.sessions: set[Session] = set()
+        self.stragglers: set[asyncio.Task[None]] = set()
+        self.handshakes: set[asyncio.Timeout] = set()
+        self.expected: dict[str, set[str]] = {}
+        self.cluster: Cluster | None = None
+        self._is_alone = url == ALONE
+        if not self._is_alone:
+            create_backplane(url)  # what is missing shows now, not when it is started
+        self.directory = self._new_directory()
+        self.presence: Presence | None = None
+        self._started_at: float | None = None
+        self._stopped_loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._emptied: asyncio.Event | None = None
+        self._is_hurried = False
+        self.warn_size = settings.warn_message_size or sys.maxsize
+
+    @property
+    def is_running(self) -> bool:
+        """Whether connections are taken: started, on a loop that is still open, and not stopping."""
+        return self._started_at is not None and self._stopping is None and self.home.loop is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is started, on a loop of this process that is still open; stopping is part of it."""
+        return self._started_at is not None and self.home.loop is not None
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start; 0 where it is not running."""
+        return 0.0 if self._started_at is None else self.clock() - self._started_at
+
+    # --- messages and rooms
+
+    async def publish(self, address: Address, frame: Frame) -> int:
+        """Send a message to whom it is addressed, from any loop; for how many clients here it was queued."""
+        return await self.home.run(self._publish, address, frame)
+
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        if self.cluster is not None:
+            for name in address.names:
+                validate_text(name)
+        queued = self.hub.deliver(address, frame)
+        if self.cluster is not None:
+            await self.cluster.publish(address, frame)
+        elif not self._is_alone and address != NOBODY:
+            raise BackplaneUnavailable("the broker is not started")
+        return queued
+
+    def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
+        if frame.size > self.warn_size:
+            self.hints.large(frame)
+        return fan_out(members, frame, self.counters, self.flusher)
+
+    async def join(self, client_id: str, room: str) -> None:
+        """Put a client of this node into a room; what is published to it from then on, anywhere, reaches it.
+
+        Raises:
+            ClientNotFound: it is not connected.
+        """
+        if self.cluster is not None or self.presence is not None:
+            validate_text(room)
+        session = self.hub.get(client_id)
+        if session is not None and not session.may_join:
+            raise BrokerError(
+                f"on_join and on_leave hooks are too far behind the moves of client {client_id}: one does not return"
+            )
+        is_new = self.hub.join(client_id, room)
+        since = self.hub.joined_at(client_id, room)
+        move: asyncio.Future[None] | None = None
+        failure: Exception | None = None
+        try:
+            if self.cluster is not None:
+                await self.cluster.confirmed("room", room)
+        finally:  # it is in the room, also where the caller does not wait any more
+            # Unless it has left meanwhile, and may have come again, which is for that call to tell.
+            if session is not None and is_new and self.hub.joined_at(client_id, room) == since:
+                if self.presence is not None:
+                    failure = self.presence.joined(session, room)
+                if self.dispatcher.has("join") or self.dispatcher.has("leave"):
+                    move = session.joined(room)
+        if session is not None and failure is not None:
+            await self.dispatcher.report(session.client, failure)
+        await told(move)
+
+    async def leave(self, client_id: str, room: str) -> None:
+        """Take a client of this node out of a room."""
+        session = self.hub.get(client_id)
+        if session is None or not self.hub.leave(client_id, room):
+            return
+        if self.presence is not None:
+            self.presence.changed([room])
+        await told(session.left(room))
+
+    def remove(self, client_id: str) -> frozenset[str]:
+        """Take a client of this node out of everything; the rooms it was in."""
+        rooms = self.hub.remove(client_id)
+        if rooms and self.presence is not None:
+            self.presence.changed(rooms)
+        return rooms
+
+    def opened(self, kind: Kind, name: str) -> None:
+        """A room, or a user, has a first client here."""
+        if self.cluster is not None:
+            self.cluster.opened(kind, name)
+
+    def closed(self, kind: Kind, name: str) -> None:
+        """It has none any more."""
+        if self.cluster is not None and not (kind == "user" and name in self.expected):
+            self.cluster.closed(kind, name)
+
+    # --- users
+
+    def user_id_of(self, user: Any) -> str | None:
+        """What a user is called.
+
+        Raises:
+            InvalidNameError: what the application calls it is no name.
+            Exception: whatever the application's function raises.
+        """
+        if user is None:
+            return None
+        user_id = validate_user_id(self._user_id_of(user))
+        if user_id is None and self._user_id_of is user_id_of:
+            self.hints.no_user_id(type(user))
+        return user_id
+
+    async def set_user(self, session: Session, user: Any) -> None:
+        """Make a client of this node another user's, or nobody's; see `Client.set_user`."""
+        try:
+            user_id = self.user_id_of(user)
+        except InvalidNameError:
+            raise
+        except Exception as error:
+            raise HookError(
+                f"user_id failed, so that the user of client {session.id} is as before: {error!r}"
+            ) from error
+        session.client.identify(user, user_id)
+        if self.hub.set_user(session.id, user_id) and self.presence is not None:
+            self.presence.changed(self.hub.rooms_of(session.id))
+        if self.cluster is not None and user_id is not None:
+            await self.cluster.confirmed("user", user_id)
+
+    async def expect(self, session: Session) -> None:
+        """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
+        user_id = session.user_id
+        if user_id is not None and self.cluster is not None:
+            self.expected.setdefault(user_id, set()).add(session.id)
+            self.cluster.opened("user", user_id)
+            await self.cluster.confirmed("user", user_id)
+
+    def expect_no_more(self, session: Session) -> None:
+        """That client is there, or does not come. Harmless for others, of which there is nothing in `expected`."""
+        user_id = session.user_id
+        waiting = self.expected.get(user_id or "", set())
+        if user_id is None or session.id not in waiting:
+            return
+        waiting.remove(session.id)
+        if not waiting:
+            del self.expected[user_id]
+            if not self.hub.user_members(user_id):
+                self.closed("user", user_id)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it runs, and hears the other nodes."""
+        return self.is_running and (self.cluster is None or self.cluster.is_healthy)
+
+    def stats(self) -> Stats:
+        """The figures, as of now."""
+        counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        counters["rejected"] += UNATTRIBUTED.rejected - self._unattributed
+        return Stats(connected_clients=len(self.hub), rooms=len(self.hub.rooms()), uptime=self.uptime, **counters)
+
+    # --- life
+
+    async def start(self) -> None:
+        """Begin on the running loop.
+
+        Raises:
+            BrokerError: it runs on another loop, or is stopping, or another broker of this process has its place.
+        """
+        loop = asyncio.get_running_loop()
+        if self.has_begun:
+            if self.home.loop is not loop:
+                raise BrokerError(
+                    "the broker runs on another event loop; stop it there first, or use a broker for each loop "
+                    "(with Starlette's TestClient: `with TestClient(app) as client`)"
+                )
+            if self._stopping is not None:
+                raise BrokerError("the broker is stopping; await stop() before start()")
+            return
+        if self._started_at is not None:
+            self._forget_dead_loop()
+        with taking_place(self):
+            self.home.settle(loop)
+            self._stopped_loop = None
+            self.pace = Pace()  # what the last one still had to do, its loop may not have done
+            self._started_at = self.clock()
+        prepare(self.settings.max_connections)
+        self.hints.misspelled()
+        self.hints.alone()
+        if not self._is_alone:
+            self._form_cluster()
+        if self._has_presence is not None:
+            self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
+        cluster = self.cluster
+        if cluster is not None:
+            await cluster.start()  # who gives up waiting for it does not undo it: clients may have come meanwhile
+            if self.cluster is not cluster:
+                raise BrokerError("the broker was stopped while it was starting")
+
+    async def _leave_cluster(self) -> None:
+        cluster, self.cluster = self.cluster, None
+        presence, self.presence = self.presence, None
+        self.directory = self._new_directory()
+        if presence is not None:
+            presence.close()
+        if cluster is not None:
+            await cluster.stop()
+
+    def _form_cluster(self) -> None:
+        self.id = new_node_id()  # and not what a process that was forked has too
+        settings = self.settings
+        options = ClusterOptions(
+            prefix=self._prefix,
+            timeout=settings.backplane_timeout,
+            lease=settings.node_lease,
+            queue_size=settings.backplane_queue_size,
+            engine=engine_of(settings.backplane_url),
+        )
+        backplane = create_backplane(settings.backplane_url)
+        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self.clock)
+        self.directory = self._new_directory()
+
+    def _who(self, address: Address) -> list[str]:
+        return [session.id for session in self.hub.select(address)]
+
+    def _new_directory(self) -> Directory:
+        return Directory(self.id, self.hub, self.stats, self.join, self.leave, self.cluster)
+
+    async def ensure_started(self) -> None:
+        """Start where nobody has; called for each connection.
+
+        Raises:
+            BrokerError: it runs on another loop, or was stopped and not started again.
+        """
+        if self._stopped_loop is not None and not self._stopped_loop.is_closed():
+            raise BrokerError("the broker was stopped; start() makes it take connections again")
+        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+            await self.start()
+
+    async def stop(self) -> None:
+        """End, once. Who asks meanwhile waits for the same end; but a hook does not, as it must end first itself."""
+        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+            self._started_at = None
+            self.home.settle(None)
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._shut_down())
+        here = asyncio.current_task()
+        if any(session.runs(here) for session in self.sessions):
+            return  # a hook, which would wait for its own end
+        await asyncio.shield(self._stopping)
+
+    def _forget_dead_loop(self) -> None:
+        # Connections whose loop was closed under them can no longer end by themselves, nor can anybody be told of it.
+        if self.cluster is not None:
+            self.cluster.abandon()
+        self.cluster = self.presence = None
+        for session in self.sessions:
+            self.hub.remove(session.id)
+        self.sessions.clear()
+        self.stragglers.clear()
+        self.handshakes.clear()
+        self.expected.clear()
+        self.flusher, self.workers = Flusher(), Workers()
+        self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
+
+    def leave_soon(self) -> None:
+        """The server is stopping, and this will be stopped when its connections are over."""
+        if self.cluster is not None:
+            self.cluster.leave_soon()
+
+    async def _shut_down(self) -> None:
+        self.leave_soon()
+        half = self.settings.drain_timeout / 2
+        try:
+            for handshake in list(self.handshakes):
+                end_now(handshake)
+            for session in list(self.sessions):
+                session.drain()
+            await self._all_done(half)
+            for session in list(self.sessions):
+                session.hurry()
+            await self._all_done(half)
+            for _ in range(2):  # the second time for hooks that run because of the first
+                for session in list(self.sessions):
+                    session.abort()
+                await self._all_done(ABORT_GRACE)
+            if self.sessions or self.stragglers:
+                counts = len(self.sessions), len(self.stragglers)
+                log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
+            endings = [session.ending for session in self.sessions if session.ending is not None]
+            for task in [*self.stragglers, *endings]:  # a server that ends its loop would wait for them, and for ever
+                asyncio._unregister_task(task)  # documented for those who implement tasks
+            await self.workers.close()
+            await self._leave_cluster()
+        finally:
+            self.dispatcher.close()
+            self._stopping = None
+            self._is_hurried = False
+            self._stopped_loop = self.home.loop
+            self._started_at = None
+            self.home.settle(None)
+
+    def hurry(self) -> None:
+        """Cut every connection, and let stopping, now or later, wait for nothing."""
+        self._is_hurried = True
+        for session in list(self.sessions):
+            session.cut()
+        if self._emptied is not None:
+            self._emptied.set()
+
+    def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:
+        """A hook swallowed its cancellation. Its client must not wait for it; it is kept until it ends."""
+        log.error("a handler goes on after it was cancelled (%s)", describe(client))
+        self.stragglers.add(task)
+        task.add_done_callback(self.stragglers.discard)
+
+    def forget(self, session: Session) -> None:
+        """A session has ended."""
+        self.sessions.discard(session)
+        if self._emptied is not None and not self.sessions:
+            self._emptied.set()
+
+    async def _all_done(self, seconds: float) -> None:
+        """Wait for every connection to end, for so long at most."""
+        if self._is_hurried:
+            seconds = min(seconds, HURRIED_GRACE)
+        if self.sessions:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()

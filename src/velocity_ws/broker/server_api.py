@@ -1,0 +1,254 @@
+"""Reach: what can be done to clients on any node, the same for a `Broker` and an `Emitter`, awaited or blocking.
+
+Knows targets and the directory; how they are got at, its subclasses know.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.members import ClusterStats, Members
+from velocity_ws.broker.target import SyncTarget, Target, TargetFactory
+from velocity_ws.concurrency.portal import Home
+from velocity_ws.errors import ClientIdError, validate_close
+from velocity_ws.messages.messages import Address, Frame, validate_room
+from velocity_ws.sessions.client import name_user
+
+__all__ = ["Reach", "SyncReach", "validate_client_id"]
+
+T = TypeVar("T")
+
+
+class Reach(ABC):
+    """Messages to clients wherever they are, and what can be asked about them."""
+
+    def __init__(self) -> None:
+        self._targets = TargetFactory(self._publish)
+
+    @property
+    @abstractmethod
+    def home(self) -> Home:
+        """The way to its event loop."""
+
+    def blocking_home(self) -> Home:
+        """The same, where a plain thread can wait for it."""
+        return self.home
+
+    @abstractmethod
+    async def _publish(self, address: Address, frame: Frame) -> int:
+        """Send a message; for how many clients of this process it was queued."""
+
+    @abstractmethod
+    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+        """Ask the directory something, on its loop."""
+
+    # --- sending
+
+    async def broadcast(self, event: str, data: Any = None) -> int:
+        """Send a message to everyone; see `Target.send` for what it returns and raises."""
+        return await self.to_all().send(event, data)
+
+    async def broadcast_bytes(self, data: bytes) -> int:
+        """Send a binary message to everyone."""
+        return await self.to_all().send_bytes(data)
+
+    def to_all(self) -> Target:
+        """Everyone, as a target: ``broker.to_all().except_(client.id).send(...)``."""
+        return self._targets.all()
+
+    def to_room(self, room: str) -> Target:
+        """The members of a room.
+
+        Raises:
+            InvalidNameError: the room is not a string of at most 256 characters.
+        """
+        return self._targets.rooms([room])
+
+    def to_rooms(self, rooms: Iterable[str]) -> Target:
+        """The members of several rooms; who is in more than one of them gets a message once."""
+        return self._targets.rooms(rooms)
+
+    def to_user(self, user_id: str | int) -> Target:
+        """All clients of a user, on every node: each tab and device; see ``client.user_id``. 42 is ``"42"``.
+
+        Raises:
+            TypeError: the user is named by neither a string nor an integer.
+            InvalidNameError: the name is longer than 256 characters.
+        """
+        return self._targets.users([user_id])
+
+    def to_client(self, client_id: str) -> Target:
+        """One client, on whichever node.
+
+        Raises:
+            ClientIdError: it is no id that was given, but the client itself.
+        """
+        return self._targets.clients([client_id])
+
+    def to_clients(self, client_ids: Iterable[str]) -> Target:
+        """Several clients."""
+        return self._targets.clients(client_ids)
+
+    # --- clients, on whichever node
+
+    async def join_room(self, client_id: str, room: str) -> None:
+        """Put a client, on whichever node, into a room; harmless when it is there already.
+
+        Whatever is published to the room after this returns reaches the client. Only while the engine cannot be
+        reached it returns without that; the client gets ``event: "gap"`` when it can.
+
+        Raises:
+            ClientIdError: it is no id that was given, but the client itself.
+            ClientNotFound: it is not connected.
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot travel between processes.
+            BackplaneUnavailable: it is another node's, which did not answer, or was not heard for more than its lease;
+                if it was only held up, it may do it later.
+        """
+        validate_client_id("join_room(client_id, room)", client_id)
+        validate_room(room)
+        await self._call(lambda directory: directory.join(client_id, room))
+
+    async def leave_room(self, client_id: str, room: str) -> None:
+        """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
+
+        Raises:
+            ClientIdError: it is no id that was given, but the client itself.
+            BackplaneUnavailable: it is another node's, which did not answer.
+        """
+        validate_client_id("leave_room(client_id, room)", client_id)
+        validate_room(room)
+        await self._call(lambda directory: directory.leave(client_id, room))
+
+    async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+        """Close a client's connection, on whichever node; see `Client.disconnect`.
+
+        Returns:
+            Whether there was such a client.
+
+        Raises:
+            ClientIdError: it is no id that was given, but the client itself.
+            InvalidCloseError: the code may not be sent, or the reason is too long.
+            BackplaneUnavailable: it is another node's, which did not answer.
+        """
+        validate_client_id("disconnect(client_id)", client_id)
+        validate_close(code, reason)
+        return await self._call(lambda directory: directory.disconnect(client_id, code, reason))
+
+    async def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
+        """Close all connections of a user, on every node.
+
+        A node that was not heard for more than its lease is not waited for; if it was only held up, it does it later.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            TypeError: the user is named by neither a string nor an integer.
+            InvalidNameError: the name is longer than 256 characters, or cannot travel between processes.
+            InvalidCloseError: the code may not be sent, or the reason is too long.
+            BackplaneUnavailable: a node did not answer; those of the others are closed.
+        """
+        validate_close(code, reason)
+        name = name_user(user_id)
+        return await self._call(lambda directory: directory.disconnect_user(name, code, reason))
+
+    async def members(self, room: str) -> Members:
+        """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
+        validate_room(room)
+        return await self._call(lambda directory: directory.members(room))
+
+    async def count(self, room: str) -> int:
+        """How many clients are in a room, on all nodes that answer in time."""
+        validate_room(room)
+        return await self._call(lambda directory: directory.count(room))
+
+    async def cluster_stats(self) -> ClusterStats:
+        """The figures of every node and their sum; nodes that did not answer in time are named."""
+        return await self._call(Directory.stats)
+
+
+class SyncReach:
+    """`Reach` for plain threads and ``def`` routes: the same methods, blocking.
+
+    Raises, from each: WouldDeadlockError on its own event loop.
+    """
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+
+    def broadcast(self, event: str, data: Any = None) -> int:
+        """Blocking `Reach.broadcast`."""
+        return self.to_all().send(event, data)
+
+    def broadcast_bytes(self, data: bytes) -> int:
+        """Blocking `Reach.broadcast_bytes`."""
+        return self.to_all().send_bytes(data)
+
+    def to_all(self) -> SyncTarget:
+        """Everyone."""
+        return self._target(self._reach.to_all())
+
+    def to_room(self, room: str) -> SyncTarget:
+        """The members of a room."""
+        return self._target(self._reach.to_room(room))
+
+    def to_rooms(self, rooms: Iterable[str]) -> SyncTarget:
+        """The members of several rooms."""
+        return self._target(self._reach.to_rooms(rooms))
+
+    def to_user(self, user_id: str | int) -> SyncTarget:
+        """All clients of a user."""
+        return self._target(self._reach.to_user(user_id))
+
+    def to_client(self, client_id: str) -> SyncTarget:
+        """One client."""
+        return self._target(self._reach.to_client(client_id))
+
+    def to_clients(self, client_ids: Iterable[str]) -> SyncTarget:
+        """Several clients."""
+        return self._target(self._reach.to_clients(client_ids))
+
+    def join_room(self, client_id: str, room: str) -> None:
+        """Blocking `Reach.join_room`."""
+        self._reach.blocking_home().block(self._reach.join_room, client_id, room)
+
+    def leave_room(self, client_id: str, room: str) -> None:
+        """Blocking `Reach.leave_room`."""
+        self._reach.blocking_home().block(self._reach.leave_room, client_id, room)
+
+    def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+        """Blocking `Reach.disconnect`."""
+        return self._reach.blocking_home().block(self._reach.disconnect, client_id, code, reason)
+
+    def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
+        """Blocking `Reach.disconnect_user`."""
+        return self._reach.blocking_home().block(self._reach.disconnect_user, user_id, code, reason)
+
+    def members(self, room: str) -> Members:
+        """Blocking `Reach.members`."""
+        return self._reach.blocking_home().block(self._reach.members, room)
+
+    def count(self, room: str) -> int:
+        """Blocking `Reach.count`."""
+        return self._reach.blocking_home().block(self._reach.count, room)
+
+    def cluster_stats(self) -> ClusterStats:
+        """Blocking `Reach.cluster_stats`."""
+        return self._reach.blocking_home().block(self._reach.cluster_stats)
+
+    def _target(self, target: Target) -> SyncTarget:
+        return SyncTarget(target, self._reach.blocking_home)
+
+
+def validate_client_id(call: str, client_id: str) -> str:
+    """Check that it is an id that was given.
+
+    Raises:
+        ClientIdError: it is something else.
+    """
+    if not isinstance(client_id, str):
+        raise ClientIdError(call, client_id)
+    return client_id

@@ -1,0 +1,115 @@
+"""Target: to whom a message goes, said before what it says. Knows no connection; a publisher does the sending."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from velocity_ws.errors import ClientIdError
+from velocity_ws.messages.messages import Address, Frame, encode, encode_bytes, validate_room
+from velocity_ws.sessions.client import name_user
+
+if TYPE_CHECKING:
+    from velocity_ws.concurrency.portal import Home
+
+__all__ = ["SyncTarget", "Target", "TargetFactory"]
+
+N = TypeVar("N")
+
+Publish = Callable[[Address, Frame], Awaitable[int]]
+
+
+class Target:
+    """Some clients: those that the description fits when a message is sent. It can be kept and used many times."""
+
+    def __init__(self, publish: Publish, address: Address) -> None:
+        self._publish = publish
+        self._address = address
+
+    def __repr__(self) -> str:
+        return f"<Target {self._address}>"
+
+    def except_(self, *client_ids: str) -> Target:
+        """The same without these clients; ids of nobody are harmless."""
+        return Target(self._publish, _without(self._address, client_ids))
+
+    async def send(self, event: str, data: Any = None) -> int:
+        """Send a message, encoded once, to everyone meant; may be awaited on any event loop.
+
+        Returns:
+            For how many clients of this process it was queued.
+
+        Raises:
+            InvalidNameError: the event name is empty or too long.
+            EncodeError: the data has no JSON form; nobody got anything.
+        """
+        return await self._publish(self._address, encode(event, data))
+
+    async def send_bytes(self, data: bytes) -> int:
+        """Send a binary message to everyone meant; returns what `send` returns."""
+        return await self._publish(self._address, encode_bytes(data))
+
+
+class SyncTarget:
+    """`Target` for plain threads: the same methods, blocking."""
+
+    def __init__(self, target: Target, home: Callable[[], Home]) -> None:
+        self._target = target
+        self._home = home
+
+    def except_(self, *client_ids: str) -> SyncTarget:
+        """The same without these clients."""
+        return SyncTarget(self._target.except_(*client_ids), self._home)
+
+    def send(self, event: str, data: Any = None) -> int:
+        """Blocking `Target.send`."""
+        return self._home().block(self._target.send, event, data)
+
+    def send_bytes(self, data: bytes) -> int:
+        """Blocking `Target.send_bytes`."""
+        return self._home().block(self._target.send_bytes, data)
+
+
+class TargetFactory:
+    """The ways to name a target."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+
+    def all(self) -> Target:
+        """Everyone."""
+        return Target(self._publish, Address("all"))
+
+    def rooms(self, rooms: Iterable[str]) -> Target:
+        """The members of these rooms."""
+        names = _names("rooms", rooms)
+        return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
+
+    def users(self, user_ids: Iterable[str | int]) -> Target:
+        """All clients of these users."""
+        names = _names("users", user_ids)
+        return Target(self._publish, Address("users", tuple(name_user(user_id) for user_id in names)))
+
+    def clients(self, client_ids: Iterable[str]) -> Target:
+        """These clients."""
+        return Target(
+            self._publish, Address("clients", _strings("to_client(client_id)", _names("clients", client_ids)))
+        )
+
+
+def _names(kind: Literal["rooms", "users", "clients"], names: Iterable[N]) -> tuple[N, ...]:
+    if isinstance(names, str):
+        raise TypeError(f"to_{kind} takes several; for one alone use to_{kind[:-1]}({names!r:.80})")
+    return tuple(names)
+
+
+def _strings(call: str, names: Collection[str]) -> tuple[str, ...]:
+    for name in names:
+        if not isinstance(name, str):
+            raise ClientIdError(call, name)
+    return tuple(names)
+
+
+def _without(address: Address, client_ids: tuple[str, ...]) -> Address:
+    return replace(address, excluded=address.excluded | set(_strings("except_(client_id)", client_ids)))

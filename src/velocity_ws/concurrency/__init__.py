@@ -1,0 +1,1 @@
+"""Loops, threads and tasks. Knows nothing of what runs in them."""

@@ -1,0 +1,117 @@
+"""One message to many outboxes, cheaper than to each by itself. Knows `QueueOutbox` from inside; `push` has the others.
+
+Offering a message to an idle `QueueOutbox` runs the server's ``send`` by hand, and to run a coroutine by hand to its
+end costs an exception, three calls and a context: 1.0 to 1.8 µs of the 16 µs a delivery takes. Here one coroutine
+awaits all the sends of a broadcast, as a plain loop over connections does, and only it is run by hand. Measured over
+a server that discards its output, a delivery costs 0.93 of Starlette's ``send_text`` in a loop; each by itself, 1.25.
+
+The price is this module: when a send has to wait, the coroutine becomes the rest of that one send, is handed to the
+outbox it belongs to, and another one goes on with the other outboxes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
+from collections.abc import Iterable, Iterator
+
+from velocity_ws.concurrency.eager import Suspended
+from velocity_ws.delivery.outbox import QueueOutbox
+from velocity_ws.delivery.transport_outbox import Flusher, Member, push
+from velocity_ws.messages.messages import Frame
+from velocity_ws.stats import Counters
+
+__all__ = ["fan_out"]
+
+
+def fan_out(members: Iterable[Member], frame: Frame, counters: Counters, flusher: Flusher) -> int:
+    """Offer a frame to each member; how many queued it.
+
+    The same as calling ``offer`` of each, but that the sends of one broadcast share a copy of the caller's context.
+
+    Args:
+        members: whose outboxes count what they send with ``counters``.
+        frame: the message.
+        counters: of the node.
+        flusher: of the event loop.
+    """
+    queued, others = push(members, frame, flusher)
+    return queued + (_send(others, frame, counters) if others else 0)
+
+
+def _send(members: Iterable[Member], frame: Frame, counters: Counters) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
+    run = _FanOut(loop, iter(members), frame, counters)
+    if task is not None:
+        _leave_task(loop, task)
+    try:
+        while not run.is_done:
+            context = contextvars.copy_context()
+            steps = run.sends().__await__()
+            try:
+                waits_for = context.run(next, steps)
+            except StopIteration:
+                continue
+            run.hand_over(Suspended(steps, waits_for, context))
+    finally:
+        if task is not None:
+            _enter_task(loop, task)
+    return run.queued
+
+
+class _FanOut:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, members: Iterator[Member], frame: Frame, counters: Counters
+    ) -> None:
+        self.is_done = False
+        self.queued = 0
+        self._loop = loop
+        self._members = members
+        self._frame = frame
+        self._counters = counters
+        self._current: QueueOutbox | None = None
+
+    async def sends(self) -> None:
+        # Written out, as each call in this loop would be paid for every delivery.
+        loop, frame, counters = self._loop, self._frame, self._counters
+        key, content, size = ("text", frame.text, frame.size) if frame.is_text else ("bytes", frame.payload, frame.size)
+        for member in self._members:
+            outbox = member.outbox
+            if outbox.__class__ is not QueueOutbox or not outbox.is_idle:
+                self.queued += member.offer(frame)
+                continue
+            self._current = outbox
+            outbox.is_idle = False
+            outbox.sending = frame
+            _enter_task(loop, outbox.task)
+            try:
+                await outbox.send({"type": "websocket.send", key: content})
+            except (Exception, asyncio.CancelledError) as error:
+                if self._current is not outbox:
+                    raise
+                outbox.fail(error)
+                continue
+            finally:
+                if self._current is outbox:
+                    _leave_task(loop, outbox.task)
+            if self._current is not outbox:
+                return  # handed over: this was the rest of one send, and nothing else
+            self.queued += 1
+            if outbox.is_disturbed:
+                outbox.done(frame)
+                continue
+            outbox.is_idle = True
+            outbox.sending = None
+            counters.messages_sent += 1
+            counters.bytes_sent += size
+        self.is_done = True
+
+    def hand_over(self, rest: Suspended) -> None:
+        outbox, self._current = self._current, None
+        if outbox is None:
+            raise AssertionError("only a send can wait")
+        _leave_task(self._loop, outbox.task)
+        outbox.wait_for(rest)
+        self.queued += 1

@@ -1,0 +1,287 @@
+"""The application's functions: registered, checked, and called with what they ask for. Knows no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import itertools
+import operator
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import PydanticKnownError
+
+from velocity_ws.errors import HookError
+from velocity_ws.hooks.annotations import annotations_of, innermost, names_in, signature_of, validator
+from velocity_ws.logs import printable
+from velocity_ws.messages.messages import MAX_NAME_LENGTH, Message
+
+__all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
+
+Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "join", "leave", "error"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_DETAILS = 50
+"""Problems listed in an ``INVALID_DATA``; where there are more, only their number is told."""
+MAX_DESCRIBED = 5
+"""Problems that a line of the log names."""
+
+# What a hook of each kind can ask for by name; the first so many are what it gets by position.
+_ARGUMENTS: dict[Kind, tuple[str, ...]] = {
+    "authenticate": ("request",),
+    "connect": ("client",),
+    "message": ("client", "message"),
+    "binary": ("client", "data"),
+    "event": ("client", "data", "message"),
+    "disconnect": ("client", "close"),
+    "join": ("client", "room"),
+    "leave": ("client", "room"),
+    "error": ("client", "error"),
+}
+_ALL_ARGUMENTS = {name for names in _ARGUMENTS.values() for name in names}
+_BY_POSITION: dict[Kind, tuple[int, ...]] = {
+    "authenticate": (1,),
+    "connect": (1,),
+    "message": (2,),
+    "binary": (2,),
+    "event": (2,),
+    "disconnect": (1, 2),
+    "join": (2,),
+    "leave": (2,),
+    "error": (2,),
+}
+
+
+class InvalidDataError(Exception):
+    """The annotation of ``data`` refused it. Internal: it becomes an ``INVALID_DATA`` answer.
+
+    Attributes:
+        details: where and why, as JSON.
+    """
+
+    def __init__(self, error: ValidationError) -> None:
+        super().__init__(f"{error.error_count()} problems")
+        self.details: list[dict[str, Any]]
+        if error.error_count() > MAX_DETAILS:
+            # To list them costs far more than to find them, and a client chooses how many there are.
+            self.details = [{"loc": [], "msg": f"{error.error_count()} problems", "type": "too_many_problems"}]
+            return
+        self.details = [
+            {"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]}
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+
+
+class Hook:
+    """One registered function, and how to call it."""
+
+    def __init__(self, kind: Kind, function: Callable[..., Any]) -> None:
+        """
+        Raises:
+            HookError: it asks for arguments that a hook of this kind does not get, or its annotation is no type.
+        """
+        if not callable(function):
+            raise HookError(f"a hook is a function, not {function!r:.80}; on() is used as @broker.on('event name')")
+        self.name = _name(function)
+        if inspect.isgeneratorfunction(innermost(function)) or inspect.isasyncgenfunction(innermost(function)):
+            raise HookError(f"{self.name} is a generator, which nobody would run; a hook returns, and sends as it goes")
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(_innermost(function))
+        self._by_position, self._by_keyword = _bind(kind, function, self.name)
+        if kind == "event":
+            _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
+        parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
+        self._validate: Callable[[Any], Any] | None = None
+        self._schema: Any = None
+        if parameter is not None and (found := validator(function, parameter, self.name)):
+            self._validate, self._schema = found
+        names = self._by_position
+        self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
+        )
+
+    def describe(self, error: InvalidDataError) -> str:
+        """What is wrong with data, for the log: where, as far as it is no name of the client's, and why, without it."""
+        ours = names_in(self._schema)
+        problems = []
+        for item in error.details[:MAX_DESCRIBED]:
+            where = ".".join([str(part) if isinstance(part, int) or part in ours else "…" for part in item["loc"]])
+            problems.append(": ".join(filter(None, [where, _why(item)])))
+        return printable("; ".join(problems) + ("; …" if len(error.details) > MAX_DESCRIBED else ""))
+
+    async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
+        """Call it with those of the values it asked for: on the loop if it is async, else in one of the threads.
+
+        A cancelled thread is left behind, as a thread cannot be stopped; it stays one of the executor's.
+
+        Raises:
+            InvalidDataError: the annotation of ``data`` refused it.
+            Exception: whatever the function raises.
+        """
+        if self._validate is not None:
+            try:
+                values = {**values, "data": self._validate(values["data"])}
+            except ValidationError as error:
+                raise InvalidDataError(error) from None
+        args = self._args(values)
+        if self._is_async and not self._by_keyword:
+            return await self._function(*args)
+        kwargs = {keyword: values[name] for keyword, name in self._by_keyword.items()}
+        if self._is_async:
+            return await self._function(*args, **kwargs)
+        call = functools.partial(contextvars.copy_context().run, _in_thread, self._function, args, kwargs)
+        result = await asyncio.get_running_loop().run_in_executor(threads, call)
+        return await result if inspect.isawaitable(result) else result
+
+
+def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:  # which a future cannot carry
+        raise RuntimeError(f"StopIteration left {_name(function)}") from error
+
+
+class Hooks:
+    """All registered hooks, in order of registration."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in _ARGUMENTS}
+        self._by_event: dict[str, Hook] = {}
+
+    def register(self, kind: Kind, function: F) -> F:
+        """Add a function, and return it unchanged, as a decorator does.
+
+        Raises:
+            HookError: the function cannot be a hook of that kind.
+        """
+        self._by_kind[kind].append(Hook(kind, function))
+        return function
+
+    def register_event(self, event: str, function: F) -> F:
+        """Make a function the handler of an event.
+
+        Raises:
+            HookError: the event has a handler already, or the function cannot be one.
+        """
+        if event in self._by_event:
+            raise HookError(
+                f"event {event!r} is handled by {self._by_event[event].name} already; "
+                "an event has one handler, on_message sees every message"
+            )
+        self._by_event[event] = Hook("event", function)
+        return function
+
+    def of(self, kind: Kind) -> list[Hook]:
+        """The hooks of a kind."""
+        return self._by_kind[kind]
+
+    def handler(self, event: str) -> Hook | None:
+        """The handler of an event."""
+        return self._by_event.get(event)
+
+    def events(self) -> list[str]:
+        """Those that have a handler."""
+        return sorted(self._by_event)
+
+
+def validate_event(event: str) -> str:
+    """Check the name that a handler is registered for.
+
+    Raises:
+        HookError: it is not a string of 1 to 256 characters.
+    """
+    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
+        raise HookError(
+            f"on() takes the event's name, 1 to {MAX_NAME_LENGTH} characters, as in @broker.on('chat_message'); "
+            f"it got {event!r:.80}"
+        )
+    return event
+
+
+def _why(problem: dict[str, Any]) -> str:
+    """What pydantic says where it says that of every value; its other messages may hold what the client has sent."""
+    kind: str = problem["type"]
+    try:
+        template = PydanticKnownError(kind).message_template  # type: ignore[arg-type]
+    except (KeyError, TypeError):  # of the application, or one with values in it
+        template = ""
+    return template if template == problem["msg"] else kind.replace("_", " ")
+
+
+def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return function
+    return type(function).__call__
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name: str = getattr(innermost(function), "__qualname__", repr(function))
+    return name
+
+
+def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Which value goes to which parameter: by position, and by keyword."""
+    known = _ARGUMENTS[kind]
+    try:
+        parameters = list(signature_of(function).parameters.values())
+    except (TypeError, ValueError):
+        raise HookError(f"{name} has no signature that can be read; wrap it in a function") from None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in keyword:
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise _refused(kind, name, parameter.name)
+    by_keyword = {p.name: p.name for p in keyword if p.name in known}
+    if not positional:
+        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        return (known[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
+    required = [p.name for p in positional if p.default is p.empty]
+    unknown = [parameter for parameter in required if parameter not in known]
+    if unknown:
+        # Names of its own: then it takes all that there is, in that order.
+        in_order = len(required) in _BY_POSITION[kind] and all(
+            mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
+            for mine, theirs in zip(required, known, strict=False)
+        )
+        if not in_order:
+            raise _refused(kind, name, unknown[0])
+        return known[: len(required)], by_keyword
+    # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
+    by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
+    for parameter in positional[len(by_position) :]:
+        if parameter.name in known and parameter.kind is not parameter.POSITIONAL_ONLY:
+            by_keyword[parameter.name] = parameter.name
+    return tuple(by_position), by_keyword
+
+
+def _refused(kind: Kind, name: str, parameter: str) -> HookError:
+    known = ", ".join(_ARGUMENTS[kind])
+    return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
+
+
+def _check_message(function: Callable[..., Any], names: set[str], name: str) -> None:
+    """``message`` is the whole envelope; who gives it another type wants its data validated, and would not get that."""
+    annotation = annotations_of(innermost(function)).get("message", Message)
+    written = str(getattr(annotation, "__forward_arg__", annotation))
+    is_envelope = annotation in (Message, Any, object) or written.rpartition(".")[2] in ("Message", "Any")
+    if "message" in names and not is_envelope:
+        raise HookError(f"{name} annotates 'message', which is the Message itself; name it 'data' to have it validated")
+
+
+def _data_parameter(
+    function: Callable[..., Any], by_position: tuple[str, ...], by_keyword: dict[str, str]
+) -> str | None:
+    """The name of the parameter that gets ``data``."""
+    if "data" in by_keyword:
+        return "data"
+    if "data" not in by_position:
+        return None
+    parameters = list(signature_of(function).parameters.values())
+    index = by_position.index("data")
+    return parameters[index].name if index < len(parameters) else parameters[-1].name

@@ -1,0 +1,1 @@
+"""What is said: decoded, encoded once for everyone, framed. Pure: no loop, no socket, no log."""

@@ -1,0 +1,1 @@
+"""The process itself: open files, garbage collection, sibling processes. Knows no connection."""

@@ -1,0 +1,211 @@
+"""Who is here and in which room. Pure and synchronous: no asyncio, no I/O, no locks; one thread uses it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Generic, Literal, Protocol, TypeVar
+
+from velocity_ws.errors import ClientNotFound
+from velocity_ws.messages.messages import Address, Frame
+
+__all__ = ["Hub", "Member"]
+
+
+class Member(Protocol):
+    """What the hub needs of a connection."""
+
+    @property
+    def id(self) -> str:
+        """Unique among all members."""
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose it is when it is added; a user may have many."""
+
+    def offer(self, frame: Frame) -> bool:
+        """Take a message for this client, without waiting and without raising; whether it was queued."""
+
+
+M = TypeVar("M", bound=Member)
+
+Kind = Literal["room", "user"]
+
+
+class Watcher(Protocol):
+    """What is told which rooms and users have members here."""
+
+    def opened(self, kind: Kind, name: str) -> None:
+        """It has a first member."""
+
+    def closed(self, kind: Kind, name: str) -> None:
+        """It has none any more."""
+
+
+class Hub(Generic[M]):
+    """The members of one node and their rooms. A room exists as long as somebody is in it."""
+
+    def __init__(
+        self, fan_out: Callable[[Iterable[M], Frame], int] | None = None, watcher: Watcher | None = None
+    ) -> None:
+        """
+        Args:
+            fan_out: offers a frame to members and says how many queued it; by default one after the other.
+            watcher: told which rooms and users have members.
+        """
+        self._fan_out = fan_out or _offer_to_each
+        self._watcher = watcher
+        self._members: dict[str, M] = {}
+        self._users: dict[str, dict[str, M]] = {}
+        self._user_of: dict[str, str] = {}
+        self._rooms: dict[str, dict[str, M]] = {}
+        self._rooms_of: dict[str, dict[str, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, member_id: str) -> bool:
+        return member_id in self._members
+
+    def get(self, member_id: str) -> M | None:
+        """The member of that id, if it is here."""
+        return self._members.get(member_id)
+
+    def members(self) -> list[M]:
+        """Everyone, in order of arrival. Safe from any thread: it is one copy."""
+        return list(self._members.values())
+
+    def rooms(self) -> list[str]:
+        """Every room with a member. Safe from any thread."""
+        return list(self._rooms)
+
+    def room_members(self, room: str) -> list[M]:
+        """Who is in a room, in order of joining. Safe from any thread."""
+        return list(self._rooms.get(room, {}).values())
+
+    def user_members(self, user_id: str) -> list[M]:
+        """All of a user, in order of arrival. Safe from any thread."""
+        return list(self._users.get(user_id, {}).values())
+
+    def joined_at(self, member_id: str, room: str) -> float | None:
+        """When a member came into a room, in seconds since the epoch; ``None`` where it is not in it."""
+        return self._rooms_of.get(member_id, {}).get(room)
+
+    def rooms_of(self, member_id: str) -> frozenset[str]:
+        """The rooms a member is in. Safe from any thread."""
+        return frozenset(self._rooms_of.get(member_id, ()))
+
+    def add(self, member: M) -> None:
+        """Let a member in."""
+        self._members[member.id] = member
+        user_id = member.user_id
+        if user_id is not None:
+            self.set_user(member.id, user_id)
+
+    def set_user(self, member_id: str, user_id: str | None) -> bool:
+        """Make a member another user's, or nobody's; whether it was not before. Harmless when it is not here."""
+        member = self._members.get(member_id)
+        before = self._user_of.get(member_id)
+        if member is None or before == user_id:
+            return False
+        if user_id is None:
+            del self._user_of[member_id]
+        else:
+            self._user_of[member_id] = user_id
+            self._put(self._users, "user", user_id, member)
+        if before is not None and self._take_out(self._users, before, member_id):
+            self._tell_closed("user", before)
+        return True
+
+    def remove(self, member_id: str) -> frozenset[str]:
+        """Take a member out of everything; the rooms it was in. Harmless when it is not here."""
+        self._members.pop(member_id, None)
+        left = frozenset(self._rooms_of.pop(member_id, ()))
+        user_id = self._user_of.pop(member_id, None)
+        is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
+        closed = left and [room for room in left if self._take_out(self._rooms, room, member_id)]
+        # Nothing of it is left here, whatever those do who are told.
+        if user_id is not None and is_last:
+            self._tell_closed("user", user_id)
+        for room in closed:
+            self._tell_closed("room", room)
+        return left
+
+    def join(self, member_id: str, room: str) -> bool:
+        """Put a member into a room; whether it was not there before.
+
+        Raises:
+            ClientNotFound: no such member.
+        """
+        member = self._members.get(member_id)
+        if member is None:
+            raise ClientNotFound(member_id)
+        rooms = self._rooms_of.setdefault(member_id, {})
+        if room in rooms:
+            return False
+        rooms[room] = time.time()
+        self._put(self._rooms, "room", room, member)
+        return True
+
+    def leave(self, member_id: str, room: str) -> bool:
+        """Take a member out of a room; whether it was there."""
+        rooms = self._rooms_of.get(member_id)
+        if rooms is None or room not in rooms:
+            return False
+        del rooms[room]
+        if not rooms:
+            del self._rooms_of[member_id]
+        if self._take_out(self._rooms, room, member_id):
+            self._tell_closed("room", room)
+        return True
+
+    def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = {}
+            if self._watcher is not None:
+                self._watcher.opened(kind, name)
+        group[member.id] = member
+
+    def _take_out(self, groups: dict[str, dict[str, M]], name: str, member_id: str) -> bool:
+        """Take a member out of a group; whether that was its last."""
+        group = groups[name]
+        del group[member_id]
+        if not group:
+            del groups[name]
+        return not group
+
+    def _tell_closed(self, kind: Kind, name: str) -> None:
+        if self._watcher is not None:
+            self._watcher.closed(kind, name)
+
+    def select(self, address: Address) -> list[M]:
+        """The members an address means: nobody twice, unknown names mean nobody."""
+        if address.kind == "all":
+            found: Iterable[M] = self._members.values()
+        elif address.kind == "clients":
+            found = [m for name in dict.fromkeys(address.names) if (m := self._members.get(name)) is not None]
+        else:
+            groups = self._users if address.kind == "users" else self._rooms
+            if len(address.names) == 1:
+                (name,) = address.names
+                found = groups.get(name, {}).values()
+            else:
+                union: dict[str, M] = {}
+                for name in address.names:
+                    union.update(groups.get(name, {}))
+                found = union.values()
+        if address.excluded:
+            return [member for member in found if member.id not in address.excluded]
+        return list(found)
+
+    def deliver(self, address: Address, frame: Frame) -> int:
+        """Offer a frame to everyone the address means; how many queued it.
+
+        Offering may end a member (its queue is full) and so change the hub: it works on a copy.
+        """
+        return self._fan_out(self.select(address), frame)
+
+
+def _offer_to_each(members: Iterable[Member], frame: Frame) -> int:
+    return sum([member.offer(frame) for member in members])

@@ -1,0 +1,240 @@
+"""Handshake: one request to open a WebSocket, judged by the ``websockets`` library, answered once.
+
+Knows the request and uvicorn's configuration; knows no transport and no application.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from starlette.types import Scope
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+from websockets.utils import accept_key
+
+from velocity_ws.websocket.parser_adapter import Window, log
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+
+__all__ = ["Handshake", "Judge", "RequestReader"]
+
+WINDOW_BITS = 12
+"""What is negotiated for compression: 4 KiB of history, and no context kept between messages in either direction."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+# What the library looks at, besides the key; the rest of a request is the application's.
+_JUDGED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
+MAX_KNOWN = 256
+"""Ways to ask that are remembered."""
+MAX_KNOWN_SIZE = 512
+"""Bytes of one of them."""
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+
+
+class RequestReader:
+    """Parses a request from bytes, for HTTP protocol classes that hand over bytes only."""
+
+    def __init__(self) -> None:
+        self._conn = ServerProtocol(logger=log)
+
+    def feed(self, data: bytes) -> tuple[bytes, RawHeaders] | None:
+        """Take more of it; its path with the query and its headers once it is complete."""
+        self._conn.receive_data(data)
+        for event in self._conn.events_received():
+            if isinstance(event, Request):
+                if event.method != "GET" or event.protocol != "HTTP/1.1":
+                    self._conn.send_response(self._conn.accept(event))  # which refuses it
+                    return None
+                headers = [(name.lower().encode("ascii"), _latin(value)) for name, value in event.headers.raw_items()]
+                return event.path.encode("ascii"), headers
+        return None
+
+    def refusal(self) -> list[bytes]:
+        """What is to be written where it is no request; an empty piece stands for closing the connection."""
+        return self._conn.data_to_send()
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a valid request is answered with.
+
+    Attributes:
+        extensions: value of ``Sec-WebSocket-Extensions``, if any is agreed to.
+        window: the compression that they stand for.
+    """
+
+    extensions: str | None
+    window: Window | None
+
+
+class Judge:
+    """Says of requests whether they open a WebSocket; one for many, as the library keeps nothing of them.
+
+    Most clients ask in one of a few ways, so what was found of one request holds for the next that differs in nothing
+    but its key.
+    """
+
+    def __init__(self) -> None:
+        deflate = ServerPerMessageDeflateFactory(
+            server_no_context_takeover=True,
+            client_no_context_takeover=True,
+            server_max_window_bits=WINDOW_BITS,
+            client_max_window_bits=WINDOW_BITS,
+        )
+        self._conn = ServerProtocol(extensions=[deflate], logger=log)
+        self._known: dict[tuple[tuple[bytes, bytes], ...], Agreement] = {}
+
+    def agree(self, path: bytes, headers: RawHeaders) -> tuple[str, Agreement] | Response:
+        """What opens the WebSocket, or the response to a request that does not ask for one rightly.
+
+        Returns:
+            The value of ``Sec-WebSocket-Accept``, and the rest that is agreed to.
+        """
+        if not path.isascii():
+            return self.reject(400)
+        way = tuple([(name, value) for name, value in headers if name in _JUDGED])
+        keys = [value for name, value in headers if name == b"sec-websocket-key"]
+        known = self._known.get(way)
+        if known is not None and len(keys) == 1 and _is_key(keys[0]):
+            return accept_key(keys[0].decode()), known
+        judged = [(name.decode(), value.decode("latin-1")) for name, value in way]
+        judged += [("sec-websocket-key", value.decode("latin-1")) for value in keys]
+        request = Request(path.decode(), Headers(judged))
+        try:
+            key, extensions, _ = self._conn.process_request(request)
+        except InvalidHandshake:
+            return self._conn.accept(request)  # which says what is wrong
+        window = None
+        for extension in self._conn.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                window = Window(extension.local_max_window_bits, extension.remote_max_window_bits)
+        agreed = Agreement(extensions if window is not None else None, window)
+        if sum([len(name) + len(value) for name, value in way]) <= MAX_KNOWN_SIZE:
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[way] = agreed
+        return key, agreed
+
+    def reject(self, status: int) -> Response:
+        """A response that refuses."""
+        return self._conn.reject(status, "")
+
+
+class Handshake:
+    """One request, from its arrival to its answer.
+
+    Attributes:
+        is_valid: whether it opens a WebSocket, and so is for the application to decide about.
+    """
+
+    __slots__ = ("_agreed", "_headers", "_judge", "_path", "is_valid")
+
+    def __init__(self, judge: Judge, path: bytes, headers: RawHeaders) -> None:
+        """
+        Args:
+            judge: the library.
+            path: with the query.
+            headers: with names in lower case.
+        """
+        self._judge = judge
+        self._path = path
+        self._headers = headers
+        self._agreed = judge.agree(path, headers)
+        self.is_valid = isinstance(self._agreed, tuple)
+
+    def scope(self, config: Config, **connection: object) -> Scope:
+        """The ASGI scope of the request.
+
+        Args:
+            config: of uvicorn.
+            connection: the keys that are not the request's: ``scheme``, ``server``, ``client``, ``state``…
+        """
+        raw_path, _, query = self._path.partition(b"?")
+        root_path = config.root_path
+        return {
+            "type": "websocket",
+            "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path.decode("ascii")),
+            "raw_path": root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": self._headers,
+            "subprotocols": [
+                offered.strip()
+                for name, value in self._headers
+                if name == b"sec-websocket-protocol"
+                for offered in value.decode("latin-1").split(",")
+            ],
+            **connection,
+        }
+
+    def accept(
+        self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]], *, deflate: bool
+    ) -> tuple[bytes, Window | None]:
+        """The response that opens the WebSocket, and the compression that it agrees to.
+
+        Raises:
+            ValueError: a header would break out of its line.
+        """
+        if not isinstance(self._agreed, tuple):  # never: `is_valid` says so
+            raise TypeError("a request that opens no WebSocket cannot be accepted")
+        key, agreed = self._agreed
+        lines = [_SWITCH, key.encode()]
+        window = agreed.window if deflate else None
+        if window is not None and agreed.extensions is not None:
+            lines += (b"\r\nSec-WebSocket-Extensions: ", agreed.extensions.encode())
+        if subprotocol:
+            headers = [*headers, (b"Sec-WebSocket-Protocol", _latin(subprotocol))]
+        for name, value in headers:
+            lines += (b"\r\n", name, b": ", value)
+        _check(headers)
+        return b"".join([*lines, b"\r\n\r\n"]), window
+
+    def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+        """A response that refuses.
+
+        Raises:
+            ValueError: a header would break out of its line.
+        """
+        response = self._judge.reject(status)
+        own = Headers([("Date", response.headers["Date"]), ("Connection", "close")])
+        _check(headers)
+        for name, value in headers:
+            own[name.decode("latin-1")] = value.decode("latin-1")
+        if "Content-Length" not in own:
+            own["Content-Length"] = str(len(body))
+        return Response(status, response.reason_phrase, own, body).serialize()
+
+    def refusal(self) -> bytes:
+        """The library's response to a request that is not valid."""
+        return b"" if isinstance(self._agreed, tuple) else self._agreed.serialize()
+
+
+def _is_key(value: bytes) -> bool:
+    """Whether this is surely a key (RFC 6455, section 4.2.1); where not, the library is asked."""
+    return len(value) == 24 and value.endswith(b"==") and _BASE64.fullmatch(value) is not None
+
+
+def _check(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """
+    Raises:
+        ValueError: one of them would break out of its line.
+    """
+    for name, value in headers:
+        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
+            raise ValueError(f"this cannot be sent as a header: {name!r}")
+
+
+def _latin(value: str) -> bytes:
+    return value.encode("latin-1", errors="surrogateescape")

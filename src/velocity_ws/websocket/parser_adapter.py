@@ -1,0 +1,281 @@
+"""Frames that are not cut out: the ``websockets`` library's protocol object, lent to a connection while it needs one.
+
+The library is given whole frames only, so between messages it has nothing to remember, and one object serves every
+connection. A connection keeps it from the first fragment of a message to its last, and once it is closing.
+Knows no transport and no loop.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import zlib
+from dataclasses import dataclass, field
+
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+
+from velocity_ws.errors import Close, CloseCode
+from velocity_ws.logs import get_logger
+from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated, problem_of
+
+__all__ = ["PONG", "Heard", "Lender", "Library", "Window", "ping_frame"]
+
+CLOSE_FRAME = 0x88
+KIND = 0x7F
+"""The bits of a frame's first byte that do not say whether it is the last one of its message."""
+MAX_FRAGMENTS = 100_000
+"""Frames of one message."""
+MAX_EMPTY_FRAGMENTS = 128
+"""Frames of one message that carry nothing."""
+MAX_SMALL_FRAGMENTS = 1024
+"""Frames of one message that may carry less than `SMALL_FRAGMENT` bytes on average."""
+SMALL_FRAGMENT = 16
+PART = 4096
+"""Bytes from which a fragment is kept as it is."""
+
+log = get_logger("velocity_ws.websockets")
+# It would tell payloads and headers, tokens among them, at the levels below.
+log.setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was negotiated for permessage-deflate (RFC 7692), always without context kept between messages.
+
+    Attributes:
+        local_bits: of what is sent.
+        remote_bits: of what is received.
+    """
+
+    local_bits: int
+    remote_bits: int
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came of some bytes.
+
+    Attributes:
+        messages: opcode and payload of each finished message.
+        pings: how many pings were answered.
+        pongs: the payloads of pongs.
+        close: how the connection ends, if it does.
+        replies: frames to be written; an empty one stands for closing the connection.
+    """
+
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    pings: int = 0
+    pongs: list[bytes] = field(default_factory=list)
+    close: Close | None = None
+    replies: list[bytes] = field(default_factory=list)
+
+
+class Lender:
+    """One idle protocol object of the library for the connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._idle: Protocol | None = None
+
+    def take(self, max_size: int, window: Window | None) -> Protocol:
+        """One that is open and between messages; it is the caller's until given back."""
+        conn, self._idle = self._idle or Protocol(SERVER, logger=log), None
+        conn.max_message_size = max_size
+        conn.extensions = []
+        if window is not None:
+            # The library's limit is for what was sent too; `Library` minds the size of the content.
+            conn.max_message_size = longest_deflated(max_size)
+            # The arguments say of both sides that they keep no context.
+            conn.extensions.append(PerMessageDeflate(True, True, window.remote_bits, window.local_bits))
+        return conn
+
+    def give_back(self, conn: Protocol) -> None:
+        """Take back one that is open and between messages."""
+        self._idle = conn
+
+
+class Library:
+    """One connection as the library sees it.
+
+    Attributes:
+        max_size: bytes of the longest message, after decompression.
+        window: negotiated for compression, if any.
+        is_open: whether no close frame has been sent or received.
+        is_free: whether a message may be cut out: it is open, and not in the middle of a fragmented message.
+    """
+
+    __slots__ = ("_conn", "_lender", "_message", "is_free", "is_open", "max_size", "window")
+
+    def __init__(self, lender: Lender, max_size: int) -> None:
+        self._lender = lender
+        self._conn: Protocol | None = None
+        self._message: _Fragments | None = None
+        self.max_size = max_size
+        self.window: Window | None = None
+        self.is_open = True
+        self.is_free = True
+
+    def receive(self, data: bytes | bytearray) -> Heard:
+        """Take one whole frame, or bytes that must be refused."""
+        conn = self._conn or self._lender.take(self.max_size, self.window)
+        if data[0] == CLOSE_FRAME and self._message is not None:
+            # A close frame may come between the fragments of a message that is then never finished (RFC 6455, section
+            # 5.4); the library takes it for an error.
+            self._message = conn.current_size = None
+        conn.receive_data(data)
+        heard = Heard()
+        events = conn.events_received()
+        for event in events:
+            if isinstance(event, Frame):
+                self._frame(conn, event, heard)
+        if conn.parser_exc is not None and conn.close_sent is not None:
+            heard.close = Close(conn.close_sent.code, conn.close_sent.reason, "server")
+            # The error (by its traceback) and the extension (by zlib's rest) hold what was read, in a cycle with the
+            # library's object, which would stay until the garbage collector comes by.
+            _forget_traceback(conn.parser_exc)
+            conn.extensions = []
+        heard.replies = conn.data_to_send()
+        self._keep(conn, is_whole=bool(events))
+        return heard
+
+    @property
+    def size_so_far(self) -> int:
+        """Bytes of a message that has come in part."""
+        return 0 if self._message is None else self._message.size
+
+    def problem_of(self, data: bytes | bytearray, start: int) -> str | None:
+        """Why the frame that begins there must be refused, whatever follows its first two bytes; if they are there."""
+        if len(data) - start < 2 or not self.is_open:
+            return None
+        return problem_of(data[start], data[start + 1], deflate=self.window is not None, goes_on=not self.is_free)
+
+    def is_too_long(self, data: bytes | bytearray, start: int, end: int) -> bool:
+        """Whether a message is too long already by what there is of a masked, compressed frame, whatever follows.
+
+        Args:
+            data: what was read.
+            start: where the frame begins; its header must be there.
+            end: where it ends, or what there is of it.
+        """
+        decompressor = self._decompressor(data[start] & KIND)
+        if decompressor is None:
+            return False
+        return is_too_long(data, start, end, decompressor, self.max_size - self.size_so_far)
+
+    def _decompressor(self, kind: int) -> zlib._Decompress | None:
+        """For a look at a frame; ``None`` where it is not compressed, or wrong."""
+        if self.window is None or not self.is_open:
+            return None
+        if self._message is None:
+            is_first = kind in (COMPRESSED | TEXT, COMPRESSED | BINARY)
+            return zlib.decompressobj(wbits=-self.window.remote_bits) if is_first else None
+        extension = None if self._conn is None or kind else self._conn.extensions[0]
+        if isinstance(extension, PerMessageDeflate) and extension.decode_cont_data:
+            return extension.decoder.copy()
+        return None
+
+    def close(self, code: int, reason: str) -> list[bytes]:
+        """What is to be written to begin the closing handshake."""
+        conn = self._conn or self._lender.take(self.max_size, self.window)
+        conn.send_close(code, reason)
+        self._keep(conn)
+        return conn.data_to_send()
+
+    def fail(self, code: int, reason: str) -> list[bytes]:
+        """What is to be written to fail the connection (RFC 6455, section 7.1.7)."""
+        conn = self._conn or self._lender.take(self.max_size, self.window)
+        conn.fail(code, reason)
+        self._keep(conn)
+        return conn.data_to_send()
+
+    def forget(self) -> None:
+        """Drop what has come of a message: nothing more is read."""
+        self._message = None
+
+    def _keep(self, conn: Protocol, *, is_whole: bool = True) -> None:
+        self.is_open = conn.state is OPEN
+        self.is_free = self.is_open and is_whole and conn.current_size is None
+        if self.is_free:
+            self._conn = None
+            self._lender.give_back(conn)
+        else:
+            self._conn = conn
+
+    def _frame(self, conn: Protocol, frame: Frame, heard: Heard) -> None:
+        if frame.opcode is Opcode.PING:
+            heard.pings += 1
+        elif frame.opcode is Opcode.PONG:
+            heard.pongs.append(bytes(frame.data))
+        elif frame.opcode is Opcode.CLOSE:
+            close = conn.close_rcvd
+            if close is not None:
+                heard.close = Close(close.code, close.reason, "client")
+        elif heard.close is None:
+            self._data(conn, frame, heard)
+
+    def _data(self, conn: Protocol, frame: Frame, heard: Heard) -> None:
+        if frame.opcode is not Opcode.CONT:
+            if frame.fin and len(frame.data) <= self.max_size:
+                heard.messages.append((int(frame.opcode), bytes(frame.data)))
+                return
+            self._message = _Fragments(int(frame.opcode))
+        message = self._message
+        if message is None:
+            return
+        problem = message.add(frame, self.max_size)
+        if problem is not None:
+            heard.close = Close(*problem, "server")
+            conn.fail(*problem)
+        elif frame.fin:
+            self._message = None
+            heard.messages.append((message.opcode, b"".join(message.parts)))
+
+
+class _Fragments:
+    """A message that has come in part."""
+
+    __slots__ = ("_count", "_empty", "_utf8", "opcode", "parts", "size")
+
+    def __init__(self, opcode: int) -> None:
+        self.opcode = opcode
+        self.parts: list[bytes | bytearray] = [bytearray()]
+        self.size = self._count = self._empty = 0
+        self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+
+    def add(self, frame: Frame, max_size: int) -> tuple[int, str] | None:
+        """Take one more; why the connection must be failed, if it must."""
+        data = frame.data
+        if self.size + len(data) > max_size:
+            return CloseCode.MESSAGE_TOO_BIG, "message too big"
+        try:
+            if self._utf8 is not None:  # what cannot become valid is refused before its last fragment
+                self._utf8.decode(bytes(data), frame.fin)
+        except UnicodeDecodeError:
+            return CloseCode.INVALID_PAYLOAD, "invalid UTF-8"
+        if len(data) < PART:
+            self.parts[-1] += data
+        else:  # the library keeps its last frame, so that a copy would be there twice
+            self.parts += (bytes(data), bytearray())
+        self.size += len(data)
+        self._count += 1
+        self._empty += not data
+        is_crumbs = self._count > MAX_SMALL_FRAGMENTS and self.size < self._count * SMALL_FRAGMENT
+        if self._count > MAX_FRAGMENTS or self._empty > MAX_EMPTY_FRAGMENTS or is_crumbs:
+            return CloseCode.POLICY_VIOLATION, "too many fragments"
+        return None
+
+
+def _forget_traceback(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """A ping, of up to 125 bytes."""
+    return Frame(Opcode.PING, payload).serialize(mask=False)
+
+
+PONG = Frame(Opcode.PONG, b"").serialize(mask=False)
+"""One that answers no ping."""

@@ -1,0 +1,198 @@
+"""Writer: the outbound side of one connection: ready frames, pings, the closing handshake, and its deadline.
+
+Knows the transport; knows neither who gets the messages nor who sends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from velocity_ws.errors import CloseCode
+from velocity_ws.websocket.parser_adapter import Library
+from velocity_ws.websocket.pings import Pings
+
+__all__ = ["Writer"]
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds until a connection that should be closing is cut."""
+LINGER = 0.5
+"""Seconds a client that is being failed has to read why, and to close."""
+MAX_DISCARDED = 256 * 1024
+"""Bytes it may send meanwhile."""
+
+
+class Writer:
+    """Writes to the transport; also the `Wire` of a broker's outbox.
+
+    Attributes:
+        transport: the connection's.
+        is_paused: whether the transport is above its high-water mark.
+        is_lost: whether the connection is gone.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_discarded",
+        "_library",
+        "_loop",
+        "_pings",
+        "_pong",
+        "_waiter",
+        "is_lost",
+        "is_paused",
+        "transport",
+    )
+
+    def __init__(self, transport: asyncio.Transport, library: Library, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport = transport
+        self._library = library
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._discarded: int | None = None  # of bytes, once nothing can be written any more
+        self._pings: Pings | None = None
+        self._pong: bytes | None = None
+        self.is_paused = False
+        self.is_lost = False
+
+    def write(self, data: bytes) -> None:
+        """Write a frame; nowhere, once the connection is closing or gone."""
+        if self._discarded is None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def write_all(self, replies: list[bytes], *, linger: bool = False) -> None:
+        """Write what the library has to say; where it wants the connection closed, `linger` or not before that."""
+        for data in replies:
+            if data:
+                self.write(data)
+            elif linger:
+                self.linger()
+            else:
+                self.close_transport()
+
+    def answer_ping(self, pong: bytes) -> None:
+        """Write a pong, or keep it for when there is room, in place of the one before."""
+        if self.is_paused:
+            # Only the latest need be answered (RFC 6455, section 5.5.3): who reads nothing costs nothing.
+            self._pong = pong
+        else:
+            self.write(pong)
+
+    def resume(self) -> None:
+        """The transport has room again."""
+        if self._discarded is not None:
+            return
+        self.is_paused = False
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self.write(pong)
+        self.wake()
+
+    async def room(self) -> None:
+        """Wait until the transport has room, or is closing."""
+        while self.is_paused and not self.transport.is_closing():
+            self._waiter = self._waiter or self._loop.create_future()
+            await asyncio.shield(self._waiter)  # which others wait for as well
+
+    def wake(self) -> None:
+        """Let who waits for room look again."""
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- the end
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake, where it has not begun."""
+        if self._library.is_open:
+            self.write_all(self._library.close(code, reason))
+            self.close_in_time()
+
+    def close_transport(self) -> None:
+        """Close the connection once everything is written, or it takes too long."""
+        self.close_in_time()
+        self.transport.close()
+
+    def linger(self) -> None:
+        """Close for writing, and soon for good.
+
+        To close a socket while there is something that was not read makes the kernel reset the connection, and the
+        client may never see the close frame. So what still comes is read, and goes nowhere: `discard`.
+        """
+        if self.transport.is_closing() or not self.transport.can_write_eof():
+            self.close_transport()
+            return
+        self.is_paused = True  # for good: nothing can be written any more
+        self._discarded = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(LINGER, self.transport.abort)
+        self.transport.write_eof()
+        self.transport.resume_reading()
+
+    def discard(self, size: int) -> None:
+        """So many bytes came after the end."""
+        if self._discarded is not None:
+            self._discarded += size
+            if self._discarded > MAX_DISCARDED:
+                if self.transport.get_write_buffer_size():
+                    self.transport.pause_reading()  # why it is closed has not left yet; its time runs
+                else:
+                    self.transport.abort()
+
+    def close_in_time(self) -> None:
+        """Cut the connection if it has not closed by the deadline."""
+        # A peer that does not read keeps ``transport.close()`` waiting for ever.
+        if self._deadline is None and not self.is_lost:
+            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def abort(self) -> None:
+        """Cut the connection, unless it is closing already, and within its own time.
+
+        Its client would not read the rest, and why it is closed.
+        """
+        if self._discarded is None and not self.transport.is_closing():
+            self.cut()
+
+    def cut(self) -> None:
+        """Cut the connection, whatever it is about."""
+        if not self.is_lost:
+            self.transport.abort()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.is_lost = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._pings is not None:
+            self._pings.end()
+            self._pings = None
+        self.wake()
+
+    # --- pings
+
+    async def ping(self) -> float | None:
+        """Send a ping; its round trip in seconds, or ``None`` if the connection ended first."""
+        if self.is_lost or not self._library.is_open:
+            return None
+        waiter: asyncio.Future[float | None] = self._loop.create_future()
+        self.pings.send(waiter)
+        return await waiter
+
+    @property
+    def pings(self) -> Pings:
+        """Those that wait for their pong; most connections have none."""
+        if self._pings is None:
+            self._pings = Pings(self._loop, self.write)
+        return self._pings
+
+    def pong(self, payload: bytes) -> None:
+        """A pong has come."""
+        if self._pings is not None:
+            self._pings.pong(payload)
+
+    def peer_is_dead(self) -> None:
+        """Say so, in case somebody still reads, and cut the connection."""
+        self.write_all(self._library.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
+        self.cut()
