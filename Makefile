@@ -8,7 +8,7 @@ run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
-lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
 autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
