@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import velocity_ws
 from velocity_ws import errors
+from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
     BackplaneUnavailable,
     BrokerError,
@@ -18,8 +19,6 @@ from velocity_ws.errors import (
     ClientIdError,
     ClientNotFound,
     ClientTimeout,
-    Close,
-    CloseCode,
     EncodeError,
     HookError,
     InvalidCloseError,
@@ -30,7 +29,6 @@ from velocity_ws.errors import (
     SettingsError,
     VelocityError,
     WouldDeadlockError,
-    may_reconnect,
     validate_close,
 )
 

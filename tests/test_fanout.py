@@ -14,7 +14,7 @@ from tests.support import eventually
 from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.outbox import Outbox, QueueOutbox
 from velocity_ws.delivery.transport_outbox import Flusher
-from velocity_ws.messages.messages import Frame, encode, encode_bytes
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 from velocity_ws.stats import Counters
 
 Message = MutableMapping[str, Any]
@@ -37,7 +37,7 @@ class Member:
         self.tasks.add(asyncio.current_task())
         self.got.append(message.get("text", message.get("bytes")))
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         return self.outbox is not None and self.outbox.offer(frame)
 
     def outbox_full(self) -> None:

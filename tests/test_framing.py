@@ -21,20 +21,10 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from velocity_ws.messages.frames import (
-    BINARY,
-    COMPRESSED,
-    TEXT,
-    TooLong,
-    cut,
-    deflate,
-    header,
-    inflate,
-    is_too_long,
-    problem_of,
-)
-from velocity_ws.messages.messages import DEFLATE_FROM, Frame
+from velocity_ws.messages.frames import BINARY, COMPRESSED, DEFLATE_FROM, TEXT, deflate, header
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn import WebSocketProtocol
+from velocity_ws.websocket.parser import TooLong, cut, inflate, is_too_long, problem_of
 
 MAX_SIZE = 70_000
 
@@ -58,7 +48,7 @@ def compressed(frame: LibraryFrame) -> bytes:
 def test_a_frame_is_what_the_library_would_send(size: int, is_text: bool) -> None:
     payload = b"x" * size
     library = LibraryFrame(Opcode.TEXT if is_text else Opcode.BINARY, payload)
-    frame = Frame(payload, is_text)
+    frame = PreparedMessage(payload, is_text)
     assert frame.wire(0) == library.serialize(mask=False)
     assert frame.wire(0) is frame.wire(0)
 
@@ -70,12 +60,12 @@ def test_what_is_deflated_can_be_inflated(payload: bytes, window_bits: int) -> N
 
 
 def test_the_compressed_form_is_made_once_for_each_window_and_only_where_it_is_worth_it() -> None:
-    frame = Frame(b"a" * 1000)
+    frame = PreparedMessage(b"a" * 1000)
     assert frame.wire(12) is frame.wire(12)
     assert frame.wire(12) is not frame.wire(9)
     assert frame.wire(12)[0] == 0xC1
     assert len(frame.wire(12)) < 50
-    small = Frame(b"a" * (DEFLATE_FROM - 1))
+    small = PreparedMessage(b"a" * (DEFLATE_FROM - 1))
     assert small.wire(12) is small.wire(0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from velocity_ws.messages.messages import Malformed, Message, decode
+from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.process.garbage import LARGE, collection_paused
 
 ARRAYS = '{"event":"a","data":[' + ",".join(["[]"] * 170_000) + '],"id":7}'

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from velocity_ws.errors import ClientNotFound
-from velocity_ws.messages.messages import Address, Frame, encode
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.hub import Hub
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -32,10 +33,10 @@ class FakeMember:
         self.id = member_id
         self.user_id = user_id
         self.takes = takes
-        self.offered: list[Frame] = []
+        self.offered: list[PreparedMessage] = []
         self.when_offered: Callable[[], object] = lambda: None
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         self.offered.append(frame)
         self.when_offered()
         return self.takes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE
-from velocity_ws.concurrency.portal import Home
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BrokerError, WouldDeadlockError
 
 
@@ -46,9 +46,9 @@ def other() -> Iterator[LoopThread]:
 
 
 @pytest.fixture
-def home(other: LoopThread) -> Home:
+def home(other: LoopThread) -> Portal:
     """A home whose loop runs in a thread."""
-    home = Home()
+    home = Portal()
     home.settle(other.loop)
     return home
 
@@ -89,9 +89,9 @@ async def in_thread(function: Callable[[], object]) -> Any:
         return await asyncio.to_thread(function)
 
 
-def home_here() -> Home:
+def home_here() -> Portal:
     """A home whose loop is the one this is called on."""
-    home = Home()
+    home = Portal()
     home.settle(asyncio.get_running_loop())
     return home
 
@@ -100,11 +100,11 @@ def home_here() -> Home:
 
 
 def test_no_loop_at_first() -> None:
-    assert Home().loop is None
+    assert Portal().loop is None
 
 
 async def test_settle() -> None:
-    home = Home()
+    home = Portal()
     home.settle(asyncio.get_running_loop())
     assert home.loop is asyncio.get_running_loop()
     home.settle(None)
@@ -113,7 +113,7 @@ async def test_settle() -> None:
 
 def test_a_closed_loop_is_none() -> None:
     loop = asyncio.new_event_loop()
-    home = Home()
+    home = Portal()
     home.settle(loop)
     assert home.loop is loop
     loop.close()
@@ -134,12 +134,12 @@ async def test_run_on_its_own_loop_is_a_plain_call() -> None:
     assert await home.run(where, 1, "two") == (asyncio.get_running_loop(), (1, "two"))
 
 
-async def test_run_from_another_loop_runs_at_home(home: Home, other: LoopThread) -> None:
+async def test_run_from_another_loop_runs_at_home(home: Portal, other: LoopThread) -> None:
     async with asyncio.timeout(DEADLINE):
         assert await home.run(where, 1, "two") == (other.loop, (1, "two"))
 
 
-async def test_run_does_not_block_the_loop_it_is_awaited_on(home: Home) -> None:
+async def test_run_does_not_block_the_loop_it_is_awaited_on(home: Portal) -> None:
     turns = 0
     release = threading.Event()
 
@@ -156,22 +156,22 @@ async def test_run_does_not_block_the_loop_it_is_awaited_on(home: Home) -> None:
 
 
 async def test_run_without_a_loop_runs_here() -> None:
-    assert await Home().run(where, 1) == (asyncio.get_running_loop(), (1,))
+    assert await Portal().run(where, 1) == (asyncio.get_running_loop(), (1,))
 
 
-async def test_run_after_the_loop_was_closed_runs_here(home: Home, other: LoopThread) -> None:
+async def test_run_after_the_loop_was_closed_runs_here(home: Portal, other: LoopThread) -> None:
     other.close()
     assert await home.run(where) == (asyncio.get_running_loop(), ())
 
 
-async def test_run_on_a_stopped_loop_says_so(home: Home, other: LoopThread) -> None:
+async def test_run_on_a_stopped_loop_says_so(home: Portal, other: LoopThread) -> None:
     other.stop()
     # Were the coroutine left behind, the warning that it was never awaited would fail this test.
     with pytest.raises(BrokerError, match="not running"):
         await home.run(where)
 
 
-async def test_run_passes_exceptions_on(home: Home) -> None:
+async def test_run_passes_exceptions_on(home: Portal) -> None:
     with pytest.raises(Boom, match="boom"):
         await home.run(fail)
     here = home_here()
@@ -179,7 +179,7 @@ async def test_run_passes_exceptions_on(home: Home) -> None:
         await here.run(fail)
 
 
-async def test_run_passes_cancellation_on(home: Home) -> None:
+async def test_run_passes_cancellation_on(home: Portal) -> None:
     endless = Endless()
     task = asyncio.ensure_future(home.run(endless))
     await in_thread(lambda: endless.started.wait(DEADLINE))
@@ -189,7 +189,7 @@ async def test_run_passes_cancellation_on(home: Home) -> None:
     assert await in_thread(lambda: endless.cancelled.wait(DEADLINE)), "it does not run on for nobody"
 
 
-async def test_run_hears_of_a_cancellation_at_home(home: Home) -> None:
+async def test_run_hears_of_a_cancellation_at_home(home: Portal) -> None:
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
@@ -205,7 +205,7 @@ async def test_block_from_a_thread() -> None:
     assert await in_thread(lambda: home.block(where, 1, "two")) == (asyncio.get_running_loop(), (1, "two"))
 
 
-def test_block_from_the_main_thread(home: Home, other: LoopThread) -> None:
+def test_block_from_the_main_thread(home: Portal, other: LoopThread) -> None:
     assert home.block(where, 1) == (other.loop, (1,))
 
 
@@ -227,50 +227,50 @@ async def test_block_on_its_own_loop_says_what_to_do() -> None:
         assert part in str(caught.value)
 
 
-async def test_block_on_another_loop_waits_for_home(home: Home, other: LoopThread) -> None:
+async def test_block_on_another_loop_waits_for_home(home: Portal, other: LoopThread) -> None:
     # That loop stands still meanwhile, which is what was asked for; it is no deadlock.
     assert home.block(where, 1) == (other.loop, (1,))
 
 
 def test_block_without_a_loop_runs_to_the_end() -> None:
-    loop, args = Home().block(where, 1)
+    loop, args = Portal().block(where, 1)
     assert args == (1,)
     assert loop.is_closed()
 
 
 async def test_block_without_a_loop_on_a_loop_runs_to_the_end() -> None:
-    loop, args = Home().block(where, 1)
+    loop, args = Portal().block(where, 1)
     assert args == (1,)
     assert loop is not asyncio.get_running_loop()
     assert loop.is_closed()
 
 
-def test_block_after_the_loop_was_closed_runs_to_the_end(home: Home, other: LoopThread) -> None:
+def test_block_after_the_loop_was_closed_runs_to_the_end(home: Portal, other: LoopThread) -> None:
     other.close()
     loop, _ = home.block(where)
     assert loop is not other.loop
 
 
-def test_block_on_a_stopped_loop_says_so(home: Home, other: LoopThread) -> None:
+def test_block_on_a_stopped_loop_says_so(home: Portal, other: LoopThread) -> None:
     other.stop()
     with pytest.raises(BrokerError, match="not running") as caught:
         home.block(where)
     assert not isinstance(caught.value, WouldDeadlockError)
 
 
-def test_block_passes_exceptions_on(home: Home) -> None:
+def test_block_passes_exceptions_on(home: Portal) -> None:
     with pytest.raises(Boom, match="boom"):
         home.block(fail)
     with pytest.raises(Boom, match="boom"):
-        Home().block(fail)
+        Portal().block(fail)
 
 
 async def test_block_passes_exceptions_on_from_the_loop_of_its_own_making() -> None:
     with pytest.raises(Boom, match="boom"):
-        Home().block(fail)
+        Portal().block(fail)
 
 
-def test_block_hears_of_a_cancellation_at_home(home: Home, other: LoopThread) -> None:
+def test_block_hears_of_a_cancellation_at_home(home: Portal, other: LoopThread) -> None:
     endless = Endless()
     ended: list[BaseException] = []
 
@@ -297,7 +297,7 @@ def test_block_hears_of_a_cancellation_at_home(home: Home, other: LoopThread) ->
 def test_a_loop_that_is_stopped_while_another_or_a_thread_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velocity_ws.concurrency.portal.LOOK_AGAIN", 0.02)
     loop = asyncio.new_event_loop()
-    home = Home()
+    home = Portal()
     home.settle(loop)
     begun = threading.Semaphore(0)
 

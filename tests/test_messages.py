@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from velocity_ws.errors import EncodeError, InvalidNameError
-from velocity_ws.messages.messages import Frame, Malformed, Message, decode, encode, encode_error, validate_room
+from velocity_ws.messages.events import encode_error
+from velocity_ws.messages.inbound import Malformed, Message, decode
+from velocity_ws.messages.names import validate_room
+from velocity_ws.messages.outbound import PreparedMessage, encode
 
 # JSON has no lone surrogates.
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -29,7 +32,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(t
 ids = st.integers() | text
 
 
-def read(frame: Frame) -> Any:
+def read(frame: PreparedMessage) -> Any:
     return json.loads(frame.payload)
 
 
@@ -495,7 +498,7 @@ def test_text_is_decoded_once() -> None:
 def test_size_is_bytes() -> None:
     frame = encode("e", "é😀")
     assert frame.size == len(frame.payload) == len(frame.text.encode()) == len(frame.text) + 4
-    assert Frame(b"\x00\xff", is_text=False).size == 2
+    assert PreparedMessage(b"\x00\xff", is_text=False).size == 2
 
 
 def test_an_encoded_message_does_not_follow_its_data() -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
 from velocity_ws.delivery.outbox import QueueOutbox
-from velocity_ws.messages.messages import Frame, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.stats import Counters
 
 Message = MutableMapping[str, Any]
@@ -102,7 +102,7 @@ class Box:
         return [self.outbox.offer(encode("e", item)) for item in data]
 
     def offer_bytes(self, *payloads: bytes) -> list[bool]:
-        return [self.outbox.offer(Frame(payload, is_text=False)) for payload in payloads]
+        return [self.outbox.offer(PreparedMessage(payload, is_text=False)) for payload in payloads]
 
     async def over(self) -> None:
         async with asyncio.timeout(DEADLINE):
@@ -1012,11 +1012,11 @@ class Run:
         index = len(self.offers)
         if self.ended or self.failed:
             self.too_late += 1
-            assert not self.box.outbox.offer(Frame(payload, is_text=False))
+            assert not self.box.outbox.offer(PreparedMessage(payload, is_text=False))
             return
         # Noted first, as an inline send looks for it.
         self.offers.append((number, True))
-        taken = self.box.outbox.offer(Frame(payload, is_text=False))
+        taken = self.box.outbox.offer(PreparedMessage(payload, is_text=False))
         if not taken:
             self.offers[index] = (number, False)
         if self.failed > failed_before:

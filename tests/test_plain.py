@@ -22,7 +22,7 @@ from pydantic import AnyUrl, BaseModel, ByteSize, Field, HttpUrl, PostgresDsn, R
 from pydantic_core import to_jsonable_python
 
 from velocity_ws.errors import EncodeError
-from velocity_ws.messages.messages import encode
+from velocity_ws.messages.outbound import encode
 
 
 class FakeDatetime(dt.datetime):

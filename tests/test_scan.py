@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from velocity_ws.messages.messages import Malformed, Message, decode
+from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.scan import MAX_DEPTH, TOKENS, find_id, is_too_deep
 
 # Ids in the data, and strings that look like one, are what must not be mistaken.

@@ -10,16 +10,17 @@ import pytest
 
 from velocity_ws.broker.target import TargetFactory
 from velocity_ws.errors import EncodeError, InvalidNameError
-from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
 
 
 class Publisher:
     """Remembers what was published, and says that it was queued for three."""
 
     def __init__(self) -> None:
-        self.published: list[tuple[Address, Frame]] = []
+        self.published: list[tuple[Address, PreparedMessage]] = []
 
-    async def __call__(self, address: Address, frame: Frame) -> int:
+    async def __call__(self, address: Address, frame: PreparedMessage) -> int:
         self.published.append((address, frame))
         return 3
 

@@ -1,4 +1,4 @@
-"""Workers: tasks lent to whoever has something to run; it begins at once, and nothing is left behind."""
+"""TaskPool: tasks lent to whoever has something to run; it begins at once, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import contextvars
 import pytest
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.concurrency.eager import KEEP, EagerTask, Workers
+from velocity_ws.concurrency.eager import KEEP, EagerTask, TaskPool
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 
 
 async def test_what_does_not_wait_is_over_at_once_and_its_task_is_lent_again() -> None:
-    workers = Workers()
+    workers = TaskPool()
     tasks: list[asyncio.Task[object] | None] = []
 
     async def brief() -> None:
@@ -30,7 +30,7 @@ async def test_what_does_not_wait_is_over_at_once_and_its_task_is_lent_again() -
 
 
 async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
-    workers = Workers()
+    workers = TaskPool()
     go = asyncio.Event()
     seen: list[tuple[str, bool]] = []
     context = contextvars.copy_context()
@@ -62,7 +62,7 @@ async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
 
 
 async def test_a_cancelled_one_is_not_lent_again() -> None:
-    workers = Workers()
+    workers = TaskPool()
 
     async def cancels_itself() -> None:
         task = asyncio.current_task()
@@ -79,7 +79,7 @@ async def test_a_cancelled_one_is_not_lent_again() -> None:
 
 
 async def test_only_so_many_are_kept() -> None:
-    workers = Workers()
+    workers = TaskPool()
     lent = [workers.take() for _ in range(KEEP + 5)]
     for worker in lent:
         workers.release(worker)
@@ -89,7 +89,7 @@ async def test_only_so_many_are_kept() -> None:
 
 
 async def test_a_context_without_any_variable_is_one_too() -> None:
-    workers = Workers()
+    workers = TaskPool()
     go = asyncio.Event()
     context = contextvars.Context()
     seen: list[str] = []

@@ -8,6 +8,7 @@ from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
 from velocity_ws.broker.target import Target
+from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
     BackplaneUnavailable,
     BrokerError,
@@ -16,8 +17,6 @@ from velocity_ws.errors import (
     ClientIdError,
     ClientNotFound,
     ClientTimeout,
-    Close,
-    CloseCode,
     EncodeError,
     HookError,
     InvalidCloseError,
@@ -28,9 +27,8 @@ from velocity_ws.errors import (
     SettingsError,
     VelocityError,
     WouldDeadlockError,
-    may_reconnect,
 )
-from velocity_ws.messages.messages import Message
+from velocity_ws.messages.inbound import Message
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats

@@ -1,14 +1,11 @@
-"""What can go wrong, and how a connection ends: the exception tree and the close codes.
-
-Knows nothing of the rest of the package.
-"""
+"""Errors: the tree of exceptions that the package raises. Knows nothing of what raises them."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Literal
+
+from velocity_ws.close import problem_of_close
 
 __all__ = [
     "BackplaneUnavailable",
@@ -18,8 +15,6 @@ __all__ = [
     "ClientIdError",
     "ClientNotFound",
     "ClientTimeout",
-    "Close",
-    "CloseCode",
     "EncodeError",
     "HookError",
     "InvalidCloseError",
@@ -30,13 +25,10 @@ __all__ = [
     "SettingsError",
     "VelocityError",
     "WouldDeadlockError",
-    "may_reconnect",
     "validate_close",
 ]
 
 _ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
-MAX_REASON_BYTES = 123
-"""A close frame carries at most 125 bytes, two of them the code (RFC 6455, section 5.5)."""
 
 
 class VelocityError(Exception):
@@ -205,77 +197,12 @@ class ClientError(VelocityError):
         super().__init__(f"{code}: {message}" if message else code)
 
 
-class CloseCode(IntEnum):
-    """The close codes this package sends or meets (RFC 6455, section 7.4, and the IANA registry)."""
-
-    NORMAL = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003
-    NO_STATUS = 1005
-    ABNORMAL = 1006
-    INVALID_PAYLOAD = 1007
-    POLICY_VIOLATION = 1008
-    MESSAGE_TOO_BIG = 1009
-    MISSING_EXTENSION = 1010
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-    BAD_GATEWAY = 1014
-
-
-_FINAL = frozenset(
-    {
-        CloseCode.NORMAL,
-        CloseCode.PROTOCOL_ERROR,
-        CloseCode.UNSUPPORTED_DATA,
-        CloseCode.INVALID_PAYLOAD,
-        CloseCode.POLICY_VIOLATION,
-        CloseCode.MESSAGE_TOO_BIG,
-        CloseCode.MISSING_EXTENSION,
-    }
-)
-_RESERVED = frozenset({1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL, 1015})
-
-
-def may_reconnect(code: int) -> bool:
-    """Whether a client that was closed with this code should come back by itself.
-
-    No after a normal close, after an error that would only repeat itself, and after 4400 to 4499, the
-    application's counterpart of HTTP's 4xx. ``velocity.js`` follows the same rule.
-    """
-    return code not in _FINAL and not 4400 <= code <= 4499
-
-
 def validate_close(code: int, reason: str) -> None:
     """Check what is to go into a close frame.
 
     Raises:
-        InvalidCloseError: the code may not appear in a close frame (RFC 6455, section 7.4.1), or the reason
-            is over 123 bytes of UTF-8 (section 5.5).
+        InvalidCloseError: the code may not appear in one, or the reason is too long for it.
     """
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise InvalidCloseError(f"a close code is an integer, not {code!r}")
-    if not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in _RESERVED:
-        raise InvalidCloseError(f"{code} may not be sent in a close frame; use 1000, or 4000 to 4999 for your own")
-    try:
-        size = len(reason.encode())
-    except UnicodeEncodeError:
-        raise InvalidCloseError("a close reason must be valid Unicode; it holds a lone surrogate") from None
-    if size > MAX_REASON_BYTES:
-        raise InvalidCloseError(f"a close reason has at most {MAX_REASON_BYTES} bytes of UTF-8, this one {size}")
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """How a connection ended.
-
-    Attributes:
-        code: the close code; 1005 for a close frame without one, 1006 where there was no close frame.
-        reason: the text of the close frame.
-        by: who ended it: ``client``, ``server`` or ``network`` (no close frame was seen).
-    """
-
-    code: int
-    reason: str
-    by: Literal["client", "server", "network"]
+    problem = problem_of_close(code, reason)
+    if problem is not None:
+        raise InvalidCloseError(problem)

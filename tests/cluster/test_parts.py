@@ -25,14 +25,13 @@ from velocity_ws.cluster.envelopes import (
     decode_header,
     encode_body,
     encode_header,
-    new_node_id,
-    node_of,
 )
 from velocity_ws.cluster.peers import Peers
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.cluster.routing import Arrivals
 from velocity_ws.cluster.rpc import Question, Questions
 from velocity_ws.cluster.sequences import Heard, Sent
+from velocity_ws.messages.ids import new_node_id, node_of
 
 NODE = "elevenchars"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support import DEADLINE, eventually
 from velocity_ws.delivery.outbox import Outbox, QueueOutbox
 from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
-from velocity_ws.messages.messages import Frame, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.stats import Counters
 
 LIMIT = 1000
@@ -184,7 +184,7 @@ async def test_messages_arrive_in_order(rig: Rig) -> None:
     assert rig.offer("a", "b") == [True, True]
     await rig.sees("a", "b")
     rig.offer("c")
-    assert rig.outbox.offer(Frame(b"\x00", is_text=False))
+    assert rig.outbox.offer(PreparedMessage(b"\x00", is_text=False))
     await rig.sees("a", "b", "c", b"\x00")
     assert rig.counters.messages_sent == 4
 
@@ -224,7 +224,7 @@ async def test_a_message_over_the_limit_goes_out_where_nothing_waits(rig: Rig) -
 
 async def test_empty_messages_are_bounded_too(dropping: Rig) -> None:
     await dropping.hold()
-    accepted = sum([dropping.outbox.offer(Frame(b"", is_text=False)) for _ in range(LIMIT * 3)])
+    accepted = sum([dropping.outbox.offer(PreparedMessage(b"", is_text=False)) for _ in range(LIMIT * 3)])
     assert accepted == LIMIT
     dropping.read()
 

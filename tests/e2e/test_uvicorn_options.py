@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import velocity_ws.uvicorn
 from tests.e2e.command import OURS, UPPER, command
 from tests.support import DEADLINE, Peer
-from velocity_ws.errors import CloseCode
+from velocity_ws.close import CloseCode
 
 THEIRS = "websockets-sansio"
 OUR_HTTP = "velocity_ws.uvicorn:HTTPProtocol"

@@ -17,8 +17,9 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from tests import test_framing
-from velocity_ws.errors import CloseCode
-from velocity_ws.messages.frames import COMPRESSED, cut
+from velocity_ws.close import CloseCode
+from velocity_ws.messages.frames import COMPRESSED
+from velocity_ws.websocket.parser import cut
 
 __all__ = ["SEEDS", "TARGETS", "chunks_of", "make_quick"]
 

@@ -18,8 +18,9 @@ from velocity_ws.asgi.mount import match_without_slash
 from velocity_ws.asgi.pages import answer
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.broker import Broker
+from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode
 from velocity_ws.delivery.outbox import Outbox, QueueOutbox
-from velocity_ws.errors import MAX_REASON_BYTES, BrokerError, Close, CloseCode, Reject, VelocityError
+from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import MAX_QUOTED, WarningsOfStrangers, get_logger, printable, quote
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.sessions.inbox import SECONDS_PER_TURN

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.node import Node
-from velocity_ws.broker.server_api import Reach, validate_client_id
+from velocity_ws.broker.server_api import ServerAPI, validate_client_id
 from velocity_ws.broker.sync import SyncBroker
 from velocity_ws.cluster.topics import MAIN
-from velocity_ws.concurrency.portal import Home
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.registry import Hooks, validate_event
-from velocity_ws.messages.messages import Address, Frame, validate_room
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.names import validate_room
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client, user_id_of
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
@@ -30,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class Broker(Reach):
+class Broker(ServerAPI):
     """The connected clients of an application, and the hooks that serve them.
 
     Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
@@ -219,7 +221,7 @@ class Broker(Reach):
         Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Harmless when it does not
         run; while it is stopping, waits for that. Called in a hook it only begins, and returns at once.
         """
-        await self.home.run(self._node.stop)
+        await self.portal.run(self._node.stop)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -230,11 +232,11 @@ class Broker(Reach):
     ) -> None:
         await self.stop()
 
-    async def _publish(self, address: Address, frame: Frame) -> int:
+    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
         return await self._node.publish(address, frame)
 
     async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        return await self.home.run(self._call_here, call)
+        return await self.portal.run(self._call_here, call)
 
     async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
         return await call(self._node.directory)
@@ -247,9 +249,9 @@ class Broker(Reach):
         return self._node
 
     @property
-    def home(self) -> Home:
+    def portal(self) -> Portal:
         """The way to its event loop."""
-        return self._node.home
+        return self._node.portal
 
 
 def _has_presence(presence: Callable[[str], bool] | Collection[str]) -> Callable[[str], bool] | None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
-from velocity_ws.cluster.envelopes import ClientId, Count, Name, node_of
+from velocity_ws.close import MAX_REASON_BYTES
+from velocity_ws.cluster.envelopes import ClientId, Count, Name
 from velocity_ws.cluster.rpc import Question
-from velocity_ws.errors import MAX_REASON_BYTES, BackplaneUnavailable, ClientNotFound, validate_close
-from velocity_ws.messages.messages import MAX_NAME_LENGTH, validate_text
+from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, validate_close
+from velocity_ws.messages.ids import node_of
+from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_text
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.stats import Stats
 

@@ -16,13 +16,14 @@ from typing import Any, Self, TypeVar
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
-from velocity_ws.broker.server_api import Reach, SyncReach
+from velocity_ws.broker.server_api import ServerAPI, SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
-from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.topics import MAIN, prefix_of
-from velocity_ws.concurrency.portal import Home
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, SettingsError
-from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.ids import new_node_id
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
@@ -33,7 +34,7 @@ __all__ = ["Emitter"]
 T = TypeVar("T")
 
 
-class Emitter(Reach):
+class Emitter(ServerAPI):
     """Reaches the clients of all nodes from outside: ``async with Emitter(url) as emitter: await emitter.broadcast(…)``
 
     It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
@@ -61,8 +62,8 @@ class Emitter(Reach):
         create_backplane(self._url)
         self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout
-        self._home = Home()
-        self._sync = SyncReach(self)
+        self._portal = Portal()
+        self._sync = SyncServerAPI(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -75,23 +76,23 @@ class Emitter(Reach):
         self._lock = threading.Lock()
 
     @property
-    def home(self) -> Home:
+    def portal(self) -> Portal:
         """The way to its event loop."""
-        return self._home
+        return self._portal
 
     @property
-    def sync(self) -> SyncReach:
+    def sync(self) -> SyncServerAPI:
         """The blocking form of the methods that are awaited."""
         return self._sync
 
-    def blocking_home(self) -> Home:
+    def blocking_portal(self) -> Portal:
         """The way to its event loop, which runs in a thread of its own where there is none yet."""
         if self._pid != os.getpid():
             self._begin()
         with self._lock:
-            if self._home.loop is None:
+            if self._portal.loop is None:
                 self._begin_loop(asyncio.new_event_loop())
-        return self._home
+        return self._portal
 
     def _begin_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         started, here, is_green = threading.Event(), threading.get_native_id(), False
@@ -116,35 +117,35 @@ class Emitter(Reach):
                 "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
             )
         self._cluster, self._starting = None, asyncio.Lock()
-        self._home.settle(loop)
+        self._portal.settle(loop)
         self._thread = thread
 
     async def start(self) -> None:
         """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
         self._settle()
-        await self._home.run(self._started)
+        await self._portal.run(self._started)
 
     def _settle(self) -> None:
-        if self._home.loop is None:
+        if self._portal.loop is None:
             self._begin()
-            self._home.settle(asyncio.get_running_loop())
+            self._portal.settle(asyncio.get_running_loop())
 
     async def stop(self) -> None:
         """Disconnect. It connects again when it is used again."""
-        if self._home.loop is not None:
-            await self._home.run(self._stop)
+        if self._portal.loop is not None:
+            await self._portal.run(self._stop)
 
     def close(self) -> None:
         """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""
-        loop, thread = self._home.loop, self._thread
+        loop, thread = self._portal.loop, self._thread
         if thread is None or loop is None:
             return
-        self._home.block(self._stop)
+        self._portal.block(self._stop)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
         self._thread = None
-        self._home.settle(None)
+        self._portal.settle(None)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -155,7 +156,7 @@ class Emitter(Reach):
     ) -> None:
         await self.stop()
 
-    def __enter__(self) -> SyncReach:
+    def __enter__(self) -> SyncServerAPI:
         return self.sync
 
     def __exit__(
@@ -191,19 +192,19 @@ class Emitter(Reach):
             if cluster is not None:
                 await cluster.stop()
 
-    async def _publish(self, address: Address, frame: Frame) -> int:
+    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
         self._settle()
-        await self._home.run(self._publish_here, address, frame)
+        await self._portal.run(self._publish_here, address, frame)
         return 0
 
-    async def _publish_here(self, address: Address, frame: Frame) -> None:
+    async def _publish_here(self, address: Address, frame: PreparedMessage) -> None:
         until = asyncio.get_running_loop().time() + self._timeout
         cluster, _ = await self._started()
         await cluster.publish(address, frame, until)
 
     async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
         self._settle()
-        return await self._home.run(self._call_here, call)
+        return await self._portal.run(self._call_here, call)
 
     async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
         cluster, directory = await self._started()

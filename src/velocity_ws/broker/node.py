@@ -13,20 +13,22 @@ from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.presence import Presence
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
-from velocity_ws.cluster.envelopes import new_node_id
 from velocity_ws.cluster.places import taking_place
 from velocity_ws.cluster.topics import prefix_of
-from velocity_ws.concurrency.eager import Workers
-from velocity_ws.concurrency.portal import Home, end_now
+from velocity_ws.concurrency.eager import TaskPool
+from velocity_ws.concurrency.portal import Portal, end_now
 from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, HookError, InvalidNameError
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.limits import Admission
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.messages import Address, Frame, validate_text
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.ids import new_node_id
+from velocity_ws.messages.names import validate_text, validate_user_id
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
-from velocity_ws.sessions.client import Client, Gone, describe, user_id_of, validate_user_id
+from velocity_ws.sessions.client import Client, Gone, describe, user_id_of
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Kind
@@ -50,7 +52,7 @@ HURRIED_GRACE = 0.1
 
 
 class Node:
-    """One process's share of the clients. Used on the broker's loop only, but for `home`."""
+    """One process's share of the clients. Used on the broker's loop only, but for `portal`."""
 
     def __init__(
         self,
@@ -72,12 +74,12 @@ class Node:
         self.clock = clock
         self._user_id_of = user_id
         self._has_presence = has_presence
-        self.home = Home()
+        self.portal = Portal()
         self.counters = Counters()
         self._unattributed = UNATTRIBUTED.rejected
         self.gone = Gone(self.counters)
         self.flusher = Flusher()
-        self.workers = Workers()
+        self.workers = TaskPool()
         self.pace = Pace()
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
@@ -103,12 +105,12 @@ class Node:
     @property
     def is_running(self) -> bool:
         """Whether connections are taken: started, on a loop that is still open, and not stopping."""
-        return self._started_at is not None and self._stopping is None and self.home.loop is not None
+        return self._started_at is not None and self._stopping is None and self.portal.loop is not None
 
     @property
     def has_begun(self) -> bool:
         """Whether it is started, on a loop of this process that is still open; stopping is part of it."""
-        return self._started_at is not None and self.home.loop is not None
+        return self._started_at is not None and self.portal.loop is not None
 
     @property
     def uptime(self) -> float:
@@ -117,11 +119,11 @@ class Node:
 
     # --- messages and rooms
 
-    async def publish(self, address: Address, frame: Frame) -> int:
+    async def publish(self, address: Address, frame: PreparedMessage) -> int:
         """Send a message to whom it is addressed, from any loop; for how many clients here it was queued."""
-        return await self.home.run(self._publish, address, frame)
+        return await self.portal.run(self._publish, address, frame)
 
-    async def _publish(self, address: Address, frame: Frame) -> int:
+    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
         if self.cluster is not None:
             for name in address.names:
                 validate_text(name)
@@ -132,7 +134,7 @@ class Node:
             raise BackplaneUnavailable("the broker is not started")
         return queued
 
-    def _fan_out(self, members: Iterable[Session], frame: Frame) -> int:
+    def _fan_out(self, members: Iterable[Session], frame: PreparedMessage) -> int:
         if frame.size > self.warn_size:
             self.hints.large(frame)
         return fan_out(members, frame, self.counters, self.flusher)
@@ -267,7 +269,7 @@ class Node:
         """
         loop = asyncio.get_running_loop()
         if self.has_begun:
-            if self.home.loop is not loop:
+            if self.portal.loop is not loop:
                 raise BrokerError(
                     "the broker runs on another event loop; stop it there first, or use a broker for each loop "
                     "(with Starlette's TestClient: `with TestClient(app) as client`)"
@@ -278,7 +280,7 @@ class Node:
         if self._started_at is not None:
             self._forget_dead_loop()
         with taking_place(self):
-            self.home.settle(loop)
+            self.portal.settle(loop)
             self._stopped_loop = None
             self.pace = Pace()  # what the last one still had to do, its loop may not have done
             self._started_at = self.clock()
@@ -332,14 +334,14 @@ class Node:
         """
         if self._stopped_loop is not None and not self._stopped_loop.is_closed():
             raise BrokerError("the broker was stopped; start() makes it take connections again")
-        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+        if self._started_at is None or self.portal.loop is not asyncio.get_running_loop():
             await self.start()
 
     async def stop(self) -> None:
         """End, once. Who asks meanwhile waits for the same end; but a hook does not, as it must end first itself."""
-        if self._started_at is None or self.home.loop is not asyncio.get_running_loop():
+        if self._started_at is None or self.portal.loop is not asyncio.get_running_loop():
             self._started_at = None
-            self.home.settle(None)
+            self.portal.settle(None)
             return
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._shut_down())
@@ -359,7 +361,7 @@ class Node:
         self.stragglers.clear()
         self.handshakes.clear()
         self.expected.clear()
-        self.flusher, self.workers = Flusher(), Workers()
+        self.flusher, self.workers = Flusher(), TaskPool()
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     def leave_soon(self) -> None:
@@ -395,9 +397,9 @@ class Node:
             self.dispatcher.close()
             self._stopping = None
             self._is_hurried = False
-            self._stopped_loop = self.home.loop
+            self._stopped_loop = self.portal.loop
             self._started_at = None
-            self.home.settle(None)
+            self.portal.settle(None)
 
     def hurry(self) -> None:
         """Cut every connection, and let stopping, now or later, wait for nothing."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from velocity_ws.cluster.envelopes import Count, Name
-from velocity_ws.messages.messages import Address, Frame, encode
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.hub import Hub
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Presence:
         self,
         is_wanted: Callable[[str], bool],
         hub: Hub[Session],
-        deliver: Callable[[Address, Frame], object],
+        deliver: Callable[[Address, PreparedMessage], object],
         cluster: Cluster | None,
     ) -> None:
         """
@@ -254,6 +255,6 @@ def _changes(before: Counts, now: Counts) -> Counts:
     return changes
 
 
-def _event(room: str, users: Counts, total: Counts, *, is_full: bool) -> Frame:
+def _event(room: str, users: Counts, total: Counts, *, is_full: bool) -> PreparedMessage:
     named = {user: count for user, count in users.items() if user}
     return encode("presence", {"room": room, "users": named, "anonymous": total.get("", 0), "full": is_full})

@@ -1,4 +1,4 @@
-"""Reach: what can be done to clients on any node, the same for a `Broker` and an `Emitter`, awaited or blocking.
+"""ServerAPI: what can be done to clients on any node, the same for a `Broker` and an `Emitter`, awaited or blocking.
 
 Knows targets and the directory; how they are got at, its subclasses know.
 """
@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.members import ClusterStats, Members
 from velocity_ws.broker.target import SyncTarget, Target, TargetFactory
-from velocity_ws.concurrency.portal import Home
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
-from velocity_ws.messages.messages import Address, Frame, validate_room
-from velocity_ws.sessions.client import name_user
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.names import name_user, validate_room
+from velocity_ws.messages.outbound import PreparedMessage
 
-__all__ = ["Reach", "SyncReach", "validate_client_id"]
+__all__ = ["ServerAPI", "SyncServerAPI", "validate_client_id"]
 
 T = TypeVar("T")
 
 
-class Reach(ABC):
+class ServerAPI(ABC):
     """Messages to clients wherever they are, and what can be asked about them."""
 
     def __init__(self) -> None:
@@ -30,15 +31,15 @@ class Reach(ABC):
 
     @property
     @abstractmethod
-    def home(self) -> Home:
+    def portal(self) -> Portal:
         """The way to its event loop."""
 
-    def blocking_home(self) -> Home:
+    def blocking_portal(self) -> Portal:
         """The same, where a plain thread can wait for it."""
-        return self.home
+        return self.portal
 
     @abstractmethod
-    async def _publish(self, address: Address, frame: Frame) -> int:
+    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
         """Send a message; for how many clients of this process it was queued."""
 
     @abstractmethod
@@ -170,21 +171,21 @@ class Reach(ABC):
         return await self._call(Directory.stats)
 
 
-class SyncReach:
-    """`Reach` for plain threads and ``def`` routes: the same methods, blocking.
+class SyncServerAPI:
+    """`ServerAPI` for plain threads and ``def`` routes: the same methods, blocking.
 
     Raises, from each: WouldDeadlockError on its own event loop.
     """
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: ServerAPI) -> None:
         self._reach = reach
 
     def broadcast(self, event: str, data: Any = None) -> int:
-        """Blocking `Reach.broadcast`."""
+        """Blocking `ServerAPI.broadcast`."""
         return self.to_all().send(event, data)
 
     def broadcast_bytes(self, data: bytes) -> int:
-        """Blocking `Reach.broadcast_bytes`."""
+        """Blocking `ServerAPI.broadcast_bytes`."""
         return self.to_all().send_bytes(data)
 
     def to_all(self) -> SyncTarget:
@@ -212,35 +213,35 @@ class SyncReach:
         return self._target(self._reach.to_clients(client_ids))
 
     def join_room(self, client_id: str, room: str) -> None:
-        """Blocking `Reach.join_room`."""
-        self._reach.blocking_home().block(self._reach.join_room, client_id, room)
+        """Blocking `ServerAPI.join_room`."""
+        self._reach.blocking_portal().block(self._reach.join_room, client_id, room)
 
     def leave_room(self, client_id: str, room: str) -> None:
-        """Blocking `Reach.leave_room`."""
-        self._reach.blocking_home().block(self._reach.leave_room, client_id, room)
+        """Blocking `ServerAPI.leave_room`."""
+        self._reach.blocking_portal().block(self._reach.leave_room, client_id, room)
 
     def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
-        """Blocking `Reach.disconnect`."""
-        return self._reach.blocking_home().block(self._reach.disconnect, client_id, code, reason)
+        """Blocking `ServerAPI.disconnect`."""
+        return self._reach.blocking_portal().block(self._reach.disconnect, client_id, code, reason)
 
     def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
-        """Blocking `Reach.disconnect_user`."""
-        return self._reach.blocking_home().block(self._reach.disconnect_user, user_id, code, reason)
+        """Blocking `ServerAPI.disconnect_user`."""
+        return self._reach.blocking_portal().block(self._reach.disconnect_user, user_id, code, reason)
 
     def members(self, room: str) -> Members:
-        """Blocking `Reach.members`."""
-        return self._reach.blocking_home().block(self._reach.members, room)
+        """Blocking `ServerAPI.members`."""
+        return self._reach.blocking_portal().block(self._reach.members, room)
 
     def count(self, room: str) -> int:
-        """Blocking `Reach.count`."""
-        return self._reach.blocking_home().block(self._reach.count, room)
+        """Blocking `ServerAPI.count`."""
+        return self._reach.blocking_portal().block(self._reach.count, room)
 
     def cluster_stats(self) -> ClusterStats:
-        """Blocking `Reach.cluster_stats`."""
-        return self._reach.blocking_home().block(self._reach.cluster_stats)
+        """Blocking `ServerAPI.cluster_stats`."""
+        return self._reach.blocking_portal().block(self._reach.cluster_stats)
 
     def _target(self, target: Target) -> SyncTarget:
-        return SyncTarget(target, self._reach.blocking_home)
+        return SyncTarget(target, self._reach.blocking_portal)
 
 
 def validate_client_id(call: str, client_id: str) -> str:

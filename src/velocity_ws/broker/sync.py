@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from velocity_ws.broker.server_api import SyncReach
+from velocity_ws.broker.server_api import SyncServerAPI
 
 if TYPE_CHECKING:
     from velocity_ws.broker.broker import Broker
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncBroker"]
 
 
-class SyncBroker(SyncReach):
+class SyncBroker(SyncServerAPI):
     """`Broker` for plain threads and ``def`` routes: the same methods, blocking.
 
     Raises, from each: WouldDeadlockError on the broker's own event loop.
@@ -24,4 +24,4 @@ class SyncBroker(SyncReach):
 
     def stop(self) -> None:
         """Blocking `Broker.stop`."""
-        self._broker.home.block(self._broker.stop)
+        self._broker.portal.block(self._broker.stop)

@@ -7,17 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from velocity_ws.errors import ClientIdError
-from velocity_ws.messages.messages import Address, Frame, encode, encode_bytes, validate_room
-from velocity_ws.sessions.client import name_user
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.names import name_user, validate_room
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 
 if TYPE_CHECKING:
-    from velocity_ws.concurrency.portal import Home
+    from velocity_ws.concurrency.portal import Portal
 
 __all__ = ["SyncTarget", "Target", "TargetFactory"]
 
 N = TypeVar("N")
 
-Publish = Callable[[Address, Frame], Awaitable[int]]
+Publish = Callable[[Address, PreparedMessage], Awaitable[int]]
 
 
 class Target:
@@ -54,21 +55,21 @@ class Target:
 class SyncTarget:
     """`Target` for plain threads: the same methods, blocking."""
 
-    def __init__(self, target: Target, home: Callable[[], Home]) -> None:
+    def __init__(self, target: Target, portal: Callable[[], Portal]) -> None:
         self._target = target
-        self._home = home
+        self._portal = portal
 
     def except_(self, *client_ids: str) -> SyncTarget:
         """The same without these clients."""
-        return SyncTarget(self._target.except_(*client_ids), self._home)
+        return SyncTarget(self._target.except_(*client_ids), self._portal)
 
     def send(self, event: str, data: Any = None) -> int:
         """Blocking `Target.send`."""
-        return self._home().block(self._target.send, event, data)
+        return self._portal().block(self._target.send, event, data)
 
     def send_bytes(self, data: bytes) -> int:
         """Blocking `Target.send_bytes`."""
-        return self._home().block(self._target.send_bytes, data)
+        return self._portal().block(self._target.send_bytes, data)
 
 
 class TargetFactory:

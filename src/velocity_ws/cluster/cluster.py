@@ -42,7 +42,8 @@ from velocity_ws.cluster.subscriptions import LINGER, Interest
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.logs import get_logger, quote
-from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["Cluster", "ClusterOptions"]
@@ -97,7 +98,7 @@ class Cluster:
         node_id: str,
         options: ClusterOptions,
         counters: Counters,
-        deliver: Callable[[Address, Frame], object],
+        deliver: Callable[[Address, PreparedMessage], object],
         who: Callable[[Address], Iterable[str]],
         clock: Callable[[], float],
     ) -> None:
@@ -179,7 +180,7 @@ class Cluster:
 
     # --- messages
 
-    async def publish(self, address: Address, frame: Frame, until: float | None = None) -> None:
+    async def publish(self, address: Address, frame: PreparedMessage, until: float | None = None) -> None:
         """Bring a message to the other nodes; returns when the engine has it.
 
         Args:
@@ -326,7 +327,7 @@ class Cluster:
         match body:
             case Post():
                 self._counters.backplane_received += 1
-                self._deliver(self._arrivals.address_of(origin, body), Frame(body.payload, body.is_text))
+                self._deliver(self._arrivals.address_of(origin, body), PreparedMessage(body.payload, body.is_text))
             case Beat():
                 self._roll.heard(origin, body)
             case Ask():

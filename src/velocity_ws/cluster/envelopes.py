@@ -11,12 +11,12 @@ and what is inside of a question, an answer or a note is of such types too.
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from velocity_ws.messages.messages import MAX_NAME_LENGTH
+from velocity_ws.messages.ids import CLIENT_ID, NODE_ID, NODE_ID_LENGTH
+from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = [
     "Answer",
@@ -38,27 +38,23 @@ __all__ = [
     "decode_header",
     "encode_body",
     "encode_header",
-    "new_node_id",
-    "node_of",
 ]  # fmt: skip
 
 MAGIC: Final = b"VWS"
 VERSION: Final = 1
-NODE_ID_LENGTH: Final = 11
 MAX_SEQUENCE: Final = 2**48
 """Messages of one sender to one topic: one each microsecond for nine years."""
 MAX_PEERS: Final = 10_000
 """Nodes that one names at once; many more than an engine connects."""
-_NODE_ID = rf"[A-Za-z0-9_-]{{{NODE_ID_LENGTH}}}"
-_IS_NODE_ID = re.compile(_NODE_ID.encode()).fullmatch
-_CLIENT_ID = re.compile(rf"({_NODE_ID})\.[A-Za-z0-9_-]{{1,64}}", re.ASCII)
+_IS_NODE_ID = re.compile(NODE_ID.encode()).fullmatch
+_is_client_id = re.compile(CLIENT_ID, re.ASCII).fullmatch
 _HEAD = len(MAGIC) + 1
 _SEQUENCE_AT = _HEAD + NODE_ID_LENGTH
 _BODY_AT = _SEQUENCE_AT + 8
 
 
-NodeId = Annotated[str, msgspec.Meta(pattern=rf"^{_NODE_ID}\Z")]
-ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{_CLIENT_ID.pattern}\Z")]
+NodeId = Annotated[str, msgspec.Meta(pattern=rf"^{NODE_ID}\Z")]
+ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID}\Z")]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
 """Of a room or a user."""
 Topic = Annotated[str, msgspec.Meta(max_length=512)]
@@ -165,17 +161,6 @@ encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode
 
 
-def new_node_id() -> str:
-    """A name for a node: unguessable, and part of the id of each of its clients."""
-    return secrets.token_urlsafe(8)
-
-
-def node_of(client_id: str) -> str | None:
-    """The node a client is connected to, as its id tells; ``None`` where it is no client's id."""
-    found = _CLIENT_ID.fullmatch(client_id)
-    return None if found is None else found[1]
-
-
 def encode_header(origin: str, sequence: int) -> bytes:
     """What goes before a body."""
     return b"%s%c%s%s" % (MAGIC, VERSION, origin.encode("ascii"), sequence.to_bytes(8, "big"))
@@ -239,5 +224,5 @@ def _check(post: Post) -> None:
         post.payload.decode()  # clients would end a connection that brings them anything else
     if post.kind in ("rooms", "users") and len(post.names) != 1:
         raise Foreign("it is for one room or user, and names another number of them")
-    if post.kind == "clients" and not all(map(_CLIENT_ID.fullmatch, post.names)):
+    if post.kind == "clients" and not all(map(_is_client_id, post.names)):
         raise Foreign("it is for clients, and names what is none")

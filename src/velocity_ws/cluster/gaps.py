@@ -11,7 +11,8 @@ from typing import Literal
 from velocity_ws.cluster.rpc import Replies
 from velocity_ws.cluster.sequences import Heard
 from velocity_ws.cluster.topics import Topics
-from velocity_ws.messages.messages import Address, Frame, encode
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.stats import Counters
 
 __all__ = ["Gaps"]
@@ -23,7 +24,9 @@ CHUNK = 2000
 class Gaps:
     """What was missed on each topic. A loss shows by numbers that are skipped, or, after deafness, by asking."""
 
-    def __init__(self, topics: Topics, counters: Counters, deliver: Callable[[Address, Frame], object]) -> None:
+    def __init__(
+        self, topics: Topics, counters: Counters, deliver: Callable[[Address, PreparedMessage], object]
+    ) -> None:
         """
         Args:
             topics: of the cluster.

@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from velocity_ws.cluster.envelopes import Post, encode_body, node_of
+from velocity_ws.cluster.envelopes import Post, encode_body
 from velocity_ws.cluster.topics import Topics
-from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.ids import node_of
+from velocity_ws.messages.outbound import PreparedMessage
 
 __all__ = ["Arrivals", "routes"]
 
@@ -21,7 +23,7 @@ MAX_KEPT = 100_000
 _numbers = itertools.count(1)
 
 
-def routes(topics: Topics, own: str, address: Address, frame: Frame) -> Iterator[tuple[str, bytes]]:
+def routes(topics: Topics, own: str, address: Address, frame: PreparedMessage) -> Iterator[tuple[str, bytes]]:
     """Where a message has to go so that every other node which has somebody it is for gets it, and what goes there.
 
     Whether the node that a client's id names is heard of does not count: one that was held up for longer than its lease

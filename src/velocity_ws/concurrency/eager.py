@@ -2,7 +2,7 @@
 
 Most coroutines here never have to wait: a handler that only computes and sends, a ``send`` whose socket has room. A
 task for each would cost two turns of the event loop, 3 to 6 µs of the 16 to 22 µs a delivery takes with uvicorn.
-Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine. `Workers`
+Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine. `TaskPool`
 lends such tasks: few clients have something running at any time, so idle ones need none. So what does not wait shares
 its task with others before and after it, and must not leave it to anybody who would cancel it.
 """
@@ -15,7 +15,7 @@ from asyncio.tasks import _enter_task, _leave_task  # documented for those who i
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
-__all__ = ["EagerTask", "Suspended", "Workers"]
+__all__ = ["EagerTask", "Suspended", "TaskPool"]
 
 KEEP = 64
 """Tasks that are kept for the next use."""
@@ -139,7 +139,7 @@ class EagerTask:
                 self._work.close()
 
 
-class Workers:
+class TaskPool:
     """`EagerTask`s that are lent to what has something to run, and used again. On one event loop."""
 
     def __init__(self) -> None:

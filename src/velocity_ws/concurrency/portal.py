@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from velocity_ws.errors import BrokerError, WouldDeadlockError
 
-__all__ = ["Home", "end_now"]
+__all__ = ["Portal", "end_now"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class Home:
+class Portal:
     """The loop all state belongs to; unset until the broker starts."""
 
     def __init__(self) -> None:

@@ -19,13 +19,13 @@ from collections.abc import Iterable, Iterator
 from velocity_ws.concurrency.eager import Suspended
 from velocity_ws.delivery.outbox import QueueOutbox
 from velocity_ws.delivery.transport_outbox import Flusher, Member, push
-from velocity_ws.messages.messages import Frame
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["fan_out"]
 
 
-def fan_out(members: Iterable[Member], frame: Frame, counters: Counters, flusher: Flusher) -> int:
+def fan_out(members: Iterable[Member], frame: PreparedMessage, counters: Counters, flusher: Flusher) -> int:
     """Offer a frame to each member; how many queued it.
 
     The same as calling ``offer`` of each, but that the sends of one broadcast share a copy of the caller's context.
@@ -40,7 +40,7 @@ def fan_out(members: Iterable[Member], frame: Frame, counters: Counters, flusher
     return queued + (_send(others, frame, counters) if others else 0)
 
 
-def _send(members: Iterable[Member], frame: Frame, counters: Counters) -> int:
+def _send(members: Iterable[Member], frame: PreparedMessage, counters: Counters) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task(loop)
     run = _FanOut(loop, iter(members), frame, counters)
@@ -63,7 +63,7 @@ def _send(members: Iterable[Member], frame: Frame, counters: Counters) -> int:
 
 class _FanOut:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, members: Iterator[Member], frame: Frame, counters: Counters
+        self, loop: asyncio.AbstractEventLoop, members: Iterator[Member], frame: PreparedMessage, counters: Counters
     ) -> None:
         self.is_done = False
         self.queued = 0

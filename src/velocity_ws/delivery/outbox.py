@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from velocity_ws.concurrency.eager import EagerTask, Suspended
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.messages import Frame, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.stats import Counters
 
 __all__ = ["BoundedOutbox", "Outbox", "OutboxOwner", "QueueOutbox"]
@@ -27,10 +27,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Outbox(Protocol):
     """Takes messages for one client without ever waiting, bounded in bytes. Used on the broker's loop only."""
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message; whether it was queued. Never waits, never raises; a refused one is counted as dropped."""
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Take a message once nothing else waits, first come, first served; without one, wait for that moment only.
 
         Who sends much leaves the whole queue to what others send meanwhile.
@@ -95,7 +95,13 @@ class BoundedOutbox(ABC):
     )
 
     def __init__(
-        self, queue: list[Frame] | deque[Frame], owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool
+        self,
+        queue: list[PreparedMessage] | deque[PreparedMessage],
+        owner: OutboxOwner,
+        counters: Counters,
+        *,
+        limit: int,
+        drop: bool,
     ) -> None:
         """
         Args:
@@ -115,7 +121,7 @@ class BoundedOutbox(ABC):
         self._closing: tuple[int, str] | None = None
         self._over = False
         self._full = False
-        self._waiters: dict[asyncio.Future[bool], Frame | None] | None = None  # as most clients never have any
+        self._waiters: dict[asyncio.Future[bool], PreparedMessage | None] | None = None  # most clients never have any
 
     @property
     @abstractmethod
@@ -123,10 +129,10 @@ class BoundedOutbox(ABC):
         """Whether it is open and nothing waits, so that the next message leaves at once."""
 
     @abstractmethod
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message; whether it was queued."""
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Take a message once nothing else waits; whether it was queued."""
         if self._closing is not None or self._over:
             self._counters.dropped += frame is not None
@@ -158,7 +164,7 @@ class BoundedOutbox(ABC):
         del self._waiters[waiter]
         return True
 
-    def _next_waiter(self) -> tuple[asyncio.Future[bool], Frame | None] | None:
+    def _next_waiter(self) -> tuple[asyncio.Future[bool], PreparedMessage | None] | None:
         """Whose turn it is."""
         if not self._waiters:
             return None
@@ -172,7 +178,7 @@ class BoundedOutbox(ABC):
             self._counters.dropped += frame is not None
             waiter.set_result(False)
 
-    def _append(self, frame: Frame) -> None:
+    def _append(self, frame: PreparedMessage) -> None:
         """Let a message wait."""
         self.queue.append(frame)
         self.queued_bytes += frame.cost
@@ -189,7 +195,7 @@ class BoundedOutbox(ABC):
             self._counters.slow_closes += 1
             self._owner.outbox_full()
 
-    def _take_gap(self) -> Frame:
+    def _take_gap(self) -> PreparedMessage:
         """What tells the client how many messages it missed."""
         frame = encode("gap", {"dropped": self._missed})
         self._missed = 0
@@ -211,7 +217,7 @@ class QueueOutbox(BoundedOutbox):
     The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
     """
 
-    queue: deque[Frame]
+    queue: deque[PreparedMessage]
 
     def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
         """
@@ -222,11 +228,11 @@ class QueueOutbox(BoundedOutbox):
         self.send = send
         self.is_idle = True  # open, and nothing queued, being sent or to be told
         self.is_disturbed = False  # something else came while a message was being sent at once
-        self.sending: Frame | None = None
+        self.sending: PreparedMessage | None = None
         self._writer = EagerTask()
         self.task = self._writer.task
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message; whether it was queued."""
         if self.is_idle:
             self._send_at_once(frame)
@@ -255,7 +261,7 @@ class QueueOutbox(BoundedOutbox):
                 self._discard()
             self._write()
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Take a message once nothing else waits; whether it was queued."""
         self.is_disturbed = self.is_disturbed or not self.is_idle
         return await super().put(frame, seconds)
@@ -279,7 +285,7 @@ class QueueOutbox(BoundedOutbox):
         """``None``: plain ASGI has no ping frames."""
         return None
 
-    def _send_at_once(self, frame: Frame) -> None:
+    def _send_at_once(self, frame: PreparedMessage) -> None:
         self.is_idle = False
         self.sending = frame
         try:
@@ -292,7 +298,7 @@ class QueueOutbox(BoundedOutbox):
             else:
                 self.wait_for(rest)
 
-    def done(self, frame: Frame) -> None:
+    def done(self, frame: PreparedMessage) -> None:
         """The message was sent at once."""
         self._sent(frame)
         if self.is_disturbed:
@@ -317,11 +323,11 @@ class QueueOutbox(BoundedOutbox):
     def _is_free(self) -> bool:
         return self.is_idle
 
-    def _has_room(self, frame: Frame) -> bool:
+    def _has_room(self, frame: PreparedMessage) -> bool:
         waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
         return not waiting or waiting + frame.cost <= self._limit
 
-    def _append(self, frame: Frame) -> None:
+    def _append(self, frame: PreparedMessage) -> None:
         super()._append(frame)
         self.is_disturbed = True
 
@@ -366,7 +372,7 @@ class QueueOutbox(BoundedOutbox):
                 self._append(frame)
             waiter.set_result(True)
 
-    def _sent(self, frame: Frame) -> None:
+    def _sent(self, frame: PreparedMessage) -> None:
         if self._over:  # aborted meanwhile, and counted as dropped
             return
         self.sending = None
@@ -383,7 +389,7 @@ class QueueOutbox(BoundedOutbox):
         self._writer.end()
 
 
-def _asgi(frame: Frame) -> dict[str, Any]:
+def _asgi(frame: PreparedMessage) -> dict[str, Any]:
     # A new dict each time: middleware may change the one it gets.
     if frame.is_text:
         return {"type": "websocket.send", "text": frame.text}

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from velocity_ws.delivery.outbox import BoundedOutbox, Outbox, OutboxOwner
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.messages import Frame
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["Flusher", "TransportOutbox", "Wire", "push"]
@@ -77,7 +77,7 @@ class TransportOutbox(BoundedOutbox):
 
     __slots__ = ("_flusher", "_window_bits", "_wire", "burst", "is_clear")
 
-    queue: list[Frame]
+    queue: list[PreparedMessage]
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class TransportOutbox(BoundedOutbox):
         self.burst = min(burst, limit)
         self.is_clear = not wire.is_paused
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message; whether it was queued."""
         if self.is_clear:
             if not self.queue:
@@ -128,7 +128,7 @@ class TransportOutbox(BoundedOutbox):
         self._append(frame)
         return True
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Take a message once nothing else waits; whether it was queued."""
         if frame is None and self.is_clear:
             self.flush()  # what waits for the end of the turn only
@@ -233,14 +233,14 @@ class Member(Protocol):
     def outbox(self) -> Outbox | None:
         """Where messages for it go; ``None`` before it is connected."""
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message, whatever state it is in; whether it was queued."""
 
 
 M = TypeVar("M", bound=Member)
 
 
-def push(members: Iterable[M], frame: Frame, flusher: Flusher) -> tuple[int, list[M]]:
+def push(members: Iterable[M], frame: PreparedMessage, flusher: Flusher) -> tuple[int, list[M]]:
     """Offer a frame to every member whose `TransportOutbox` is clear; how many that were, and the other members."""
     # `offer`, written out: each call in this loop would be paid for every delivery.
     queued, others, cost = 0, [], frame.cost

@@ -18,7 +18,8 @@ from pydantic_core import PydanticKnownError
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.annotations import annotations_of, innermost, names_in, signature_of, validator
 from velocity_ws.logs import printable
-from velocity_ws.messages.messages import MAX_NAME_LENGTH, Message
+from velocity_ws.messages.inbound import Message
+from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Protocol
 
-from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, InvalidNameError, validate_close
+from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
-from velocity_ws.messages.messages import MAX_NAME_LENGTH, Frame, encode, encode_bytes, validate_text
+from velocity_ws.messages.ids import new_client_id
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from velocity_ws.concurrency.portal import Home
+    from velocity_ws.concurrency.portal import Portal
     from velocity_ws.stats import Counters
 
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
 
-__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "name_user", "user_id_of", "validate_user_id"]
+__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "user_id_of"]
 
 
 class Connection(Protocol):
@@ -38,10 +38,10 @@ class Connection(Protocol):
     def is_dismissed(self) -> bool:
         """Whether this side has closed it, so that nothing more of it is handled."""
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Queue a message without waiting; whether it was queued."""
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
 
     def disconnect(self, code: int, reason: str) -> None:
@@ -69,13 +69,13 @@ class Client:
 
     subprotocol: str | None = None
 
-    def __init__(self, request: HTTPConnection, home: Home, connection: Connection, node_id: str) -> None:
-        self.id = f"{node_id}.{secrets.token_urlsafe(16)}"
+    def __init__(self, request: HTTPConnection, portal: Portal, connection: Connection, node_id: str) -> None:
+        self.id = new_client_id(node_id)
         self.request = request
         self._user: Any = None
         self._user_id: str | None = None
         self.connected_at = datetime.now(UTC)
-        self._home = home
+        self._portal = portal
         self._connection = connection
         self._data: dict[str, Any] | None = None  # as most clients have none
 
@@ -115,7 +115,7 @@ class Client:
     @property
     def sync(self) -> SyncClient:
         """The blocking form of the methods that are awaited, for plain threads."""
-        return SyncClient(self, self._home)
+        return SyncClient(self, self._portal)
 
     @property
     def is_connected(self) -> bool:
@@ -164,17 +164,17 @@ class Client:
         """
         frame = encode(event, data)
         if wait:
-            return await self._home.run(self._put, frame, timeout)
-        if self._home.is_here:  # by far the most common
+            return await self._portal.run(self._put, frame, timeout)
+        if self._portal.is_here:  # by far the most common
             return self._connection.offer(frame)
-        return await self._home.run(self._offer, frame)
+        return await self._portal.run(self._offer, frame)
 
     async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Send a binary message to this client; arguments, result and errors are those of `send`."""
         frame = encode_bytes(data)
         if wait:
-            return await self._home.run(self._put, frame, timeout)
-        return await self._home.run(self._offer, frame)
+            return await self._portal.run(self._put, frame, timeout)
+        return await self._portal.run(self._offer, frame)
 
     async def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until nothing is queued for this client any more, so that there is room for what comes next.
@@ -189,7 +189,7 @@ class Client:
             ClientGone: the client has gone.
             ClientTimeout: it did not read in time. Nothing else comes of that.
         """
-        await self._home.run(self._put, None, timeout)
+        await self._portal.run(self._put, None, timeout)
 
     async def set_user(self, user: Any) -> None:
         """Log the client in, over to another user, or with ``None`` out.
@@ -206,7 +206,7 @@ class Client:
             HookError: the broker's ``user_id`` function failed; nothing has changed.
             InvalidNameError: what it returned is no name of a user; nothing has changed.
         """
-        await self._home.run(self._set_user, user)
+        await self._portal.run(self._set_user, user)
 
     async def ping(self) -> float | None:
         """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong.
@@ -214,7 +214,7 @@ class Client:
         Returns:
             The round trip in seconds, or ``None`` on a server that offers no ping frames.
         """
-        return await self._home.run(self._connection.ping)
+        return await self._portal.run(self._connection.ping)
 
     async def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection after everything sent before has been delivered.
@@ -230,7 +230,7 @@ class Client:
             InvalidCloseError: the code may not be sent, or the reason is too long.
         """
         validate_close(code, reason)
-        await self._home.run(self._disconnect, code, reason)
+        await self._portal.run(self._disconnect, code, reason)
 
     def detach(self, connection: Connection) -> None:
         """Its connection has ended; another one stands for it from now on, that is nobody's."""
@@ -246,10 +246,10 @@ class Client:
             raise ClientNotFound(self.id)
         await self._connection.set_user(user)
 
-    async def _offer(self, frame: Frame) -> bool:
+    async def _offer(self, frame: PreparedMessage) -> bool:
         return self._connection.offer(frame)
 
-    async def _put(self, frame: Frame | None, seconds: float) -> bool:
+    async def _put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         try:
             if await self._connection.put(frame, seconds):
                 return True
@@ -267,33 +267,33 @@ class SyncClient:
     Raises, from each: WouldDeadlockError on the broker's own event loop.
     """
 
-    def __init__(self, client: Client, home: Home) -> None:
+    def __init__(self, client: Client, portal: Portal) -> None:
         self._client = client
-        self._home = home
+        self._portal = portal
 
     def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Blocking `Client.send`."""
-        return self._home.block(self._client.send, event, data, wait=wait, timeout=timeout)
+        return self._portal.block(self._client.send, event, data, wait=wait, timeout=timeout)
 
     def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Blocking `Client.send_bytes`."""
-        return self._home.block(self._client.send_bytes, data, wait=wait, timeout=timeout)
+        return self._portal.block(self._client.send_bytes, data, wait=wait, timeout=timeout)
 
     def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
         """Blocking `Client.drained`."""
-        self._home.block(self._client.drained, timeout)
+        self._portal.block(self._client.drained, timeout)
 
     def set_user(self, user: Any) -> None:
         """Blocking `Client.set_user`."""
-        self._home.block(self._client.set_user, user)
+        self._portal.block(self._client.set_user, user)
 
     def ping(self) -> float | None:
         """Blocking `Client.ping`."""
-        return self._home.block(self._client.ping)
+        return self._portal.block(self._client.ping)
 
     def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Blocking `Client.disconnect`."""
-        self._home.block(self._client.disconnect, code, reason)
+        self._portal.block(self._client.disconnect, code, reason)
 
 
 def _read_only(name: str) -> NoReturn:
@@ -316,7 +316,7 @@ class Gone:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
-    def offer(self, frame: Frame) -> bool:  # noqa: ARG002 - nobody gets it
+    def offer(self, frame: PreparedMessage) -> bool:  # noqa: ARG002 - nobody gets it
         """It is counted as dropped."""
         self._counters.dropped += 1
         return False
@@ -324,7 +324,7 @@ class Gone:
     async def set_user(self, user: Any) -> None:
         """It has gone."""
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
         """It is counted as dropped."""
         self._counters.dropped += frame is not None
         return False
@@ -353,33 +353,3 @@ def user_id_of(user: Any) -> str | None:
         if found is not None:
             return str(found)
     return None
-
-
-def validate_user_id(user_id: str | int | None) -> str | None:
-    """What a user is called, if it can be a name: text of at most 256 characters, a number, or nothing.
-
-    Raises:
-        InvalidNameError: it is none.
-    """
-    if user_id is None or user_id == "":
-        return None
-    try:
-        return validate_text(name_user(user_id))
-    except TypeError as error:
-        raise InvalidNameError(str(error)) from None
-
-
-def name_user(user_id: str | int) -> str:
-    """The name of a user who is addressed: 42 is ``"42"``.
-
-    Raises:
-        TypeError: it is neither text nor a number.
-        InvalidNameError: it is too long.
-    """
-    if isinstance(user_id, int) and not isinstance(user_id, bool):
-        return str(user_id)
-    if not isinstance(user_id, str):
-        raise TypeError(f"a user is named by a string or an integer, not by {user_id!r:.80}; use client.user_id")
-    if len(user_id) > MAX_NAME_LENGTH:
-        raise InvalidNameError(f"a user id is a string of at most {MAX_NAME_LENGTH} characters, not {user_id!r:.80}")
-    return user_id

@@ -10,11 +10,14 @@ import functools
 from collections.abc import Awaitable
 from typing import Any, Literal
 
+from velocity_ws.close import Close
 from velocity_ws.concurrency.threads import Threads
-from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Close, Reject
+from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Reject
 from velocity_ws.hooks.registry import Hook, Hooks, InvalidDataError, Kind
 from velocity_ws.logs import get_logger, quote
-from velocity_ws.messages.messages import Frame, Malformed, decode, encode, encode_error
+from velocity_ws.messages.events import encode_error
+from velocity_ws.messages.inbound import Malformed, decode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.stats import Counters
@@ -95,7 +98,7 @@ class Dispatcher:
         for hook in self._hooks.of(kind):
             await self._contained(hook, client, {"client": client, "room": room})
 
-    async def text(self, client: Client, text: str) -> Frame | None:
+    async def text(self, client: Client, text: str) -> PreparedMessage | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""
         message = decode(text)
         if isinstance(message, Malformed):
@@ -124,7 +127,7 @@ class Dispatcher:
                 raise
             return await self._error_frame(client, error, hook, message.id, message.event)
 
-    async def binary(self, client: Client, data: bytes) -> Frame | None:
+    async def binary(self, client: Client, data: bytes) -> PreparedMessage | None:
         """Handle a binary message; what is to be answered."""
         hooks = self._hooks.of("binary")
         if not hooks:
@@ -201,7 +204,7 @@ class Dispatcher:
         hook: Hook | None,
         request_id: RequestId,
         event: str | None = None,
-    ) -> Frame | None:
+    ) -> PreparedMessage | None:
         """What a client is told of an exception that its message caused; all but its own mistakes are reported."""
         if isinstance(error, InvalidDataError):
             self._counters.invalid += 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from velocity_ws.backplane.urls import ALONE
 from velocity_ws.logs import RareWarnings, get_logger, hint, printable, quote
-from velocity_ws.messages.messages import Frame, event_of
+from velocity_ws.messages.outbound import PreparedMessage, event_of
 from velocity_ws.process.siblings import count_workers
 from velocity_ws.settings import Settings
 
@@ -108,7 +108,7 @@ class Hints:
                 name,
             )
 
-    def large(self, frame: Frame) -> None:
+    def large(self, frame: PreparedMessage) -> None:
         """An event's message is larger than what some clients take; once for each event."""
         event = event_of(frame)
         if event in self._large or len(self._large) >= MAX_LARGE:

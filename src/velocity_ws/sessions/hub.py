@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Generic, Literal, Protocol, TypeVar
 
 from velocity_ws.errors import ClientNotFound
-from velocity_ws.messages.messages import Address, Frame
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
 
 __all__ = ["Hub", "Member"]
 
@@ -23,7 +24,7 @@ class Member(Protocol):
     def user_id(self) -> str | None:
         """Whose it is when it is added; a user may have many."""
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Take a message for this client, without waiting and without raising; whether it was queued."""
 
 
@@ -46,7 +47,7 @@ class Hub(Generic[M]):
     """The members of one node and their rooms. A room exists as long as somebody is in it."""
 
     def __init__(
-        self, fan_out: Callable[[Iterable[M], Frame], int] | None = None, watcher: Watcher | None = None
+        self, fan_out: Callable[[Iterable[M], PreparedMessage], int] | None = None, watcher: Watcher | None = None
     ) -> None:
         """
         Args:
@@ -199,7 +200,7 @@ class Hub(Generic[M]):
             return [member for member in found if member.id not in address.excluded]
         return list(found)
 
-    def deliver(self, address: Address, frame: Frame) -> int:
+    def deliver(self, address: Address, frame: PreparedMessage) -> int:
         """Offer a frame to everyone the address means; how many queued it.
 
         Offering may end a member (its queue is full) and so change the hub: it works on a copy.
@@ -207,5 +208,5 @@ class Hub(Generic[M]):
         return self._fan_out(self.select(address), frame)
 
 
-def _offer_to_each(members: Iterable[Member], frame: Frame) -> int:
+def _offer_to_each(members: Iterable[Member], frame: PreparedMessage) -> int:
     return sum([member.offer(frame) for member in members])

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
+from velocity_ws.close import CloseCode
 from velocity_ws.concurrency.eager import EagerTask
-from velocity_ws.errors import CloseCode
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.messages import Frame, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.messages.scan import find_id
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.pacing import PACED
@@ -60,7 +60,7 @@ class InboxOwner(Protocol):
     def client(self) -> Client:
         """Who sends."""
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Queue an answer."""
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:
@@ -351,7 +351,7 @@ def _size(payload: str | bytes) -> int:
     return len(payload.encode())
 
 
-def _rate_limit_exceeded(payload: str | bytes, retry_after: float, why: str) -> Frame:
+def _rate_limit_exceeded(payload: str | bytes, retry_after: float, why: str) -> PreparedMessage:
     request_id = find_id(payload) if isinstance(payload, str) else None
     data = {"message": why, "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode("rate_limit_exceeded", data, request_id)

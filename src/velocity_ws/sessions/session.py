@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
+from velocity_ws.close import Close, CloseCode
 from velocity_ws.concurrency.portal import end_now
 from velocity_ws.delivery.outbox import Outbox
-from velocity_ws.errors import Close, CloseCode
 from velocity_ws.logs import get_logger, printable
-from velocity_ws.messages.messages import Frame
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.inbox import CANCEL_GRACE, HANDLER_GRACE, HURRIED_GRACE, Inbox
 from velocity_ws.sessions.moves import Moves
@@ -52,7 +52,7 @@ class Session:
 
     def __init__(self, node: Node, request: HTTPConnection) -> None:
         self._node = node
-        self.client = Client(request, node.home, self, node.id)
+        self.client = Client(request, node.portal, self, node.id)
         self.id = self.client.id
         self.inbox = Inbox(node, self)
         self.outbox: Outbox | None = None
@@ -200,7 +200,7 @@ class Session:
         """Whether the hooks keep up with where it goes."""
         return self._moves is None or not self._moves.is_full
 
-    def offer(self, frame: Frame) -> bool:
+    def offer(self, frame: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
         outbox = self.outbox
         if outbox is None or not self._open:
@@ -210,7 +210,7 @@ class Session:
             self._node.hints.large(frame)
         return outbox.offer(frame)
 
-    async def put(self, frame: Frame | None, seconds: float) -> bool:
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
 
         Raises:

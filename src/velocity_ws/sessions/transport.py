@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from velocity_ws.close import Close
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.transport_outbox import Flusher
-from velocity_ws.errors import Close
 
 if TYPE_CHECKING:
     from velocity_ws.sessions.session import Session

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from starlette.types import Message
 from uvicorn.protocols.utils import ClientDisconnected
 
-from velocity_ws.errors import Close
+from velocity_ws.close import Close
 from velocity_ws.messages.frames import TEXT
-from velocity_ws.messages.messages import Frame
+from velocity_ws.messages.outbound import PreparedMessage
 
 __all__ = ["Events", "Line"]
 
@@ -38,7 +38,7 @@ class Line(Protocol):
     async def writable(self) -> None:
         """Wait until the transport has room."""
 
-    def write_message(self, frame: Frame) -> None:
+    def write_message(self, frame: PreparedMessage) -> None:
         """Send a message."""
 
     def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
@@ -66,7 +66,7 @@ class _Gone:
     async def writable(self) -> None:
         """Nothing is to be waited for."""
 
-    def write_message(self, frame: Frame) -> None:
+    def write_message(self, frame: PreparedMessage) -> None:
         """Nobody gets it."""
 
     def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
@@ -184,7 +184,8 @@ class Events:
             if not line.is_sendable and not self.has_last_words:
                 raise ClientDisconnected
             text = message.get("text")
-            line.write_message(Frame(message["bytes"], False) if text is None else Frame(text.encode()))
+            data = message["bytes"] if text is None else text.encode()
+            line.write_message(PreparedMessage(data, is_text=text is not None))
         elif kind == "websocket.close":
             if not line.is_sendable:
                 raise ClientDisconnected

@@ -20,10 +20,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from velocity_ws.close import Close, CloseCode
 from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
-from velocity_ws.errors import Close, CloseCode
 from velocity_ws.logs import printable, quote_exception
-from velocity_ws.messages.messages import Frame
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import EXTENSION
 from velocity_ws.settings import Settings
@@ -263,7 +263,7 @@ class WebSocketProtocol(Connection):
         if self._end is None:
             await self._writer.room()
 
-    def write_message(self, frame: Frame) -> None:
+    def write_message(self, frame: PreparedMessage) -> None:
         """Send a message."""
         self._writer.write(frame.wire(self._window_bits))
 

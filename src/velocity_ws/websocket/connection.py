@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
+from velocity_ws.close import Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
-from velocity_ws.errors import Close, CloseCode
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.frames import TEXT
 from velocity_ws.websocket.keepalive import Keepalive

@@ -16,9 +16,10 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
-from velocity_ws.errors import Close, CloseCode
+from velocity_ws.close import Close, CloseCode
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT, is_too_long, longest_deflated, problem_of
+from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT
+from velocity_ws.websocket.parser import is_too_long, longest_deflated, problem_of
 
 __all__ = ["PONG", "Heard", "Lender", "Library", "Window", "ping_frame"]
 

@@ -10,8 +10,9 @@ import asyncio
 import time
 from typing import Protocol
 
-from velocity_ws.errors import CloseCode
-from velocity_ws.messages.frames import COMPRESSED, MASKED, TooLong, cut, inflate
+from velocity_ws.close import CloseCode
+from velocity_ws.messages.frames import COMPRESSED
+from velocity_ws.websocket.parser import MASKED, TooLong, cut, inflate
 from velocity_ws.websocket.parser_adapter import Library
 from velocity_ws.websocket.unfinished import Unfinished
 

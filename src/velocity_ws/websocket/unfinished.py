@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from velocity_ws.close import CloseCode
 from velocity_ws.concurrency.deadlines import Deadlines
-from velocity_ws.errors import CloseCode
 
 __all__ = ["MESSAGE_TIMEOUT", "UNFINISHED_SIZE", "Holder", "Unfinished"]
 

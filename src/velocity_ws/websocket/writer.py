@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from velocity_ws.errors import CloseCode
+from velocity_ws.close import CloseCode
 from velocity_ws.websocket.parser_adapter import Library
 from velocity_ws.websocket.pings import Pings
 

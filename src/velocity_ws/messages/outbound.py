@@ -1,0 +1,116 @@
+"""Outbound: a message encoded once for all its receivers, each wire form kept. Pure: knows no client and no room."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from velocity_ws.errors import EncodeError, InvalidNameError
+from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, TEXT, deflate, header
+from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.messages.plain import plain
+
+__all__ = ["PreparedMessage", "encode", "encode_bytes", "event_of"]
+
+
+class PreparedMessage:
+    """An outbound message, ready to be sent to any number of clients.
+
+    Attributes:
+        payload: the bytes of the message.
+        is_text: whether it goes out as a text frame.
+        size: payload bytes.
+        cost: what it counts for in a queue: its size, but never nothing, so that a queue of empty ones is bounded too.
+    """
+
+    __slots__ = ("_deflated", "_plain", "_text", "cost", "is_text", "payload", "size")
+
+    def __init__(self, payload: bytes, is_text: bool = True) -> None:
+        self.payload = payload
+        self.is_text = is_text
+        self.size = len(payload)
+        self.cost = self.size or 1
+        self._text: str | None = None
+        self._plain: bytes | None = None
+        self._deflated: dict[int, bytes] | None = None
+
+    def wire(self, window_bits: int) -> bytes:
+        """The bytes of the whole frame; made once for each form.
+
+        Args:
+            window_bits: what was negotiated with the client for permessage-deflate; 0 for none. A message too small
+                to gain from it goes out plain, which RFC 7692, section 6, allows for each.
+        """
+        if window_bits and self.size >= DEFLATE_FROM:
+            if self._deflated is None:
+                self._deflated = {}
+            found = self._deflated.get(window_bits)
+            if found is None:
+                payload = deflate(self.payload, window_bits)
+                found = header(self._opcode, len(payload), compressed=True) + payload
+                self._deflated[window_bits] = found
+            return found
+        if self._plain is None:
+            self._plain = header(self._opcode, self.size) + self.payload
+        return self._plain
+
+    @property
+    def _opcode(self) -> int:
+        return TEXT if self.is_text else BINARY
+
+    @property
+    def text(self) -> str:
+        """The payload as ASGI wants a text message; decoded once."""
+        if self._text is None:
+            self._text = self.payload.decode()
+        return self._text
+
+
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
+
+
+def encode(event: str, data: object = None, request_id: int | str | None = None) -> PreparedMessage:
+    """Encode one outbound message, ``{"event", "data"}``, with the ``id`` of the request where it answers one.
+
+    Raises:
+        InvalidNameError: the event is not a string of 1 to 256 characters.
+        EncodeError: the data has no JSON form.
+    """
+    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
+        raise InvalidNameError(f"an event name is a string of 1 to {MAX_NAME_LENGTH} characters, not {event!r:.80}")
+    envelope: dict[str, object] = {"event": event, "data": data}
+    if request_id is not None:
+        envelope = {"event": event, "id": request_id, "data": data}
+    try:
+        return PreparedMessage(_encode(envelope))
+    except RecursionError:
+        raise EncodeError(event, "it is nested too deeply, or holds itself") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EncodeError(event, str(error)) from error
+
+
+_TO_NAME = len(b'{"event":')
+_read_json = json.JSONDecoder().raw_decode
+
+
+def event_of(frame: PreparedMessage) -> str:
+    """What a message that `encode` made is called; a binary one has no name but that."""
+    if not frame.is_text:
+        return "binary"
+    head = frame.payload[_TO_NAME : _TO_NAME + 6 * MAX_NAME_LENGTH + 2]  # a character is at most six when escaped
+    try:
+        return str(_read_json(head.decode(errors="replace"))[0])
+    except ValueError:
+        return "?"
+
+
+def encode_bytes(data: bytes | bytearray | memoryview) -> PreparedMessage:
+    """A binary message.
+
+    Raises:
+        TypeError: it is not bytes.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"a binary message is bytes, not {data!r:.80}; send(event, data) sends everything else")
+    return PreparedMessage(bytes(data), is_text=False)
