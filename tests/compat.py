@@ -22,25 +22,25 @@ ROOT = Path(__file__).parents[1]
 PLACE = ROOT / ".venv-oldest"
 TESTS = (
     "tests/test_settings.py",
-    "tests/test_framing.py",
+    "tests/messages/test_frames.py",
     "tests/e2e/test_protocol_class.py",
     "tests/e2e/test_uvicorn_options.py",
     "tests/e2e/test_connections.py",
-    "tests/contract/test_backplanes.py",
-    "tests/cluster/test_messages.py",
+    "tests/backplane/test_contract.py",
+    "tests/e2e/cluster/test_recipients.py",
 )
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 PYTHON_TESTS = (
-    "tests/test_hooks.py",
-    "tests/test_late_annotations.py",
-    "tests/test_json_mode.py",
-    "tests/test_messages.py",
-    "tests/test_plain.py",
-    "tests/test_scan.py",
-    "tests/test_garbage.py",
-    "tests/test_loops.py",
-    "tests/test_threads.py",
-    "tests/test_framing.py",
+    "tests/hooks/test_registry.py",
+    "tests/hooks/test_late_annotations.py",
+    "tests/hooks/test_annotations.py",
+    "tests/messages/test_messages.py",
+    "tests/messages/test_plain.py",
+    "tests/messages/test_scan.py",
+    "tests/process/test_garbage.py",
+    "tests/concurrency/test_portal.py",
+    "tests/concurrency/test_threads.py",
+    "tests/messages/test_frames.py",
     "tests/e2e/test_unfinished.py",
     "tests/e2e/test_dispatch.py",
 )

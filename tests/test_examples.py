@@ -18,8 +18,8 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from examples import auth, minimal, notifications
-from tests.engines import free_port
 from tests.support import DEADLINE, Address, Peer, eventually, serve
+from tests.support.engines import free_port
 from velocity_ws import Broker
 
 ROOT = Path(__file__).parent.parent

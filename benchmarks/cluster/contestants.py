@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from benchmarks.contestants import Contestant
 from benchmarks.process import pinned
-from tests.engines import engine
+from tests.support.engines import engine
 
 __all__ = ["ALONE", "EMBEDDED", "ENTRANTS", "NATS", "OURS", "PEERS", "REDIS", "Entrant", "emptied", "engines"]
 

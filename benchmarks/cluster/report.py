@@ -14,7 +14,7 @@ from benchmarks.process import server_core
 from benchmarks.report import facts, fairness, number, packages, row
 from benchmarks.scenarios import Figures
 from benchmarks.targets import Results
-from tests.engines import ENGINES
+from tests.support.engines import ENGINES
 
 __all__ = ["render"]
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.utils import ClientDisconnected
 
-from tests.hostile.wire import frame, handshake
 from tests.support import DEADLINE, eventually, serve, settings
+from tests.support.wire import frame, handshake
 from velocity_ws import Broker, Close, Server
 from velocity_ws.uvicorn import WebSocketProtocol
 

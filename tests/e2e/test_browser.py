@@ -24,8 +24,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request as HandshakeRequest
 
-from tests.e2e.chromium import FLAGS, find_chromium
 from tests.support import DEADLINE, Address, eventually, settings
+from tests.support.chromium import FLAGS, find_chromium
 from velocity_ws import Broker, Client, ClientError, Message, Reject, Server, may_reconnect
 from velocity_ws.uvicorn.server import _listen
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.hostile.wire import bomb, frame, handshake
 from tests.support import DEADLINE, Address, Peer, eventually, running, serve, settings
+from tests.support.wire import bomb, frame, handshake
 from velocity_ws import Broker, Close, Server
 from velocity_ws.uvicorn import HTTPProtocol
 

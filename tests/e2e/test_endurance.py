@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.wire import frame, handshake
 from tests.programs.stalled_sizes import BATCH, MESSAGES, READERS, SIZE
 from tests.support import Address, ServerKind, eventually, running, settings
+from tests.support.wire import frame, handshake
 from velocity_ws import Broker, Client
 from velocity_ws.concurrency.eager import KEEP
 from velocity_ws.sessions.hints import MAX_NAMED

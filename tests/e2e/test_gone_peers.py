@@ -18,8 +18,8 @@ import pytest
 import uvloop
 
 from tests.e2e.test_slow_clients import certified
-from tests.hostile.wire import frame, handshake
 from tests.support import DEADLINE, eventually, settings
+from tests.support.wire import frame, handshake
 from velocity_ws import Broker, Client, Close, Server
 
 ENDS = ["close", "half-close", "reset", "flood and close", *(["silence"] if sys.platform == "linux" else [])]

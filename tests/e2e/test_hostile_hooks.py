@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 
-from tests.hostile.wire import frame, handshake
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
+from tests.support.wire import frame, handshake
 from velocity_ws import Broker, Client, ClientNotFound, Close, HookError, Message, WebSocketApp, WebSocketMiddleware
 
 

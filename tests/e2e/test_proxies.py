@@ -22,9 +22,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 import velocity_ws.asgi.pages
-from tests.debian import find_program
-from tests.engines import free_port
 from tests.support import DEADLINE, Peer, settings
+from tests.support.debian import find_program
+from tests.support.engines import free_port
 from velocity_ws import Broker, Reject, Server
 
 Proxy = Literal["nginx", "haproxy"]

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.hostile.wire import CloseFinder, frame, handshake
 from tests.support import DEADLINE, Address, Peer, eventually, running, settings
+from tests.support.wire import CloseFinder, frame, handshake
 from velocity_ws import Broker, Close
 from velocity_ws.uvicorn.common import Common
 from velocity_ws.websocket.unfinished import Unfinished

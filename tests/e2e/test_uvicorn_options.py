@@ -19,8 +19,8 @@ from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import velocity_ws.uvicorn
-from tests.e2e.command import OURS, UPPER, command
 from tests.support import DEADLINE, Peer
+from tests.support.command import OURS, UPPER, command
 from velocity_ws.close import CloseCode
 
 THEIRS = "websockets-sansio"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_slow_clients import stalled
-from tests.hostile.wire import frame
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, settings
+from tests.support.wire import frame
 from velocity_ws import Broker, Client, ClientGone, ClientTimeout, Close, WouldDeadlockError
 
 QUEUE = 256 * 1024

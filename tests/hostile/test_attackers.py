@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, Besieged, besieged, excused, fight, only_limits, started
+from tests.support.siege import MEBIBYTE, Besieged, besieged, excused, fight, only_limits, started
 
 MESSAGE_LIMIT = 512 * 1024
 """WS_MAX_MESSAGE_SIZE by default."""

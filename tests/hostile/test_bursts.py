@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import besieged
-from tests.hostile.wire import handshake
 from tests.support import DEADLINE
+from tests.support.siege import besieged
+from tests.support.wire import handshake
 
 CLIENTS = 200
 BURST = 20

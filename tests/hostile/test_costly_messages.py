@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, excused, fight, only_limits, started
+from tests.support.siege import MEBIBYTE, besieged, excused, fight, only_limits, started
 
 KINDS: dict[str, dict[str, Any]] = {
     "large-arrays": {},

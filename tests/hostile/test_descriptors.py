@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
-from tests.e2e.command import command
 from tests.hostile.conftest import Say
-from tests.hostile.support import Program, besieged, excused, started
 from tests.support import DEADLINE
+from tests.support.command import command
+from tests.support.siege import Program, besieged, excused, started
 
 FEW = 48
 """Descriptors of a server that is to run out of them."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, excused, started
-from tests.hostile.wire import handshake
-from tests.machine import waited_for_a_processor
+from tests.support.machine import waited_for_a_processor
+from tests.support.siege import MEBIBYTE, besieged, excused, started
+from tests.support.wire import handshake
 
 BEGINNINGS = (b"", b"G", handshake()[:60], handshake()[:-2])
 """What a silent connection has sent: nothing, or a part of a request."""

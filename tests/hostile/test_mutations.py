@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, Besieged, besieged
-from tests.hostile.wire import DEFLATE, CloseFinder, deflated, frame, handshake
 from tests.support import DEADLINE
+from tests.support.siege import MEBIBYTE, Besieged, besieged
+from tests.support.wire import DEFLATE, CloseFinder, deflated, frame, handshake
 from velocity_ws.concurrency.eager import KEEP
 
 AT_ONCE = 20

@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, only_limits, started
+from tests.support.siege import MEBIBYTE, besieged, only_limits, started
 
 READERS = 999
 SIZE = 64 * 1024

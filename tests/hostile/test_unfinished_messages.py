@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import Say
-from tests.hostile.support import MEBIBYTE, besieged, excused, started
+from tests.support.siege import MEBIBYTE, besieged, excused, started
 
 CLIENTS = 300
 PART = 400 * 1024

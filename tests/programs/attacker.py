@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from tests.hostile.wire import DEFLATE, CloseFinder, bomb, frame, handshake
+from tests.support.wire import DEFLATE, CloseFinder, bomb, frame, handshake
 
 BOMB_FRAGMENTS = 16
 LARGE = {

@@ -17,7 +17,7 @@ from typing import cast
 
 import uvloop
 
-from tests.hostile.wire import frame, handshake
+from tests.support.wire import frame, handshake
 
 HEAD = 64
 """Bytes of a frame that are enough to read its length, its number and its time."""

@@ -23,8 +23,8 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from tests.machine import waited_for_a_processor
 from tests.programs.certificate import certificate
+from tests.support.machine import waited_for_a_processor
 from velocity_ws import Broker, Client, Close, Server, Settings
 
 SELF = Path("/proc/self")

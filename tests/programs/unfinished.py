@@ -15,7 +15,7 @@ import random
 import sys
 from collections import Counter
 
-from tests.hostile.wire import CloseFinder, frame, handshake
+from tests.support.wire import CloseFinder, frame, handshake
 
 codes: Counter[int] = Counter()
 PAUSE = 0.3

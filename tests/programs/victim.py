@@ -15,8 +15,8 @@ import sys
 import time
 from collections import deque
 
-from tests.hostile.wire import frame, handshake
-from tests.machine import waited_for_a_processor
+from tests.support.machine import waited_for_a_processor
+from tests.support.wire import frame, handshake
 
 INTERVAL = 0.01
 ECHO = frame(0x81, b'{"event":"echo","data":1,"id":1}')

@@ -1,0 +1,143 @@
+"""What NATS has beyond the contract: ways in, several servers, refusals, being cut off, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support.configured import certificates, configured
+from tests.support.engines import engine
+from tests.support.nodes import nodes, person
+from velocity_ws.backplane import create_backplane
+from velocity_ws.testing import Listener
+from velocity_ws.testing.listener import listening, refused
+
+PASSWORD = "p@ss/w:o,rd%"
+QUOTED = "p%40ss%2Fw%3Ao%2Crd%25"
+
+
+async def works(url: str) -> None:
+    async with listening(create_backplane(url), ["a"]) as listener:
+        await listener.backplane.publish([("a", b"1")])
+        assert await listener.messages(1) == [("a", b"1")]
+
+
+async def fails(url: str) -> OSError:
+    backplane = create_backplane(url)
+    error = await refused(Listener(backplane).connect())
+    await backplane.close()
+    return error
+
+
+async def test_user_and_password() -> None:
+    async with configured("nats", "--user", "someone", "--pass", PASSWORD) as server:
+        at = f"127.0.0.1:{server.port}"
+        await works(f"nats://someone:{QUOTED}@{at}")
+        assert QUOTED not in str(await fails(f"nats://{QUOTED}:{QUOTED}@{at}"))
+        await fails(f"nats://{at}")
+
+
+async def test_token() -> None:
+    async with configured("nats", "--auth", "a token/of=ours") as server:
+        at = f"127.0.0.1:{server.port}"
+        await works(f"nats://a%20token%2Fof%3Dours@{at}")
+        await fails(f"nats://another@{at}")
+
+
+async def test_what_begins_with_the_prefix_is_all_that_a_user_has_to_be_allowed(tmp_path: Path) -> None:
+    own = 'permissions: {publish: "velocity.>", subscribe: "velocity.>"}'
+    (tmp_path / "nats.conf").write_text(f'authorization {{ users = [{{user: "u", password: "p", {own}}}] }}')
+    async with configured("nats", "-c", str(tmp_path / "nats.conf")) as server:
+        url = f"nats://u:p@127.0.0.1:{server.port}"
+        async with nodes(url, 2, options={"name": "internal"}) as (a, b), person(b, room="x") as (peer, _):
+            await a.broker.to_room("x").send("n", 1)
+            assert await peer.expect("n") == 1
+
+
+async def test_several_servers() -> None:
+    async with engine("nats") as gone:
+        pass
+    async with engine("nats") as server:
+        for _ in range(6):  # it begins with any of them
+            await works(f"nats://127.0.0.1:{gone.port},127.0.0.1:{server.port}")
+            await works(f"nats://127.0.0.1:{server.port},nats://127.0.0.1:{gone.port}")
+    error = await fails(f"nats://127.0.0.1:{gone.port},127.0.0.1:{server.port}")
+    assert "connect" in str(error).lower()
+
+
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = certificates(tmp_path)
+    async with configured("nats", "--tls", "--tlscert", files["cert"], "--tlskey", files["key"]) as server:
+        url = f"tls://127.0.0.1:{server.port}"
+        await fails(url)
+        monkeypatch.setenv("SSL_CERT_FILE", files["ca"])
+        await works(url)
+        async with listening(create_backplane(url), ["a"]) as listener:
+            await server.kill()
+            await listener.loss()
+            assert len(listener.losses) == 1
+
+
+async def test_what_is_not_allowed_raises(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(
+        'authorization { users: [{user: some, password: secret, permissions: {publish: "ok", subscribe: "ok"}}] }'
+    )
+    async with configured("nats", "-c", str(config)) as server:
+        url = f"nats://some:secret@127.0.0.1:{server.port}"
+        for _ in range(10):
+            async with listening(create_backplane(url), ["ok"]) as listener:
+                error = await refused(listener.backplane.publish([("ok", b"1"), ("other", b"2"), ("ok", b"3")]))
+                assert "permissions violation" in str(error)
+                await listener.loss()
+            async with listening(create_backplane(url)) as listener:
+                await refused(listener.backplane.subscribe(["ok", "other"]))
+
+
+async def test_the_largest_payload_is_the_servers(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text("max_payload: 2000\n")
+    async with configured("nats", "-c", str(config)) as server:
+        async with listening(create_backplane(server.url), ["a"]) as listener:
+            assert listener.backplane.max_payload == 2000
+            await listener.backplane.publish([("a", b"x" * 2000)])
+            await listener.messages(1)
+            assert "payload" in str(await refused(listener.backplane.publish([("a", b"x" * 2001)])))
+            await listener.loss()
+
+
+async def test_a_subscriber_that_falls_behind_is_cut_off_and_told(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text('max_pending: 1MB\nwrite_deadline: "100ms"\n')
+    async with configured("nats", "-c", str(config)) as server:
+        async with listening(create_backplane(server.url), ["a"]) as slow:
+            async with listening(create_backplane(server.url)) as other:
+                await other.backplane.publish([("a", b"x" * 900_000)] * 60)
+                assert isinstance(await slow.loss(), ConnectionError)
+                assert len(slow.received) < 60
+                await other.backplane.publish([("a", b"still here")])
+
+
+async def test_nothing_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    async with engine("nats") as server:
+        backplane = create_backplane(server.url)
+        listener = Listener(backplane)
+        await listener.connect()
+        await backplane.subscribe([f"a.{number}" for number in range(100)])
+        assert len(asyncio.all_tasks()) - len(before) == 3, "no task for each subscription"
+        await backplane.close()
+        assert asyncio.all_tasks() == before
+        for _ in range(2):
+            await listener.connect()
+            await backplane.subscribe(["a"])
+            await server.kill()
+            await listener.loss()
+            await backplane.close()
+            assert asyncio.all_tasks() == before
+            await refused(listener.connect())
+            await backplane.close()
+            assert asyncio.all_tasks() == before
+            await server.start()

@@ -1,0 +1,137 @@
+"""A Redis Cluster: the contract on one shard, and on three what does not rest on an order across topics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from tests.support import eventually
+from tests.support.configured import configured
+from tests.support.engines import Engine, free_port
+from tests.support.nodes import nodes, person
+from velocity_ws.backplane import Backplane, create_backplane
+from velocity_ws.testing import BackplaneContract
+
+SLOTS = 16384
+
+
+async def tell(server: Engine, *command: str | int) -> Any:
+    """What a server answers to a CLUSTER command."""
+    async with Redis(port=server.port) as redis:
+        run: Any = redis.execute_command
+        return await run("CLUSTER", *command)
+
+
+@asynccontextmanager
+async def cluster(directory: Path, shards: int) -> AsyncIterator[list[Engine]]:
+    """So many servers that know each other and share the slots."""
+    async with AsyncExitStack() as stack:
+        servers, buses = [], []
+        for number in range(shards):
+            own = directory / str(number)
+            own.mkdir()
+            buses.append(free_port())
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(buses[-1]), "--dir", str(own))
+            servers.append(await stack.enter_async_context(configured("valkey", *options)))
+        for number, server in enumerate(servers):
+            first, last = SLOTS * number // shards, SLOTS * (number + 1) // shards - 1
+            await tell(server, "ADDSLOTSRANGE", first, last)
+            if number:
+                await tell(server, "MEET", "127.0.0.1", servers[0].port, buses[0])
+        async with asyncio.timeout(20):
+            for server in servers:
+                while "cluster_state:ok" not in str(await tell(server, "INFO")):
+                    await asyncio.sleep(0.05)
+        yield servers
+
+
+@asynccontextmanager
+async def replicated(directory: Path) -> AsyncIterator[tuple[Engine, Engine]]:
+    """A cluster of one shard: its primary and a replica."""
+    own, bus = directory / "replica", free_port()
+    own.mkdir()
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own))
+    async with cluster(directory, 1) as (primary,), configured("valkey", *options) as replica:
+        me = (await tell(primary, "MYID")).decode()
+        await tell(primary, "MEET", "127.0.0.1", replica.port, bus)
+        async with asyncio.timeout(20):
+            while "cluster_state:ok" not in str(await tell(replica, "INFO")):
+                await asyncio.sleep(0.05)
+            await tell(replica, "REPLICATE", me)
+            async with Redis(port=replica.port) as redis:
+                while (await redis.info("replication")).get("master_link_status") != "up":
+                    await asyncio.sleep(0.05)
+        yield primary, replica
+
+
+@pytest.mark.soak  # a server takes two seconds to believe that it is a cluster, and each test has its own
+class TestOneShard(BackplaneContract):
+    server: Engine
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def start(self, tmp_path: Path) -> AsyncIterator[None]:
+        async with cluster(tmp_path, 1) as (self.server,):
+            yield
+
+    async def backplane(self) -> Backplane:
+        return create_backplane(f"valkey+cluster://127.0.0.1:{self.server.port}")
+
+    async def kill(self) -> None:
+        await self.server.kill()
+
+    async def freeze(self) -> None:
+        self.server.freeze()
+
+    async def thaw(self) -> None:
+        self.server.thaw()
+
+
+async def test_three_shards_carry_each_topic_in_order(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as servers:
+        got: list[tuple[str, bytes]] = []
+        one, other = [create_backplane(f"redis+cluster://127.0.0.1:{server.port}") for server in servers[:2]]
+        lost: list[Exception] = []
+        await one.connect(lambda topic, data: got.append((topic, data)), lost.append)
+        await other.connect(lambda *_: None, lost.append)
+        topics = [f"t.{number}" for number in range(30)]
+        await one.subscribe(topics)
+        await other.publish([(topics[number % 30], b"%d" % number) for number in range(3000)])
+        await eventually(lambda: len(got) == 3000)
+        for index, topic in enumerate(topics):
+            assert [int(data) for found, data in got if found == topic] == list(range(index, 3000, 30))
+        await one.unsubscribe(topics[:29])
+        await other.publish([(topic, b"again") for topic in topics])
+        await eventually(lambda: len(got) == 3001)
+        assert got[-1] == (topics[29], b"again")
+        await servers[2].kill()
+        await eventually(lambda: len(lost) == 2)
+        await one.close()
+        await other.close()
+
+
+async def test_two_nodes_on_three_shards(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as servers:
+        url = f"valkey+cluster://127.0.0.1:{servers[0].port}"
+        async with nodes(url) as (a, b), person(b, "ann", "x") as (peer, _):
+            for number in range(100):
+                await a.broker.to_room("x").send("n", number)
+            await a.broker.to_user("ann").send("end")
+            got = [await peer.receive() for _ in range(101)]
+            assert [message["data"] for message in got if message["event"] == "n"] == list(range(100))
+            assert len(await a.broker.members("x")) == 1
+
+
+async def test_a_cluster_that_lacks_slots_is_none(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (server,):
+        await tell(server, "DELSLOTSRANGE", 0, 99)
+        backplane = create_backplane(f"redis+cluster://127.0.0.1:{server.port}")
+        with pytest.raises(ConnectionError, match="16284 of 16384"):
+            await backplane.connect(lambda *_: None, lambda _: None)
+        await backplane.close()

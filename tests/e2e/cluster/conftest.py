@@ -1,0 +1,27 @@
+"""The tests of several nodes run once for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.hostile.conftest import say
+from tests.support.nodes import KINDS, Node, engine_url, nodes
+
+__all__ = ["pair", "say", "url"]
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """An engine."""
+    async with engine_url(request.param) as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def pair(url: str) -> AsyncIterator[list[Node]]:
+    """Two nodes on it."""
+    async with nodes(url) as found:
+        yield found

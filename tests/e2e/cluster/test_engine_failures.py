@@ -1,0 +1,285 @@
+"""The engine fails: killed and empty when it returns, frozen, not there at first. All is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support import Peer, eventually, settings
+from tests.support.engines import Engine, engine
+from tests.support.machine import waited_for_a_processor
+from tests.support.nodes import Node, nodes, person
+from tests.support.proxy import proxy
+from velocity_ws import BackplaneUnavailable, Broker
+from velocity_ws.backplane import create_backplane
+from velocity_ws.cluster.envelopes import Post, encode_body, encode_header
+
+ENGINES = ("nats", "valkey")
+
+
+@pytest.fixture(params=ENGINES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """An engine's."""
+    value: str = request.param
+    return value
+
+
+class Talker:
+    """Sends numbers to a room from one node, and remembers what it was told of each."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.outcomes: list[str] = []
+        self.longest = 0.0
+        self.stopped = False
+
+    async def talk(self) -> None:
+        """Send until stopped."""
+        loop = asyncio.get_running_loop()
+        target = self.node.broker.to_room("x")
+        while not self.stopped:
+            began = loop.time()
+            try:
+                await target.send("n", [self.node.broker.node_id, len(self.outcomes)])
+                self.outcomes.append("published")
+            except BackplaneUnavailable as error:
+                self.outcomes.append(error.outcome)
+            self.longest = max(self.longest, loop.time() - began)
+            await asyncio.sleep(0.002)
+
+
+class Listener:
+    """Collects what a client gets."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.numbers: dict[str, list[int]] = {}
+        self.gaps: list[Any] = []
+
+    async def listen(self) -> None:
+        """Until cancelled."""
+        async for text in self.peer.ws:
+            message = json.loads(text)
+            if message["event"] == "n":
+                sender, number = message["data"]
+                self.numbers.setdefault(sender, []).append(number)
+            elif message["event"] == "gap":
+                self.gaps.append(message["data"])
+
+
+class Scene:
+    """Two nodes, a client in the room on each, both talking."""
+
+    def __init__(self, pair: list[Node], server: Engine) -> None:
+        self.pair = pair
+        self.server = server
+        self.talkers = [Talker(node) for node in pair]
+        self.listeners: list[Listener] = []
+        self.others: list[Counter[str]] = [Counter(), Counter()]
+        """Outcomes of what the test itself sends, on each node."""
+
+    @property
+    def are_healthy(self) -> list[bool]:
+        """Whether each node says so."""
+        return [node.broker.healthy for node in self.pair]
+
+    async def hears_more(self) -> None:
+        """Wait until each listener hears something new from the other node."""
+        before = [self._last(index) for index in (0, 1)]
+        await eventually(lambda: all(self._last(index) > before[index] for index in (0, 1)))
+
+    def _last(self, index: int) -> int:
+        other = self.pair[1 - index].broker.node_id
+        return self.listeners[index].numbers.get(other, [-1])[-1]
+
+    def check(self) -> None:
+        """Once, in order; and whatever was not heard was refused, unknown or counted as missed, to the last one."""
+        for index in (0, 1):
+            mine, other = self.pair[index], self.pair[1 - index]
+            told = self.talkers[1 - index].outcomes
+            got = self.listeners[index].numbers[other.broker.node_id]
+            assert got == sorted(set(got))
+            unheard = Counter(told[number] for number in set(range(len(told))) - set(got))
+            # What was handed over and not confirmed has a number too, so that its loss is counted.
+            assert unheard["published"] + unheard["unknown"] == mine.broker.get_stats().backplane_missed
+            stats = other.broker.get_stats()
+            outcomes = Counter(told) + self.others[1 - index]
+            assert stats.backplane_refused == outcomes["refused"]
+            assert stats.backplane_unknown == outcomes["unknown"]
+            assert stats.backplane_sent == outcomes["published"]
+            assert self.listeners[index].numbers[mine.broker.node_id] == list(range(len(self.talkers[index].outcomes)))
+
+
+@asynccontextmanager
+async def scene(kind: str) -> AsyncIterator[Scene]:
+    async with engine(kind) as server, nodes(server.url, node_lease=3) as pair:
+        found = Scene(pair, server)
+        async with person(pair[0], "ann", "x") as (ann, _), person(pair[1], "bob", "x") as (bob, _):
+            found.listeners = [Listener(ann), Listener(bob)]
+            listening = [asyncio.create_task(listener.listen()) for listener in found.listeners]
+            talking = [asyncio.create_task(talker.talk()) for talker in found.talkers]
+            await eventually(lambda: all(len(listener.numbers) == 2 for listener in found.listeners))
+            yield found
+            for talker in found.talkers:
+                talker.stopped = True
+            await asyncio.gather(*talking)
+            await eventually(lambda: all(_is_complete(found, index) for index in (0, 1)))
+            for task in listening:
+                assert not task.done()  # nobody was disconnected
+                task.cancel()
+            await asyncio.gather(*listening, return_exceptions=True)
+            found.check()
+
+
+def _is_complete(found: Scene, index: int) -> bool:
+    got = found.listeners[index].numbers
+    return all(got[talker.node.broker.node_id][-1] == len(talker.outcomes) - 1 for talker in found.talkers)
+
+
+@pytest.mark.parametrize("seconds", [0, pytest.param(10, marks=pytest.mark.soak)])
+async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float) -> None:
+    async with scene(kind) as found:
+        await found.server.kill()
+        await eventually(lambda: found.are_healthy == [False, False], within=3)
+        with pytest.raises(BackplaneUnavailable) as caught:
+            await found.pair[0].broker.broadcast("now")
+        assert caught.value.outcome == "refused"
+        assert (await found.pair[0].broker.members("x")).missing == (found.pair[1].broker.node_id,)
+        assert (await found.pair[0].broker.cluster_stats()).missing == (found.pair[1].broker.node_id,)
+        async with person(found.pair[1], "cat", "new") as (cat, _):
+            await asyncio.sleep(seconds)
+            await found.server.start()
+            async with asyncio.timeout(1):
+                await found.hears_more()
+            assert [len(await node.broker.members("x")) for node in found.pair] == [2, 2]
+            await found.pair[0].broker.to_room("new").send("hi", 1)
+            while (message := await cat.receive())["event"] != "hi":
+                assert message["event"] in ("gap", "now")
+        # Each client is told of the room, and that it may have missed what was not for a room.
+        await eventually(lambda: all(len(listener.gaps) >= 2 for listener in found.listeners))
+        for listener in found.listeners:
+            assert [gap["room"] for gap in listener.gaps].count("x") == 1
+        found.others[0].update(refused=1, published=1)
+
+
+async def test_the_engine_freezes(kind: str) -> None:
+    async with scene(kind) as found:
+        found.server.freeze()
+        try:
+            await eventually(lambda: found.are_healthy == [False, False], within=3)
+            with pytest.raises(BackplaneUnavailable):
+                await found.pair[0].broker.broadcast("now")
+        finally:
+            found.server.thaw()
+        await found.hears_more()
+        assert max(talker.longest for talker in found.talkers) < 1.5  # the deadline of 1 s, and a busy machine
+        found.others[0].update(refused=1)
+
+
+async def test_nodes_that_start_before_the_engine(kind: str) -> None:
+    async with engine(kind) as server:
+        await server.kill()
+        brokers = [Broker(settings(backplane_url=server.url), twin=True) for _ in range(2)]
+        await asyncio.gather(*[broker.start() for broker in brokers])
+        async with brokers[0], brokers[1]:
+            assert [broker.healthy for broker in brokers] == [False, False]
+            await server.start()
+            await eventually(lambda: all(broker.healthy for broker in brokers))
+            async with asyncio.timeout(5):
+                while len((await brokers[0].cluster_stats()).nodes) < 2:
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_health_page_says_it(kind: str) -> None:
+    async with engine(kind) as server, nodes(server.url, 1) as (node,), httpx2.AsyncClient() as http:
+        page = f"{node.address.http}/ws/health"
+        answer = await http.get(page)
+        assert (answer.status_code, answer.json()) == (200, {"healthy": True})
+        await server.kill()
+        await eventually(lambda: not node.broker.healthy, within=3)
+        answer = await http.get(page)
+        assert (answer.status_code, answer.json()) == (503, {"healthy": False})
+
+
+async def test_a_refused_message_leaves_nothing_for_the_garbage_collector() -> None:
+    async with engine("nats") as server, nodes(server.url, 1) as (node,):
+        await server.kill()
+        await eventually(lambda: not node.broker.healthy)
+        gc.disable()
+        try:
+            with pytest.raises(BackplaneUnavailable) as refused:
+                await node.broker.broadcast("n", 1)
+            left = weakref.ref(refused.value)
+            del refused
+            assert left() is None
+        finally:
+            gc.enable()
+
+
+async def test_a_message_to_many_rooms_has_one_deadline() -> None:
+    async with engine("nats") as server, proxy(server.port) as way, nodes(f"nats://127.0.0.1:{way.port}", 1) as (node,):
+        way.swallow()
+        loop = asyncio.get_running_loop()
+        began, waited = loop.time(), waited_for_a_processor()
+        with pytest.raises(BackplaneUnavailable):
+            await node.broker.to_rooms([f"room{number}" for number in range(8)]).send("n", 1)
+        # One second each, until the connection is given up, would be two.
+        assert loop.time() - began < 1.5 + min(waited_for_a_processor() - waited, 0.4)
+
+
+async def test_a_queue_that_is_full_refuses_at_once() -> None:
+    async with (
+        engine("nats") as server,
+        nodes(server.url, 1, backplane_queue_size=100_000, backplane_timeout=10) as (node,),
+    ):
+        target = node.broker.to_all()
+        results = await asyncio.gather(*[target.send("n", "x" * 1000) for _ in range(2000)], return_exceptions=True)
+        refused = [result for result in results if isinstance(result, BackplaneUnavailable)]
+        assert refused
+        assert all(error.outcome == "refused" and "wait for the engine" in str(error) for error in refused)
+        assert node.broker.get_stats().backplane_sent == 2000 - len(refused)
+        assert node.broker.healthy
+        await target.send("n", "again")
+
+
+async def test_what_is_too_large_for_the_engine_is_refused() -> None:
+    async with engine("nats") as server, nodes(server.url, 2) as (a, b), person(b) as (peer, _):
+        with pytest.raises(BackplaneUnavailable, match="1048576"):
+            await a.broker.broadcast("n", "x" * 1024 * 1024)
+        await a.broker.broadcast("end")
+        await peer.expect("end")
+
+
+async def test_foreign_messages_are_counted_and_dropped(kind: str) -> None:
+    async with engine(kind) as server, nodes(server.url, 1) as (node,), person(node, room="x") as (peer, _):
+        backplane = create_backplane(server.url)
+        await backplane.connect(lambda *_: None, lambda _: None)
+        post = encode_body(Post("all", (), 0, (), True, b'{"event":"wrong"}'))
+        header = encode_header("elevenchars", 1)
+        other_version = header[:3] + b"\x09" + header[4:]
+        not_text = encode_body(Post("all", (), 0, (), True, b"\xff"))
+        no_room = encode_body(Post("rooms", (), 0, (), True, b"{}"))
+        foreign = [
+            b"",
+            b"nonsense",
+            post,
+            other_version + post,
+            header + not_text,
+            header + no_room,
+            header,
+            header + b"\xc1",
+        ]
+        await backplane.publish([("velocity.all", data) for data in foreign])
+        await backplane.publish([("velocity.room.x", header + b"\x90"), ("velocity.all", header + post)])
+        assert await peer.receive() == {"event": "wrong"}  # the last, which is in order
+        assert node.broker.get_stats().backplane_invalid == len(foreign) + 1
+        await backplane.close()

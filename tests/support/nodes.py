@@ -1,0 +1,95 @@
+"""Several nodes in one process, each with a real server of its own, on one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from tests.support import Address, Peer, running, settings
+from tests.support.engines import engine
+from velocity_ws import Broker, Client
+
+KINDS = ("memory", "nats", "valkey")
+"""The engines that every test of the behaviour across nodes runs on."""
+
+_names = itertools.count()
+
+
+@asynccontextmanager
+async def engine_url(kind: str) -> AsyncIterator[str]:
+    """An engine of that kind, for as long as the block; its URL."""
+    if kind == "memory":
+        yield f"memory://test-{next(_names)}"
+        return
+    async with engine(kind) as server:
+        yield server.url
+
+
+class Node:
+    """A broker, its server, and whoever connects to it."""
+
+    def __init__(self, broker: Broker, address: Address) -> None:
+        self.broker = broker
+        self.address = address
+
+    async def peers(self) -> int:
+        """How many other nodes it knows."""
+        return len((await self.broker.cluster_stats()).nodes) - 1
+
+
+def application(broker: Broker) -> None:
+    """What every node serves: joining, leaving, saying, and who one is."""
+
+    @broker.authenticate
+    async def authenticate(request: Any) -> str | None:
+        name: str | None = request.query_params.get("user")
+        return name
+
+    @broker.on("join")
+    async def join(client: Client, data: str) -> str:
+        await broker.join_room(client.id, data)
+        return client.id
+
+    @broker.on("leave")
+    async def leave(client: Client, data: str) -> None:
+        await broker.leave_room(client.id, data)
+
+    @broker.on("whoami")
+    async def whoami(client: Client) -> str:
+        return client.id
+
+    @broker.on("say")
+    async def say(client: Client, data: list[Any]) -> int:
+        room, what = data
+        return await broker.to_room(room).except_(client.id).send("said", what)
+
+
+@asynccontextmanager
+async def nodes(
+    url: str, count: int = 2, *, prepare: Callable[[Broker], None] = application, options: Any = None, **values: Any
+) -> AsyncIterator[list[Node]]:
+    """So many nodes that know each other."""
+    async with AsyncExitStack() as stack:
+        found: list[Node] = []
+        for _ in range(count):
+            broker = Broker(settings(backplane_url=url, **values), twin=True, **(options or {}))
+            prepare(broker)
+            found.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
+        async with asyncio.timeout(10):
+            for node in found:
+                while await node.peers() < count - 1:
+                    await asyncio.sleep(0.01)  # no event tells
+        yield found
+
+
+@asynccontextmanager
+async def person(node: Node, user: str | None = None, room: str | None = None) -> AsyncIterator[tuple[Peer, str]]:
+    """Somebody connected to a node, in a room; and its client id."""
+    async with node.address.connect(f"/ws?user={user}" if user else "/ws") as peer:
+        answer = await peer.request("whoami")
+        if room is not None:
+            answer = await peer.request("join", room)
+        yield peer, answer["data"]
