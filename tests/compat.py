@@ -23,6 +23,8 @@ PLACE = ROOT / ".venv-oldest"
 TESTS = (
     "tests/test_settings.py",
     "tests/messages/test_frames.py",
+    "tests/websocket/test_parser.py",
+    "tests/websocket/test_reader.py",
     "tests/e2e/test_protocol_class.py",
     "tests/e2e/test_uvicorn_options.py",
     "tests/e2e/test_connections.py",
@@ -31,16 +33,12 @@ TESTS = (
 )
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 PYTHON_TESTS = (
-    "tests/hooks/test_registry.py",
-    "tests/hooks/test_late_annotations.py",
-    "tests/hooks/test_annotations.py",
-    "tests/messages/test_messages.py",
-    "tests/messages/test_plain.py",
-    "tests/messages/test_scan.py",
+    "tests/hooks",
+    "tests/messages",
     "tests/process/test_garbage.py",
-    "tests/concurrency/test_portal.py",
-    "tests/concurrency/test_threads.py",
-    "tests/messages/test_frames.py",
+    "tests/concurrency",
+    "tests/websocket/test_parser.py",
+    "tests/websocket/test_reader.py",
     "tests/e2e/test_unfinished.py",
     "tests/e2e/test_dispatch.py",
 )

@@ -10,7 +10,7 @@ import pytest
 from tests.support import settings
 from velocity_ws import SettingsError
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import server_urls, split_url
+from velocity_ws.backplane.urls import engine_of, server_urls, split_url
 
 WITHOUT = """
 import sys
@@ -108,3 +108,51 @@ def test_a_password_that_has_to_be_encoded_is_no_server(url: str) -> None:
 )
 def test_other_characters_are_taken_as_they_are(url: str) -> None:
     create_backplane(settings(backplane_url=url).backplane_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [
+        ("redis://h", "velocity"),
+        ("redis://h/", "velocity"),
+        ("redis://h/0", "velocity"),
+        ("redis://h/00?db=0", "velocity"),
+        ("redis://u:p@h:1/12", "velocity.db=12"),
+        ("rediss://h/%31", "velocity.db=1"),
+        ("valkey://h/1/", "velocity.db=1"),
+        ("valkeys://h/0?db=2", "velocity.db=2"),  # the option wins, as in redis-py
+        ("redis+cluster://h/3", "velocity.db=3"),
+        ("unix:///run/1/s.sock", "velocity"),
+        ("unix:///run/s.sock?db=4", "velocity.db=4"),
+        ("redis://h/5?prefix=shop", "shop"),
+        ("nats://h/1", "velocity"),
+        ("memory://1", "velocity"),
+    ],
+)
+def test_what_topics_begin_with(url: str, prefix: str) -> None:
+    assert split_url(url)[1] == prefix
+    if url.startswith(("redis:", "rediss:", "unix:")):
+        assert create_backplane(url)._pool.connection_kwargs.get("db", 0) == int(prefix.partition("=")[2] or "0") or (  # type: ignore[attr-defined]
+            prefix == "shop"
+        )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("redis://h", "valkey://u:secret@H:6379/0?client_name=x"),
+        ("nats://a,b:1", "tls://u:p@b:1,tls://a:4222"),
+        ("embedded://", "embedded://default"),
+        ("unix:///s.sock", "unix://u:p@/s.sock?db=0"),
+        ("redis+cluster://h:1", "valkeys+cluster://h:1"),
+        ("redis://[::1]", "redis://[::1]:6379?prefix=a"),
+    ],
+)
+def test_an_engine_is_one_however_it_is_written(one: str, other: str) -> None:
+    assert engine_of(one) == engine_of(other)
+    assert "secret" not in engine_of(other)
+
+
+def test_engines_are_several() -> None:
+    urls = ["redis://h", "redis://h:1", "redis://i", "redis+cluster://h", "nats://h", "unix:///h", "embedded://h"]
+    assert len({engine_of(url) for url in urls}) == len(urls)

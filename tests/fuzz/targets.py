@@ -16,14 +16,14 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from tests.messages import test_frames
+from tests.support import library
 from velocity_ws.close import CloseCode
 from velocity_ws.messages.frames import COMPRESSED
 from velocity_ws.websocket.parser import cut
 
 __all__ = ["SEEDS", "TARGETS", "chunks_of", "make_quick"]
 
-MAX_SIZE: Final = test_frames.MAX_SIZE
+MAX_SIZE: Final = library.MAX_SIZE
 MESSAGES = (Opcode.TEXT, Opcode.BINARY)
 RAW = 0x20
 """Records of an input that begin with a lower byte are so many bytes, as they are; others are frames."""
@@ -119,7 +119,7 @@ def chunks_of(data: bytes) -> list[bytes]:
 def fuzz_class(data: bytes) -> None:
     """The class gives an application the messages and the close code that the library alone gives."""
     chunks = chunks_of(data)
-    ours, theirs = _ours(chunks), test_frames.theirs(b"".join(chunks))
+    ours, theirs = _ours(chunks), library.theirs(b"".join(chunks))
     if ours[1] is None and theirs[1] is not None:
         # What must be refused may be refused a little later, when all of the frame is there.
         ours = _ours([*chunks, bytes(MAX_SIZE + 14)])
@@ -130,8 +130,8 @@ def fuzz_class(data: bytes) -> None:
     assert ours == theirs, f"{chunks} gave {ours}, and by the library {theirs}"
 
 
-def _ours(chunks: list[bytes]) -> test_frames.Result:
-    return _loop().run_until_complete(test_frames.ours(chunks))
+def _ours(chunks: list[bytes]) -> library.Result:
+    return _loop().run_until_complete(library.ours(chunks))
 
 
 @functools.cache

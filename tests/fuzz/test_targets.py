@@ -23,7 +23,7 @@ def test_a_fault_of_the_cutter_is_found(wrong: int | tuple[int, bytes, int], mon
 
 
 def test_a_difference_of_the_class_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.messages.test_frames.theirs", lambda data: ([], None))
+    monkeypatch.setattr("tests.support.library.theirs", lambda data: ([], None))
     with pytest.raises(AssertionError):
         targets.fuzz_class(targets.SEEDS["class"][0])
 

@@ -18,13 +18,9 @@ from tests.support.nodes import Node, nodes, person
 from tests.support.workers import an_engine
 from velocity_ws import Broker, BrokerError, Emitter, InvalidNameError
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import engine_of, split_url
-from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.testing.listener import listening
 
 KINDS = ("memory", "nats", "valkey", "embedded")
-LONGEST = 250
-"""Characters of a topic, by the contract of a backplane."""
 
 
 @pytest.fixture(params=KINDS)
@@ -139,53 +135,12 @@ async def test_databases_are_apart_as_publishing_is_not(kind: str, tmp_path: Pat
             await relative.expect("zero")
 
 
-@pytest.mark.parametrize(
-    ("url", "prefix"),
-    [
-        ("redis://h", "velocity"),
-        ("redis://h/", "velocity"),
-        ("redis://h/0", "velocity"),
-        ("redis://h/00?db=0", "velocity"),
-        ("redis://u:p@h:1/12", "velocity.db=12"),
-        ("rediss://h/%31", "velocity.db=1"),
-        ("valkey://h/1/", "velocity.db=1"),
-        ("valkeys://h/0?db=2", "velocity.db=2"),  # the option wins, as in redis-py
-        ("redis+cluster://h/3", "velocity.db=3"),
-        ("unix:///run/1/s.sock", "velocity"),
-        ("unix:///run/s.sock?db=4", "velocity.db=4"),
-        ("redis://h/5?prefix=shop", "shop"),
-        ("nats://h/1", "velocity"),
-        ("memory://1", "velocity"),
-    ],
-)
-def test_what_topics_begin_with(url: str, prefix: str) -> None:
-    assert split_url(url)[1] == prefix
-    if url.startswith(("redis:", "rediss:", "unix:")):
-        assert create_backplane(url)._pool.connection_kwargs.get("db", 0) == int(prefix.partition("=")[2] or "0") or (  # type: ignore[attr-defined]
-            prefix == "shop"
-        )
-
-
 @pytest.mark.parametrize("name", ["", " ", "a b", "a.b", "*", ">", "a\n", "ä", "x" * 33, None, 1])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidNameError, match="name of a broker"):
         Broker(settings(), name=name)
     with pytest.raises(InvalidNameError, match="name of a broker"):
         Emitter("memory://names", name=name)
-
-
-def test_no_name_makes_the_topics_of_another() -> None:
-    prefixes = ["velocity", "velocity.db=1", "velocity-name", "p" * 50]
-    names = ["main", "Main", "all", "room", "node", "db", "1", "n" * 32]
-    found: list[str] = []
-    for prefix in prefixes:
-        for name in names:
-            topics = Topics(prefix_of(prefix, name))
-            found += [topics.all, topics.nodes, topics.node("i" * 11)]
-            for other in ("all", "name=all", "", "☕" * 256, "y" * 150):
-                found += [topics.room(other), topics.user(other)]
-    assert len(set(found)) == len(found)
-    assert max(map(len, found)) <= LONGEST
 
 
 # --- two in one place
@@ -279,24 +234,3 @@ async def test_a_broker_that_is_abandoned_has_no_place(tmp_path: Path) -> None:
         "it runs still True",
         "it was stopped False",
     ]
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("redis://h", "valkey://u:secret@H:6379/0?client_name=x"),
-        ("nats://a,b:1", "tls://u:p@b:1,tls://a:4222"),
-        ("embedded://", "embedded://default"),
-        ("unix:///s.sock", "unix://u:p@/s.sock?db=0"),
-        ("redis+cluster://h:1", "valkeys+cluster://h:1"),
-        ("redis://[::1]", "redis://[::1]:6379?prefix=a"),
-    ],
-)
-def test_an_engine_is_one_however_it_is_written(one: str, other: str) -> None:
-    assert engine_of(one) == engine_of(other)
-    assert "secret" not in engine_of(other)
-
-
-def test_engines_are_several() -> None:
-    urls = ["redis://h", "redis://h:1", "redis://i", "redis+cluster://h", "nats://h", "unix:///h", "embedded://h"]
-    assert len({engine_of(url) for url in urls}) == len(urls)

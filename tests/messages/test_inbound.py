@@ -1,48 +1,26 @@
-"""The wire format: whatever arrives is decoded or named malformed, whatever leaves is JSON, encoded once."""
+"""Inbound: whatever arrives is decoded or named malformed."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import enum
 import json
 import sys
 import time
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
-from velocity_ws.errors import EncodeError, InvalidNameError
+from tests.support.json_values import ids, names, values
 from velocity_ws.messages.events import encode_error
 from velocity_ws.messages.inbound import Malformed, Message, decode
-from velocity_ws.messages.names import validate_room
-from velocity_ws.messages.outbound import PreparedMessage, encode
-
-# JSON has no lone surrogates.
-text = st.text(st.characters(exclude_categories=["Cs"]))
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=12)
-ids = st.integers() | text
-
-
-def read(frame: PreparedMessage) -> Any:
-    return json.loads(frame.payload)
 
 
 def malformed(raw: str | bytes) -> Malformed:
     result = decode(raw)
     assert isinstance(result, Malformed), result
     return result
-
-
-# --- decode
 
 
 @settings(max_examples=150, deadline=None)
@@ -292,247 +270,3 @@ def test_a_message_cannot_be_changed() -> None:
     assert isinstance(message, Message)
     with pytest.raises(AttributeError):
         message.event = "b"  # type: ignore[misc] # what mypy says is what this test shows
-
-
-# --- encode
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    HIGH = 3
-
-
-@dataclasses.dataclass
-class Point:
-    x: int
-    label: Any = None
-
-
-class Author(BaseModel):
-    name: str
-    joined: dt.datetime
-
-
-class Post(BaseModel):
-    author: Author
-    tags: set[str]
-    extra: Any = None
-
-
-JOINED = dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC)
-AUTHOR = Author(name="Ann", joined=JOINED)
-AUTHOR_JSON = {"name": "Ann", "joined": "2024-02-29T12:30:00Z"}
-
-
-@settings(max_examples=150, deadline=None)
-@given(names, values)
-def test_any_json_parser_reads_what_was_encoded(event: str, data: Any) -> None:
-    assert read(encode(event, data)) == {"event": event, "data": data}
-
-
-@settings(max_examples=100, deadline=None)
-@given(names, values, ids)
-def test_decode_reads_what_was_encoded(event: str, data: Any, request_id: int | str) -> None:
-    frame = encode(event, data, request_id)
-    assert decode(frame.payload) == decode(frame.text) == Message(event, data, request_id)
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (JOINED, "2024-02-29T12:30:00Z"),
-        (dt.date(2024, 2, 29), "2024-02-29"),
-        (UUID(int=5), "00000000-0000-0000-0000-000000000005"),
-        (Decimal("1.10"), "1.10"),
-        (Colour.RED, "red"),
-        (Level.HIGH, 3),
-        ({7}, [7]),
-        (frozenset({7}), [7]),
-        ((1, (2,)), [1, [2]]),
-        (b"\x00\xff", "AP8="),
-        (Point(1, Point(2)), {"x": 1, "label": {"x": 2, "label": None}}),
-        (AUTHOR, AUTHOR_JSON),
-        (Post(author=AUTHOR, tags={"a"}), {"author": AUTHOR_JSON, "tags": ["a"], "extra": None}),
-        (Post(author=AUTHOR, tags=set(), extra=AUTHOR), {"author": AUTHOR_JSON, "tags": [], "extra": AUTHOR_JSON}),
-        ([AUTHOR], [AUTHOR_JSON]),
-        ({"by": AUTHOR}, {"by": AUTHOR_JSON}),
-        (Point(1, AUTHOR), {"x": 1, "label": AUTHOR_JSON}),
-        ({1: "a", -2: "b"}, {"1": "a", "-2": "b"}),
-        ({UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
-        ({Colour.RED: 1}, {"red": 1}),
-        (2**64, 2**64),
-        (-(2**200), -(2**200)),
-        (float("nan"), None),
-        (float("inf"), None),
-        ([float("-inf"), 1.5], [None, 1.5]),
-        (None, None),
-        ("", ""),
-        ("\x00\u2028é😀", "\x00\u2028é😀"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_encode(data: object, expected: object) -> None:
-    assert read(encode("e", data)) == {"event": "e", "data": expected}
-
-
-def _list_of_itself() -> object:
-    loop: list[object] = []
-    loop.append(loop)
-    return loop
-
-
-def _dict_of_itself() -> object:
-    loop: dict[str, object] = {}
-    loop["loop"] = [loop]
-    return loop
-
-
-def _dataclass_of_itself() -> object:
-    loop = Point(1)
-    loop.label = loop
-    return loop
-
-
-def _deep() -> object:
-    deep: list[object] = []
-    for _ in range(100_000):
-        deep = [deep]
-    return deep
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(data, id=name)
-        for name, data in {
-            "object": object(),
-            "function": len,
-            "class": Point,
-            "complex": 1j,
-            "nested object": {"a": [object()]},
-            "list of itself": _list_of_itself(),
-            "dict of itself": _dict_of_itself(),
-            "dataclass of itself": _dataclass_of_itself(),
-            **({"deep list": _deep()} if sys.version_info < (3, 14) else {}),  # from then on there is no end to it
-            "tuple as key": {(1, 2): 3},
-            "lone surrogate": "\ud800",
-            "lone surrogate in a key": {"\udfff": 1},
-            "model with an object": Post(author=AUTHOR, tags=set(), extra=object()),
-            "model with a lone surrogate": Post(author=AUTHOR, tags=set(), extra="\ud800"),
-            "model of itself": Post(author=AUTHOR, tags=set(), extra=_list_of_itself()),
-            "model with bytes that are no text": Post(author=AUTHOR, tags=set(), extra=b"\xff"),
-            "huge integer": 10**5000,
-        }.items()
-    ],
-)
-def test_what_has_no_json_form_is_refused(data: object) -> None:
-    with pytest.raises(EncodeError, match="'price'") as caught:
-        encode("price", data)
-    assert caught.value.event == "price"
-    assert len(str(caught.value)) < 400, "the data itself is not repeated"
-
-
-@pytest.mark.parametrize("request_id", ["\ud800", 10**5000], ids=["lone surrogate", "huge integer"])
-def test_an_id_has_a_json_form_too(request_id: int | str) -> None:
-    with pytest.raises(EncodeError):
-        encode("reply", None, request_id)
-
-
-@pytest.mark.parametrize("event", ["", "x" * 257, None, 5, b"bytes", ["a"]])
-def test_bad_event_name(event: Any) -> None:
-    with pytest.raises(InvalidNameError, match="1 to 256 characters") as caught:
-        encode(event, 1)
-    assert len(str(caught.value)) < 200
-
-
-def test_longest_event_name() -> None:
-    assert read(encode("é" * 256))["event"] == "é" * 256
-
-
-def test_data_is_always_there() -> None:
-    assert encode("e").payload == b'{"event":"e","data":null}'
-
-
-@pytest.mark.parametrize("request_id", [0, "", 7, "seven", 2**70])
-def test_a_reply_carries_its_id(request_id: int | str) -> None:
-    assert read(encode("reply", 1, request_id)) == {"event": "reply", "id": request_id, "data": 1}
-
-
-def test_what_is_no_reply_carries_none() -> None:
-    assert "id" not in read(encode("e", 1))
-
-
-def test_error() -> None:
-    frame = encode_error("INVALID_DATA", "no", {"details": [1]}, 7)
-    assert read(frame) == {
-        "event": "error",
-        "id": 7,
-        "data": {"code": "INVALID_DATA", "message": "no", "details": [1]},
-    }
-    assert read(encode_error("A", "b")) == {"event": "error", "data": {"code": "A", "message": "b"}}
-
-
-def test_details_cannot_replace_code_and_message() -> None:
-    data = read(encode_error("A", "b", {"code": "X", "message": "y", "more": 1}))["data"]
-    assert data == {"code": "A", "message": "b", "more": 1}
-
-
-def test_details_have_a_json_form() -> None:
-    with pytest.raises(EncodeError):
-        encode_error("A", "b", {"details": object()})
-
-
-# --- frames
-
-
-def test_text_is_decoded_once() -> None:
-    frame = encode("e", "é")
-    assert frame.text == '{"event":"e","data":"é"}'
-    assert frame.text is frame.text
-    assert frame.is_text
-
-
-def test_size_is_bytes() -> None:
-    frame = encode("e", "é😀")
-    assert frame.size == len(frame.payload) == len(frame.text.encode()) == len(frame.text) + 4
-    assert PreparedMessage(b"\x00\xff", is_text=False).size == 2
-
-
-def test_an_encoded_message_does_not_follow_its_data() -> None:
-    data = [1]
-    frame = encode("e", data)
-    data.append(2)
-    assert read(frame)["data"] == [1]
-
-
-# --- rooms
-
-
-@pytest.mark.parametrize("room", ["", "a", "*", ">", "a.b c", "\n\x00", "é" * 256, "\ud800"])
-def test_any_string_is_a_room(room: str) -> None:
-    assert validate_room(room) is room
-
-
-@pytest.mark.parametrize("room", ["x" * 257, None, 5, b"room", ["a"]])
-def test_no_room(room: Any) -> None:
-    with pytest.raises(InvalidNameError, match="at most 256 characters") as caught:
-        validate_room(room)
-    assert len(str(caught.value)) < 200
-
-
-class SafeString(str):
-    """As template libraries have it."""
-
-    __slots__ = ()
-
-
-class OwnDict(dict[str, object]):
-    """As frameworks have it."""
-
-
-def test_subclasses_of_what_json_has_are_sent_as_that() -> None:
-    data = OwnDict(text=SafeString("<b>"), inner=[OwnDict(a=1)])
-    assert json.loads(encode("x", data).payload)["data"] == {"text": "<b>", "inner": [{"a": 1}]}

@@ -1,0 +1,110 @@
+"""Envelopes: what is encoded is decoded, and whatever is out of its bounds is foreign."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_ws.cluster.envelopes import (
+    Beat,
+    Foreign,
+    Post,
+    _origins,
+    decode_body,
+    decode_header,
+    encode_body,
+    encode_header,
+)
+
+NODE = "elevenchars"
+
+
+@given(
+    st.sampled_from(["all", "rooms", "users", "clients"]),
+    st.lists(st.text(max_size=20), min_size=1).map(tuple),
+    st.binary(),
+    st.integers(1, 2**48),
+    st.data(),
+)
+def test_what_is_encoded_is_decoded(
+    kind: Any, names: tuple[str, ...], payload: bytes, number: int, data: st.DataObject
+) -> None:
+    names = names[:1] if kind in ("rooms", "users") else names
+    names = tuple([f"{NODE}.{number}" for number in range(len(names))]) if kind == "clients" else names
+    post = Post(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload)
+    raw = encode_header(NODE, number) + encode_body(post)
+    assert decode_header(raw) == (NODE, number)
+    assert decode_body(raw) == post
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_one_or_foreign(data: bytes) -> None:
+    for raw in (data, encode_header(NODE, 1) + data):
+        with contextlib.suppress(Foreign):  # and nothing else
+            decode_header(raw)
+            decode_body(raw)
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        (["post", "rooms", ["x" * 257], 0, [], True, b"{}"], "length <= 256"),
+        (["post", "rooms", [], 0, [], True, b"{}"], "another number"),
+        (["post", "users", ["a", "b"], 0, [], True, b"{}"], "another number"),
+        (["post", "rooms", ["x"], -1, [], True, b"{}"], ">= 0"),
+        (["post", "rooms", ["x"], 2**60, [], True, b"{}"], "<= "),
+        (["post", "rooms", [b"x"], 0, [], True, b"{}"], "Expected `str`"),
+        (["post", "rooms", ["x"], 0, ["x" * 257], True, b"{}"], "length <= 256"),
+        (["post", "clients", ["x"], 0, [], True, b"{}"], "names what is none"),
+        (["post", "all", [], 0, [], True, b"\xff"], "invalid start byte"),
+        (["post", "somebody", [], 0, [], True, b""], "Invalid enum"),
+        (["beat", "alive", 0.0], "gone at once"),
+        (["beat", "alive", -1.0], ">= 0"),
+        (["beat", "alive", float("nan")], ">= 0"),
+        (["beat", "alive", float("inf")], "<= "),
+        (["beat", "welcome", 1.0, ["a b c d e f"]], "regex"),
+        (["beat", "welcome", 1.0, [NODE] * 10_001], "length <= 10000"),
+        (["beat", "hello", 1.0, [], "yes"], "Expected `bool`"),
+        (["ask", -1, "count", "x"], ">= 0"),
+        (["ask", 1, "x" * 65, "x"], "length <= 64"),
+        (["answer", 1, "text"], "bytes"),
+        (["answer", 1, b"", "", -1], ">= 0"),
+        (["note", "x" * 65, None], "length <= 64"),
+        (["probe", 1.5], "Expected `int`"),
+        (["new"], "Invalid value"),
+    ],
+)
+def test_what_is_out_of_its_bounds_is_foreign(shape: list[Any], why: str) -> None:
+    with pytest.raises(Foreign, match=re.escape(why)):
+        decode_body(encode_header(NODE, 1) + msgspec.msgpack.encode(shape))
+
+
+@pytest.mark.parametrize("origin", ["a b c d e f", "a.b.c.d.e.f", "a>*\r\nSUB  ", "\0" * 11, "elevenchar\n"])
+def test_a_sender_has_a_name_that_can_be_part_of_a_topic(origin: str) -> None:
+    with pytest.raises(Foreign, match="no name"):
+        decode_header(encode_header(origin, 1) + b"\xc0")
+
+
+def test_what_is_remembered_of_senders_is_bounded() -> None:
+    for number in range(3000):
+        origin = f"{number:011}"
+        for _ in range(2):
+            assert decode_header(encode_header(origin, 1) + b"\xc0").origin == origin
+    assert len(_origins) <= 1000
+
+
+@pytest.mark.parametrize("number", [0, 2**48 + 1, 2**64 - 1])
+def test_a_number_is_one_that_a_sender_comes_to(number: int) -> None:
+    with pytest.raises(Foreign, match="number"):
+        decode_header(encode_header(NODE, number) + b"\xc0")
+
+
+def test_a_later_version_may_add_to_the_end_of_a_shape() -> None:
+    raw = msgspec.msgpack.encode(["beat", "alive", 10.0, [], True, "new", {"more": 1}])
+    assert decode_body(encode_header(NODE, 1) + raw) == Beat("alive", 10.0)

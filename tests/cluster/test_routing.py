@@ -1,0 +1,29 @@
+"""Routing: a message that comes by several rooms is given to each client once."""
+
+from __future__ import annotations
+
+from velocity_ws.cluster.envelopes import Post
+from velocity_ws.cluster.routing import Arrivals
+
+NODE = "elevenchars"
+
+
+def test_who_had_it_is_remembered_for_a_while_and_not_more_than_so_many() -> None:
+    now = [0.0]
+    clients = {f"r{number}": [f"{number}.{one}" for one in range(30_000)] for number in range(10)}
+    arrivals = Arrivals(lambda address: set(clients[next(iter(address.names))]) - address.excluded, lambda: now[0])
+
+    def arrives(number: int, room: str) -> frozenset[str]:
+        return arrivals.address_of(NODE, Post("rooms", (room,), number, (), True, b"{}")).excluded
+
+    assert arrives(1, "r0") == frozenset()
+    assert len(arrives(1, "r0")) == 30_000
+    assert arrives(0, "r0") == frozenset()  # for one room alone nothing is remembered
+    for number in range(2, 10):
+        arrives(number, f"r{number}")
+    assert sum(len(had) for _, had in arrivals._had.values()) <= 130_000
+    assert arrives(1, "r1") == frozenset()
+    assert len(arrives(9, "r1")) == 30_000
+    now[0] = 6.0
+    arrives(11, "r1")
+    assert len(arrivals._had) == 1

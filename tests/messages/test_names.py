@@ -1,0 +1,22 @@
+"""Names: any string up to a length is a room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from velocity_ws.errors import InvalidNameError
+from velocity_ws.messages.names import validate_room
+
+
+@pytest.mark.parametrize("room", ["", "a", "*", ">", "a.b c", "\n\x00", "é" * 256, "\ud800"])
+def test_any_string_is_a_room(room: str) -> None:
+    assert validate_room(room) is room
+
+
+@pytest.mark.parametrize("room", ["x" * 257, None, 5, b"room", ["a"]])
+def test_no_room(room: Any) -> None:
+    with pytest.raises(InvalidNameError, match="at most 256 characters") as caught:
+        validate_room(room)
+    assert len(str(caught.value)) < 200
