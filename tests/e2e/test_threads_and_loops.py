@@ -197,7 +197,7 @@ broker = Broker(Settings(_env_file=None, backplane_url="memory://left"), presenc
 
 async def first():
     await broker.start()
-    session = Session(broker.node, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
+    session = Session(broker.node.context, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
     session.client.identify("ann", "ann")
     broker.node.sessions.add(session)
     broker.node.hub.add(session)

@@ -175,7 +175,7 @@ async def test_nothing_is_handled_of_a_client_that_was_closed_while_its_large_me
         handled.append(len(data))
 
     async with running(broker, "ours") as address, address.connect() as peer:
-        pace = broker.node.pace
+        pace = broker.node.context.pace
         pace._rests = True  # others have their time now
         await peer.send("large", "x" * PACED)
         await eventually(lambda: pace._waiting)
@@ -194,7 +194,7 @@ async def test_what_would_make_too_much_wait_is_refused(monkeypatch: pytest.Monk
     broker = Broker(settings())
     broker.on("echo")(length)
     async with two_clients(broker) as (peer, _):
-        monkeypatch.setattr(broker.node.pace, "has_room", lambda size: False)
+        monkeypatch.setattr(broker.node.context.pace, "has_room", lambda size: False)
         refused = await peer.request("echo", "x" * PACED)
         assert (refused["event"], refused["data"]["retry_after"]) == ("rate_limit_exceeded", 1)
         assert (await peer.request("echo", "x"))["data"] == 1

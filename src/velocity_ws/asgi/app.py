@@ -108,7 +108,7 @@ class WebSocketApp:
             carrier = _carrier(scope)
             trusts_everyone = carrier is not None and carrier.trusts_everyone
             self._address_check.look(ip, request.headers, trusts_everyone=trusts_everyone)
-        session = Session(broker.node, request)
+        session = Session(broker.node.context, request)
         admission = broker.node.admission
         full = admission.enter(ip)
         is_accepted = False

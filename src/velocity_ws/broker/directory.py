@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
 from velocity_ws.close import MAX_REASON_BYTES
+from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.envelopes import ClientId, Count, Name
 from velocity_ws.cluster.rpc import Question
 from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, validate_close
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_text
 from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
 from velocity_ws.stats import Stats
-
-if TYPE_CHECKING:
-    from velocity_ws.cluster.cluster import Cluster
-    from velocity_ws.sessions.session import Session
 
 __all__ = ["Directory"]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
@@ -29,16 +29,15 @@ from velocity_ws.messages.names import validate_text, validate_user_id
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
 from velocity_ws.sessions.client import Client, Gone, describe, user_id_of
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Kind
 from velocity_ws.sessions.moves import told
 from velocity_ws.sessions.pacing import Pace
+from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
-
-if TYPE_CHECKING:
-    from velocity_ws.sessions.session import Session
 
 __all__ = ["Node"]
 
@@ -69,21 +68,18 @@ class Node:
         self.is_twin = is_twin
         self._prefix = prefix_of(split_url(url)[1], name)
         self.place = None if url.startswith(ALONE) else f"{engine_of(url)} {self._prefix}"
-        self.id = new_node_id()
         self.settings = settings
-        self.clock = clock
+        self._clock = clock
         self._user_id_of = user_id
         self._has_presence = has_presence
         self.portal = Portal()
         self.counters = Counters()
         self._unattributed = UNATTRIBUTED.rejected
-        self.gone = Gone(self.counters)
         self.flusher = Flusher()
-        self.workers = TaskPool()
-        self.pace = Pace()
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
         self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
+        self.context = self._new_context()
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
@@ -100,7 +96,33 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._emptied: asyncio.Event | None = None
         self._is_hurried = False
-        self.warn_size = settings.warn_message_size or sys.maxsize
+
+    def _new_context(self) -> NodeContext[Session]:
+        return NodeContext(
+            node_id=new_node_id(),
+            settings=self.settings,
+            clock=self._clock,
+            portal=self.portal,
+            counters=self.counters,
+            hints=self.hints,
+            dispatcher=self.dispatcher,
+            hub=self.hub,
+            pace=Pace(),
+            workers=TaskPool(),
+            gone=Gone(self.counters),
+            warn_size=self.settings.warn_message_size or sys.maxsize,
+            let_in=self._let_in,
+            remove=self.remove,
+            forget=self.forget,
+            set_user=self.set_user,
+            leave_soon=self.leave_soon,
+            leave_behind=self.leave_behind,
+        )
+
+    @property
+    def id(self) -> str:
+        """Its name among the others; new at each start."""
+        return self.context.node_id
 
     @property
     def is_running(self) -> bool:
@@ -115,7 +137,7 @@ class Node:
     @property
     def uptime(self) -> float:
         """Seconds since the start; 0 where it is not running."""
-        return 0.0 if self._started_at is None else self.clock() - self._started_at
+        return 0.0 if self._started_at is None else self._clock() - self._started_at
 
     # --- messages and rooms
 
@@ -135,7 +157,7 @@ class Node:
         return queued
 
     def _fan_out(self, members: Iterable[Session], frame: PreparedMessage) -> int:
-        if frame.size > self.warn_size:
+        if frame.size > self.context.warn_size:
             self.hints.large(frame)
         return fan_out(members, frame, self.counters, self.flusher)
 
@@ -282,8 +304,8 @@ class Node:
         with taking_place(self):
             self.portal.settle(loop)
             self._stopped_loop = None
-            self.pace = Pace()  # what the last one still had to do, its loop may not have done
-            self._started_at = self.clock()
+            self.context.pace = Pace()  # what the last one still had to do, its loop may not have done
+            self._started_at = self._clock()
         prepare(self.settings.max_connections)
         self.hints.misspelled()
         self.hints.alone()
@@ -307,7 +329,7 @@ class Node:
             await cluster.stop()
 
     def _form_cluster(self) -> None:
-        self.id = new_node_id()  # and not what a process that was forked has too
+        self.context.node_id = new_node_id()  # and not what a process that was forked has too
         settings = self.settings
         options = ClusterOptions(
             prefix=self._prefix,
@@ -317,7 +339,7 @@ class Node:
             engine=engine_of(settings.backplane_url),
         )
         backplane = create_backplane(settings.backplane_url)
-        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self.clock)
+        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self._clock)
         self.directory = self._new_directory()
 
     def _who(self, address: Address) -> list[str]:
@@ -361,7 +383,7 @@ class Node:
         self.stragglers.clear()
         self.handshakes.clear()
         self.expected.clear()
-        self.flusher, self.workers = Flusher(), TaskPool()
+        self.flusher, self.context.workers = Flusher(), TaskPool()
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     def leave_soon(self) -> None:
@@ -391,7 +413,7 @@ class Node:
             endings = [session.ending for session in self.sessions if session.ending is not None]
             for task in [*self.stragglers, *endings]:  # a server that ends its loop would wait for them, and for ever
                 asyncio._unregister_task(task)  # documented for those who implement tasks
-            await self.workers.close()
+            await self.context.workers.close()
             await self._leave_cluster()
         finally:
             self.dispatcher.close()
@@ -408,6 +430,13 @@ class Node:
             session.cut()
         if self._emptied is not None:
             self._emptied.set()
+
+    def _let_in(self, session: Session) -> None:
+        self.sessions.add(session)
+        self.hub.add(session)
+        if self.expected:
+            self.expect_no_more(session)
+        self.counters.connections += 1
 
     def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:
         """A hook swallowed its cancellation. Its client must not wait for it; it is kept until it ends."""

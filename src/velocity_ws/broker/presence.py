@@ -10,18 +10,15 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.envelopes import Count, Name
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.hub import Hub
-
-if TYPE_CHECKING:
-    from velocity_ws.cluster.cluster import Cluster
-    from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.session import Session
 
 __all__ = ["Presence"]
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
-
-if TYPE_CHECKING:
-    from velocity_ws.concurrency.portal import Portal
 
 __all__ = ["SyncTarget", "Target", "TargetFactory"]
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Never, NoReturn, Protocol
+from typing import Any, Never, NoReturn, Protocol
 
+from starlette.requests import HTTPConnection
+
+from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
 from velocity_ws.messages.ids import new_client_id
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
-
-if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
-
-    from velocity_ws.concurrency.portal import Portal
-    from velocity_ws.stats import Counters
+from velocity_ws.stats import Counters
 
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""

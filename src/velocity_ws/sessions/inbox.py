@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from velocity_ws.close import CloseCode
 from velocity_ws.concurrency.eager import EagerTask
@@ -20,10 +20,8 @@ from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.messages.scan import find_id
 from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.pacing import PACED
-
-if TYPE_CHECKING:
-    from velocity_ws.broker.node import Node
 
 __all__ = ["Inbox", "InboxOwner"]
 
@@ -83,17 +81,17 @@ class Inbox:
     """
 
     __slots__ = (
-        "_byte_limiter", "_bytes", "_context", "_left", "_limiter", "_node", "_owner", "_queue", "_refusals", "_room",
-        "_worker", "is_full", "is_taking", "on_room",
+        "_byte_limiter", "_bytes", "_context", "_left", "_limiter", "_owner", "_queue", "_refusals", "_room",
+        "_variables", "_worker", "is_full", "is_taking", "on_room",
     )  # fmt: skip
 
-    def __init__(self, node: Node, owner: InboxOwner) -> None:
+    def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
         self.is_taking = False
         self.is_full = False
         self.on_room: Callable[[], None] | None = None
-        self._node = node
+        self._context = context
         self._owner = owner
-        self._context: contextvars.Context | None = None
+        self._variables: contextvars.Context | None = None
         self._limiter: RateLimiter | None = None
         self._byte_limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
@@ -109,10 +107,10 @@ class Inbox:
         Args:
             greeting: the hooks to run before anything is handled, which tell whether it went well.
         """
-        settings = self._node.settings
+        settings = self._context.settings
         if settings.rate_limit:
-            self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, self._node.clock)
-        self._context = contextvars.copy_context()
+            self._limiter = RateLimiter(settings.rate_limit, settings.rate_burst, self._context.clock)
+        self._variables = contextvars.copy_context()
         self._left = self._allowance
         self.is_taking = True
         if greeting is not None:
@@ -121,7 +119,7 @@ class Inbox:
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
         size = _size(payload)
-        counters = self._node.counters
+        counters = self._context.counters
         counters.messages_received += 1
         counters.bytes_received += size
         if not self.is_taking:
@@ -146,13 +144,13 @@ class Inbox:
 
         Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
         """
-        if size > self._node.settings.max_message_size:
+        if size > self._context.settings.max_message_size:
             owner.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
             self._refuse(owner, payload, size, retry_after, "too many messages")
         elif retry_after := self._bill(size):
             self._refuse(owner, payload, size, retry_after, "too many bytes")
-        elif size >= PACED and not self._node.pace.has_room(size):
+        elif size >= PACED and not self._context.pace.has_room(size):
             self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
         else:
             return False
@@ -208,7 +206,7 @@ class Inbox:
         self.stop(discard=True)
         worker.cancel()
         if not await worker.join(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
-            self._node.leave_behind(worker.task, owner.client)
+            self._context.leave_behind(worker.task, owner.client)
 
     def release(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
@@ -220,10 +218,10 @@ class Inbox:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in a worker that this has meanwhile: up to its first wait at once."""
-        workers = self._node.workers
+        workers = self._context.workers
         worker = self._worker = workers.take()
         try:
-            rest = worker.step(work, self._context)
+            rest = worker.step(work, self._variables)
         except BaseException as error:
             worker.end()
             # Anything else was dealt with in there, and is not to reach the loop by way of who brought the message.
@@ -252,12 +250,12 @@ class Inbox:
 
     async def _work(self, owner: InboxOwner, payload: str | bytes | None = None, size: int = 0) -> None:
         """Handle a message, and then what has come meanwhile."""
-        dispatcher, client = self._node.dispatcher, owner.client
+        dispatcher, client = self._context.dispatcher, owner.client
         handled, turn = 0, 0.0
         try:
             while True:
                 if payload is not None:
-                    if size >= PACED and not (self._node.pace.take(size) or await self._turn(client, size)):
+                    if size >= PACED and not (self._context.pace.take(size) or await self._turn(client, size)):
                         break
                     if isinstance(payload, str):
                         answer = await dispatcher.text(client, payload)
@@ -287,27 +285,27 @@ class Inbox:
             self._queue = deque()
         self._queue.append(payload)
         self._bytes += size or 1  # so that empty messages are bounded too
-        self.is_full = self.is_full or self._bytes > self._node.settings.read_buffer_size
+        self.is_full = self.is_full or self._bytes > self._context.settings.read_buffer_size
 
     async def _turn(self, client: Client, size: int) -> bool:
         """Wait for the turn of a large message, and take no more meanwhile; whether it is still to be handled."""
         self.is_full = True
         try:
-            await self._node.pace.turn(size)
+            await self._context.pace.turn(size)
         finally:
             self._make_room()
         return not client.is_dismissed
 
     @property
     def _allowance(self) -> int:
-        return min(BILLED, self._node.settings.max_message_size)
+        return min(BILLED, self._context.settings.max_message_size)
 
     def _bill(self, size: int) -> float:
         """Count what has come against the limit in bytes; 0 where it is within, else the seconds until it would be."""
-        settings, allowance = self._node.settings, self._allowance
+        settings, allowance = self._context.settings, self._allowance
         if self._byte_limiter is None and settings.rate_bytes:
             burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
-            self._byte_limiter = RateLimiter(settings.rate_bytes, burst, self._node.clock)
+            self._byte_limiter = RateLimiter(settings.rate_bytes, burst, self._context.clock)
         # What is refused is not counted; what came before it still is.
         retry_after = 0.0 if self._byte_limiter is None else self._byte_limiter.acquire(allowance - self._left + size)
         if not retry_after:
@@ -325,7 +323,7 @@ class Inbox:
         return payload, size
 
     def _make_room(self) -> None:
-        if self.is_full and self._bytes <= self._node.settings.read_buffer_size:
+        if self.is_full and self._bytes <= self._context.settings.read_buffer_size:
             self.is_full = False
             if self._room is not None:
                 self._room.set()
@@ -334,12 +332,12 @@ class Inbox:
 
     def _refuse(self, owner: InboxOwner, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
         """Answer a message that is over a limit, and close a client that goes on and on."""
-        hints = self._node.hints
+        hints = self._context.hints
         hints.too_many(owner.client.id, why, is_closed=False)
-        self._node.counters.rate_limited += 1
+        self._context.counters.rate_limited += 1
         owner.offer(_rate_limit_exceeded(payload, retry_after, why))
         if self._refusals is None:
-            self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._node.clock)
+            self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._context.clock)
         if self._refusals.acquire(1 + size // REFUSED_BYTES):
             hints.too_many(owner.client.id, why, is_closed=True)
             owner.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)

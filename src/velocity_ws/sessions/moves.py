@@ -10,13 +10,11 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.sessions.client import Client
-
-if TYPE_CHECKING:
-    from velocity_ws.broker.node import Node
+from velocity_ws.sessions.context import NodeContext
 
 __all__ = ["Moves", "told"]
 
@@ -53,10 +51,10 @@ class _Move:
 class Moves:
     """See the module. Used on the broker's loop only."""
 
-    __slots__ = ("_client", "_current", "_entered", "_node", "_waiting", "_worker")
+    __slots__ = ("_client", "_context", "_current", "_entered", "_waiting", "_worker")
 
-    def __init__(self, node: Node, client: Client) -> None:
-        self._node = node
+    def __init__(self, context: NodeContext[Any], client: Client) -> None:
+        self._context = context
         self._client = client
         self._entered: set[str] = set()
         self._waiting: deque[_Move] | None = None  # as hooks rarely take longer than it takes to move again
@@ -132,7 +130,7 @@ class Moves:
     # --- inside
 
     def _put(self, kind: Literal["join", "leave"], room: str) -> asyncio.Future[None] | None:
-        if not self._node.dispatcher.has(kind):
+        if not self._context.dispatcher.has(kind):
             return None
         move = _Move(kind, room)
         if self._current is None:
@@ -145,7 +143,7 @@ class Moves:
 
     def _begin_now(self, move: _Move) -> None:
         """Run the hooks up to their first wait at once: most have none, and a task would cost more than they do."""
-        workers = self._node.workers
+        workers = self._context.workers
         worker = workers.take()
         self._worker, self._current = worker, worker.task
         try:
@@ -171,7 +169,7 @@ class Moves:
 
     async def _tell(self, move: _Move) -> None:
         _in_hook.set(True)
-        await self._node.dispatcher.moved(move.kind, self._client, move.room)
+        await self._context.dispatcher.moved(move.kind, self._client, move.room)
 
     def _done(self, task: asyncio.Task[None], move: _Move) -> None:
         self._give_up([move])
@@ -216,5 +214,5 @@ class Moves:
             self._worker.cancel()
         await asyncio.wait([task], timeout=grace)
         if task is self._current:
-            self._node.leave_behind(task, self._client)
+            self._context.leave_behind(task, self._client)
             self._next()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
@@ -19,11 +19,9 @@ from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client, describe
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox import CANCEL_GRACE, HANDLER_GRACE, HURRIED_GRACE, Inbox
 from velocity_ws.sessions.moves import Moves
-
-if TYPE_CHECKING:
-    from velocity_ws.broker.node import Node
 
 __all__ = ["Session"]
 
@@ -50,11 +48,11 @@ class Session:
         is_aborted: whether `abort` has cancelled the carrier.
     """
 
-    def __init__(self, node: Node, request: HTTPConnection) -> None:
-        self._node = node
-        self.client = Client(request, node.portal, self, node.id)
+    def __init__(self, context: NodeContext[Session], request: HTTPConnection) -> None:
+        self._context = context
+        self.client = Client(request, context.portal, self, context.node_id)
         self.id = self.client.id
-        self.inbox = Inbox(node, self)
+        self.inbox = Inbox(context, self)
         self.outbox: Outbox | None = None
         self.is_aborted = False
         self._carrier: asyncio.Task[object] | None = None
@@ -80,20 +78,16 @@ class Session:
 
         Called in the task that carries the connection; `abort` cancels that task.
         """
-        node = self._node
+        context = self._context
         self.outbox = outbox
         self._carrier = asyncio.current_task()
         self._open = self._greeted = True
-        node.sessions.add(self)
-        node.hub.add(self)
-        if node.expected:
-            node.expect_no_more(self)
-        node.counters.connections += 1
-        self.inbox.open(node.dispatcher.connect(self.client) if node.dispatcher.has("connect") else None)
+        context.let_in(self)
+        self.inbox.open(context.dispatcher.connect(self.client) if context.dispatcher.has("connect") else None)
 
     def finish_now(self, close: Close) -> bool:
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
-        dispatcher = self._node.dispatcher
+        dispatcher = self._context.dispatcher
         told = (self._greeted and dispatcher.has("disconnect")) or not (self._moves is None or self._moves.is_over)
         if not self.inbox.is_idle or told or self.outbox is None or not self.outbox.is_joined:
             return False
@@ -119,7 +113,7 @@ class Session:
                 close = Close(code, reason, "server")
             elif close.by == "server" and close.code == CloseCode.SERVICE_RESTART:
                 # A server of another kind is stopping, and the broker is told of that when its connections are over.
-                self._abort_in(self._node.settings.drain_timeout)
+                self._abort_in(self._context.settings.drain_timeout)
             self._leave()
             self.inbox.stop(discard=self.is_dismissed)
             if self.outbox is not None:
@@ -137,7 +131,7 @@ class Session:
                         self._moves.leave_all(LAST_GRACE if self._is_hurried else HURRIED_GRACE), "on_leave"
                     )
             if self._greeted:
-                await self._tell(self._node.dispatcher.disconnect(self.client, close), "on_disconnect")
+                await self._tell(self._context.dispatcher.disconnect(self.client, close), "on_disconnect")
             if self.outbox is not None:
                 await self.outbox.join()
         finally:
@@ -148,11 +142,11 @@ class Session:
     def _end(self, close: Close) -> None:
         ours = self._closed_by_us or (close.by == "server" and (close.code, close.reason))
         if ours and ours[0] == CloseCode.MESSAGE_TOO_BIG:
-            self._node.hints.too_big(self.id)
+            self._context.hints.too_big(self.id)
         self._last_rooms = frozenset()
         self._is_done = True
         self.release()
-        self._node.forget(self)
+        self._context.forget(self)
 
     @property
     def ending(self) -> asyncio.Task[None] | None:
@@ -164,7 +158,7 @@ class Session:
         the garbage collector comes."""
         self.inbox.release()
         self.outbox = self._carrier = None
-        self.client.detach(self._node.gone)
+        self.client.detach(self._context.gone)
 
     # --- the member of the hub, and the connection of the client
 
@@ -182,13 +176,13 @@ class Session:
     def rooms(self) -> frozenset[str]:
         """The rooms the client is in, or was in when it left."""
         if self._open:
-            return self._node.hub.rooms_of(self.id)
+            return self._context.hub.rooms_of(self.id)
         return self._last_rooms
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
         """It came into a room, which the hooks are told; what is done then."""
         if self._moves is None:
-            self._moves = Moves(self._node, self.client)
+            self._moves = Moves(self._context, self.client)
         return self._moves.joined(room)
 
     def left(self, room: str) -> asyncio.Future[None] | None:
@@ -204,10 +198,10 @@ class Session:
         """Queue a message; false, and counted, where the client is gone or too slow."""
         outbox = self.outbox
         if outbox is None or not self._open:
-            self._node.counters.dropped += 1
+            self._context.counters.dropped += 1
             return False
-        if frame.size > self._node.warn_size:
-            self._node.hints.large(frame)
+        if frame.size > self._context.warn_size:
+            self._context.hints.large(frame)
         return outbox.offer(frame)
 
     async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
@@ -217,10 +211,10 @@ class Session:
             TimeoutError: it took too long.
         """
         if not self._open or self.outbox is None:
-            self._node.counters.dropped += frame is not None
+            self._context.counters.dropped += frame is not None
             return False
-        if frame is not None and frame.size > self._node.warn_size:
-            self._node.hints.large(frame)
+        if frame is not None and frame.size > self._context.warn_size:
+            self._context.hints.large(frame)
         return await self.outbox.put(frame, seconds)
 
     def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:
@@ -247,7 +241,7 @@ class Session:
         """
         if self._open and self._restarting is None:
             self._restarting = (code, reason)
-            self._node.leave_soon()
+            self._context.leave_soon()
             if self.inbox.is_idle:
                 self._restart()
             else:
@@ -277,20 +271,20 @@ class Session:
 
     async def set_user(self, user: Any) -> None:
         """Make the client another user's, or nobody's."""
-        await self._node.set_user(self, user)
+        await self._context.set_user(self, user)
 
     # --- what the outbox tells
 
     def outbox_full(self) -> None:
         """The client is too slow."""
-        self._node.hints.slow_client(self.id)
+        self._context.hints.slow_client(self.id)
         self.disconnect(
             CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True, within=SLOW_CLOSE_TIMEOUT
         )
 
     def outbox_dropped(self) -> None:
         """The client is too slow, and misses something."""
-        self._node.hints.slow_client(self.id)
+        self._context.hints.slow_client(self.id)
 
     def outbox_broken(self) -> None:
         """Sending failed, so the connection is gone; the carrier should hear of it soon, or is made to."""
@@ -315,7 +309,7 @@ class Session:
         if self._draining:
             self._go_away()
         elif self._ending is None:
-            self._node.counters.errors += 1
+            self._context.counters.errors += 1
             what = (
                 "was cancelled from outside"
                 if isinstance(error, asyncio.CancelledError)
@@ -370,11 +364,11 @@ class Session:
     def _leave(self) -> None:
         if self._open:
             self._open = False
-            self._last_rooms = self._node.remove(self.id)
+            self._last_rooms = self._context.remove(self.id)
 
     async def _tell(self, hooks: Coroutine[Any, Any, None], kind: str) -> None:
         """Run hooks that a client's end has, for so long at most."""
-        seconds = HURRIED_GRACE if self._is_hurried else max(self._node.settings.drain_timeout, CANCEL_GRACE)
+        seconds = HURRIED_GRACE if self._is_hurried else max(self._context.settings.drain_timeout, CANCEL_GRACE)
         try:
             async with asyncio.timeout(seconds) as self._goodbye:
                 await hooks
@@ -382,7 +376,7 @@ class Session:
             error = TimeoutError(f"the {kind} hooks took more than {seconds:g} s and were cancelled")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_GRACE if self._is_hurried else HURRIED_GRACE):
-                    await self._node.dispatcher.report(self.client, error)
+                    await self._context.dispatcher.report(self.client, error)
 
     def _abort_in(self, seconds: float) -> None:
         if self._deadline is None:

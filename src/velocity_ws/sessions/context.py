@@ -1,0 +1,69 @@
+"""NodeContext: what a session needs of the process it lives in. Knows no node, no cluster and no life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from velocity_ws.concurrency.eager import TaskPool
+from velocity_ws.concurrency.portal import Portal
+from velocity_ws.sessions.client import Client, Gone
+from velocity_ws.sessions.dispatch import Dispatcher
+from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.hub import Hub, Member
+from velocity_ws.sessions.pacing import Pace
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["NodeContext"]
+
+S = TypeVar("S", bound=Member)
+
+
+@dataclass(slots=True)
+class NodeContext(Generic[S]):
+    """Shared by all sessions of one node, which builds it. Used on the broker's loop only, but for `portal`.
+
+    It is generic in its sessions only because they are defined on top of it.
+
+    Attributes:
+        node_id: the node's; new at each start.
+        settings: the broker's.
+        clock: says the time in seconds, never going back.
+        portal: the way to the broker's loop.
+        counters: what is counted.
+        hints: what is logged once about how the broker is used.
+        dispatcher: calls the hooks.
+        hub: who is here and in which room.
+        pace: the turns of large messages; new at each start.
+        workers: tasks that run hooks; new for another loop.
+        gone: what a client that has gone is connected to.
+        warn_size: bytes of a message from which a warning is logged.
+        let_in: takes up a session that was accepted.
+        remove: takes a client out of the hub, by its id; returns the rooms it was in.
+        forget: hears that a session has ended.
+        set_user: makes a session's client another user's; see `Client.set_user`.
+        leave_soon: hears that the server is stopping, so that other nodes expect this one to go.
+        leave_behind: keeps the task of a hook that swallowed its cancellation, and whose client it served.
+    """
+
+    node_id: str
+    settings: Settings
+    clock: Callable[[], float]
+    portal: Portal
+    counters: Counters
+    hints: Hints
+    dispatcher: Dispatcher
+    hub: Hub[S]
+    pace: Pace
+    workers: TaskPool
+    gone: Gone
+    warn_size: int
+    let_in: Callable[[S], None]
+    remove: Callable[[str], frozenset[str]]
+    forget: Callable[[S], None]
+    set_user: Callable[[S, Any], Awaitable[None]]
+    leave_soon: Callable[[], None]
+    leave_behind: Callable[[asyncio.Task[None], Client], None]
