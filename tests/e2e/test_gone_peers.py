@@ -118,7 +118,7 @@ def test_who_goes_while_nothing_is_read_is_gone(
 ) -> None:
     monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
     for module in ("inbox", "session"):
-        monkeypatch.setattr(f"velocity_ws.{module}.HANDLER_GRACE", 0.1)
+        monkeypatch.setattr(f"velocity_ws.sessions.{module}.HANDLER_GRACE", 0.1)
     options = certified(tmp_path) if secure else {}
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         ended = runner.run(leave(ENDS, options, ping_interval=0.3, ping_timeout=0.3))
@@ -130,7 +130,7 @@ async def test_where_nothing_is_pinged_a_probe_finds_who_went_behind_what_is_not
 ) -> None:
     monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
     for module in ("inbox", "session"):
-        monkeypatch.setattr(f"velocity_ws.{module}.HANDLER_GRACE", 0.1)
+        monkeypatch.setattr(f"velocity_ws.sessions.{module}.HANDLER_GRACE", 0.1)
     ended = await leave(["flood and close"], {}, ping_interval=0)
     assert ended["flood and close"][0].code == 1006
 

@@ -13,7 +13,7 @@ from tests.support import DEADLINE, Address, Peer, eventually, running, settings
 from tests.support.wire import CloseFinder, frame, handshake
 from velocity_ws import Broker, Close
 from velocity_ws.uvicorn.common import Common
-from velocity_ws.websocket.unfinished import Unfinished
+from velocity_ws.websocket.unfinished import UnfinishedMessages
 
 SIZE = 200_000
 
@@ -57,12 +57,12 @@ class Site:
 
 
 @pytest.fixture
-def unfinished(monkeypatch: pytest.MonkeyPatch) -> list[Unfinished]:
+def unfinished(monkeypatch: pytest.MonkeyPatch) -> list[UnfinishedMessages]:
     """What is watched by the servers of a test."""
-    found: list[Unfinished] = []
+    found: list[UnfinishedMessages] = []
     original = Common.unfinished
 
-    def noted(self: Common, *bounds: float) -> Unfinished:
+    def noted(self: Common, *bounds: float) -> UnfinishedMessages:
         watch = original(self, *bounds)  # type: ignore[arg-type]
         if watch not in found:
             found.append(watch)
@@ -85,7 +85,7 @@ async def begin(peer: Peer, more: asyncio.Event) -> asyncio.Task[None]:
 # --- how long
 
 
-async def test_a_message_that_is_never_finished_is_given_up_in_time(unfinished: list[Unfinished]) -> None:
+async def test_a_message_that_is_never_finished_is_given_up_in_time(unfinished: list[UnfinishedMessages]) -> None:
     site = Site(message_timeout=0.2)
     async with running(site.broker, "ours") as address, address.connect() as peer:
         sending = await begin(peer, asyncio.Event())
@@ -179,11 +179,11 @@ async def test_what_this_side_does_not_read_is_not_late() -> None:
 # --- how much
 
 
-def total(unfinished: list[Unfinished]) -> int:
+def total(unfinished: list[UnfinishedMessages]) -> int:
     return sum(watch.size for watch in unfinished)
 
 
-async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[Unfinished]) -> None:
+async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[UnfinishedMessages]) -> None:
     site = Site(max_unfinished_size=2 * SIZE + 1000)
     more = asyncio.Event()
     async with running(site.broker, "ours") as address:
@@ -206,7 +206,7 @@ async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[Unfinish
         assert sum(map(len, unfinished)) == total(unfinished) == 0
 
 
-async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: list[Unfinished]) -> None:
+async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: list[UnfinishedMessages]) -> None:
     site = Site(max_unfinished_size=2 * SIZE)
     message, part = frame(0x82, bytes(SIZE)), frame(0x02, bytes(SIZE // 2))
     async with running(site.broker, "ours") as address:
@@ -223,7 +223,7 @@ async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: l
             assert total(unfinished) == SIZE
 
 
-async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[Unfinished]) -> None:
+async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[UnfinishedMessages]) -> None:
     site = Site(max_unfinished_size=2 * SIZE)
     part = frame(0x82, os.urandom(SIZE + 1000))[:SIZE]
     async with running(site.broker, "ours") as address:
@@ -236,12 +236,12 @@ async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[Unfin
             assert await one.closed() == 1013
 
 
-async def test_whole_messages_are_not_watched(unfinished: list[Unfinished]) -> None:
+async def test_whole_messages_are_not_watched(unfinished: list[UnfinishedMessages]) -> None:
     site = Site()
     starts: list[object] = []
     async with running(site.broker, "ours") as address, wired(address) as wire:
         for watch in unfinished:
-            watch.hold = lambda holder, size: starts.append(holder)  # type: ignore[method-assign]
+            watch.add = lambda reader, size: starts.append(reader)  # type: ignore[method-assign]
         wire.writer.write(frame(0x82, b"x") * 20 + frame(0x89) + frame(0x82, b"x") * 20)
         await eventually(lambda: len(site.lengths) == 40)
     assert starts == []

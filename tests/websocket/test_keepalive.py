@@ -15,13 +15,13 @@ class Kept:
         self.late = asyncio.Event()
         self._keepalive = keepalive
         self._answers = answers
-        keepalive.begin(self)
+        keepalive.add(self)
 
     def ping_is_due(self) -> None:
         self.pings += 1
         self._keepalive.pinged(self)
         if self._answers:
-            self._keepalive.heard(self)
+            self._keepalive.ponged(self)
 
     def pong_is_late(self) -> None:
         self.late.set()
@@ -35,7 +35,7 @@ async def test_who_answers_is_pinged_on_and_who_does_not_is_late_once() -> None:
         while lively.pings < 5:
             await asyncio.sleep(0)
     assert (dead.pings, lively.late.is_set()) == (1, False)
-    keepalive.end(lively)
+    keepalive.remove(lively)
 
 
 async def test_without_a_timeout_it_is_pinged_on_though_nothing_answers() -> None:
@@ -45,7 +45,7 @@ async def test_without_a_timeout_it_is_pinged_on_though_nothing_answers() -> Non
         while silent.pings < 3:
             await asyncio.sleep(0)
     assert not silent.late.is_set()
-    keepalive.end(silent)
+    keepalive.remove(silent)
 
 
 async def test_any_number_of_connections_has_two_timers() -> None:
@@ -58,4 +58,4 @@ async def test_any_number_of_connections_has_two_timers() -> None:
         each.ping_is_due()
     assert len(loop._scheduled) - before <= 2  # type: ignore[attr-defined]
     for each in kept:
-        keepalive.end(each)
+        keepalive.remove(each)

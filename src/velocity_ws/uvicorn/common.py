@@ -10,11 +10,11 @@ from uvicorn.server import ServerState
 from velocity_ws.settings import Settings
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.latecomers import Latecomers
-from velocity_ws.websocket.handshake import Judge
+from velocity_ws.websocket.handshake import Negotiator
 from velocity_ws.websocket.keepalive import Keepalive
-from velocity_ws.websocket.parser_adapter import Lender
-from velocity_ws.websocket.peer import Watch
-from velocity_ws.websocket.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, Unfinished
+from velocity_ws.websocket.parser_adapter import ParserPool
+from velocity_ws.websocket.peer import PeerWatch
+from velocity_ws.websocket.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, UnfinishedMessages
 
 __all__ = ["Common"]
 
@@ -28,7 +28,7 @@ class Common:
         drain: how its connections end when it stops.
         judge: of handshakes.
         latecomers: who connects while they do, where somebody has to mind them.
-        lender: of the library's protocol objects.
+        parsers: of the library's protocol objects.
         usual: messages of which a part has come, with the bounds of connections that no broker has.
         watch: over those whose sockets are not read.
     """
@@ -36,17 +36,17 @@ class Common:
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.drain = Drain(loop)
         self.latecomers = Latecomers.of(config, loop)
-        self.judge = Judge()
-        self.lender = Lender()
-        self.watch = Watch(loop)
+        self.negotiator = Negotiator()
+        self.parsers = ParserPool()
+        self.watch = PeerWatch(loop)
         self._loop = loop
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
-        self._unfinished: dict[tuple[float, int], Unfinished] = {}
+        self._unfinished: dict[tuple[float, int], UnfinishedMessages] = {}
         self._settings: Settings | None = None
-        self._of_broker: tuple[Unfinished, Keepalive | None]
+        self._of_broker: tuple[UnfinishedMessages, Keepalive | None]
         self.usual = self.unfinished()
 
-    def of_broker(self, settings: Settings) -> tuple[Unfinished, Keepalive | None]:
+    def of_broker(self, settings: Settings) -> tuple[UnfinishedMessages, Keepalive | None]:
         """What a broker's connections share; most processes have one broker."""
         if settings is not self._settings:
             self._settings = settings
@@ -65,11 +65,11 @@ class Common:
             found = self._keepalives[interval, timeout or 0.0] = Keepalive(self._loop, interval, timeout or 0.0)
         return found
 
-    def unfinished(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> Unfinished:
+    def unfinished(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> UnfinishedMessages:
         """Of all connections with the same bounds, messages of which a part has come."""
         found = self._unfinished.get((seconds, limit))
         if found is None:
-            found = self._unfinished[seconds, limit] = Unfinished(self._loop, seconds, limit)
+            found = self._unfinished[seconds, limit] = UnfinishedMessages(self._loop, seconds, limit)
         return found
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""WebSocketProtocol: a `Connection` as uvicorn's WebSocket class: the handshake, the application, the server's end.
+"""WebSocketProtocol: uvicorn's WebSocket class: the handshake, the application, the server's end.
 
 Knows uvicorn, and no hub and no hook. It serves any ASGI application; a broker's gets its messages without an event, a
 queue or a task for each, and sends frames that are built once for everyone.
@@ -31,7 +31,7 @@ from velocity_ws.stats import Counters
 from velocity_ws.uvicorn.common import Common
 from velocity_ws.uvicorn.events import Events, RawHeaders
 from velocity_ws.uvicorn.shared import count_refusal, is_stopping, refuse_handshakes
-from velocity_ws.websocket.connection import Connection
+from velocity_ws.websocket.connection import WebSocketConnection
 from velocity_ws.websocket.handshake import Handshake, RequestReader
 
 __all__ = ["WebSocketProtocol"]
@@ -48,7 +48,7 @@ log = logging.getLogger("uvicorn.error")
 log.addFilter(quote_exception)  # an application's may say what a stranger sent
 
 
-class WebSocketProtocol(Connection):
+class WebSocketProtocol(WebSocketConnection):
     """A uvicorn WebSocket class (``--ws``): an ASGI server for one connection, and a `Carrier` for a broker.
 
     Attributes:
@@ -72,7 +72,7 @@ class WebSocketProtocol(Connection):
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         self._common = Common.of(server_state, config, loop)
-        super().__init__(loop, self._common.lender, config.ws_max_size, self._common.usual)
+        super().__init__(loop, self._common.parsers, config.ws_max_size, self._common.usual)
         self._config = config
         self._state = server_state
         self._app_state = app_state
@@ -110,7 +110,7 @@ class WebSocketProtocol(Connection):
             server: the connection's own address, where it is known already.
             client: the peer's.
         """
-        handshake = self._handshake = Handshake(self._common.judge, path, headers)
+        handshake = self._handshake = Handshake(self._common.negotiator, path, headers)
         if self.transport.get_write_buffer_size() > LOW_WATER:
             # A response that was not read. That the transport is paused was told to the HTTP class, not to this one.
             self.refuse(400, [], b"read the response before you ask for a WebSocket")
@@ -120,7 +120,8 @@ class WebSocketProtocol(Connection):
             self._turn_away(handshake.refusal())
         else:
             scope = self._scope = handshake.scope(
-                self._config,
+                root_path=self._config.root_path,
+                asgi_version=self._config.asgi_version,
                 scheme="wss" if is_ssl(self.transport) else "ws",
                 server=server or get_local_addr(self.transport),
                 client=client or get_remote_addr(self.transport),
@@ -183,7 +184,7 @@ class WebSocketProtocol(Connection):
             self._session.cut()
         elif self._task is not None:
             self._task.cancel()
-        self._writer.cut()
+        self._writer.abort(even_if_closing=True)
 
     # --- the handshake's answer
 
@@ -197,7 +198,7 @@ class WebSocketProtocol(Connection):
         if handshake is None or self._end is not None or self.transport.is_closing():
             raise ClientDisconnected
         more = [*self._state.default_headers, *headers]
-        response, self._library.window = handshake.accept(subprotocol, more, deflate=self._deflate)
+        response, self._parser.window = handshake.accept(subprotocol, more, deflate=self._deflate)
         self._handshake = None
         self.is_accepted = True
         self.transport.write(response)
@@ -206,7 +207,7 @@ class WebSocketProtocol(Connection):
             self._keepalive = self._common.keepalive(self._config.ws_ping_interval, self._config.ws_ping_timeout)
             self._reader.open()
         if self._keepalive is not None:
-            self._keepalive.begin(self)
+            self._keepalive.add(self)
 
     def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake, if it has not been answered.
@@ -256,7 +257,7 @@ class WebSocketProtocol(Connection):
     @property
     def is_sendable(self) -> bool:
         """Whether messages can be sent: open, on both sides."""
-        return self._end is None and self._library.is_open
+        return self._end is None and self._parser.is_open
 
     async def writable(self) -> None:
         """Wait until the transport has room, or the connection ends."""
@@ -291,7 +292,7 @@ class WebSocketProtocol(Connection):
 
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is accepted."""
-        self._library.max_size = settings.max_message_size
+        self._parser.max_size = settings.max_message_size
         self._reader.unfinished, self._keepalive = self._common.of_broker(settings)
         self._deflate = settings.enable_compression
         self._restart_code = settings.restart_code
@@ -333,7 +334,7 @@ class WebSocketProtocol(Connection):
         """Where nothing is left to happen, let go of what refers back here: all of it is freed at once, and not when
         the garbage collector comes, before which thousands of closed connections may wait."""
         if self._is_lost and self._task is None:
-            self._reader.release()
+            self._reader.detach()
             self._events.release()
             self._scope, self.on_lost = {}, None
 

@@ -1,6 +1,6 @@
 """Connection: one open WebSocket on a transport: what is read, what is written, pings, and how it ends.
 
-Wires the reader, the library and the writer together. Knows no uvicorn, no ASGI and no broker; its subclass does.
+Wires the reader, the parser and the writer together. Knows no uvicorn, no ASGI and no broker; its subclasses do.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.frames import TEXT
 from velocity_ws.websocket.keepalive import Keepalive
-from velocity_ws.websocket.parser_adapter import PONG, Lender, Library
+from velocity_ws.websocket.parser_adapter import PONG, ParserAdapter, ParserPool
 from velocity_ws.websocket.peer import is_unheard, taken
 from velocity_ws.websocket.reader import Reader
-from velocity_ws.websocket.unfinished import Unfinished
+from velocity_ws.websocket.unfinished import UnfinishedMessages
 from velocity_ws.websocket.writer import Writer
 
-__all__ = ["Connection"]
+__all__ = ["WebSocketConnection"]
 
 CONTROL_FRAMES = 500
 """Pings and pongs a second that a client may send in the long run; beyond, it is closed (1008)."""
 CONTROL_FRAMES_AT_ONCE = 5000
 """The same at once."""
 SLOWEST = 1024
-"""Bytes a second that a client takes, at least, which has not answered a ping yet: it is slow and not dead."""
+"""Bytes a second that a client takes at least, if it has not answered a ping yet, but is slow and not dead."""
 
 
-class Connection(asyncio.Protocol):
+class WebSocketConnection(asyncio.Protocol):
     """An open WebSocket, as the event loop sees it.
 
     Attributes:
@@ -37,17 +37,19 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_controls", "_end", "_held_back", "_keepalive", "_library", "_loop", "_outbox", "_pinged", "_reader",
-        "_writer", "transport",
+        "_controls", "_end", "_held_back", "_keepalive", "_loop", "_outbox", "_parser", "_pinged", "_reader", "_writer",
+         "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
     _writer: Writer
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lender: Lender, max_size: int, unfinished: Unfinished) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, parsers: ParserPool, max_size: int, unfinished: UnfinishedMessages
+    ) -> None:
         self._loop = loop
-        self._library = Library(lender, max_size)
-        self._reader = Reader(self, self._library, loop, unfinished)
+        self._parser = ParserAdapter(parsers, max_size)
+        self._reader = Reader(self, self._parser, loop, unfinished)
         self._outbox: TransportOutbox | None = None
         self._end: Close | None = None
         self._held_back: list[bytes] | None = None
@@ -60,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     @abstractmethod
     def _deliver(self, opcode: int, content: str | bytes) -> bool:
-        """Hand over a message; whether no more can be taken for now."""
+        """Hand over a message; return whether no more can be taken for now."""
 
     @abstractmethod
     def _tell_end(self, close: Close) -> None:
@@ -75,7 +77,7 @@ class Connection(asyncio.Protocol):
         """Nothing is read for now: whether the peer is still there has to be looked at."""
 
     def _finish(self, close: Close) -> None:
-        """End it; the first to say why is right."""
+        """Note how the connection ends; only the first call counts."""
         if self._end is None:
             self._end = close
             self._tell_end(close)
@@ -83,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455, section 7.1.7)."""
-        self._heard_the_end(Close(code, reason, "server"), self._library.fail(code, reason))
+        self._got_end(Close(code, reason, "server"), self._parser.fail(code, reason))
 
     def _say_last(self, replies: list[bytes], *, linger: bool) -> None:
         """Write the last frames, after what the client is still to get."""
@@ -95,17 +97,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def _window_bits(self) -> int:
-        return 0 if self._library.window is None else self._library.window.local_bits
+        return 0 if self._parser.window is None else self._parser.window.local_bits
 
     # --- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is a transport."""
+        """Take the transport."""
         self.transport = transport  # type: ignore[assignment]
-        self._writer = Writer(self.transport, self._library, self._loop)
+        self._writer = Writer(self.transport, self._parser, self._loop)
 
     def eof_received(self) -> None:
-        """The client will send nothing more, and closes without a close frame; the transport closes."""
+        """The client closes without a close frame, and sends nothing more; the transport closes."""
         self._reader.stop()
         self._writer.close_in_time()
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
@@ -125,7 +127,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The connection is gone."""
         if self._keepalive is not None:
-            self._keepalive.end(self)
+            self._keepalive.remove(self)
         self._reader.stop()
         self._writer.lost()
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
@@ -133,7 +135,7 @@ class Connection(asyncio.Protocol):
     # --- what the reader finds
 
     def got_message(self, opcode: int, payload: bytes) -> bool:
-        """A message; whether no more can be taken for now."""
+        """Handle a message; return whether no more can be taken for now."""
         if opcode != TEXT:
             return self._deliver(opcode, payload)
         try:
@@ -144,31 +146,31 @@ class Connection(asyncio.Protocol):
         return self._deliver(opcode, text)
 
     def got_frame(self, data: bytes | bytearray) -> bool:
-        """A frame for the library; whether no more can be taken for now."""
-        heard = self._library.receive(data)
+        """Handle a frame that the library has to parse; return whether no more can be taken for now."""
+        parsed = self._parser.receive(data)
         is_full = False
-        for opcode, payload in heard.messages:
+        for opcode, payload in parsed.messages:
             is_full = self.got_message(opcode, payload)
-        if heard.pings or heard.pongs:
-            self._count_control(heard.pings + len(heard.pongs))
-        for payload in heard.pongs:
+        if parsed.pings or parsed.pongs:
+            self._count_control(parsed.pings + len(parsed.pongs))
+        for payload in parsed.pongs:
             self._got_pong(payload)
-        if heard.close is None:
-            for reply in heard.replies:
+        if parsed.close is None:
+            for reply in parsed.replies:
                 self._writer.answer_ping(reply)
             return is_full
-        self._heard_the_end(heard.close, heard.replies)
+        self._got_end(parsed.close, parsed.replies)
         return False
 
     def got_too_long(self) -> None:
-        """A message is longer than allowed."""
+        """Fail the connection: a message is longer than allowed."""
         self._fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
 
-    def got_wrong(self, code: int, reason: str) -> None:
-        """What comes is not to be waited for."""
+    def got_invalid(self, code: int, reason: str) -> None:
+        """Fail the connection: the rest of what comes is not waited for."""
         self._fail(code, reason)
 
-    def _heard_the_end(self, close: Close, replies: list[bytes]) -> None:
+    def _got_end(self, close: Close, replies: list[bytes]) -> None:
         self._reader.stop()
         is_first = self._end is None
         self._finish(close)
@@ -177,7 +179,7 @@ class Connection(asyncio.Protocol):
             self._held_back = replies
             self._writer.close_in_time()
             if not self.transport.is_closing():
-                self.transport.pause_reading()  # until then: who floods is not read for as long as that takes
+                self.transport.pause_reading()  # until then: a flood is not read for as long as that takes
         else:
             self._say_last(replies, linger=close.by == "server")
 
@@ -191,32 +193,32 @@ class Connection(asyncio.Protocol):
         if self._controls is None:
             self._controls = RateLimiter(CONTROL_FRAMES, CONTROL_FRAMES_AT_ONCE, self._loop.time)
         for _ in range(count):
-            if self._controls.acquire() and self._library.is_open:
+            if self._controls.acquire() and self._parser.is_open:
                 self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
 
     # --- while nothing is read
 
     @property
     def is_unread(self) -> bool:
-        """Whether messages wait for who gets them, so that nothing is read."""
+        """Whether messages have to wait, so that nothing is read."""
         return self._reader.is_waiting and not self._reader.is_over
 
     def probe(self) -> None:
-        """Send a pong that nobody has asked for and nobody answers (RFC 6455, section 5.5.3)."""
-        if self._library.is_open:
+        """Send a pong without a ping, which is not answered (RFC 6455, section 5.5.3)."""
+        if self._parser.is_open:
             self._writer.answer_ping(PONG)
 
     def peer_has_gone(self) -> None:
-        """Nobody is there to be answered: what it sent before and was not read is lost."""
+        """End without an answer, as the peer has gone. What it sent before and was not read is lost."""
         self._reader.stop()
         self._finish(Close(CloseCode.ABNORMAL, "", "network"))
-        self._writer.cut()
+        self._writer.abort(even_if_closing=True)
 
     # --- keepalive
 
     def ping_is_due(self) -> None:
-        """Time for a keepalive ping."""
-        if self._keepalive is None or not self._library.is_open or self.transport.is_closing():
+        """Send a keepalive ping."""
+        if self._keepalive is None or not self._parser.is_open or self.transport.is_closing():
             return
         self._pinged = self._writer.pings.send(), taken(self.transport), self._reader.position
         self._reader.has_waited = False
@@ -224,13 +226,17 @@ class Connection(asyncio.Protocol):
 
     def _got_pong(self, payload: bytes) -> None:
         self._writer.pong(payload)
-        if self._pinged is not None and self._keepalive is not None and not self._writer.pings.has(self._pinged[0]):
+        if (
+            self._pinged is not None
+            and self._keepalive is not None
+            and not self._writer.pings.is_waiting(self._pinged[0])
+        ):
             self._pinged = None
-            self._keepalive.heard(self)
+            self._keepalive.ponged(self)
 
     def pong_is_late(self) -> None:
-        """The pong has not come in time."""
-        if self._keepalive is None or not self._library.is_open:
+        """End the connection, or wait on where the pong may still come."""
+        if self._keepalive is None or not self._parser.is_open:
             return
         timeout = self._keepalive.timeout
         if (self._reader.is_waiting or self._reader.has_waited) and not is_unheard(self.transport, timeout):

@@ -1,6 +1,6 @@
-"""Handshake: one request to open a WebSocket, judged by the ``websockets`` library, answered once.
+"""Handshake: one request to open a WebSocket, from its headers to its answer. Knows no transport and no application.
 
-Knows the request and uvicorn's configuration; knows no transport and no application.
+The ``websockets`` library says whether a request is valid, and what compression is agreed to.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.types import Scope
@@ -21,10 +20,7 @@ from websockets.utils import accept_key
 
 from velocity_ws.websocket.parser_adapter import Window, log
 
-if TYPE_CHECKING:
-    from uvicorn.config import Config
-
-__all__ = ["Handshake", "Judge", "RequestReader"]
+__all__ = ["Handshake", "Negotiator", "RawHeaders", "RequestReader"]
 
 WINDOW_BITS = 12
 """What is negotiated for compression: 4 KiB of history, and no context kept between messages in either direction."""
@@ -32,23 +28,23 @@ WINDOW_BITS = 12
 RawHeaders = list[tuple[bytes, bytes]]
 
 # What the library looks at, besides the key; the rest of a request is the application's.
-_JUDGED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
+_NEGOTIATED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
 MAX_KNOWN = 256
-"""Ways to ask that are remembered."""
+"""Ways to ask whose answer is remembered."""
 MAX_KNOWN_SIZE = 512
 """Bytes of one of them."""
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
 class RequestReader:
-    """Parses a request from bytes, for HTTP protocol classes that hand over bytes only."""
+    """Parses a handshake's request from bytes, for HTTP protocol classes that hand over bytes only."""
 
     def __init__(self) -> None:
         self._conn = ServerProtocol(logger=log)
 
     def feed(self, data: bytes) -> tuple[bytes, RawHeaders] | None:
-        """Take more of it; its path with the query and its headers once it is complete."""
+        """Take more bytes; return the path with the query, and the headers, once the request is complete."""
         self._conn.receive_data(data)
         for event in self._conn.events_received():
             if isinstance(event, Request):
@@ -60,13 +56,13 @@ class RequestReader:
         return None
 
     def refusal(self) -> list[bytes]:
-        """What is to be written where it is no request; an empty piece stands for closing the connection."""
+        """What to write where the bytes are no request; an empty piece stands for closing the connection."""
         return self._conn.data_to_send()
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a valid request is answered with.
+    """What is agreed to with a valid request.
 
     Attributes:
         extensions: value of ``Sec-WebSocket-Extensions``, if any is agreed to.
@@ -77,8 +73,8 @@ class Agreement:
     window: Window | None
 
 
-class Judge:
-    """Says of requests whether they open a WebSocket; one for many, as the library keeps nothing of them.
+class Negotiator:
+    """Says whether requests open a WebSocket, and on what terms. One serves many connections.
 
     Most clients ask in one of a few ways, so what was found of one request holds for the next that differs in nothing
     but its key.
@@ -94,22 +90,27 @@ class Judge:
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
         self._known: dict[tuple[tuple[bytes, bytes], ...], Agreement] = {}
 
-    def agree(self, path: bytes, headers: RawHeaders) -> tuple[str, Agreement] | Response:
-        """What opens the WebSocket, or the response to a request that does not ask for one rightly.
+    def negotiate(self, path: bytes, headers: RawHeaders) -> tuple[str, Agreement] | Response:
+        """Decide about a request.
+
+        Args:
+            path: with the query.
+            headers: with names in lower case.
 
         Returns:
-            The value of ``Sec-WebSocket-Accept``, and the rest that is agreed to.
+            The value of ``Sec-WebSocket-Accept`` and the rest that is agreed to; or the response that refuses a request
+            that is not valid.
         """
         if not path.isascii():
             return self.reject(400)
-        way = tuple([(name, value) for name, value in headers if name in _JUDGED])
+        way = tuple([(name, value) for name, value in headers if name in _NEGOTIATED])
         keys = [value for name, value in headers if name == b"sec-websocket-key"]
         known = self._known.get(way)
         if known is not None and len(keys) == 1 and _is_key(keys[0]):
             return accept_key(keys[0].decode()), known
-        judged = [(name.decode(), value.decode("latin-1")) for name, value in way]
-        judged += [("sec-websocket-key", value.decode("latin-1")) for value in keys]
-        request = Request(path.decode(), Headers(judged))
+        negotiated = [(name.decode(), value.decode("latin-1")) for name, value in way]
+        negotiated += [("sec-websocket-key", value.decode("latin-1")) for value in keys]
+        request = Request(path.decode(), Headers(negotiated))
         try:
             key, extensions, _ = self._conn.process_request(request)
         except InvalidHandshake:
@@ -126,7 +127,7 @@ class Judge:
         return key, agreed
 
     def reject(self, status: int) -> Response:
-        """A response that refuses."""
+        """A response that refuses with this status, without a body."""
         return self._conn.reject(status, "")
 
 
@@ -134,36 +135,36 @@ class Handshake:
     """One request, from its arrival to its answer.
 
     Attributes:
-        is_valid: whether it opens a WebSocket, and so is for the application to decide about.
+        is_valid: whether it asks for a WebSocket as RFC 6455 demands, so that the application decides about it.
     """
 
-    __slots__ = ("_agreed", "_headers", "_judge", "_path", "is_valid")
+    __slots__ = ("_agreed", "_headers", "_negotiator", "_path", "is_valid")
 
-    def __init__(self, judge: Judge, path: bytes, headers: RawHeaders) -> None:
+    def __init__(self, negotiator: Negotiator, path: bytes, headers: RawHeaders) -> None:
         """
         Args:
-            judge: the library.
+            negotiator: decides about the request.
             path: with the query.
             headers: with names in lower case.
         """
-        self._judge = judge
+        self._negotiator = negotiator
         self._path = path
         self._headers = headers
-        self._agreed = judge.agree(path, headers)
+        self._agreed = negotiator.negotiate(path, headers)
         self.is_valid = isinstance(self._agreed, tuple)
 
-    def scope(self, config: Config, **connection: object) -> Scope:
+    def scope(self, *, root_path: str, asgi_version: str, **connection: object) -> Scope:
         """The ASGI scope of the request.
 
         Args:
-            config: of uvicorn.
+            root_path: where the application is mounted; ASGI's ``path`` begins with it.
+            asgi_version: of ASGI.
             connection: the keys that are not the request's: ``scheme``, ``server``, ``client``, ``state``…
         """
         raw_path, _, query = self._path.partition(b"?")
-        root_path = config.root_path
         return {
             "type": "websocket",
-            "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+            "asgi": {"version": asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
             "root_path": root_path,
             "path": root_path + unquote(raw_path.decode("ascii")),
@@ -183,6 +184,11 @@ class Handshake:
         self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]], *, deflate: bool
     ) -> tuple[bytes, Window | None]:
         """The response that opens the WebSocket, and the compression that it agrees to.
+
+        Args:
+            subprotocol: that was chosen, if any.
+            headers: to send beside the handshake's own.
+            deflate: whether compression may be agreed to.
 
         Raises:
             ValueError: a header would break out of its line.
@@ -204,10 +210,15 @@ class Handshake:
     def refuse(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
         """A response that refuses.
 
+        Args:
+            status: of HTTP.
+            headers: to send; ``Content-Length`` is added where it is missing.
+            body: of the response.
+
         Raises:
             ValueError: a header would break out of its line.
         """
-        response = self._judge.reject(status)
+        response = self._negotiator.reject(status)
         own = Headers([("Date", response.headers["Date"]), ("Connection", "close")])
         _check(headers)
         for name, value in headers:

@@ -1,4 +1,4 @@
-"""Parser: frames that clients sent, cut out of what was read (RFC 6455, section 5). Pure: no connection, no event loop.
+"""Parser: frames that clients sent, cut out of what was read (RFC 6455, section 5). Pure: knows no connection, no loop.
 
 What is uncommon, or wrong, is left to the ``websockets`` library to judge.
 """

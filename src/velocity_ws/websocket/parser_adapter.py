@@ -1,8 +1,7 @@
-"""Frames that are not cut out: the ``websockets`` library's protocol object, lent to a connection while it needs one.
+"""Parser adapter: the frames that `parser` leaves to the ``websockets`` library. Knows no transport and no loop.
 
-The library is given whole frames only, so between messages it has nothing to remember, and one object serves every
-connection. A connection keeps it from the first fragment of a message to its last, and once it is closing.
-Knows no transport and no loop.
+The library is given whole frames only, so between messages it has nothing to remember, and one protocol object of its
+serves every connection. A connection keeps it from the first fragment of a message to its last, and once it is closing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from velocity_ws.logs import get_logger
 from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT
 from velocity_ws.websocket.parser import is_too_long, longest_deflated, problem_of
 
-__all__ = ["PONG", "Heard", "Lender", "Library", "Window", "ping_frame"]
+__all__ = ["PONG", "Parsed", "ParserAdapter", "ParserPool", "Window", "ping_frame"]
 
 CLOSE_FRAME = 0x88
 KIND = 0x7F
@@ -36,8 +35,8 @@ SMALL_FRAGMENT = 16
 PART = 4096
 """Bytes from which a fragment is kept as it is."""
 
-log = get_logger("velocity_ws.websockets")
-# It would tell payloads and headers, tokens among them, at the levels below.
+log = get_logger("velocity_ws.websocket")
+# Below that the library would log payloads and headers, tokens among them.
 log.setLevel(logging.ERROR)
 
 
@@ -55,15 +54,15 @@ class Window:
 
 
 @dataclass(slots=True)
-class Heard:
-    """What came of some bytes.
+class Parsed:
+    """What the library found in some bytes.
 
     Attributes:
         messages: opcode and payload of each finished message.
         pings: how many pings were answered.
         pongs: the payloads of pongs.
         close: how the connection ends, if it does.
-        replies: frames to be written; an empty one stands for closing the connection.
+        replies: frames to write; an empty one stands for closing the connection.
     """
 
     messages: list[tuple[int, bytes]] = field(default_factory=list)
@@ -73,31 +72,36 @@ class Heard:
     replies: list[bytes] = field(default_factory=list)
 
 
-class Lender:
-    """One idle protocol object of the library for the connections of one event loop."""
+class ParserPool:
+    """Lends one protocol object of the library to the connections of an event loop."""
 
     def __init__(self) -> None:
         self._idle: Protocol | None = None
 
     def take(self, max_size: int, window: Window | None) -> Protocol:
-        """One that is open and between messages; it is the caller's until given back."""
+        """A protocol object that is open and between messages. The caller gives it back in that state, or keeps it.
+
+        Args:
+            max_size: bytes of the longest message, after decompression.
+            window: negotiated for compression, if any.
+        """
         conn, self._idle = self._idle or Protocol(SERVER, logger=log), None
         conn.max_message_size = max_size
         conn.extensions = []
         if window is not None:
-            # The library's limit is for what was sent too; `Library` minds the size of the content.
+            # The library's limit is for what was sent too; `ParserAdapter` minds the size of the content.
             conn.max_message_size = longest_deflated(max_size)
             # The arguments say of both sides that they keep no context.
             conn.extensions.append(PerMessageDeflate(True, True, window.remote_bits, window.local_bits))
         return conn
 
     def give_back(self, conn: Protocol) -> None:
-        """Take back one that is open and between messages."""
+        """Take back a protocol object that is open and between messages."""
         self._idle = conn
 
 
-class Library:
-    """One connection as the library sees it.
+class ParserAdapter:
+    """What one connection needs of the library: frames parsed, limits of messages kept, the closing handshake.
 
     Attributes:
         max_size: bytes of the longest message, after decompression.
@@ -106,10 +110,10 @@ class Library:
         is_free: whether a message may be cut out: it is open, and not in the middle of a fragmented message.
     """
 
-    __slots__ = ("_conn", "_lender", "_message", "is_free", "is_open", "max_size", "window")
+    __slots__ = ("_conn", "_message", "_pool", "is_free", "is_open", "max_size", "window")
 
-    def __init__(self, lender: Lender, max_size: int) -> None:
-        self._lender = lender
+    def __init__(self, pool: ParserPool, max_size: int) -> None:
+        self._pool = pool
         self._conn: Protocol | None = None
         self._message: _Fragments | None = None
         self.max_size = max_size
@@ -117,28 +121,28 @@ class Library:
         self.is_open = True
         self.is_free = True
 
-    def receive(self, data: bytes | bytearray) -> Heard:
-        """Take one whole frame, or bytes that must be refused."""
-        conn = self._conn or self._lender.take(self.max_size, self.window)
+    def receive(self, data: bytes | bytearray) -> Parsed:
+        """Parse one whole frame, or bytes that must be refused."""
+        conn = self._conn or self._pool.take(self.max_size, self.window)
         if data[0] == CLOSE_FRAME and self._message is not None:
             # A close frame may come between the fragments of a message that is then never finished (RFC 6455, section
             # 5.4); the library takes it for an error.
             self._message = conn.current_size = None
         conn.receive_data(data)
-        heard = Heard()
+        parsed = Parsed()
         events = conn.events_received()
         for event in events:
             if isinstance(event, Frame):
-                self._frame(conn, event, heard)
+                self._frame(conn, event, parsed)
         if conn.parser_exc is not None and conn.close_sent is not None:
-            heard.close = Close(conn.close_sent.code, conn.close_sent.reason, "server")
+            parsed.close = Close(conn.close_sent.code, conn.close_sent.reason, "server")
             # The error (by its traceback) and the extension (by zlib's rest) hold what was read, in a cycle with the
             # library's object, which would stay until the garbage collector comes by.
             _forget_traceback(conn.parser_exc)
             conn.extensions = []
-        heard.replies = conn.data_to_send()
+        parsed.replies = conn.data_to_send()
         self._keep(conn, is_whole=bool(events))
-        return heard
+        return parsed
 
     @property
     def size_so_far(self) -> int:
@@ -146,7 +150,12 @@ class Library:
         return 0 if self._message is None else self._message.size
 
     def problem_of(self, data: bytes | bytearray, start: int) -> str | None:
-        """Why the frame that begins there must be refused, whatever follows its first two bytes; if they are there."""
+        """Why a frame must be refused by its first two bytes; ``None`` where it need not be, or they have not come.
+
+        Args:
+            data: what was read.
+            start: where the frame begins.
+        """
         if len(data) - start < 2 or not self.is_open:
             return None
         return problem_of(data[start], data[start + 1], deflate=self.window is not None, goes_on=not self.is_free)
@@ -177,15 +186,15 @@ class Library:
         return None
 
     def close(self, code: int, reason: str) -> list[bytes]:
-        """What is to be written to begin the closing handshake."""
-        conn = self._conn or self._lender.take(self.max_size, self.window)
+        """The frames to write to begin the closing handshake."""
+        conn = self._conn or self._pool.take(self.max_size, self.window)
         conn.send_close(code, reason)
         self._keep(conn)
         return conn.data_to_send()
 
     def fail(self, code: int, reason: str) -> list[bytes]:
-        """What is to be written to fail the connection (RFC 6455, section 7.1.7)."""
-        conn = self._conn or self._lender.take(self.max_size, self.window)
+        """The frames to write to fail the connection (RFC 6455, section 7.1.7)."""
+        conn = self._conn or self._pool.take(self.max_size, self.window)
         conn.fail(code, reason)
         self._keep(conn)
         return conn.data_to_send()
@@ -199,26 +208,26 @@ class Library:
         self.is_free = self.is_open and is_whole and conn.current_size is None
         if self.is_free:
             self._conn = None
-            self._lender.give_back(conn)
+            self._pool.give_back(conn)
         else:
             self._conn = conn
 
-    def _frame(self, conn: Protocol, frame: Frame, heard: Heard) -> None:
+    def _frame(self, conn: Protocol, frame: Frame, parsed: Parsed) -> None:
         if frame.opcode is Opcode.PING:
-            heard.pings += 1
+            parsed.pings += 1
         elif frame.opcode is Opcode.PONG:
-            heard.pongs.append(bytes(frame.data))
+            parsed.pongs.append(bytes(frame.data))
         elif frame.opcode is Opcode.CLOSE:
             close = conn.close_rcvd
             if close is not None:
-                heard.close = Close(close.code, close.reason, "client")
-        elif heard.close is None:
-            self._data(conn, frame, heard)
+                parsed.close = Close(close.code, close.reason, "client")
+        elif parsed.close is None:
+            self._data(conn, frame, parsed)
 
-    def _data(self, conn: Protocol, frame: Frame, heard: Heard) -> None:
+    def _data(self, conn: Protocol, frame: Frame, parsed: Parsed) -> None:
         if frame.opcode is not Opcode.CONT:
             if frame.fin and len(frame.data) <= self.max_size:
-                heard.messages.append((int(frame.opcode), bytes(frame.data)))
+                parsed.messages.append((int(frame.opcode), bytes(frame.data)))
                 return
             self._message = _Fragments(int(frame.opcode))
         message = self._message
@@ -226,11 +235,11 @@ class Library:
             return
         problem = message.add(frame, self.max_size)
         if problem is not None:
-            heard.close = Close(*problem, "server")
+            parsed.close = Close(*problem, "server")
             conn.fail(*problem)
         elif frame.fin:
             self._message = None
-            heard.messages.append((message.opcode, b"".join(message.parts)))
+            parsed.messages.append((message.opcode, b"".join(message.parts)))
 
 
 class _Fragments:
@@ -245,7 +254,7 @@ class _Fragments:
         self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
 
     def add(self, frame: Frame, max_size: int) -> tuple[int, str] | None:
-        """Take one more; why the connection must be failed, if it must."""
+        """Add a fragment; return code and reason if the connection must be failed."""
         data = frame.data
         if self.size + len(data) > max_size:
             return CloseCode.MESSAGE_TOO_BIG, "message too big"

@@ -1,7 +1,7 @@
-"""Peer: whether there is still somebody at the other end of a socket, as the kernel knows.
+"""Peer: whether the peer of a socket is still there, as the kernel knows. Knows no frames.
 
-Who goes is heard of by reading; while messages wait for a handler that does not end, nothing is read. And a pong comes
-after all that was sent before the ping has been read. Knows no frames.
+That a peer has gone is usually noticed by reading; while messages wait for a handler that does not end, nothing is
+read. And a pong comes only after all that was sent before the ping has been read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import Protocol
 
-__all__ = ["Watch", "has_gone", "is_unheard", "taken"]
+__all__ = ["PeerWatch", "has_gone", "is_unheard", "taken"]
 
 INTERVAL = 1.0
 """Seconds between two looks."""
@@ -25,8 +25,8 @@ how many bytes were answered in all."""
 _UNANSWERED = 2
 
 
-class Watched(Protocol):
-    """A connection that is not read."""
+class UnreadConnection(Protocol):
+    """A connection that may not be read for a long time."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -34,34 +34,34 @@ class Watched(Protocol):
 
     @property
     def is_unread(self) -> bool:
-        """Whether it still is not read."""
+        """Whether it is still not read."""
 
     def probe(self) -> None:
-        """Send something that needs no answer: to a socket that is closed, it brings a reset."""
+        """Send something that needs no answer; a socket that is closed answers it with a reset."""
 
     def peer_has_gone(self) -> None:
-        """There is nobody any more."""
+        """The peer has gone: end the connection."""
 
 
-class Watch:
-    """Looks at the connections of one event loop, for as long as they are not read."""
+class PeerWatch:
+    """Looks every second whether the peers of unread connections are still there."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._looks: dict[Watched, asyncio.TimerHandle] = {}
+        self._looks: dict[UnreadConnection, asyncio.TimerHandle] = {}
 
-    def add(self, connection: Watched) -> None:
-        """Look at one from now on. Harmless when that is so already."""
+    def add(self, connection: UnreadConnection) -> None:
+        """Watch a connection for as long as it is not read. Harmless when it is watched already."""
         if connection not in self._looks:
             self._looks[connection] = self._loop.call_later(INTERVAL, self._look, connection)
 
-    def remove(self, connection: Watched) -> None:
-        """One is closed, and is to be freed. Harmless where it is not looked at."""
+    def remove(self, connection: UnreadConnection) -> None:
+        """Watch a connection no more, so that it can be freed. Harmless where it is not watched."""
         look = self._looks.pop(connection, None)
         if look is not None:
             look.cancel()
 
-    def _look(self, connection: Watched) -> None:
+    def _look(self, connection: UnreadConnection) -> None:
         del self._looks[connection]
         if not connection.is_unread or connection.transport.is_closing():
             return
@@ -73,7 +73,7 @@ class Watch:
 
 
 def has_gone(transport: asyncio.BaseTransport) -> bool:
-    """Whether the peer has sent the end (FIN) or a reset; not told where the system cannot (Windows)."""
+    """Whether the peer has sent FIN or a reset; never where the system cannot tell (Windows)."""
     sock = transport.get_extra_info("socket")
     if sock is None or not hasattr(select, "poll"):
         return False
@@ -83,13 +83,18 @@ def has_gone(transport: asyncio.BaseTransport) -> bool:
 
 
 def is_unheard(transport: asyncio.BaseTransport, seconds: float) -> bool:
-    """Whether the peer's kernel has answered nothing for so long, however often it was asked; told on Linux only."""
+    """Whether the peer's kernel has left everything unanswered; never where the system cannot tell (only Linux can).
+
+    Args:
+        transport: of a socket.
+        seconds: that must have passed since the last answer.
+    """
     retransmits, probes, since, _ = _tcp_info(transport)
     return max(retransmits, probes) >= _UNANSWERED and since > seconds * 1000
 
 
 def taken(transport: asyncio.BaseTransport) -> int:
-    """Bytes that the peer's kernel has taken since the beginning; 0 where that is not told: on Linux only it is."""
+    """Bytes that the peer's kernel has acknowledged in all; 0 where the system cannot tell (only Linux can)."""
     return _tcp_info(transport)[3]
 
 

@@ -1,4 +1,4 @@
-"""Unfinished: messages of which a part has come, of all connections: how long and how much. Knows no connection."""
+"""Unfinished: bounds in time and bytes for messages that have come in part. Knows no connection."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from typing import Protocol
 from velocity_ws.close import CloseCode
 from velocity_ws.concurrency.deadlines import Deadlines
 
-__all__ = ["MESSAGE_TIMEOUT", "UNFINISHED_SIZE", "Holder", "Unfinished"]
+__all__ = ["MESSAGE_TIMEOUT", "UNFINISHED_SIZE", "UnfinishedMessages", "UnfinishedReader"]
 
 MESSAGE_TIMEOUT = 60.0
-"""Seconds for a message of an application that has no WS_MESSAGE_TIMEOUT."""
+"""Seconds that a message may take, where no broker's WS_MESSAGE_TIMEOUT applies."""
 UNFINISHED_SIZE = 64 * 1024 * 1024
-"""Bytes of all of them in such a one."""
+"""Bytes of all unfinished messages together, where no broker's WS_MAX_UNFINISHED_SIZE applies."""
 
 
-class Holder(Protocol):
-    """Who has a part of a message."""
+class UnfinishedReader(Protocol):
+    """A reader that holds a part of a message."""
 
     @property
-    def is_held_up(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it is this side that does not read the rest."""
 
-    def give_up(self, code: int, reason: str) -> None:
-        """The rest is not waited for."""
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection: the rest of its message is not waited for."""
 
 
-class Unfinished:
-    """Connections that hold a part of a message. Nothing of it is asked where messages come whole.
+class UnfinishedMessages:
+    """The readers that hold a part of a message; those whose messages come whole never ask here.
 
-    Each has so many seconds from its first byte to its last, and all together so many bytes: beyond, the one goes that
-    has sent nothing for longest, as its rest is least likely to come.
+    A message has a time from its first byte to its last, and all of them together a size. Beyond that size the
+    connection is failed that has sent nothing for longest, as its rest is least likely to come.
+
+    Attributes:
+        size: bytes that are held now.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, limit: int) -> None:
@@ -39,35 +42,40 @@ class Unfinished:
         Args:
             loop: whose time counts.
             seconds: that a message may take.
-            limit: bytes of all of them.
+            limit: bytes of all unfinished messages.
         """
-        self._deadlines: Deadlines[Holder] = Deadlines(loop, seconds, self._late)
+        self._deadlines: Deadlines[UnfinishedReader] = Deadlines(loop, seconds, self._late)
         self._seconds = seconds
         self._limit = limit
-        self._sizes: dict[Holder, int] = {}
+        self._sizes: dict[UnfinishedReader, int] = {}
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def hold(self, holder: Holder, size: int) -> None:
-        """There are so many bytes of a message now; its time begins where there were none."""
-        self._deadlines.start(holder)
-        self.size += size - self._sizes.pop(holder, 0)
-        self._sizes[holder] = size  # behind the others
+    def add(self, reader: UnfinishedReader, size: int) -> None:
+        """Note how much of its message a reader holds now; the message's time begins with the first call.
+
+        Args:
+            reader: may be noted already.
+            size: bytes of the message so far.
+        """
+        self._deadlines.start(reader)
+        self.size += size - self._sizes.pop(reader, 0)
+        self._sizes[reader] = size  # behind the others
         while self.size > self._limit:
             idlest = next(iter(self._sizes))
-            self.let_go(idlest)
-            idlest.give_up(CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
+            self.remove(idlest)
+            idlest.fail(CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
 
-    def let_go(self, holder: Holder) -> None:
-        """It is whole, or given up; harmless where there was none."""
-        self._deadlines.stop(holder)
-        self.size -= self._sizes.pop(holder, 0)
+    def remove(self, reader: UnfinishedReader) -> None:
+        """The message is whole, or not waited for. Harmless where there was none."""
+        self._deadlines.stop(reader)
+        self.size -= self._sizes.pop(reader, 0)
 
-    def _late(self, holder: Holder) -> None:
-        if holder.is_held_up:
-            self._deadlines.start(holder)
+    def _late(self, reader: UnfinishedReader) -> None:
+        if reader.is_waiting:
+            self._deadlines.start(reader)
             return
-        self.let_go(holder)
-        holder.give_up(CloseCode.POLICY_VIOLATION, f"a message took more than {self._seconds:g} s to come")
+        self.remove(reader)
+        reader.fail(CloseCode.POLICY_VIOLATION, f"a message took more than {self._seconds:g} s to come")

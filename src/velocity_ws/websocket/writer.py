@@ -1,6 +1,6 @@
 """Writer: the outbound side of one connection: ready frames, pings, the closing handshake, and its deadline.
 
-Knows the transport; knows neither who gets the messages nor who sends them.
+Knows the transport; knows no message and no sender.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 
 from velocity_ws.close import CloseCode
-from velocity_ws.websocket.parser_adapter import Library
-from velocity_ws.websocket.pings import Pings
+from velocity_ws.websocket.keepalive import Pings
+from velocity_ws.websocket.parser_adapter import ParserAdapter
 
 __all__ = ["Writer"]
 
 CLOSE_TIMEOUT = 10.0
-"""Seconds until a connection that should be closing is cut."""
+"""Seconds until a connection that should be closing is aborted."""
 LINGER = 0.5
-"""Seconds a client that is being failed has to read why, and to close."""
+"""Seconds that a client has to read why its connection is failed, and to close."""
 MAX_DISCARDED = 256 * 1024
-"""Bytes it may send meanwhile."""
+"""Bytes that such a client may send meanwhile."""
 
 
 class Writer:
@@ -33,8 +33,8 @@ class Writer:
     __slots__ = (
         "_deadline",
         "_discarded",
-        "_library",
         "_loop",
+        "_parser",
         "_pings",
         "_pong",
         "_waiter",
@@ -43,9 +43,9 @@ class Writer:
         "transport",
     )
 
-    def __init__(self, transport: asyncio.Transport, library: Library, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, parser: ParserAdapter, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport
-        self._library = library
+        self._parser = parser
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -56,12 +56,17 @@ class Writer:
         self.is_lost = False
 
     def write(self, data: bytes) -> None:
-        """Write a frame; nowhere, once the connection is closing or gone."""
+        """Write a frame; it is dropped once the connection is closing or gone."""
         if self._discarded is None and not self.transport.is_closing():
             self.transport.write(data)
 
     def write_all(self, replies: list[bytes], *, linger: bool = False) -> None:
-        """Write what the library has to say; where it wants the connection closed, `linger` or not before that."""
+        """Write frames of the library's.
+
+        Args:
+            replies: of which an empty one stands for closing the connection.
+            linger: whether the client may read them before that, see `linger`.
+        """
         for data in replies:
             if data:
                 self.write(data)
@@ -71,9 +76,9 @@ class Writer:
                 self.close_transport()
 
     def answer_ping(self, pong: bytes) -> None:
-        """Write a pong, or keep it for when there is room, in place of the one before."""
+        """Write a pong, or keep it until there is room, in place of the one before."""
         if self.is_paused:
-            # Only the latest need be answered (RFC 6455, section 5.5.3): who reads nothing costs nothing.
+            # Only the latest need be answered (RFC 6455, section 5.5.3): a client that reads nothing costs nothing.
             self._pong = pong
         else:
             self.write(pong)
@@ -95,7 +100,7 @@ class Writer:
             await asyncio.shield(self._waiter)  # which others wait for as well
 
     def wake(self) -> None:
-        """Let who waits for room look again."""
+        """Let what waits for room look again."""
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
@@ -105,8 +110,8 @@ class Writer:
 
     def send_close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, where it has not begun."""
-        if self._library.is_open:
-            self.write_all(self._library.close(code, reason))
+        if self._parser.is_open:
+            self.write_all(self._parser.close(code, reason))
             self.close_in_time()
 
     def close_transport(self) -> None:
@@ -132,7 +137,7 @@ class Writer:
         self.transport.resume_reading()
 
     def discard(self, size: int) -> None:
-        """So many bytes came after the end."""
+        """Count bytes that came after the end, and abort where they are too many."""
         if self._discarded is not None:
             self._discarded += size
             if self._discarded > MAX_DISCARDED:
@@ -142,22 +147,20 @@ class Writer:
                     self.transport.abort()
 
     def close_in_time(self) -> None:
-        """Cut the connection if it has not closed by the deadline."""
+        """Abort the connection if it has not closed by the deadline."""
         # A peer that does not read keeps ``transport.close()`` waiting for ever.
         if self._deadline is None and not self.is_lost:
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
-    def abort(self) -> None:
-        """Cut the connection, unless it is closing already, and within its own time.
+    def abort(self, *, even_if_closing: bool = False) -> None:
+        """End the connection now.
 
-        Its client would not read the rest, and why it is closed.
+        Args:
+            even_if_closing: one that is closing has a deadline of its own, until which its client may read the rest,
+                and why it is closed; whether not even that is waited for.
         """
-        if self._discarded is None and not self.transport.is_closing():
-            self.cut()
-
-    def cut(self) -> None:
-        """Cut the connection, whatever it is about."""
-        if not self.is_lost:
+        is_closing = self._discarded is not None or self.transport.is_closing()
+        if not self.is_lost and (even_if_closing or not is_closing):
             self.transport.abort()
 
     def lost(self) -> None:
@@ -174,7 +177,7 @@ class Writer:
 
     async def ping(self) -> float | None:
         """Send a ping; its round trip in seconds, or ``None`` if the connection ended first."""
-        if self.is_lost or not self._library.is_open:
+        if self.is_lost or not self._parser.is_open:
             return None
         waiter: asyncio.Future[float | None] = self._loop.create_future()
         self.pings.send(waiter)
@@ -182,7 +185,7 @@ class Writer:
 
     @property
     def pings(self) -> Pings:
-        """Those that wait for their pong; most connections have none."""
+        """The pings that wait for their pong; most connections have none."""
         if self._pings is None:
             self._pings = Pings(self._loop, self.write)
         return self._pings
@@ -193,6 +196,6 @@ class Writer:
             self._pings.pong(payload)
 
     def peer_is_dead(self) -> None:
-        """Say so, in case somebody still reads, and cut the connection."""
-        self.write_all(self._library.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
-        self.cut()
+        """Say so, in case somebody still reads, and abort the connection."""
+        self.write_all(self._parser.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
+        self.abort(even_if_closing=True)
