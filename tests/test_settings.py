@@ -72,15 +72,21 @@ SIZES: list[tuple[str, int]] = [
     ("65536", 65536),
     ("64KiB", 65536),
     ("64kib", 65536),
+    (" 64 KIB ", 65536),
     ("1MiB", 1024**2),
     ("1 MiB", 1024**2),
     ("1GiB", 1024**3),
     ("1MB", 1_000_000),
+    ("1 MB", 1_000_000),
+    ("1mb", 1_000_000),
     ("5kB", 5_000),
     ("2GB", 2_000_000_000),
     ("77B", 77),
 ]
-BAD_SIZES = ["0", "-1", "big", "1.5MiB", "1TiB", "KiB", "0x10", "1e3", "1 M iB", "٣", "9" * 5000]
+BAD_SIZES = [
+    *("0", "-1", "big", "1.5MiB", "1TiB", "KiB", "0x10", "1e3", "1 M iB", "٣", "9" * 5000),
+    *("64,000", "1.000.000", "64KiB/s", "1m", "1bit"),  # which pydantic's ByteSize reads, as something else
+]
 TRUE = ["true", "TRUE", "1", "yes", "on"]
 FALSE = ["false", "False", "0", "no", "off"]
 BAD_BOOLS = ["maybe", "2", "-1"]

@@ -56,6 +56,8 @@ def _duration(value: object) -> object:
 
 def _size(value: object) -> object:
     """A number of bytes, or one with a unit (``64KiB``, ``1MiB``, ``1MB``), as bytes."""
+    # Not pydantic's ByteSize, which looks at the beginning only: 64,000 is 64 to it, 64KiB/s is 64KiB, and 1.5 is 1. It
+    # takes 1m as well, a million, which is a MiB in nginx, and 1bit, which is 0; its error does not say what to write.
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip().lower())
         if match is None or match[2] not in _BYTES:
