@@ -12,6 +12,7 @@ from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.node import Node
 from velocity_ws.broker.server_api import ServerAPI, validate_client_id
 from velocity_ws.broker.sync import SyncBroker
+from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.topics import MAIN
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import HookError
@@ -19,7 +20,7 @@ from velocity_ws.hooks.registry import Hooks, validate_event
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import validate_room
 from velocity_ws.messages.outbound import PreparedMessage
-from velocity_ws.sessions.client import Client, user_id_of
+from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
 
@@ -77,7 +78,7 @@ class Broker(ServerAPI):
         _check_function("user_id", user_id)
         self.settings = settings or Settings()
         self.name = name
-        self.sync = SyncBroker(self)
+        self.sync = SyncBroker(self, self.stop)
         self._hooks = Hooks()
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)

@@ -16,7 +16,8 @@ from typing import Any, Self, TypeVar
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
-from velocity_ws.broker.server_api import ServerAPI, SyncServerAPI
+from velocity_ws.broker.server_api import ServerAPI
+from velocity_ws.broker.sync import SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.concurrency.portal import Portal

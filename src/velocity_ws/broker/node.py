@@ -12,6 +12,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.presence import Presence
+from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.places import taking_place
 from velocity_ws.cluster.topics import prefix_of
@@ -28,7 +29,8 @@ from velocity_ws.messages.ids import new_node_id
 from velocity_ws.messages.names import validate_text, validate_user_id
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
-from velocity_ws.sessions.client import Client, Gone, describe, user_id_of
+from velocity_ws.sessions.client import Client, describe
+from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints

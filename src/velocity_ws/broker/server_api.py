@@ -1,4 +1,4 @@
-"""ServerAPI: what can be done to clients on any node, the same for a `Broker` and an `Emitter`, awaited or blocking.
+"""ServerAPI: what can be done to clients on any node, the same for a `Broker` and an `Emitter`.
 
 Knows targets and the directory; how they are got at, its subclasses know.
 """
@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.members import ClusterStats, Members
-from velocity_ws.broker.target import SyncTarget, Target, TargetFactory
+from velocity_ws.broker.target import Target, TargetFactory
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
 from velocity_ws.messages.outbound import PreparedMessage
 
-__all__ = ["ServerAPI", "SyncServerAPI", "validate_client_id"]
+__all__ = ["ServerAPI", "validate_client_id"]
 
 T = TypeVar("T")
 
@@ -169,79 +169,6 @@ class ServerAPI(ABC):
     async def cluster_stats(self) -> ClusterStats:
         """The figures of every node and their sum; nodes that did not answer in time are named."""
         return await self._call(Directory.stats)
-
-
-class SyncServerAPI:
-    """`ServerAPI` for plain threads and ``def`` routes: the same methods, blocking.
-
-    Raises, from each: WouldDeadlockError on its own event loop.
-    """
-
-    def __init__(self, reach: ServerAPI) -> None:
-        self._reach = reach
-
-    def broadcast(self, event: str, data: Any = None) -> int:
-        """Blocking `ServerAPI.broadcast`."""
-        return self.to_all().send(event, data)
-
-    def broadcast_bytes(self, data: bytes) -> int:
-        """Blocking `ServerAPI.broadcast_bytes`."""
-        return self.to_all().send_bytes(data)
-
-    def to_all(self) -> SyncTarget:
-        """Everyone."""
-        return self._target(self._reach.to_all())
-
-    def to_room(self, room: str) -> SyncTarget:
-        """The members of a room."""
-        return self._target(self._reach.to_room(room))
-
-    def to_rooms(self, rooms: Iterable[str]) -> SyncTarget:
-        """The members of several rooms."""
-        return self._target(self._reach.to_rooms(rooms))
-
-    def to_user(self, user_id: str | int) -> SyncTarget:
-        """All clients of a user."""
-        return self._target(self._reach.to_user(user_id))
-
-    def to_client(self, client_id: str) -> SyncTarget:
-        """One client."""
-        return self._target(self._reach.to_client(client_id))
-
-    def to_clients(self, client_ids: Iterable[str]) -> SyncTarget:
-        """Several clients."""
-        return self._target(self._reach.to_clients(client_ids))
-
-    def join_room(self, client_id: str, room: str) -> None:
-        """Blocking `ServerAPI.join_room`."""
-        self._reach.blocking_portal().block(self._reach.join_room, client_id, room)
-
-    def leave_room(self, client_id: str, room: str) -> None:
-        """Blocking `ServerAPI.leave_room`."""
-        self._reach.blocking_portal().block(self._reach.leave_room, client_id, room)
-
-    def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
-        """Blocking `ServerAPI.disconnect`."""
-        return self._reach.blocking_portal().block(self._reach.disconnect, client_id, code, reason)
-
-    def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
-        """Blocking `ServerAPI.disconnect_user`."""
-        return self._reach.blocking_portal().block(self._reach.disconnect_user, user_id, code, reason)
-
-    def members(self, room: str) -> Members:
-        """Blocking `ServerAPI.members`."""
-        return self._reach.blocking_portal().block(self._reach.members, room)
-
-    def count(self, room: str) -> int:
-        """Blocking `ServerAPI.count`."""
-        return self._reach.blocking_portal().block(self._reach.count, room)
-
-    def cluster_stats(self) -> ClusterStats:
-        """Blocking `ServerAPI.cluster_stats`."""
-        return self._reach.blocking_portal().block(self._reach.cluster_stats)
-
-    def _target(self, target: Target) -> SyncTarget:
-        return SyncTarget(target, self._reach.blocking_portal)
 
 
 def validate_client_id(call: str, client_id: str) -> str:

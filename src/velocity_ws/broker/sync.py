@@ -1,15 +1,109 @@
-"""The broker for plain threads: its awaited methods, blocking until done. Knows only the broker's public methods."""
+"""The blocking twins of `Broker`, `Emitter` and `Target`, for plain threads. Knows nothing but what these await."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
-from velocity_ws.broker.server_api import SyncServerAPI
+from velocity_ws.broker.members import ClusterStats, Members
+from velocity_ws.broker.server_api import ServerAPI
+from velocity_ws.broker.target import Target
+from velocity_ws.concurrency.portal import Portal
 
-if TYPE_CHECKING:
-    from velocity_ws.broker.broker import Broker
+__all__ = ["SyncBroker", "SyncServerAPI", "SyncTarget"]
 
-__all__ = ["SyncBroker"]
+
+class SyncTarget:
+    """`Target` for plain threads: the same methods, blocking."""
+
+    def __init__(self, target: Target, portal: Callable[[], Portal]) -> None:
+        self._target = target
+        self._portal = portal
+
+    def except_(self, *client_ids: str) -> SyncTarget:
+        """The same without these clients."""
+        return SyncTarget(self._target.except_(*client_ids), self._portal)
+
+    def send(self, event: str, data: Any = None) -> int:
+        """Blocking `Target.send`."""
+        return self._portal().block(self._target.send, event, data)
+
+    def send_bytes(self, data: bytes) -> int:
+        """Blocking `Target.send_bytes`."""
+        return self._portal().block(self._target.send_bytes, data)
+
+
+class SyncServerAPI:
+    """`ServerAPI` for plain threads and ``def`` routes: the same methods, blocking.
+
+    Raises, from each: WouldDeadlockError on its own event loop.
+    """
+
+    def __init__(self, api: ServerAPI) -> None:
+        self._api = api
+
+    def broadcast(self, event: str, data: Any = None) -> int:
+        """Blocking `ServerAPI.broadcast`."""
+        return self.to_all().send(event, data)
+
+    def broadcast_bytes(self, data: bytes) -> int:
+        """Blocking `ServerAPI.broadcast_bytes`."""
+        return self.to_all().send_bytes(data)
+
+    def to_all(self) -> SyncTarget:
+        """Everyone."""
+        return self._target(self._api.to_all())
+
+    def to_room(self, room: str) -> SyncTarget:
+        """The members of a room."""
+        return self._target(self._api.to_room(room))
+
+    def to_rooms(self, rooms: Iterable[str]) -> SyncTarget:
+        """The members of several rooms."""
+        return self._target(self._api.to_rooms(rooms))
+
+    def to_user(self, user_id: str | int) -> SyncTarget:
+        """All clients of a user."""
+        return self._target(self._api.to_user(user_id))
+
+    def to_client(self, client_id: str) -> SyncTarget:
+        """One client."""
+        return self._target(self._api.to_client(client_id))
+
+    def to_clients(self, client_ids: Iterable[str]) -> SyncTarget:
+        """Several clients."""
+        return self._target(self._api.to_clients(client_ids))
+
+    def join_room(self, client_id: str, room: str) -> None:
+        """Blocking `ServerAPI.join_room`."""
+        self._api.blocking_portal().block(self._api.join_room, client_id, room)
+
+    def leave_room(self, client_id: str, room: str) -> None:
+        """Blocking `ServerAPI.leave_room`."""
+        self._api.blocking_portal().block(self._api.leave_room, client_id, room)
+
+    def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+        """Blocking `ServerAPI.disconnect`."""
+        return self._api.blocking_portal().block(self._api.disconnect, client_id, code, reason)
+
+    def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
+        """Blocking `ServerAPI.disconnect_user`."""
+        return self._api.blocking_portal().block(self._api.disconnect_user, user_id, code, reason)
+
+    def members(self, room: str) -> Members:
+        """Blocking `ServerAPI.members`."""
+        return self._api.blocking_portal().block(self._api.members, room)
+
+    def count(self, room: str) -> int:
+        """Blocking `ServerAPI.count`."""
+        return self._api.blocking_portal().block(self._api.count, room)
+
+    def cluster_stats(self) -> ClusterStats:
+        """Blocking `ServerAPI.cluster_stats`."""
+        return self._api.blocking_portal().block(self._api.cluster_stats)
+
+    def _target(self, target: Target) -> SyncTarget:
+        return SyncTarget(target, self._api.blocking_portal)
 
 
 class SyncBroker(SyncServerAPI):
@@ -18,10 +112,10 @@ class SyncBroker(SyncServerAPI):
     Raises, from each: WouldDeadlockError on the broker's own event loop.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        super().__init__(broker)
-        self._broker = broker
+    def __init__(self, api: ServerAPI, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        super().__init__(api)
+        self._stop = stop
 
     def stop(self) -> None:
         """Blocking `Broker.stop`."""
-        self._broker.portal.block(self._broker.stop)
+        self._api.portal.block(self._stop)

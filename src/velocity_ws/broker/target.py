@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 
-__all__ = ["SyncTarget", "Target", "TargetFactory"]
+__all__ = ["Target", "TargetFactory"]
 
 N = TypeVar("N")
 
@@ -48,26 +47,6 @@ class Target:
     async def send_bytes(self, data: bytes) -> int:
         """Send a binary message to everyone meant; returns what `send` returns."""
         return await self._publish(self._address, encode_bytes(data))
-
-
-class SyncTarget:
-    """`Target` for plain threads: the same methods, blocking."""
-
-    def __init__(self, target: Target, portal: Callable[[], Portal]) -> None:
-        self._target = target
-        self._portal = portal
-
-    def except_(self, *client_ids: str) -> SyncTarget:
-        """The same without these clients."""
-        return SyncTarget(self._target.except_(*client_ids), self._portal)
-
-    def send(self, event: str, data: Any = None) -> int:
-        """Blocking `Target.send`."""
-        return self._portal().block(self._target.send, event, data)
-
-    def send_bytes(self, data: bytes) -> int:
-        """Blocking `Target.send_bytes`."""
-        return self._portal().block(self._target.send_bytes, data)
 
 
 class TargetFactory:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Never, NoReturn, Protocol
+from typing import Any, Never, NoReturn
 
 from starlette.requests import HTTPConnection
 
@@ -13,43 +12,12 @@ from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, valida
 from velocity_ws.logs import quote
 from velocity_ws.messages.ids import new_client_id
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
-from velocity_ws.stats import Counters
+from velocity_ws.sessions.client_session import ClientSession
 
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
 
-__all__ = ["Client", "Connection", "Gone", "SyncClient", "describe", "user_id_of"]
-
-
-class Connection(Protocol):
-    """What a client needs of whatever carries it. Its methods are called on the broker's loop only."""
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether messages can still be sent."""
-
-    @property
-    def rooms(self) -> frozenset[str]:
-        """The rooms the client is in."""
-
-    @property
-    def is_dismissed(self) -> bool:
-        """Whether this side has closed it, so that nothing more of it is handled."""
-
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Queue a message without waiting; whether it was queued."""
-
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
-        """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """Close after everything queued was sent; no further message is handled."""
-
-    async def ping(self) -> float | None:
-        """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
-
-    async def set_user(self, user: Any) -> None:
-        """Make the client another user's, or with ``None`` nobody's; see `Client.set_user`."""
+__all__ = ["Client", "SyncClient", "describe"]
 
 
 class Client:
@@ -67,14 +35,14 @@ class Client:
 
     subprotocol: str | None = None
 
-    def __init__(self, request: HTTPConnection, portal: Portal, connection: Connection, node_id: str) -> None:
+    def __init__(self, request: HTTPConnection, portal: Portal, session: ClientSession, node_id: str) -> None:
         self.id = new_client_id(node_id)
         self.request = request
         self._user: Any = None
         self._user_id: str | None = None
         self.connected_at = datetime.now(UTC)
         self._portal = portal
-        self._connection = connection
+        self._session = session
         self._data: dict[str, Any] | None = None  # as most clients have none
 
     def __repr__(self) -> str:
@@ -118,17 +86,17 @@ class Client:
     @property
     def is_connected(self) -> bool:
         """Whether messages can be sent to it; false from the moment it disconnects or is disconnected."""
-        return self._connection.is_connected
+        return self._session.is_connected
 
     @property
     def is_dismissed(self) -> bool:
         """Whether this side has closed it, so that nothing more of it is handled."""
-        return self._connection.is_dismissed
+        return self._session.is_dismissed
 
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms it is in; while ``on_disconnect`` runs, those it was in when it left."""
-        return self._connection.rooms
+        return self._session.rooms
 
     def set_data(self, key: str, value: Any) -> None:
         """Keep something with the client, for as long as it is connected."""
@@ -164,7 +132,7 @@ class Client:
         if wait:
             return await self._portal.run(self._put, frame, timeout)
         if self._portal.is_here:  # by far the most common
-            return self._connection.offer(frame)
+            return self._session.offer(frame)
         return await self._portal.run(self._offer, frame)
 
     async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
@@ -212,7 +180,7 @@ class Client:
         Returns:
             The round trip in seconds, or ``None`` on a server that offers no ping frames.
         """
-        return await self._portal.run(self._connection.ping)
+        return await self._portal.run(self._session.ping)
 
     async def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection after everything sent before has been delivered.
@@ -230,33 +198,33 @@ class Client:
         validate_close(code, reason)
         await self._portal.run(self._disconnect, code, reason)
 
-    def detach(self, connection: Connection) -> None:
-        """Its connection has ended; another one stands for it from now on, that is nobody's."""
-        self._connection = connection
+    def detach(self, session: ClientSession) -> None:
+        """Its session has ended: another stands for it from now on, which is nobody's. On the broker's loop only."""
+        self._session = session
 
     def identify(self, user: Any, user_id: str | None) -> None:
-        """Say who it is. For its connection, which tells the others."""
+        """Say whose client it is; others are not told. On the broker's loop only."""
         self._user = user
         self._user_id = user_id
 
     async def _set_user(self, user: Any) -> None:
         if not self.is_connected:
             raise ClientNotFound(self.id)
-        await self._connection.set_user(user)
+        await self._session.set_user(user)
 
     async def _offer(self, frame: PreparedMessage) -> bool:
-        return self._connection.offer(frame)
+        return self._session.offer(frame)
 
     async def _put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         try:
-            if await self._connection.put(frame, seconds):
+            if await self._session.put(frame, seconds):
                 return True
         except TimeoutError:
             raise ClientTimeout(self.id, seconds) from None
         raise ClientGone(self.id)
 
     async def _disconnect(self, code: int, reason: str) -> None:
-        self._connection.disconnect(code, reason)
+        self._session.disconnect(code, reason)
 
 
 class SyncClient:
@@ -304,50 +272,6 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class Gone:
-    """The connection of every client that has gone."""
-
-    is_connected = False
-    is_dismissed = True
-    rooms: frozenset[str] = frozenset()
-
-    def __init__(self, counters: Counters) -> None:
-        self._counters = counters
-
-    def offer(self, frame: PreparedMessage) -> bool:  # noqa: ARG002 - nobody gets it
-        """It is counted as dropped."""
-        self._counters.dropped += 1
-        return False
-
-    async def set_user(self, user: Any) -> None:
-        """It has gone."""
-
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
-        """It is counted as dropped."""
-        self._counters.dropped += frame is not None
-        return False
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """It has gone."""
-
-    async def ping(self) -> float | None:
-        """Nobody answers."""
-        return None
-
-
 def describe(client: Client) -> str:
     """What a line of the log calls a client; never its ``user``, which may hold anything."""
     return f"client {client.id}, user {'-' if client.user_id is None else quote(client.user_id)}"
-
-
-def user_id_of(user: Any) -> str | None:
-    """What a user is called: itself, where it is a string or number, else its ``id``, ``user_id`` or ``sub``."""
-    if user is None or isinstance(user, str):
-        return user or None
-    if isinstance(user, int) and not isinstance(user, bool):
-        return str(user)
-    for name in ("id", "user_id", "sub"):
-        found = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
-        if found is not None:
-            return str(found)
-    return None

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
-from velocity_ws.sessions.client import Client, Gone
+from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Member

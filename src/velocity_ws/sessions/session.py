@@ -36,7 +36,7 @@ LAST_GRACE = 0.05
 
 
 class Session:
-    """One connection's state. Used on the broker's loop only; also the `Connection` behind its `Client`.
+    """One connection's state. Used on the broker's loop only; also the `ClientSession` behind its `Client`.
 
     What an idle connection does not need is not here until it is needed: there are many more idle ones than others.
 
