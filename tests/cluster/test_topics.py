@@ -11,6 +11,19 @@ LONGEST = 250
 """Characters of a topic, by the contract of a backplane."""
 
 
+def test_topics_have_the_same_names_as_ever() -> None:
+    topics = Topics("velocity")
+    assert (topics.all, topics.nodes) == ("velocity.all", "velocity.nodes")
+    assert topics.node("elevenchars") == "velocity.node.elevenchars"
+    assert topics.room("lobby") == topics.of("room", "lobby") == "velocity.room.lobby"
+    assert topics.room("a b.*>é") == "velocity.room.a=20b=2E=2A=3E=C3=A9"
+    assert topics.user("") == topics.of("user", "") == "velocity.user.="
+    assert topics.user("x" * 150) == f"velocity.user.{'x' * 150}"
+    assert topics.user("x" * 151) == "velocity.user.~9ede9b0a1d9a6d328de380867c642874a083a60b"
+    assert prefix_of("velocity", "internal") == "velocity.name=internal"
+    assert prefix_of("velocity", "main") == "velocity"
+
+
 @given(st.text(max_size=256), st.text(max_size=256))
 def test_names_become_tokens_that_no_engine_takes_for_syntax(one: str, other: str) -> None:
     tokens = [encode_name(one), encode_name(other)]

@@ -183,6 +183,18 @@ async def test_processes_that_start_together_have_one_server_and_reach_each_othe
     assert servers(directory) == []
 
 
+async def test_its_files_have_the_same_names_and_fields_as_ever(directory: Path) -> None:
+    async with connected("embedded://shop"):  # two releases that meet on one machine find each other by them
+        names = {name.partition("/")[0] for name in modes(directory)} - {"."}
+        (server,) = servers(directory)
+        (listener,) = [found for found in server.net_connections() if found.status == psutil.CONN_LISTEN]
+        found = told(directory, "shop")
+    assert names == {"shop.lock", "shop.json", "shop.conf", "shop.log", "shop.ports"}
+    assert list(found) == ["port", "user", "password", "server_name", "pid"]
+    assert (found["port"], found["user"], found["pid"]) == (listener.laddr.port, "velocity", server.pid)
+    assert found["server_name"].startswith("velocity-")
+
+
 async def test_its_files_are_only_its_users(directory: Path) -> None:
     async with connected() as (backplane, heard):
         await backplane.publish([("all", b"1")])

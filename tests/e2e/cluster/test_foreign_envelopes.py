@@ -92,6 +92,38 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
     return sorted(bodies)
 
 
+SAID: dict[str, set[tuple[type, ...]]] = {
+    "ask join": {(str, str)},
+    "ask leave": {(str, str)},
+    "ask disconnect": {(str, int, str)},
+    "ask disconnect_user": {(str, int, str)},
+    "ask members": {(str,)},
+    "ask count": {(str,)},
+    "ask stats": {(type(None),)},
+    "ask numbers": {(str, str)},
+    "note presence": {(list, dict)},
+    "note presence_change": {(str, int, int, dict)},
+    "note presence_asked": {(str,)},
+    "note presence_anew": {(type(None),)},
+}
+
+
+async def test_nodes_ask_and_tell_by_the_same_names_as_ever() -> None:
+    url = "memory://the-same-names-as-ever"
+    async with nodes(url, options={"presence": ["x"]}) as pair:
+        stranger, heard = create_backplane(url), list[bytes]()
+        await stranger.connect(lambda _, data: heard.append(data), lambda _: None)
+        await listen(stranger, pair)
+        said: dict[str, set[tuple[type, ...]]] = {}
+        for body in await recorded(pair, heard):
+            match msgspec.msgpack.decode(body):
+                case ["ask" as tag, *_, what, args] | ["note" as tag, what, args]:
+                    shape = tuple(map(type, args if isinstance(args, list) else [args]))
+                    said.setdefault(f"{tag} {what}", set()).add(shape)
+        await stranger.close()
+    assert said == SAID
+
+
 @pytest.mark.parametrize("kind", ["nats", "valkey", "embedded"])
 async def test_nodes_are_well_and_serve_whatever_a_stranger_publishes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
