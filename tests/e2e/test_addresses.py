@@ -64,9 +64,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
                 found.append(record.getMessage())
 
     collector = Collector(logging.WARNING)
-    logging.getLogger("velocity_ws.app").addHandler(collector)
+    logging.getLogger("velocity_ws.asgi").addHandler(collector)
     yield found
-    logging.getLogger("velocity_ws.app").removeHandler(collector)
+    logging.getLogger("velocity_ws.asgi").removeHandler(collector)
 
 
 @pytest.mark.parametrize("proxy", PROXIES)

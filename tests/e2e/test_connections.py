@@ -245,7 +245,7 @@ async def test_a_refused_origin_is_logged_beside_the_host_and_with_both_remedies
         await refused(address, origin="https://app.example.com")
         await refused(address, origin="null")
         await refused(address, origin="https://" + "a" * 5000)
-    warnings = [record for record in caplog.records if record.name == "velocity_ws.app"]
+    warnings = [record for record in caplog.records if record.name == "velocity_ws.asgi"]
     assert {record.levelname for record in warnings} == {"WARNING"}
     foreign, local, long = [record.getMessage() for record in warnings]
     for text in ("'https://app.example.com'", f"'127.0.0.1:{address.port}'", "WS_ALLOWED_ORIGINS", "$http_host"):

@@ -31,7 +31,7 @@ from velocity_ws import (
     Server,
     WebSocketApp,
 )
-from velocity_ws.asgi.app import MAX_ORIGINS
+from velocity_ws.asgi.admission import MAX_ORIGINS
 from velocity_ws.backplane.embedded.backplane import GRACE
 from velocity_ws.sessions.hints import MAX_NAMED
 
@@ -322,7 +322,7 @@ async def test_origins_that_strangers_make_up_do_not_fill_memory(said: list[str]
             with pytest.raises(InvalidStatus):
                 async with address.connect("/", origin=f"https://a{number}.example"):
                     pass
-    assert len(application._refused_origins) == MAX_ORIGINS
+    assert len(application._admission._refused_origins) == MAX_ORIGINS
     assert "To allow it: add https://a0.example to WS_ALLOWED_ORIGINS. " in said[0]
     assert len(said) < 40
 

@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from velocity_ws import Broker, Client, Settings
-from velocity_ws.sessions.transport import EXTENSION
+from velocity_ws.asgi.transport import EXTENSION
 
 HTTP_MODULES = {"h11_impl": "h11", "httptools_impl": "httptools", "zttp_impl": "zttp", "auto_zttp_impl": "zttp"}
 

@@ -21,7 +21,7 @@ from velocity_ws.paths import EndpointPath, route_path
 
 __all__ = ["WebSocketMiddleware", "attach"]
 
-log = get_logger("velocity_ws.app")
+log = get_logger("velocity_ws.asgi")
 
 
 class WebSocketMiddleware:

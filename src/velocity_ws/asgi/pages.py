@@ -26,7 +26,7 @@ _STATIC_HEADERS = {"cache-control": "no-cache", "access-control-allow-origin": "
 
 _has_warned = False
 
-log = get_logger("velocity_ws.app")
+log = get_logger("velocity_ws.asgi")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from velocity_ws.logs import get_logger, quote
 
 __all__ = ["AddressCheck"]
 
-log = get_logger("velocity_ws.app")
+log = get_logger("velocity_ws.asgi")
 
 _PAGE = "docs/deployment.md, The client's address, has the lines for each proxy"
 

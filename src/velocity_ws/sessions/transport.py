@@ -1,41 +1,93 @@
-"""The seam of the fast path: what a server's own protocol class offers a session beyond ASGI. Knows no server.
+"""Transport: what a session needs of whatever carries its client's messages. Knows no server, ASGI or WebSocket.
 
-It is found in ``scope["extensions"]`` under `EXTENSION`, which survives ``Mount`` and middleware.
+A transport carries one client. Its calls come in this order, all of them in one task on the broker's loop:
+
+1. `Transport.configure`, before anything is decided.
+2. `Transport.accept` or `Transport.refuse`. Where the node cannot be started, `Transport.refuse` is the first call.
+   It also follows a `Transport.accept` that did not return within the deadline of the handshake.
+3. `Transport.open`, if it was accepted, and after that ``session.open`` with what it returned.
+4. `Transport.wait_closed`, whose result is told to the ``on_disconnect`` hooks.
+
+That task is cancelled where the connection is to end at once (``session.abort``), and may be cancelled by the server at
+any time. Then nothing more is called, and the transport lets go of what it holds.
+
+What every transport guarantees:
+
+- Messages reach ``session.inbox.feed`` in the order in which they were sent, none before `Transport.open` and none
+  after `Transport.wait_closed` has returned. Once ``feed`` has returned true, nothing is fed until the inbox calls its
+  ``on_room``, or its ``room()`` returns: the client has to wait, and nothing is queued without a bound.
+- The outbox is bounded in bytes, as `velocity_ws.delivery.outbox.Outbox` says. Closing it leads to the end that
+  `Transport.wait_closed` waits for; where a send fails, its owner is told.
+- A connection that breaks, from whichever side, ends `Transport.wait_closed` exactly once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from velocity_ws.close import Close
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.errors import Reject
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
 
-if TYPE_CHECKING:
-    from velocity_ws.sessions.session import Session
-    from velocity_ws.settings import Settings
-    from velocity_ws.stats import Counters
-
-__all__ = ["EXTENSION", "Carrier"]
-
-EXTENSION = "velocity_ws.carrier"
+__all__ = ["Transport"]
 
 
-class Carrier(Protocol):
-    """One connection whose messages need no ASGI events. Used on the loop it belongs to only."""
+class Transport(Protocol):
+    """Carries one client's messages. On the broker's loop only.
+
+    Attributes:
+        accepted_at: loop time, in seconds, at which the client connected, from which the deadline of its handshake
+            counts; ``None`` where it is not known.
+        accepts_at_once: whether `accept` never waits, so that it needs no deadline.
+    """
 
     accepted_at: float | None
-    """Time, by the loop's clock, of the TCP accept; ``None`` where it is not known."""
+    accepts_at_once: bool
 
     @property
     def trusts_everyone(self) -> bool:
-        """Whether the server believes any peer's word of the client's address."""
+        """Whether the server takes any peer's word for the client's address."""
 
     def configure(self, settings: Settings) -> None:
-        """Apply the settings of the connection itself, before the handshake is accepted."""
+        """Apply the settings of the connection itself: sizes, compression, pings."""
 
-    def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:
-        """Feed the session from now on what arrives, and send what its outbox, which this returns, is given."""
+    async def accept(self, subprotocol: str | None) -> None:
+        """Tell the client that it may come in.
 
-    async def closed(self) -> Close:
-        """Wait until the connection has ended; how."""
+        Args:
+            subprotocol: which of those it offered was selected; a transport without subprotocols ignores it.
+
+        Raises:
+            OSError: the client has gone.
+        """
+
+    async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
+        """Tell the client that it may not come in, in the best form there is; the connection is over then.
+
+        Args:
+            reject: the reason, with the status or the close code.
+            subprotocol: to select where the form needs an accepted connection, as a close code does.
+
+        Raises:
+            OSError: the client has gone.
+        """
+
+    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:
+        """Begin to carry messages.
+
+        Args:
+            session: is fed what arrives, and owns the outbox.
+            settings: of the broker: size of the send queue, what becomes of a slow client.
+            counters: where the outbox counts.
+            flusher: of this loop, for an outbox that writes at the end of a loop turn.
+
+        Returns:
+            The outbox whose messages are sent to the client.
+        """
+
+    async def wait_closed(self) -> Close:
+        """Wait until the connection has ended, from either side; how it did."""

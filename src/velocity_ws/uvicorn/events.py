@@ -41,10 +41,10 @@ class Line(Protocol):
     def write_message(self, frame: PreparedMessage) -> None:
         """Send a message."""
 
-    def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+    def accept_handshake(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Accept the handshake."""
 
-    def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def refuse_handshake(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake."""
 
     def close(self, code: int, reason: str) -> None:
@@ -69,10 +69,10 @@ class _Gone:
     def write_message(self, frame: PreparedMessage) -> None:
         """Nobody gets it."""
 
-    def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+    def accept_handshake(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """There is nothing to accept."""
 
-    def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def refuse_handshake(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """There is nothing to refuse."""
 
     def close(self, code: int, reason: str) -> None:
@@ -198,9 +198,9 @@ class Events:
             raise ClientDisconnected
         headers: Any = message.get("headers") or ()
         if kind == "websocket.accept":
-            self._line.accept(message.get("subprotocol"), list(headers))
+            self._line.accept_handshake(message.get("subprotocol"), list(headers))
         elif kind == "websocket.close":
-            self._line.refuse(403, [], b"")
+            self._line.refuse_handshake(403, [], b"")
         elif kind == "websocket.http.response.start":
             self._denial = (message["status"], list(headers), [])
         else:
@@ -212,7 +212,7 @@ class Events:
         status, headers, body = self._denial
         body.append(message.get("body", b""))
         if not message.get("more_body", False):
-            self._line.refuse(status, headers, b"".join(body))
+            self._line.refuse_handshake(status, headers, b"".join(body))
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -14,18 +14,19 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
+from velocity_ws.asgi.transport import EXTENSION, send_refusal
 from velocity_ws.close import Close, CloseCode
 from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
+from velocity_ws.errors import Reject
 from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.session import Session
-from velocity_ws.sessions.transport import EXTENSION
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 from velocity_ws.uvicorn.common import Common
@@ -49,10 +50,11 @@ log.addFilter(quote_exception)  # an application's may say what a stranger sent
 
 
 class WebSocketProtocol(WebSocketConnection):
-    """A uvicorn WebSocket class (``--ws``): an ASGI server for one connection, and a `Carrier` for a broker.
+    """A uvicorn WebSocket class (``--ws``): an ASGI server for one connection, and a broker's `Transport`.
 
     Attributes:
         accepted_at: loop time of the TCP accept, where the HTTP class tells.
+        answer: the ``send`` that a broker answers the handshake with.
         on_lost: called once when the connection is gone.
         is_accepted: whether the handshake has been accepted.
     """
@@ -60,7 +62,7 @@ class WebSocketProtocol(WebSocketConnection):
     __slots__ = (
         "_app_state", "_common", "_config", "_deflate", "_drain_timeout", "_ended", "_events", "_handshake",
         "_is_lost", "_request", "_restart_code", "_scope", "_session", "_state", "_task", "_waits_for_session",
-        "accepted_at", "is_accepted", "on_lost",
+        "accepted_at", "answer", "is_accepted", "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,7 @@ class WebSocketProtocol(WebSocketConnection):
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Close] | None = None
         self.accepted_at: float | None = None
+        self.answer: Send = _nobody
         self.on_lost: Callable[[], None] | None = None
         self._waits_for_session = False
         self._is_lost = False
@@ -113,9 +116,9 @@ class WebSocketProtocol(WebSocketConnection):
         handshake = self._handshake = Handshake(self._common.negotiator, path, headers)
         if self.transport.get_write_buffer_size() > LOW_WATER:
             # A response that was not read. That the transport is paused was told to the HTTP class, not to this one.
-            self.refuse(400, [], b"read the response before you ask for a WebSocket")
+            self.refuse_handshake(400, [], b"read the response before you ask for a WebSocket")
         elif is_stopping(self._state):
-            self.refuse(503, [], b"the server is restarting")
+            self.refuse_handshake(503, [], b"the server is restarting")
         elif not handshake.is_valid:
             self._turn_away(handshake.refusal())
         else:
@@ -163,7 +166,7 @@ class WebSocketProtocol(WebSocketConnection):
     def shutdown(self) -> None:
         """The server is stopping: uvicorn calls this for each connection, and waits for them to be gone."""
         refuse_handshakes(self._state)
-        self.refuse(503, [], b"the server is restarting")
+        self.refuse_handshake(503, [], b"the server is restarting")
         if self._common.latecomers is not None:
             self._common.latecomers.answer()
         self._common.drain.add(self, self._drain_timeout)
@@ -188,7 +191,7 @@ class WebSocketProtocol(WebSocketConnection):
 
     # --- the handshake's answer
 
-    def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+    def accept_handshake(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Accept the handshake.
 
         Raises:
@@ -209,7 +212,7 @@ class WebSocketProtocol(WebSocketConnection):
         if self._keepalive is not None:
             self._keepalive.add(self)
 
-    def refuse(self, status: int, headers: RawHeaders, body: bytes) -> None:
+    def refuse_handshake(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Refuse the handshake, if it has not been answered.
 
         Raises:
@@ -282,7 +285,9 @@ class WebSocketProtocol(WebSocketConnection):
         """There is room for more messages."""
         self._reader.resume()
 
-    # --- a broker's session
+    # --- a broker's transport
+
+    accepts_at_once = True
 
     @property
     def trusts_everyone(self) -> bool:
@@ -291,7 +296,7 @@ class WebSocketProtocol(WebSocketConnection):
         return isinstance(app, ProxyHeadersMiddleware) and app.trusted_hosts.always_trust
 
     def configure(self, settings: Settings) -> None:
-        """Apply a broker's settings, before the handshake is accepted."""
+        """Apply a broker's settings, before the handshake is answered."""
         self._parser.max_size = settings.max_message_size
         self._reader.unfinished, self._keepalive = self._common.of_broker(settings)
         self._deflate = settings.enable_compression
@@ -304,8 +309,17 @@ class WebSocketProtocol(WebSocketConnection):
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer)
 
-    def take(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
+    async def accept(self, subprotocol: str | None) -> None:
+        """Accept the handshake by an event, which middleware sees."""
+        await self.answer({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
+        """Refuse the handshake by events, which middleware sees."""
+        await send_refusal(self._scope, self.answer, reject, subprotocol)
+
+    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
         """Feed a session from now on, and send what it sends."""
+        self.answer = _nobody
         self._session = session
         session.inbox.on_room = self._reader.resume
         self._outbox = TransportOutbox(
@@ -321,7 +335,7 @@ class WebSocketProtocol(WebSocketConnection):
         self._reader.open()
         return self._outbox
 
-    async def closed(self) -> Close:
+    async def wait_closed(self) -> Close:
         """Wait until the connection has ended; how."""
         if self._end is None:
             self._ended = self._loop.create_future()
@@ -336,7 +350,7 @@ class WebSocketProtocol(WebSocketConnection):
         if self._is_lost and self._task is None:
             self._reader.detach()
             self._events.release()
-            self._scope, self.on_lost = {}, None
+            self._scope, self.answer, self.on_lost = {}, _nobody, None
 
     async def _run(self, scope: Scope) -> None:
         try:
@@ -346,14 +360,14 @@ class WebSocketProtocol(WebSocketConnection):
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError):
                 log.exception("Exception in ASGI application\n")
-            self.refuse(500, [], b"Internal Server Error")
+            self.refuse_handshake(500, [], b"Internal Server Error")
             self._writer.send_close(CloseCode.INTERNAL_ERROR, "")
             if not isinstance(error, Exception):
                 raise
         else:
             if not self.is_accepted and self._end is None:
                 log.error("ASGI callable returned without completing handshake.")
-                self.refuse(500, [], b"Internal Server Error")
+                self.refuse_handshake(500, [], b"Internal Server Error")
             self._writer.send_close(CloseCode.NORMAL, "")
         finally:
             self._reader.open()  # where a broker failed before it took the messages
@@ -362,3 +376,7 @@ class WebSocketProtocol(WebSocketConnection):
             self.say_last_words()
             self._reader.resume()
             self._release()
+
+
+async def _nobody(message: Message) -> None:  # noqa: ARG001 - the handshake is answered, or its connection gone
+    raise ClientDisconnected

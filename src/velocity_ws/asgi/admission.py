@@ -1,0 +1,209 @@
+"""Admission: may this connection come in, and as whom: limits, origin, authentication, in time. Knows no ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import NoReturn
+
+from velocity_ws.asgi.proxies import AddressCheck
+from velocity_ws.broker.node import Node
+from velocity_ws.errors import Reject
+from velocity_ws.logs import MAX_QUOTED, WarningsOfStrangers, get_logger, printable, quote
+from velocity_ws.origins import Origin, OriginPattern, is_same_origin
+from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.transport import Transport
+
+__all__ = ["Admission", "fields_of"]
+
+log = get_logger("velocity_ws.asgi")
+
+_HOW_TO_ALLOW_HOSTLESS = (
+    "sandboxed frames, local files and some embedded browsers have it, no matter who wrote the page; it belongs to no "
+    "host, so that a proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
+)
+MAX_ORIGINS = 100
+"""Pairs of an origin and a host of which it is kept that they were logged."""
+
+
+class Admission:
+    """Lets the clients of one broker in, whatever transport carries them. On the broker's loop only.
+
+    Attributes:
+        addresses: looks at clients' addresses; ``None`` where there is no limit for each.
+    """
+
+    def __init__(self, node: Node) -> None:
+        settings = node.settings
+        self._node = node
+        self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
+        self._any_origin = any(pattern.origin is None for pattern in self._origins)
+        self._warnings = WarningsOfStrangers(log)
+        self._refused_origins: set[tuple[str, str]] = set()
+        self.addresses = AddressCheck() if settings.max_connections_per_ip else None
+
+    async def admit(self, session: Session, full: str | None, transport: Transport) -> bool:
+        """Answer a handshake: accept or refuse it, within ``WS_HANDSHAKE_TIMEOUT``.
+
+        Args:
+            session: of the client, not yet open.
+            full: the setting whose limit of connections is reached, or ``None``.
+            transport: carries the client.
+
+        Returns:
+            Whether it was accepted.
+        """
+        node = self._node
+        asks = node.dispatcher.has("authenticate") or node.settings.check_origin is not None
+        try:
+            transport.configure(node.settings)
+            if transport.accepts_at_once and not asks:  # then nothing in it can wait
+                await self._let_in(session, full, transport)
+                return True
+            accepted_at = transport.accepted_at
+            began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
+            async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
+                node.handshakes.add(deadline)
+                try:
+                    await self._let_in(session, full, transport, deadline)
+                    return True
+                finally:
+                    node.handshakes.discard(deadline)
+        except Reject as refusal:
+            reject = refusal
+        except TimeoutError:
+            reject = Reject("shutting down", status=503)
+            if node.is_running:
+                reject = Reject("the handshake took too long", status=503)
+                late = "handshake of %s refused: it took longer than WS_HANDSHAKE_TIMEOUT"
+                self._warnings.warn(late, _who(session), extra=fields_of(session))
+        except OSError:  # the client has gone; there is nobody to answer
+            return False
+        try:
+            selected = None if reject.code is None else self._select_subprotocol(session)
+            await self.refuse(reject, transport, selected)
+        finally:
+            del reject  # which refers to this frame, and to all that is in it
+        return False
+
+    async def refuse(self, reject: Reject, transport: Transport, subprotocol: str | None = None) -> None:
+        """Tell a client that it may not come in, in time; harmless where it has gone."""
+        try:
+            async with asyncio.timeout(self._node.settings.handshake_timeout):
+                await transport.refuse(reject, subprotocol)
+        except OSError:
+            log.debug("the client had gone before it could be refused")
+
+    async def _let_in(
+        self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout | None = None
+    ) -> None:
+        await self._check(session, full)
+        if deadline is not None:  # else nothing has waited
+            if deadline.expired():  # and a hook has swallowed it
+                raise TimeoutError
+            if not self._node.is_running:
+                raise Reject("shutting down", status=503)
+        selected = None
+        if session.client.request.scope.get("subprotocols"):
+            selected = self._select_subprotocol(session)
+            if selected is not None:
+                session.client.subprotocol = selected
+        await transport.accept(selected)
+
+    async def _check(self, session: Session, full: str | None) -> None:
+        """
+        Raises:
+            Reject: the connection is not to be accepted.
+        """
+        node = self._node
+        if not node.is_running:
+            raise Reject("shutting down", status=503)
+        if full is not None:
+            node.hints.full(full, _who(session), fields_of(session))
+            raise Reject("too many connections", status=503)
+        await self._check_origin(session)
+        if node.dispatcher.has("authenticate"):
+            await self._identify(session)
+
+    async def _identify(self, session: Session) -> None:
+        node, client = self._node, session.client
+        user = await node.dispatcher.authenticate(client)
+        if user is None:
+            return
+        try:
+            user_id = node.user_id_of(user)
+        except Exception as error:
+            await node.dispatcher.report(client, error, of_stranger=True)
+            raise Reject("authentication failed", status=500) from None
+        client.identify(user, user_id)
+        await node.expect(session)
+
+    async def _check_origin(self, session: Session) -> None:
+        settings = self._node.settings
+        request = session.client.request
+        if settings.check_origin is not None:
+            try:
+                allowed = settings.check_origin(request)
+                if inspect.isawaitable(allowed):
+                    allowed = await allowed
+            except Exception as error:
+                await self._node.dispatcher.report(session.client, error, of_stranger=True)
+                raise Reject("origin check failed", status=500) from None
+            if not allowed:
+                self._refuse_origin(session, "check_origin refused it")
+            return
+        values = request.headers.getlist("origin")
+        if self._any_origin or (not values and settings.allow_missing_origin):
+            return
+        if not values:
+            self._refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
+        origin = Origin.parse(values[0]) if len(values) == 1 else None
+        if origin is None:
+            self._refuse_origin(session, "that is not one origin; only WS_ALLOWED_ORIGINS=* would allow it")
+        if is_same_origin(origin, request.headers.getlist("host")):
+            return
+        if not any(pattern.matches(origin) for pattern in self._origins):
+            how = self._how_to_allow(values[0][:MAX_QUOTED]) if origin.host else _HOW_TO_ALLOW_HOSTLESS
+            self._refuse_origin(session, how)
+
+    def _how_to_allow(self, origin: str) -> str:
+        """What a developer can do where a page has another origin than the host that it asks."""
+        name = "WS_ALLOWED_ORIGINS"
+        allow = f"add {origin} to {name}" if self._origins else f"{name}={origin}"
+        return (
+            f"that is another origin. To allow it: {allow}. Where a proxy serves both, it must pass on the Host it got "
+            "(nginx: proxy_set_header Host $http_host;)"
+        )
+
+    def _refuse_origin(self, session: Session, why: str) -> NoReturn:
+        headers = session.client.request.headers
+        origin, host = (
+            ", ".join(map(quote, headers.getlist(name)))[:300] or f"no {name}" for name in ("origin", "host")
+        )
+        what = "handshake of %s refused because of its origin: a page of %s asked the host %s: %s"
+        if (origin, host) in self._refused_origins:
+            log.debug(what, _who(session), origin, host, why, extra=fields_of(session))
+        else:
+            self._warnings.warn(what, _who(session), origin, host, why, extra=fields_of(session))
+            if len(self._refused_origins) < MAX_ORIGINS:
+                self._refused_origins.add((origin, host))
+        raise Reject("origin not allowed")
+
+    def _select_subprotocol(self, session: Session) -> str | None:
+        """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
+        offered = session.client.request.scope.get("subprotocols")
+        if not offered:
+            return None
+        selected = next((name for name in offered if name in self._node.settings.subprotocols), None)
+        if selected is None:
+            self._node.hints.no_subprotocol_fits()
+        return selected
+
+
+def fields_of(session: Session) -> dict[str, str]:
+    """What a line of the log has beside its text."""
+    return {"client_id": session.id, "remote_addr": session.client.remote_addr}
+
+
+def _who(session: Session) -> str:
+    return printable(session.client.remote_addr) or "a client without an address"

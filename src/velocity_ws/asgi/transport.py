@@ -1,0 +1,136 @@
+"""ASGITransport: a client's WebSocket on any ASGI server, and how the transport of a scope is found. Knows no server.
+
+ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode
+from velocity_ws.delivery.outbox import Outbox, QueueOutbox
+from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.errors import Reject
+from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.inbox import SECONDS_PER_TURN
+from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.transport import Transport
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["EXTENSION", "ASGITransport", "ServerTransport", "send_refusal", "transport_for"]
+
+EXTENSION = "velocity_ws.transport"
+"""Where a server's own class is found in ``scope["extensions"]``, which survive ``Mount`` and middleware."""
+EVENTS_PER_TURN = 16
+"""Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
+
+
+class ServerTransport(Transport, Protocol):
+    """A transport that a server offers beside ASGI's events, of which only the handshake's answer is used.
+
+    Attributes:
+        answer: the application's ``send``, as middleware may have something to add to the answer.
+    """
+
+    answer: Send
+
+
+class ASGITransport:
+    """A transport of ASGI events, one for each message: what every server has."""
+
+    __slots__ = ("_hints", "_receive", "_scope", "_send", "_session")
+
+    accepted_at: float | None = None
+    accepts_at_once = False
+    trusts_everyone = False
+
+    _session: Session
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, hints: Hints) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._hints = hints
+
+    def configure(self, settings: Settings) -> None:
+        """What there is to set is set where the server is started."""
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Accept the handshake."""
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
+        """Refuse the handshake."""
+        await send_refusal(self._scope, self._send, reject, subprotocol)
+
+    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:  # noqa: ARG002 - each message is sent as it comes
+        """Begin to carry messages."""
+        self._hints.faster_way()
+        self._session = session
+        drop = settings.slow_client == "drop"
+        return QueueOutbox(self._send, session, counters, limit=settings.send_queue_size, drop=drop)
+
+    async def wait_closed(self) -> Close:
+        """Feed what arrives to the session until the connection ends; how it did."""
+        receive, inbox = self._receive, self._session.inbox
+        count = 0
+        loop = asyncio.get_running_loop()
+        turn = loop.time()
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return _close(event)
+            text = event.get("text")
+            inbox.feed(event["bytes"] if text is None else text)
+            count += 1
+            if inbox.is_full:
+                await inbox.room()
+            elif count % EVENTS_PER_TURN == 0 or loop.time() - turn > SECONDS_PER_TURN:
+                await asyncio.sleep(0)
+                turn = loop.time()
+
+
+def transport_for(scope: Scope, receive: Receive, send: Send, hints: Hints) -> Transport:
+    """What carries the WebSocket of a scope: the server's own class, or ASGI's events."""
+    offered: ServerTransport | None = scope.get("extensions", {}).get(EXTENSION)
+    if offered is None:
+        return ASGITransport(scope, receive, send, hints)
+    offered.answer = send
+    return offered
+
+
+async def send_refusal(scope: Scope, send: Send, reject: Reject, subprotocol: str | None) -> None:
+    """Answer a handshake with a refusal, in the best form that the server has for it.
+
+    Args:
+        scope: says whether there are HTTP responses.
+        send: the application's.
+        reject: the reason, with the status or the close code.
+        subprotocol: to select where there is a code: a browser that gets none of those it offered does not read it.
+    """
+    if reject.code is not None:
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        body = reject.reason.encode(errors="replace")
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "websocket.http.response.start", "status": reject.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+        await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
+
+
+def _close(event: Any) -> Close:
+    code = event.get("code") or CloseCode.NO_STATUS
+    reason = event.get("reason")
+    if code == CloseCode.ABNORMAL or (code == CloseCode.NO_STATUS and reason is None):
+        # Without a close frame uvicorn says 1005, and gives no reason; RFC 6455, section 7.1.5, calls that 1006.
+        return Close(CloseCode.ABNORMAL, "", "network")
+    if code == CloseCode.SERVICE_RESTART:
+        return Close(code, reason or "", "server")
+    return Close(code, reason or "", "client")
