@@ -1,12 +1,14 @@
 """One message to many outboxes, cheaper than to each by itself. Knows `QueueOutbox` from inside; `push` has the others.
 
 Offering a message to an idle `QueueOutbox` runs the server's ``send`` by hand, and to run a coroutine by hand to its
-end costs an exception, three calls and a context: 1.0 to 1.8 µs of the 16 µs a delivery takes. Here one coroutine
-awaits all the sends of a broadcast, as a plain loop over connections does, and only it is run by hand. Measured over
-a server that discards its output, a delivery costs 0.93 of Starlette's ``send_text`` in a loop; each by itself, 1.25.
+end costs an exception, three calls and a context. Here one coroutine awaits all the sends of a broadcast, as a plain
+loop over connections does, and only it is run by hand: 0.4 µs for each delivery in place of 1.1.
 
 The price is this module: when a send has to wait, the coroutine becomes the rest of that one send, is handed to the
-outbox it belongs to, and another one goes on with the other outboxes.
+outbox it belongs to, and another one goes on with the other outboxes. It is worth that as long as a plain loop of
+``offer`` makes a broadcast over uvicorn's own WebSocket classes dearer by a tenth: by 25 % for 100 clients and 13 % for
+1,000 with websockets-sansio, 21 % and 13 % with wsproto (CPU, uvicorn 0.54, uvloop, CPython 3.11). Under a tenth, as it
+may be once ``offer`` or those classes change, delete it: ``push``, and then ``offer`` of each of the others.
 """
 
 from __future__ import annotations
