@@ -131,12 +131,12 @@ class Admission:
         if user is None:
             return
         try:
-            user_id = node.user_id_of(user)
+            user_id = node.users.id_of(user)
         except Exception as error:
             await node.dispatcher.report(client, error, of_stranger=True)
             raise Reject("authentication failed", status=500) from None
         client.identify(user, user_id)
-        await node.expect(session)
+        await node.users.expect(session)
 
     async def _check_origin(self, session: Session) -> None:
         settings = self._node.settings

@@ -113,8 +113,8 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
     finally:
         if not is_accepted:
             session.release()
-        if node.expected:
-            node.expect_no_more(session)
+        if node.users.expected:
+            node.users.expect_no_more(session)
         if full is None:
             limits.leave(ip)
 

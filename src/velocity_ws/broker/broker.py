@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.node import Node
 from velocity_ws.broker.server_api import ServerAPI, validate_client_id
 from velocity_ws.broker.sync import SyncBroker
 from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.topics import MAIN
-from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.registry import Hooks, validate_event
-from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import validate_room
-from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
@@ -30,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 
 class Broker(ServerAPI):
@@ -82,7 +77,7 @@ class Broker(ServerAPI):
         self._hooks = Hooks()
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)
-        super().__init__()
+        super().__init__(self._node.portal, self._node.directory, self._node.portal.run, self._node.publish)
 
     # --- hooks
 
@@ -233,26 +228,12 @@ class Broker(ServerAPI):
     ) -> None:
         await self.stop()
 
-    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
-        return await self._node.publish(address, frame)
-
-    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        return await self.portal.run(self._call_here, call)
-
-    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        return await call(self._node.directory)
-
     # --- for the other modules of this package
 
     @property
     def node(self) -> Node:
         """What its connections share."""
         return self._node
-
-    @property
-    def portal(self) -> Portal:
-        """The way to its event loop."""
-        return self._node.portal
 
 
 def _has_presence(presence: Callable[[str], bool] | Collection[str]) -> Callable[[str], bool] | None:

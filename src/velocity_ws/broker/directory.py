@@ -1,25 +1,24 @@
-"""Directory: clients wherever they are. Asks the node that has one, or all nodes, and answers the same of others.
+"""Directory: clients and their rooms, wherever they are. Asks the node that has a client, or all nodes.
 
-Nothing is kept about other nodes' clients: each node knows its own, and is asked. Used on the broker's loop only.
+Knows no other node's clients: each node knows its own, and is asked.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
-
-import msgspec
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
-from velocity_ws.close import MAX_REASON_BYTES
+from velocity_ws.broker.presence import Presence
+from velocity_ws.broker.questions import COUNT, DISCONNECT, DISCONNECT_USER, JOIN, LEAVE, MEMBERS, STATS
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.envelopes import ClientId, Count, Name
 from velocity_ws.cluster.rpc import Question
-from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, validate_close
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, validate_close
 from velocity_ws.messages.ids import node_of
-from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_text
+from velocity_ws.messages.names import validate_text
 from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.moves import told
 from velocity_ws.sessions.session import Session
 from velocity_ws.stats import Stats
 
@@ -27,95 +26,121 @@ __all__ = ["Directory"]
 
 A = TypeVar("A")
 
-Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
-Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
-
-
-def _are_members(members: list[RoomMember]) -> bool:
-    return all(
-        node_of(member.client_id) is not None
-        and node_of(f"{member.node}.x") is not None
-        and len(member.user or "") <= MAX_NAME_LENGTH
-        and math.isfinite(member.since)
-        for member in members
-    )
-
-
-def _are_figures(stats: Stats) -> bool:
-    return all(math.isfinite(value) and value >= 0 for value in stats.to_dict().values())
-
-
-_JOIN: Question[tuple[str, str], bool] = Question("join", tuple[ClientId, Name], bool)
-_LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[ClientId, Name], bool)
-_DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[ClientId, Code, Reason], bool)
-_DISCONNECT_USER: Question[tuple[str, int, str], int] = Question(
-    "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
-)
-_MEMBERS: Question[str, list[RoomMember]] = Question("members", Name, list[RoomMember], _are_members)
-_COUNT: Question[str, int] = Question("count", Name, Count)
-_STATS: Question[None, Stats] = Question("stats", type(None), Stats, _are_figures)
-
 
 class Directory:
-    """See the module. Without a cluster it knows the clients of this process only."""
+    """The clients of all nodes; without a cluster, those of this process. On the broker's loop only."""
 
-    def __init__(
-        self,
-        node_id: str,
-        hub: Hub[Session],
-        stats: Callable[[], Stats] | None,
-        join: Callable[[str, str], Awaitable[None]],
-        leave: Callable[[str, str], Awaitable[None]],
-        cluster: Cluster | None,
-    ) -> None:
+    def __init__(self, node_id: str, hub: Hub[Session], stats: Callable[[], Stats] | None) -> None:
         """
         Args:
             node_id: this node's.
             hub: its clients.
             stats: its figures; ``None`` where it is no node but only asks.
-            join: puts one of its clients into a room.
-            leave: takes one out of a room.
-            cluster: the way to the others.
         """
         self._node_id = node_id
         self._hub = hub
         self._stats = stats
-        self._join = join
-        self._leave = leave
+        self._cluster: Cluster | None = None
+        self._presence: Presence | None = None
+
+    def begin(self, node_id: str, cluster: Cluster | None, presence: Presence | None) -> None:
+        """Ask other nodes, and answer them, from now on.
+
+        Args:
+            node_id: this node's, from now on.
+            cluster: the way to the others; ``None`` where there are none.
+            presence: what is told who joins and leaves; ``None`` where no room has it.
+        """
+        self._node_id = node_id
         self._cluster = cluster
+        self._presence = presence
         if cluster is not None:
-            cluster.on(_JOIN, self._answer_join)
-            cluster.on(_LEAVE, self._answer_leave)
-            cluster.on(_DISCONNECT, self._answer_disconnect)
-            cluster.on(_DISCONNECT_USER, self._answer_disconnect_user)
-            cluster.on(_MEMBERS, self._answer_members)
-            cluster.on(_COUNT, self._answer_count)
-            cluster.on(_STATS, self._answer_stats)
+            cluster.on(JOIN, self._answer_join)
+            cluster.on(LEAVE, self._answer_leave)
+            cluster.on(DISCONNECT, self._answer_disconnect)
+            cluster.on(DISCONNECT_USER, self._answer_disconnect_user)
+            cluster.on(MEMBERS, self._answer_members)
+            cluster.on(COUNT, self._answer_count)
+            cluster.on(STATS, self._answer_stats)
+
+    def end(self) -> None:
+        """Know no other node any more."""
+        self._cluster = self._presence = None
 
     # --- one client
 
     async def join(self, client_id: str, room: str) -> None:
-        """Put a client into a room, wherever it is.
+        """Put a client into a room, wherever it is; what is published to it from then on, anywhere, reaches it.
 
         Raises:
             ClientNotFound: no node has it.
+            BrokerError: the hooks that are told of its moves are too far behind.
             BackplaneUnavailable: its node did not answer.
         """
-        if self._is_here(client_id):
-            await self._join(client_id, room)
-        elif not await self._ask_its_node(_JOIN, client_id, (client_id, validate_text(room))):
+        session = self._hub.get(client_id)
+        if session is None:
+            await self._join_elsewhere(client_id, room)
+            return
+        if self._cluster is not None or self._presence is not None:
+            validate_text(room)
+        if session.moves is not None and session.moves.is_full:
+            raise BrokerError(
+                f"on_join and on_leave hooks are too far behind the moves of client {client_id}: one does not return"
+            )
+        if self._hub.join(client_id, room):
+            await self._came(session, room)
+        elif self._cluster is not None:
+            await self._cluster.confirmed("room", room)
+
+    async def _came(self, session: Session, room: str) -> None:
+        """A client has come into a room: have other nodes know, and tell its members and the hooks."""
+        since = self._hub.joined_at(session.id, room)
+        move: asyncio.Future[None] | None = None
+        failure: Exception | None = None
+        try:
+            if self._cluster is not None:
+                await self._cluster.confirmed("room", room)
+        finally:  # it is in the room, also where the caller does not wait any more
+            # Unless it has left meanwhile, and may have come again, which is for that call to tell.
+            if self._hub.joined_at(session.id, room) == since:
+                if self._presence is not None:
+                    failure = self._presence.joined(session, room)
+                move = session.joined(room)
+        if failure is not None:
+            await session.report(failure)
+        await told(move)
+
+    async def _join_elsewhere(self, client_id: str, room: str) -> None:
+        if self._cluster is not None or self._presence is not None:
+            validate_text(room)
+        if self._is_here(client_id) or not await self._ask_its_node(JOIN, client_id, (client_id, room)):
             raise ClientNotFound(client_id)
 
     async def leave(self, client_id: str, room: str) -> None:
-        """Take a client out of a room, wherever it is.
+        """Take a client out of a room, wherever it is; harmless where it is not in it.
 
         Raises:
             BackplaneUnavailable: its node did not answer.
         """
         if self._is_here(client_id):
-            await self._leave(client_id, room)
+            await self._leave_here(client_id, room)
         else:
-            await self._ask_its_node(_LEAVE, client_id, (client_id, validate_text(room)))
+            await self._ask_its_node(LEAVE, client_id, (client_id, validate_text(room)))
+
+    async def _leave_here(self, client_id: str, room: str) -> None:
+        session = self._hub.get(client_id)
+        if session is None or not self._hub.leave(client_id, room):
+            return
+        if self._presence is not None:
+            self._presence.changed([room])
+        await told(session.left(room))
+
+    def remove(self, client_id: str) -> frozenset[str]:
+        """Take a client of this node out of everything; the rooms it was in."""
+        rooms = self._hub.remove(client_id)
+        if rooms and self._presence is not None:
+            self._presence.changed(rooms)
+        return rooms
 
     async def disconnect(self, client_id: str, code: int, reason: str) -> bool:
         """Close a client's connection, wherever it is; whether some node had it.
@@ -125,7 +150,7 @@ class Directory:
         """
         if self._is_here(client_id):
             return await self._answer_disconnect((client_id, code, reason))
-        return await self._ask_its_node(_DISCONNECT, client_id, (client_id, code, reason))
+        return await self._ask_its_node(DISCONNECT, client_id, (client_id, code, reason))
 
     def _is_here(self, client_id: str) -> bool:
         return self._cluster is None or client_id in self._hub or node_of(client_id) in (None, self._node_id)
@@ -154,14 +179,15 @@ class Directory:
         Raises:
             BackplaneUnavailable: a node did not answer; those of the others are closed.
         """
-        if self._cluster is not None:
+        cluster = self._cluster
+        if cluster is not None:
             validate_text(user_id)
         here = await self._answer_disconnect_user((user_id, code, reason))
-        if self._cluster is None:
+        if cluster is None:
             return here
-        replies = await self._cluster.ask_all(_DISCONNECT_USER, (user_id, code, reason))
+        replies = await cluster.ask_all(DISCONNECT_USER, (user_id, code, reason))
         silent = sorted({*replies.missing, *replies.errors})
-        if silent or not self._cluster.is_healthy:
+        if silent or not cluster.is_healthy:
             who = ", ".join(silent) or "the others"
             raise BackplaneUnavailable(f"{here} connections are closed here; {who} did not answer in time", "unknown")
         return here + sum(replies.by_node.values())
@@ -172,7 +198,7 @@ class Directory:
         if self._cluster is None:
             return Members(here)
         validate_text(room)
-        replies = await self._cluster.ask_all(_MEMBERS, room)
+        replies = await self._cluster.ask_all(MEMBERS, room)
         there = [member for members in replies.by_node.values() for member in members]
         return Members(here + there, [*replies.missing, *replies.errors])
 
@@ -182,14 +208,14 @@ class Directory:
         if self._cluster is None:
             return here
         validate_text(room)
-        return here + sum((await self._cluster.ask_all(_COUNT, room)).by_node.values())
+        return here + sum((await self._cluster.ask_all(COUNT, room)).by_node.values())
 
     async def stats(self) -> ClusterStats:
         """The figures of all nodes that answer."""
         nodes = {} if self._stats is None else {self._node_id: self._stats()}
         missing: list[str] = []
         if self._cluster is not None:
-            replies = await self._cluster.ask_all(_STATS, None)
+            replies = await self._cluster.ask_all(STATS, None)
             nodes.update(replies.by_node)
             missing = [*replies.missing, *replies.errors]
         return ClusterStats.of(nodes, missing)
@@ -197,14 +223,16 @@ class Directory:
     # --- answers
 
     async def _answer_join(self, args: tuple[str, str]) -> bool:
+        if not self._is_here(args[0]):  # it is not asked any further
+            return False
         try:
-            await self._join(*args)
+            await self.join(*args)
         except ClientNotFound:
             return False
         return True
 
     async def _answer_leave(self, args: tuple[str, str]) -> bool:
-        await self._leave(*args)
+        await self._leave_here(*args)
         return True
 
     async def _answer_disconnect(self, args: tuple[str, int, str]) -> bool:

@@ -21,7 +21,7 @@ from velocity_ws.broker.sync import SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.concurrency.portal import Portal
-from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, SettingsError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, SettingsError
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
 from velocity_ws.messages.outbound import PreparedMessage
@@ -56,14 +56,14 @@ class Emitter(ServerAPI):
             SettingsError: there is no engine at that URL, as ``memory://`` has none.
             InvalidNameError: the name is none.
         """
-        super().__init__()
         self._url = url or Settings().backplane_url
         if self._url == ALONE:
             raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
         create_backplane(self._url)
         self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout
-        self._portal = Portal()
+        self._hub: Hub[Session] = Hub()
+        super().__init__(Portal(), Directory(new_node_id(), self._hub, None), self._ask, self._publish)
         self._sync = SyncServerAPI(self)
         self._begin()
 
@@ -71,15 +71,10 @@ class Emitter(ServerAPI):
         """Nothing is there: it was not used yet, or by another loop, or by the process that this one was forked off."""
         self._pid = os.getpid()
         self._cluster: Cluster | None = None
-        self._directory: Directory | None = None
+        self._directory.end()
         self._starting = asyncio.Lock()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-
-    @property
-    def portal(self) -> Portal:
-        """The way to its event loop."""
-        return self._portal
 
     @property
     def sync(self) -> SyncServerAPI:
@@ -165,10 +160,9 @@ class Emitter(ServerAPI):
     ) -> None:
         self.close()
 
-    async def _started(self) -> tuple[Cluster, Directory]:
+    async def _started(self) -> Cluster:
         async with self._starting:
-            if self._cluster is None or self._directory is None:
-                hub: Hub[Session] = Hub()
+            if self._cluster is None:
                 options = ClusterOptions(
                     self._prefix,
                     timeout=self._timeout,
@@ -177,19 +171,20 @@ class Emitter(ServerAPI):
                     engine=engine_of(self._url),
                 )
                 backplane, name = create_backplane(self._url, is_node=False), new_node_id()
-                cluster = Cluster(backplane, name, options, Counters(), hub.deliver, lambda _: (), time.monotonic)
-                self._directory = Directory(name, hub, None, _no_client, _no_client, cluster)
+                cluster = Cluster(backplane, name, options, Counters(), self._hub.deliver, lambda _: (), time.monotonic)
+                self._directory.begin(name, cluster, None)
                 try:
                     await cluster.start()
                 except BaseException:
                     await cluster.stop()
                     raise
                 self._cluster = cluster
-            return self._cluster, self._directory
+            return self._cluster
 
     async def _stop(self) -> None:
         async with self._starting:
             cluster, self._cluster = self._cluster, None
+            self._directory.end()
             if cluster is not None:
                 await cluster.stop()
 
@@ -200,19 +195,15 @@ class Emitter(ServerAPI):
 
     async def _publish_here(self, address: Address, frame: PreparedMessage) -> None:
         until = asyncio.get_running_loop().time() + self._timeout
-        cluster, _ = await self._started()
+        cluster = await self._started()
         await cluster.publish(address, frame, until)
 
-    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
+    async def _ask(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         self._settle()
-        return await self._portal.run(self._call_here, call)
+        return await self._portal.run(self._ask_here, function, *args)
 
-    async def _call_here(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        cluster, directory = await self._started()
+    async def _ask_here(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        cluster = await self._started()
         if not cluster.is_healthy:
             raise BackplaneUnavailable("there is no connection to the engine")
-        return await call(directory)
-
-
-async def _no_client(client_id: str, room: str) -> None:  # noqa: ARG001 - it has none
-    raise ClientNotFound(client_id)
+        return await function(*args)

@@ -12,7 +12,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.presence import Presence
-from velocity_ws.broker.users import user_id_of
+from velocity_ws.broker.users import Users
 from velocity_ws.cluster.cluster import Cluster, ClusterOptions
 from velocity_ws.cluster.places import taking_place
 from velocity_ws.cluster.topics import prefix_of
@@ -20,13 +20,13 @@ from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal, end_now
 from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.transport_outbox import Flusher
-from velocity_ws.errors import BackplaneUnavailable, BrokerError, HookError, InvalidNameError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.limits import Admission
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
-from velocity_ws.messages.names import validate_text, validate_user_id
+from velocity_ws.messages.names import validate_text
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
 from velocity_ws.sessions.client import Client, describe
@@ -35,7 +35,6 @@ from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Kind
-from velocity_ws.sessions.moves import told
 from velocity_ws.sessions.pacing import Pace
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
@@ -72,7 +71,6 @@ class Node:
         self.place = None if url.startswith(ALONE) else f"{engine_of(url)} {self._prefix}"
         self.settings = settings
         self._clock = clock
-        self._user_id_of = user_id
         self._has_presence = has_presence
         self.portal = Portal()
         self.counters = Counters()
@@ -81,17 +79,18 @@ class Node:
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
         self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
-        self.context = self._new_context()
+        self.users = Users(user_id, self.hub, self.hints)
+        node_id = new_node_id()
+        self.directory = Directory(node_id, self.hub, self.stats)
+        self.context = self._new_context(node_id)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
-        self.expected: dict[str, set[str]] = {}
         self.cluster: Cluster | None = None
         self._is_alone = url == ALONE
         if not self._is_alone:
             create_backplane(url)  # what is missing shows now, not when it is started
-        self.directory = self._new_directory()
         self.presence: Presence | None = None
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
@@ -99,9 +98,9 @@ class Node:
         self._emptied: asyncio.Event | None = None
         self._is_hurried = False
 
-    def _new_context(self) -> NodeContext[Session]:
+    def _new_context(self, node_id: str) -> NodeContext[Session]:
         return NodeContext(
-            node_id=new_node_id(),
+            node_id=node_id,
             settings=self.settings,
             clock=self._clock,
             portal=self.portal,
@@ -114,9 +113,9 @@ class Node:
             gone=Gone(self.counters),
             warn_size=self.settings.warn_message_size or sys.maxsize,
             let_in=self._let_in,
-            remove=self.remove,
+            remove=self.directory.remove,
             forget=self.forget,
-            set_user=self.set_user,
+            set_user=self.users.change,
             leave_soon=self.leave_soon,
             leave_behind=self.leave_behind,
         )
@@ -163,53 +162,6 @@ class Node:
             self.hints.large(frame)
         return fan_out(members, frame, self.counters, self.flusher)
 
-    async def join(self, client_id: str, room: str) -> None:
-        """Put a client of this node into a room; what is published to it from then on, anywhere, reaches it.
-
-        Raises:
-            ClientNotFound: it is not connected.
-        """
-        if self.cluster is not None or self.presence is not None:
-            validate_text(room)
-        session = self.hub.get(client_id)
-        if session is not None and not session.may_join:
-            raise BrokerError(
-                f"on_join and on_leave hooks are too far behind the moves of client {client_id}: one does not return"
-            )
-        is_new = self.hub.join(client_id, room)
-        since = self.hub.joined_at(client_id, room)
-        move: asyncio.Future[None] | None = None
-        failure: Exception | None = None
-        try:
-            if self.cluster is not None:
-                await self.cluster.confirmed("room", room)
-        finally:  # it is in the room, also where the caller does not wait any more
-            # Unless it has left meanwhile, and may have come again, which is for that call to tell.
-            if session is not None and is_new and self.hub.joined_at(client_id, room) == since:
-                if self.presence is not None:
-                    failure = self.presence.joined(session, room)
-                if self.dispatcher.has("join") or self.dispatcher.has("leave"):
-                    move = session.joined(room)
-        if session is not None and failure is not None:
-            await self.dispatcher.report(session.client, failure)
-        await told(move)
-
-    async def leave(self, client_id: str, room: str) -> None:
-        """Take a client of this node out of a room."""
-        session = self.hub.get(client_id)
-        if session is None or not self.hub.leave(client_id, room):
-            return
-        if self.presence is not None:
-            self.presence.changed([room])
-        await told(session.left(room))
-
-    def remove(self, client_id: str) -> frozenset[str]:
-        """Take a client of this node out of everything; the rooms it was in."""
-        rooms = self.hub.remove(client_id)
-        if rooms and self.presence is not None:
-            self.presence.changed(rooms)
-        return rooms
-
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
         if self.cluster is not None:
@@ -217,60 +169,8 @@ class Node:
 
     def closed(self, kind: Kind, name: str) -> None:
         """It has none any more."""
-        if self.cluster is not None and not (kind == "user" and name in self.expected):
+        if self.cluster is not None and not (kind == "user" and name in self.users.expected):
             self.cluster.closed(kind, name)
-
-    # --- users
-
-    def user_id_of(self, user: Any) -> str | None:
-        """What a user is called.
-
-        Raises:
-            InvalidNameError: what the application calls it is no name.
-            Exception: whatever the application's function raises.
-        """
-        if user is None:
-            return None
-        user_id = validate_user_id(self._user_id_of(user))
-        if user_id is None and self._user_id_of is user_id_of:
-            self.hints.no_user_id(type(user))
-        return user_id
-
-    async def set_user(self, session: Session, user: Any) -> None:
-        """Make a client of this node another user's, or nobody's; see `Client.set_user`."""
-        try:
-            user_id = self.user_id_of(user)
-        except InvalidNameError:
-            raise
-        except Exception as error:
-            raise HookError(
-                f"user_id failed, so that the user of client {session.id} is as before: {error!r}"
-            ) from error
-        session.client.identify(user, user_id)
-        if self.hub.set_user(session.id, user_id) and self.presence is not None:
-            self.presence.changed(self.hub.rooms_of(session.id))
-        if self.cluster is not None and user_id is not None:
-            await self.cluster.confirmed("user", user_id)
-
-    async def expect(self, session: Session) -> None:
-        """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
-        user_id = session.user_id
-        if user_id is not None and self.cluster is not None:
-            self.expected.setdefault(user_id, set()).add(session.id)
-            self.cluster.opened("user", user_id)
-            await self.cluster.confirmed("user", user_id)
-
-    def expect_no_more(self, session: Session) -> None:
-        """That client is there, or does not come. Harmless for others, of which there is nothing in `expected`."""
-        user_id = session.user_id
-        waiting = self.expected.get(user_id or "", set())
-        if user_id is None or session.id not in waiting:
-            return
-        waiting.remove(session.id)
-        if not waiting:
-            del self.expected[user_id]
-            if not self.hub.user_members(user_id):
-                self.closed("user", user_id)
 
     @property
     def is_healthy(self) -> bool:
@@ -315,6 +215,8 @@ class Node:
             self._form_cluster()
         if self._has_presence is not None:
             self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
+        self.directory.begin(self.id, self.cluster, self.presence)
+        self.users.begin(self.cluster, self.presence)
         cluster = self.cluster
         if cluster is not None:
             await cluster.start()  # who gives up waiting for it does not undo it: clients may have come meanwhile
@@ -324,7 +226,8 @@ class Node:
     async def _leave_cluster(self) -> None:
         cluster, self.cluster = self.cluster, None
         presence, self.presence = self.presence, None
-        self.directory = self._new_directory()
+        self.directory.end()
+        self.users.end()
         if presence is not None:
             presence.close()
         if cluster is not None:
@@ -342,13 +245,9 @@ class Node:
         )
         backplane = create_backplane(settings.backplane_url)
         self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self._clock)
-        self.directory = self._new_directory()
 
     def _who(self, address: Address) -> list[str]:
         return [session.id for session in self.hub.select(address)]
-
-    def _new_directory(self) -> Directory:
-        return Directory(self.id, self.hub, self.stats, self.join, self.leave, self.cluster)
 
     async def ensure_started(self) -> None:
         """Start where nobody has; called for each connection.
@@ -379,12 +278,14 @@ class Node:
         if self.cluster is not None:
             self.cluster.abandon()
         self.cluster = self.presence = None
+        self.directory.end()
+        self.users.end()
         for session in self.sessions:
             self.hub.remove(session.id)
         self.sessions.clear()
         self.stragglers.clear()
         self.handshakes.clear()
-        self.expected.clear()
+        self.users.expected.clear()
         self.flusher, self.context.workers = Flusher(), TaskPool()
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
 
@@ -436,8 +337,8 @@ class Node:
     def _let_in(self, session: Session) -> None:
         self.sessions.add(session)
         self.hub.add(session)
-        if self.expected:
-            self.expect_no_more(session)
+        if self.users.expected:
+            self.users.expect_no_more(session)
         self.counters.connections += 1
 
     def leave_behind(self, task: asyncio.Task[None], client: Client) -> None:

@@ -1,50 +1,56 @@
 """ServerAPI: what can be done to clients on any node, the same for a `Broker` and an `Emitter`.
 
-Knows targets and the directory; how they are got at, its subclasses know.
+Knows targets and the directory; how to get to the loop where these live is said by its subclasses.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.members import ClusterStats, Members
-from velocity_ws.broker.target import Target, TargetFactory
+from velocity_ws.broker.target import Publish, Target, TargetFactory
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
-from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
-from velocity_ws.messages.outbound import PreparedMessage
 
 __all__ = ["ServerAPI", "validate_client_id"]
 
 T = TypeVar("T")
 
 
-class ServerAPI(ABC):
-    """Messages to clients wherever they are, and what can be asked about them."""
+class Run(Protocol):
+    """Awaits a coroutine function on the loop of the directory, from any loop."""
 
-    def __init__(self) -> None:
-        self._targets = TargetFactory(self._publish)
+    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> Coroutine[Any, Any, T]:
+        """What ``function(*args)`` returns."""
+
+
+class ServerAPI:
+    """Messages to clients wherever they are, and what can be asked about them. From any loop, in a coroutine."""
+
+    def __init__(self, portal: Portal, directory: Directory, run: Run, publish: Publish) -> None:
+        """
+        Args:
+            portal: the way to its event loop.
+            directory: what is asked there.
+            run: the way to ask it.
+            publish: sends a message; returns for how many clients of this process it was queued.
+        """
+        self._portal = portal
+        self._directory = directory
+        self._run = run
+        self._targets = TargetFactory(publish)
 
     @property
-    @abstractmethod
     def portal(self) -> Portal:
-        """The way to its event loop."""
+        """The way to its event loop. For this package."""
+        return self._portal
 
     def blocking_portal(self) -> Portal:
-        """The same, where a plain thread can wait for it."""
-        return self.portal
-
-    @abstractmethod
-    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
-        """Send a message; for how many clients of this process it was queued."""
-
-    @abstractmethod
-    async def _call(self, call: Callable[[Directory], Coroutine[Any, Any, T]]) -> T:
-        """Ask the directory something, on its loop."""
+        """The same, to a loop that a plain thread can wait for. From any thread. For this package."""
+        return self._portal
 
     # --- sending
 
@@ -110,7 +116,7 @@ class ServerAPI(ABC):
         """
         validate_client_id("join_room(client_id, room)", client_id)
         validate_room(room)
-        await self._call(lambda directory: directory.join(client_id, room))
+        await self._run(self._directory.join, client_id, room)
 
     async def leave_room(self, client_id: str, room: str) -> None:
         """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
@@ -121,7 +127,7 @@ class ServerAPI(ABC):
         """
         validate_client_id("leave_room(client_id, room)", client_id)
         validate_room(room)
-        await self._call(lambda directory: directory.leave(client_id, room))
+        await self._run(self._directory.leave, client_id, room)
 
     async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
         """Close a client's connection, on whichever node; see `Client.disconnect`.
@@ -136,7 +142,7 @@ class ServerAPI(ABC):
         """
         validate_client_id("disconnect(client_id)", client_id)
         validate_close(code, reason)
-        return await self._call(lambda directory: directory.disconnect(client_id, code, reason))
+        return await self._run(self._directory.disconnect, client_id, code, reason)
 
     async def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
         """Close all connections of a user, on every node.
@@ -154,21 +160,21 @@ class ServerAPI(ABC):
         """
         validate_close(code, reason)
         name = name_user(user_id)
-        return await self._call(lambda directory: directory.disconnect_user(name, code, reason))
+        return await self._run(self._directory.disconnect_user, name, code, reason)
 
     async def members(self, room: str) -> Members:
         """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
         validate_room(room)
-        return await self._call(lambda directory: directory.members(room))
+        return await self._run(self._directory.members, room)
 
     async def count(self, room: str) -> int:
         """How many clients are in a room, on all nodes that answer in time."""
         validate_room(room)
-        return await self._call(lambda directory: directory.count(room))
+        return await self._run(self._directory.count, room)
 
     async def cluster_stats(self) -> ClusterStats:
         """The figures of every node and their sum; nodes that did not answer in time are named."""
-        return await self._call(Directory.stats)
+        return await self._run(self._directory.stats)
 
 
 def validate_client_id(call: str, client_id: str) -> str:

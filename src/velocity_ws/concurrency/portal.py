@@ -63,8 +63,8 @@ class Portal:
 
         Where the broker has no loop, it runs right here: nobody is connected, so nothing can race with it.
         """
-        loop = None if self.is_here else self.loop
-        if loop is None:
+        loop = self._loop
+        if loop is asyncio.get_running_loop() or (loop := self.loop) is None:  # as `is_here`, without a call of it
             return await function(*args)
         future = asyncio.wrap_future(_submit(loop, function(*args)))
         try:

@@ -45,6 +45,7 @@ class Session:
         id: the client's.
         inbox: what the client has sent.
         outbox: where messages to the client go; ``None`` before `open`.
+        moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         is_aborted: whether `abort` has cancelled the carrier.
     """
 
@@ -62,7 +63,7 @@ class Session:
         self._greeted = False
         self._is_done = False
         self._last_rooms: frozenset[str] = frozenset()
-        self._moves: Moves | None = None
+        self.moves: Moves | None = None
         self._closed_by_us: tuple[int, str] | None = None
         self._restarting: tuple[int, str] | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -88,7 +89,7 @@ class Session:
     def finish_now(self, close: Close) -> bool:
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
         dispatcher = self._context.dispatcher
-        told = (self._greeted and dispatcher.has("disconnect")) or not (self._moves is None or self._moves.is_over)
+        told = (self._greeted and dispatcher.has("disconnect")) or not (self.moves is None or self.moves.is_over)
         if not self.inbox.is_idle or told or self.outbox is None or not self.outbox.is_joined:
             return False
         self._cancel_deadline()
@@ -123,12 +124,12 @@ class Session:
                 self._hurried.set()
             began = asyncio.get_running_loop().time()
             await self.inbox.end(self._hurried)
-            if self._moves is not None:
+            if self.moves is not None:
                 left = began + HANDLER_GRACE - asyncio.get_running_loop().time()
-                await self._moves.end(left, HURRIED_GRACE if self._hurried.is_set() else CANCEL_GRACE, self._hurried)
-                if not self._moves.is_over:
+                await self.moves.end(left, HURRIED_GRACE if self._hurried.is_set() else CANCEL_GRACE, self._hurried)
+                if not self.moves.is_over:
                     await self._tell(
-                        self._moves.leave_all(LAST_GRACE if self._is_hurried else HURRIED_GRACE), "on_leave"
+                        self.moves.leave_all(LAST_GRACE if self._is_hurried else HURRIED_GRACE), "on_leave"
                     )
             if self._greeted:
                 await self._tell(self._context.dispatcher.disconnect(self.client, close), "on_disconnect")
@@ -180,19 +181,21 @@ class Session:
         return self._last_rooms
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
-        """It came into a room, which the hooks are told; what is done then."""
-        if self._moves is None:
-            self._moves = Moves(self._context, self.client)
-        return self._moves.joined(room)
+        """It came into a room, which the hooks are told where there are some; what is done then."""
+        dispatcher = self._context.dispatcher
+        if not (dispatcher.has("join") or dispatcher.has("leave")):
+            return None
+        if self.moves is None:
+            self.moves = Moves(self._context, self.client)
+        return self.moves.joined(room)
 
     def left(self, room: str) -> asyncio.Future[None] | None:
         """It left a room, which the hooks are told where they are told that it came; what is done then."""
-        return None if self._moves is None else self._moves.left(room)
+        return None if self.moves is None else self.moves.left(room)
 
-    @property
-    def may_join(self) -> bool:
-        """Whether the hooks keep up with where it goes."""
-        return self._moves is None or not self._moves.is_full
+    async def report(self, error: Exception) -> None:
+        """Log and count a failure that no hook of the client's is to blame for, and show it to ``on_error``."""
+        await self._context.dispatcher.report(self.client, error)
 
     def offer(self, frame: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
@@ -260,7 +263,7 @@ class Session:
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether a task is one that runs this session's hooks."""
-        moves = self._moves
+        moves = self.moves
         if task is None or (moves is not None and moves.runs(task)):
             return task is not None
         return task in (self._carrier, self._ending) or self.inbox.runs(task)

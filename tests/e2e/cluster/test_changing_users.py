@@ -199,17 +199,17 @@ async def test_a_user_that_has_no_name_changes_nothing(caplog: pytest.LogCapture
 async def test_a_user_is_listened_to_while_a_handshake_expects_it(pair: list[Node]) -> None:
     node = pair[0].broker.node
     one, other = (SimpleNamespace(id=name, user_id="ann") for name in ("one", "other"))
-    await node.expect(one)  # type: ignore[arg-type] # what it looks at
+    await node.users.expect(one)  # type: ignore[arg-type] # what it looks at
     async with person(pair[0], "ann"):
-        await node.expect(other)  # type: ignore[arg-type]
+        await node.users.expect(other)  # type: ignore[arg-type]
     await eventually(lambda: not node.sessions)
     assert user_topics(pair[0]) == {"ann"}, "the last client of the user is gone, and others are about to come"
-    node.expect_no_more(one)  # type: ignore[arg-type]
-    node.expect_no_more(one)  # type: ignore[arg-type]
+    node.users.expect_no_more(one)  # type: ignore[arg-type]
+    node.users.expect_no_more(one)  # type: ignore[arg-type]
     assert user_topics(pair[0]) == {"ann"}
-    node.expect_no_more(other)  # type: ignore[arg-type]
+    node.users.expect_no_more(other)  # type: ignore[arg-type]
     assert user_topics(pair[0]) == set()
-    assert node.expected == {}
+    assert node.users.expected == {}
 
 
 async def test_a_user_is_addressed_by_number_from_everywhere(pair: list[Node]) -> None:

@@ -1,0 +1,46 @@
+"""What nodes ask each other about their clients: the forms of questions and answers. Knows no client and no room."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from velocity_ws.broker.members import RoomMember
+from velocity_ws.close import MAX_REASON_BYTES
+from velocity_ws.cluster.envelopes import ClientId, Count, Name
+from velocity_ws.cluster.rpc import Question
+from velocity_ws.messages.ids import node_of
+from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.stats import Stats
+
+__all__ = ["COUNT", "DISCONNECT", "DISCONNECT_USER", "JOIN", "LEAVE", "MEMBERS", "STATS"]
+
+Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
+
+
+def _are_members(members: list[RoomMember]) -> bool:
+    return all(
+        node_of(member.client_id) is not None
+        and node_of(f"{member.node}.x") is not None
+        and len(member.user or "") <= MAX_NAME_LENGTH
+        and math.isfinite(member.since)
+        for member in members
+    )
+
+
+def _are_figures(stats: Stats) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in stats.to_dict().values())
+
+
+JOIN: Question[tuple[str, str], bool] = Question("join", tuple[ClientId, Name], bool)
+LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[ClientId, Name], bool)
+DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[ClientId, Code, Reason], bool)
+DISCONNECT_USER: Question[tuple[str, int, str], int] = Question(
+    "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
+)
+MEMBERS: Question[str, list[RoomMember]] = Question("members", Name, list[RoomMember], _are_members)
+COUNT: Question[str, int] = Question("count", Name, Count)
+STATS: Question[None, Stats] = Question("stats", type(None), Stats, _are_figures)
