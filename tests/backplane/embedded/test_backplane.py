@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped] # it has no types
 import pytest
 
 from tests.support import DEADLINE, eventually
+from tests.support.embedded import leave_behind, remove, servers, told
 from velocity_ws.backplane import Backplane
 from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
-from velocity_ws.backplane.embedded.election import Host
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
 from velocity_ws.testing import BackplaneContract
@@ -35,44 +31,12 @@ START = 60.0
 """Seconds that several interpreters may take to start, on a machine that is busy otherwise."""
 
 
-@pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the files of the engines are; nothing runs there when the test is over."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    directory = tmp_path / "velocity-ws"
-    yield directory
-    deadline = time.monotonic() + DEADLINE
-    while servers(directory):
-        assert time.monotonic() < deadline, "a server is left running"
-        time.sleep(0.005)
-
-
-def servers(directory: Path) -> list[psutil.Process]:
-    """The engines that run with a configuration from there."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(directory) in part for part in command):
-                found.append(process)
-    return found
-
-
 def modes(directory: Path) -> dict[str, int]:
     """The permissions of a directory and of all that is in it."""
     return {str(p.relative_to(directory)): stat.S_IMODE(p.stat().st_mode) for p in (directory, *directory.rglob("*"))}
 
 
-def told(directory: Path, name: str = "default") -> dict[str, Any]:
-    """The file that tells the way in; empty where there is none."""
-    try:
-        found: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-class Member:
+class EngineProcess:
     """A process on the engine."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -111,10 +75,10 @@ class Member:
 
 
 @contextlib.asynccontextmanager
-async def members(count: int, url: str = "embedded://", *topics: str) -> AsyncIterator[list[Member]]:
+async def members(count: int, url: str = "embedded://", *topics: str) -> AsyncIterator[list[EngineProcess]]:
     """So many processes, started at the same moment, that hear these topics or else ``all``."""
     found = [
-        Member(
+        EngineProcess(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.programs.embedded", url, *(topics or ("all",))),
                 cwd=ROOT,
@@ -136,7 +100,7 @@ async def members(count: int, url: str = "embedded://", *topics: str) -> AsyncIt
             await member.process.stdout.read()
 
 
-def owner(directory: Path, found: list[Member], name: str = "default") -> Member:
+def owner(directory: Path, found: list[EngineProcess], name: str = "default") -> EngineProcess:
     """Whose child the server is."""
     parent = psutil.Process(told(directory, name)["pid"]).ppid()
     return next(member for member in found if member.process.pid == parent)
@@ -313,12 +277,6 @@ async def test_two_names_are_apart(directory: Path) -> None:
         assert told(directory, "a")["port"] != told(directory, "b-2")["port"]
 
 
-def leave_behind(directory: Path, text: str) -> None:
-    """What a process told that has died."""
-    directory.mkdir(0o700)
-    (directory / "default.json").write_text(text)
-
-
 @pytest.mark.parametrize("port", ["taken", "closed", "garbage"])
 async def test_what_a_dead_process_told_misleads_nobody(directory: Path, port: str) -> None:
     strangers = 0
@@ -340,20 +298,6 @@ async def test_what_a_dead_process_told_misleads_nobody(directory: Path, port: s
         assert (told(directory)["port"] == number) == (port == "closed")
     listener.close()
     assert strangers == 0, "nobody was sent to who has the port by now"
-
-
-async def test_what_a_dead_process_told_is_gone_before_the_next_server_is_there(directory: Path) -> None:
-    leave_behind(
-        directory, json.dumps({"port": 1, "user": "velocity", "password": "old", "server_name": "old", "pid": 1})
-    )
-    starting, other = Host("default"), Host("default")
-    try:
-        assert starting.way_in() is None
-        assert other.way_in() is None, "and not what is in the file"
-        await eventually(starting.way_in)
-        assert other.way_in() == starting.way_in()
-    finally:
-        starting.stop()
 
 
 async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
@@ -383,7 +327,7 @@ async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
         assert other.said.count("connected") == 1
 
 
-async def reach_each_other(found: list[Member], mark: str) -> None:
+async def reach_each_other(found: list[EngineProcess], mark: str) -> None:
     """Have each of them say something until all the others hear it, as some may be between two servers."""
     for speaker in found:
         rest = [member for member in found if member is not speaker]
@@ -394,22 +338,6 @@ async def reach_each_other(found: list[Member], mark: str) -> None:
                 heard = [asyncio.create_task(member.says(f"heard all {what}", 0.5)) for member in rest]
                 if not [True for error in await asyncio.gather(*heard, return_exceptions=True) if error]:
                     break
-
-
-def wait_for(found: Callable[[], object]) -> None:
-    """`eventually`, where no loop runs."""
-    deadline = time.monotonic() + DEADLINE
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def remove(directory: Path, what: str) -> None:
-    """As a cleaner of old temporary files does."""
-    if what == "the directory":
-        shutil.rmtree(directory)
-    else:
-        (directory / what).unlink()
 
 
 async def test_when_its_files_are_removed_all_end_with_one_server(directory: Path) -> None:
@@ -429,59 +357,6 @@ async def test_when_its_files_are_removed_all_end_with_one_server(directory: Pat
             assert [member.said.count("connected") for member in everyone] == before, "nobody else had come"
             for member in everyone:
                 await member.leave()
-
-
-def test_a_server_whose_lock_another_has_is_ended(directory: Path) -> None:
-    one, other = Host("default"), Host("default")
-    try:
-        wait_for(one.way_in)
-        one.check()
-        first = one.way_in()
-        remove(directory, "default.json")
-        one.check()
-        assert other.way_in() == first, "what tells the way in is there again"
-        remove(directory, "default.lock")
-        one.check()
-        assert other.way_in() == first, "and so is the lock"
-        remove(directory, "default.lock")
-        wait_for(other.way_in)
-        assert other.way_in() != first
-        assert len(servers(directory)) == 2
-        one.check()
-        assert len(servers(directory)) == 1
-        assert one.way_in() == other.way_in()
-        remove(directory, "the directory")
-        directory.mkdir(0o700)
-        directory.chmod(0o755)
-        other.check()  # in which nothing can be put back
-        assert len(servers(directory)) == 1
-        with pytest.raises(PermissionError):
-            one.way_in()
-        directory.chmod(0o700)
-        other.check()
-        assert one.way_in() == other.way_in()
-    finally:
-        one.stop()
-        other.stop()
-
-
-async def test_a_lock_that_is_removed_before_it_is_locked_is_none(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock, host = fcntl.flock, Host("default")
-
-    def removed(descriptor: int, how: int) -> None:
-        monkeypatch.setattr(fcntl, "flock", lock)
-        remove(directory, "default.lock")
-        lock(descriptor, how)
-
-    monkeypatch.setattr(fcntl, "flock", removed)
-    try:
-        assert host.way_in() is None
-        assert servers(directory) == []
-        await eventually(host.way_in)
-    finally:
-        host.stop()
 
 
 def make_unsafe(directory: Path, how: str) -> None:

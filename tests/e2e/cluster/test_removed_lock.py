@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backplane.embedded.test_backplane import servers
 from tests.e2e.cluster.test_killed_workers import owner
 from tests.support import eventually
+from tests.support.embedded import servers
 from tests.support.workers import Member, an_engine, person, workers
 
 
