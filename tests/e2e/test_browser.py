@@ -27,7 +27,7 @@ from websockets.http11 import Request as HandshakeRequest
 from tests.support import DEADLINE, Address, eventually, settings
 from tests.support.chromium import FLAGS, find_chromium
 from velocity_ws import Broker, Client, ClientError, Message, Reject, Server, may_reconnect
-from velocity_ws.uvicorn.server import _listen
+from velocity_ws.process.listening import listen
 
 # The timeout leaves room for the installation of a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -49,7 +49,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 def unused_port() -> int:
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     port: int = listener.getsockname()[1]
     listener.close()
     return port

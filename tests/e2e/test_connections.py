@@ -22,7 +22,7 @@ from websockets.typing import Origin
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker, Client, Close, Reject, Server, WebSocketApp, WebSocketMiddleware
 from velocity_ws.logs import WARNINGS_AT_ONCE
-from velocity_ws.uvicorn.server import _not_found
+from velocity_ws.uvicorn.server import not_found
 
 
 async def refused(address: Address, path: str = "/ws", **options: Any) -> int:
@@ -405,7 +405,7 @@ async def test_an_empty_host_is_no_address() -> None:
     broker = Broker(settings(max_connections_per_ip=1))
     seen: list[str] = []
     broker.on_connect(lambda client: seen.append(client.remote_addr))
-    app = WebSocketMiddleware(_not_found, broker)
+    app = WebSocketMiddleware(not_found, broker)
 
     async def on_a_unix_socket(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "client": ("", "0")}, receive, send)  # as some servers have it there

@@ -20,11 +20,11 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
 from velocity_ws import Broker
-from velocity_ws.uvicorn import HTTPProtocol, shared
+from velocity_ws.uvicorn import HTTPProtocol, state
 from velocity_ws.uvicorn.http import H11Protocol
-from velocity_ws.uvicorn.http_guard import Guard
+from velocity_ws.uvicorn.http_guard import HTTPGuard
 from velocity_ws.uvicorn.http_tools import HttpToolsProtocol
-from velocity_ws.uvicorn.shared import refuse_handshakes
+from velocity_ws.uvicorn.state import refuse_handshakes
 
 TIMEOUT = 0.4
 """WS_HANDSHAKE_TIMEOUT of these servers, in seconds."""
@@ -142,7 +142,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(base: type[Guard], own: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Site]:
+async def site(base: type[HTTPGuard], own: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Site]:
     """A server with the guard on that base, and these settings."""
     states: list[ServerState] = []
 
@@ -160,9 +160,9 @@ async def site(base: type[Guard], own: dict[str, Any] | None = None, **options: 
 
 
 @pytest.fixture(params=[HttpToolsProtocol, H11Protocol], ids=["httptools", "h11"])
-def base(request: pytest.FixtureRequest) -> type[Guard]:
+def base(request: pytest.FixtureRequest) -> type[HTTPGuard]:
     """The class under test."""
-    value: type[Guard] = request.param
+    value: type[HTTPGuard] = request.param
     return value
 
 
@@ -177,14 +177,14 @@ def _nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         assert "secret" not in text or record.name == "uvicorn.error"  # uvicorn's own line, cleaned by `Server`
         own = record.name == "uvicorn.error" and record.levelno == logging.INFO
         access = record.name == "uvicorn.access"
-        limit = record.name == "velocity_ws.http" and re.search("over WS_MAX_HEADER_|WS_MAX_CONNECTIONS .* is", text)
+        limit = record.name == "velocity_ws.uvicorn" and re.search("over WS_MAX_HEADER_|WS_MAX_CONNECTIONS .* is", text)
         assert record.levelno < logging.INFO or own or access or limit, text
 
 
 # --- time
 
 
-async def test_a_connection_that_says_nothing_is_closed(base: type[Guard]) -> None:
+async def test_a_connection_that_says_nothing_is_closed(base: type[HTTPGuard]) -> None:
     async with site(base) as server:
         async with contextlib.AsyncExitStack() as stack:
             began = time.monotonic()
@@ -205,7 +205,7 @@ async def test_a_connection_that_says_nothing_is_closed(base: type[Guard]) -> No
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\nX: ", b"G"])
-async def test_headers_that_trickle_in_are_cut_off(base: type[Guard], first: bytes) -> None:
+async def test_headers_that_trickle_in_are_cut_off(base: type[HTTPGuard], first: bytes) -> None:
     async with site(base) as server, server.raw() as raw:
         began = time.monotonic()
 
@@ -226,16 +226,16 @@ async def test_headers_that_trickle_in_are_cut_off(base: type[Guard], first: byt
         await server.until_nobody_is_left()
 
 
-async def test_a_late_peer_that_never_reads_is_cut(base: type[Guard]) -> None:
+async def test_a_late_peer_that_never_reads_is_cut(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         await raw.say(b"GET / HTTP/1.1\r\n")
         await eventually(lambda: server.state.connections)
         began = time.monotonic()
         await server.until_nobody_is_left()  # though this side closes nothing and reads nothing
-        assert time.monotonic() - began < TIMEOUT + shared.FLUSH + 1
+        assert time.monotonic() - began < TIMEOUT + state.FLUSH + 1
 
 
-async def test_each_request_of_a_connection_has_the_time(base: type[Guard]) -> None:
+async def test_each_request_of_a_connection_has_the_time(base: type[HTTPGuard]) -> None:
     async with site(base, timeout_keep_alive=5) as server, server.raw() as raw:
         for number in range(3):
             await raw.say(GET % number)
@@ -250,7 +250,7 @@ async def test_each_request_of_a_connection_has_the_time(base: type[Guard]) -> N
         assert server.app.requests == [("/0", 0), ("/1", 0), ("/2", 0)]
 
 
-async def test_empty_lines_keep_no_connection(base: type[Guard]) -> None:
+async def test_empty_lines_keep_no_connection(base: type[HTTPGuard]) -> None:
     async with site(base, timeout_keep_alive=5) as server, server.raw() as raw:
         await raw.say(GET % 1)
         assert await raw.status() == 200
@@ -259,7 +259,7 @@ async def test_empty_lines_keep_no_connection(base: type[Guard]) -> None:
         await server.until_nobody_is_left()
 
 
-async def test_a_slow_answer_is_not_cut(base: type[Guard]) -> None:
+async def test_a_slow_answer_is_not_cut(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1)
@@ -268,7 +268,7 @@ async def test_a_slow_answer_is_not_cut(base: type[Guard]) -> None:
         assert await raw.status() == 200
 
 
-async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: type[Guard]) -> None:
+async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: type[HTTPGuard]) -> None:
     async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHo")
@@ -280,7 +280,7 @@ async def test_a_late_second_request_waits_for_the_answer_to_the_first(base: typ
         await server.until_nobody_is_left()
 
 
-async def test_what_waits_for_us_is_not_late(base: type[Guard]) -> None:
+async def test_what_waits_for_us_is_not_late(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1)
@@ -296,7 +296,7 @@ async def test_what_waits_for_us_is_not_late(base: type[Guard]) -> None:
 # --- size
 
 
-async def test_the_number_of_headers(base: type[Guard]) -> None:
+async def test_the_number_of_headers(base: type[HTTPGuard]) -> None:
     async with site(base) as server:
         for count, expected in [(99, 200), (100, 431), (200, 431)]:
             async with server.raw() as raw:
@@ -323,7 +323,7 @@ def large(shape: str, size: int) -> bytes:
 
 
 async def test_the_limits_of_headers_are_settings_and_named_when_they_refuse(
-    base: type[Guard], caplog: pytest.LogCaptureFixture
+    base: type[HTTPGuard], caplog: pytest.LogCaptureFixture
 ) -> None:
     own = {"max_header_size": 64 * 1024, "max_header_count": 300}
     async with site(base, own) as server:
@@ -337,7 +337,7 @@ async def test_the_limits_of_headers_are_settings_and_named_when_they_refuse(
             async with server.raw() as raw:
                 await raw.say(HANDSHAKE[:-2] + headers + b"\r\n")
                 assert await raw.status() == (101 if expected == 101 else 431)
-            said = [record for record in caplog.records if record.name == "velocity_ws.http"]
+            said = [record for record in caplog.records if record.name == "velocity_ws.uvicorn"]
             warnings = [record.getMessage() for record in said if record.levelno == logging.WARNING]
             assert len(warnings) == (expected != 101)
             for text in warnings:
@@ -345,7 +345,7 @@ async def test_the_limits_of_headers_are_settings_and_named_when_they_refuse(
                 assert "'127.0.0.1'" in text
 
 
-async def test_what_is_refused_before_the_application_is_counted(base: type[Guard]) -> None:
+async def test_what_is_refused_before_the_application_is_counted(base: type[HTTPGuard]) -> None:
     """As under the ``uvicorn`` command, where the HTTP class knows no broker."""
     limits = settings(max_connections=1, handshake_timeout=TIMEOUT)
     broker, other = Broker(settings()), Broker(settings())
@@ -376,7 +376,7 @@ async def test_what_is_refused_before_the_application_is_counted(base: type[Guar
 
 
 @pytest.mark.parametrize("shape", ["one header", "many headers", "path", "websocket"])
-async def test_the_size_of_headers(base: type[Guard], shape: str) -> None:
+async def test_the_size_of_headers(base: type[HTTPGuard], shape: str) -> None:
     async with site(base) as server:
         for size, segments, fits in [(15, 1, True), (15, 7, True), (17, 1, False), (20, 7, False), (200, 1, False)]:
             request = large(shape, (size - (shape == "websocket" and fits) * 3) * 1024)
@@ -392,7 +392,7 @@ async def test_the_size_of_headers(base: type[Guard], shape: str) -> None:
         assert len(server.app.requests) == (0 if shape == "websocket" else 2)
 
 
-async def test_large_headers_behind_another_request(base: type[Guard]) -> None:
+async def test_large_headers_behind_another_request(base: type[HTTPGuard]) -> None:
     async with site(base, timeout_keep_alive=30) as server, server.raw() as raw:
         await raw.say(GET % 1 + b"GET /2 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n" + GET % 3)
         assert await raw.status() == 200
@@ -426,9 +426,9 @@ def little_memory(what: str) -> Iterator[None]:
     assert peak < 2 * 2**20, f"{what}: {peak / 2**20:.1f} MiB"
 
 
-async def test_a_flood_takes_no_memory(base: type[Guard], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_takes_no_memory(base: type[HTTPGuard], monkeypatch: pytest.MonkeyPatch) -> None:
     """50 MiB are sent, or as much as the server takes before it closes, which is at once."""
-    monkeypatch.setattr(shared, "FLUSH", 60.0)
+    monkeypatch.setattr(state, "FLUSH", 60.0)
     async with site(base, {"handshake_timeout": 30}) as server:
         for flood, (first, again) in FLOODS.items():
             async with server.raw() as raw:
@@ -441,7 +441,7 @@ async def test_a_flood_takes_no_memory(base: type[Guard], monkeypatch: pytest.Mo
                 await server.until_nobody_is_left()
 
 
-async def test_a_flood_of_requests_takes_no_memory(base: type[Guard]) -> None:
+async def test_a_flood_of_requests_takes_no_memory(base: type[HTTPGuard]) -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     async with site(base, access_log=False) as server, server.raw() as raw:
         server.app.hold.clear()
@@ -464,7 +464,7 @@ async def test_a_flood_of_requests_takes_no_memory(base: type[Guard]) -> None:
 # --- what must go on to work
 
 
-async def test_requests_one_behind_the_other(base: type[Guard]) -> None:
+async def test_requests_one_behind_the_other(base: type[HTTPGuard]) -> None:
     chunks = b"5\r\nhello\r\n" * 8000
     requests = [
         GET % 0,
@@ -487,7 +487,7 @@ async def test_requests_one_behind_the_other(base: type[Guard]) -> None:
                 await talking
 
 
-async def test_cut_anywhere(base: type[Guard]) -> None:
+async def test_cut_anywhere(base: type[HTTPGuard]) -> None:
     stream = GET % 0 + b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" + GET % 2
     async with site(base, {"handshake_timeout": 10}, access_log=False) as server:
         for at in range(1, len(stream), 3):
@@ -498,7 +498,7 @@ async def test_cut_anywhere(base: type[Guard]) -> None:
                     assert (status, json.loads(body)) == (200, [f"/{number}", size]), at
 
 
-async def test_what_is_no_http_is_refused(base: type[Guard]) -> None:
+async def test_what_is_no_http_is_refused(base: type[HTTPGuard]) -> None:
     async with site(base) as server:
         for nonsense in [
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -514,7 +514,7 @@ async def test_what_is_no_http_is_refused(base: type[Guard]) -> None:
         await server.until_nobody_is_left()
 
 
-async def test_a_broken_body_while_it_is_read(base: type[Guard]) -> None:
+async def test_a_broken_body_while_it_is_read(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         await raw.say(CHUNKED + b"5\r\nhello\r\n", b"zz\r\n")
         assert await raw.status() == 400
@@ -522,7 +522,7 @@ async def test_a_broken_body_while_it_is_read(base: type[Guard]) -> None:
         assert not server.app.requests
 
 
-async def test_a_broken_body_behind_an_answer_that_has_begun(base: type[Guard]) -> None:
+async def test_a_broken_body_behind_an_answer_that_has_begun(base: type[HTTPGuard]) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -540,7 +540,7 @@ async def test_a_broken_body_behind_an_answer_that_has_begun(base: type[Guard]) 
         writer.close()
 
 
-async def test_a_body_is_never_a_request(base: type[Guard]) -> None:
+async def test_a_body_is_never_a_request(base: type[HTTPGuard]) -> None:
     inner = GET % 9
     head = b"POST /1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: %d\r\n\r\n"
     async with site(base, timeout_keep_alive=1) as server, server.raw() as raw:
@@ -566,7 +566,7 @@ WISHES = [  # of requests, and the size of each one's body
 ]
 
 
-async def test_a_request_that_asks_for_another_protocol_keeps_its_body(base: type[Guard]) -> None:
+async def test_a_request_that_asks_for_another_protocol_keeps_its_body(base: type[HTTPGuard]) -> None:
     """As Java's HTTP client sends it, first on each connection."""
     stream = b"".join(request for request, _ in WISHES)
     async with site(base, {"handshake_timeout": 10}) as server:
@@ -580,7 +580,7 @@ async def test_a_request_that_asks_for_another_protocol_keeps_its_body(base: typ
                 await talking
 
 
-async def test_without_a_websocket_class_a_handshake_is_a_request(base: type[Guard]) -> None:
+async def test_without_a_websocket_class_a_handshake_is_a_request(base: type[HTTPGuard]) -> None:
     async with site(base, kind="none") as server, server.raw() as raw:
         await raw.say(HANDSHAKE.replace(b"?token=secret", b"") + GET % 1)
         status, _, body = await raw.answer()
@@ -592,7 +592,7 @@ async def test_without_a_websocket_class_a_handshake_is_a_request(base: type[Gua
 
 
 @pytest.mark.parametrize("kind", ["ours", "websockets-sansio"])
-async def test_bytes_behind_the_handshake(base: type[Guard], kind: str) -> None:
+async def test_bytes_behind_the_handshake(base: type[HTTPGuard], kind: str) -> None:
     frame = b"\x81\x85\0\0\0\0hello"
     async with site(base, kind=kind) as server, server.raw() as raw:
         await raw.say(HANDSHAKE + frame + frame)
@@ -601,7 +601,7 @@ async def test_bytes_behind_the_handshake(base: type[Guard], kind: str) -> None:
         assert await raw.frame() == b"hello"
 
 
-async def test_a_handshake_behind_a_request_that_was_answered(base: type[Guard]) -> None:
+async def test_a_handshake_behind_a_request_that_was_answered(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         await raw.say(GET % 1)
         assert await raw.status() == 200
@@ -610,7 +610,7 @@ async def test_a_handshake_behind_a_request_that_was_answered(base: type[Guard])
         assert await raw.frame() == b"hello"
 
 
-async def test_no_answer_lands_inside_a_websocket(base: type[Guard]) -> None:
+async def test_no_answer_lands_inside_a_websocket(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         server.app.hold.clear()
         await raw.say(GET % 1 + HANDSHAKE)
@@ -653,7 +653,7 @@ class Recorder(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_websocket_class_gets_the_request_as_it_was_parsed(base: type[Guard], is_first: bool) -> None:
+async def test_a_websocket_class_gets_the_request_as_it_was_parsed(base: type[HTTPGuard], is_first: bool) -> None:
     class Own(Recorder):
         made: ClassVar[list[Recorder]] = []
 
@@ -689,7 +689,7 @@ async def test_a_websocket_class_gets_the_request_as_it_was_parsed(base: type[Gu
         again[1].transport.abort()
 
 
-async def test_a_websocket_class_that_raises(base: type[Guard], caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_websocket_class_that_raises(base: type[HTTPGuard], caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         made: ClassVar[list[Recorder]] = []
 
@@ -708,7 +708,7 @@ async def test_a_websocket_class_that_raises(base: type[Guard], caplog: pytest.L
 
 
 @contextlib.asynccontextmanager
-async def serve_with(base: type[Guard], app: App, ws: Any) -> AsyncIterator[Address]:
+async def serve_with(base: type[HTTPGuard], app: App, ws: Any) -> AsyncIterator[Address]:
     """Serve with a WebSocket class of the test's."""
     kind: Any = ws
     async with serve(app, kind, http=base.configured(settings(max_connections=1)), access_log=False) as address:
@@ -719,7 +719,7 @@ async def serve_with(base: type[Guard], app: App, ws: Any) -> AsyncIterator[Addr
 
 
 @pytest.mark.parametrize("kind", ["ours", "websockets-sansio", "wsproto"])
-async def test_the_limit_of_connections(base: type[Guard], kind: str) -> None:
+async def test_the_limit_of_connections(base: type[HTTPGuard], kind: str) -> None:
     async with site(base, {"max_connections": 2}, kind=kind) as server:
         async with server.address.connect(), server.address.connect() as peer:
             with pytest.raises(InvalidStatus) as refused:
@@ -738,7 +738,7 @@ async def test_the_limit_of_connections(base: type[Guard], kind: str) -> None:
         await server.until_nobody_is_left()
 
 
-async def test_uvicorns_own_limit(base: type[Guard]) -> None:
+async def test_uvicorns_own_limit(base: type[HTTPGuard]) -> None:
     async with site(base, limit_concurrency=3) as server:
         async with server.address.connect(), server.address.connect():
             with pytest.raises(InvalidStatus) as refused:
@@ -750,7 +750,7 @@ async def test_uvicorns_own_limit(base: type[Guard]) -> None:
                 assert await raw.status() == 503  # uvicorn's
 
 
-async def test_a_server_that_is_stopping(base: type[Guard]) -> None:
+async def test_a_server_that_is_stopping(base: type[HTTPGuard]) -> None:
     async with site(base) as server, server.raw() as raw:
         await raw.say(GET % 1)
         assert await raw.status() == 200
@@ -760,7 +760,7 @@ async def test_a_server_that_is_stopping(base: type[Guard]) -> None:
         assert await raw.rest() == b""
 
 
-async def test_stopping_is_not_kept_waiting(base: type[Guard]) -> None:
+async def test_stopping_is_not_kept_waiting(base: type[HTTPGuard]) -> None:
     """Half a request, a refused peer that does not read, and a request being answered: the last alone is waited for."""
     async with contextlib.AsyncExitStack() as stack:
         async with site(base, {"handshake_timeout": 20}) as server:
@@ -789,24 +789,24 @@ def test_the_class_is_the_one_uvicorn_would_take() -> None:
 
 async def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WS_MAX_CONNECTIONS", "1")
-    shared.settings_from_environment.cache_clear()
+    state.settings_from_environment.cache_clear()
     try:
         async with serve(App(), "ours", http=HTTPProtocol) as address, address.connect():
             with pytest.raises(InvalidStatus):
                 async with address.connect():
                     raise AssertionError("it was let in")
     finally:
-        shared.settings_from_environment.cache_clear()
+        state.settings_from_environment.cache_clear()
 
 
 def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("WS_HANDSHAKE_TIMEOUT", "soon")
-    shared.settings_from_environment.cache_clear()
+    state.settings_from_environment.cache_clear()
     try:
-        assert shared.settings_from_environment().handshake_timeout == 10
-        assert shared.settings_from_environment().handshake_timeout == 10
+        assert state.settings_from_environment().handshake_timeout == 10
+        assert state.settings_from_environment().handshake_timeout == 10
     finally:
-        shared.settings_from_environment.cache_clear()
+        state.settings_from_environment.cache_clear()
     (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert "WS_HANDSHAKE_TIMEOUT" in record.getMessage()
     caplog.clear()
@@ -829,7 +829,7 @@ def test_an_environment_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, cap
     ],
     ids=lambda test: test.__name__.removeprefix("test_"),
 )
-def test_on_uvloop(base: type[Guard], test: Callable[[type[Guard]], Awaitable[None]]) -> None:
+def test_on_uvloop(base: type[HTTPGuard], test: Callable[[type[HTTPGuard]], Awaitable[None]]) -> None:
     async def run() -> None:
         await test(base)
 

@@ -22,7 +22,7 @@ from velocity_ws import Broker, Client, Reject
 KINDS = (
     "WebSocketProtocol",
     "Reader",
-    "Events",
+    "ASGIEvents",
     "Writer",
     "Session",
     "Inbox",

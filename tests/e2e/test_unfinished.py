@@ -12,7 +12,7 @@ import pytest
 from tests.support import DEADLINE, Address, Peer, eventually, running, settings
 from tests.support.wire import CloseFinder, frame, handshake
 from velocity_ws import Broker, Close
-from velocity_ws.uvicorn.common import Common
+from velocity_ws.uvicorn.state import WebSocketState
 from velocity_ws.websocket.unfinished import UnfinishedMessages
 
 SIZE = 200_000
@@ -60,15 +60,15 @@ class Site:
 def unfinished(monkeypatch: pytest.MonkeyPatch) -> list[UnfinishedMessages]:
     """What is watched by the servers of a test."""
     found: list[UnfinishedMessages] = []
-    original = Common.unfinished
+    original = WebSocketState.unfinished_within
 
-    def noted(self: Common, *bounds: float) -> UnfinishedMessages:
+    def noted(self: WebSocketState, *bounds: float) -> UnfinishedMessages:
         watch = original(self, *bounds)  # type: ignore[arg-type]
         if watch not in found:
             found.append(watch)
         return watch
 
-    monkeypatch.setattr(Common, "unfinished", noted)
+    monkeypatch.setattr(WebSocketState, "unfinished_within", noted)
     return found
 
 

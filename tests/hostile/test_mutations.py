@@ -18,7 +18,7 @@ AT_ONCE = 20
 FRAMES_EACH = 4
 """Mutated frames of one connection; one that is refused is its last."""
 OF_ITS_OWN = (
-    "INFO velocity_ws.server ",
+    "INFO velocity_ws.uvicorn ",
     *[f"INFO uvicorn.error {word}" for word in ("Started", "Waiting for app", "Application", "Shutting", "Finished")],
 )
 """Beginnings of what a server logs that nobody connects to."""

@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidHandshake
 
 from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
 from tests.support import Address, eventually
-from velocity_ws.uvicorn.server import _listen
+from velocity_ws.process.listening import listen
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
@@ -84,7 +84,7 @@ class Running:
 @asynccontextmanager
 async def server(kind: str, directory: Path, drain_timeout: float, **variables: str) -> AsyncIterator[Running]:
     """Start one, and wait until all its processes take connections."""
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     listener.close()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}

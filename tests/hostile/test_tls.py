@@ -24,7 +24,7 @@ from tests.support import DEADLINE, eventually, running, settings
 from tests.support.engines import free_port
 from tests.support.siege import ROOT, START, besieged, excused, started
 from velocity_ws import Broker, Server
-from velocity_ws.uvicorn import HTTPProtocol, shared
+from velocity_ws.uvicorn import HTTPProtocol, state
 from velocity_ws.uvicorn.loop import bounding
 
 BEGINNINGS = {"ws": (b"", b"GET"), "wss": (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01")}
@@ -149,13 +149,13 @@ def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Pat
                 await eventually(lambda: all(each.ended.done() for each in quiet))
             assert max([each.ended.result() for each in quiet]) < 10
 
-    shared.settings_from_environment.cache_clear()
+    state.settings_from_environment.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WS_HANDSHAKE_TIMEOUT", "1s")
         patch.setattr(os, "dup", refuse)  # as on Windows, where a socket is no descriptor
         with asyncio.Runner(loop_factory=bounding(asyncio.SelectorEventLoop)) as runner:
             runner.run(run())
-    shared.settings_from_environment.cache_clear()
+    state.settings_from_environment.cache_clear()
 
 
 async def test_a_protocol_that_cannot_be_made_costs_its_own_connection_only(

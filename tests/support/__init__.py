@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
 
 from velocity_ws import Broker, Settings, WebSocketMiddleware
+from velocity_ws.process.listening import listen
 from velocity_ws.uvicorn import WebSocketProtocol
-from velocity_ws.uvicorn.server import _listen, _not_found, _Uvicorn
+from velocity_ws.uvicorn.runner import UvicornRunner
+from velocity_ws.uvicorn.server import not_found
 
 DEADLINE = 10.0
 """Seconds any single thing in a test may take; never waited for when all is well."""
@@ -92,7 +94,7 @@ class Address:
 @asynccontextmanager
 async def serve(app: ASGIApp, kind: ServerKind = "websockets-sansio", **options: Any) -> AsyncIterator[Address]:
     """Run any ASGI app on a real server in this event loop. `options` are `uvicorn.Config`'s."""
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     address = Address(listener.getsockname()[1])
     if kind == "hypercorn":
         config = hypercorn.config.Config()
@@ -121,7 +123,7 @@ async def serve(app: ASGIApp, kind: ServerKind = "websockets-sansio", **options:
             await run
         return
     options = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5, **options}
-    server = _Uvicorn(uvicorn.Config(app, ws=WebSocketProtocol if kind == "ours" else kind, **options))
+    server = UvicornRunner(uvicorn.Config(app, ws=WebSocketProtocol if kind == "ours" else kind, **options))
     run = asyncio.create_task(server.run_here(listener))
     async with asyncio.timeout(DEADLINE):
         started = asyncio.create_task(server.listening.wait())
@@ -149,5 +151,5 @@ async def running(broker: Broker, kind: ServerKind = "websockets-sansio", **opti
             "ws_ping_timeout": own.ping_timeout,
             **options,
         }
-    async with serve(WebSocketMiddleware(_not_found, broker), kind, **options) as address:
+    async with serve(WebSocketMiddleware(not_found, broker), kind, **options) as address:
         yield address

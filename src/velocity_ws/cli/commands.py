@@ -32,7 +32,7 @@ from velocity_ws.cli.discovery import NotFound, find
 from velocity_ws.errors import SettingsError, VelocityError
 from velocity_ws.logs import printable
 from velocity_ws.settings import Settings
-from velocity_ws.uvicorn.latecomers import PARENT_CLOSES
+from velocity_ws.uvicorn.late_connections import PARENT_CLOSES
 
 __all__ = ["main"]
 

@@ -1,1 +1,1 @@
-"""The process itself: open files, garbage collection, sibling processes. Knows no connection."""
+"""This process: descriptors, sockets, signals, the collector, its siblings. Knows no server and no client."""

@@ -1,4 +1,4 @@
-"""Garbage: the collector kept out of what makes very many objects at once. Knows nothing of what that is."""
+"""Garbage: pauses the collector while very many objects are made at once. Knows nothing of what they are."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LARGE = 64 * 1024
 does while they are made, takes longer than to make them."""
 
 
-class _Pause:
-    """Nothing is collected while something is in it, on whatever thread; not for code that waits.
+class _CollectionPause:
+    """A context in which nothing is collected, on any thread; not for code that waits.
 
-    It may be entered in itself, and by several threads: the last to leave leaves the collector as the first found it.
+    It may be nested, and entered from any thread: the last to exit leaves the collector as the first to enter found it.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class _Pause:
         self._was_enabled = False
 
     def begin(self) -> None:
-        """Pause, until `end` is called as often as this."""
+        """Pause, until `end` is called as often as this. From any thread."""
         with self._lock:
             if not self._count:
                 self._was_enabled = gc.isenabled()
@@ -33,7 +33,7 @@ class _Pause:
             self._count += 1
 
     def end(self) -> None:
-        """Let what is garbage be collected again, if nobody else has it paused."""
+        """Let garbage be collected again, unless it is still paused elsewhere. From any thread."""
         with self._lock:
             self._count -= 1
             if not self._count and self._was_enabled:
@@ -48,5 +48,5 @@ class _Pause:
         self.end()
 
 
-collection_paused = _Pause()
-"""Of this process, whose collector there is one of."""
+collection_paused = _CollectionPause()
+"""The pause of this process, which has one collector."""

@@ -1,4 +1,4 @@
-"""Siblings: how many processes the server has that this one belongs to. Knows servers by their names only."""
+"""Siblings: how many processes serve beside this one. Knows servers by their names only."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SPAWNING = {"uvicorn", "hypercorn", "granian"}
 
 
 def count_workers() -> int:
-    """How many processes serve beside each other, this one included; 1 where nobody tells.
+    """How many processes serve, this one included; 1 where that cannot be found.
 
     No server tells its application. But each runs the event loop from a function of its own, so what it was
-    configured with stands among the callers of whatever runs on the loop.
+    configured with stands among the callers of all that runs on the loop.
     """
     servers = _FORKING if multiprocessing.parent_process() is None else _FORKING | _SPAWNING
     return max([1, *(number for frame in callers() for number in _workers(frame, servers))])
 
 
 def callers() -> Iterator[FrameType]:
-    """The functions that the running one was called by, and itself."""
+    """The frames of the running function and its callers, innermost first."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         yield frame
@@ -37,7 +37,7 @@ def callers() -> Iterator[FrameType]:
 
 
 def _workers(frame: FrameType, servers: set[str]) -> Iterator[int]:
-    """What one of these servers says in this function of its own."""
+    """The numbers of workers that one of these servers names in a function of its own."""
     server = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     if server not in servers:
         return

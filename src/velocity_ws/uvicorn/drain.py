@@ -27,7 +27,7 @@ SPREAD = 0.5
 EARLIEST = 0.1
 """Seconds until the first comes back."""
 
-log = get_logger("velocity_ws.drain")
+log = get_logger("velocity_ws.uvicorn")
 
 
 class Draining(Protocol):

@@ -1,4 +1,4 @@
-"""Events: an ASGI application's side of a connection: what it receives and sends. Knows no transport.
+"""Events: what an ASGI application receives from a connection and sends to it. Knows no transport.
 
 ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 """
@@ -15,17 +15,16 @@ from uvicorn.protocols.utils import ClientDisconnected
 from velocity_ws.close import Close
 from velocity_ws.messages.frames import TEXT
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.websocket.handshake import RawHeaders
 
-__all__ = ["Events", "Line"]
+__all__ = ["ASGIConnection", "ASGIEvents"]
 
 READ_AHEAD = 64 * 1024
 """Bytes of messages that may wait for the application."""
 
-RawHeaders = list[tuple[bytes, bytes]]
 
-
-class Line(Protocol):
-    """The connection, as its application's events use it. What it raises goes to the application."""
+class ASGIConnection(Protocol):
+    """The connection, as the application's events use it. What it raises goes to the application."""
 
     @property
     def is_accepted(self) -> bool:
@@ -51,14 +50,14 @@ class Line(Protocol):
         """Begin the closing handshake, and let the application receive no more."""
 
     def resume_reading(self) -> None:
-        """There is room for more messages."""
+        """Go on reading: there is room for more messages."""
 
     def say_last_words(self) -> None:
         """Write what was held back until the application had read everything."""
 
 
-class _Gone:
-    """The line for those who still hold the events of a connection that has ended."""
+class _EndedConnection:
+    """Stands for a connection that has ended, while its application still holds ``receive`` or ``send``."""
 
     is_accepted = True
     is_sendable = False
@@ -82,13 +81,13 @@ class _Gone:
         """There is nothing to read."""
 
     def say_last_words(self) -> None:
-        """Nobody hears them."""
+        """Nobody gets them."""
 
 
-_GONE = _Gone()
+_ENDED = _EndedConnection()
 
 
-class Events:
+class ASGIEvents:
     """What an application receives and sends.
 
     Attributes:
@@ -96,10 +95,20 @@ class Events:
             what came before the error.
     """
 
-    __slots__ = ("_bytes", "_denial", "_end", "_is_connected", "_line", "_loop", "_queue", "_reader", "has_last_words")
+    __slots__ = (
+        "_bytes",
+        "_connection",
+        "_denial",
+        "_end",
+        "_is_connected",
+        "_loop",
+        "_queue",
+        "_reader",
+        "has_last_words",
+    )
 
-    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
-        self._line = line
+    def __init__(self, connection: ASGIConnection, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
         self._loop = loop
         self._is_connected = False
         self._queue: deque[Message] | None = None
@@ -110,12 +119,15 @@ class Events:
         self.has_last_words = False
 
     def hold_end(self) -> bool:
-        """Whether the application has messages to read, and so may answer; `Line.say_last_words` tells when it has."""
+        """Whether the application has messages to read, and so may answer.
+
+        `ASGIConnection.say_last_words` is called once it has read them.
+        """
         self.has_last_words = bool(self._queue)
         return self.has_last_words
 
     def put(self, opcode: int, content: str | bytes) -> bool:
-        """Queue a message; whether no more is to come for now."""
+        """Queue a message; return whether no more may come for now."""
         if self._end is not None:
             return False
         if self._queue is None:
@@ -126,7 +138,7 @@ class Events:
         return self._bytes > READ_AHEAD
 
     def end(self, close: Close) -> None:
-        """Queue the end; the first to say why is right."""
+        """Queue the end; only the first call counts."""
         if self._end is None:
             self._end = close
             self._wake()
@@ -138,10 +150,10 @@ class Events:
         self._bytes = 0
         self.has_last_words = False
 
-    def release(self) -> None:
-        """The connection has ended too. Who still has ``receive`` or ``send`` is told so."""
+    def detach(self) -> None:
+        """Break the cycle with the connection, which has ended too; ``receive`` and ``send`` say so from now on."""
         self.abandon()
-        self._line = _GONE
+        self._connection = _ENDED
 
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
@@ -157,11 +169,11 @@ class Events:
             was_full = self._bytes > READ_AHEAD
             self._bytes -= _cost(event["text"] if "text" in event else event["bytes"])
             if was_full and self._bytes <= READ_AHEAD:
-                self._line.resume_reading()
+                self._connection.resume_reading()
             return event
         if self.has_last_words:
             self.has_last_words = False
-            self._line.say_last_words()
+            self._connection.say_last_words()
         end = self._end or Close(1006, "", "network")
         return {"type": "websocket.disconnect", "code": int(end.code), "reason": end.reason}
 
@@ -172,24 +184,24 @@ class Events:
             OSError: the client has gone.
             RuntimeError: the message does not fit the state of the connection.
         """
-        line, kind = self._line, message["type"]
-        if line is _GONE:
+        connection, kind = self._connection, message["type"]
+        if connection is _ENDED:
             raise ClientDisconnected
         if self._denial is not None:
             self._send_denial(message)
-        elif not line.is_accepted:
+        elif not connection.is_accepted:
             self._send_handshake(kind, message)
         elif kind == "websocket.send":
-            await line.writable()
-            if not line.is_sendable and not self.has_last_words:
+            await connection.writable()
+            if not connection.is_sendable and not self.has_last_words:
                 raise ClientDisconnected
             text = message.get("text")
             data = message["bytes"] if text is None else text.encode()
-            line.write_message(PreparedMessage(data, is_text=text is not None))
+            connection.write_message(PreparedMessage(data, is_text=text is not None))
         elif kind == "websocket.close":
-            if not line.is_sendable:
+            if not connection.is_sendable:
                 raise ClientDisconnected
-            line.close(message.get("code") or 1000, message.get("reason") or "")
+            connection.close(message.get("code") or 1000, message.get("reason") or "")
         else:
             raise RuntimeError(f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'.")
 
@@ -198,9 +210,9 @@ class Events:
             raise ClientDisconnected
         headers: Any = message.get("headers") or ()
         if kind == "websocket.accept":
-            self._line.accept_handshake(message.get("subprotocol"), list(headers))
+            self._connection.accept_handshake(message.get("subprotocol"), list(headers))
         elif kind == "websocket.close":
-            self._line.refuse_handshake(403, [], b"")
+            self._connection.refuse_handshake(403, [], b"")
         elif kind == "websocket.http.response.start":
             self._denial = (message["status"], list(headers), [])
         else:
@@ -212,7 +224,7 @@ class Events:
         status, headers, body = self._denial
         body.append(message.get("body", b""))
         if not message.get("more_body", False):
-            self._line.refuse_handshake(status, headers, b"".join(body))
+            self._connection.refuse_handshake(status, headers, b"".join(body))
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -220,5 +232,5 @@ class Events:
 
 
 def _cost(content: str | bytes) -> int:
-    """Bytes, one of them for the message itself; of text without ASCII alone, at least as many as its characters."""
+    """Bytes that a message counts for: its characters or bytes, and one for itself."""
     return len(content) + 1

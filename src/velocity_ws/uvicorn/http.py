@@ -1,4 +1,7 @@
-"""HTTPProtocol: uvicorn's HTTP class, guarded (``--http velocity_ws.uvicorn:HTTPProtocol``). Knows no WebSocket."""
+"""HTTP: uvicorn's HTTP class on h11, guarded, and the one to use (``--http velocity_ws.uvicorn:HTTPProtocol``).
+
+Knows no WebSocket.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ from uvicorn.config import Config
 from uvicorn.protocols.http import h11_impl
 from uvicorn.server import ServerState
 
-from velocity_ws.uvicorn.http_guard import Guard, head_size
-from velocity_ws.uvicorn.shared import HEADER_COUNT, HEADER_SIZE, Shared
+from velocity_ws.uvicorn.http_guard import HEADER_COUNT, HEADER_SIZE, HTTPGuard, head_size
+from velocity_ws.uvicorn.state import HTTPState
 
 __all__ = ["H11Protocol", "HTTPProtocol"]
 
 
-class _Connection(h11.Connection):
+class _LimitedH11(h11.Connection):
     """h11's connection, with a limit for headers that arrive whole too."""
 
     status = 400
-    """How to answer, once `next_event` has raised."""
+    """The status to answer with, once `next_event` has raised."""
     setting = ""
-    """What setting was why, if one was."""
+    """Name of the limit that was why, if one was."""
 
-    def __init__(self, shared: Shared, max_size: int) -> None:
+    def __init__(self, shared: HTTPState, max_size: int) -> None:
         super().__init__(h11.SERVER, max_size)
         self._shared = shared
 
     def next_event(self) -> Any:
-        """What comes next.
+        """The next event of h11's.
 
         Raises:
             h11.RemoteProtocolError: it is not HTTP, or too much.
@@ -57,10 +60,10 @@ class _Connection(h11.Connection):
         self.status, self.setting = status, setting
 
 
-class H11Protocol(Guard, h11_impl.H11Protocol):
-    """uvicorn's class on h11, with the limits of the `Guard`."""
+class H11Protocol(HTTPGuard, h11_impl.H11Protocol):
+    """uvicorn's class on h11, with the limits of the `HTTPGuard`."""
 
-    conn: _Connection
+    conn: _LimitedH11
 
     def __init__(
         self,
@@ -71,10 +74,10 @@ class H11Protocol(Guard, h11_impl.H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         limit = self._shared.max_header_size
-        self.conn = _Connection(self._shared, min(config.h11_max_incomplete_event_size or limit, limit))
+        self.conn = _LimitedH11(self._shared, min(config.h11_max_incomplete_event_size or limit, limit))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Take bytes from the client."""
         if self._is_over:
             self._discard(data)
             return
@@ -94,18 +97,18 @@ class H11Protocol(Guard, h11_impl.H11Protocol):
             self._head_is_over()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """A request asks for a WebSocket."""
+        """Hand the connection over: its request asks for a WebSocket."""
         self._upgrade(event.method, event.target, self.headers, self.conn.trailing_data[0])
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """What came cannot be parsed, or is too much."""
+        """Refuse what cannot be parsed, or is too much."""
         self._refuse(self.conn.status, self.conn.setting)
 
     def _forget(self) -> None:
-        self.conn = _Connection(self._shared, 1)
+        self.conn = _LimitedH11(self._shared, 1)
 
 
-HTTPProtocol: type[Guard]
+HTTPProtocol: type[HTTPGuard]
 try:
     from velocity_ws.uvicorn.http_tools import HttpToolsProtocol
 except ImportError:

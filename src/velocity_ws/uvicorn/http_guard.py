@@ -1,4 +1,6 @@
-"""Guard: what is added to uvicorn's HTTP classes, whichever parser they have. Knows no parser and no message.
+"""HTTP guard: limits and deadlines for a connection until it is a WebSocket. Knows no parser and no message.
+
+It is added to uvicorn's HTTP classes, those on h11 and on httptools alike.
 
 A connection has ``WS_HANDSHAKE_TIMEOUT`` seconds from the TCP accept until the headers of its first request are
 complete, and as long for those of each later request from their first byte: 408. Headers of more than
@@ -6,12 +8,12 @@ complete, and as long for those of each later request from their first byte: 408
 uvicorn's ``--limit-concurrency``, or while the server is stopping: 503, before the upgrade.
 ``WS_MAX_CONNECTIONS_PER_IP`` is left to the application, which knows the client's address where a proxy stands before.
 
-Of connections that have not come so far there are ``WS_MAX_CONNECTIONS`` at most, or 100: beyond, the oldest is cut.
+There are ``WS_MAX_CONNECTIONS`` connections at most that have not come so far, or 100; beyond, the oldest is refused.
 
-With TLS the time runs from the TCP accept too, and the handshakes are bounded by a `Server` (see `acceptor`), and for
-uvicorn's own server by our event loop (see `loop`). On another one there is no connection to cut before the handshake
-is complete, which takes 60 seconds at most (asyncio's ``ssl_handshake_timeout``, which uvicorn does not pass on); one
-that was late is cut before anything of it is read.
+With TLS the time runs from the TCP accept too. TLS handshakes are bounded by a `Server`, and for uvicorn's own server
+by the event loop of `loop`, both by means of `tls`. On another loop there is no connection to abort before the
+handshake is complete, which takes 60 seconds at most (asyncio's ``ssl_handshake_timeout``, which uvicorn does not pass
+on); one that was late is aborted before anything of it is read.
 """
 
 from __future__ import annotations
@@ -20,58 +22,29 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from uvicorn.config import Config
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.process.descriptors import say_that_none_is_left
 from velocity_ws.settings import Settings
-from velocity_ws.uvicorn.shared import Shared, count_refusal, is_stopping, refuse_handshakes
+from velocity_ws.uvicorn.http_base import UvicornHTTP
+from velocity_ws.uvicorn.http_upgrade import hand_over
+from velocity_ws.uvicorn.proxies import trusts
+from velocity_ws.uvicorn.state import HTTPState, count_refusal, is_stopping, refuse_handshakes
+from velocity_ws.websocket.handshake import RawHeaders
 
-__all__ = ["Guard", "Oversized", "head_size"]
+__all__ = ["HEADER_COUNT", "HEADER_SIZE", "HTTPGuard", "Oversized", "head_size"]
+
+HEADER_SIZE = "WS_MAX_HEADER_SIZE"
+HEADER_COUNT = "WS_MAX_HEADER_COUNT"
 
 MAX_DISCARDED = 256 * 1024
-"""Bytes such a peer may send meanwhile."""
+"""Bytes that a refused peer may send while it is to read the answer."""
 
-log = get_logger("velocity_ws.http")
-
-if TYPE_CHECKING:
-
-    class _Uvicorn(asyncio.Protocol):
-        """What uvicorn's HTTP classes have in common and the guard relies on."""
-
-        app_state: dict[str, Any]
-        client: tuple[str, int] | None
-        config: Config
-        connections: set[Any]
-        cycle: Any
-        flow: FlowControl
-        limit_concurrency: int | None
-        logger: Any
-        loop: asyncio.AbstractEventLoop
-        server: tuple[str, int | None] | None
-        server_state: ServerState
-        tasks: set[asyncio.Task[None]]
-        transport: asyncio.Transport
-        ws_protocol_class: Any
-
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None: ...
-        def connection_made(self, transport: asyncio.Transport) -> None: ...  # type: ignore[override]
-        def shutdown(self) -> None: ...
-        def _unset_keepalive_if_required(self) -> None: ...
-
-else:
-    _Uvicorn = object
+log = get_logger("velocity_ws.uvicorn")
 
 
 class Oversized(Exception):
@@ -83,14 +56,14 @@ def head_size(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-class Guard(_Uvicorn):
+class HTTPGuard(UvicornHTTP):
     """Bounds what a connection may cost until it has become a WebSocket. A mixin, before a class of uvicorn's."""
 
     _settings: ClassVar[Settings | None] = None
 
     @classmethod
     def configured(cls, settings: Settings) -> type[Self]:
-        """This class with given settings, in place of those from the environment."""
+        """A subclass with given settings, in place of those from the environment."""
         return cast("type[Self]", type(cls.__name__, (cls,), {"_settings": settings, "__doc__": cls.__doc__}))
 
     def __init__(
@@ -101,8 +74,8 @@ class Guard(_Uvicorn):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.logger = _uvicorn_log
-        self._shared = shared = Shared.of(server_state, self.loop, type(self)._settings)
+        self.logger = _http_log
+        self._shared = shared = HTTPState.of(server_state, self.loop, type(self)._settings)
         # With TLS, too, the loop makes the protocol when it accepts the connection.
         self._head_began: float | None = self.loop.time()
         self._has_read = False
@@ -144,15 +117,14 @@ class Guard(_Uvicorn):
             self._shared.heads.stop(self)
             self._shared.leaving.start(self)
 
-    # --- what an `Acceptor` asks before the connection is made
+    # --- what a `TLSAcceptor` calls before the connection is made
 
     def is_proxy(self, ip: str) -> bool:
-        """Whether an address is one that uvicorn takes for a proxy's, and so stands for many clients."""
-        app = self.config.loaded_app
-        return isinstance(app, ProxyHeadersMiddleware) and ip in app.trusted_hosts
+        """Whether uvicorn takes this address for a proxy's, which stands for many clients."""
+        return trusts(self.config, ip)
 
     def turned_away(self) -> None:
-        """There are too many of that address."""
+        """The connection is closed, as its address has too many; nothing is to be done for it."""
         count_refusal(self.server_state)
         self._end()
 
@@ -170,15 +142,15 @@ class Guard(_Uvicorn):
             self._head_began = None
             self._shared.heads.stop(self)
 
-    def cut(self) -> None:
-        """What was to be closed is not gone in time."""
+    def abort(self) -> None:
+        """End the connection now: it was to be closed and is not gone in time."""
         self.transport.abort()
 
     def head_is_late(self) -> None:
-        """Headers did not become complete in time."""
+        """Refuse the request: its headers did not become complete in time."""
         self._head_began = None
         if self._has_read and self.flow.read_paused:
-            self._head_goes_on()  # it is not the peer who keeps us waiting
+            self._head_goes_on()  # it is not the peer that keeps us waiting
         elif self._has_read:
             self._refuse(408)
         else:
@@ -188,7 +160,12 @@ class Guard(_Uvicorn):
                 self.transport.abort()
 
     def _refuse(self, status: int, setting: str = "") -> None:
-        """Answer, read nothing more, and close; where a setting is why, it is named in the log."""
+        """Answer, read nothing more, and close.
+
+        Args:
+            status: of HTTP.
+            setting: name of the limit that is why, if one is; it is logged.
+        """
         if self._is_over or self.transport.is_closing():
             return
         count_refusal(self.server_state)
@@ -232,10 +209,10 @@ class Guard(_Uvicorn):
         self._head_is_over()
 
     def _forget(self) -> None:
-        """Let go of what was read; where a parser keeps something, its class says what."""
+        """Drop what a parser keeps of what was read; for subclasses."""
 
     def _discard(self, data: bytes) -> None:
-        """Bytes after the end."""
+        """Count bytes that come after the end, and abort where they are too many."""
         self._discarded += len(data)
         if self._discarded <= MAX_DISCARDED:
             return
@@ -246,14 +223,8 @@ class Guard(_Uvicorn):
 
     # --- the upgrade
 
-    def _upgrade(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], trailing: bytes) -> None:
-        """Hand the connection over, with what was read behind the request.
-
-        A WebSocket class may have more than uvicorn asks for: ``accepted_at`` gets the loop's time at which the
-        handshake began; ``on_lost`` gets what is to be called, once, in ``connection_lost``; ``upgraded(target,
-        headers, server, client)``, with both addresses, is called in place of ``data_received`` with the request as
-        bytes, if its method is GET; header names are in lower case.
-        """
+    def _upgrade(self, method: bytes, target: bytes, headers: RawHeaders, trailing: bytes) -> None:
+        """Hand the connection over, or refuse; the arguments are those of `hand_over`."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._refuse(400)  # the answer to an earlier request would land inside the WebSocket
             return
@@ -262,26 +233,7 @@ class Guard(_Uvicorn):
             return
         began = self.loop.time() if self._head_began is None else self._head_began
         self._end()
-        self.connections.discard(self)
-        protocol = self.ws_protocol_class(config=self.config, server_state=self.server_state, app_state=self.app_state)
-        try:
-            protocol.connection_made(self.transport)
-            # At once, so that it is told of the connection's end even if something raises below.
-            self.transport.set_protocol(protocol)
-            self._shared.count(protocol)
-            if hasattr(protocol, "accepted_at"):
-                protocol.accepted_at = began
-            if method == b"GET" and hasattr(protocol, "upgraded"):
-                protocol.upgraded(target, headers, self.server, self.client)
-            else:
-                lines = [b"%s %s HTTP/1.1\r\n" % (method, target)]
-                lines += [b"%s: %s\r\n" % header for header in headers]
-                protocol.data_received(b"".join([*lines, b"\r\n"]))
-            if trailing and not self.transport.is_closing():
-                protocol.data_received(trailing)
-        except BaseException:
-            self.transport.abort()
-            raise
+        hand_over(self, self._shared, method=method, target=target, headers=headers, trailing=trailing, began=began)
 
     def _is_full(self) -> bool:
         if is_stopping(self.server_state):
@@ -295,8 +247,8 @@ class Guard(_Uvicorn):
         return limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
 
 
-class _StrangersLog(logging.LoggerAdapter[logging.Logger]):
-    """uvicorn's log, where its HTTP classes warn only of what any stranger can cause at will."""
+class _DemotedWarnings(logging.LoggerAdapter[logging.Logger]):
+    """uvicorn's log for its HTTP classes, whose warnings any stranger can cause at will: they are shown at DEBUG."""
 
     @property
     def level(self) -> int:
@@ -304,11 +256,11 @@ class _StrangersLog(logging.LoggerAdapter[logging.Logger]):
         return self.logger.level
 
     def warning(self, msg: object, *args: object, **options: Any) -> None:
-        """Say it at debug."""
+        """Log at DEBUG."""
         self.debug(msg, *args, **options)
 
 
-_uvicorn_log = _StrangersLog(logging.getLogger("uvicorn.error"))
+_http_log = _DemotedWarnings(logging.getLogger("uvicorn.error"))
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:

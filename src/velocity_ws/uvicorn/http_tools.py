@@ -1,4 +1,4 @@
-"""HttpToolsProtocol: uvicorn's HTTP class on httptools, guarded. Knows what the callbacks of the parser say."""
+"""HTTP tools: uvicorn's HTTP class on httptools, guarded. Knows no WebSocket."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from velocity_ws.uvicorn.http_guard import Guard, Oversized, head_size
-from velocity_ws.uvicorn.shared import HEADER_COUNT, HEADER_SIZE
+from velocity_ws.uvicorn.http_guard import HEADER_COUNT, HEADER_SIZE, HTTPGuard, Oversized, head_size
 
 __all__ = ["HttpToolsProtocol"]
 
@@ -25,7 +24,7 @@ _on_header = (
 )  # looked up once: it is called for each header of each handshake
 
 
-class _At(Enum):
+class _Position(Enum):
     """Where the parser stands."""
 
     BETWEEN = auto()
@@ -33,8 +32,8 @@ class _At(Enum):
     BODY = auto()
 
 
-class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
-    """uvicorn's class on httptools, with the limits of the `Guard`."""
+class HttpToolsProtocol(HTTPGuard, httptools_impl.HttpToolsProtocol):
+    """uvicorn's class on httptools, with the limits of the `HTTPGuard`."""
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._at = _At.BETWEEN
+        self._at = _Position.BETWEEN
         self._read = 0  # the size of the read being parsed
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
         self._is_fresh = True  # no request was there when this read began, and none has begun in it
@@ -52,7 +51,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         self._is_declined = False  # whether the request asks for a protocol that is not spoken here
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Take bytes from the client."""
         if self._is_over:
             self._discard(data)
             return
@@ -63,8 +62,8 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             rest = self._feed(rest)
 
     def _feed(self, data: bytes) -> bytes | None:
-        """Parse; what is to be parsed after it, if anything is."""
-        self._is_fresh = self._at is _At.BETWEEN
+        """Parse; return what has to be parsed after it, if anything has."""
+        self._is_fresh = self._at is _Position.BETWEEN
         self._read = len(data)
         self._unseen += len(data)
         try:
@@ -81,7 +80,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
             if self._unseen > self._shared.max_header_size:
                 # Or trailers, or a chunk's extension: the parser would keep on gathering them.
                 self._refuse(431, HEADER_SIZE)
-            elif self._at is _At.HEAD or (self._at is _At.BETWEEN and self._is_fresh):
+            elif self._at is _Position.HEAD or (self._at is _Position.BETWEEN and self._is_fresh):
                 self._head_goes_on()
             else:
                 self._head_is_over()
@@ -124,7 +123,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Oversized
         self._is_fresh = False
-        self._at = _At.HEAD
+        self._at = _Position.HEAD
         self._asks_for_websocket = None
         self._is_declined = False
         super().on_message_begin()
@@ -140,7 +139,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
         limit = self._shared.max_header_size
         if max(self._read, self._unseen) > limit and head_size(self.url, self.headers) > limit:
             raise Oversized(HEADER_SIZE)
-        self._at = _At.BODY
+        self._at = _Position.BODY
         self._unseen = 0
         parser = self.parser
         if parser.should_upgrade() and not self._should_upgrade() and parser.get_method() != b"CONNECT":
@@ -155,7 +154,7 @@ class HttpToolsProtocol(Guard, httptools_impl.HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._at = _At.BETWEEN
+        self._at = _Position.BETWEEN
         self._unseen = 0
         if not self._is_declined:
             super().on_message_complete()

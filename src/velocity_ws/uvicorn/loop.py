@@ -1,6 +1,6 @@
 """Loop: an event loop for uvicorn's own server, which bounds TLS handshakes. Knows no HTTP.
 
-uvicorn lets its loop listen, and says nothing of the time that a TLS handshake may take; but it takes a loop of others.
+uvicorn leaves TLS to its loop, and cannot be told how long a handshake may take; but it can be given another loop.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import socket
 import sys
 from typing import Any
 
-from velocity_ws.process.descriptors import Listener
-from velocity_ws.uvicorn.acceptor import Acceptors
-from velocity_ws.uvicorn.shared import settings_from_environment
+from velocity_ws.process.listening import ListeningSocket
+from velocity_ws.uvicorn.state import settings_from_environment
+from velocity_ws.uvicorn.tls import TLSServer
 
 __all__ = ["bounding", "new_event_loop"]
 
@@ -41,28 +41,28 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 @functools.cache
 def bounding(base: Any) -> Any:
-    """The class of such a loop, on that one."""
+    """A class of event loops on another one, whose servers bound TLS handshakes."""
 
     class Loop(base):  # type: ignore[misc]
-        """The base, but for TLS."""
+        """The base class, but for TLS."""
 
         async def create_server(
             self, protocol_factory: Any, host: Any = None, port: Any = None, *, ssl: Any = None, **options: Any
         ) -> Any:
-            """A server; with TLS its handshakes are ours."""
-            if ssl is None or any(name.startswith("ssl_") for name in options):  # somebody who knows better
+            """Create a server; with TLS it is a `TLSServer`."""
+            if ssl is None or any(name.startswith("ssl_") for name in options):  # the caller bounds the handshakes
                 return await super().create_server(protocol_factory, host, port, ssl=ssl, **options)
             backlog = options.get("backlog", 100)
             bound = await super().create_server(protocol_factory, host, port, start_serving=False, **options)
             listeners = [_listening(each, backlog) for each in bound.sockets]
             bound.close()
-            return Acceptors(listeners, ssl, protocol_factory, settings_from_environment())
+            return TLSServer(listeners, ssl, protocol_factory, settings_from_environment())
 
     return Loop
 
 
-def _listening(bound: Any, backlog: int) -> Listener:
-    listener = Listener(bound.family, bound.type, bound.proto, socket.dup(bound.fileno()))
+def _listening(bound: Any, backlog: int) -> ListeningSocket:
+    listener = ListeningSocket(bound.family, bound.type, bound.proto, socket.dup(bound.fileno()))
     listener.setblocking(False)
     listener.listen(backlog)
     return listener

@@ -1,4 +1,4 @@
-"""Server: uvicorn, started and stopped from code. Knows uvicorn, and nothing of messages."""
+"""Server: a broker served by uvicorn, started and stopped from code. Knows no message and no connection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import signal
-import socket
-import ssl
-import sys
-from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,20 +13,20 @@ import uvicorn
 import uvicorn.config
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.logging import DefaultFormatter
 
 from velocity_ws.asgi.middleware import WebSocketMiddleware
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import ServerError
 from velocity_ws.logs import get_logger, printable, use_console
-from velocity_ws.process.descriptors import Listener
-from velocity_ws.settings import Settings
-from velocity_ws.uvicorn.acceptor import Acceptors
+from velocity_ws.process.listening import listen
+from velocity_ws.process.signals import on_signals
+from velocity_ws.uvicorn.console import ConsoleHandler, without_query
 from velocity_ws.uvicorn.http import HTTPProtocol
-from velocity_ws.uvicorn.shared import refusals_of
+from velocity_ws.uvicorn.runner import UvicornRunner
+from velocity_ws.uvicorn.state import count_refusals_in
 from velocity_ws.uvicorn.websocket import WebSocketProtocol
 
-__all__ = ["Server"]
+__all__ = ["Server", "not_found"]
 
 CANCEL_GRACE = 0.2
 """Seconds that tasks have to end once the server has stopped."""
@@ -39,7 +34,7 @@ CANCEL_GRACE = 0.2
 HURRIED_GRACE = 1.0
 """Seconds that stopping may still take once it is hurried, and then the broker."""
 
-log = get_logger("velocity_ws.server")
+log = get_logger("velocity_ws.uvicorn")
 uvicorn_log = logging.getLogger("uvicorn.error")
 
 
@@ -78,12 +73,12 @@ class Server:
             "lifespan": "on",
             "log_config": None,
         }
-        config = uvicorn.Config(WebSocketMiddleware(app or _not_found, broker), **{**defaults, **options})
+        config = uvicorn.Config(WebSocketMiddleware(app or not_found, broker), **{**defaults, **options})
         self._shows_lines = "log_config" not in options
-        uvicorn_log.addFilter(_without_query)
-        use_console(_Console())
-        self._uvicorn = _Uvicorn(config, settings)
-        refusals_of(self._uvicorn.server_state, broker.node.counters)
+        uvicorn_log.addFilter(without_query)
+        use_console(ConsoleHandler())
+        self._uvicorn = UvicornRunner(config, settings)
+        count_refusals_in(self._uvicorn.server_state, broker.node.counters)
         self._task: asyncio.Task[None] | None = None
         self._bound_port: int | None = None
 
@@ -107,7 +102,7 @@ class Server:
         """
         if self._task is not None:
             raise ServerError("a server is started once; make a new one to serve again")
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         self._bound_port = listener.getsockname()[1]
         self._task = asyncio.create_task(self._uvicorn.run_here(listener))
         started = asyncio.create_task(self._uvicorn.listening.wait())
@@ -142,14 +137,14 @@ class Server:
     async def serve(self) -> None:
         """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread.
 
-        The second of them cuts the clients that are still connected, and nothing is waited for any longer.
+        The second of them aborts the connections of the clients that are left, and nothing is waited for any longer.
         """
         first, second = asyncio.Event(), asyncio.Event()
 
         def told() -> None:
             (second if first.is_set() else first).set()
 
-        with _signals(told):
+        with on_signals(told):
             serving = asyncio.create_task(self._serve_until(first))
             hurry = asyncio.create_task(second.wait())
             try:
@@ -173,7 +168,7 @@ class Server:
         self._uvicorn.hurry()
         await asyncio.wait([serving], timeout=HURRIED_GRACE)
         serving.cancel()
-        # Where the application's lifespan hangs, it has not come to that; others should hear that this node has gone.
+        # Where the application's lifespan hangs, the broker still runs; other nodes should hear that this one goes.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HURRIED_GRACE):
                 await self._broker.stop()
@@ -188,9 +183,9 @@ class Server:
             self._uvicorn.config.configure_logging()
         uvicorn_loop = self._uvicorn.config.get_loop_factory()
         with asyncio.Runner(loop_factory=uvicorn_loop) as runner:
-            runner.run(self._serve_and_let_go())
+            runner.run(self._serve_and_cancel_the_rest())
 
-    async def _serve_and_let_go(self) -> None:
+    async def _serve_and_cancel_the_rest(self) -> None:
         try:
             await self.serve()
         finally:
@@ -214,160 +209,8 @@ class Server:
         await self.stop()
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn's server without its hold on the process: no signal handlers, no ``sys.exit``, no polling."""
-
-    def __init__(self, config: uvicorn.Config, settings: Settings | None = None) -> None:
-        super().__init__(config)
-        self._settings = settings
-        self.listening = asyncio.Event()
-        self._leaving = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def drains(self) -> bool:
-        """Whether its connections are closed in batches by themselves when it stops."""
-        protocol = self.config.ws_protocol_class
-        return isinstance(protocol, type) and issubclass(protocol, WebSocketProtocol)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals stay the caller's."""
-        yield
-
-    async def run_here(self, listener: socket.socket) -> None:
-        """Serve until told to stop."""
-        try:
-            await self.serve(sockets=[listener])
-        except SystemExit as error:
-            raise ServerError("the application's startup failed; its log says why") from error
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, but for TLS, and then a word that it is done."""
-        if self.config.ssl is None or self._settings is None:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
-            self.servers = [self._acceptors(sockets or [], self.config.ssl, self._settings)]
-        self.listening.set()
-
-    def _acceptors(self, listeners: list[socket.socket], context: ssl.SSLContext, settings: Settings) -> Any:
-        def make_protocol() -> asyncio.Protocol:
-            http: Any = self.config.http_protocol_class
-            protocol: asyncio.Protocol = http(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return protocol
-
-        return Acceptors(listeners, context, make_protocol, settings)
-
-    async def main_loop(self) -> None:
-        """Once a second what uvicorn does then, until told to stop."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await self._leaving.wait()
-
-    def stop_listening(self) -> None:
-        """Take no new connection."""
-        self.should_exit = True
-        for server in getattr(self, "servers", ()):  # there are none before the application has started
-            server.close()
-
-    def hurry(self) -> None:
-        """Cut what is still open; the application's lifespan has its turn then."""
-        self.stop_listening()
-        self._leaving.set()
-        self._abort_connections()
-
-    async def stop(self, seconds: float) -> None:
-        """Close what is still open, gracefully for so long."""
-        self.should_exit = True
-        self._leaving.set()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)
-
-    def _abort_connections(self) -> None:
-        # A peer that does not read keeps ``transport.close()`` waiting for ever.
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-
-
-@contextlib.contextmanager
-def _signals(told: Callable[[], object]) -> Iterator[None]:
-    """Call this on the running loop at each SIGINT and SIGTERM."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, told)
-    except NotImplementedError:  # as on Windows
-        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(told)) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
-class _Console(logging.Handler):
-    """Prints warnings and errors as uvicorn does, to what is stderr then."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        try:
-            print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
-        except Exception:
-            self.handleError(record)
-
-
-def _without_query(record: logging.LogRecord) -> bool:
-    """Take the query out of uvicorn's line for each WebSocket: browsers have no other place for a token."""
-    if isinstance(record.args, tuple) and str(record.msg).startswith('%s - "WebSocket %s"'):
-        client, path, *rest = record.args
-        record.args = (printable(str(client)), printable(str(path).partition("?")[0]), *rest)
-    return True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; uvicorn would leave the process where it cannot have one."""
-    try:
-        return _bound(host, port)
-    except OSError as error:
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise type(error)(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = Listener(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers what is not the broker's."""
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application that answers what is not the broker's: 404."""
     if scope["type"] == "http":
         await PlainTextResponse("Not Found", 404)(scope, receive, send)
     elif scope["type"] == "websocket":

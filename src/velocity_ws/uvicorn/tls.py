@@ -1,4 +1,4 @@
-"""Acceptor: takes connections and does their TLS handshakes, which it can count and cut. Knows no HTTP.
+"""TLS: accepts connections and bounds their TLS handshakes in time and number. Knows no HTTP.
 
 uvicorn leaves both to the event loop, which gives a handshake 60 seconds, and tells nobody of it until it is complete.
 """
@@ -16,18 +16,18 @@ from velocity_ws.limits import Admission
 from velocity_ws.logs import get_logger
 from velocity_ws.settings import Settings
 
-__all__ = ["Acceptors"]
+__all__ = ["TLSServer"]
 
 AT_ONCE = 16
-"""Connections taken before others get their turn."""
+"""Connections taken until other tasks get their turn."""
 PAUSE = 0.1
 """Seconds until the next attempt after one that failed."""
 
-log = get_logger("velocity_ws.http")
+log = get_logger("velocity_ws.uvicorn")
 
 
-class Acceptor:
-    """A listening socket with TLS, in place of an `asyncio.Server`. Used on the running event loop only."""
+class TLSAcceptor:
+    """A listening socket with TLS. On the running event loop only."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class Acceptor:
             context: of the server's side.
             make_protocol: called when a connection is accepted, before its handshake.
             seconds: that a handshake may take.
-            limit: handshakes at a time; beyond it the oldest is cut, as an honest one is quick. 0 = no limit.
-            limit_per_ip: of one address that the protocol's ``is_proxy(ip)`` does not take for many; beyond it the
-                protocol's ``turned_away()`` is called, and the connection closed. 0 = no limit.
+            limit: handshakes at a time; beyond it the oldest is cancelled, as an honest one is quick. 0 = no limit.
+            limit_per_ip: handshakes of one address, unless the protocol's ``is_proxy(ip)`` says that it stands for many
+                clients; beyond it the protocol's ``turned_away()`` is called, and the connection closed. 0 = no limit.
         """
         self._listener = listener
         self._context = context
@@ -56,11 +56,11 @@ class Acceptor:
         self._limit = limit
         self._by_ip = Admission(0, limit_per_ip)
         self._handshakes: dict[asyncio.Task[None], None] = {}  # in their order
-        self._cut: set[asyncio.Task[None]] = set()
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.create_task(self._accept())
 
     def close(self) -> None:
-        """Take no more connections, and cut those whose handshake is not complete."""
+        """Take no more connections, and cancel the handshakes that are not complete."""
         self._accepting.cancel()
         for handshake in self._handshakes:
             handshake.cancel()
@@ -71,8 +71,8 @@ class Acceptor:
             self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing of that is left."""
-        await asyncio.wait([self._accepting, *self._handshakes, *self._cut])
+        """Wait until no handshake is left."""
+        await asyncio.wait([self._accepting, *self._handshakes, *self._cancelled])
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class Acceptor:
         def done(handshake: asyncio.Task[None]) -> None:
             self._by_ip.leave(counted)
             self._handshakes.pop(handshake, None)
-            self._cut.discard(handshake)
+            self._cancelled.discard(handshake)
             if handshake.cancelled():  # before it has begun
                 connection.close()
 
@@ -114,26 +114,26 @@ class Acceptor:
         if self._limit and len(self._handshakes) > self._limit:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
-            self._cut.add(oldest)
+            self._cancelled.add(oldest)
             oldest.cancel()
 
     async def _shake_hands(self, connection: socket.socket, protocol: Any) -> None:
-        """Let the protocol have the connection. It ends by itself when it is cancelled."""
+        """Give the connection to the protocol once its handshake is complete. Swallows its own cancellation."""
         loop = asyncio.get_running_loop()
         error: BaseException = ConnectionResetError("the connection was lost")
         try:
             await loop.connect_accepted_socket(
                 lambda: protocol, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
             )
-        except (Exception, asyncio.CancelledError) as why:  # whatever a peer can say in place of a handshake
+        except (Exception, asyncio.CancelledError) as why:  # all that a peer can send in place of a handshake
             error = why
         if protocol.transport is None:
             log.debug("a TLS handshake failed: %r", error)
-            protocol.connection_lost(error)  # so that it is waited for no more
+            protocol.connection_lost(error)  # so that its deadline stops
 
 
-class Acceptors:
-    """Those of one server's sockets, in place of an `asyncio.Server`.
+class TLSServer:
+    """The acceptors of one server's sockets, in place of an `asyncio.Server`.
 
     Attributes:
         sockets: that are listened on.
@@ -148,7 +148,7 @@ class Acceptors:
     ) -> None:
         self.sockets = list(listeners)
         self._acceptors = [
-            Acceptor(
+            TLSAcceptor(
                 listener,
                 context,
                 make_protocol,
@@ -165,6 +165,6 @@ class Acceptors:
             acceptor.close()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing is left of their handshakes."""
+        """Wait until no handshake is left."""
         for acceptor in self._acceptors:
             await acceptor.wait_closed()

@@ -1,8 +1,9 @@
-"""Latecomers: who comes while a worker drains, and whom nobody else takes, is answered 503. Knows no WebSocket.
+"""Late connections: answers 503 to those that come while every worker drains. Knows no WebSocket.
 
-uvicorn's parent of several workers keeps the socket listening until the last of them has gone. Who connects then would
-wait for as long, for nobody. A worker that drains does not know whether the others do, too, or whether it is the only
-one that is replaced (SIGHUP): so it looks whether connections are left to wait, and takes none that others take.
+uvicorn's parent of several workers keeps the socket listening until the last of them has gone. A client that connects
+then would wait for as long, in vain. A worker that drains does not know whether the others do, too, or whether it is
+the only one that is replaced (SIGHUP): so it looks whether connections are left to wait, and takes none that others
+take.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from uvicorn.server import Server
 
 from velocity_ws.process.siblings import callers
 
-__all__ = ["PARENT_CLOSES", "Latecomers"]
+__all__ = ["PARENT_CLOSES", "LateConnections"]
 
 PARENT_CLOSES = "velocity_ws_parent_closes"
 """Attribute of uvicorn's configuration where the parent closes its sockets by itself when it stops."""
 POLL = 0.02
 """Seconds between two looks."""
 PATIENCE = 15
-"""Looks at which somebody waited, one after the other, until nobody else is there."""
+"""Looks in a row at which a connection waited, after which no other worker is expected to take it."""
 AT_ONCE = 100
-"""Latecomers that are being answered at once; more wait for them."""
+"""Connections that are being answered at once; more wait for them."""
 SECONDS = 1.0
-"""Seconds that one has for its request, and then to read its answer."""
+"""Seconds that a client has for its request, and then to read the answer."""
 MAX_HEAD = 64 * 1024
 """Bytes of a request after which it is answered at the latest."""
 
@@ -43,7 +44,7 @@ _ANSWER = (
 )
 
 
-class Latecomers:
+class LateConnections:
     """The listening sockets of a worker, kept for the time when the server no longer takes connections."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ssl: Any, listeners: list[socket.socket]) -> None:
@@ -53,22 +54,22 @@ class Latecomers:
         self._looks = 0
         self._has_begun = False
         self._answering: set[asyncio.Task[Any]] = set()
-        self.answered: set[_Latecomer] = set()
+        self.answered: set[_LateConnection] = set()
 
     @classmethod
-    def of(cls, config: Config, loop: asyncio.AbstractEventLoop) -> Latecomers | None:
-        """Those of the worker that is being called in; ``None`` where it is no worker, or the port closes by itself."""
+    def of(cls, config: Config, loop: asyncio.AbstractEventLoop) -> LateConnections | None:
+        """The late connections of this worker; ``None`` where this is no worker, or the parent closes the port."""
         if config.workers == 1 or config.should_reload or hasattr(config, PARENT_CLOSES):
             return None
         if multiprocessing.parent_process() is None or sys.platform == "win32":
             return None
-        # uvicorn hands its server to nobody; but it is among the callers of whatever runs on its loop.
+        # uvicorn hands its server to nobody; but it is among the callers of all that runs on its loop.
         servers = [found for frame in callers() if isinstance(found := frame.f_locals.get("self"), Server)]
         sockets = [sock for server in servers[:1] for listening in server.servers for sock in listening.sockets]
         return cls(loop, config.ssl, [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets])
 
     def answer(self) -> None:
-        """The server takes no connections any more. Harmless the second time."""
+        """Begin to answer: the server takes no connections any more. Harmless the second time."""
         if self._has_begun:
             return
         self._has_begun = True
@@ -100,26 +101,26 @@ class Latecomers:
     async def _serve(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, TimeoutError):  # it has gone
             async with asyncio.timeout(SECONDS):
-                await self._loop.connect_accepted_socket(lambda: _Latecomer(self), sock, ssl=self._ssl)
+                await self._loop.connect_accepted_socket(lambda: _LateConnection(self), sock, ssl=self._ssl)
 
 
-class _Latecomer(asyncio.Protocol):
-    """One connection: it says what it wants, is answered, and has a moment to read that."""
+class _LateConnection(asyncio.Protocol):
+    """One connection: it sends its request, is answered, and has a moment to read that."""
 
     transport: asyncio.Transport
 
-    def __init__(self, all_of_them: Latecomers) -> None:
-        self._all = all_of_them
+    def __init__(self, late_connections: LateConnections) -> None:
+        self._all = late_connections
         self._head: bytearray | None = bytearray()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It is there."""
+        """Give the client its time."""
         self.transport = transport
         self._all.answered.add(self)
         self._end = asyncio.get_running_loop().call_later(SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """A part of its request."""
+        """Take a part of the request."""
         if self._head is None:
             return
         self._head += data
@@ -134,6 +135,6 @@ class _Latecomer(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
-        """It has gone."""
+        """The client has gone."""
         self._end.cancel()
         self._all.answered.discard(self)

@@ -1,0 +1,131 @@
+"""Session transport: how a broker's session uses a WebSocket connection of uvicorn's. Knows no handshake and no event.
+
+A session gets its messages without an ASGI event, a queue or a task for each, and sends frames that are built once for
+everyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+
+from starlette.types import Message, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.server import ServerState
+
+from velocity_ws.asgi.transport import send_refusal
+from velocity_ws.close import Close, CloseCode
+from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
+from velocity_ws.errors import Reject
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+from velocity_ws.uvicorn.proxies import trusts
+from velocity_ws.uvicorn.state import WebSocketState
+from velocity_ws.websocket.connection import WebSocketConnection
+
+__all__ = ["SessionTransport", "send_nowhere"]
+
+DRAIN_TIMEOUT = 10.0
+"""Seconds that a stopping server gives the connections of an application without a broker."""
+
+
+class SessionTransport(WebSocketConnection):
+    """A WebSocket of a uvicorn server, as a broker's `Transport`.
+
+    Attributes:
+        accepted_at: loop time of the TCP accept, where the HTTP class tells.
+        answer: the ``send`` that a broker answers the handshake with.
+    """
+
+    __slots__ = (
+        "_config", "_deflate", "_drain_timeout", "_ended", "_restart_code", "_scope", "_session", "_shared",
+        "_waits_for_session", "accepted_at", "answer",
+    )  # fmt: skip
+
+    def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self._shared = shared = WebSocketState.of(server_state, config, loop)
+        super().__init__(loop, shared.parsers, config.ws_max_size, shared.unfinished)
+        self._config = config
+        self._deflate = config.ws_per_message_deflate
+        self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
+        self._restart_code = int(CloseCode.SERVICE_RESTART)
+        self._scope: Scope = {}
+        self._session: Session | None = None
+        self._ended: asyncio.Future[Close] | None = None
+        self._waits_for_session = False
+        self.accepted_at: float | None = None
+        self.answer: Send = send_nowhere
+
+    accepts_at_once = True
+
+    @property
+    def trusts_everyone(self) -> bool:
+        """Whether the server believes any peer's word of the client's address."""
+        return trusts(self._config)
+
+    def configure(self, settings: Settings) -> None:
+        """Apply a broker's settings, before the handshake is answered."""
+        self._parser.max_size = settings.max_message_size
+        self._reader.unfinished, self._keepalive = self._shared.of_broker(settings)
+        self._deflate = settings.enable_compression
+        self._restart_code = settings.restart_code
+        graceful = self._config.timeout_graceful_shutdown
+        self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
+        self._waits_for_session = True
+        self.transport.set_write_buffer_limits(high=settings.write_buffer_size)
+        if settings.socket_send_buffer:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer)
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Accept the handshake by an event, which middleware sees."""
+        await self.answer({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
+        """Refuse the handshake by events, which middleware sees."""
+        await send_refusal(self._scope, self.answer, reject, subprotocol)
+
+    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
+        """Feed a session from now on, and send what its outbox, which this returns, is given."""
+        self.answer = send_nowhere
+        self._session = session
+        session.inbox.on_room = self._reader.resume
+        self._outbox = TransportOutbox(
+            self._writer,
+            session,
+            counters,
+            flusher,
+            window_bits=self._window_bits,
+            burst=settings.write_buffer_size,
+            limit=settings.send_queue_size,
+            drop=settings.slow_client == "drop",
+        )
+        self._reader.open()
+        return self._outbox
+
+    async def wait_closed(self) -> Close:
+        """Wait until the connection has ended; return how."""
+        if self._end is None:
+            self._ended = self._loop.create_future()
+            await self._ended
+        return self._end or Close(CloseCode.ABNORMAL, "", "network")
+
+    def got_stuck(self) -> None:
+        """Watch the peer: nothing is read for now, so its end would not be noticed."""
+        self._shared.peers.add(self)
+
+    def _tell_end(self, close: Close) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(close)
+
+
+async def send_nowhere(message: Message) -> None:  # noqa: ARG001 - ASGI's signature
+    """A ``send`` for when the handshake is answered, or its connection gone.
+
+    Raises:
+        ClientDisconnected: always.
+    """
+    raise ClientDisconnected

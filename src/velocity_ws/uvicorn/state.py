@@ -1,0 +1,252 @@
+"""State: what one server's connections share: `HTTPState` before the upgrade, `WebSocketState` after. Knows no frame.
+
+uvicorn gives each connection the server's `ServerState`, so what is shared hangs on that, and lives as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any, Protocol
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from velocity_ws.concurrency.deadlines import Deadlines
+from velocity_ws.errors import SettingsError
+from velocity_ws.logs import RareWarnings, WarningsOfStrangers, get_logger
+from velocity_ws.process.descriptors import most_open
+from velocity_ws.settings import Settings
+from velocity_ws.stats import UNATTRIBUTED, Counters
+from velocity_ws.uvicorn.drain import Drain
+from velocity_ws.uvicorn.late_connections import LateConnections
+from velocity_ws.websocket.handshake import Negotiator
+from velocity_ws.websocket.keepalive import Keepalive
+from velocity_ws.websocket.parser_adapter import ParserPool
+from velocity_ws.websocket.peer import PeerWatch
+from velocity_ws.websocket.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, UnfinishedMessages
+
+__all__ = [
+    "HTTPState",
+    "TimedConnection",
+    "WebSocketState",
+    "count_refusal",
+    "count_refusals_in",
+    "is_stopping",
+    "refuse_handshakes",
+    "settings_from_environment",
+]
+
+RESERVE = 32
+"""Descriptors that connections leave to what serves them: the application's files, its database, its engine."""
+LEAST_HEADS = 100
+"""Connections that may have sent no request yet, however few there may be: pages open several at once."""
+FLUSH = 1.0
+"""Seconds that a refused peer has to read its answer, until its connection is aborted."""
+
+_WEBSOCKET = "velocity_ws_websocket"
+_HTTP = "velocity_ws_http"
+_STOPPING = "velocity_ws_is_stopping"
+_COUNTERS = "velocity_ws_counters"
+
+log = get_logger("velocity_ws.uvicorn")
+
+
+def refuse_handshakes(server_state: ServerState) -> None:
+    """Answer 503 to every WebSocket handshake from now on: the server is stopping."""
+    vars(server_state)[_STOPPING] = True
+
+
+def is_stopping(server_state: ServerState) -> bool:
+    """Whether `refuse_handshakes` was called."""
+    return _STOPPING in vars(server_state)
+
+
+def count_refusals_in(server_state: ServerState, counters: Counters) -> None:
+    """Count what a server refuses before an application sees it in a broker's figures: the server has no other."""
+    vars(server_state)[_COUNTERS] = counters
+
+
+def count_refusal(server_state: ServerState) -> None:
+    """Count a handshake, or what may have been one, that was refused before the application saw it."""
+    counters: Counters = vars(server_state).get(_COUNTERS, UNATTRIBUTED)
+    counters.rejected += 1
+
+
+@functools.cache
+def settings_from_environment() -> Settings:
+    """The ``WS_*`` settings, read once; the defaults where they are not valid, which is logged."""
+    try:
+        return Settings()
+    except SettingsError as error:
+        # uvicorn makes the first protocol when the first client comes, and then it is too late to stop.
+        log.error("the HTTP class takes the default for every setting, because: %s", error)
+        return Settings.model_construct()
+
+
+class WebSocketState:
+    """What the WebSocket connections of one server share, after the upgrade: pings, parsers, bounds, the drain.
+
+    Attributes:
+        drain: closes them when the server stops.
+        late_connections: answers those that connect while it does; ``None`` where others take them.
+        negotiator: of handshakes.
+        parsers: of the ``websockets`` library.
+        peers: watches the peers of connections that are not read.
+        unfinished: bounds messages that have come in part, of connections without a broker.
+    """
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.drain = Drain(loop)
+        self.late_connections = LateConnections.of(config, loop)
+        self.negotiator = Negotiator()
+        self.parsers = ParserPool()
+        self.peers = PeerWatch(loop)
+        self._loop = loop
+        self._keepalives: dict[tuple[float, float], Keepalive] = {}
+        self._unfinished: dict[tuple[float, int], UnfinishedMessages] = {}
+        self._settings: Settings | None = None
+        self._of_broker: tuple[UnfinishedMessages, Keepalive | None]
+        self.unfinished = self.unfinished_within()
+
+    @classmethod
+    def of(cls, server_state: ServerState, config: Config, loop: asyncio.AbstractEventLoop) -> WebSocketState:
+        """The state of a server; it is made for the first WebSocket."""
+        state: WebSocketState | None = vars(server_state).get(_WEBSOCKET)
+        if state is None:
+            state = vars(server_state)[_WEBSOCKET] = cls(config, loop)
+        return state
+
+    def of_broker(self, settings: Settings) -> tuple[UnfinishedMessages, Keepalive | None]:
+        """What the connections of one broker share; most processes have one broker."""
+        if settings is not self._settings:
+            self._settings = settings
+            self._of_broker = (
+                self.unfinished_within(settings.message_timeout, settings.max_unfinished_size),
+                self.keepalive(settings.ping_interval, settings.ping_timeout),
+            )
+        return self._of_broker
+
+    def keepalive(self, interval: float | None, timeout: float | None) -> Keepalive | None:
+        """The keepalive of all connections with the same interval and timeout; ``None`` where there are no pings.
+
+        Args:
+            interval: seconds between pings; 0 or ``None`` for no pings.
+            timeout: seconds that a pong may take; 0 or ``None`` to wait for none.
+        """
+        if not interval:
+            return None
+        found = self._keepalives.get((interval, timeout or 0.0))
+        if found is None:
+            found = self._keepalives[interval, timeout or 0.0] = Keepalive(self._loop, interval, timeout or 0.0)
+        return found
+
+    def unfinished_within(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> UnfinishedMessages:
+        """The bounds of all connections with the same limits for messages that have come in part.
+
+        Args:
+            seconds: that a message may take.
+            limit: bytes of all unfinished messages.
+        """
+        found = self._unfinished.get((seconds, limit))
+        if found is None:
+            found = self._unfinished[seconds, limit] = UnfinishedMessages(self._loop, seconds, limit)
+        return found
+
+
+class TimedConnection(Protocol):
+    """An HTTP connection that has a deadline."""
+
+    def head_is_late(self) -> None:
+        """Refuse the request: its headers did not become complete in time."""
+
+    def abort(self) -> None:
+        """End the connection now: it was to be closed and is not gone in time."""
+
+
+class HTTPState:
+    """What the HTTP connections of one server share, before the upgrade: limits, deadlines, the count of WebSockets.
+
+    Attributes:
+        heads: connections whose headers are not complete.
+        flushing: refused connections whose peer may still read the answer.
+        leaving: connections that close because the server stops.
+        warnings: of what any stranger can cause.
+        limits: warnings of limits that are reached.
+        websockets: how many there are.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, given: Settings | None) -> None:
+        settings = settings_from_environment() if given is None else given
+        # An application's broker counts by its own settings, so a default of ours must not undercut them.
+        is_set = given is not None or "max_connections" in settings.model_fields_set
+        self.max_connections = settings.max_connections if is_set else 0
+        self.max_heads = settings.max_connections and max(settings.max_connections, LEAST_HEADS)
+        self.max_header_size = settings.max_header_size
+        self.max_header_count = settings.max_header_count
+        self.warnings = WarningsOfStrangers(log)
+        self.limits = RareWarnings(log)
+        self._enough = 0
+        self.websockets = 0
+        self.heads: Deadlines[TimedConnection] = Deadlines(loop, settings.handshake_timeout, _late)
+        self.flushing: Deadlines[TimedConnection] = Deadlines(loop, FLUSH, _abort)
+        self.leaving: Deadlines[TimedConnection] = Deadlines(loop, settings.drain_timeout, _abort)
+
+    @classmethod
+    def of(cls, server_state: ServerState, loop: asyncio.AbstractEventLoop, given: Settings | None) -> HTTPState:
+        """The state of a server; it is made for the first connection.
+
+        Args:
+            server_state: uvicorn's.
+            loop: the server's.
+            given: settings in place of those from the environment.
+        """
+        state: HTTPState | None = vars(server_state).get(_HTTP)
+        if state is None:
+            state = vars(server_state)[_HTTP] = cls(loop, given)
+        return state
+
+    def make_room(self) -> None:
+        """Where too many have not sent a request yet, refuse the one that takes longest: an honest one is quick."""
+        if self.max_heads and len(self.heads) > self.max_heads:
+            self.heads.act_on_first()
+
+    def are_descriptors_left(self, last: int) -> bool:
+        """Whether there are descriptors for further connections.
+
+        Args:
+            last: the descriptor that the newest connection has got.
+        """
+        if last >= self._enough:  # a broker that starts with its first connection raises the limit after that
+            most = most_open()
+            self._enough = most - min(RESERVE, most // 8)
+        return last < self._enough
+
+    def count(self, protocol: Any) -> None:
+        """Count a WebSocket until it is gone.
+
+        Args:
+            protocol: its protocol object, of any WebSocket class.
+        """
+        self.websockets += 1
+        if hasattr(protocol, "on_lost"):
+            protocol.on_lost = self._lost
+            return
+        connection_lost = protocol.connection_lost
+
+        def counted(exc: Exception | None) -> None:
+            self._lost()
+            connection_lost(exc)
+
+        protocol.connection_lost = counted
+
+    def _lost(self) -> None:
+        self.websockets -= 1
+
+
+def _late(connection: TimedConnection) -> None:
+    connection.head_is_late()
+
+
+def _abort(connection: TimedConnection) -> None:
+    connection.abort()
