@@ -1,0 +1,115 @@
+"""A transport that is no WebSocket and needs no server: a client of this process, with a queue in each direction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from velocity_ws.close import Close
+from velocity_ws.delivery.outbox import BoundedOutbox
+from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.errors import Reject
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+
+class LocalTransport(BoundedOutbox):
+    """The transport, and its own outbox: what waits in it is what the client has not taken yet."""
+
+    accepted_at: float | None = None
+    accepts_at_once = True
+    trusts_everyone = False
+    is_joined = True
+
+    queue: deque[PreparedMessage]
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Reject | None] = asyncio.get_running_loop().create_future()
+        self.up: asyncio.Queue[str | Close] = asyncio.Queue(8)
+        self.changed = asyncio.Event()
+
+    # --- as a session has it
+
+    def configure(self, settings: Settings) -> None: ...
+
+    async def accept(self, subprotocol: str | None) -> None:
+        self.answer.set_result(None)
+
+    async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
+        self.answer.set_result(reject)
+
+    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> LocalTransport:
+        drop = settings.slow_client == "drop"
+        super().__init__(deque(), session, counters, limit=settings.send_queue_size, drop=drop)
+        self.session = session
+        return self
+
+    async def wait_closed(self) -> Close:
+        while not isinstance(message := await self.up.get(), Close):
+            if self.session.inbox.feed(message):
+                await self.session.inbox.room()
+        return message
+
+    # --- as its outbox
+
+    def offer(self, frame: PreparedMessage) -> bool:
+        if self._closing is not None or self._over:
+            self._counters.dropped += 1
+        elif self.queue and self.queued_bytes + frame.cost > self._limit:
+            self._refuse()
+        else:
+            self._append(frame)
+            self.changed.set()
+            return True
+        return False
+
+    def close(self, code: int, reason: str, *, discard: bool = False) -> None:
+        if self._closing is None and not self._over:
+            self._closing = (code, reason)
+            self._turn_away()
+            if discard:
+                self._discard()
+            self.changed.set()
+
+    def abort(self) -> None:
+        self._over = True
+        self._discard()
+        self.changed.set()
+
+    async def join(self) -> None: ...
+
+    async def ping(self) -> float | None:
+        return None
+
+    @property
+    def _is_free(self) -> bool:
+        return not self.queue and self._closing is None and not self._over
+
+    # --- as its client has it
+
+    async def take(self) -> str | bytes | Close:
+        """The next message, or how it ended."""
+        while not self.queue and not self._missed and self._closing is None and not self._over:
+            self.changed.clear()
+            await self.changed.wait()
+        if not self.queue and self._missed:
+            self._append(self._take_gap())
+        if self.queue:
+            frame = self.queue.popleft()
+            self.queued_bytes -= frame.cost
+            self._counters.messages_sent += 1
+            self._counters.bytes_sent += frame.size
+            if not self.queue and (turn := self._next_waiter()) is not None:
+                turn[0].set_result(turn[1] is None or self.offer(turn[1]))
+            return frame.text if frame.is_text else frame.payload
+        close = Close(*self._closing, "server") if self._closing is not None else Close(1006, "", "network")
+        self.hang_up(close)
+        return close
+
+    def hang_up(self, close: Close) -> None:
+        """End the connection; what the client has sent and nobody has taken is lost."""
+        while self.up.full():
+            self.up.get_nowait()
+        self.up.put_nowait(close)
