@@ -1,4 +1,4 @@
-"""WebSocketApp: the ASGI application of a broker, and a client's way through it: handshake, messages, end.
+"""Endpoint and WebSocketApp: the ASGI application of a broker, and a client's way through it: handshake, messages, end.
 
 Knows no form of a handshake's answer, no policy and no server: `transport` and `admission` have those.
 """
@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from velocity_ws.asgi.admission import Admission, fields_of
-from velocity_ws.asgi.mount import match_without_slash
+from velocity_ws.asgi.mount import patch_mount
 from velocity_ws.asgi.pages import answer
 from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
@@ -24,23 +24,15 @@ from velocity_ws.logs import get_logger, printable
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 
-__all__ = ["WebSocketApp", "serve_client", "start_and_say"]
+__all__ = ["Endpoint", "WebSocketApp", "serve_client", "start_and_say"]
 
 log = get_logger("velocity_ws.asgi")
 
 
-class WebSocketApp:
-    """The bare ASGI application of a broker: takes every WebSocket it gets, wherever it is mounted.
-
-    It also serves the browser client as ``velocity.js`` below its path, ``health`` (200, or 503 where it does not hear
-    the other nodes), and starts and stops the broker where the server sends it lifespan events. Where nobody does that,
-    the first connection starts the broker, or the first request for ``health``.
-    """
-
-    matches_mount_without_slash = True
+class Endpoint:
+    """What a broker's endpoint does with each ASGI scope, wherever a route or middleware has led it here."""
 
     def __init__(self, broker: Broker) -> None:
-        match_without_slash()
         self._broker = broker
         self._admission = Admission(broker.node)
         self._complaint: str | None = None
@@ -76,6 +68,23 @@ class WebSocketApp:
                 self._complaint = str(error)
                 log.warning("not healthy: %s", printable(str(error)))
         return self._broker.healthy
+
+
+class WebSocketApp(Endpoint):
+    """The bare ASGI application of a broker: takes every WebSocket it gets, wherever it is mounted.
+
+    It also serves the browser client as ``velocity.js`` below its path, ``health`` (200, or 503 where it does not hear
+    the other nodes), and starts and stops the broker where the server sends it lifespan events. Where nobody does that,
+    the first connection starts the broker, or the first request for ``health``.
+
+    Making one wraps Starlette's ``Mount.matches``, so that a mounted one is found without the slash at its path's end.
+    """
+
+    matches_mount_without_slash = True
+
+    def __init__(self, broker: Broker) -> None:
+        patch_mount()
+        super().__init__(broker)
 
 
 async def serve_client(node: Node, admission: Admission, request: HTTPConnection, transport: Transport) -> None:

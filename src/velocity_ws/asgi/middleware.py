@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from velocity_ws.asgi.app import WebSocketApp, start_and_say
+from velocity_ws.asgi.app import Endpoint, WebSocketApp, start_and_say
 from velocity_ws.asgi.pages import PAGES, is_handshake
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import InvalidPathError
@@ -37,7 +37,7 @@ class WebSocketMiddleware:
     def __init__(self, app: ASGIApp, broker: Broker) -> None:
         self._app = app
         self._broker = broker
-        self._websocket = WebSocketApp(broker)
+        self._websocket = Endpoint(broker)
         self._path = EndpointPath(broker.settings.path)
         self._root_path = _root_path_of(app)
 
@@ -96,7 +96,7 @@ class WebSocketMiddleware:
 class _BrokerRoute(BaseRoute):
     """A route that matches the endpoint with and without a slash at its end, and the browser client below it."""
 
-    def __init__(self, path: str, app: WebSocketApp, router: Router) -> None:
+    def __init__(self, path: str, app: Endpoint, router: Router) -> None:
         self.path = path
         self.app = app
         self._path = EndpointPath(path)
@@ -130,7 +130,9 @@ def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     The route goes behind those of brokers that were attached earlier, and before all others, so that a ``Mount("/")``
     does not hide it. In a sub-application whose lifespan nobody runs, the first connection starts the broker.
     """
-    route = _BrokerRoute(broker.settings.path if path is None else path, WebSocketApp(broker), app.router)
+    path = broker.settings.path if path is None else path
+    # At its root an application may itself be mounted, and looked for without a slash.
+    route = _BrokerRoute(path, WebSocketApp(broker) if path == "/" else Endpoint(broker), app.router)
     routes = app.router.routes
     earlier = [each for each in routes if isinstance(each, _BrokerRoute)]
     for each in earlier:
@@ -170,7 +172,7 @@ def _may_be_the_applications(scope: Scope) -> bool:
 
 
 async def _serve_if_missing(
-    endpoint: WebSocketApp, app: ASGIApp, own: Scope, scope: Scope, receive: Receive, send: Send
+    endpoint: Endpoint, app: ASGIApp, own: Scope, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Let the application answer, and the endpoint where the application has nothing at that path."""
     is_missing = False

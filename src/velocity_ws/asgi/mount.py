@@ -1,9 +1,12 @@
-"""Lets Starlette's ``Mount`` find a WebSocketApp without the slash at the end of its path. Knows nothing else.
+"""Lets Starlette's ``Mount`` find a WebSocketApp without the slash at the end of its path. Knows no broker.
 
 ``app.mount("/realtime", WebSocketApp(broker))`` matches ``/realtime/`` alone. For HTTP Starlette redirects the other
 form; a WebSocket cannot be redirected, so it would be refused with 403, and one that a proxy made a plain request of
-would not be told why. ``Mount`` has no hook for that, and asks nothing of what is mounted, which leaves its
-``matches``: it is wrapped once, and behaves differently only for a mount of an application that carries the mark.
+would not be told why. No object of ours can help that: ``Router`` asks ``Mount.matches``, which looks at its own path
+alone, and ``Mount`` calls nothing of what is mounted before it has matched. So that method is wrapped, once in a
+process, when the first `WebSocketApp` is made or a broker is attached at ``/``; not by an import, by ``attach`` at
+another path, by ``WebSocketMiddleware`` or by ``Server``. What it returns is Starlette's in every case but one:
+Starlette finds no match, it is a WebSocket or was to be one, and what is mounted carries the mark.
 """
 
 from __future__ import annotations
@@ -15,16 +18,16 @@ from starlette.types import Scope
 
 from velocity_ws.asgi.pages import is_handshake
 
-__all__ = ["MARK", "match_without_slash"]
+__all__ = ["MARK", "patch_mount"]
 
 MARK = "matches_mount_without_slash"
 """The attribute, true on an application, that asks for it."""
-_WRAPPED = "velocity_ws_matches_without_slash"
+_PATCHED = "velocity_ws_matches_without_slash"
 
 
-def match_without_slash() -> None:
+def patch_mount() -> None:
     """Wrap ``Mount.matches``; harmless the second time."""
-    if getattr(Mount, _WRAPPED, False):
+    if getattr(Mount, _PATCHED, False):
         return
     original = Mount.matches
 
@@ -36,7 +39,7 @@ def match_without_slash() -> None:
         return match, child
 
     Mount.matches = matches  # type: ignore[method-assign]
-    setattr(Mount, _WRAPPED, True)
+    setattr(Mount, _PATCHED, True)
 
 
 def _is_marked(app: object, depth: int = 8) -> bool:
