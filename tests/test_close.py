@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velocity_ws.close import Close, CloseCode, may_reconnect
+from velocity_ws import close
+from velocity_ws.close import Close, CloseCode, Goodbye, may_reconnect, problem_of_close
 from velocity_ws.errors import InvalidCloseError, validate_close
+from velocity_ws.messages.events import ANSWERS
+
+SOURCE = Path(close.__file__).parent
+COME_BACK: dict[str, Goodbye] = {
+    "SHUTTING_DOWN": close.SHUTTING_DOWN,
+    "SETUP_FAILED": close.SETUP_FAILED,
+    "HANDLING_FAILED": close.HANDLING_FAILED,
+    "APPLICATION_FAILED": close.APPLICATION_FAILED,
+    "TOO_SLOW": close.TOO_SLOW,
+    "TOO_MUCH_UNFINISHED": close.TOO_MUCH_UNFINISHED,
+    "PING_TIMEOUT": close.PING_TIMEOUT,
+    "restarting": close.restarting(1012, 2.5),
+}
+STAY_AWAY: dict[str, Goodbye] = {
+    "APPLICATION_RETURNED": close.APPLICATION_RETURNED,
+    "TOO_BIG": close.TOO_BIG,
+    "TOO_MANY_MESSAGES": close.TOO_MANY_MESSAGES,
+    "TOO_MANY_FRAGMENTS": close.TOO_MANY_FRAGMENTS,
+    "TOO_MANY_PINGS": close.TOO_MANY_PINGS,
+    "INVALID_UTF8": close.INVALID_UTF8,
+    "slow_message": close.slow_message(60.0),
+    "wrong_frame": close.wrong_frame("invalid opcode"),
+    "refused": close.refused("origin not allowed"),
+}
+NOT_OURS = {"MAX_REASON_BYTES", "Close", "CloseCode", "Goodbye", "may_reconnect", "problem_of_close"}
 
 NAMES = {
     1000: "NORMAL",
@@ -101,3 +129,56 @@ def test_a_reason_passes_if_and_only_if_it_fits_into_a_frame(reason: str) -> Non
     else:
         with pytest.raises(InvalidCloseError):
             validate_close(1000, reason)
+
+
+# --- what we close with ourselves
+
+
+def in_browser(name: str) -> set[str]:
+    """The members of a set that the browser client declares, as they are written."""
+    found = re.search(
+        rf"^const {name} = new Set\(\[(.*)\]\);", (SOURCE / "browser/velocity.js").read_text(), re.MULTILINE
+    )
+    assert found is not None
+    return {member.strip().strip('"') for member in found[1].split(",")}
+
+
+def test_every_close_says_whether_to_come_back() -> None:
+    assert set(close.__all__) - NOT_OURS == COME_BACK.keys() | STAY_AWAY.keys()
+
+
+@pytest.mark.parametrize("name", [*COME_BACK, *STAY_AWAY])
+def test_a_close_may_be_sent_and_the_code_tells_whether_to_come_back(name: str) -> None:
+    code, reason = {**COME_BACK, **STAY_AWAY}[name]
+    assert problem_of_close(code, reason) is None
+    assert may_reconnect(code) is (name in COME_BACK)
+
+
+def test_no_other_module_has_a_close_of_its_own() -> None:
+    written = re.compile(r"""CloseCode\.\w+, (?:f?"|reason|problem)""")
+    elsewhere = [
+        f"{path.relative_to(SOURCE)}: {line.strip()}"
+        for path in SOURCE.rglob("*.py")
+        if path != Path(close.__file__)
+        for line in path.read_text().splitlines()
+        if written.search(line) and "Close(" not in line
+    ]
+    assert not elsewhere
+
+
+def test_the_browser_client_stays_away_after_the_same_codes() -> None:
+    assert in_browser("FINAL") == {str(int(code)) for code in CloseCode if not may_reconnect(code)}
+
+
+def test_the_browser_client_reads_the_hint_of_every_close_that_has_one() -> None:
+    for code in (1001, 1012):  # those that WS_RESTART_CODE can be
+        assert str(close.restarting(code, 1)[0]) in in_browser("COME_BACK")
+    hint = re.search(r"^const HINT = /(.*)/;", (SOURCE / "browser/velocity.js").read_text(), re.MULTILINE)
+    assert hint is not None
+    seconds = re.search(hint[1], close.restarting(1012, 2.5)[1])
+    assert seconds is not None
+    assert float(seconds[1]) == 2.5
+
+
+def test_the_browser_client_takes_the_same_events_for_answers() -> None:
+    assert in_browser("ANSWERS") == ANSWERS

@@ -1,4 +1,7 @@
-"""Close: how connections end: the codes, and which of them ask a client to come back. Pure: knows no connection."""
+"""Close: every close that we send, with its code and reason, and which of them ask a client to come back. Pure.
+
+Where nobody looks, the reason is what remains: it is written for the developer of the client.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,34 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal
 
-__all__ = ["MAX_REASON_BYTES", "Close", "CloseCode", "may_reconnect", "problem_of_close"]
+__all__ = [
+    "APPLICATION_FAILED",
+    "APPLICATION_RETURNED",
+    "HANDLING_FAILED",
+    "INVALID_UTF8",
+    "MAX_REASON_BYTES",
+    "PING_TIMEOUT",
+    "SETUP_FAILED",
+    "SHUTTING_DOWN",
+    "TOO_BIG",
+    "TOO_MANY_FRAGMENTS",
+    "TOO_MANY_MESSAGES",
+    "TOO_MANY_PINGS",
+    "TOO_MUCH_UNFINISHED",
+    "TOO_SLOW",
+    "Close",
+    "CloseCode",
+    "Goodbye",
+    "may_reconnect",
+    "problem_of_close",
+    "refused",
+    "restarting",
+    "slow_message",
+    "wrong_frame",
+]
+
+Goodbye = tuple[int, str]
+"""What goes into a close frame: the code and the reason."""
 
 MAX_REASON_BYTES: Final = 123
 """A close frame carries at most 125 bytes, two of them the code (RFC 6455, section 5.5)."""
@@ -52,6 +82,61 @@ def may_reconnect(code: int) -> bool:
     application's counterpart of HTTP's 4xx. ``velocity.js`` follows the same rule.
     """
     return code not in _FINAL and not 4400 <= code <= 4499
+
+
+# --- what we close with, and when; whether to come back is `may_reconnect` of the code
+
+SHUTTING_DOWN: Final[Goodbye] = (CloseCode.GOING_AWAY, "the server is shutting down")
+"""``broker.stop()``. Come back."""
+SETUP_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
+"""An ``on_connect`` hook raised. Come back."""
+HANDLING_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
+"""What handles messages was cancelled, or failed. Come back."""
+APPLICATION_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "")
+"""An ASGI application other than ours raised. Come back."""
+APPLICATION_RETURNED: Final[Goodbye] = (CloseCode.NORMAL, "")
+"""An ASGI application other than ours returned. Stay away."""
+TOO_SLOW: Final[Goodbye] = (CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full")
+"""More than WS_SEND_QUEUE_SIZE waits for the client. Come back."""
+TOO_MUCH_UNFINISHED: Final[Goodbye] = (CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
+"""All clients together hold more than WS_MAX_UNFINISHED_SIZE of messages whose rest has not come. Come back."""
+PING_TIMEOUT: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+"""No pong within WS_PING_TIMEOUT. Come back."""
+TOO_BIG: Final[Goodbye] = (CloseCode.MESSAGE_TOO_BIG, "message too big")
+"""A message is over WS_MAX_MESSAGE_SIZE. Stay away."""
+TOO_MANY_MESSAGES: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many messages")
+"""A client goes on and on over WS_RATE_LIMIT. Stay away."""
+TOO_MANY_FRAGMENTS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many fragments")
+"""A message in over 1,024 fragments that are tiny. Stay away."""
+TOO_MANY_PINGS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many pings")
+"""Over 500 control frames a second. Stay away."""
+INVALID_UTF8: Final[Goodbye] = (CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
+"""A text message is no text (RFC 6455, section 8.1). Stay away."""
+
+
+def restarting(code: int, retry_after: float) -> Goodbye:
+    """A server that stops gives its clients back to others. Come back, in so many seconds.
+
+    Args:
+        code: WS_RESTART_CODE.
+        retry_after: seconds, spread over the clients; ``velocity.js`` reads them from the reason.
+    """
+    return code, f"restarting, retry_after={retry_after:.3f}"
+
+
+def slow_message(seconds: float) -> Goodbye:
+    """A message was begun, and not all of it came within WS_MESSAGE_TIMEOUT. Stay away."""
+    return CloseCode.POLICY_VIOLATION, f"a message took more than {seconds:g} s to come"
+
+
+def wrong_frame(problem: str) -> Goodbye:
+    """A frame is none that a client may send (RFC 6455, section 5). Stay away."""
+    return CloseCode.PROTOCOL_ERROR, problem
+
+
+def refused(reason: str) -> Goodbye:
+    """A handshake is refused where the server has no other form for it. Stay away."""
+    return CloseCode.POLICY_VIOLATION, reason
 
 
 def problem_of_close(code: int, reason: str) -> str | None:

@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.delivery.outbox import QueueOutbox
+from velocity_ws.delivery.queue_outbox import QueueOutbox
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.stats import Counters
 

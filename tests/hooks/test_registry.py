@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tests.support import DEADLINE
 from velocity_ws.errors import HookError, VelocityError
-from velocity_ws.hooks.registry import Hook, Hooks, InvalidDataError, Kind, validate_event
+from velocity_ws.hooks.binding import Kind
+from velocity_ws.hooks.registry import Hook, Hooks, InvalidDataError, validate_event
 
 VALUES: dict[str, Any] = {
     "request": "REQUEST",

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode
-from velocity_ws.delivery.outbox import Outbox, QueueOutbox
+from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode, refused
+from velocity_ws.delivery.outbox import Outbox
+from velocity_ws.delivery.queue_outbox import QueueOutbox
 from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.hints import Hints
@@ -122,7 +123,8 @@ async def send_refusal(scope: Scope, send: Send, reject: Reject, subprotocol: st
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
-        await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION, "reason": reason})
+        code, reason = refused(reason)
+        await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 def _close(event: Any) -> Close:

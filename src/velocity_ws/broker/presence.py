@@ -16,7 +16,8 @@ import msgspec
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.envelopes import Count, Name
 from velocity_ws.messages.address import Address
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.events import encode_presence
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 
@@ -254,4 +255,4 @@ def _changes(before: Counts, now: Counts) -> Counts:
 
 def _event(room: str, users: Counts, total: Counts, *, is_full: bool) -> PreparedMessage:
     named = {user: count for user, count in users.items() if user}
-    return encode("presence", {"room": room, "users": named, "anonymous": total.get("", 0), "full": is_full})
+    return encode_presence(room, named, total.get("", 0), is_full=is_full)

@@ -12,7 +12,8 @@ from velocity_ws.cluster.rpc import Replies
 from velocity_ws.cluster.sequences import Heard
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.events import encode_missed
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["Gaps"]
@@ -116,4 +117,4 @@ class Gaps:
             return  # what is for this node, or a few clients; or for nobody any more
         self._counters.backplane_gaps += 1
         address = Address("all") if name is None else Address("rooms" if kind == "room" else "users", (name,))
-        self._deliver(address, encode("gap", {"room": name if kind == "room" else None, "missed": missed}))
+        self._deliver(address, encode_missed(name if kind == "room" else None, missed))

@@ -16,7 +16,7 @@ from velocity_ws.stats import Counters
 
 __all__ = ["Flusher", "TransportOutbox", "Wire", "push"]
 
-log = get_logger("velocity_ws.outbox")
+log = get_logger("velocity_ws.delivery")
 
 
 class Wire(Protocol):

@@ -1,4 +1,4 @@
-"""From the annotation of a hook's parameter to what validates it. Knows nothing of hooks."""
+"""Annotations: what validates a parameter, by its annotation. Knows nothing of hooks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from velocity_ws.errors import HookError
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["annotations_of", "innermost", "names_in", "signature_of", "validator"]
+__all__ = ["annotations_of", "names_in", "signature_of", "unwrap", "validator"]
 
 
-def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that was written, inside of partials, decorators that say what they wrap, and callable objects."""
     while True:
         if isinstance(function, functools.partial):
@@ -62,7 +62,7 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[
     Raises:
         HookError: the annotation cannot be resolved, or is no type.
     """
-    function = innermost(function)
+    function = unwrap(function)
     local_names = _locals_of_definition(function)
     try:
         annotation = _annotation(function, parameter, local_names)

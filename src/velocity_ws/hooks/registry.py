@@ -1,4 +1,4 @@
-"""The application's functions: registered, checked, and called with what they ask for. Knows no connection."""
+"""Registry: the application's hooks, checked when registered, called with what they ask for. Knows no client."""
 
 from __future__ import annotations
 
@@ -6,55 +6,28 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import itertools
 import operator
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticKnownError
 
 from velocity_ws.errors import HookError
-from velocity_ws.hooks.annotations import annotations_of, innermost, names_in, signature_of, validator
+from velocity_ws.hooks.annotations import names_in, unwrap, validator
+from velocity_ws.hooks.binding import ARGUMENTS, Kind, bind, data_parameter, refuse_wrong_message
 from velocity_ws.logs import printable
-from velocity_ws.messages.inbound import Message
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 
-__all__ = ["Hook", "Hooks", "InvalidDataError", "Kind"]
+__all__ = ["Hook", "Hooks", "InvalidDataError", "validate_event"]
 
-Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "join", "leave", "error"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_DETAILS = 50
 """Problems listed in an ``INVALID_DATA``; where there are more, only their number is told."""
 MAX_DESCRIBED = 5
 """Problems that a line of the log names."""
-
-# What a hook of each kind can ask for by name; the first so many are what it gets by position.
-_ARGUMENTS: dict[Kind, tuple[str, ...]] = {
-    "authenticate": ("request",),
-    "connect": ("client",),
-    "message": ("client", "message"),
-    "binary": ("client", "data"),
-    "event": ("client", "data", "message"),
-    "disconnect": ("client", "close"),
-    "join": ("client", "room"),
-    "leave": ("client", "room"),
-    "error": ("client", "error"),
-}
-_ALL_ARGUMENTS = {name for names in _ARGUMENTS.values() for name in names}
-_BY_POSITION: dict[Kind, tuple[int, ...]] = {
-    "authenticate": (1,),
-    "connect": (1,),
-    "message": (2,),
-    "binary": (2,),
-    "event": (2,),
-    "disconnect": (1, 2),
-    "join": (2,),
-    "leave": (2,),
-    "error": (2,),
-}
 
 
 class InvalidDataError(Exception):
@@ -88,14 +61,14 @@ class Hook:
         if not callable(function):
             raise HookError(f"a hook is a function, not {function!r:.80}; on() is used as @broker.on('event name')")
         self.name = _name(function)
-        if inspect.isgeneratorfunction(innermost(function)) or inspect.isasyncgenfunction(innermost(function)):
+        if inspect.isgeneratorfunction(unwrap(function)) or inspect.isasyncgenfunction(unwrap(function)):
             raise HookError(f"{self.name} is a generator, which nobody would run; a hook returns, and sends as it goes")
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(_innermost(function))
-        self._by_position, self._by_keyword = _bind(kind, function, self.name)
+        self._is_async = inspect.iscoroutinefunction(_called(function))
+        self._by_position, self._by_keyword = bind(kind, function, self.name)
         if kind == "event":
-            _check_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
-        parameter = _data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
+            refuse_wrong_message(function, {*self._by_position, *self._by_keyword.values()}, self.name)
+        parameter = data_parameter(function, self._by_position, self._by_keyword) if kind == "event" else None
         self._validate: Callable[[Any], Any] | None = None
         self._schema: Any = None
         if parameter is not None and (found := validator(function, parameter, self.name)):
@@ -150,7 +123,7 @@ class Hooks:
     """All registered hooks, in order of registration."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in _ARGUMENTS}
+        self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
 
     def register(self, kind: Kind, function: F) -> F:
@@ -213,7 +186,8 @@ def _why(problem: dict[str, Any]) -> str:
     return template if template == problem["msg"] else kind.replace("_", " ")
 
 
-def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a call runs: unlike `unwrap`, the decorator and not what it wraps."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function):
@@ -222,67 +196,5 @@ def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    name: str = getattr(innermost(function), "__qualname__", repr(function))
+    name: str = getattr(unwrap(function), "__qualname__", repr(function))
     return name
-
-
-def _bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Which value goes to which parameter: by position, and by keyword."""
-    known = _ARGUMENTS[kind]
-    try:
-        parameters = list(signature_of(function).parameters.values())
-    except (TypeError, ValueError):
-        raise HookError(f"{name} has no signature that can be read; wrap it in a function") from None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    for parameter in keyword:
-        if parameter.name not in known and parameter.default is parameter.empty:
-            raise _refused(kind, name, parameter.name)
-    by_keyword = {p.name: p.name for p in keyword if p.name in known}
-    if not positional:
-        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        return (known[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
-    required = [p.name for p in positional if p.default is p.empty]
-    unknown = [parameter for parameter in required if parameter not in known]
-    if unknown:
-        # Names of its own: then it takes all that there is, in that order.
-        in_order = len(required) in _BY_POSITION[kind] and all(
-            mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
-            for mine, theirs in zip(required, known, strict=False)
-        )
-        if not in_order:
-            raise _refused(kind, name, unknown[0])
-        return known[: len(required)], by_keyword
-    # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
-    by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
-    for parameter in positional[len(by_position) :]:
-        if parameter.name in known and parameter.kind is not parameter.POSITIONAL_ONLY:
-            by_keyword[parameter.name] = parameter.name
-    return tuple(by_position), by_keyword
-
-
-def _refused(kind: Kind, name: str, parameter: str) -> HookError:
-    known = ", ".join(_ARGUMENTS[kind])
-    return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
-
-
-def _check_message(function: Callable[..., Any], names: set[str], name: str) -> None:
-    """``message`` is the whole envelope; who gives it another type wants its data validated, and would not get that."""
-    annotation = annotations_of(innermost(function)).get("message", Message)
-    written = str(getattr(annotation, "__forward_arg__", annotation))
-    is_envelope = annotation in (Message, Any, object) or written.rpartition(".")[2] in ("Message", "Any")
-    if "message" in names and not is_envelope:
-        raise HookError(f"{name} annotates 'message', which is the Message itself; name it 'data' to have it validated")
-
-
-def _data_parameter(
-    function: Callable[..., Any], by_position: tuple[str, ...], by_keyword: dict[str, str]
-) -> str | None:
-    """The name of the parameter that gets ``data``."""
-    if "data" in by_keyword:
-        return "data"
-    if "data" not in by_position:
-        return None
-    parameters = list(signature_of(function).parameters.values())
-    index = by_position.index("data")
-    return parameters[index].name if index < len(parameters) else parameters[-1].name

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from velocity_ws.close import Close
 from velocity_ws.concurrency.threads import Threads
 from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout, Reject
-from velocity_ws.hooks.registry import Hook, Hooks, InvalidDataError, Kind
+from velocity_ws.hooks.binding import Kind
+from velocity_ws.hooks.registry import Hook, Hooks, InvalidDataError
 from velocity_ws.logs import get_logger, quote
-from velocity_ws.messages.events import encode_error
+from velocity_ws.messages.events import REPLY, encode_error
 from velocity_ws.messages.inbound import Malformed, decode
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.client import Client, describe
@@ -121,7 +122,7 @@ class Dispatcher:
                     return None
             hook = handler
             result = None if handler is None else await self._call(handler, values)
-            return None if message.id is None else encode("reply", result, message.id)
+            return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
             if _is_end_of_task(error):
                 raise

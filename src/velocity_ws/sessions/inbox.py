@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from velocity_ws.close import CloseCode
+from velocity_ws.close import SETUP_FAILED, TOO_BIG, TOO_MANY_MESSAGES
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.events import encode_rate_limit_exceeded
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.messages.scan import find_id
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
@@ -145,7 +145,7 @@ class Inbox:
         Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
         """
         if size > self._context.settings.max_message_size:
-            owner.disconnect(CloseCode.MESSAGE_TOO_BIG, "message too big")
+            owner.disconnect(*TOO_BIG)
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
             self._refuse(owner, payload, size, retry_after, "too many messages")
         elif retry_after := self._bill(size):
@@ -246,7 +246,7 @@ class Inbox:
             await self._work(owner)
         else:
             self._worker = None
-            owner.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
+            owner.disconnect(*SETUP_FAILED)
 
     async def _work(self, owner: InboxOwner, payload: str | bytes | None = None, size: int = 0) -> None:
         """Handle a message, and then what has come meanwhile."""
@@ -340,7 +340,7 @@ class Inbox:
             self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._context.clock)
         if self._refusals.acquire(1 + size // REFUSED_BYTES):
             hints.too_many(owner.client.id, why, is_closed=True)
-            owner.disconnect(CloseCode.POLICY_VIOLATION, "too many messages", discard=True, within=FLOOD_CLOSE_TIMEOUT)
+            owner.disconnect(*TOO_MANY_MESSAGES, discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
 
 def _size(payload: str | bytes) -> int:
@@ -351,5 +351,4 @@ def _size(payload: str | bytes) -> int:
 
 def _rate_limit_exceeded(payload: str | bytes, retry_after: float, why: str) -> PreparedMessage:
     request_id = find_id(payload) if isinstance(payload, str) else None
-    data = {"message": why, "retry_after": math.ceil(retry_after * 1000) / 1000}
-    return encode("rate_limit_exceeded", data, request_id)
+    return encode_rate_limit_exceeded(why, retry_after, request_id)

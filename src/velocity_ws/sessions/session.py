@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import HANDLING_FAILED, SHUTTING_DOWN, TOO_SLOW, Close, CloseCode
 from velocity_ws.concurrency.portal import end_now
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.logs import get_logger, printable
@@ -281,9 +281,7 @@ class Session:
     def outbox_full(self) -> None:
         """The client is too slow."""
         self._context.hints.slow_client(self.id)
-        self.disconnect(
-            CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full", discard=True, within=SLOW_CLOSE_TIMEOUT
-        )
+        self.disconnect(*TOO_SLOW, discard=True, within=SLOW_CLOSE_TIMEOUT)
 
     def outbox_dropped(self) -> None:
         """The client is too slow, and misses something."""
@@ -319,7 +317,7 @@ class Session:
                 else f"failed: {printable(repr(error))}"
             )
             log.error("the task that handles messages %s (%s)", what, describe(self.client))
-            self.disconnect(CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
+            self.disconnect(*HANDLING_FAILED)
 
     # --- shutting down
 
@@ -360,7 +358,7 @@ class Session:
                 self._carrier.cancel()
 
     def _go_away(self) -> None:
-        self.disconnect(CloseCode.GOING_AWAY, "the server is shutting down")
+        self.disconnect(*SHUTTING_DOWN)
 
     # --- inside
 

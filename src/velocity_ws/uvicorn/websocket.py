@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_loc
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import EXTENSION
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import APPLICATION_FAILED, APPLICATION_RETURNED, Close, CloseCode, restarting
 from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn.events import ASGIEvents
@@ -148,11 +148,11 @@ class WebSocketProtocol(SessionTransport):
 
     def go_away(self, retry_after: float, patience: float) -> None:
         """Say goodbye after what is queued; what the client sends until it answers is still handled."""
-        reason = f"restarting, retry_after={retry_after:.3f}"
+        code, reason = restarting(self._restart_code, retry_after)
         if self._session is not None:
-            self._session.restart(self._restart_code, reason, patience)
+            self._session.restart(code, reason, patience)
         elif self.is_accepted:
-            self._writer.send_close(self._restart_code, reason)
+            self._writer.send_close(code, reason)
 
     def cut(self) -> None:
         """End at once, what runs for it included."""
@@ -272,14 +272,14 @@ class WebSocketProtocol(SessionTransport):
             if not isinstance(error, asyncio.CancelledError):
                 log.exception("Exception in ASGI application\n")
             self.refuse_handshake(500, [], b"Internal Server Error")
-            self._writer.send_close(CloseCode.INTERNAL_ERROR, "")
+            self._writer.send_close(*APPLICATION_FAILED)
             if not isinstance(error, Exception):
                 raise
         else:
             if not self.is_accepted and self._end is None:
                 log.error("ASGI callable returned without completing handshake.")
                 self.refuse_handshake(500, [], b"Internal Server Error")
-            self._writer.send_close(CloseCode.NORMAL, "")
+            self._writer.send_close(*APPLICATION_RETURNED)
         finally:
             self._reader.open()  # where a broker failed before it took the messages
             self._session = self._outbox = self._task = None

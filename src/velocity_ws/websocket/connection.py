@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import INVALID_UTF8, TOO_BIG, TOO_MANY_PINGS, Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.frames import TEXT
@@ -141,7 +141,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             text = payload.decode()
         except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
+            self._fail(*INVALID_UTF8)
             return False
         return self._deliver(opcode, text)
 
@@ -164,7 +164,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def got_too_long(self) -> None:
         """Fail the connection: a message is longer than allowed."""
-        self._fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
+        self._fail(*TOO_BIG)
 
     def got_invalid(self, code: int, reason: str) -> None:
         """Fail the connection: the rest of what comes is not waited for."""
@@ -194,7 +194,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._controls = RateLimiter(CONTROL_FRAMES, CONTROL_FRAMES_AT_ONCE, self._loop.time)
         for _ in range(count):
             if self._controls.acquire() and self._parser.is_open:
-                self._fail(CloseCode.POLICY_VIOLATION, "too many pings")
+                self._fail(*TOO_MANY_PINGS)
 
     # --- while nothing is read
 

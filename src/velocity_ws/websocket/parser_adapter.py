@@ -15,7 +15,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import INVALID_UTF8, TOO_BIG, TOO_MANY_FRAGMENTS, Close
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT
 from velocity_ws.websocket.parser import is_too_long, longest_deflated, problem_of
@@ -257,12 +257,12 @@ class _Fragments:
         """Add a fragment; return code and reason if the connection must be failed."""
         data = frame.data
         if self.size + len(data) > max_size:
-            return CloseCode.MESSAGE_TOO_BIG, "message too big"
+            return TOO_BIG
         try:
             if self._utf8 is not None:  # what cannot become valid is refused before its last fragment
                 self._utf8.decode(bytes(data), frame.fin)
         except UnicodeDecodeError:
-            return CloseCode.INVALID_PAYLOAD, "invalid UTF-8"
+            return INVALID_UTF8
         if len(data) < PART:
             self.parts[-1] += data
         else:  # the library keeps its last frame, so that a copy would be there twice
@@ -272,7 +272,7 @@ class _Fragments:
         self._empty += not data
         is_crumbs = self._count > MAX_SMALL_FRAGMENTS and self.size < self._count * SMALL_FRAGMENT
         if self._count > MAX_FRAGMENTS or self._empty > MAX_EMPTY_FRAGMENTS or is_crumbs:
-            return CloseCode.POLICY_VIOLATION, "too many fragments"
+            return TOO_MANY_FRAGMENTS
         return None
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from velocity_ws.close import CloseCode
+from velocity_ws.close import wrong_frame
 from velocity_ws.messages.frames import COMPRESSED
 from velocity_ws.websocket.parser import MASKED, TooLong, cut, inflate
 from velocity_ws.websocket.parser_adapter import ParserAdapter
@@ -201,7 +201,7 @@ class Reader:
         """Whether a frame is wrong by its first two bytes; the connection is failed then."""
         problem = self._parser.problem_of(data, at)
         if problem is not None:
-            self._connection.got_invalid(CloseCode.PROTOCOL_ERROR, problem)
+            self._connection.got_invalid(*wrong_frame(problem))
         return problem is not None
 
     def _keep(self, data: bytes | bytearray, at: int, lacks: int) -> None:

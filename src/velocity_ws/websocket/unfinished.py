@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from velocity_ws.close import CloseCode
+from velocity_ws.close import TOO_MUCH_UNFINISHED, slow_message
 from velocity_ws.concurrency.deadlines import Deadlines
 
 __all__ = ["MESSAGE_TIMEOUT", "UNFINISHED_SIZE", "UnfinishedMessages", "UnfinishedReader"]
@@ -66,7 +66,7 @@ class UnfinishedMessages:
         while self.size > self._limit:
             idlest = next(iter(self._sizes))
             self.remove(idlest)
-            idlest.fail(CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
+            idlest.fail(*TOO_MUCH_UNFINISHED)
 
     def remove(self, reader: UnfinishedReader) -> None:
         """The message is whole, or not waited for. Harmless where there was none."""
@@ -78,4 +78,4 @@ class UnfinishedMessages:
             self._deadlines.start(reader)
             return
         self.remove(reader)
-        reader.fail(CloseCode.POLICY_VIOLATION, f"a message took more than {self._seconds:g} s to come")
+        reader.fail(*slow_message(self._seconds))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from velocity_ws.close import CloseCode
+from velocity_ws.close import PING_TIMEOUT
 from velocity_ws.websocket.keepalive import Pings
 from velocity_ws.websocket.parser_adapter import ParserAdapter
 
@@ -197,5 +197,5 @@ class Writer:
 
     def peer_is_dead(self) -> None:
         """Say so, in case somebody still reads, and abort the connection."""
-        self.write_all(self._parser.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout"))
+        self.write_all(self._parser.fail(*PING_TIMEOUT))
         self.abort(even_if_closing=True)

@@ -1,0 +1,205 @@
+"""QueueOutbox: a bounded queue of messages over ASGI's ``send``, for any server. Knows no hub and no hook."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from velocity_ws.concurrency.eager import EagerTask, Suspended
+from velocity_ws.delivery.outbox import BoundedOutbox, OutboxOwner
+from velocity_ws.logs import get_logger
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.stats import Counters
+
+__all__ = ["QueueOutbox"]
+
+log = get_logger("velocity_ws.delivery")
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class QueueOutbox(BoundedOutbox):
+    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn.
+
+    The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
+    """
+
+    queue: deque[PreparedMessage]
+
+    def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
+        """
+        Args:
+            send: the ASGI ``send`` of an accepted connection; the others are those of `BoundedOutbox`.
+        """
+        super().__init__(deque(), owner, counters, limit=limit, drop=drop)
+        self.send = send
+        self.is_idle = True  # open, and nothing queued, being sent or to be told
+        self.is_disturbed = False  # something else came while a message was being sent at once
+        self.sending: PreparedMessage | None = None
+        self._writer = EagerTask()
+        self.task = self._writer.task
+
+    def offer(self, frame: PreparedMessage) -> bool:
+        """Take a message; whether it was queued."""
+        if self.is_idle:
+            self._send_at_once(frame)
+        elif self._closing is not None or self._over:
+            self._counters.dropped += 1
+            return False
+        elif not self._has_room(frame):
+            self.is_disturbed = True
+            self._refuse()
+            return False
+        else:
+            if self._missed:
+                self._append(self._take_gap())
+            self._append(frame)
+            self._write()
+        return not self._over
+
+    def close(self, code: int, reason: str, *, discard: bool = False) -> None:
+        """Take nothing more; close the connection after what is queued."""
+        if self._closing is None and not self._over:
+            self._closing = (code, reason)
+            self.is_idle = False
+            self.is_disturbed = True
+            self._turn_away()
+            if discard:
+                self._discard()
+            self._write()
+
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
+        """Take a message once nothing else waits; whether it was queued."""
+        self.is_disturbed = self.is_disturbed or not self.is_idle
+        return await super().put(frame, seconds)
+
+    def abort(self) -> None:
+        """Stop at once."""
+        if not self._over:
+            self._finish()
+            self._writer.cancel()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the writer has ended."""
+        return self.task.done()
+
+    async def join(self) -> None:
+        """Wait until the writer has ended."""
+        await self._writer.join()
+
+    async def ping(self) -> float | None:
+        """``None``: plain ASGI has no ping frames."""
+        return None
+
+    def _send_at_once(self, frame: PreparedMessage) -> None:
+        self.is_idle = False
+        self.sending = frame
+        try:
+            rest = self._writer.step(self.send(_asgi(frame)))
+        except (Exception, asyncio.CancelledError) as error:
+            self.fail(error)
+        else:
+            if rest is None:
+                self.done(frame)
+            else:
+                self.wait_for(rest)
+
+    def done(self, frame: PreparedMessage) -> None:
+        """The message was sent at once."""
+        self._sent(frame)
+        if self.is_disturbed:
+            self._write(soon=True)
+        else:
+            self.is_idle = True
+
+    def wait_for(self, rest: Suspended) -> None:
+        """The message is being sent; the writer takes over."""
+        self._writer.drive(self._send_queue(rest))
+
+    def fail(self, error: BaseException) -> None:
+        """The message could not be sent, so the connection is gone."""
+        # Servers report a lost connection in many ways (OSError, RuntimeError, their own); none of them is an error of
+        # the application, and the reason reaches it through ``receive``.
+        log.debug("the server's send failed", exc_info=error)
+        if not self._over:
+            self._finish()
+            self._owner.outbox_broken()
+
+    @property
+    def _is_free(self) -> bool:
+        return self.is_idle
+
+    def _has_room(self, frame: PreparedMessage) -> bool:
+        waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
+        return not waiting or waiting + frame.cost <= self._limit
+
+    def _append(self, frame: PreparedMessage) -> None:
+        super()._append(frame)
+        self.is_disturbed = True
+
+    def _write(self, *, soon: bool = False) -> None:
+        if self.sending is None and not self._writer.is_busy:
+            self.is_idle = False
+            start = self._writer.drive if soon else self._writer.run
+            start(self._send_queue())
+
+    async def _send_queue(self, rest: Suspended | None = None) -> None:
+        try:
+            if rest is not None and self.sending is not None:
+                frame = self.sending
+                await rest
+                self._sent(frame)
+            while self.queue or self._missed or self._waiters:
+                if not self.queue and self._missed:
+                    self._append(self._take_gap())
+                elif not self.queue:
+                    self._admit()
+                    continue
+                frame = self.sending = self.queue.popleft()
+                self.queued_bytes -= frame.cost
+                await self.send(_asgi(frame))
+                self._sent(frame)
+            if self._closing is not None and not self._over:
+                code, reason = self._closing
+                await self.send({"type": "websocket.close", "code": code, "reason": reason})
+                self._finish()
+            self.is_disturbed = False
+            self.is_idle = not self._over
+        except (Exception, asyncio.CancelledError) as error:
+            if self._over and isinstance(error, asyncio.CancelledError):
+                raise
+            self.fail(error)
+
+    def _admit(self) -> None:
+        """Take the message of who has waited longest."""
+        if (turn := self._next_waiter()) is not None:
+            waiter, frame = turn
+            if frame is not None:
+                self._append(frame)
+            waiter.set_result(True)
+
+    def _sent(self, frame: PreparedMessage) -> None:
+        if self._over:  # aborted meanwhile, and counted as dropped
+            return
+        self.sending = None
+        self._counters.messages_sent += 1
+        self._counters.bytes_sent += frame.size
+
+    def _finish(self) -> None:
+        self._over = True
+        self.is_idle = False
+        self.is_disturbed = True
+        self._discard()
+        if self.sending is not None:
+            self._counters.dropped += 1
+        self._writer.end()
+
+
+def _asgi(frame: PreparedMessage) -> dict[str, Any]:
+    # A new dict each time: middleware may change the one it gets.
+    if frame.is_text:
+        return {"type": "websocket.send", "text": frame.text}
+    return {"type": "websocket.send", "bytes": frame.payload}

@@ -1,0 +1,118 @@
+"""Binding: which parameter of a hook gets which value, decided once, at registration. Knows no hook that runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal
+
+from velocity_ws.errors import HookError
+from velocity_ws.hooks.annotations import annotations_of, signature_of, unwrap
+from velocity_ws.messages.inbound import Message
+
+__all__ = ["ARGUMENTS", "Kind", "bind", "data_parameter", "refuse_wrong_message"]
+
+Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "join", "leave", "error"]
+
+ARGUMENTS: dict[Kind, tuple[str, ...]] = {
+    "authenticate": ("request",),
+    "connect": ("client",),
+    "message": ("client", "message"),
+    "binary": ("client", "data"),
+    "event": ("client", "data", "message"),
+    "disconnect": ("client", "close"),
+    "join": ("client", "room"),
+    "leave": ("client", "room"),
+    "error": ("client", "error"),
+}
+"""What a hook of each kind can ask for by name; the first so many are what it gets by position."""
+_ALL_ARGUMENTS = {name for names in ARGUMENTS.values() for name in names}
+_BY_POSITION: dict[Kind, tuple[int, ...]] = {
+    "authenticate": (1,),
+    "connect": (1,),
+    "message": (2,),
+    "binary": (2,),
+    "event": (2,),
+    "disconnect": (1, 2),
+    "join": (2,),
+    "leave": (2,),
+    "error": (2,),
+}
+
+
+def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Which value goes to which parameter: by position, and by keyword.
+
+    Args:
+        kind: of hook, which decides what there is to ask for.
+        function: the hook.
+        name: what an error calls it.
+
+    Returns:
+        The names of the values it gets by position, and for each keyword the name of its value.
+
+    Raises:
+        HookError: it asks for what a hook of this kind does not get, or has no signature that can be read.
+    """
+    known = ARGUMENTS[kind]
+    try:
+        parameters = list(signature_of(function).parameters.values())
+    except (TypeError, ValueError):
+        raise HookError(f"{name} has no signature that can be read; wrap it in a function") from None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in keyword:
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise _refused(kind, name, parameter.name)
+    by_keyword = {p.name: p.name for p in keyword if p.name in known}
+    if not positional:
+        takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        return (known[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
+    required = [p.name for p in positional if p.default is p.empty]
+    unknown = [parameter for parameter in required if parameter not in known]
+    if unknown:
+        # Names of its own: then it takes all that there is, in that order.
+        in_order = len(required) in _BY_POSITION[kind] and all(
+            mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
+            for mine, theirs in zip(required, known, strict=False)
+        )
+        if not in_order:
+            raise _refused(kind, name, unknown[0])
+        return known[: len(required)], by_keyword
+    # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
+    by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
+    for parameter in positional[len(by_position) :]:
+        if parameter.name in known and parameter.kind is not parameter.POSITIONAL_ONLY:
+            by_keyword[parameter.name] = parameter.name
+    return tuple(by_position), by_keyword
+
+
+def _refused(kind: Kind, name: str, parameter: str) -> HookError:
+    known = ", ".join(ARGUMENTS[kind])
+    return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
+
+
+def refuse_wrong_message(function: Callable[..., Any], names: set[str], name: str) -> None:
+    """Refuse a ``message`` that has another type: its author wants ``data`` validated, which this would not do.
+
+    Raises:
+        HookError: it is annotated so.
+    """
+    annotation = annotations_of(unwrap(function)).get("message", Message)
+    written = str(getattr(annotation, "__forward_arg__", annotation))
+    is_envelope = annotation in (Message, Any, object) or written.rpartition(".")[2] in ("Message", "Any")
+    if "message" in names and not is_envelope:
+        raise HookError(f"{name} annotates 'message', which is the Message itself; name it 'data' to have it validated")
+
+
+def data_parameter(
+    function: Callable[..., Any], by_position: tuple[str, ...], by_keyword: dict[str, str]
+) -> str | None:
+    """The name of the parameter that gets ``data``; ``None`` where none does."""
+    if "data" in by_keyword:
+        return "data"
+    if "data" not in by_position:
+        return None
+    parameters = list(signature_of(function).parameters.values())
+    index = by_position.index("data")
+    return parameters[index].name if index < len(parameters) else parameters[-1].name
