@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_ws.errors import InvalidPathError
-from velocity_ws.paths import EndpointPath, route_path
+from velocity_ws.paths import EndpointPath
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,3 @@ def test_names_of_parameters_and_a_slash_at_the_end_make_no_other_path() -> None
 def test_what_is_no_path_is_refused_where_it_is_written(path: str, why: str) -> None:
     with pytest.raises(InvalidPathError, match=why):
         EndpointPath(path)
-
-
-@pytest.mark.parametrize(
-    ("path", "root", "route"),
-    [
-        ("/ws", "", "/ws"),
-        ("/app/ws", "/app", "/ws"),
-        ("/app/ws", "/app/", "/ws"),
-        ("/app", "/app", ""),
-        ("/ws", "/app", "/ws"),
-        ("/application/ws", "/app", "/application/ws"),
-    ],
-)
-def test_a_root_is_taken_off_where_the_server_left_it(path: str, root: str, route: str) -> None:
-    assert route_path({"path": path, "root_path": root}) == route

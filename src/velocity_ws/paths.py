@@ -1,4 +1,4 @@
-"""EndpointPath: where an endpoint is, and what is served below it. Pure: knows no application."""
+"""EndpointPath: the path of an endpoint, and what is served below it. Pure: knows no request and no application."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 from starlette.routing import compile_path
-from starlette.types import Scope
 
 from velocity_ws.errors import InvalidPathError
 
-__all__ = ["EndpointPath", "route_path"]
+__all__ = ["EndpointPath"]
 
 
 class EndpointPath:
@@ -60,12 +59,3 @@ class EndpointPath:
         base, _, name = path.rpartition("/")
         parameters = self.match(base)
         return None if parameters is None else (parameters, name)
-
-
-def route_path(scope: Scope) -> str:
-    """The path of a request behind its ``root_path``, which some servers take off and some do not."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :]
-    return path

@@ -1,4 +1,7 @@
-"""The two ways into an application that exists: WebSocketMiddleware around any ASGI app, attach for Starlette's."""
+"""WebSocketMiddleware, around any ASGI app, and attach, for Starlette's: a broker beside an application's own routes.
+
+Knows paths and lifespans, and nothing of connections.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from velocity_ws.asgi.app import Endpoint, WebSocketApp, start_and_say
-from velocity_ws.asgi.pages import PAGES, is_handshake
+from velocity_ws.asgi.pages import PAGES, is_handshake, route_path
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import InvalidPathError
 from velocity_ws.logs import get_logger
-from velocity_ws.paths import EndpointPath, route_path
+from velocity_ws.paths import EndpointPath
 
 __all__ = ["WebSocketMiddleware", "attach"]
 

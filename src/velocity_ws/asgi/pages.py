@@ -1,4 +1,4 @@
-"""What a plain HTTP request to an endpoint, or below it, gets: the browser client, its health. Knows no broker."""
+"""Pages: what a plain HTTP request to an endpoint, or below it, gets: browser client, health. Knows no broker."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Scope
 
 from velocity_ws.logs import get_logger
-from velocity_ws.paths import route_path
 
-__all__ = ["PAGES", "answer", "is_handshake"]
+__all__ = ["PAGES", "answer", "is_handshake", "route_path"]
 
 STATIC_FILES = {"velocity.js": "text/javascript", "velocity.d.ts": "text/plain"}
 """Files of the browser client, served below the endpoint's path."""
@@ -39,8 +38,22 @@ def is_handshake(scope: Scope) -> bool:
     return scope["type"] == "http" and any(name == b"sec-websocket-key" for name, _ in scope["headers"])
 
 
+def route_path(scope: Scope) -> str:
+    """The path of a request behind its ``root_path``, which some servers take off and some do not."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :]
+    return path
+
+
 async def answer(scope: Scope, is_healthy: Callable[[], Awaitable[bool]]) -> Response:
-    """What a plain HTTP request to the endpoint gets: a file of the browser client, its health, or how to connect."""
+    """What a plain HTTP request to the endpoint gets: a file of the browser client, its health, or how to connect.
+
+    Args:
+        scope: of the request.
+        is_healthy: tells whether the endpoint can be sent clients; asked for ``health`` only.
+    """
     path = route_path(scope).strip("/")  # Litestar's mount puts a slash at the end
     name = path.rpartition("/")[2]
     if is_handshake(scope):
@@ -77,7 +90,7 @@ def _why_no_websocket(scope: Scope) -> str:
 
 
 def _warn_once(why: str) -> None:
-    """Say it once for each process: any stranger can cause it."""
+    """Warn once for each process: any stranger can cause it."""
     global _has_warned  # noqa: PLW0603 - a process has one log, whatever brokers it has
     if _has_warned:
         return
