@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from velocity_ws.limits import Admission, RateLimiter
+from velocity_ws.limits import ConnectionLimits, RateLimiter
 
 NANOSECOND = 1e-9
 """Far below anything a clock measures, far above what floats round away in these tests."""
@@ -126,11 +126,11 @@ addresses = st.sampled_from(["10.0.0.1", "10.0.0.2", "::1", None])
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 6), st.integers(0, 3), st.lists(st.tuples(st.booleans(), addresses), max_size=40))
 def test_admission_counts_who_is_in(limit: int, limit_per_ip: int, steps: list[tuple[bool, str | None]]) -> None:
-    admission = Admission(limit, limit_per_ip)
+    limits = ConnectionLimits(limit, limit_per_ip)
     inside: Counter[str | None] = Counter()
     for enters, ip in steps:
         if enters:
-            full = admission.enter(ip)
+            full = limits.count_in(ip)
             if limit and inside.total() >= limit:
                 assert full == "WS_MAX_CONNECTIONS"
             elif limit_per_ip and ip is not None and inside[ip] >= limit_per_ip:
@@ -139,51 +139,51 @@ def test_admission_counts_who_is_in(limit: int, limit_per_ip: int, steps: list[t
                 assert full is None
                 inside[ip] += 1
         elif inside[ip]:
-            admission.leave(ip)
+            limits.count_out(ip)
             inside[ip] -= 1
     for ip in list(inside.elements()):
-        admission.leave(ip)
+        limits.count_out(ip)
     # Counts are back at zero where everything fits in again, and not one more.
     for _ in range(limit):
-        assert admission.enter(None) is None
-    assert (admission.enter(None) is not None) == bool(limit)
+        assert limits.count_in(None) is None
+    assert (limits.count_in(None) is not None) == bool(limit)
 
 
 def test_per_address_counts_return_to_zero() -> None:
-    admission = Admission(0, 2)
+    limits = ConnectionLimits(0, 2)
     for _ in range(3):
-        assert [admission.enter("a"), admission.enter("a")] == [None, None]
-        assert admission.enter("a") == "WS_MAX_CONNECTIONS_PER_IP"
-        assert admission.enter("b") is None
-        admission.leave("b")
-        admission.leave("a")
-        admission.leave("a")
+        assert [limits.count_in("a"), limits.count_in("a")] == [None, None]
+        assert limits.count_in("a") == "WS_MAX_CONNECTIONS_PER_IP"
+        assert limits.count_in("b") is None
+        limits.count_out("b")
+        limits.count_out("a")
+        limits.count_out("a")
 
 
 def test_an_address_that_left_is_forgotten() -> None:
-    admission = Admission(0, 1)
+    limits = ConnectionLimits(0, 1)
     for n in range(100):
-        assert admission.enter(f"2001:db8:{n:x}::1") is None
-        admission.leave(f"2001:db8:{n:x}::1")
+        assert limits.count_in(f"2001:db8:{n:x}::1") is None
+        limits.count_out(f"2001:db8:{n:x}::1")
         # Asking for, and refusing, must not leave anything behind either.
-        assert admission.enter("held") is None
-        assert admission.enter("held") == "WS_MAX_CONNECTIONS_PER_IP"
-        admission.leave("held")
+        assert limits.count_in("held") is None
+        assert limits.count_in("held") == "WS_MAX_CONNECTIONS_PER_IP"
+        limits.count_out("held")
     # A stranger has as many IPv6 addresses as it likes, so this is a leak that only the inside shows.
-    assert not admission._by_ip
+    assert not limits._by_ip
 
 
 def test_zero_is_no_limit() -> None:
-    admission = Admission(0, 0)
-    assert {admission.enter("a") for _ in range(1000)} == {None}
+    limits = ConnectionLimits(0, 0)
+    assert {limits.count_in("a") for _ in range(1000)} == {None}
 
 
 @pytest.mark.parametrize("unknown", [None, ""])
 def test_an_unknown_address_counts_in_the_total_alone(unknown: str | None) -> None:
-    admission = Admission(3, 1)
-    assert [admission.enter(unknown) for _ in range(4)] == [None, None, None, "WS_MAX_CONNECTIONS"]
-    admission.leave(unknown)
-    assert admission.enter("a") is None
+    limits = ConnectionLimits(3, 1)
+    assert [limits.count_in(unknown) for _ in range(4)] == [None, None, None, "WS_MAX_CONNECTIONS"]
+    limits.count_out(unknown)
+    assert limits.count_in("a") is None
 
 
 @pytest.mark.parametrize(
@@ -199,26 +199,26 @@ def test_an_unknown_address_counts_in_the_total_alone(unknown: str | None) -> No
 def test_an_address_is_one_however_it_is_spelled_and_an_ipv6_client_is_its_64(spellings: list[str]) -> None:
     for first in spellings:
         for other in spellings:
-            admission = Admission(0, 1)
-            assert admission.enter(first) is None
-            assert admission.enter(other) == "WS_MAX_CONNECTIONS_PER_IP", (first, other)
-            admission.leave(other)
-            assert admission.enter(first) is None
+            limits = ConnectionLimits(0, 1)
+            assert limits.count_in(first) is None
+            assert limits.count_in(other) == "WS_MAX_CONNECTIONS_PER_IP", (first, other)
+            limits.count_out(other)
+            assert limits.count_in(first) is None
 
 
 def test_addresses_of_different_hosts_are_apart() -> None:
-    admission = Admission(0, 1)
+    limits = ConnectionLimits(0, 1)
     for ip in (
         "192.0.2.1", "::ffff:192.0.2.2", "64:ff9b::192.0.2.3", "2001:db8::1", "2001:db8:0:1::1", "::1", "127.0.0.1",
         "fe80::1", "fe80::2", "fe80::1%eth0", "fe80::1%eth1", "192.0.2.01", "testclient", "unknown", "%", "a" * 1000,
     ):  # fmt: skip
-        assert admission.enter(ip) is None, ip
+        assert limits.count_in(ip) is None, ip
 
 
 def test_a_refused_one_is_not_counted() -> None:
-    admission = Admission(1, 0)
-    assert admission.enter("a") is None
+    limits = ConnectionLimits(1, 0)
+    assert limits.count_in("a") is None
     for _ in range(5):
-        assert admission.enter("b") == "WS_MAX_CONNECTIONS"
-    admission.leave("a")
-    assert admission.enter("b") is None
+        assert limits.count_in("b") == "WS_MAX_CONNECTIONS"
+    limits.count_out("a")
+    assert limits.count_in("b") is None

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-__all__ = ["Admission", "RateLimiter", "network_of"]
+__all__ = ["ConnectionLimits", "RateLimiter", "network_of"]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses as an IPv6-only server sees them (RFC 6052)."""
@@ -42,7 +42,7 @@ class RateLimiter:
         return (cost - self._tokens) / self._rate
 
 
-class Admission:
+class ConnectionLimits:
     """Counts connections, handshakes included, in total and for each address."""
 
     def __init__(self, limit: int, limit_per_ip: int) -> None:
@@ -61,7 +61,7 @@ class Admission:
         """Whether nobody is counted in."""
         return not self._total and not self._by_ip
 
-    def enter(self, ip: str | None) -> str | None:
+    def count_in(self, ip: str | None) -> str | None:
         """Count a connection in; what refuses it, or ``None`` where it may come.
 
         An unknown address (``None``, or empty: a Unix socket without a proxy's header) counts in the total alone.
@@ -76,8 +76,8 @@ class Admission:
         self._total += 1
         return None
 
-    def leave(self, ip: str | None) -> None:
-        """Count a connection out that `enter` let in."""
+    def count_out(self, ip: str | None) -> None:
+        """Count a connection out that `count_in` let in."""
         self._total -= 1
         if ip and self._limit_per_ip:
             network = network_of(ip)

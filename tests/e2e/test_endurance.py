@@ -295,7 +295,7 @@ async def test_ten_thousand_connections_come_and_go() -> None:
     assert (stats.connected_clients, stats.rooms) == (0, 0)
     assert not broker.node.sessions
     assert not broker.node.handshakes
-    assert broker.node.admission.is_empty
+    assert broker.node.connection_limits.is_empty
     assert objects_after - objects < 500
     assert memory_after - memory < 8 * 1024 * 1024
 

@@ -245,7 +245,7 @@ async def test_on_disconnect_and_on_error_that_both_hang_hold_nothing(kind: Serv
         async with address.connect():
             await eventually(broker.get_clients)
         await eventually(lambda: not broker.node.sessions)
-        await eventually(lambda: broker.node.admission.is_empty)
+        await eventually(lambda: broker.node.connection_limits.is_empty)
     assert broker.get_stats().errors >= 1
 
 

@@ -227,7 +227,7 @@ async def test_hooks_run_around_the_messages(kind: ServerKind | None) -> None:
         if kind != "hypercorn":  # which does not pass on the client's code
             assert (app.closes[0].code, app.closes[0].by) == (1000, "client")
         assert not app.broker.get_clients()
-        await eventually(lambda: app.broker.node.admission.is_empty)
+        await eventually(lambda: app.broker.node.connection_limits.is_empty)
 
 
 async def test_messages_are_handled_in_order_however_many_wait(kind: ServerKind | None) -> None:
@@ -394,7 +394,7 @@ async def test_a_refusal_says_status_and_reason(kind: ServerKind | None) -> None
                 raise AssertionError("it was accepted")
         assert (caught.value.status, caught.value.reason) == (409, "no seat left")
         assert app.broker.get_stats().rejected == 1
-        assert app.broker.node.admission.is_empty
+        assert app.broker.node.connection_limits.is_empty
     assert app.told == []
 
 
@@ -429,7 +429,7 @@ async def test_a_full_node_refuses(kind: ServerKind | None) -> None:
                 async with place.call():
                     raise AssertionError("it was accepted")
             assert (caught.value.status, caught.value.reason) == (503, "too many connections")
-        await eventually(lambda: app.broker.node.admission.is_empty)
+        await eventually(lambda: app.broker.node.connection_limits.is_empty)
         async with place.call() as caller:
             await caller.send("echo", 1, id=1)
             assert await caller.expect("reply") == 1
@@ -472,4 +472,4 @@ async def test_a_cancelled_transport_still_tells_the_end() -> None:
             await task
         assert app.told == ["came", "went"]
         assert app.closes == [Close(1006, "", "network")]
-        assert app.broker.node.admission.is_empty
+        assert app.broker.node.connection_limits.is_empty

@@ -110,8 +110,8 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
     if admission.addresses is not None:
         admission.addresses.look(ip, request.headers, trusts_everyone=transport.trusts_everyone)
     session = Session(node.context, request)
-    limits = node.admission
-    full = limits.enter(ip)
+    limits = node.connection_limits
+    full = limits.count_in(ip)
     is_accepted = False
     try:
         is_accepted = await admission.admit(session, full, transport)
@@ -125,7 +125,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
         if node.users.expected:
             node.users.expect_no_more(session)
         if full is None:
-            limits.leave(ip)
+            limits.count_out(ip)
 
 
 async def _serve(node: Node, session: Session, transport: Transport) -> None:

@@ -22,7 +22,7 @@ from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import BackplaneUnavailable, BrokerError
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.limits import Admission
+from velocity_ws.limits import ConnectionLimits
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
@@ -83,7 +83,7 @@ class Node:
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)
         self.context = self._new_context(node_id)
-        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.connection_limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_ip)
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
         self.handshakes: set[asyncio.Timeout] = set()
@@ -287,7 +287,7 @@ class Node:
         self.handshakes.clear()
         self.users.expected.clear()
         self.flusher, self.context.workers = Flusher(), TaskPool()
-        self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_ip)
+        self.connection_limits = ConnectionLimits(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     def leave_soon(self) -> None:
         """The server is stopping, and this will be stopped when its connections are over."""

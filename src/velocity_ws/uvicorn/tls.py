@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from velocity_ws.limits import Admission
+from velocity_ws.limits import ConnectionLimits
 from velocity_ws.logs import get_logger
 from velocity_ws.settings import Settings
 
@@ -54,7 +54,7 @@ class TLSAcceptor:
         self._make_protocol = make_protocol
         self._seconds = seconds
         self._limit = limit
-        self._by_ip = Admission(0, limit_per_ip)
+        self._by_ip = ConnectionLimits(0, limit_per_ip)
         self._handshakes: dict[asyncio.Task[None], None] = {}  # in their order
         self._cancelled: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.create_task(self._accept())
@@ -96,7 +96,7 @@ class TLSAcceptor:
             connection.close()
             return
         counted = ip if hasattr(protocol, "is_proxy") and not protocol.is_proxy(ip) else None
-        if self._by_ip.enter(counted) is not None:
+        if self._by_ip.count_in(counted) is not None:
             protocol.turned_away()
             connection.close()
             return
@@ -104,7 +104,7 @@ class TLSAcceptor:
         self._handshakes[handshake] = None
 
         def done(handshake: asyncio.Task[None]) -> None:
-            self._by_ip.leave(counted)
+            self._by_ip.count_out(counted)
             self._handshakes.pop(handshake, None)
             self._cancelled.discard(handshake)
             if handshake.cancelled():  # before it has begun
