@@ -1,10 +1,13 @@
-"""The house: what is public, and which room may see which."""
+"""The house: what is public, which room may see which, and where each module is tested."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import re
 import shutil
 import sys
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -73,3 +76,147 @@ async def test_an_arrow_that_points_upward_fails_the_check(
     else:
         assert code, said
         assert any(line.startswith(broken) for line in failed), said
+
+
+# --- every module has its tests
+
+SERVED = "it is nothing without a server and its connections"
+CLUSTER = "it is nothing without other nodes"
+ENGINE = "it is nothing without an engine"
+DECLARES = "it declares what others do"
+USED = "tests are made of it, and fail with it"
+
+ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
+    # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
+    "asgi/admission": (SERVED, {"e2e/test_connections": "allowed_origins", "e2e/test_first_day": "MAX_ORIGINS"}),
+    "asgi/app": (SERVED, {"e2e/test_connections": "WebSocketApp", "e2e/test_mounting": "WebSocketApp"}),
+    "asgi/middleware": (SERVED, {"e2e/test_mounting": "WebSocketMiddleware"}),
+    "asgi/mount": ("it is nothing without Starlette's routes", {"e2e/test_mounting": "Mount"}),
+    "asgi/pages": (SERVED, {"e2e/test_mounting": "velocity.js", "e2e/test_proxies": "426"}),
+    "asgi/proxies": (SERVED, {"e2e/test_addresses": "X-Forwarded-For"}),
+    "asgi/transport": (SERVED, {"e2e/test_connections": "1006", "e2e/test_hostile_hooks": "is_full"}),
+    "backplane/__init__": ("it makes an engine of any kind", {"backplane/test_urls": "create_backplane"}),
+    "backplane/base": (DECLARES, {"backplane/test_contract": "Backplane"}),
+    "backplane/embedded/process": (ENGINE, {"backplane/embedded/test_backplane": "nats-server"}),
+    "backplane/redis_connection": (ENGINE, {"backplane/test_redis": "client_name"}),
+    "broker/broker": (SERVED, {"e2e/test_life_cycle": "Broker", "e2e/test_sending": "get_client"}),
+    "broker/emitter": (CLUSTER, {"e2e/cluster/test_emitter": "Emitter"}),
+    "broker/members": (DECLARES, {"e2e/cluster/test_members": "missing"}),
+    "broker/node": (SERVED, {"e2e/test_life_cycle": "connected_clients", "e2e/test_settings_apply": "drain_timeout"}),
+    "broker/presence": (CLUSTER, {"e2e/cluster/test_members": "anonymous"}),
+    "broker/questions": (CLUSTER, {"e2e/cluster/test_foreign_envelopes": "disconnect_user"}),
+    "broker/server_api": (SERVED, {"e2e/test_sending": "broadcast_bytes"}),
+    "broker/sync": (
+        SERVED,
+        {"e2e/test_threads_and_loops": "WouldDeadlockError", "e2e/cluster/test_emitter": "to_user"},
+    ),
+    "broker/users": (CLUSTER, {"e2e/cluster/test_changing_users": "set_user"}),
+    "cluster/cluster": (CLUSTER, {"e2e/cluster/test_engine_failures": "backplane_refused"}),
+    "cluster/gaps": (CLUSTER, {"e2e/cluster/test_frozen_worker": "backplane_gaps"}),
+    "cluster/link": (ENGINE, {"e2e/cluster/test_black_hole": "healthy", "test_logs": "again until it is there"}),
+    "cluster/membership": (CLUSTER, {"e2e/cluster/test_engine_failures": "node_id"}),
+    "cluster/places": (CLUSTER, {"e2e/cluster/test_broker_names": "another"}),
+    "messages/address": (DECLARES, {"sessions/test_hub": "Address", "broker/test_target": "Address"}),
+    "process/descriptors": ("it is about all of a process", {"hostile/test_descriptors": "no further connection"}),
+    "process/listening": ("it is about all of a process", {"hostile/test_descriptors": "descriptors"}),
+    "process/signals": ("it is about all of a process", {"hostile/test_hurried": "SIGTERM"}),
+    "sessions/client": (SERVED, {"e2e/test_connections": "set_data", "e2e/test_waiting_for_room": "drained"}),
+    "sessions/client_session": (SERVED, {"e2e/cluster/test_changing_users": "set_user"}),
+    "sessions/context": (DECLARES, {"sessions/test_hub": "set_user"}),
+    "sessions/dispatch": (SERVED, {"e2e/test_dispatch": "UNKNOWN_EVENT", "e2e/test_hostile_hooks": "MAX_THREADS"}),
+    "sessions/hints": (SERVED, {"e2e/test_first_day": "MAX_NAMED", "e2e/test_endurance": "MAX_NAMED"}),
+    "sessions/inbox": (SERVED, {"e2e/test_dispatch": "REFUSALS_AT_ONCE", "sessions/test_pacing": "SECONDS_PER_TURN"}),
+    "sessions/moves": (SERVED, {"e2e/cluster/test_coming_and_going": "MAX_WAITING"}),
+    "sessions/session": (SERVED, {"e2e/test_slow_clients": "SLOW_CLOSE_TIMEOUT"}),
+    "sessions/transport": (DECLARES, {"e2e/test_connections": "on_disconnect"}),
+    "stats": (DECLARES, {"delivery/test_fanout": "Counters", "e2e/test_dispatch": "to_dict"}),
+    "testing/backplanes": (USED, {"backplane/test_contract": "BackplaneContract"}),
+    "testing/carrying": (USED, {"backplane/test_contract": "contract"}),
+    "testing/endings": (USED, {"backplane/test_contract": "contract"}),
+    "testing/engine": (USED, {"backplane/test_contract": "BackplaneContract"}),
+    "testing/listener": (USED, {"backplane/test_nats": "listening"}),
+    "uvicorn/console": (SERVED, {"test_logs": "terminal"}),
+    "uvicorn/events": (SERVED, {"e2e/test_protocol_class": "ClientDisconnected"}),
+    "uvicorn/http": (SERVED, {"e2e/test_http_protocol": "H11Protocol"}),
+    "uvicorn/http_guard": (SERVED, {"e2e/test_http_protocol": "HTTPGuard"}),
+    "uvicorn/http_tools": (SERVED, {"e2e/test_http_protocol": "HttpToolsProtocol"}),
+    "uvicorn/http_upgrade": (SERVED, {"e2e/test_http_protocol": "upgrade"}),
+    "uvicorn/late_connections": (SERVED, {"hostile/test_latecomers": "SIGHUP"}),
+    "uvicorn/loop": (SERVED, {"hostile/test_tls": "bounding"}),
+    "uvicorn/proxies": (SERVED, {"e2e/test_addresses": "forwarded"}),
+    "uvicorn/runner": (SERVED, {"e2e/test_life_cycle": "lifespan", "hostile/test_hurried": "startup"}),
+    "uvicorn/server": (SERVED, {"e2e/test_life_cycle": "Server", "hostile/test_shutdown": "Server"}),
+    "uvicorn/session_transport": (SERVED, {"e2e/test_leaks": "TransportOutbox", "e2e/test_back_pressure": "_writer"}),
+    "uvicorn/state": (SERVED, {"e2e/test_http_protocol": "refuse_handshakes", "e2e/test_unfinished": "WebSocketState"}),
+    "uvicorn/tls": (SERVED, {"hostile/test_tls": "handshake_timeout"}),
+    "uvicorn/websocket": (SERVED, {"e2e/test_protocol_class": "WebSocketProtocol"}),
+    "websocket/connection": (SERVED, {"e2e/test_protocol_class": "CONTROL_FRAMES_AT_ONCE"}),
+    "websocket/handshake": (SERVED, {"e2e/test_protocol_class": "server_no_context_takeover"}),
+    "websocket/parser_adapter": ("the library judges behind it", {"websocket/test_reader": "fragmented"}),
+    "websocket/peer": (SERVED, {"e2e/test_gone_peers": "INTERVAL"}),
+    "websocket/unfinished": (SERVED, {"e2e/test_unfinished": "UnfinishedMessages"}),
+    "websocket/writer": (SERVED, {"e2e/test_back_pressure": "CLOSE_TIMEOUT"}),
+}
+BESIDE = {
+    # Tests in a room that are of none of its modules: what they are about.
+    "backplane/test_contract": "every engine does what the contract says",
+    "backplane/test_contract_by_any_node": "so does a cluster of Redis, whichever node is asked",
+    "backplane/test_servers": "what is common to the engines that are servers",
+    "delivery/test_contract": "both kinds of outbox do what the contract says",
+    "hooks/test_late_annotations": "what is imported for type checkers alone may be named in every hook",
+}
+SOURCES, TESTS = ROOT / "src/velocity_ws", ROOT / "tests"
+ROOMS = {path.parent.relative_to(SOURCES) for path in SOURCES.glob("*/**/*.py")}
+
+
+def does_something(path: Path) -> bool:
+    """Whether a module defines anything; else it only names, or calls, what others define."""
+    body = ast.parse(path.read_text()).body
+    return any(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for each in body)
+
+
+def test_every_module_has_its_tests_or_stands_in_the_table() -> None:
+    modules = {str(path.relative_to(SOURCES))[:-3] for path in SOURCES.rglob("*.py") if does_something(path)}
+    tests = {module: str(Path(module).with_name(f"test_{Path(module).name}.py")) for module in modules}
+    own = {module for module, test in tests.items() if (TESTS / test).exists()}
+    wrong = [
+        f"{module} has no tests: write tests/{tests[module]}, or add to ELSEWHERE why there are none and what tests "
+        f'it: "{module}": (SERVED, {{"e2e/test_…": "a word that stands in both"}}),'
+        for module in sorted(modules - own - ELSEWHERE.keys())
+    ]
+    wrong += [f"{module} has tests of its own: take it out of ELSEWHERE" for module in sorted(own & ELSEWHERE.keys())]
+    wrong += [
+        f"{module} does nothing or is not there: take it out of ELSEWHERE, or rename it there"
+        for module in sorted(ELSEWHERE.keys() - modules)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_tests_a_module_elsewhere_is_there_and_names_something_of_it() -> None:
+    wrong = []
+    for module, (why, tests) in ELSEWHERE.items():
+        assert why, module
+        assert tests, module
+        for test, word in tests.items():
+            for path in (SOURCES / f"{module}.py", TESTS / f"{test}.py"):
+                if not path.exists():
+                    wrong.append(f"{module}: {path} is not there; change ELSEWHERE")
+                elif not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", path.read_text()):
+                    wrong.append(f"{module}: {word!r} does not stand in {path}; give ELSEWHERE another word, or test")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_test_in_a_room_is_of_one_of_its_modules() -> None:
+    tests = {str(path.relative_to(TESTS))[:-3] for room in ROOMS for path in (TESTS / room).glob("test_*.py")}
+    strange = {test for test in tests if not (SOURCES / f"{test.replace('/test_', '/')}.py").exists()}
+    wrong = [
+        f"tests/{test}.py is of no module: name it after one, move it to tests/e2e, or say in BESIDE what it is about"
+        for test in sorted(strange - BESIDE.keys())
+    ]
+    wrong += [f"{test} is of a module or not there: take it out of BESIDE" for test in sorted(BESIDE.keys() - strange)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_tests_have_one_name_but_contracts() -> None:
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert {name for name, count in names.items() if count > 1} <= {"test_contract.py"}
