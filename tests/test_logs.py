@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import json
 import logging
@@ -20,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, eventually, settings
+from tests.support.command import kept_port
 from velocity_ws import Broker, Server, logs
 
 ROOT = Path(__file__).parents[1]
@@ -71,16 +71,6 @@ class Console:
 
     def connect(self, query: str = "", **options: object) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/ws{query}", proxy=None, open_timeout=DEADLINE, **options)  # type: ignore[arg-type]
-
-
-def kept_port() -> int:
-    """A port that nobody else is given until the tests end; who asks for it can listen there, as this does not."""
-    kept = socket.socket()
-    atexit.register(kept.close)
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    kept.bind(("127.0.0.1", 0))
-    port: int = kept.getsockname()[1]
-    return port
 
 
 @contextlib.asynccontextmanager

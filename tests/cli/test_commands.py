@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from tests.support import DEADLINE, eventually, running, settings
 from tests.support.command import ROOT, Served
 from velocity_ws import Broker
-from velocity_ws.cli.commands import main
+from velocity_ws.cli import main
 
 APP = "tests.programs.options:app"
 UPPER = 60.0

@@ -16,7 +16,8 @@ from uvicorn.main import main as uvicorn_command
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from tests.test_logs import UPPER, kept_port
+from tests.support.command import kept_port, serving_folder
+from tests.test_logs import UPPER
 from velocity_ws.cli import discovery, main
 
 FASTAPI = "from fastapi import FastAPI\n"
@@ -84,7 +85,7 @@ def test_an_application_is_found_as_fastapis_commands_find_it(
         monkeypatch.delitem(sys.modules, module, raising=False)
     try:
         said = discovery.find(target or None, name or None)
-    except discovery.NotFound as error:
+    except discovery.ApplicationNotFound as error:
         said = f"NotFound {error}"
     finally:
         for module in set(sys.modules) - modules:
@@ -122,17 +123,7 @@ async def asks(port: int) -> object:
 async def test_it_serves_what_it_found_with_our_classes_and_dev_reloads(command: str, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(SERVED)
     port = kept_port()
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
-    with (tmp_path / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "velocity_ws", command, "--port", str(port), "--loop", "asyncio"),
-            cwd=tmp_path,
-            env={**variables, "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
+    async with serving_folder(tmp_path, command, port, "--loop", "asyncio") as process:
         assert await asks(port) == [1, True]
         if command == "dev":
             async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as page:
@@ -151,10 +142,6 @@ async def test_it_serves_what_it_found_with_our_classes_and_dev_reloads(command:
         assert "found the application main:app" in said
         assert f"Uvicorn running on http://127.0.0.1:{port}" in said
         assert "Traceback" not in said
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
 
 
 def test_dev_listens_on_port_8000_unless_another_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from websockets.http11 import Request as HandshakeRequest
 
 from tests.support import DEADLINE, Address, eventually, settings
 from tests.support.chromium import FLAGS, find_chromium
+from tests.support.command import serving_folder
 from velocity_ws import Broker, Client, ClientError, Message, Reject, Server, may_reconnect
 from velocity_ws.process.listening import listen
 
@@ -1149,40 +1150,30 @@ def page():
 async def test_a_page_comes_back_at_once_when_the_server_reloads(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(RELOADED)
     port = unused_port()
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
-    with (tmp_path / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "velocity_ws", "dev", "--port", str(port)),
-            cwd=tmp_path,
-            env={**variables, "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=log,
-            stderr=log,
-        )
-    page = await browser.new_page()
-    try:
-        await eventually(lambda: "startup complete" in (tmp_path / "log").read_text(), within=3 * DEADLINE)
-        await page.goto(f"http://127.0.0.1:{port}/")
-        await page.evaluate(
-            """async () => {
-                const { connect } = await import("/ws/velocity.js");
-                window.told = [];
-                const ws = connect("/ws");
-                await new Promise((resolve) => ws.on("status", (status, { delay }) => {
-                    told.push([status, status === "waiting" ? delay : performance.now()]);
-                    if (status === "open") resolve();
-                }));
-                window.told.length = 0;
-            }"""
-        )
-        (tmp_path / "main.py").write_text(RELOADED.replace("first", "second"))
-        await page.wait_for_function("told.length >= 3", timeout=3000 * DEADLINE)
-        (waiting, delay), (connecting, began), (opened, ended) = await page.evaluate("told")
-        # One attempt: the parent listens all the time, so it waits for the new process.
-        assert (waiting, connecting, opened) == ("waiting", "connecting", "open")
-        assert delay <= 500
-        assert ended - began < 1000 * DEADLINE
-        assert "second" in await (await page.context.request.get(f"http://127.0.0.1:{port}/")).text()
-    finally:
-        await page.close()
-        process.terminate()
-        await process.wait()
+    async with serving_folder(tmp_path, "dev", port):
+        page = await browser.new_page()
+        try:
+            await eventually(lambda: "startup complete" in (tmp_path / "log").read_text(), within=3 * DEADLINE)
+            await page.goto(f"http://127.0.0.1:{port}/")
+            await page.evaluate(
+                """async () => {
+                    const { connect } = await import("/ws/velocity.js");
+                    window.told = [];
+                    const ws = connect("/ws");
+                    await new Promise((resolve) => ws.on("status", (status, { delay }) => {
+                        told.push([status, status === "waiting" ? delay : performance.now()]);
+                        if (status === "open") resolve();
+                    }));
+                    window.told.length = 0;
+                }"""
+            )
+            (tmp_path / "main.py").write_text(RELOADED.replace("first", "second"))
+            await page.wait_for_function("told.length >= 3", timeout=3000 * DEADLINE)
+            (waiting, delay), (connecting, began), (opened, ended) = await page.evaluate("told")
+            # One attempt: the parent listens all the time, so it waits for the new process.
+            assert (waiting, connecting, opened) == ("waiting", "connecting", "open")
+            assert delay <= 500
+            assert ended - began < 1000 * DEADLINE
+            assert "second" in await (await page.context.request.get(f"http://127.0.0.1:{port}/")).text()
+        finally:
+            await page.close()

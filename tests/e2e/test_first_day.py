@@ -19,7 +19,8 @@ from starlette.applications import Starlette
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import ServerKind, eventually, running, serve, settings
-from tests.test_logs import ROOT, console, kept_port, says
+from tests.support.command import kept_port
+from tests.test_logs import ROOT, console, says
 from velocity_ws import (
     Broker,
     Client,

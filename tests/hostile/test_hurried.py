@@ -14,7 +14,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import ROOT, UPPER, Console, answers, kept_port
+from tests.support.command import kept_port
+from tests.test_logs import ROOT, UPPER, Console, answers
 
 CASES = [
     ("handler", signal.SIGINT, signal.SIGINT),

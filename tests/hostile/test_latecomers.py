@@ -17,7 +17,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import OURS, ROOT, UPPER, answers, kept_port
+from tests.support.command import kept_port
+from tests.test_logs import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.options:app"
 COMMANDS = {

@@ -12,7 +12,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
-from tests.test_logs import OURS, ROOT, UPPER, answers, kept_port
+from tests.support.command import kept_port
+from tests.test_logs import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.faults:app"
 SPAWN = "import multiprocessing, granian.cli; multiprocessing.set_start_method('spawn'); granian.cli.entrypoint()"

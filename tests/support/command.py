@@ -1,13 +1,15 @@
-"""uvicorn's own command, started and stopped by a test. Knows no test and no application but the one it starts."""
+"""Commands started and stopped by a test: uvicorn's own, and ours in a folder. Knows no test."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -126,3 +128,39 @@ async def command(
             process.kill()
             await process.wait()
         await (served.drain() if reader is None else reader)
+
+
+def kept_port() -> int:
+    """A port that nobody else is given until the tests end; who asks for it can listen there, as this does not."""
+    kept = socket.socket()
+    atexit.register(kept.close)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    port: int = kept.getsockname()[1]
+    return port
+
+
+@contextlib.asynccontextmanager
+async def serving_folder(
+    folder: Path, command: str, port: int, *options: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``velocity-ws run`` or ``dev`` in a folder, which logs to the file ``log`` there, and is killed with its workers.
+
+    It leads a process group, so that ``os.killpg`` is what Ctrl+C in a terminal is.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "velocity_ws", command, "--port", str(port), *options),
+            cwd=folder,
+            env={**variables, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()

@@ -1,5 +1,6 @@
-"""The command ``velocity-ws``."""
+"""The command ``velocity-ws``: serves an application, and reaches its clients from a shell. Knows public names only."""
 
-from velocity_ws.cli.commands import main
+from velocity_ws.cli import messaging, serving
+from velocity_ws.cli.group import main
 
-__all__ = ["main"]
+__all__ = ["main", "messaging", "serving"]

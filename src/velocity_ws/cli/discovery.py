@@ -1,4 +1,4 @@
-"""Discovery: finds the application to serve as ``fastapi run`` and ``fastapi dev`` do. Knows no server."""
+"""Discovery: finds the application to serve, as ``fastapi run`` and ``fastapi dev`` do. Knows no server."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from starlette.applications import Starlette
 
 from velocity_ws.hooks.annotations import signature_of
 
-__all__ = ["NotFound", "find"]
+__all__ = ["ApplicationNotFound", "find"]
 
 DEFAULT_FILES = ("main.py", "app.py", "api.py", "app/main.py", "app/app.py", "app/api.py")
 NAMES = ("app", "api")
-"""What an application is called first of all."""
+"""Names of an application that are looked for before its type."""
 
 
-class NotFound(Exception):
-    """There is no application there; the text says why."""
+class ApplicationNotFound(Exception):
+    """There is no application to serve; the text says why."""
 
 
 def find(target: str | None = None, name: str | None = None) -> str:
-    """The import string of an application, which can be imported from then on.
+    """The import string of an application, which can be imported from then on: ``sys.path`` gets what it needs.
 
     Args:
         target: an import string, or the path of a file or package, which is imported; by default the ``entrypoint`` of
@@ -34,8 +34,8 @@ def find(target: str | None = None, name: str | None = None) -> str:
         name: the application's in its module; by default ``app`` or ``api``, else the first of FastAPI's.
 
     Raises:
-        NotFound: there is none.
-        Exception: whatever importing it raises.
+        ApplicationNotFound: there is none.
+        Exception: what importing it raises.
     """
     if target is None and name is None and (entry := _entrypoint()) is not None:
         target = entry
@@ -44,28 +44,32 @@ def find(target: str | None = None, name: str | None = None) -> str:
         module, _, attribute = target.partition(":")
         if module and attribute and name is None:
             return target
-        raise NotFound(f'no file or folder is called "{target}", and else it must be in format "<module>:<attribute>"')
+        raise ApplicationNotFound(
+            f'no file or folder is called "{target}", and else it must be in format "<module>:<attribute>"'
+        )
     module = _module(_default_file() if target is None else Path(target))
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise NotFound(f"{error}; every folder of a package needs an __init__.py") from None
+        raise ApplicationNotFound(f"{error}; every folder of a package needs an __init__.py") from None
     return f"{module}:{_name(found, name)}"
 
 
 def _entrypoint() -> str | None:
-    """What ``pyproject.toml`` says."""
+    """The ``entrypoint`` of ``[tool.fastapi]`` in ``pyproject.toml``, if there is one."""
     path = Path("pyproject.toml")
     if not path.is_file():
         return None
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("fastapi", {}).get("entrypoint")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise NotFound(f"pyproject.toml cannot be read: {error}") from None
+        raise ApplicationNotFound(f"pyproject.toml cannot be read: {error}") from None
     if found is not None and (not isinstance(found, str) or not all(found.partition(":"))):
-        raise NotFound('entrypoint of [tool.fastapi] in pyproject.toml must be in format "<module>:<attribute>"')
+        raise ApplicationNotFound(
+            'entrypoint of [tool.fastapi] in pyproject.toml must be in format "<module>:<attribute>"'
+        )
     return found
 
 
@@ -73,7 +77,9 @@ def _default_file() -> Path:
     for name in DEFAULT_FILES:
         if (path := Path(name)).is_file():
             return path
-    raise NotFound(f"there is none of {', '.join(DEFAULT_FILES)} here; give a path, or an import string as in main:app")
+    raise ApplicationNotFound(
+        f"there is none of {', '.join(DEFAULT_FILES)} here; give a path, or an import string as in main:app"
+    )
 
 
 def _module(path: Path) -> str:
@@ -90,7 +96,7 @@ def _name(module: ModuleType, name: str | None) -> str:
     """What the application is called in its module."""
     if name is not None:
         if not hasattr(module, name):
-            raise NotFound(f"{module.__name__} has no {name}")
+            raise ApplicationNotFound(f"{module.__name__} has no {name}")
         return name
     # One that is wrapped, as by WebSocketMiddleware, is no FastAPI any more, and yet what is to be served.
     for known in NAMES:
@@ -101,7 +107,9 @@ def _name(module: ModuleType, name: str | None) -> str:
         for other in dir(module):
             if isinstance(getattr(module, other), kind):
                 return other
-    raise NotFound(f"{module.__name__} has no application called app or api, nor one of FastAPI; --app names another")
+    raise ApplicationNotFound(
+        f"{module.__name__} has no application called app or api, nor one of FastAPI; --app names another"
+    )
 
 
 def _is_application(thing: Any) -> bool:

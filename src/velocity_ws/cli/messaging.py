@@ -1,0 +1,119 @@
+"""Messaging: ``velocity-ws send``, ``stats`` and ``members``, which reach the nodes from a shell. Knows no server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from velocity_ws.broker.emitter import Emitter
+from velocity_ws.cli.group import CommandError, main
+from velocity_ws.errors import VelocityError
+from velocity_ws.logs import printable
+
+__all__ = ["members", "send", "stats"]
+
+T = TypeVar("T")
+
+PATIENCE = 3.0
+"""Seconds that an engine, and then the nodes, have to answer a command."""
+URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
+NAME = click.option("--name", default="main", show_default=True, help="The brokers', as in Broker(name=...).")
+
+
+@main.command()
+@click.option("--room", "rooms", multiple=True, help="To the members of a room; may be repeated.")
+@click.option("--user", help="To all clients of a user.")
+@click.option("--client", "clients", multiple=True, help="To a client; may be repeated.")
+@click.option("--event", required=True, help="Name of the event.")
+@click.option("--data", default="null", help="JSON.", show_default=True)
+@URL
+@NAME
+def send(
+    rooms: tuple[str, ...],
+    user: str | None,
+    clients: tuple[str, ...],
+    event: str,
+    data: str,
+    url: str | None,
+    name: str,
+) -> None:
+    """Send a message to clients on all nodes: to everyone, or to rooms, a user, or clients."""
+    if user == "":  # of a variable that is not set, which must not send to everyone
+        raise click.UsageError("--user is empty")
+    if sum(map(bool, (rooms, user, clients))) > 1:
+        raise click.UsageError("give --room, --user or --client, not several of them")
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--data") from None
+
+    async def send_it(emitter: Emitter) -> None:
+        if rooms:
+            target = emitter.to_rooms(rooms)
+        elif user:
+            target = emitter.to_user(user)
+        elif clients:
+            target = emitter.to_clients(clients)
+        else:
+            target = emitter.to_all()
+        await target.send(event, content)
+
+    _with_emitter(url, name, send_it)
+
+
+@main.command()
+@URL
+@NAME
+def stats(url: str | None, name: str) -> None:
+    """Print the figures of every node, and their sum, as JSON."""
+
+    async def ask(emitter: Emitter) -> Any:
+        return await emitter.cluster_stats()
+
+    _print_json(_with_emitter(url, name, ask))
+
+
+@main.command()
+@click.argument("room")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@URL
+@NAME
+def members(room: str, as_json: bool, url: str | None, name: str) -> None:
+    """Print who is in ROOM on all nodes: client, user, node, and since when."""
+
+    async def ask(emitter: Emitter) -> Any:
+        return await emitter.members(room)
+
+    found = _with_emitter(url, name, ask)
+    if as_json:
+        _print_json({"members": list(found), "missing": found.missing})
+    else:
+        for member in found:
+            since = datetime.fromtimestamp(member.since, UTC).isoformat(timespec="seconds")
+            names = [printable(name) for name in (member.client_id, member.user or "-", member.node)]
+            click.echo("\t".join([*names, since]))
+        if found.missing:
+            click.echo(f"did not answer: {', '.join(map(printable, found.missing))}", err=True)
+
+
+def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitable[T]]) -> T:
+    async def run_it() -> T:
+        async with Emitter(url, name=name, timeout=PATIENCE) as emitter:
+            return await work(emitter)
+
+    try:
+        return asyncio.run(run_it())
+    except VelocityError as error:
+        raise CommandError(error) from None
+
+
+def _print_json(value: object) -> None:
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    # JSON leaves some of what a terminal acts on as it is, and knows an escape for all of it.
+    click.echo("".join([c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text]))
