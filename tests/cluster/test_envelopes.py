@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_ws.cluster.envelopes import (
-    Answer,
-    Ask,
-    Beat,
-    Foreign,
-    Note,
-    Post,
+    Heartbeat,
+    InvalidEnvelope,
+    Notification,
     Probe,
+    Publication,
+    Request,
+    Response,
     _origins,
     decode_body,
     decode_header,
@@ -31,16 +31,16 @@ RAW = msgspec.Raw(b"\x92\xa1a\x01")
 HEADER = b"VWS\x01elevenchars\0\0\0\0\0\0\x01\x02"
 GOLDEN = {
     b"\x97\xa4post\xa5rooms\x91\xa5lobby\x07\x91\xadelevenchars.c\xc3\xc4\x02{}": (
-        *(Post, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}"),
+        *(Publication, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}"),
     ),
-    b"\x95\xa4beat\xa5hello\xcb@$\0\0\0\0\0\0\x90\xc3": (Beat, "hello", 10.0, (), True),
-    b"\x95\xa4beat\xa7welcome\xcb@$\0\0\0\0\0\0\x91\xabelevenchars\xc3": (Beat, "welcome", 10.0, (NODE,), True),
-    b"\x95\xa4beat\xa5alive\xcb@\x04\0\0\0\0\0\0\x90\xc3": (Beat, "alive", 2.5, (), True),
-    b"\x95\xa4beat\xa3bye\xcb\0\0\0\0\0\0\0\0\x90\xc3": (Beat, "bye", 0.0, (), True),
-    b"\x94\xa3ask\x01\xa5count\x92\xa1a\x01": (Ask, 1, "count", RAW),
-    b"\x95\xa6answer\x01\xc4\x01\x05\xa0\x02": (Answer, 1, b"\x05", "", 2),
-    b"\x95\xa6answer\x01\xc4\0\xa2no\0": (Answer, 1, b"", "no", 0),
-    b"\x93\xa4note\xa8presence\x92\xa1a\x01": (Note, "presence", RAW),
+    b"\x95\xa4beat\xa5hello\xcb@$\0\0\0\0\0\0\x90\xc3": (Heartbeat, "hello", 10.0, (), True),
+    b"\x95\xa4beat\xa7welcome\xcb@$\0\0\0\0\0\0\x91\xabelevenchars\xc3": (Heartbeat, "welcome", 10.0, (NODE,), True),
+    b"\x95\xa4beat\xa5alive\xcb@\x04\0\0\0\0\0\0\x90\xc3": (Heartbeat, "alive", 2.5, (), True),
+    b"\x95\xa4beat\xa3bye\xcb\0\0\0\0\0\0\0\0\x90\xc3": (Heartbeat, "bye", 0.0, (), True),
+    b"\x94\xa3ask\x01\xa5count\x92\xa1a\x01": (Request, 1, "count", RAW),
+    b"\x95\xa6answer\x01\xc4\x01\x05\xa0\x02": (Response, 1, b"\x05", "", 2),
+    b"\x95\xa6answer\x01\xc4\0\xa2no\0": (Response, 1, b"", "no", 0),
+    b"\x93\xa4note\xa8presence\x92\xa1a\x01": (Notification, "presence", RAW),
     b"\x92\xa5probe\x03": (Probe, 3),
 }
 """What travels, byte for byte: nodes of two releases meet on one engine, and no name that changes may change it."""
@@ -71,7 +71,7 @@ def test_what_is_encoded_is_decoded(
 ) -> None:
     names = names[:1] if kind in ("rooms", "users") else names
     names = tuple([f"{NODE}.{number}" for number in range(len(names))]) if kind == "clients" else names
-    post = Post(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload)
+    post = Publication(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload)
     raw = encode_header(NODE, number) + encode_body(post)
     assert decode_header(raw) == (NODE, number)
     assert decode_body(raw) == post
@@ -80,7 +80,7 @@ def test_what_is_encoded_is_decoded(
 @given(st.binary(max_size=200))
 def test_any_bytes_are_one_or_foreign(data: bytes) -> None:
     for raw in (data, encode_header(NODE, 1) + data):
-        with contextlib.suppress(Foreign):  # and nothing else
+        with contextlib.suppress(InvalidEnvelope):  # and nothing else
             decode_header(raw)
             decode_body(raw)
 
@@ -115,13 +115,13 @@ def test_any_bytes_are_one_or_foreign(data: bytes) -> None:
     ],
 )
 def test_what_is_out_of_its_bounds_is_foreign(shape: list[Any], why: str) -> None:
-    with pytest.raises(Foreign, match=re.escape(why)):
+    with pytest.raises(InvalidEnvelope, match=re.escape(why)):
         decode_body(encode_header(NODE, 1) + msgspec.msgpack.encode(shape))
 
 
 @pytest.mark.parametrize("origin", ["a b c d e f", "a.b.c.d.e.f", "a>*\r\nSUB  ", "\0" * 11, "elevenchar\n"])
 def test_a_sender_has_a_name_that_can_be_part_of_a_topic(origin: str) -> None:
-    with pytest.raises(Foreign, match="no name"):
+    with pytest.raises(InvalidEnvelope, match="no name"):
         decode_header(encode_header(origin, 1) + b"\xc0")
 
 
@@ -135,10 +135,10 @@ def test_what_is_remembered_of_senders_is_bounded() -> None:
 
 @pytest.mark.parametrize("number", [0, 2**48 + 1, 2**64 - 1])
 def test_a_number_is_one_that_a_sender_comes_to(number: int) -> None:
-    with pytest.raises(Foreign, match="number"):
+    with pytest.raises(InvalidEnvelope, match="number"):
         decode_header(encode_header(NODE, number) + b"\xc0")
 
 
 def test_a_later_version_may_add_to_the_end_of_a_shape() -> None:
     raw = msgspec.msgpack.encode(["beat", "alive", 10.0, [], True, "new", {"more": 1}])
-    assert decode_body(encode_header(NODE, 1) + raw) == Beat("alive", 10.0)
+    assert decode_body(encode_header(NODE, 1) + raw) == Heartbeat("alive", 10.0)

@@ -11,6 +11,7 @@ import pytest
 from velocity_ws import BackplaneUnavailable
 from velocity_ws.cluster.envelopes import decode_header
 from velocity_ws.cluster.publisher import Publisher
+from velocity_ws.stats import Counters
 
 NODE = "elevenchars"
 
@@ -50,7 +51,7 @@ class HeldEngine:
 async def test_messages_leave_in_order_and_numbered() -> None:
     engine = HeldEngine()
     engine.open.set()
-    publisher = Publisher(engine, NODE, 5, 10_000)
+    publisher = Publisher(engine, NODE, 5, 10_000, Counters())
     publisher.open()
     task = asyncio.create_task(publisher.run())
     entries = [publisher.put(f"t{number % 2}", b"%d" % number) for number in range(10)]
@@ -64,7 +65,7 @@ async def test_messages_leave_in_order_and_numbered() -> None:
 
 async def test_every_message_has_an_outcome_in_time() -> None:
     engine = HeldEngine()
-    publisher = Publisher(engine, NODE, 0.1, 200)
+    publisher = Publisher(engine, NODE, 0.1, 200, Counters())
     with pytest.raises(BackplaneUnavailable, match="not answered yet"):
         publisher.put("t", b"x")
     publisher.open()
@@ -97,7 +98,7 @@ async def test_every_message_has_an_outcome_in_time() -> None:
 
 async def test_cancelling_the_wait_takes_nothing_back() -> None:
     engine = HeldEngine()
-    publisher = Publisher(engine, NODE, 5, 1000)
+    publisher = Publisher(engine, NODE, 5, 1000, Counters())
     publisher.open()
     task = asyncio.create_task(publisher.run())
     entry = publisher.put("t", b"x")

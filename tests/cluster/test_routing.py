@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from velocity_ws.cluster.envelopes import Post
+from velocity_ws.cluster.envelopes import Publication
 from velocity_ws.cluster.routing import Arrivals
 
 NODE = "elevenchars"
@@ -14,7 +14,7 @@ def test_who_had_it_is_remembered_for_a_while_and_not_more_than_so_many() -> Non
     arrivals = Arrivals(lambda address: set(clients[next(iter(address.names))]) - address.excluded, lambda: now[0])
 
     def arrives(number: int, room: str) -> frozenset[str]:
-        return arrivals.address_of(NODE, Post("rooms", (room,), number, (), True, b"{}")).excluded
+        return arrivals.address_of(NODE, Publication("rooms", (room,), number, (), True, b"{}")).excluded
 
     assert arrives(1, "r0") == frozenset()
     assert len(arrives(1, "r0")) == 30_000

@@ -1,75 +1,76 @@
-"""Questions to other nodes: answered, answered in parts, or named as missing."""
+"""Calls of other nodes: answered, answered in parts, or named as missing; and notifications."""
 
 from __future__ import annotations
 
 import asyncio
 
 import msgspec
+import pytest
 
 from velocity_ws import VelocityError
-from velocity_ws.cluster.envelopes import Answer, Ask, Foreign
-from velocity_ws.cluster.rpc import Question, Questions
+from velocity_ws.cluster.envelopes import InvalidEnvelope, Notification, Request, Response
+from velocity_ws.cluster.rpc import Procedure, Rpc
 
 encode = msgspec.msgpack.encode
-ECHO: Question[str, str] = Question("echo", str, str)
+ECHO: Procedure[str, str] = Procedure("echo", str, str)
 
 
-def no_answer(where: str, error: Foreign) -> None:
-    """Something that is no answer, or no question, came."""
+def refuse(where: str, error: InvalidEnvelope) -> None:
+    """Something that is no response, or no request, came."""
 
 
 async def test_who_does_not_answer_is_named() -> None:
-    questions = Questions(0.05, no_answer)
+    rpc = Rpc(0.05, refuse)
 
-    async def send(ask: Ask) -> None:
-        questions.answered("a", Answer(ask.id, encode("one")))
-        questions.answered("stranger", Answer(ask.id, encode("two")))
-        questions.answered("c", Answer(ask.id, b"", "no"))
-        questions.answered("d", Answer(ask.id, encode(4)))
+    async def send(request: Request) -> None:
+        rpc.response_received("a", Response(request.id, encode("one")))
+        rpc.response_received("stranger", Response(request.id, encode("two")))
+        rpc.response_received("c", Response(request.id, b"", "no"))
+        rpc.response_received("d", Response(request.id, encode(4)))
 
-    replies = await questions.ask(ECHO, "?", ["a", "b", "c", "d"], send)
+    replies = await rpc.call(ECHO, "?", ["a", "b", "c", "d"], send)
     assert replies.by_node == {"a": "one"}
     assert replies.missing == {"b", "d"}
     assert replies.errors == {"c": "no"}
 
 
 async def test_nobody_is_waited_for_who_is_gone() -> None:
-    questions = Questions(60, no_answer)
+    rpc = Rpc(60, refuse)
 
-    async def send(ask: Ask) -> None:
-        questions.gone("b")
-        questions.answered("a", Answer(ask.id, encode("one")))
+    async def send(request: Request) -> None:
+        rpc.node_down("b")
+        rpc.response_received("a", Response(request.id, encode("one")))
 
     async with asyncio.timeout(5):
-        replies = await questions.ask(ECHO, "?", ["a", "b"], send)
+        replies = await rpc.call(ECHO, "?", ["a", "b"], send)
     assert replies.by_node == {"a": "one"}
     assert replies.missing == {"b"}
 
 
 async def test_a_long_answer_comes_in_parts() -> None:
-    asker, answerer = Questions(5, no_answer), Questions(5, no_answer)
+    caller, called = Rpc(5, refuse), Rpc(5, refuse)
     text = "ä" * 1_000_000
     sizes: list[int] = []
 
     async def handler(_: str) -> str:
         return text
 
-    async def reply(answer: Answer) -> None:
-        sizes.append(len(answer.result))
-        asker.answered("a", answer)
+    async def reply(response: Response) -> None:
+        sizes.append(len(response.result))
+        caller.response_received("a", response)
 
-    async def send(ask: Ask) -> None:
-        answerer.asked(ask, reply)
+    async def send(request: Request) -> None:
+        called.request_received(request, reply)
 
-    answerer.on(ECHO, handler)
-    assert (await asker.ask(ECHO, "?", ["a"], send)).by_node == {"a": text}
+    called.register(ECHO, handler)
+    assert (await caller.call(ECHO, "?", ["a"], send)).by_node == {"a": text}
     assert max(sizes) <= 256 * 1024
-    await answerer.close()
+    await called.stop()
 
 
 async def test_what_is_not_known_or_fails_is_answered() -> None:
-    questions = Questions(5, no_answer)
-    answers: list[Answer] = []
+    rpc = Rpc(5, refuse)
+    answers: list[Response] = []
 
     async def handler(text: str) -> str:
         if text == "own":
@@ -78,16 +79,45 @@ async def test_what_is_not_known_or_fails_is_answered() -> None:
             raise LookupError("a secret")
         return text
 
-    async def reply(answer: Answer) -> None:
-        answers.append(answer)
+    async def reply(response: Response) -> None:
+        answers.append(response)
 
-    questions.on(ECHO, handler)
+    rpc.register(ECHO, handler)
     for what, args in (("echo", "hi"), ("echo", 5), ("echo", "own"), ("echo", "other"), ("what", "hi")):
-        questions.asked(Ask(1, what, msgspec.Raw(encode(args))), reply)
+        rpc.request_received(Request(1, what, msgspec.Raw(encode(args))), reply)
     async with asyncio.timeout(5):
         while len(answers) < 5:
             await asyncio.sleep(0)
     assert not answers[0].error
     assert "that is told" in answers[2].error
     assert all(answer.error and "secret" not in answer.error for answer in answers[1:])
-    await questions.close()
+    await rpc.stop()
+
+
+async def test_no_more_requests_run_at_once_than_so_many() -> None:
+    rpc, ran = Rpc(5, refuse), list[str]()
+
+    async def handler(text: str) -> str:
+        ran.append(text)
+        await asyncio.Event().wait()
+        return text
+
+    async def reply(response: Response) -> None:
+        raise NotImplementedError
+
+    rpc.register(ECHO, handler)
+    for number in range(1500):
+        rpc.request_received(Request(number, "echo", msgspec.Raw(encode("x"))), reply)
+    await asyncio.sleep(0)
+    assert len(ran) == 1000
+    await rpc.stop()
+
+
+async def test_a_notification_is_given_to_the_function_for_its_name() -> None:
+    rpc, told = Rpc(5, refuse), list[tuple[str, int]]()
+    rpc.on_notification("count", int, lambda origin, count: told.append((origin, count)))
+    rpc.notification_received("a", Notification("count", msgspec.Raw(encode(3))))
+    rpc.notification_received("a", Notification("unknown", msgspec.Raw(encode(3))))
+    with pytest.raises(InvalidEnvelope, match="Expected `int`"):
+        rpc.notification_received("a", Notification("count", msgspec.Raw(encode("three"))))
+    assert told == [("a", 3)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support import eventually
 from tests.support.nodes import engine_url, nodes, person
-from velocity_ws.cluster.subscriptions import Interest
+from velocity_ws.cluster.subscriptions import Subscriptions
 
 
 class SlowEngine:
@@ -54,28 +54,28 @@ steps = st.lists(st.tuples(kinds, st.sampled_from("abcd")), max_size=40)
 @given(steps)
 async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: list[tuple[str, str]]) -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda *_: None, linger=0.0)
+    subscriptions = Subscriptions(engine, lambda *_: None, linger=0.0)
     needed: set[str] = set()
-    task = asyncio.create_task(interest.run())
+    task = asyncio.create_task(subscriptions.run())
     try:
         for step, topic in taken:
             if step == "need":
                 needed.add(topic)
-                interest.need(topic)
-                confirmation = interest.confirmation(topic)
-                assert (confirmation is None) == (topic in interest.subscribed)
+                subscriptions.add(topic)
+                confirmation = subscriptions.confirmation(topic)
+                assert (confirmation is None) == (topic in subscriptions.confirmed)
             elif step == "release":
                 needed.discard(topic)
-                interest.release(topic)
+                subscriptions.discard(topic)
             elif step == "engine":
                 engine.turn.release()
             else:
                 await asyncio.sleep(0)
-            assert interest.subscribed <= engine.topics
+            assert subscriptions.confirmed <= engine.topics
         for _ in range(100):
             engine.turn.release()
-        await eventually(lambda: engine.topics == interest.subscribed == needed)
-        assert all(interest.confirmation(topic) is None for topic in needed)
+        await eventually(lambda: engine.topics == subscriptions.confirmed == needed)
+        assert all(subscriptions.confirmation(topic) is None for topic in needed)
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -83,17 +83,17 @@ async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: lis
 
 async def test_who_waits_for_a_topic_is_told_when_the_engine_has_it() -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda *_: None)
-    task = asyncio.create_task(interest.run())
-    interest.need("a")
-    confirmation = interest.confirmation("a")
+    subscriptions = Subscriptions(engine, lambda *_: None)
+    task = asyncio.create_task(subscriptions.run())
+    subscriptions.add("a")
+    confirmation = subscriptions.confirmation("a")
     assert confirmation is not None
-    assert interest.confirmation("a") is confirmation
+    assert subscriptions.confirmation("a") is confirmation
     engine.turn.release()
     await asyncio.wait_for(asyncio.shield(confirmation), 5)
     assert engine.topics == {"a"}
-    interest.lose()
-    again = interest.confirmation("a")
+    subscriptions.connection_lost()
+    again = subscriptions.confirmation("a")
     assert again is not None
     assert not again.done()
     task.cancel()
@@ -146,19 +146,19 @@ async def test_rooms_joined_and_left_at_random_on_two_nodes(kind: str) -> None:
             own = {cluster.topics.all, cluster.topics.nodes, cluster.topics.node(node.broker.node_id)}
             expected = own | {cluster.topics.room(f"room {number}") for number in joined}
             assert sorted(node.broker.get_rooms()) == sorted(f"room {number}" for number in joined)
-            await eventually(lambda cluster=cluster, expected=expected: cluster.interest.subscribed == expected)  # type: ignore[misc]
+            await eventually(lambda cluster=cluster, expected=expected: cluster.subscriptions.confirmed == expected)  # type: ignore[misc]
 
 
 async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda *_: None, linger=0.0)
-    task = asyncio.create_task(interest.run())
-    interest.need("a")
+    subscriptions = Subscriptions(engine, lambda *_: None, linger=0.0)
+    task = asyncio.create_task(subscriptions.run())
+    subscriptions.add("a")
     engine.turn.release()
-    await eventually(lambda: interest.subscribed == {"a"})
-    interest.release("a")
-    await eventually(lambda: not interest.subscribed)  # and the engine is being told
-    interest.need("b")
+    await eventually(lambda: subscriptions.confirmed == {"a"})
+    subscriptions.discard("a")
+    await eventually(lambda: not subscriptions.confirmed)  # and the engine is being told
+    subscriptions.add("b")
     engine.turn.release()
     engine.turn.release()
     await eventually(lambda: engine.topics == {"b"}, within=2)
@@ -169,38 +169,38 @@ async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -
 async def test_what_is_released_without_a_connection_is_forgotten() -> None:
     engine = SlowEngine()
     left: list[tuple[str, bool]] = []
-    interest = Interest(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
-    task = asyncio.create_task(interest.run())
+    subscriptions = Subscriptions(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
+    task = asyncio.create_task(subscriptions.run())
     for topic in "ab":
-        interest.need(topic)
+        subscriptions.add(topic)
     engine.turn.release()
-    await eventually(lambda: interest.subscribed == {"a", "b"})
-    interest.release("a")
+    await eventually(lambda: subscriptions.confirmed == {"a", "b"})
+    subscriptions.discard("a")
     task.cancel()
     await asyncio.wait([task])
-    interest.lose()
+    subscriptions.connection_lost()
     assert left == [("a", False)]
-    interest.release("b")
+    subscriptions.discard("b")
     assert left == [("a", False), ("b", False)]
-    interest.need("c")
-    interest.release("c")
+    subscriptions.add("c")
+    subscriptions.discard("c")
     assert left[-1] == ("c", False)
 
 
 async def test_a_topic_that_is_needed_again_while_it_is_left_keeps_its_name() -> None:
     engine = SlowEngine()
     left: list[tuple[str, bool]] = []
-    interest = Interest(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
-    task = asyncio.create_task(interest.run())
-    interest.need("a")
+    subscriptions = Subscriptions(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
+    task = asyncio.create_task(subscriptions.run())
+    subscriptions.add("a")
     engine.turn.release()
-    await eventually(lambda: interest.subscribed == {"a"})
-    interest.release("a")
-    await eventually(lambda: not interest.subscribed)
-    interest.need("a")
+    await eventually(lambda: subscriptions.confirmed == {"a"})
+    subscriptions.discard("a")
+    await eventually(lambda: not subscriptions.confirmed)
+    subscriptions.add("a")
     engine.turn.release()
     engine.turn.release()
-    await eventually(lambda: interest.subscribed == {"a"})
+    await eventually(lambda: subscriptions.confirmed == {"a"})
     assert left == [("a", True)]
     task.cancel()
     await asyncio.wait([task])
@@ -208,25 +208,25 @@ async def test_a_topic_that_is_needed_again_while_it_is_left_keeps_its_name() ->
 
 async def test_100_000_topics_are_restored_in_time() -> None:
     engine = SlowEngine()
-    interest = Interest(engine, lambda *_: None)
+    subscriptions = Subscriptions(engine, lambda *_: None)
     for number in range(100_000):
-        interest.need(f"t{number}")
+        subscriptions.add(f"t{number}")
         engine.turn.release()
     async with asyncio.timeout(5):
-        await interest.restore()
-    assert len(interest.subscribed) == 100_000
+        await subscriptions.restore()
+    assert len(subscriptions.confirmed) == 100_000
     began = time.process_time()
     for number in range(1000):
-        interest.need(f"more {number}")
+        subscriptions.add(f"more {number}")
         engine.turn.release()
-        await interest.restore()
+        await subscriptions.restore()
     assert time.process_time() - began < 1  # what is there already costs those that come nothing
 
 
 async def test_nobody_waits_for_a_topic_that_is_not_needed_any_more() -> None:
-    interest = Interest(SlowEngine(), lambda *_: None)
-    interest.need("a")
-    confirmation = interest.confirmation("a")
+    subscriptions = Subscriptions(SlowEngine(), lambda *_: None)
+    subscriptions.add("a")
+    confirmation = subscriptions.confirmation("a")
     assert confirmation is not None
-    interest.release("a")
+    subscriptions.discard("a")
     assert confirmation.done()

@@ -365,8 +365,7 @@ async def test_a_broker_that_cannot_start_is_unhealthy_and_its_log_says_why(
     assert [message for message in caplog.messages if "twin" in message] == ["not healthy: the twin of it runs already"]
 
 
-async def test_many_ask_for_its_health_at_once_and_one_start_serves_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.cluster.cluster.START_PATIENCE", 0.1)
+async def test_many_ask_for_its_health_at_once_and_one_start_serves_them_all() -> None:
     broker = Broker(settings(backplane_url="redis://127.0.0.1:9/0"))  # where nothing listens
     sub = Starlette()
     broker.attach(sub)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
 from velocity_ws.broker.presence import Presence
-from velocity_ws.broker.questions import COUNT, DISCONNECT, DISCONNECT_USER, JOIN, LEAVE, MEMBERS, STATS
+from velocity_ws.broker.procedures import COUNT, DISCONNECT, DISCONNECT_USER, JOIN, LEAVE, MEMBERS, STATS
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.rpc import Question
+from velocity_ws.cluster.rpc import Procedure
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, validate_close
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.names import validate_text
@@ -55,13 +55,13 @@ class Directory:
         self._cluster = cluster
         self._presence = presence
         if cluster is not None:
-            cluster.on(JOIN, self._answer_join)
-            cluster.on(LEAVE, self._answer_leave)
-            cluster.on(DISCONNECT, self._answer_disconnect)
-            cluster.on(DISCONNECT_USER, self._answer_disconnect_user)
-            cluster.on(MEMBERS, self._answer_members)
-            cluster.on(COUNT, self._answer_count)
-            cluster.on(STATS, self._answer_stats)
+            cluster.register(JOIN, self._answer_join)
+            cluster.register(LEAVE, self._answer_leave)
+            cluster.register(DISCONNECT, self._answer_disconnect)
+            cluster.register(DISCONNECT_USER, self._answer_disconnect_user)
+            cluster.register(MEMBERS, self._answer_members)
+            cluster.register(COUNT, self._answer_count)
+            cluster.register(STATS, self._answer_stats)
 
     def end(self) -> None:
         """Know no other node any more."""
@@ -90,7 +90,7 @@ class Directory:
         if self._hub.join(client_id, room):
             await self._came(session, room)
         elif self._cluster is not None:
-            await self._cluster.confirmed("room", room)
+            await self._cluster.wait_subscribed("room", room)
 
     async def _came(self, session: Session, room: str) -> None:
         """A client has come into a room: have other nodes know, and tell its members and the hooks."""
@@ -99,7 +99,7 @@ class Directory:
         failure: Exception | None = None
         try:
             if self._cluster is not None:
-                await self._cluster.confirmed("room", room)
+                await self._cluster.wait_subscribed("room", room)
         finally:  # it is in the room, also where the caller does not wait any more
             # Unless it has left meanwhile, and may have come again, which is for that call to tell.
             if self._hub.joined_at(session.id, room) == since:
@@ -155,16 +155,16 @@ class Directory:
     def _is_here(self, client_id: str) -> bool:
         return self._cluster is None or client_id in self._hub or node_of(client_id) in (None, self._node_id)
 
-    async def _ask_its_node(self, question: Question[A, bool], client_id: str, args: A) -> bool:
+    async def _ask_its_node(self, procedure: Procedure[A, bool], client_id: str, args: A) -> bool:
         cluster, node_id = self._cluster, node_of(client_id)
         if cluster is None or node_id is None:
             return False
-        await cluster.introduced()
-        if not cluster.peers.may_live(node_id):
+        await cluster.wait_discovered()
+        if not cluster.membership.may_live(node_id):
             if not cluster.is_healthy:
                 raise BackplaneUnavailable("there is no connection to the engine")
             return False
-        replies = await cluster.ask(question, args, node_id)
+        replies = await cluster.call(procedure, args, node_id)
         for error in replies.errors.values():
             raise BackplaneUnavailable(f"node {node_id} could not do it: {error}")
         if replies.missing:
@@ -185,7 +185,7 @@ class Directory:
         here = await self._answer_disconnect_user((user_id, code, reason))
         if cluster is None:
             return here
-        replies = await cluster.ask_all(DISCONNECT_USER, (user_id, code, reason))
+        replies = await cluster.call_all(DISCONNECT_USER, (user_id, code, reason))
         silent = sorted({*replies.missing, *replies.errors})
         if silent or not cluster.is_healthy:
             who = ", ".join(silent) or "the others"
@@ -198,7 +198,7 @@ class Directory:
         if self._cluster is None:
             return Members(here)
         validate_text(room)
-        replies = await self._cluster.ask_all(MEMBERS, room)
+        replies = await self._cluster.call_all(MEMBERS, room)
         there = [member for members in replies.by_node.values() for member in members]
         return Members(here + there, [*replies.missing, *replies.errors])
 
@@ -208,14 +208,14 @@ class Directory:
         if self._cluster is None:
             return here
         validate_text(room)
-        return here + sum((await self._cluster.ask_all(COUNT, room)).by_node.values())
+        return here + sum((await self._cluster.call_all(COUNT, room)).by_node.values())
 
     async def stats(self) -> ClusterStats:
         """The figures of all nodes that answer."""
         nodes = {} if self._stats is None else {self._node_id: self._stats()}
         missing: list[str] = []
         if self._cluster is not None:
-            replies = await self._cluster.ask_all(STATS, None)
+            replies = await self._cluster.call_all(STATS, None)
             nodes.update(replies.by_node)
             missing = [*replies.missing, *replies.errors]
         return ClusterStats.of(nodes, missing)

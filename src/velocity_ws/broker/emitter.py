@@ -18,7 +18,8 @@ from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.server_api import ServerAPI
 from velocity_ws.broker.sync import SyncServerAPI
-from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.cluster import Cluster
+from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, SettingsError

@@ -13,7 +13,8 @@ from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.users import Users
-from velocity_ws.cluster.cluster import Cluster, ClusterOptions
+from velocity_ws.cluster.cluster import Cluster
+from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.places import taking_place
 from velocity_ws.cluster.topics import prefix_of
 from velocity_ws.concurrency.eager import TaskPool
@@ -165,12 +166,12 @@ class Node:
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
         if self.cluster is not None:
-            self.cluster.opened(kind, name)
+            self.cluster.subscribe(kind, name)
 
     def closed(self, kind: Kind, name: str) -> None:
         """It has none any more."""
         if self.cluster is not None and not (kind == "user" and name in self.users.expected):
-            self.cluster.closed(kind, name)
+            self.cluster.unsubscribe(kind, name)
 
     @property
     def is_healthy(self) -> bool:
@@ -276,7 +277,7 @@ class Node:
     def _forget_dead_loop(self) -> None:
         # Connections whose loop was closed under them can no longer end by themselves, nor can anybody be told of it.
         if self.cluster is not None:
-            self.cluster.abandon()
+            self.cluster.release()
         self.cluster = self.presence = None
         self.directory.end()
         self.users.end()
@@ -292,7 +293,7 @@ class Node:
     def leave_soon(self) -> None:
         """The server is stopping, and this will be stopped when its connections are over."""
         if self.cluster is not None:
-            self.cluster.leave_soon()
+            self.cluster.stop_soon()
 
     async def _shut_down(self) -> None:
         self.leave_soon()

@@ -90,13 +90,13 @@ class Presence:
         self._touched: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         if cluster is not None:
-            cluster.on_note("presence", _State, self._told_state)
-            cluster.on_note("presence_change", _Change, self._told_change)
-            cluster.on_note("presence_asked", tuple[Name, ...], self._asked)
-            cluster.on_came.append(lambda node_id: self._ask(cluster.topics.node(node_id), self._rooms))
-            cluster.on_went.append(self._went)
-            cluster.on_note("presence_anew", type(None), self._forget)
-            cluster.on_hearing_again.append(lambda: self._begin_anew(cluster))
+            cluster.on_notification("presence", _State, self._told_state)
+            cluster.on_notification("presence_change", _Change, self._told_change)
+            cluster.on_notification("presence_asked", tuple[Name, ...], self._asked)
+            cluster.on_node_up.append(lambda node_id: self._ask(cluster.topics.node(node_id), self._rooms))
+            cluster.on_node_down.append(self._went)
+            cluster.on_notification("presence_anew", type(None), self._forget)
+            cluster.on_connected.append(lambda: self._begin_anew(cluster))
 
     def joined(self, session: Session, room: str) -> Exception | None:
         """A client of this node has come into a room; what the application's function raised, if it did."""
@@ -158,7 +158,7 @@ class Presence:
             before, state.version = state.version, next(self._versions)
             if self._cluster is not None:
                 change = _Change(room, before, state.version, changes)
-                self._cluster.note(self._cluster.topics.room(room), "presence_change", change)
+                self._cluster.notify(self._cluster.topics.room(room), "presence_change", change)
 
     def _tell_members(self, room: str, state: _Room) -> None:
         total = state.total()
@@ -175,7 +175,7 @@ class Presence:
     def _ask(self, topic: str, rooms: Iterable[str]) -> None:
         names = iter(rooms)
         while self._cluster is not None and (page := tuple(itertools.islice(names, PAGE))):
-            self._cluster.note(topic, "presence_asked", page)
+            self._cluster.notify(topic, "presence_asked", page)
 
     def _asked(self, origin: str, rooms: tuple[str, ...]) -> None:
         if self._cluster is not None:
@@ -201,11 +201,11 @@ class Presence:
 
     def _send_state(self, topic: str, asked: list[str], known: dict[str, tuple[int, Counts]]) -> None:
         if self._cluster is not None:
-            self._cluster.note(topic, "presence", _State(tuple(asked), known))
+            self._cluster.notify(topic, "presence", _State(tuple(asked), known))
 
     def _begin_anew(self, cluster: Cluster) -> None:
         """This node was deaf, and what it said was not heard: say all of it again, and ask the others for theirs."""
-        cluster.note(cluster.topics.nodes, "presence_anew", None)
+        cluster.notify(cluster.topics.nodes, "presence_anew", None)
         self._say(cluster.topics.nodes, list(self._rooms))
         self._ask(cluster.topics.nodes, self._rooms)
 

@@ -74,15 +74,15 @@ class Users:
         if self._hub.set_user(session.id, user_id) and self._presence is not None:
             self._presence.changed(self._hub.rooms_of(session.id))
         if self._cluster is not None and user_id is not None:
-            await self._cluster.confirmed("user", user_id)
+            await self._cluster.wait_subscribed("user", user_id)
 
     async def expect(self, session: Session) -> None:
         """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
         user_id = session.user_id
         if user_id is not None and self._cluster is not None:
             self.expected.setdefault(user_id, set()).add(session.id)
-            self._cluster.opened("user", user_id)
-            await self._cluster.confirmed("user", user_id)
+            self._cluster.subscribe("user", user_id)
+            await self._cluster.wait_subscribed("user", user_id)
 
     def expect_no_more(self, session: Session) -> None:
         """That client is there, or does not come. Harmless for others, of which there is nothing in `expected`."""
@@ -94,7 +94,7 @@ class Users:
         if not waiting:
             del self.expected[user_id]
             if self._cluster is not None and not self._hub.user_members(user_id):
-                self._cluster.closed("user", user_id)
+                self._cluster.unsubscribe("user", user_id)
 
 
 def user_id_of(user: Any) -> str | None:

@@ -1,1 +1,1 @@
-"""Several nodes as one: messages, membership and questions that cross from process to process, over one backplane."""
+"""Several nodes as one: messages, membership and calls that cross from process to process, over one backplane."""

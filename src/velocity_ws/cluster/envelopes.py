@@ -1,11 +1,12 @@
-"""What travels between nodes, as bytes: a fixed header, then MessagePack of a known shape. Pure, and trusts nothing.
+"""Envelopes: what travels between nodes, as bytes. A fixed header, then MessagePack of a known shape.
 
-The header says which version, who sent it and how many this sender has published to this topic before, so that a loss
-shows. A later version may add fields at the end of a shape, which this one skips; whoever changes the meaning of
-what is there counts `VERSION` up, and each side drops, and counts, what it does not know.
+Pure, and trusts nothing: anybody who can publish on the engine chose what arrives. The types here say how long a name
+may be and how large a number, and the contents of requests, responses and notifications are of such types too.
 
-Whoever can publish on the engine chose what arrives: the types here say how long a name may be and how large a number,
-and what is inside of a question, an answer or a note is of such types too.
+The header says which version it is, who sent it and how many messages this sender has published to this topic so far,
+so that a loss shows. A later version may add fields at the end of a shape, which this one skips. A change of what is
+there needs a new `VERSION`; each side drops, and counts, what it does not know. The classes may be renamed; their tags
+and the order of their fields are the wire, and stay.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from velocity_ws.messages.ids import CLIENT_ID, NODE_ID, NODE_ID_LENGTH
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = [
-    "Answer",
-    "Ask",
-    "Beat",
     "Body",
     "ClientId",
     "Count",
-    "Foreign",
     "Header",
+    "Heartbeat",
+    "InvalidEnvelope",
     "Name",
     "NodeId",
-    "Note",
-    "Post",
+    "Notification",
     "Probe",
+    "Publication",
+    "Request",
+    "Response",
     "Topic",
     "decode_as",
     "decode_body",
@@ -45,7 +46,7 @@ VERSION: Final = 1
 MAX_SEQUENCE: Final = 2**48
 """Messages of one sender to one topic: one each microsecond for nine years."""
 MAX_PEERS: Final = 10_000
-"""Nodes that one names at once; many more than an engine connects."""
+"""Nodes that one heartbeat names; many more than an engine connects."""
 _IS_NODE_ID = re.compile(NODE_ID.encode()).fullmatch
 _is_client_id = re.compile(CLIENT_ID, re.ASCII).fullmatch
 _HEAD = len(MAGIC) + 1
@@ -56,7 +57,7 @@ _BODY_AT = _SEQUENCE_AT + 8
 NodeId = Annotated[str, msgspec.Meta(pattern=rf"^{NODE_ID}\Z")]
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID}\Z")]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
-"""Of a room or a user."""
+"""The name of a room or the id of a user."""
 Topic = Annotated[str, msgspec.Meta(max_length=512)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _What = Annotated[str, msgspec.Meta(max_length=64)]
@@ -68,30 +69,35 @@ T = TypeVar("T")
 
 MAX_ORIGINS: Final = 1000
 _origins: dict[bytes, str] = {}
-"""Senders whose names were looked at, as that is done for each message."""
+"""Senders whose names were checked once, as a name comes with each message."""
 
 
-class Foreign(Exception):
-    """Bytes that no node of this version has sent, and why."""
+class InvalidEnvelope(Exception):
+    """Bytes that no node of this version has sent; the text says why."""
 
 
 class Header(NamedTuple):
-    """Who sent it, and its number among what this sender published to this topic, from 1."""
+    """What goes before a body.
+
+    Attributes:
+        origin: the id of the node that sent it.
+        sequence: its number among what this sender published to this topic, from 1.
+    """
 
     origin: str
     sequence: int
 
 
-class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+class Publication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     """A message for clients.
 
     Attributes:
-        kind: of the address.
-        names: of the address: the room or user whose topic this is, or the clients.
-        number: the same for all that carry one message to several rooms, of which a client gets one; else 0.
+        kind: the kind of the address.
+        names: the names of the address: the room or user whose topic this is, or the ids of clients.
+        number: the same for all envelopes that carry one message to several rooms, so that a client gets one; else 0.
         excluded: ids of clients that do not get it.
         is_text: whether the payload is text.
-        payload: what clients get.
+        payload: the message's bytes, as clients get them.
     """
 
     kind: Literal["all", "rooms", "users", "clients"]
@@ -102,14 +108,14 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     payload: bytes
 
 
-class Beat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):
-    """A node says that it lives: ``hello`` asks everyone for a ``welcome``, ``bye`` is the last.
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):
+    """A node says that it lives: ``hello`` asks all nodes for a ``welcome``, ``bye`` is the last.
 
     Attributes:
-        state: which of them.
-        lease: seconds after which, unheard, it counts as gone.
-        peers: in a ``welcome``, whom it knows.
-        is_node: false for one that only asks.
+        state: which of them it is.
+        lease: seconds unheard after which the node counts as gone.
+        peers: in a ``welcome``, the ids of the nodes it knows.
+        is_node: false for a sender that has no clients and only asks.
     """
 
     state: Literal["hello", "welcome", "alive", "bye"]
@@ -118,21 +124,27 @@ class Beat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):
     is_node: bool = True
 
 
-class Ask(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
-    """A question, answered to the inbox of who asks."""
+class Request(msgspec.Struct, array_like=True, frozen=True, tag="ask"):
+    """A call of a procedure, answered to the topic of the node that sent it.
+
+    Attributes:
+        id: counted by the caller; the response has the same.
+        what: the procedure's name.
+        args: its arguments, as MessagePack.
+    """
 
     id: Count
     what: _What
     args: msgspec.Raw
 
 
-class Answer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
-    """The answer to a question, or a part of a long one; ``error`` where it could not be answered.
+class Response(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
+    """The result of a call, or a part of a long one.
 
     Attributes:
-        id: of the question.
+        id: the request's.
         result: MessagePack, or the next bytes of it.
-        error: why there is none.
+        error: why there is no result; else empty.
         more: how many parts follow this one.
     """
 
@@ -142,87 +154,101 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
     more: Count = 0
 
 
-class Note(msgspec.Struct, array_like=True, frozen=True, tag="note"):
-    """Something to know, with no answer."""
+class Notification(msgspec.Struct, array_like=True, frozen=True, tag="note"):
+    """Something that others are told, with no response.
+
+    Attributes:
+        what: its name.
+        args: its content, as MessagePack.
+    """
 
     what: _What
     args: msgspec.Raw
 
 
 class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
-    """A message of a node to itself, that proves it hears."""
+    """A message of a node to itself, which proves that it hears what it publishes.
+
+    Attributes:
+        nonce: counted by the node; tells this probe from those before.
+    """
 
     nonce: Count
 
 
-Body = Post | Beat | Ask | Answer | Note | Probe
+Body = Publication | Heartbeat | Request | Response | Notification | Probe
 
 encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode
 
 
 def encode_header(origin: str, sequence: int) -> bytes:
-    """What goes before a body."""
+    """Encode the header of an envelope.
+
+    Args:
+        origin: the id of the node that sends it.
+        sequence: its number among what this node published to the topic, from 1.
+    """
     return b"%s%c%s%s" % (MAGIC, VERSION, origin.encode("ascii"), sequence.to_bytes(8, "big"))
 
 
 def decode_header(data: bytes) -> Header:
-    """Who sent this.
+    """Read the header of an envelope.
 
     Raises:
-        Foreign: it is none of ours, or of another version.
+        InvalidEnvelope: the bytes are no envelope, or one of another version.
     """
     if len(data) < _BODY_AT or not data.startswith(MAGIC):
-        raise Foreign("it does not begin as it should")
+        raise InvalidEnvelope("it does not begin as it should")
     if data[len(MAGIC)] != VERSION:
-        raise Foreign(f"it is of version {data[len(MAGIC)]}, this is {VERSION}")
+        raise InvalidEnvelope(f"it is of version {data[len(MAGIC)]}, this is {VERSION}")
     name = data[_HEAD:_SEQUENCE_AT]
     origin = _origins.get(name)
     if origin is None:
         if not _IS_NODE_ID(name):
-            raise Foreign("its sender has no name")
+            raise InvalidEnvelope("its sender has no name")
         if len(_origins) >= MAX_ORIGINS:
             _origins.clear()
         origin = _origins[name] = name.decode("ascii")
     sequence = int.from_bytes(data[_SEQUENCE_AT:_BODY_AT], "big")
     if not 0 < sequence <= MAX_SEQUENCE:
-        raise Foreign("its number is none that a sender comes to")
+        raise InvalidEnvelope("its number is none that a sender comes to")
     return Header(origin, sequence)
 
 
 def decode_body(data: bytes) -> Body:
-    """What it says.
+    """Read the body of an envelope, whose header `decode_header` has accepted.
 
     Raises:
-        Foreign: it has no shape that is known, or something in it is out of its bounds.
+        InvalidEnvelope: it has no shape that is known, or something in it is out of its bounds.
     """
     try:
         body: Body = _decode_body(memoryview(data)[_BODY_AT:])
-        if isinstance(body, Post):
+        if isinstance(body, Publication):
             _check(body)
-        elif isinstance(body, Beat) and not body.lease and body.state != "bye":
-            raise Foreign("it is of a node that is gone at once")
+        elif isinstance(body, Heartbeat) and not body.lease and body.state != "bye":
+            raise InvalidEnvelope("it is of a node that is gone at once")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Foreign(str(error)) from None
+        raise InvalidEnvelope(str(error)) from None
     return body
 
 
 def decode_as(decoder: msgspec.msgpack.Decoder[T], data: bytes | msgspec.Raw) -> T:
-    """What is inside of a question, an answer or a note.
+    """Read the content of a request, a response or a notification.
 
     Raises:
-        Foreign: it has not the shape it should have.
+        InvalidEnvelope: it has not the shape it should have.
     """
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Foreign(str(error)) from None
+        raise InvalidEnvelope(str(error)) from None
 
 
-def _check(post: Post) -> None:
-    if post.is_text:
-        post.payload.decode()  # clients would end a connection that brings them anything else
-    if post.kind in ("rooms", "users") and len(post.names) != 1:
-        raise Foreign("it is for one room or user, and names another number of them")
-    if post.kind == "clients" and not all(map(_is_client_id, post.names)):
-        raise Foreign("it is for clients, and names what is none")
+def _check(publication: Publication) -> None:
+    if publication.is_text:
+        publication.payload.decode()  # clients would end a connection that brings them anything else
+    if publication.kind in ("rooms", "users") and len(publication.names) != 1:
+        raise InvalidEnvelope("it is for one room or user, and names another number of them")
+    if publication.kind == "clients" and not all(map(_is_client_id, publication.names)):
+        raise InvalidEnvelope("it is for clients, and names what is none")

@@ -1,63 +1,143 @@
-"""Gaps: what others published and this node did not hear, counted, and told to the clients concerned.
+"""Gaps: messages that other nodes published and this one did not hear, found by their numbers and told to clients.
 
-Knows numbers and topics; how others are asked for theirs, its user knows.
+Knows numbers and topics, and not how other nodes are asked for theirs.
+
+Each sender numbers what it publishes to a topic from 1. A number that is skipped shows a loss at once; what was lost
+while this node heard nothing shows when the others are asked how far they have come. What is kept is bounded: numbers
+that are forgotten can no longer show a loss, and never show one that was not.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
 from velocity_ws.cluster.rpc import Replies
-from velocity_ws.cluster.sequences import Heard
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.events import encode_missed
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["Gaps"]
+__all__ = ["Gaps", "ReceivedNumbers", "SentNumbers"]
 
 CHUNK = 2000
 """Topics asked about at once."""
+MAX_TOPICS = 100_000
+"""Topics of which a node keeps its own numbers."""
+MAX_ORIGINS = 1000
+"""Senders of which a topic keeps the numbers; nodes are few, but every script that sends is one."""
+
+
+class SentNumbers:
+    """How many messages this node has published to each topic."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def next(self, topic: str) -> int:
+        """The number of the next message to a topic, from 1."""
+        counts = self._counts
+        number = counts.pop(topic, 0) + 1  # and so the last: the first is the one that was not used for longest
+        if number == 1 and len(counts) >= MAX_TOPICS:
+            del counts[next(iter(counts))]
+        counts[topic] = number
+        return number
+
+    def count(self, topic: str) -> int:
+        """The number of the last message to a topic; 0 where there was none."""
+        return self._counts.get(topic, 0)
+
+
+class ReceivedNumbers:
+    """The last number received from each sender on each topic that is subscribed to."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, dict[str, int]] = {}
+
+    def received(self, topic: str, origin: str, number: int) -> int:
+        """Take the number of a message that came.
+
+        Returns:
+            How many before it did not come. 0 for the first of a sender, where that is unknown.
+        """
+        senders = self._last.get(topic)
+        if senders is None:
+            senders = self._last[topic] = {}
+        last = senders.pop(origin, None)
+        if last is None:
+            if len(senders) >= MAX_ORIGINS:
+                del senders[next(iter(senders))]
+            senders[origin] = number
+            return 0
+        senders[origin] = number
+        # A lower number than before is a sender that has forgotten its own.
+        return number - last - 1 if number > last else 0
+
+    def settle(self, topic: str, origin: str, count: int) -> int | None:
+        """Take what a sender says it has published to a topic.
+
+        Returns:
+            How many of them never came; ``None`` where that is unknown.
+        """
+        senders = self._last.get(topic, {})
+        last = senders.get(origin)
+        if last is None:
+            return 0 if count == 0 else None
+        if count < last:  # it has forgotten how many there were
+            return None
+        senders[origin] = count
+        return count - last
+
+    def forget(self, topic: str) -> None:
+        """Forget all senders of a topic, which is no longer subscribed to."""
+        self._last.pop(topic, None)
 
 
 class Gaps:
-    """What was missed on each topic. A loss shows by numbers that are skipped, or, after deafness, by asking."""
+    """What was missed on each topic. On the broker's loop only."""
 
     def __init__(
         self, topics: Topics, counters: Counters, deliver: Callable[[Address, PreparedMessage], object]
     ) -> None:
         """
         Args:
-            topics: of the cluster.
-            counters: of the node.
-            deliver: gives a message to clients.
+            topics: the cluster's.
+            counters: the node's; what was missed is counted there.
+            deliver: gives a message to clients of this node.
         """
         self._topics = topics
         self._counters = counters
         self._deliver = deliver
-        self._heard = Heard()
+        self._numbers = ReceivedNumbers()
         self._names: dict[str, tuple[Literal["room", "user"], str]] = {}
         self._suspects: dict[str, int | None] = {}
-        """Topics that were deaf, and what is known to have been missed on them; ``None`` where it cannot be known."""
+        """Topics not heard for a while, and what is known to have been missed there; ``None`` where that is unknown."""
+        self._unconfirmed: set[asyncio.Future[None]] = set()
+        self._has_suspects = asyncio.Event()
 
-    def remember(self, kind: Literal["room", "user"], name: str) -> str:
-        """The topic of a room or a user, which is listened to from now on."""
+    def track(self, kind: Literal["room", "user"], name: str) -> str:
+        """Remember a room or a user that is subscribed to from now on; its topic."""
         topic = self._topics.of(kind, name)
         self._names[topic] = (kind, name)
         return topic
 
-    def left(self, topic: str, is_needed: bool) -> None:
-        """It is no longer subscribed to; it may be needed again."""
-        self._heard.forget(topic)
+    def unsubscribed(self, topic: str, is_needed: bool) -> None:
+        """A topic is no longer subscribed to.
+
+        Args:
+            topic: which.
+            is_needed: whether it is needed again meanwhile, and will be subscribed to anew.
+        """
+        self._numbers.forget(topic)
         if not is_needed:
             self._names.pop(topic, None)
             self._suspects.pop(topic, None)
 
-    def arrived(self, topic: str, origin: str, number: int) -> None:
-        """A message came, of which this is the sender's number."""
-        missed = self._heard.note(topic, origin, number)
+    def received(self, topic: str, origin: str, number: int) -> None:
+        """A message came through a topic, with this number of its sender."""
+        missed = self._numbers.received(topic, origin, number)
         if missed and topic != self._topics.nodes:
             self._counters.backplane_missed += missed
             if topic in self._suspects:
@@ -65,39 +145,59 @@ class Gaps:
             else:
                 self._tell(topic, missed)
 
-    def begin(self, topics: Iterable[str]) -> None:
-        """Nothing is heard on these topics from now on."""
+    def suspect(self, topics: Iterable[str]) -> None:
+        """Nothing is heard on these topics from now on. `run` settles them when they are heard again."""
         for topic in topics:
             if topic != self._topics.nodes:
                 self._suspects.setdefault(topic, 0)
 
-    async def mend(
-        self, hears: Callable[[str], bool], ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]]
+    def suspect_until(self, topic: str, confirmation: asyncio.Future[None]) -> None:
+        """Nothing is surely heard on a topic until the engine confirms the subscription to it."""
+        self.suspect([topic])
+        if confirmation not in self._unconfirmed:
+            self._unconfirmed.add(confirmation)
+            confirmation.add_done_callback(self._confirmed)
+
+    def _confirmed(self, confirmation: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(confirmation)
+        self._has_suspects.set()
+
+    async def run(
+        self,
+        is_subscribed: Callable[[str], bool],
+        ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]],
     ) -> None:
-        """Find out what was missed on the topics that are heard again, and tell.
+        """Settle the suspect topics that are heard again, now and each time one is confirmed, until cancelled.
 
         Args:
-            hears: whether a topic is.
-            ask: asks all nodes how much they have published to topics.
+            is_subscribed: whether a topic is heard.
+            ask: asks all nodes how many messages they have published to each of some topics.
         """
-        topics = tuple(filter(hears, self._suspects))
+        while True:
+            self._has_suspects.clear()
+            await self._settle(tuple(filter(is_subscribed, self._suspects)), ask)
+            await self._has_suspects.wait()
+
+    async def _settle(
+        self, topics: tuple[str, ...], ask: Callable[[tuple[str, ...]], Awaitable[Replies[dict[str, int]]]]
+    ) -> None:
         for at in range(0, len(topics), CHUNK):
             chunk = topics[at : at + CHUNK]
             replies = await ask(chunk)
             for topic in chunk:
                 if topic in self._suspects:
-                    self._settle(topic, replies)
+                    self._count(topic, replies)
         for topic in topics:
             if topic not in self._suspects:
                 continue
             missed = self._suspects.pop(topic)
             is_user = self._names.get(topic, ("",))[0] == "user"
-            if not is_user or missed != 0:  # everyone is told; who has a user is told more only where there is more
+            if not is_user or missed != 0:  # rooms are told in any case, and users only where something was missed
                 self._tell(topic, missed)
 
-    def _settle(self, topic: str, replies: Replies[dict[str, int]]) -> None:
+    def _count(self, topic: str, replies: Replies[dict[str, int]]) -> None:
         for origin, counts in replies.by_node.items():
-            missed = self._heard.settle(topic, origin, counts.get(topic, 0))
+            missed = self._numbers.settle(topic, origin, counts.get(topic, 0))
             self._counters.backplane_missed += missed or 0
             self._add(topic, missed)
         if replies.missing or replies.errors:
@@ -108,7 +208,7 @@ class Gaps:
         self._suspects[topic] = None if known is None or missed is None else known + missed
 
     def _tell(self, topic: str, missed: int | None) -> None:
-        """Tell those whose messages came through a topic that some did not: ``missed`` of them, where it is known."""
+        """Tell the clients whose messages come through a topic how many they missed; ``None`` where it is unknown."""
         if topic == self._topics.all:
             kind, name = "all", None
         elif topic in self._names:

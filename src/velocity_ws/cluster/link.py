@@ -1,7 +1,7 @@
-"""The one connection of a node to its engine, supervised: opened, proven, watched, given up and opened again.
+"""Link: the one connection of a node to its engine, opened, proven, watched, given up and opened again.
 
-A connection counts as healthy while messages that the node sends itself through the engine come back, which neither TCP
-nor the engine's own ping shows. Knows the contract of a backplane; what the messages mean, others know.
+Knows the contract of a backplane, and not what the messages mean. A connection counts as healthy while messages that
+the node sends itself through the engine come back, which neither TCP nor the engine's own ping shows.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import contextlib
 import random
 from typing import Protocol
 
-from velocity_ws.backplane.base import Backplane
+from velocity_ws.backplane.base import Backplane, Receive
 from velocity_ws.cluster.envelopes import Probe, encode_body
 from velocity_ws.cluster.publisher import Publisher
-from velocity_ws.cluster.subscriptions import Interest
+from velocity_ws.cluster.subscriptions import Subscriptions
 from velocity_ws.logs import get_logger, printable
 
 __all__ = ["Link", "LinkUser"]
@@ -32,7 +32,7 @@ PROBE_TIMEOUT = 1.5
 PROBE_BEHIND = 10.0
 """The same at most, while other messages come, behind which it may be."""
 SLICES = 6
-"""Parts the waiting for a proof is cut into: a loop that was held up by others cannot miss more than one."""
+"""Parts into which the waiting for a proof is cut: a loop that was held up cannot miss more than one."""
 FIRST_BACKOFF = 0.05
 """Seconds before a connection is tried again, the first time; doubled each time."""
 LAST_BACKOFF = 0.5
@@ -44,42 +44,39 @@ CLOSE_TIMEOUT = 1.5
 
 
 class LinkUser(Protocol):
-    """Whoever has the link; called on the loop."""
+    """What a link tells of its connection. On the broker's loop only."""
 
-    def received(self, topic: str, data: bytes) -> None:
-        """Something came."""
-
-    async def hears(self) -> None:
+    async def connected(self) -> None:
         """A connection is proven to hear everything that is needed. Cancelled when it is lost."""
 
-    def deaf(self) -> None:
+    def disconnected(self) -> None:
         """A connection that was proven is lost."""
 
 
 class Link:
-    """See the module.
+    """A supervised connection. On the broker's loop only.
 
     Attributes:
         publisher: the outbound side.
-        interest: the inbound side.
-        is_healthy: whether it hears.
+        subscriptions: the inbound side.
+        is_healthy: whether messages to this node itself come back.
         is_stopping: whether `stop` was called.
-        is_leaving: whether it will be soon, so that a lost connection is nothing to be told of.
+        is_stopping_soon: whether it will be called soon, so that a lost connection is not worth a warning.
     """
 
     def __init__(
-        self, backplane: Backplane, publisher: Publisher, interest: Interest, own_topic: str, engine: str
+        self, backplane: Backplane, publisher: Publisher, subscriptions: Subscriptions, own_topic: str, engine: str
     ) -> None:
         """
         Args:
             backplane: not connected.
-            publisher: of this backplane.
-            interest: of this backplane; it needs the node's own topic.
-            own_topic: the one through which the node reaches itself.
-            engine: what the log calls the engine; no password is in it.
+            publisher: publishes on this backplane.
+            subscriptions: subscribes on this backplane; it needs the node's own topic.
+            own_topic: the topic through which the node reaches itself.
+            engine: what the log calls the engine; without a password.
         """
         self.publisher = publisher
-        self.interest = interest
+        self.subscriptions = subscriptions
         self.is_healthy = False
         self._backplane = backplane
         self._own_topic = own_topic
@@ -94,42 +91,48 @@ class Link:
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
         self._complaints: set[str] = set()
-        self.is_stopping = self._is_ending = self.is_leaving = False
+        self.is_stopping = self._is_ending = self.is_stopping_soon = False
 
-    async def start(self, user: LinkUser, patience: float) -> None:
-        """Begin; returns when it is healthy, or after so many seconds, and goes on trying then."""
+    async def start(self, user: LinkUser, receive: Receive, patience: float) -> None:
+        """Begin to connect. Returns when it is healthy, or after a while, and then goes on trying.
+
+        Args:
+            user: told of the connection.
+            receive: takes what is published to the topics that are subscribed to.
+            patience: seconds to wait for a connection.
+        """
         self._ready.clear()
         self.is_stopping = self._is_ending = False
-        self._task = asyncio.create_task(self._supervise(user), name="velocity-ws backplane")
+        self._task = asyncio.create_task(self._supervise(user, receive), name="velocity-ws backplane")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._ready.wait()
 
     async def stop(self) -> None:
-        """End."""
+        """Close the connection, and open none any more."""
         self.is_stopping = True
         if self._moment is not None:
             self._moment.cancel()
             self._moment = None
         task, self._task = self._task, None
         while task is not None and not task.done():
-            # A task group that has failed already, and some libraries, swallow a cancellation. Its end is let be.
+            # A task group that has failed already, and some libraries, swallow a cancellation. An end is not disturbed.
             if not self._is_ending:
                 task.cancel()
             await asyncio.wait([task], timeout=0.1)
 
     def probe_returned(self, nonce: int) -> None:
-        """A probe came back through the engine."""
+        """A probe came back through the engine. One of an earlier proof is ignored."""
         if nonce == self._nonce:
             self._proof.set()
 
-    async def _supervise(self, user: LinkUser) -> None:
+    async def _supervise(self, user: LinkUser, receive: Receive) -> None:
         backoff = FIRST_BACKOFF
         try:
             while not self.is_stopping:
                 why: BaseException = ConnectionError("it ended")
                 try:
-                    await self._connection(user)
+                    await self._connection(user, receive)
                 except* OSError as failed:
                     why = _first(failed)
                 except* Exception as failed:
@@ -146,7 +149,7 @@ class Link:
             await self._give_up(user, "the broker is stopped")
             self._complaints.clear()
 
-    async def _connection(self, user: LinkUser) -> None:
+    async def _connection(self, user: LinkUser, receive: Receive) -> None:
         """One connection from its beginning to its end, which raises."""
         lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -156,24 +159,24 @@ class Link:
 
         def received(topic: str, data: bytes) -> None:
             self._arrivals += 1
-            user.received(topic, data)
+            receive(topic, data)
 
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await self._backplane.connect(received, on_lost)
         async with asyncio.TaskGroup() as group:
             group.create_task(_end_with(lost))
-            await self.interest.restore(RESTORE_TIMEOUT)
+            await self.subscriptions.restore(RESTORE_TIMEOUT)
             self.publisher.open()
             group.create_task(self.publisher.run())
             group.create_task(self.publisher.watch())
-            group.create_task(self.interest.run())
+            group.create_task(self.subscriptions.run())
             await self._prove()
             self.is_healthy = True
             self._ready.set()
             if self._complaints and self._moment is None:
                 log.info("the engine is reached again")
             self._complaints.clear()
-            group.create_task(user.hears())
+            group.create_task(user.connected())
             while True:
                 await asyncio.sleep(PROBE_INTERVAL)
                 await self._prove()
@@ -204,8 +207,8 @@ class Link:
         was_healthy, self.is_healthy = self.is_healthy, False
         self.publisher.close(why)
         if was_healthy:
-            user.deaf()  # which looks at what was subscribed to
-        self.interest.lose()
+            user.disconnected()  # which looks at what was subscribed to
+        self.subscriptions.connection_lost()
         if not self._is_ending and why not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
             self._complaints.add(why)
             self._complain(why, is_new=was_healthy)
@@ -231,7 +234,7 @@ class Link:
     def _complain_now(self) -> None:
         self._moment = None
         held, self._held = self._held, []
-        if self.is_stopping or self.is_leaving:
+        if self.is_stopping or self.is_stopping_soon:
             return
         then = "it is there again" if self.is_healthy else "trying again until it is there"
         for why in held:

@@ -1,6 +1,8 @@
-"""Roll: which nodes are there. Says that this one lives, hears that others do, and gets to know them at first.
+"""Membership: which other nodes live. Knows heartbeats and leases, and not how a heartbeat travels.
 
-Knows beats and leases; how a beat travels, its user knows.
+A node sends a heartbeat every quarter of its lease (`HEARTBEATS_PER_LEASE`). Unheard for 85 % of its lease it counts as
+gone, so that it is gone everywhere before the lease is over. While this node hears nothing itself, no lease runs. A
+node that went without a goodbye may only have been held up: for a minute it counts as lost, and may live.
 """
 
 from __future__ import annotations
@@ -9,96 +11,168 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from velocity_ws.cluster.envelopes import Beat
-from velocity_ws.cluster.peers import Peers
+from velocity_ws.cluster.envelopes import Heartbeat
 
-__all__ = ["Roll"]
+__all__ = ["Membership"]
 
-INTRODUCTION = 0.3
-"""Seconds in which the others answer a hello; who has not by then is unknown until its next beat."""
-BEATS_PER_LEASE = 4
-LOOKS_PER_LEASE = 20
-"""How often a node says that it lives, and looks who of the others still does."""
+HEARTBEATS_PER_LEASE = 4
+"""How often a node says that it lives."""
+CHECKS_PER_LEASE = 20
+"""How often it looks which of the others still do."""
+LEASE_PART = 0.85
+"""The part of its lease that a node may be unheard."""
+DISCOVERY_TIME = 0.3
+"""Seconds in which the others answer a hello; a node that has not by then is unknown until its next heartbeat."""
+LOST_FOR = 60.0
+"""Seconds after its lease in which a node that was held up may go on as if nothing had been."""
+MAX_LOST = 1000
+"""Lost nodes that are remembered."""
 
 
-class Roll:
-    """See the module.
-
-    Attributes:
-        peers: the other nodes.
-    """
+class Membership:
+    """The other nodes, as far as this one hears them. On the broker's loop only."""
 
     def __init__(
         self,
         node_id: str,
         lease: float,
         is_node: bool,
-        peers: Peers,
-        say: Callable[[str | None, Beat], object],
+        send: Callable[[str | None, Heartbeat], object],
+        node_up: Callable[[str], None],
+        node_down: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         """
         Args:
             node_id: this node's.
-            lease: seconds unheard after which the others count it as gone.
-            is_node: whether it is one; else it only gets to know them.
-            peers: the other nodes.
-            say: sends a beat to one node, or to all.
+            lease: seconds unheard after which the others count this node as gone.
+            is_node: whether this is a node; else it only learns of the others.
+            send: sends a heartbeat to the node of an id, or to all nodes for ``None``.
+            node_up: called with the id of a node that is heard for the first time.
+            node_down: called with the id of a node that is gone.
             clock: seconds, never going back.
         """
-        self.peers = peers
         self._node_id = node_id
         self._lease = lease
         self._is_node = is_node
-        self._say = say
+        self._send = send
+        self._node_up = node_up
+        self._node_down = node_down
         self._clock = clock
+        self._leases: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+        self._lost: dict[str, float] = {}
         self._expected: set[str] = set()
-        self._introduced = asyncio.Event()
+        self._discovered = asyncio.Event()
 
-    async def introduce(self) -> None:
-        """Get to know the others: returns when all of them have answered, or after a moment."""
-        self.peers.renew()
+    # --- what is known
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self._until
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def ids(self) -> frozenset[str]:
+        """The ids of the nodes that live, without this one."""
+        return frozenset(self._until)
+
+    def may_live(self, node_id: str) -> bool:
+        """Whether a node lives, or is lost and so may live."""
+        return node_id in self._until or node_id in self._lost
+
+    async def wait_discovered(self) -> None:
+        """Wait until the nodes that answered the last hello are known, or `DISCOVERY_TIME` twice over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * DISCOVERY_TIME):
+                await self._discovered.wait()
+
+    # --- heartbeats
+
+    async def discover(self) -> None:
+        """Say hello to all nodes. Returns when all that live have answered, or after `DISCOVERY_TIME`."""
+        self.renew()
         self._expected = set()
-        self._introduced.clear()
-        self._say(None, Beat("hello", self._lease, (), self._is_node))
+        self._discovered.clear()
+        self._send(None, Heartbeat("hello", self._lease, (), self._is_node))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(INTRODUCTION):
-                await self._introduced.wait()
-        self._introduced.set()
+            async with asyncio.timeout(DISCOVERY_TIME):
+                await self._discovered.wait()
+        self._discovered.set()
 
-    async def introduced(self) -> None:
-        """Wait until they are known, or a moment."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * INTRODUCTION):
-                await self._introduced.wait()
-
-    def heard(self, origin: str, beat: Beat) -> None:
-        """A node said something about itself."""
-        self.peers.heard(origin, beat)
-        if beat.state == "hello" and self._is_node:
-            self._say(origin, Beat("welcome", self._lease, tuple(self.peers.ids())))
-        elif beat.state == "welcome":
-            self._expected.update(beat.peers)
-            self._expected.discard(self._node_id)
-            if self._expected <= self.peers.ids():
-                self._introduced.set()
-
-    async def call(self, hears: Callable[[], bool]) -> None:
-        """Say that this node lives, and see who else does, until cancelled.
+    async def run(self, is_healthy: Callable[[], bool]) -> None:
+        """Send heartbeats and let leases run out, until cancelled.
 
         Args:
-            hears: whether this node hears the others.
+            is_healthy: whether this node hears the others.
         """
-        step = self._lease / LOOKS_PER_LEASE
+        step = self._lease / CHECKS_PER_LEASE
         count, last = 0, self._clock()
         while True:
             await asyncio.sleep(step)
             now = self._clock()
-            if not hears() or now - last > step + self._lease / BEATS_PER_LEASE:
-                self.peers.renew()  # it was this node that could not hear them
+            if not is_healthy() or now - last > step + self._lease / HEARTBEATS_PER_LEASE:
+                self.renew()  # it was this node that could not hear the others
             else:
-                self.peers.expire()
+                self.expire()
             last = now
             count += 1
-            if count % (LOOKS_PER_LEASE // BEATS_PER_LEASE) == 0 and hears() and self._is_node:
-                self._say(None, Beat("alive", self._lease))
+            if count % (CHECKS_PER_LEASE // HEARTBEATS_PER_LEASE) == 0 and is_healthy() and self._is_node:
+                self._send(None, Heartbeat("alive", self._lease))
+
+    def received(self, origin: str, heartbeat: Heartbeat) -> None:
+        """Take a heartbeat of another node, and answer a hello.
+
+        Args:
+            origin: the id of the node that sent it.
+            heartbeat: what it said.
+        """
+        if heartbeat.is_node:
+            self._note(origin, heartbeat)
+        if heartbeat.state == "hello" and self._is_node:
+            self._send(origin, Heartbeat("welcome", self._lease, tuple(self.ids())))
+        elif heartbeat.state == "welcome":
+            self._expected.update(heartbeat.peers)
+            self._expected.discard(self._node_id)
+            if self._expected <= self.ids():
+                self._discovered.set()
+
+    def _note(self, node_id: str, heartbeat: Heartbeat) -> None:
+        self._lost.pop(node_id, None)
+        if heartbeat.state == "bye":
+            self._remove(node_id)
+            return
+        is_new = node_id not in self._until
+        self._leases[node_id] = heartbeat.lease
+        self._until[node_id] = self._clock() + heartbeat.lease * LEASE_PART
+        if is_new:
+            self._node_up(node_id)
+
+    # --- leases
+
+    def renew(self) -> None:
+        """Give every node a whole lease from now on, as this one could not hear them."""
+        now = self._clock()
+        self._until = {node_id: now + self._leases[node_id] * LEASE_PART for node_id in self._until}
+
+    def expire(self) -> None:
+        """Take out the nodes whose lease is over, and forget those that were lost for long enough."""
+        now = self._clock()
+        for node_id in [node_id for node_id, until in self._until.items() if until <= now]:
+            self._remove(node_id)
+            self._lost[node_id] = now + LOST_FOR
+        for node_id in [node_id for node_id, until in self._lost.items() if until <= now]:
+            del self._lost[node_id]
+        while len(self._lost) > MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+
+    def clear(self) -> None:
+        """Forget all nodes. No callback is called."""
+        self._leases.clear()
+        self._until.clear()
+        self._lost.clear()
+
+    def _remove(self, node_id: str) -> None:
+        if self._until.pop(node_id, None) is not None:
+            del self._leases[node_id]
+            self._node_down(node_id)

@@ -1,6 +1,6 @@
-"""Where the brokers of this process stand: on which engine, and under which name. Two in one place are one cluster.
+"""Places: refuses two brokers of one process on one engine under one name, which would be one cluster by mistake.
 
-Knows nothing of what they do there.
+A place is an engine and a name on it. Knows nothing of what a broker does there.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from weakref import WeakSet
 
 from velocity_ws.errors import BrokerError
 
-__all__ = ["Holder", "taking_place"]
+__all__ = ["LocalBroker", "taking_place"]
 
 
-class Holder(Protocol):
-    """A broker, running or not.
+class LocalBroker(Protocol):
+    """A broker that may take a place.
 
     Attributes:
-        name: what it is called.
-        place: the engine and the name on it, the same for all that hear each other; ``None`` where it is alone.
+        name: the broker's.
+        place: the engine and the name on it, the same for all that hear each other; ``None`` where it has no engine.
         is_twin: whether it may share its place with others that may.
     """
 
@@ -32,18 +32,21 @@ class Holder(Protocol):
 
     @property
     def has_begun(self) -> bool:
-        """Whether it was started, in this process and on a loop that is still open, and has not stopped yet."""
+        """Whether it was started in this process, on a loop that is still open, and has not stopped yet."""
 
 
-_holders: WeakSet[Holder] = WeakSet()
+_holders: WeakSet[LocalBroker] = WeakSet()
 _lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # or it would be locked for ever in a process that is forked off right then
+if hasattr(os, "register_at_fork"):  # or the lock would stay held in a process that is forked off right then
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @contextmanager
-def taking_place(holder: Holder) -> Iterator[None]:
-    """In the block a broker begins, while no other does. It keeps its place for as long as it has begun.
+def taking_place(holder: LocalBroker) -> Iterator[None]:
+    """Let a broker begin in the block, while no other does. It keeps its place until it has stopped. From any thread.
+
+    Args:
+        holder: the broker that begins.
 
     Raises:
         BrokerError: another one has the place, and they are not both twins.

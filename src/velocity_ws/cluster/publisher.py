@@ -1,18 +1,20 @@
-"""What a node publishes: queued in bytes, handed over in batches and in order, and each with an outcome in time.
+"""Publisher: what a node publishes, queued in bytes, handed over in order and in batches, each with an outcome in time.
 
-Knows the contract of a backplane; whether the connection can be trusted is its user's to say.
+Knows the contract of a backplane, and not whether the connection can be trusted: its user opens and closes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Literal
 
 from velocity_ws.backplane.base import Backplane
 from velocity_ws.cluster.envelopes import encode_header
-from velocity_ws.cluster.sequences import Sent
+from velocity_ws.cluster.gaps import SentNumbers
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.stats import Counters
 
 __all__ = ["Entry", "Outcome", "Publisher"]
 
@@ -23,16 +25,18 @@ BATCH_BYTES = 256 * 1024
 BATCH_MESSAGES = 512
 """Messages handed over at once."""
 PATIENCE = 2
-"""Timeouts that a batch has, until the connection is given up: its confirmation may be behind much that others sent."""
+"""Timeouts that a batch has until the connection is given up: its confirmation may be behind much that others sent."""
 SLICES = 6
-"""Parts the time of a batch is cut into: a loop that was held up by others cannot miss more than one."""
+"""Parts into which the time of a batch is cut: a loop that was held up cannot miss more than one."""
 
 
 class Entry:
-    """A message that was queued.
+    """A message in the queue.
 
     Attributes:
-        done: what becomes of it.
+        topic: where it goes.
+        body: without its header.
+        done: its outcome, once there is one.
         is_handed_over: whether the engine may have it.
     """
 
@@ -45,31 +49,33 @@ class Entry:
         self.is_handed_over = False
 
     def settle(self, outcome: Outcome) -> None:
-        """Tell what has become of it, the first time."""
+        """Set the outcome; the first one stands."""
         if not self.done.done():
             self.done.set_result(outcome)
 
 
 class Publisher:
-    """The outbound side of a link.
+    """The outbound side of a link. On the broker's loop only.
 
     Attributes:
-        sent: how many messages were handed over for each topic.
+        sent: how many messages were handed over to each topic.
     """
 
-    def __init__(self, backplane: Backplane, node_id: str, timeout: float, limit: int) -> None:
+    def __init__(self, backplane: Backplane, node_id: str, timeout: float, limit: int, counters: Counters) -> None:
         """
         Args:
             backplane: connected while this is open.
-            node_id: of the sender.
-            timeout: seconds after which a message's outcome is told, whatever it is.
+            node_id: the id of the sender.
+            timeout: seconds after which a message has an outcome, whatever it is.
             limit: bytes that may wait.
+            counters: the node's; outcomes of messages for clients are counted there.
         """
-        self.sent = Sent()
+        self.sent = SentNumbers()
         self._backplane = backplane
         self._node_id = node_id
         self._timeout = timeout
         self._limit = limit
+        self._counters = counters
         self._queue: deque[Entry] = deque()
         self._bytes = 0
         self._is_open = False
@@ -78,12 +84,18 @@ class Publisher:
         self._batches = 0
         self._is_waiting = False
 
+    # --- the connection
+
     def open(self) -> None:
-        """Take messages."""
+        """Take messages from now on, as there is a connection."""
         self._is_open = True
 
     def close(self, why: str) -> None:
-        """Take no more; what waits is refused. What `run` has handed over it settles by itself."""
+        """Take no more messages, and refuse those that wait. What was handed over is settled by `run`.
+
+        Args:
+            why: the text of the errors that publishing raises from now on.
+        """
         self._is_open = False
         self._why = why
         for entry in self._queue:
@@ -95,7 +107,7 @@ class Publisher:
         """Hand over what is queued, until cancelled.
 
         Raises:
-            OSError: the engine did not take a batch; the connection is of no use any more.
+            OSError: the engine did not take a batch; the connection has to be given up.
         """
         while True:
             if not self._queue:
@@ -120,10 +132,10 @@ class Publisher:
                 entry.settle("published")
 
     async def watch(self) -> None:
-        """See that the engine takes each batch in time, until cancelled.
+        """Watch that the engine takes each batch in time, until cancelled.
 
         Raises:
-            TimeoutError: it did not; the connection is of no use any more.
+            TimeoutError: it did not; the connection has to be given up.
         """
         batch = slices = 0
         while True:
@@ -134,13 +146,54 @@ class Publisher:
                 raise TimeoutError(f"the engine did not confirm a message within {PATIENCE * self._timeout:g} s")
             slices += 1
 
+    # --- messages
+
+    async def publish(self, messages: Iterable[tuple[str, bytes]], until: float | None = None) -> None:
+        """Publish what carries one message for clients. Returns when the engine has all of it.
+
+        Args:
+            messages: topics, and a body without its header for each.
+            until: when its outcome is told at the latest, in the loop's time; by default at the end of the timeout.
+
+        Raises:
+            BackplaneUnavailable: the engine has not all of it, or that is not known.
+        """
+        failure: BackplaneUnavailable | None = None
+        waiting: list[Entry] = []
+        until = self.until() if until is None else until
+        try:
+            for topic, body in messages:
+                try:
+                    waiting.append(self.put(topic, body))
+                except BackplaneUnavailable as error:
+                    failure = self._count(error)
+            for entry in waiting:
+                try:
+                    await self.outcome(entry, until)
+                    self._counters.backplane_sent += 1
+                except BackplaneUnavailable as error:
+                    self._count(error)
+                    if failure is None or error.outcome == "unknown":
+                        failure = error
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None  # or it would refer to itself by way of this frame, and wait for the garbage collector
+
+    def _count(self, error: BackplaneUnavailable) -> BackplaneUnavailable:
+        if error.outcome == "unknown":
+            self._counters.backplane_unknown += 1
+        else:
+            self._counters.backplane_refused += 1
+        return error
+
     def put(self, topic: str, body: bytes, *, is_vital: bool = False) -> Entry:
         """Queue a message.
 
         Args:
-            topic: where to.
+            topic: where it goes.
             body: without its header.
-            is_vital: whether it is one of the few by which nodes find each other, which the limit is not for.
+            is_vital: whether it is one of the few by which nodes find each other, to which the limit does not apply.
 
         Raises:
             BackplaneUnavailable: there is no connection, or it is too far behind, or the message is too large for it.
@@ -160,18 +213,18 @@ class Publisher:
         return entry
 
     def until(self) -> float:
-        """When what is published now has an outcome, in the loop's time."""
+        """When a message that is published now has an outcome at the latest, in the loop's time."""
         return asyncio.get_running_loop().time() + self._timeout
 
     async def outcome(self, entry: Entry, until: float | None = None) -> None:
-        """Wait for what becomes of a message. Cancelling this takes nothing back.
+        """Wait for the outcome of a message. Cancelling this takes nothing back.
 
         Args:
             entry: the message.
-            until: when it is told, whatever it is; by default at the end of the timeout.
+            until: when the outcome is told at the latest, in the loop's time; by default at the end of the timeout.
 
         Raises:
-            BackplaneUnavailable: it was not published, or that is not known.
+            BackplaneUnavailable: the message was not published, or that is not known.
         """
         left = self._timeout if until is None else until - asyncio.get_running_loop().time()
         if not entry.done.done():

@@ -1,4 +1,7 @@
-"""Messages for clients between nodes: to which topics one goes, and for whom it is where it arrives. Pure."""
+"""Routing: to which topics a message for clients goes, and which clients it is for where it arrives.
+
+Pure: knows neither the engine nor who is in which room.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from velocity_ws.cluster.envelopes import Post, encode_body
+from velocity_ws.cluster.envelopes import Publication, encode_body
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import node_of
@@ -15,31 +18,31 @@ from velocity_ws.messages.outbound import PreparedMessage
 __all__ = ["Arrivals", "routes"]
 
 KEPT_FOR = 5.0
-"""Seconds that is remembered who had a message to several rooms; its parts arrive one soon after the other."""
+"""Seconds that the receivers of a message to several rooms are remembered; its parts arrive soon after each other."""
 MAX_KEPT = 100_000
-"""Clients that are remembered, beside those of the last message."""
+"""Receivers that are remembered, beside those of the last message."""
 
 
 _numbers = itertools.count(1)
 
 
-def routes(topics: Topics, own: str, address: Address, frame: PreparedMessage) -> Iterator[tuple[str, bytes]]:
-    """Where a message has to go so that every other node which has somebody it is for gets it, and what goes there.
+def routes(topics: Topics, own: str, address: Address, message: PreparedMessage) -> Iterator[tuple[str, bytes]]:
+    """The topics to which a message has to be published, and the body for each, so that every other node gets its part.
 
-    Whether the node that a client's id names is heard of does not count: one that was held up for longer than its lease
-    gets the message when it goes on. What is for a node that is gone goes nowhere.
+    It does not matter whether the node that a client's id names is heard of: a node that was held up for longer than
+    its lease gets the message when it goes on. What is for a node that is gone is heard by nobody.
 
     Args:
-        topics: of the cluster.
-        own: the node that sends it.
-        address: for whom it is.
-        frame: the message.
+        topics: the cluster's.
+        own: the id of the node that sends the message.
+        address: which clients it is for.
+        message: the message.
     """
     names = tuple(address.names)
     excluded = tuple(name for name in address.excluded if node_of(name) is not None)
 
     def body(names: tuple[str, ...], number: int = 0) -> bytes:
-        return encode_body(Post(address.kind, names, number, excluded, frame.is_text, frame.payload))
+        return encode_body(Publication(address.kind, names, number, excluded, message.is_text, message.payload))
 
     if address.kind == "all":
         yield topics.all, body(())
@@ -61,37 +64,42 @@ def routes(topics: Topics, own: str, address: Address, frame: PreparedMessage) -
 
 
 class Arrivals:
-    """Messages to several rooms, as they arrive by each of them: who is in two of the rooms gets one."""
+    """Messages that arrive by several rooms: a client in two of them gets one. On the broker's loop only."""
 
-    def __init__(self, who: Callable[[Address], Iterable[str]], clock: Callable[[], float]) -> None:
+    def __init__(self, recipients: Callable[[Address], Iterable[str]], clock: Callable[[], float]) -> None:
         """
         Args:
-            who: the ids of the clients that an address means now.
+            recipients: the ids of this node's clients that an address means now.
             clock: seconds, never going back.
         """
-        self._who = who
+        self._recipients = recipients
         self._clock = clock
         self._had: dict[tuple[str, int], tuple[float, set[str]]] = {}
         self._size = 0
 
-    def address_of(self, origin: str, post: Post) -> Address:
-        """Which of this node's clients a message is for, and have not had it."""
-        address = Address(post.kind, post.names, frozenset(post.excluded))
-        if not post.number:
+    def address_of(self, origin: str, publication: Publication) -> Address:
+        """Which clients of this node a message is for that have not had it yet.
+
+        Args:
+            origin: the id of the node that sent it.
+            publication: what came.
+        """
+        address = Address(publication.kind, publication.names, frozenset(publication.excluded))
+        if not publication.number:
             return address
-        key = (origin, post.number)
+        key = (origin, publication.number)
         until, had = self._had.pop(key, (self._clock() + KEPT_FOR, set[str]()))
         if had:
             address = replace(address, excluded=address.excluded | had)
         before = len(had)
-        had.update(self._who(address))
+        had.update(self._recipients(address))
         self._size += len(had) - before
         self._forget()
         self._had[key] = (until, had)
         return address
 
     def _forget(self) -> None:
-        """What is over, and the oldest while it is too much; what has just come is not among them."""
+        """Forget what is over, and the oldest while there is too much; what has just come is not among them."""
         now = self._clock()
         while self._had:
             key = next(iter(self._had))

@@ -1,6 +1,6 @@
-"""Questions between nodes: asked of some or all, answered by each within a time, or not.
+"""RPC: procedures that nodes call on each other, of one node or of many, each answered within a time or not at all.
 
-Knows neither what is asked nor how bytes travel.
+Knows neither what the procedures do nor how bytes travel.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from velocity_ws.cluster.envelopes import Answer, Ask, Foreign, decode_as
+from velocity_ws.cluster.envelopes import InvalidEnvelope, Notification, Request, Response, decode_as
 from velocity_ws.errors import BackplaneUnavailable, VelocityError
 from velocity_ws.logs import get_logger, quote
 
-__all__ = ["Question", "Questions", "Replies"]
+__all__ = ["Procedure", "Replies", "Rpc"]
 
 log = get_logger("velocity_ws.cluster")
 
@@ -26,42 +26,42 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 PART = 256 * 1024
-"""Bytes of an answer that travel at once: every engine carries so many, and not every one carries more than 1 MiB."""
+"""Bytes of a result that travel at once: every engine carries so many, and not every one carries more than 1 MiB."""
 MAX_ERROR = 1000
-"""Characters of what is told why a question is not answered."""
-MAX_ANSWERING = 1000
-"""Questions answered at once; more are refused."""
+"""Characters of what is told why a request is not answered with a result."""
+MAX_RUNNING = 1000
+"""Requests that run at once. More are dropped, and their callers see a node that does not answer."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
-class Question(Generic[A, R]):
-    """Something that can be asked, and what its arguments and its answer look like.
+class Procedure(Generic[A, R]):
+    """Something that one node may call on another, and what its arguments and its result look like.
 
     Attributes:
-        what: its name between nodes.
-        args: type of the arguments.
-        result: type of the answer.
-        is_good: whether an answer of that type is one, where the type does not say all.
-        is_order: whether it is something to do, which nodes that are not heard of now should hear of later.
+        what: its name between nodes; a part of the wire.
+        args: the type of the arguments.
+        result: the type of the result.
+        is_valid: whether a result of that type is one, where the type does not say all.
+        is_order: whether it is something to do, which is sent to all nodes even where none is heard of now.
     """
 
     what: str
     args: type[A]
     result: type[R]
-    is_good: Callable[[R], bool] | None = None
+    is_valid: Callable[[R], bool] | None = None
     is_order: bool = False
 
 
 @dataclass
 class Replies(Generic[R]):
-    """What came back.
+    """What came back from the nodes that were called.
 
     Attributes:
-        by_node: the answers.
-        missing: who did not answer in time, or could not be asked.
-        errors: what nodes said that could not answer.
+        by_node: results, by node id.
+        missing: ids of nodes that did not answer in time, or could not be called.
+        errors: what the nodes said that could not answer, by node id.
     """
 
     by_node: dict[str, R] = field(default_factory=dict)
@@ -69,12 +69,14 @@ class Replies(Generic[R]):
     errors: dict[str, str] = field(default_factory=dict)
 
 
-class _Pending:
+class _Call:
+    """A call whose responses are waited for."""
+
     def __init__(self, nodes: Collection[str]) -> None:
         self.waits_for = set(nodes)
         self.gone: set[str] = set()
         self.parts: dict[str, list[bytes]] = {}
-        self.answers: dict[str, Answer] = {}
+        self.responses: dict[str, Response] = {}
         self.is_complete = asyncio.Event()
 
     def check(self) -> None:
@@ -82,123 +84,158 @@ class _Pending:
             self.is_complete.set()
 
 
-class Questions:
-    """Both sides of it."""
+class Rpc:
+    """Both sides of a call, and the notifications that nobody answers. On the broker's loop only."""
 
-    def __init__(self, timeout: float, refuse: Callable[[str, Foreign], None]) -> None:
+    def __init__(self, timeout: float, refuse: Callable[[str, InvalidEnvelope], None]) -> None:
         """
         Args:
-            timeout: seconds a question waits for its answers.
-            refuse: told of arguments and answers that are none, and where they came.
+            timeout: seconds a call waits for its responses.
+            refuse: told where something invalid came from, and why it is invalid.
         """
         self._timeout = timeout
         self._refuse = refuse
         self._ids = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
-        self._handlers: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._calls: dict[int, _Call] = {}
+        self._procedures: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {}
+        self._notified: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
+        self._running: set[asyncio.Task[None]] = set()
 
-    # --- asking
+    # --- the caller's side
 
-    async def ask(
-        self, question: Question[A, R], args: A, nodes: Collection[str], send: Callable[[Ask], Awaitable[None]]
+    async def call(
+        self, procedure: Procedure[A, R], args: A, nodes: Collection[str], send: Callable[[Request], Awaitable[None]]
     ) -> Replies[R]:
-        """Ask, and wait for all the answers, or until the time is over.
+        """Call a procedure, and wait until all nodes have answered or the time is over.
 
         Args:
-            question: what.
+            procedure: which one.
             args: its arguments.
-            nodes: who is to answer; where nobody is, it is only sent.
+            nodes: ids of the nodes that are to answer; where there are none, the request is only sent.
             send: brings it to them.
         """
         replies: Replies[R] = Replies()
         number = next(self._ids)
-        pending = self._pending[number] = _Pending(nodes)
+        call = self._calls[number] = _Call(nodes)
         try:
             with contextlib.suppress(TimeoutError, BackplaneUnavailable):
                 async with asyncio.timeout(self._timeout):
-                    await send(Ask(number, question.what, msgspec.Raw(_encode(args))))
-                    pending.check()
-                    await pending.is_complete.wait()
+                    await send(Request(number, procedure.what, msgspec.Raw(_encode(args))))
+                    call.check()
+                    await call.is_complete.wait()
         finally:
-            del self._pending[number]
-        decoder = msgspec.msgpack.Decoder(question.result)
-        bad: set[str] = set()
-        for node_id, answer in pending.answers.items():
-            if answer.error:
-                replies.errors[node_id] = answer.error
+            del self._calls[number]
+        decoder = msgspec.msgpack.Decoder(procedure.result)
+        invalid: set[str] = set()
+        for node_id, response in call.responses.items():
+            if response.error:
+                replies.errors[node_id] = response.error
                 continue
             try:
-                replies.by_node[node_id] = _read(question, decoder, b"".join(pending.parts[node_id]))
-            except Foreign as error:
-                self._refuse(f"the answers to {question.what}", error)
-                bad.add(node_id)
-        replies.missing = frozenset(pending.waits_for | bad)
+                replies.by_node[node_id] = _read(procedure, decoder, b"".join(call.parts[node_id]))
+            except InvalidEnvelope as error:
+                self._refuse(f"the answers to {procedure.what}", error)
+                invalid.add(node_id)
+        replies.missing = frozenset(call.waits_for | invalid)
         return replies
 
-    def answered(self, node_id: str, answer: Answer) -> None:
-        """An answer came."""
-        pending = self._pending.get(answer.id)
-        if pending is None or node_id not in pending.waits_for:
-            return  # too late
-        pending.parts.setdefault(node_id, []).append(answer.result)
-        if not answer.more:
-            pending.waits_for.discard(node_id)
-            pending.answers[node_id] = answer
-            pending.check()
+    def response_received(self, node_id: str, response: Response) -> None:
+        """Take a response, or a part of one. One that comes too late is ignored."""
+        call = self._calls.get(response.id)
+        if call is None or node_id not in call.waits_for:
+            return
+        call.parts.setdefault(node_id, []).append(response.result)
+        if not response.more:
+            call.waits_for.discard(node_id)
+            call.responses[node_id] = response
+            call.check()
 
-    def gone(self, node_id: str) -> None:
-        """A node is gone: nobody needs to wait for it."""
-        for pending in self._pending.values():
-            pending.gone.add(node_id)
-            pending.check()
+    def node_down(self, node_id: str) -> None:
+        """Wait no longer for a node, which is gone."""
+        for call in self._calls.values():
+            call.gone.add(node_id)
+            call.check()
 
-    # --- answering
+    # --- the called side
 
-    def on(self, question: Question[A, R], handler: Callable[[A], Awaitable[R]]) -> None:
-        """Answer a question with what a function returns; what it raises of this package's own is told."""
-        self._handlers[question.what] = (msgspec.msgpack.Decoder(question.args), handler)
+    def register(self, procedure: Procedure[A, R], handler: Callable[[A], Awaitable[R]]) -> None:
+        """Answer the calls of a procedure.
 
-    def asked(self, ask: Ask, reply: Callable[[Answer], Awaitable[None]]) -> None:
-        """A question came."""
-        if len(self._answering) < MAX_ANSWERING:
-            task = asyncio.create_task(self._answer(ask, reply))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+        Args:
+            procedure: which one.
+            handler: takes the arguments and returns the result. The caller is told the text of a `VelocityError` it
+                raises, and of any other error only the type.
+        """
+        self._procedures[procedure.what] = (msgspec.msgpack.Decoder(procedure.args), handler)
 
-    async def close(self) -> None:
-        """Answer nothing more."""
-        tasks = list(self._answering)
+    def request_received(self, request: Request, reply: Callable[[Response], Awaitable[None]]) -> None:
+        """Start to answer a request.
+
+        Args:
+            request: what came.
+            reply: sends a part of the response to the caller.
+        """
+        if len(self._running) < MAX_RUNNING:
+            task = asyncio.create_task(self._answer(request, reply))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def stop(self) -> None:
+        """Cancel what still runs, and answer nothing more."""
+        tasks = list(self._running)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _answer(self, ask: Ask, reply: Callable[[Answer], Awaitable[None]]) -> None:
+    async def _answer(self, request: Request, reply: Callable[[Response], Awaitable[None]]) -> None:
         result, error = b"", ""
-        found = self._handlers.get(ask.what)
+        found = self._procedures.get(request.what)
         if found is None:
-            error = f"{ask.what} is not known here"
+            error = f"{request.what} is not known here"
         else:
             decoder, handler = found
             try:
-                result = _encode(await handler(decode_as(decoder, ask.args)))
-            except Foreign as failure:
-                self._refuse(f"the questions of {ask.what}", failure)
+                result = _encode(await handler(decode_as(decoder, request.args)))
+            except InvalidEnvelope as failure:
+                self._refuse(f"the questions of {request.what}", failure)
                 error = str(failure)
             except (VelocityError, UnicodeEncodeError) as failure:
                 error = f"{type(failure).__name__}: {failure}"
             except Exception as failure:
-                log.exception("a question of another node failed: %s", quote(ask.what))
+                log.exception("a question of another node failed: %s", quote(request.what))
                 error = f"it failed: {type(failure).__name__}"
         parts = [result[at : at + PART] for at in range(0, len(result), PART)] or [b""]
         with contextlib.suppress(BackplaneUnavailable):
             for number, part in enumerate(parts, 1):
-                await reply(Answer(ask.id, part, error[:MAX_ERROR], len(parts) - number))
+                await reply(Response(request.id, part, error[:MAX_ERROR], len(parts) - number))
+
+    # --- notifications
+
+    def on_notification(self, what: str, args: type[A], handler: Callable[[str, A], None]) -> None:
+        """Have a function called for each notification of a name.
+
+        Args:
+            what: the name; a part of the wire.
+            args: the type of the content.
+            handler: called with the id of the sender and the content.
+        """
+        self._notified[what] = msgspec.msgpack.Decoder(args), handler
+
+    def notification_received(self, origin: str, notification: Notification) -> None:
+        """Give a notification to the function for its name, where there is one.
+
+        Raises:
+            InvalidEnvelope: its content has not the shape it should have.
+        """
+        found = self._notified.get(notification.what)
+        if found is not None:
+            decoder, handler = found
+            handler(origin, decode_as(decoder, notification.args))
 
 
-def _read(question: Question[A, R], decoder: msgspec.msgpack.Decoder[R], data: bytes) -> R:
+def _read(procedure: Procedure[A, R], decoder: msgspec.msgpack.Decoder[R], data: bytes) -> R:
     result = decode_as(decoder, data)
-    if question.is_good is not None and not question.is_good(result):
-        raise Foreign("something in it is out of its bounds")
+    if procedure.is_valid is not None and not procedure.is_valid(result):
+        raise InvalidEnvelope("something in it is out of its bounds")
     return result

@@ -1,4 +1,4 @@
-"""The names of topics: any string is a room or a user, and none of them reaches an engine's own syntax. Pure."""
+"""Topics: their names. Any string is a room or a user, and none reaches an engine's own syntax. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAIN = "main"
 """The name of a broker that was given none."""
 
 MAX_ENCODED = 150
-"""Characters; what would be longer is hashed, as engines limit their subjects."""
+"""Characters of a token; what would be longer is hashed, as engines limit their subjects."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
@@ -28,12 +28,16 @@ def encode_name(name: str) -> str:
 
 
 def prefix_of(prefix: str, name: str) -> str:
-    """What the topics of the broker of a name begin with, where those of the main one begin with a prefix.
+    """The prefix of the topics of a broker that has a name.
 
-    No prefix of a URL can be the same, nor a topic of the main broker.
+    No prefix that a URL gives can be the same, nor a topic of the main broker.
+
+    Args:
+        prefix: what the topics of the main broker begin with.
+        name: the broker's.
 
     Raises:
-        InvalidNameError: it is no name.
+        InvalidNameError: it is not a name that a broker can have.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidNameError(f"the name of a broker has 1 to 32 letters, digits, - and _, not {name!r:.80}")
@@ -41,30 +45,34 @@ def prefix_of(prefix: str, name: str) -> str:
 
 
 class Topics:
-    """Where what is published.
+    """The topics of one cluster.
 
     Attributes:
-        all: messages to everyone.
-        nodes: what nodes say to all nodes.
+        all: messages to all clients.
+        nodes: what a node says to all nodes.
     """
 
     def __init__(self, prefix: str) -> None:
+        """
+        Args:
+            prefix: what their names begin with.
+        """
         self._prefix = prefix
         self.all = f"{prefix}.all"
         self.nodes = f"{prefix}.nodes"
 
     def node(self, node_id: str) -> str:
-        """What is for one node alone."""
+        """The topic of one node: what is for it alone."""
         return f"{self._prefix}.node.{node_id}"
 
     def room(self, room: str) -> str:
-        """Messages to a room."""
+        """The topic of messages to a room."""
         return f"{self._prefix}.room.{encode_name(room)}"
 
     def user(self, user_id: str) -> str:
-        """Messages to all clients of a user."""
+        """The topic of messages to all clients of a user."""
         return f"{self._prefix}.user.{encode_name(user_id)}"
 
     def of(self, kind: Literal["room", "user"], name: str) -> str:
-        """Messages to a room or to a user."""
+        """The topic of a room or of a user."""
         return self.room(name) if kind == "room" else self.user(name)

@@ -44,7 +44,7 @@ async def named(url: str, *names: str) -> AsyncIterator[list[Node]]:
                 yield found + others
             return
         async with nodes(url, 1, options={"name": names[0]}) as more:
-            await eventually(more[0].broker.node.cluster.peers.ids)  # type: ignore[union-attr]
+            await eventually(more[0].broker.node.cluster.membership.ids)  # type: ignore[union-attr]
             yield found + more
 
 

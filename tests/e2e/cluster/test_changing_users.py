@@ -40,7 +40,7 @@ def user_topics(node: Node) -> set[str]:
     """The users whose messages a node listens to."""
     cluster = node.broker.node.cluster
     assert cluster is not None
-    return {topic.rpartition(".")[2] for topic in cluster.interest.needed if ".user." in topic}
+    return {topic.rpartition(".")[2] for topic in cluster.subscriptions.needed if ".user." in topic}
 
 
 async def logs_in(peer: Peer, user: Any) -> Any:

@@ -18,7 +18,7 @@ from tests.support.workers import an_engine
 from velocity_ws import Broker, Client
 from velocity_ws.backplane import create_backplane
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.envelopes import Beat, encode_body, encode_header
+from velocity_ws.cluster.envelopes import Heartbeat, encode_body, encode_header
 
 ROUNDS, AT_ONCE = 60, 50
 STRANGER = "a-stranger-"
@@ -76,7 +76,7 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
         await a.broker.disconnect(f"{b.broker.node_id}.nobody")
         for node in pair:
             cluster = cluster_of(node)
-            await cluster._roll.introduce()
+            await cluster.membership.discover()
             await cluster._ask_numbers((cluster.topics.all, cluster.topics.room("x")))
             presence = node.broker.node.presence
             assert presence is not None
@@ -153,10 +153,10 @@ async def test_nodes_are_well_and_serve_whatever_a_stranger_publishes(
                         await pair[number % 2].broker.to_room("here").send("n", number)
                         for peer in (dan, eve):
                             await hears(peer, {"event": "n", "data": number})
-                    bye = encode_header(STRANGER, 1) + encode_body(Beat("bye", 0.0))
+                    bye = encode_header(STRANGER, 1) + encode_body(Heartbeat("bye", 0.0))
                     await stranger.publish([(topics[0], bye)])
                     for node in pair:
-                        await eventually(lambda node=node: STRANGER not in cluster_of(node).peers)  # type: ignore[misc]
+                        await eventually(lambda node=node: STRANGER not in cluster_of(node).membership)  # type: ignore[misc]
                         assert (await node.broker.members("here")).missing == ()
                         assert await node.broker.count("here") == 2
                         assert await node.peers() == 1

@@ -42,7 +42,7 @@ async def test_the_figures_of_both_nodes(pair: list[Node]) -> None:
 async def test_a_node_that_stops_is_gone_at_once(url: str) -> None:
     async with nodes(url, 1) as (a,):
         async with nodes(url, 1) as (b,), person(b, room="x"):
-            await eventually(lambda: b.broker.node_id in a.broker.node.cluster.peers)  # type: ignore[union-attr]
+            await eventually(lambda: b.broker.node_id in a.broker.node.cluster.membership)  # type: ignore[union-attr]
             assert await a.broker.count("x") == 1
         assert await a.broker.count("x") == 0
         assert await a.peers() == 0

@@ -213,7 +213,7 @@ async def test_what_a_node_missed_of_a_room_it_left_is_no_gap(url: str) -> None:
         await b.broker.leave_room(there_id, "x")
         cluster = b.broker.node.cluster
         assert cluster is not None
-        await eventually(lambda: not cluster.interest.hears(cluster.topics.room("x")))
+        await eventually(lambda: not cluster.subscriptions.is_confirmed(cluster.topics.room("x")))
         for number in range(10):
             await a.broker.to_room("x").send("said", number)
         await b.broker.join_room(there_id, "x")

@@ -1,4 +1,4 @@
-"""What nodes ask each other about their clients: the forms of questions and answers. Knows no client and no room."""
+"""Procedures: what nodes call on each other about their clients, and the types of it. Knows no client and no room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from velocity_ws.broker.members import RoomMember
 from velocity_ws.close import MAX_REASON_BYTES
 from velocity_ws.cluster.envelopes import ClientId, Count, Name
-from velocity_ws.cluster.rpc import Question
+from velocity_ws.cluster.rpc import Procedure
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.stats import Stats
@@ -35,12 +35,12 @@ def _are_figures(stats: Stats) -> bool:
     return all(math.isfinite(value) and value >= 0 for value in stats.to_dict().values())
 
 
-JOIN: Question[tuple[str, str], bool] = Question("join", tuple[ClientId, Name], bool)
-LEAVE: Question[tuple[str, str], bool] = Question("leave", tuple[ClientId, Name], bool)
-DISCONNECT: Question[tuple[str, int, str], bool] = Question("disconnect", tuple[ClientId, Code, Reason], bool)
-DISCONNECT_USER: Question[tuple[str, int, str], int] = Question(
+JOIN: Procedure[tuple[str, str], bool] = Procedure("join", tuple[ClientId, Name], bool)
+LEAVE: Procedure[tuple[str, str], bool] = Procedure("leave", tuple[ClientId, Name], bool)
+DISCONNECT: Procedure[tuple[str, int, str], bool] = Procedure("disconnect", tuple[ClientId, Code, Reason], bool)
+DISCONNECT_USER: Procedure[tuple[str, int, str], int] = Procedure(
     "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
 )
-MEMBERS: Question[str, list[RoomMember]] = Question("members", Name, list[RoomMember], _are_members)
-COUNT: Question[str, int] = Question("count", Name, Count)
-STATS: Question[None, Stats] = Question("stats", type(None), Stats, _are_figures)
+MEMBERS: Procedure[str, list[RoomMember]] = Procedure("members", Name, list[RoomMember], _are_members)
+COUNT: Procedure[str, int] = Procedure("count", Name, Count)
+STATS: Procedure[None, Stats] = Procedure("stats", type(None), Stats, _are_figures)

@@ -1,0 +1,145 @@
+"""Receiver: what arrives from the engine, decoded, counted, and given to the part of the cluster that it is for.
+
+Trusts nothing that arrives. Knows each kind of envelope, and not what the parts do with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from velocity_ws.cluster.envelopes import (
+    Body,
+    Heartbeat,
+    InvalidEnvelope,
+    Notification,
+    Probe,
+    Publication,
+    Request,
+    Response,
+    decode_body,
+    decode_header,
+    encode_header,
+)
+from velocity_ws.cluster.gaps import Gaps
+from velocity_ws.cluster.membership import Membership
+from velocity_ws.cluster.routing import Arrivals
+from velocity_ws.cluster.rpc import Rpc
+from velocity_ws.logs import get_logger, quote
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.stats import Counters
+
+__all__ = ["Receiver"]
+
+log = get_logger("velocity_ws.cluster")
+
+COMPLAINT_INTERVAL = 60.0
+"""Seconds between two warnings of envelopes that were dropped."""
+
+
+class Refusals:
+    """What was dropped because no node of this version has sent it: counted, and told to the log now and then."""
+
+    def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            counters: the node's.
+            clock: seconds, never going back.
+        """
+        self._counters = counters
+        self._clock = clock
+        self._silent_until = 0.0
+
+    def refuse(self, where: str, error: InvalidEnvelope) -> None:
+        """Count something that was dropped.
+
+        Args:
+            where: the topic it came through, or what it was taken for.
+            error: what is wrong with it.
+        """
+        self._counters.backplane_invalid += 1
+        if self._clock() >= self._silent_until:
+            self._silent_until = self._clock() + COMPLAINT_INTERVAL
+            log.warning("dropped what is no message of this version of ours on %s: %s", quote(where), quote(error))
+
+
+class Receiver:
+    """Takes everything that arrives. On the broker's loop only."""
+
+    def __init__(
+        self,
+        node_id: str,
+        own_topic: str,
+        *,
+        gaps: Gaps,
+        arrivals: Arrivals,
+        membership: Membership,
+        rpc: Rpc,
+        refusals: Refusals,
+        counters: Counters,
+        deliver: Callable[[Address, PreparedMessage], object],
+        respond: Callable[[str, Response], Awaitable[None]],
+        probe_returned: Callable[[int], None],
+    ) -> None:
+        """
+        Args:
+            node_id: this node's; what it has published itself is not taken.
+            own_topic: the topic through which its probes come back.
+            gaps: takes the number of each message.
+            arrivals: says which clients a publication is for.
+            membership: takes heartbeats.
+            rpc: takes requests, responses and notifications.
+            refusals: told of what is invalid.
+            counters: the node's.
+            deliver: gives a message to clients of this node.
+            respond: sends a response to the node of an id.
+            probe_returned: takes the nonce of a probe.
+        """
+        self._own_header = encode_header(node_id, 0)[:-8]
+        self._own_topic = own_topic
+        self._gaps = gaps
+        self._arrivals = arrivals
+        self._membership = membership
+        self._rpc = rpc
+        self._refuse = refusals.refuse
+        self._counters = counters
+        self._deliver = deliver
+        self._respond = respond
+        self._probe_returned = probe_returned
+
+    def received(self, topic: str, data: bytes) -> None:
+        """Take what was published to a topic. Raises nothing, whatever it is."""
+        try:
+            if data.startswith(self._own_header):
+                if topic == self._own_topic and isinstance(probe := decode_body(data), Probe):
+                    self._probe_returned(probe.nonce)
+                return
+            origin, number = decode_header(data)
+            body = decode_body(data)
+        except InvalidEnvelope as error:
+            self._refuse(topic, error)
+            return
+        try:
+            self._gaps.received(topic, origin, number)
+            self._take(origin, body)
+        except InvalidEnvelope as error:
+            self._refuse(topic, error)
+        except Exception:
+            self._counters.errors += 1
+            log.exception("a message of another node failed")
+
+    def _take(self, origin: str, body: Body) -> None:
+        match body:
+            case Publication():
+                self._counters.backplane_received += 1
+                self._deliver(self._arrivals.address_of(origin, body), PreparedMessage(body.payload, body.is_text))
+            case Heartbeat():
+                self._membership.received(origin, body)
+            case Request():
+                self._rpc.request_received(body, lambda response: self._respond(origin, response))
+            case Response():
+                self._rpc.response_received(origin, body)
+            case Notification():
+                self._rpc.notification_received(origin, body)
+            case Probe():
+                pass
