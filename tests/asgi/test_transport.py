@@ -13,7 +13,6 @@ from websockets.exceptions import InvalidStatus
 from tests.support import SERVER_KINDS, ServerKind, eventually, serve, settings
 from velocity_ws import Broker, Close, Reject, WebSocketApp
 from velocity_ws.asgi.transport import EVENTS_PER_TURN, ASGITransport, send_refusal
-from velocity_ws.sessions.hints import Hints
 
 HAS_RESPONSES: Scope = {"extensions": {"websocket.http.response": {}}}
 
@@ -49,7 +48,7 @@ def transport_of(events: Iterable[Message]) -> tuple[ASGITransport, Inbox]:
     async def send(message: Message) -> None:
         raise AssertionError(message)
 
-    transport = ASGITransport({"type": "websocket"}, receive, send, Hints(settings()))
+    transport = ASGITransport({"type": "websocket"}, receive, send)
     transport._session = session
     return transport, session.inbox
 

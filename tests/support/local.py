@@ -7,12 +7,11 @@ from collections import deque
 
 from velocity_ws.close import Close
 from velocity_ws.delivery.outbox import BoundedOutbox
-from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import Reject
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
 
 
 class LocalTransport(BoundedOutbox):
@@ -40,9 +39,9 @@ class LocalTransport(BoundedOutbox):
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         self.answer.set_result(reject)
 
-    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> LocalTransport:
-        drop = settings.slow_client == "drop"
-        super().__init__(deque(), session, counters, limit=settings.send_queue_size, drop=drop)
+    def open(self, session: Session, context: NodeContext[Session]) -> LocalTransport:
+        limit, drop = context.settings.send_queue_size, context.settings.slow_client == "drop"
+        super().__init__(deque(), session, context.counters, limit=limit, drop=drop)
         self.session = session
         return self
 

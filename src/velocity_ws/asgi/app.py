@@ -41,7 +41,7 @@ class Endpoint:
         if scope["type"] == "websocket":
             node = self._broker.node
             await receive()  # "websocket.connect": all that it says is in the scope
-            transport = transport_for(scope, receive, send, node.hints)
+            transport = transport_for(scope, receive, send)
             await serve_client(node, self._admission, HTTPConnection(scope), transport)
         elif scope["type"] == "http":
             response = await answer(scope, self._is_healthy)
@@ -129,7 +129,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
 
 
 async def _serve(node: Node, session: Session, transport: Transport) -> None:
-    outbox = transport.open(session, node.settings, node.counters, node.flusher)
+    outbox = transport.open(session, node.context)
     close = Close(CloseCode.ABNORMAL, "", "network")
     if log.isEnabledFor(logging.DEBUG):
         log.debug("client connected", extra=fields_of(session))

@@ -13,14 +13,12 @@ from starlette.types import Receive, Scope, Send
 from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode, refused
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.queue_outbox import QueueOutbox
-from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import Reject
-from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox import SECONDS_PER_TURN
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
 
 __all__ = ["EXTENSION", "ASGITransport", "ServerTransport", "send_refusal", "transport_for"]
 
@@ -43,7 +41,7 @@ class ServerTransport(Transport, Protocol):
 class ASGITransport:
     """A transport of ASGI events, one for each message: what every server has."""
 
-    __slots__ = ("_hints", "_receive", "_scope", "_send", "_session")
+    __slots__ = ("_receive", "_scope", "_send", "_session")
 
     accepted_at: float | None = None
     accepts_at_once = False
@@ -51,11 +49,10 @@ class ASGITransport:
 
     _session: Session
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, hints: Hints) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._hints = hints
 
     def configure(self, settings: Settings) -> None:
         """What there is to set is set where the server is started."""
@@ -68,12 +65,13 @@ class ASGITransport:
         """Refuse the handshake."""
         await send_refusal(self._scope, self._send, reject, subprotocol)
 
-    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:  # noqa: ARG002 - each message is sent as it comes
+    def open(self, session: Session, context: NodeContext[Session]) -> Outbox:
         """Begin to carry messages."""
-        self._hints.faster_way()
+        context.hints.faster_way()
         self._session = session
+        settings = context.settings
         drop = settings.slow_client == "drop"
-        return QueueOutbox(self._send, session, counters, limit=settings.send_queue_size, drop=drop)
+        return QueueOutbox(self._send, session, context.counters, limit=settings.send_queue_size, drop=drop)
 
     async def wait_closed(self) -> Close:
         """Feed what arrives to the session until the connection ends; how it did."""
@@ -95,11 +93,11 @@ class ASGITransport:
                 turn = loop.time()
 
 
-def transport_for(scope: Scope, receive: Receive, send: Send, hints: Hints) -> Transport:
+def transport_for(scope: Scope, receive: Receive, send: Send) -> Transport:
     """What carries the WebSocket of a scope: the server's own class, or ASGI's events."""
     offered: ServerTransport | None = scope.get("extensions", {}).get(EXTENSION)
     if offered is None:
-        return ASGITransport(scope, receive, send, hints)
+        return ASGITransport(scope, receive, send)
     offered.answer = send
     return offered
 

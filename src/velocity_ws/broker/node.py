@@ -76,7 +76,6 @@ class Node:
         self.portal = Portal()
         self.counters = Counters()
         self._unattributed = UNATTRIBUTED.rejected
-        self.flusher = Flusher()
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
         self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
@@ -109,6 +108,7 @@ class Node:
             hints=self.hints,
             dispatcher=self.dispatcher,
             hub=self.hub,
+            flusher=Flusher(),
             pace=Pace(),
             workers=TaskPool(),
             gone=Gone(self.counters),
@@ -161,7 +161,7 @@ class Node:
     def _fan_out(self, members: Iterable[Session], frame: PreparedMessage) -> int:
         if frame.size > self.context.warn_size:
             self.hints.large(frame)
-        return fan_out(members, frame, self.counters, self.flusher)
+        return fan_out(members, frame, self.counters, self.context.flusher)
 
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
@@ -287,7 +287,7 @@ class Node:
         self.stragglers.clear()
         self.handshakes.clear()
         self.users.expected.clear()
-        self.flusher, self.context.workers = Flusher(), TaskPool()
+        self.context.flusher, self.context.workers = Flusher(), TaskPool()
         self.connection_limits = ConnectionLimits(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     def leave_soon(self) -> None:

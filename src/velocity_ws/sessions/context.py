@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
+from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.dispatch import Dispatcher
@@ -38,6 +39,7 @@ class NodeContext(Generic[S]):
         hints: what is logged once about how the broker is used.
         dispatcher: calls the hooks.
         hub: who is here and in which room.
+        flusher: writes at the end of a loop turn; new for another loop.
         pace: the turns of large messages; new at each start.
         workers: tasks that run hooks; new for another loop.
         gone: what a client that has gone is connected to.
@@ -58,6 +60,7 @@ class NodeContext(Generic[S]):
     hints: Hints
     dispatcher: Dispatcher
     hub: Hub[S]
+    flusher: Flusher
     pace: Pace
     workers: TaskPool
     gone: Gone

@@ -1,4 +1,4 @@
-"""Transport: what a session needs of whatever carries its client's messages. Knows no server, ASGI or WebSocket.
+"""Transport: what a session needs of the connection that carries it. Knows no server, no ASGI and no WebSocket.
 
 A transport carries one client. Its calls come in this order, all of them in one task on the broker's loop:
 
@@ -27,11 +27,10 @@ from typing import Protocol
 
 from velocity_ws.close import Close
 from velocity_ws.delivery.outbox import Outbox
-from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import Reject
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
 
 __all__ = ["Transport"]
 
@@ -76,14 +75,12 @@ class Transport(Protocol):
             OSError: the client has gone.
         """
 
-    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> Outbox:
+    def open(self, session: Session, context: NodeContext[Session]) -> Outbox:
         """Begin to carry messages.
 
         Args:
             session: is fed what arrives, and owns the outbox.
-            settings: of the broker: size of the send queue, what becomes of a slow client.
-            counters: where the outbox counts.
-            flusher: of this loop, for an outbox that writes at the end of a loop turn.
+            context: has what an outbox needs: the settings of its bounds, the counters, the flusher.
 
         Returns:
             The outbox whose messages are sent to the client.

@@ -17,11 +17,11 @@ from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import send_refusal
 from velocity_ws.close import Close, CloseCode
-from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
+from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
+from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
-from velocity_ws.stats import Counters
 from velocity_ws.uvicorn.proxies import trusts
 from velocity_ws.uvicorn.state import WebSocketState
 from velocity_ws.websocket.connection import WebSocketConnection
@@ -88,16 +88,17 @@ class SessionTransport(WebSocketConnection):
         """Refuse the handshake by events, which middleware sees."""
         await send_refusal(self._scope, self.answer, reject, subprotocol)
 
-    def open(self, session: Session, settings: Settings, counters: Counters, flusher: Flusher) -> TransportOutbox:
+    def open(self, session: Session, context: NodeContext[Session]) -> TransportOutbox:
         """Feed a session from now on, and send what its outbox, which this returns, is given."""
+        settings = context.settings
         self.answer = send_nowhere
         self._session = session
         session.inbox.on_room = self._reader.resume
         self._outbox = TransportOutbox(
             self._writer,
             session,
-            counters,
-            flusher,
+            context.counters,
+            context.flusher,
             window_bits=self._window_bits,
             burst=settings.write_buffer_size,
             limit=settings.send_queue_size,
