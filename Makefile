@@ -17,7 +17,7 @@ compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster
 docs: .venv/.dev ; $(BIN)/pdoc -o artifacts/docs velocity_ws
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt
-clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-python3.* benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
+clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
 
 .venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@

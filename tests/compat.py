@@ -1,8 +1,10 @@
 """`make compat`: tests of settings, protocol, uvicorn's options and engines, on the oldest versions that are declared;
-and of what depends on the interpreter, on every Python that is supported and that this machine has.
+those of the engines on the newest that are let in; and of what depends on the interpreter, on every Python that is
+supported and that this machine has.
 
-The versions are the lower bounds in `pyproject.toml`, so that none is claimed and not tested. They are installed into
-`.venv-oldest`, and what each Python needs into `.venv-python3.X`, once for as long as they stay the same.
+The versions are the bounds in `pyproject.toml`, so that none is claimed and not tested. They are installed into
+`.venv-oldest` and `.venv-newest`, and what each Python needs into `.venv-python3.X`, once for as long as they stay the
+same; what the newest ones are is asked each time.
 """
 
 from __future__ import annotations
@@ -29,8 +31,12 @@ TESTS = (
     "tests/e2e/test_uvicorn_options.py",
     "tests/e2e/test_connections.py",
     "tests/backplane/test_contract.py",
+    "tests/backplane/test_private_names.py",
     "tests/e2e/cluster/test_recipients.py",
 )
+NEWEST = ROOT / ".venv-newest"
+ENGINE_TESTS = ("tests/backplane", "tests/e2e/cluster/test_recipients.py")
+"""What depends on the libraries that speak with engines, which have an upper bound."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 PYTHON_TESTS = (
     "tests/hooks",
@@ -58,7 +64,7 @@ def floors(requirements: list[str]) -> list[str]:
     """
     if without := [requirement for requirement in requirements if ">=" not in requirement]:
         raise ValueError(f"no lower bound: {', '.join(without)}")
-    return [requirement.replace(">=", "==") for requirement in requirements]
+    return [re.sub(r">=([^,;]+)(,<[^;]+)?", r"==\1", requirement) for requirement in requirements]
 
 
 def name_of(requirement: str) -> str:
@@ -85,6 +91,17 @@ def wanted(project: dict[str, Any], pins: list[str]) -> list[str]:
         if name not in taken:
             oldest.append(requirement if name in NEWEST_THAT_FITS else pinned[name])
     return oldest
+
+
+def newest(project: dict[str, Any], pins: list[str]) -> tuple[list[str], list[str]]:
+    """What to install: ours that are capped, as they are declared, and the tests' own and our others as pinned."""
+    extras = project["project"]["optional-dependencies"]
+    capped = [requirement for requirement in [*extras["embedded"], *extras["redis"]] if ",<" in requirement]
+    names = {name_of(requirement) for requirement in project["dependency-groups"]["test"]} | {
+        name_of(requirement) for requirement in [*project["project"]["dependencies"], *extras["speed"]]
+    }
+    names -= {name_of(requirement) for requirement in capped} | NOT_NEEDED
+    return capped, [pin for pin in pins if name_of(pin) in names]
 
 
 def pinned(project: dict[str, Any], pins: list[str]) -> list[str]:
@@ -130,6 +147,15 @@ def find(version: str) -> str | None:
     return None
 
 
+def upgrade(python: Path, packages: list[str]) -> str:
+    """Install the newest versions that fit, and say which they are."""
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--upgrade", *packages], check=True)
+    lines = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.split()
+    names = {name_of(package) for package in packages}
+    return ", ".join(line for line in lines if name_of(line) in names)
+
+
 def run(python: Path, *tests: str) -> bool:
     """Whether these tests pass."""
     return subprocess.run([str(python), "-m", "pytest", "-q", *tests], cwd=ROOT, check=False).returncode == 0
@@ -149,6 +175,10 @@ def main() -> int:
     python = build(sys.executable, PLACE, packages)
     say(f"on {', '.join(package.partition(';')[0] for package in packages)}")
     passed = run(python, *TESTS)
+    capped, packages = newest(project, pins)
+    python = build(sys.executable, NEWEST, [*capped, *packages])
+    say(f"on {upgrade(python, capped)}")
+    passed = run(python, "-n", "2", *ENGINE_TESTS) and passed
     absent = []
     for version in PYTHONS:
         interpreter = find(version)

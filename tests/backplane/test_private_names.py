@@ -1,0 +1,82 @@
+"""The private names of nats-py and redis-py that are used: all of them are written here, and the library has each.
+
+A version of one of them that renames any fails here, by name, and not where a connection is lost one day.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+
+import velocity_ws.backplane
+from velocity_ws.backplane.nats import _Client
+
+OF_THE_CLIENT = (
+    "_flusher_task",
+    "_ping_interval_task",
+    "_pongs",
+    "_process_err",
+    "_process_msg",
+    "_process_op_err",
+    "_reading_task",
+    "_server_info",
+    "_transport",
+)
+OF_ITS_TRANSPORT = ("_io_writer",)
+OF_A_CONNECTION = ("_writer",)
+USED = {
+    "nats.py": {*OF_THE_CLIENT, *OF_ITS_TRANSPORT},
+    "redis.py": set(),
+    "redis_cluster.py": set(),
+    "redis_connection.py": {*OF_A_CONNECTION},
+}
+OVERRIDDEN = ("_process_err", "_process_msg")
+
+
+def names_of_others(source: Path) -> set[str]:
+    """The private names that a module takes from what it has not defined itself."""
+    taken: set[str] = set()
+    own: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Attribute):
+            (own if isinstance(node.ctx, ast.Store) else taken).add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            taken.add(node.value)  # for getattr
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own.add(node.name)
+    private = {name for name in taken - own if name.startswith("_") and not name.startswith("__")}
+    return private | (set(OVERRIDDEN) & own)
+
+
+@pytest.mark.parametrize("module", USED)
+def test_every_private_name_that_is_used_is_written_down(module: str) -> None:
+    source = Path(velocity_ws.backplane.__file__).with_name(module)
+    assert names_of_others(source) == USED[module]
+
+
+async def test_nats_py_has_them() -> None:
+    missing = [f"Client.{name}" for name in OF_THE_CLIENT if not hasattr(Client(), name)]
+    make: Callable[[], object] = TcpTransport
+    transport = make()
+    missing += [f"TcpTransport.{name}" for name in OF_ITS_TRANSPORT if not hasattr(transport, name)]
+    assert not missing, f"nats-py {version('nats-py')} has no {', '.join(missing)}, which backplane/nats.py needs"
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_what_is_overridden_is_called_as_it_was(name: str) -> None:
+    ours, theirs = (tuple(inspect.signature(getattr(kind, name)).parameters) for kind in (_Client, Client))
+    assert ours == theirs, f"nats-py {version('nats-py')} calls {name} with other arguments"
+
+
+@pytest.mark.parametrize("kind", [Connection, SSLConnection, UnixDomainSocketConnection])
+async def test_redis_py_has_them(kind: type[Connection]) -> None:
+    missing = [name for name in OF_A_CONNECTION if not hasattr(kind(), name)]
+    assert not missing, f"redis-py {version('redis')} has no {missing}, which backplane/redis_connection.py needs"
