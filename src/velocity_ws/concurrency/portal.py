@@ -102,6 +102,8 @@ class Portal:
 
 
 def _wait(loop: asyncio.AbstractEventLoop, future: concurrent.futures.Future[T]) -> T:
+    # Not anyio's from_thread.run(token=...), which costs the same (31 µs on uvloop): it waits for ever for a loop that
+    # is stopped but not closed, or its own; and a scope that ends around an AnyIO worker thread cancels what it runs.
     while True:
         try:
             return future.result(LOOK_AGAIN)
