@@ -108,6 +108,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
         {"e2e/test_threads_and_loops": "WouldDeadlockError", "e2e/cluster/test_emitter": "to_user"},
     ),
     "broker/users": (CLUSTER, {"e2e/cluster/test_changing_users": "set_user"}),
+    "cli/supervision": ("it is about whole processes", {"cli/test_serving": "SIGTERM"}),
     "cluster/cluster": (CLUSTER, {"e2e/cluster/test_engine_failures": "backplane_refused"}),
     "cluster/gaps": (CLUSTER, {"e2e/cluster/test_frozen_worker": "backplane_gaps"}),
     "cluster/link": (ENGINE, {"e2e/cluster/test_black_hole": "healthy", "test_logs": "again until it is there"}),

@@ -17,9 +17,8 @@ import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import ClientConnection
 
-from tests.support import DEADLINE, eventually, running, settings
+from tests.support import DEADLINE
 from tests.support.command import ROOT, Served
-from velocity_ws import Broker
 from velocity_ws.cli import main
 
 APP = "tests.programs.options:app"
@@ -290,34 +289,3 @@ async def test_without_what_the_engine_needs_it_ends_with_one_line_before_it_sta
     assert said == (
         "Error: unusable settings:\n  WS_BACKPLANE_URL: nats is not installed; pip install 'velocity-ws[nats]'\n"
     )
-
-
-def test_errors_of_each_command_have_lines_and_what_they_quote_has_none() -> None:
-    for command in (["members", "tea"], ["send", "--event", "e"], ["stats"], ["run", APP]):
-        result = CliRunner().invoke(main, command, env={"WS_BACKPLANE_URL": "redis://", "WS_HOST": "", "WS_PORT": None})
-        assert result.exit_code == 1
-        assert result.output.startswith("Error: unusable settings:\n  WS_BACKPLANE_URL: where is it?"), result.output
-    result = CliRunner().invoke(main, ["stats"], env={"WS_SLOW_CLIENT": "x\n\x1b[2K", "WS_PORT": "many"})
-    lines = result.output.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["Error", "  WS_PORT", "  WS_SLOW_CLIENT"]
-    assert "\x1b" not in result.output
-    result = CliRunner().invoke(main, ["members", "tea", "--url", "embedded://nobody-runs-it"])
-    assert len(result.output.splitlines()) == 1, result.output
-
-
-async def test_what_strangers_chose_is_printed_so_that_it_moves_no_cursor() -> None:
-    url = "memory://printing"
-    broker = Broker(settings(backplane_url=url))
-    broker.authenticate(lambda request: "ann\x1b[2K\nbob\t\u202e")
-    broker.on_connect(lambda client: broker.sync.join_room(client.id, "tea"))
-    async with running(broker) as address, address.connect():
-        await eventually(broker.get_rooms)
-        table, as_json, figures = [
-            await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--url", url])
-            for arguments in (("members", "tea"), ("members", "tea", "--json"), ("stats",))
-        ]
-    assert table.output.count("\n") == 1
-    assert r"ann\x1b[2K\nbob\t\u202e" in table.output
-    assert json.loads(as_json.output)["members"][0]["user"] == "ann\x1b[2K\nbob\t\u202e"
-    assert not set("\x1b\u202e") & set(table.output + as_json.output)
-    assert len(json.loads(figures.output)["nodes"]) == 1

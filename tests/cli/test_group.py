@@ -1,0 +1,26 @@
+"""The errors of ``velocity-ws``, whatever its command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from velocity_ws.cli import main
+
+
+def test_errors_of_each_command_have_lines_and_what_they_quote_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no .env
+    for command in (["members", "tea"], ["send", "--event", "e"], ["stats"], ["run", "tests.programs.options:app"]):
+        result = CliRunner().invoke(main, command, env={"WS_BACKPLANE_URL": "redis://", "WS_HOST": "", "WS_PORT": None})
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: unusable settings:\n  WS_BACKPLANE_URL: where is it?"), result.output
+    result = CliRunner().invoke(main, ["stats"], env={"WS_SLOW_CLIENT": "x\n\x1b[2K", "WS_PORT": "many"})
+    lines = result.output.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Error", "  WS_PORT", "  WS_SLOW_CLIENT"]
+    assert "\x1b" not in result.output
+    result = CliRunner().invoke(main, ["members", "tea", "--url", "embedded://nobody-runs-it"])
+    assert len(result.output.splitlines()) == 1, result.output
