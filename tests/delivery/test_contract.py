@@ -40,8 +40,8 @@ async def dropping(kind: str) -> AsyncIterator[Rig]:
 async def over(rig: Rig) -> None:
     rig.outbox.abort()
     async with asyncio.timeout(DEADLINE):
-        await rig.outbox.join()
-    assert rig.outbox.is_joined
+        await rig.outbox.wait_ended()
+    assert rig.outbox.has_ended
     assert rig.offer("after the end") == [False]
 
 
@@ -135,7 +135,7 @@ async def test_an_abort_drops_and_counts_what_waits(rig: Rig) -> None:
     rig.outbox.close(4000, "")
     rig.read()
     async with asyncio.timeout(DEADLINE):
-        await rig.outbox.join()
+        await rig.outbox.wait_ended()
     assert rig.counters.dropped == 2
     assert rig.seen == []
 

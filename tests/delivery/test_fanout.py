@@ -53,7 +53,7 @@ class Member:
         """Leave nothing running."""
         if self.outbox is not None:
             self.outbox.abort()
-            await self.outbox.join()
+            await self.outbox.wait_ended()
 
 
 async def test_everyone_gets_it_at_once_and_in_order() -> None:

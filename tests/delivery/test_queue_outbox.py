@@ -106,7 +106,7 @@ class Box:
 
     async def over(self) -> None:
         async with asyncio.timeout(DEADLINE):
-            await self.outbox.join()
+            await self.outbox.wait_ended()
 
     async def end(self) -> None:
         self.outbox.abort()
@@ -856,7 +856,7 @@ async def test_a_send_that_ignores_its_cancellation_keeps_nothing_running(make: 
 
 async def test_a_cancelled_join_ends_nothing(make: Make, wire: Wire) -> None:
     box = make(wire)
-    joining = asyncio.create_task(box.outbox.join())
+    joining = asyncio.create_task(box.outbox.wait_ended())
     await turns()
     joining.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -77,7 +77,8 @@ async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
     # To parse one message of large numbers takes 20 ms; the clients that the others' bound is for send many small ones.
     assert suffered["p99"] <= (150 if kind in UNDIVIDED else 30 if kind == "large-numbers" else 20)
     assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
-    assert growth <= (24 if kind in UNDIVIDED else 10) * MEBIBYTE
+    # A client that goes on is closed, and comes again: several at a time have such a message in their buffers.
+    assert growth <= (24 if kind.startswith("large") else 10) * MEBIBYTE
 
 
 async def test_large_messages_of_four_senders_cost_others_little(say: Say) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from velocity_ws.close import Close
-from velocity_ws.delivery.outbox import BoundedOutbox
+from velocity_ws.delivery.outbox import BoundedOutbox, State
 from velocity_ws.errors import Reject
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.context import NodeContext
@@ -20,7 +20,7 @@ class LocalTransport(BoundedOutbox):
     accepted_at: float | None = None
     accepts_at_once = True
     trusts_everyone = False
-    is_joined = True
+    has_ended = True
 
     queue: deque[PreparedMessage]
 
@@ -54,7 +54,7 @@ class LocalTransport(BoundedOutbox):
     # --- as its outbox
 
     def offer(self, frame: PreparedMessage) -> bool:
-        if self._closing is not None or self._over:
+        if self._state is not State.OPEN:
             self._counters.dropped += 1
         elif self.queue and self.queued_bytes + frame.cost > self._limit:
             self._refuse()
@@ -65,32 +65,32 @@ class LocalTransport(BoundedOutbox):
         return False
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        if self._closing is None and not self._over:
-            self._closing = (code, reason)
+        if self._state is State.OPEN:
+            self._state, self._goodbye = State.CLOSING, (code, reason)
             self._turn_away()
             if discard:
                 self._discard()
             self.changed.set()
 
     def abort(self) -> None:
-        self._over = True
+        self._state = State.OVER
         self._discard()
         self.changed.set()
 
-    async def join(self) -> None: ...
+    async def wait_ended(self) -> None: ...
 
     async def ping(self) -> float | None:
         return None
 
     @property
     def _is_free(self) -> bool:
-        return not self.queue and self._closing is None and not self._over
+        return not self.queue and self._state is State.OPEN
 
     # --- as its client has it
 
     async def take(self) -> str | bytes | Close:
         """The next message, or how it ended."""
-        while not self.queue and not self._missed and self._closing is None and not self._over:
+        while not self.queue and not self._missed and self._state is State.OPEN:
             self.changed.clear()
             await self.changed.wait()
         if not self.queue and self._missed:
@@ -103,7 +103,7 @@ class LocalTransport(BoundedOutbox):
             if not self.queue and (turn := self._next_waiter()) is not None:
                 turn[0].set_result(turn[1] is None or self.offer(turn[1]))
             return frame.text if frame.is_text else frame.payload
-        close = Close(*self._closing, "server") if self._closing is not None else Close(1006, "", "network")
+        close = Close(*self._goodbye, "server") if self._state is State.CLOSING else Close(1006, "", "network")
         self.hang_up(close)
         return close
 

@@ -101,7 +101,7 @@ class EagerTask:
         else:  # or what was begun already would never be told
             self._cancel_at_start = True
 
-    async def join(self, timeout: float | None = None) -> bool:
+    async def wait_ended(self, timeout: float | None = None) -> bool:
         """Wait until the task has ended, for so many seconds; whether it has."""
         await asyncio.wait([self.task], timeout=timeout)
         return self.task.done()

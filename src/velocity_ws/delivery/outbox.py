@@ -9,13 +9,35 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from enum import Enum, auto
 from typing import Protocol
 
+from velocity_ws.close import APPLICATION_RETURNED, Goodbye
 from velocity_ws.messages.events import encode_dropped
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["BoundedOutbox", "Outbox", "OutboxOwner"]
+__all__ = ["BoundedOutbox", "Outbox", "OutboxOwner", "State"]
+
+
+class State(Enum):
+    """Where an outbox stands. It only goes on:
+
+    =============  ==========  ===================================================================
+    from           to          by
+    =============  ==========  ===================================================================
+    ``OPEN``       ``CLOSING`` ``close``: what is queued is sent, nothing more is taken
+    ``OPEN``       ``OVER``    ``abort``, or a send that failed
+    ``CLOSING``    ``OVER``    the close frame is sent after all else; ``abort``; a send that failed
+    =============  ==========  ===================================================================
+
+    Whether a message that is offered leaves at once is no state of its own: the subclasses keep that as one attribute,
+    which the fan-out reads for every delivery.
+    """
+
+    OPEN = auto()
+    CLOSING = auto()
+    OVER = auto()
 
 
 class Outbox(Protocol):
@@ -43,10 +65,10 @@ class Outbox(Protocol):
         """Stop at once; what is still queued is counted as dropped. Harmless when already over."""
 
     @property
-    def is_joined(self) -> bool:
-        """Whether nothing runs here that `join` would wait for."""
+    def has_ended(self) -> bool:
+        """Whether nothing runs here that `wait_ended` would wait for."""
 
-    async def join(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until it is over: closed or aborted, nothing left running."""
 
     async def ping(self) -> float | None:
@@ -75,14 +97,14 @@ class BoundedOutbox(ABC):
     """
 
     __slots__ = (
-        "_closing",
         "_counters",
         "_drop",
         "_full",
+        "_goodbye",
         "_limit",
         "_missed",
-        "_over",
         "_owner",
+        "_state",
         "_waiters",
         "queue",
         "queued_bytes",
@@ -112,8 +134,8 @@ class BoundedOutbox(ABC):
         self._limit = limit
         self._drop = drop
         self._missed = 0  # dropped since the client was last told
-        self._closing: tuple[int, str] | None = None
-        self._over = False
+        self._state = State.OPEN
+        self._goodbye: Goodbye = APPLICATION_RETURNED
         self._full = False
         self._waiters: dict[asyncio.Future[bool], PreparedMessage | None] | None = None  # most clients never have any
 
@@ -128,7 +150,7 @@ class BoundedOutbox(ABC):
 
     async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Take a message once nothing else waits; whether it was queued."""
-        if self._closing is not None or self._over:
+        if self._state is not State.OPEN:
             self._counters.dropped += frame is not None
             return False
         if self._is_free:

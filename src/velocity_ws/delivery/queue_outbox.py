@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from velocity_ws.concurrency.eager import EagerTask, Suspended
-from velocity_ws.delivery.outbox import BoundedOutbox, OutboxOwner
+from velocity_ws.delivery.outbox import BoundedOutbox, OutboxOwner, State
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
@@ -45,7 +45,7 @@ class QueueOutbox(BoundedOutbox):
         """Take a message; whether it was queued."""
         if self.is_idle:
             self._send_at_once(frame)
-        elif self._closing is not None or self._over:
+        elif self._state is not State.OPEN:
             self._counters.dropped += 1
             return False
         elif not self._has_room(frame):
@@ -57,12 +57,13 @@ class QueueOutbox(BoundedOutbox):
                 self._append(self._take_gap())
             self._append(frame)
             self._write()
-        return not self._over
+        return self._state is not State.OVER
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take nothing more; close the connection after what is queued."""
-        if self._closing is None and not self._over:
-            self._closing = (code, reason)
+        if self._state is State.OPEN:
+            self._state = State.CLOSING
+            self._goodbye = (code, reason)
             self.is_idle = False
             self.is_disturbed = True
             self._turn_away()
@@ -77,18 +78,18 @@ class QueueOutbox(BoundedOutbox):
 
     def abort(self) -> None:
         """Stop at once."""
-        if not self._over:
+        if self._state is not State.OVER:
             self._finish()
             self._writer.cancel()
 
     @property
-    def is_joined(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the writer has ended."""
         return self.task.done()
 
-    async def join(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until the writer has ended."""
-        await self._writer.join()
+        await self._writer.wait_ended()
 
     async def ping(self) -> float | None:
         """``None``: plain ASGI has no ping frames."""
@@ -124,7 +125,7 @@ class QueueOutbox(BoundedOutbox):
         # Servers report a lost connection in many ways (OSError, RuntimeError, their own); none of them is an error of
         # the application, and the reason reaches it through ``receive``.
         log.debug("the server's send failed", exc_info=error)
-        if not self._over:
+        if self._state is not State.OVER:
             self._finish()
             self._owner.outbox_broken()
 
@@ -162,14 +163,14 @@ class QueueOutbox(BoundedOutbox):
                 self.queued_bytes -= frame.cost
                 await self.send(_asgi(frame))
                 self._sent(frame)
-            if self._closing is not None and not self._over:
-                code, reason = self._closing
+            if self._state is State.CLOSING:
+                code, reason = self._goodbye
                 await self.send({"type": "websocket.close", "code": code, "reason": reason})
                 self._finish()
             self.is_disturbed = False
-            self.is_idle = not self._over
+            self.is_idle = self._state is State.OPEN
         except (Exception, asyncio.CancelledError) as error:
-            if self._over and isinstance(error, asyncio.CancelledError):
+            if self._state is State.OVER and isinstance(error, asyncio.CancelledError):
                 raise
             self.fail(error)
 
@@ -182,14 +183,14 @@ class QueueOutbox(BoundedOutbox):
             waiter.set_result(True)
 
     def _sent(self, frame: PreparedMessage) -> None:
-        if self._over:  # aborted meanwhile, and counted as dropped
+        if self._state is State.OVER:  # aborted meanwhile, and counted as dropped
             return
         self.sending = None
         self._counters.messages_sent += 1
         self._counters.bytes_sent += frame.size
 
     def _finish(self) -> None:
-        self._over = True
+        self._state = State.OVER
         self.is_idle = False
         self.is_disturbed = True
         self._discard()

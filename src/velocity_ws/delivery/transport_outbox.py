@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from velocity_ws.delivery.outbox import BoundedOutbox, Outbox, OutboxOwner
+from velocity_ws.delivery.outbox import BoundedOutbox, Outbox, OutboxOwner, State
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
@@ -117,7 +117,7 @@ class TransportOutbox(BoundedOutbox):
             if self.queued_bytes > self.burst:
                 self.flush()
             return True
-        if self._closing is not None or self._over:
+        if self._state is not State.OPEN:
             self._counters.dropped += 1
             return False
         if self.queue and self.queued_bytes + frame.cost > self._limit:
@@ -138,8 +138,9 @@ class TransportOutbox(BoundedOutbox):
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take nothing more; close the connection after what is queued."""
-        if self._closing is None and not self._over:
-            self._closing = (code, reason)
+        if self._state is State.OPEN:
+            self._state = State.CLOSING
+            self._goodbye = (code, reason)
             self.is_clear = False
             if self._waiters:
                 self._turn_away()
@@ -149,18 +150,18 @@ class TransportOutbox(BoundedOutbox):
 
     def abort(self) -> None:
         """Stop at once."""
-        if not self._over:
-            self._over = True
+        if self._state is not State.OVER:
+            self._state = State.OVER
             self.is_clear = False
             self._discard()
         self._wire.abort()
 
     @property
-    def is_joined(self) -> bool:
+    def has_ended(self) -> bool:
         """Always: no task runs here."""
         return True
 
-    async def join(self) -> None:
+    async def wait_ended(self) -> None:
         """Nothing runs here that could be waited for."""
 
     async def ping(self) -> float | None:
@@ -174,19 +175,19 @@ class TransportOutbox(BoundedOutbox):
     def resume(self) -> None:
         """Go on writing; called when the transport has room again."""
         self.flush()
-        if self.queue or self._over or self._wire.is_paused:
+        if self.queue or self._state is State.OVER or self._wire.is_paused:
             return
         if self._missed:
             self._append(self._take_gap())
             self.flush()
-        if self._closing is None:
+        if self._state is State.OPEN:
             self.is_clear = not self._wire.is_paused
             while self.is_clear and (turn := self._next_waiter()) is not None:
                 waiter, frame = turn
                 waiter.set_result(frame is None or self.offer(frame))
         else:
-            self._over = True
-            self._wire.send_close(*self._closing)
+            self._state = State.OVER
+            self._wire.send_close(*self._goodbye)
 
     @property
     def _is_free(self) -> bool:

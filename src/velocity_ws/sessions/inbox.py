@@ -205,7 +205,7 @@ class Inbox:
             return
         self.stop(discard=True)
         worker.cancel()
-        if not await worker.join(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
+        if not await worker.wait_ended(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
             self._context.leave_behind(worker.task, owner.client)
 
     def release(self) -> None:

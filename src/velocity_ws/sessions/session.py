@@ -90,7 +90,7 @@ class Session:
         """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
         dispatcher = self._context.dispatcher
         told = (self._greeted and dispatcher.has("disconnect")) or not (self.moves is None or self.moves.is_over)
-        if not self.inbox.is_idle or told or self.outbox is None or not self.outbox.is_joined:
+        if not self.inbox.is_idle or told or self.outbox is None or not self.outbox.has_ended:
             return False
         self._cancel_deadline()
         self._leave()
@@ -134,7 +134,7 @@ class Session:
             if self._greeted:
                 await self._tell(self._context.dispatcher.disconnect(self.client, close), "on_disconnect")
             if self.outbox is not None:
-                await self.outbox.join()
+                await self.outbox.wait_ended()
         finally:
             self._cancel_deadline()
             log.debug("client disconnected", extra={"client_id": self.id, "code": close.code, "by": close.by})
