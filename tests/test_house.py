@@ -159,6 +159,7 @@ BESIDE = {
     # Tests in a room that are of none of its modules: what they are about.
     "backplane/test_contract": "every engine does what the contract says",
     "backplane/test_contract_by_any_node": "so does a cluster of Redis, whichever node is asked",
+    "backplane/test_private_names": "every private name that is used of a library is there in the installed version",
     "backplane/test_servers": "what is common to the engines that are servers",
     "delivery/test_contract": "both kinds of outbox do what the contract says",
     "hooks/test_late_annotations": "what is imported for type checkers alone may be named in every hook",
