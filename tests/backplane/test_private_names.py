@@ -17,7 +17,7 @@ from nats.aio.transport import TcpTransport
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
 import velocity_ws.backplane
-from velocity_ws.backplane.nats import _Client
+from velocity_ws.backplane.nats import _NatsClient
 
 OF_THE_CLIENT = (
     "_flusher_task",
@@ -72,7 +72,7 @@ async def test_nats_py_has_them() -> None:
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
 def test_what_is_overridden_is_called_as_it_was(name: str) -> None:
-    ours, theirs = (tuple(inspect.signature(getattr(kind, name)).parameters) for kind in (_Client, Client))
+    ours, theirs = (tuple(inspect.signature(getattr(kind, name)).parameters) for kind in (_NatsClient, Client))
     assert ours == theirs, f"nats-py {version('nats-py')} calls {name} with other arguments"
 
 

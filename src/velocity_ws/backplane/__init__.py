@@ -1,18 +1,18 @@
-"""Backplanes: how the processes of one application reach each other's clients."""
+"""Backplanes: engines that carry bytes between the processes of one application. They know no rooms and no clients."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from velocity_ws.backplane.base import Backplane, Lost, Receive
-from velocity_ws.backplane.urls import SHARDED, check_url, split_url
+from velocity_ws.backplane.urls import CLUSTER_SCHEMES, check_url, split_url
 from velocity_ws.errors import SettingsError
 
 __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
 
 _REDIS = ("redis", "RedisBackplane")
 _NATS = ("nats", "NatsBackplane")
-_SHARDED = ("redis_cluster", "ShardedRedisBackplane")
+_REDIS_CLUSTER = ("redis_cluster", "RedisClusterBackplane")
 _BY_SCHEME = {
     "memory": ("memory", "MemoryBackplane"),
     "embedded": ("embedded.backplane", "EmbeddedBackplane"),
@@ -21,7 +21,7 @@ _BY_SCHEME = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
     "unix": _REDIS,
-    **dict.fromkeys(SHARDED, _SHARDED),
+    **dict.fromkeys(CLUSTER_SCHEMES, _REDIS_CLUSTER),
     "nats": _NATS,
     "tls": _NATS,
 }
@@ -31,11 +31,12 @@ def create_backplane(url: str, *, is_node: bool = True) -> Backplane:
     """The backplane that a ``WS_BACKPLANE_URL`` names.
 
     Args:
-        url: of the engine.
-        is_node: whether it is for a node; who only sends does not run an embedded engine, which would end with it.
+        url: the engine's, as in ``WS_BACKPLANE_URL``.
+        is_node: whether it is for a node; a process that only publishes runs no embedded engine, which would end with
+            it.
 
     Raises:
-        SettingsError: there is none of that kind, what it needs is not installed, or it cannot be used like this.
+        SettingsError: there is no engine of that kind, a package is missing, or the URL cannot be used.
     """
     try:
         check_url(url)

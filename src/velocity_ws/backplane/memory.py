@@ -1,4 +1,4 @@
-"""``memory://name``: a bus within one process, for several brokers in it, each on a loop of its own or not."""
+"""``memory://name``: a bus within one process, for brokers that share it, on one loop or several. Knows no network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["MemoryBackplane"]
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 MAX_WAITING = 32 * 1024 * 1024
-"""Bytes that may wait for one connection, whose loop is another than the publisher's; beyond it, it is cut off."""
+"""Bytes that may wait for a connection on another loop than the publisher's; beyond that it is cut off."""
 
 
-class _Inbox:
-    """One connection, and what it has yet to receive. All but `deliver` is called with the lock of its bus."""
+class _BusConnection:
+    """One connection, and what it has yet to receive. All but `deliver` is called with the lock of its bus held."""
 
     def __init__(self, lock: threading.Lock, receive: Receive, lost: Lost) -> None:
         self.receive: Receive | None = receive
@@ -29,7 +29,7 @@ class _Inbox:
 
     def put(self, topic: str, payload: bytes) -> None:
         if not self._messages:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody is there any more
+            with contextlib.suppress(RuntimeError):  # its loop is closed
                 self._loop.call_soon_threadsafe(self.deliver)
         self._size += len(payload)
         if self._size <= MAX_WAITING:
@@ -49,17 +49,17 @@ class _Inbox:
 
 
 class _Bus:
-    """Who listens to what. Used from any thread."""
+    """The connections that listen to each topic. From any thread."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.listeners: dict[str, dict[_Inbox, None]] = {}
+        self.listeners: dict[str, dict[_BusConnection, None]] = {}
 
-    def leave(self, inbox: _Inbox, topics: Collection[str]) -> None:
+    def unsubscribe(self, connection: _BusConnection, topics: Collection[str]) -> None:
         with self.lock:
             for topic in topics:
                 listeners = self.listeners.get(topic, {})
-                listeners.pop(inbox, None)
+                listeners.pop(connection, None)
                 if not listeners:
                     self.listeners.pop(topic, None)
 
@@ -68,7 +68,7 @@ _buses: dict[str, _Bus] = {}
 
 
 class MemoryBackplane:
-    """One connection to the bus of a name."""
+    """One connection to the bus of a name. On the broker's loop only."""
 
     def __init__(self, url: str) -> None:
         """
@@ -77,24 +77,24 @@ class MemoryBackplane:
         """
         self.max_payload = MAX_PAYLOAD
         self._bus = _buses.setdefault(url.partition("://")[2], _Bus())
-        self._inbox: _Inbox | None = None
+        self._connection: _BusConnection | None = None
         self._topics: set[str] = set()
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`."""
-        self._inbox = _Inbox(self._bus.lock, receive, lost)
+        self._connection = _BusConnection(self._bus.lock, receive, lost)
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
-        inbox = self._connected()
+        connection = self._connected()
         self._topics.update(topics)
         with self._bus.lock:
             for topic in topics:
-                self._bus.listeners.setdefault(topic, {})[inbox] = None
+                self._bus.listeners.setdefault(topic, {})[connection] = None
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
-        self._bus.leave(self._connected(), topics)
+        self._bus.unsubscribe(self._connected(), topics)
         self._topics.difference_update(topics)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
@@ -102,22 +102,22 @@ class MemoryBackplane:
         self._connected()
         with self._bus.lock:
             for topic, payload in messages:
-                for inbox in self._bus.listeners.get(topic, ()):
-                    inbox.put(topic, bytes(payload))
+                for connection in self._bus.listeners.get(topic, ()):
+                    connection.put(topic, bytes(payload))
         await asyncio.sleep(0)
 
     async def close(self) -> None:
         """See `Backplane.close`."""
-        if self._inbox is not None:
-            self._inbox.receive = None
-            self._bus.leave(self._inbox, self._topics)
-            self._inbox = None
+        if self._connection is not None:
+            self._connection.receive = None
+            self._bus.unsubscribe(self._connection, self._topics)
+            self._connection = None
         self._topics = set()
 
     def release(self) -> None:
-        """See `Backplane.release`. There is nothing."""
+        """See `Backplane.release`. There is nothing to give back."""
 
-    def _connected(self) -> _Inbox:
-        if self._inbox is None or self._inbox.receive is None:
+    def _connected(self) -> _BusConnection:
+        if self._connection is None or self._connection.receive is None:
             raise ConnectionError("there is no connection")
-        return self._inbox
+        return self._connection

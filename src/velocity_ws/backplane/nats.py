@@ -1,8 +1,8 @@
-"""NATS as a backplane, through nats-py. Knows nothing but bytes and topics; a subject is a topic.
+"""NATS as a backplane, through nats-py. Knows only bytes and topics, which NATS calls subjects.
 
-The library connects, reads and parses. What is sent and what arrives passes its queues by: it has one with a task for
-each subscription, which loses the order across subjects, and one of flushes, which confirms what was not written yet
-and swallows a cancellation. The contract suite fails where another version of it changes what this rests on.
+The library connects, reads and parses. Its queues are not used for what is sent and what arrives: it has one with a
+task for each subscription, which loses the order across subjects, and one of flushes, which confirms what was not
+written yet and swallows a cancellation. The contract suite fails where a version of it changes what this rests on.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["NatsBackplane"]
 CONNECT_TIMEOUT = 1
 """Seconds for each server."""
 NEVER = 365 * 86400
-"""Seconds between pings of the library's own, which is not to interfere: whether there is a connection shows anyway."""
+"""Seconds between the library's own pings, which must not interfere; a lost connection shows without them."""
 _TOPIC = re.compile(r"[A-Za-z0-9_=~-]+(?:\.[A-Za-z0-9_=~-]+)*", re.ASCII)
 CLOSE_TIMEOUT = 0.8
-"""Seconds that the library's tasks have to end, whose connection is gone."""
+"""Seconds that the library's tasks have to end, once their connection is gone."""
 
 
-class _Client(Client):
-    """The library's client, that hands messages over at once, and in the order they came in.
+class _NatsClient(Client):
+    """The library's client, changed so that it hands messages over at once, in the order in which they came.
 
     Attributes:
-        topics: what is subscribed to, by the number of its subscription.
-        last: the last error it told of.
+        topics: the topic of each subscription, by its number.
+        last: the last error that the library reported.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -45,15 +45,15 @@ class _Client(Client):
         self.last: Exception = ConnectionError("the connection was closed")
         self._receive = receive
 
-    async def note(self, error: Exception) -> None:
-        """The library's callback for errors, which it would log."""
+    async def keep_error(self, error: Exception) -> None:
+        """The library's callback for errors, which it would log otherwise."""
         self.last = error
 
     async def confirm(self, commands: Sequence[bytes]) -> None:
         """Send commands, and wait until the server has taken them.
 
         Raises:
-            ConnectionError: it has refused one, or the connection ended.
+            ConnectionError: the server has refused one, or the connection has ended.
         """
         transport = self._transport
         if transport is None or not self.is_connected:
@@ -61,7 +61,7 @@ class _Client(Client):
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pongs.append(future)
         transport.writelines([*commands, PING_PROTO])
-        # Not awaited itself: cancelling it would end the library's reader, which expects it to be there.
+        # Shielded: cancelling the future would end the library's reader, which sets it.
         if not await asyncio.shield(future):
             raise ConnectionError(str(self.last))
 
@@ -77,7 +77,7 @@ class _Client(Client):
         await self._process_op_err(self.last)
 
     def give_up(self) -> None:
-        """Nothing more is received or confirmed."""
+        """Receive nothing more, and let what waits for a confirmation fail."""
         self.topics = {}
         for future in self._pongs:
             if not future.done():
@@ -86,16 +86,16 @@ class _Client(Client):
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the server said of itself."""
+        """What the server said of itself when the connection was made."""
         return self._server_info
 
     @property
     def reader(self) -> asyncio.Task[None] | None:
-        """The task that reads; when it ends, so has the connection."""
+        """The task that reads; the connection ends with it."""
         return self._reading_task
 
-    async def end(self) -> None:
-        """End the connection, with what is not written yet: it is not to come after what the next one carries."""
+    async def abort(self) -> None:
+        """End the connection now, with what is not written yet: it must not arrive after what the next one carries."""
         self.give_up()
         writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
         if writer is not None:
@@ -108,14 +108,14 @@ class _Client(Client):
             for task in (closing, *tasks):
                 task.cancel()
         if closing.done() and not closing.cancelled():
-            closing.exception()  # whatever it is, there is no connection
+            closing.exception()  # retrieved; whatever it is, there is no connection
 
 
 class NatsBackplane:
-    """``nats://`` and ``tls://``; several servers are parted by commas.
+    """``nats://`` and ``tls://``; several servers are separated by commas. On the broker's loop only.
 
     Attributes:
-        servers: their URLs; user and password, or token, are those of the first that has any.
+        servers: the URLs of the servers; user and password, or token, are those of the first that has any.
     """
 
     def __init__(self, url: str) -> None:
@@ -125,13 +125,13 @@ class NatsBackplane:
         """
         self.servers = server_urls(url)
         self.max_payload = 1024 * 1024
-        self._client: _Client | None = None
+        self._client: _NatsClient | None = None
         self._numbers = itertools.count(1)
         self._subscribed: dict[str, int] = {}
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`."""
-        client = _Client(receive)
+        client = _NatsClient(receive)
 
         def ended(_: object) -> None:
             client.give_up()
@@ -145,19 +145,19 @@ class NatsBackplane:
                 name="velocity-ws",
                 allow_reconnect=False,
                 connect_timeout=CONNECT_TIMEOUT,
-                # It tries its servers several times, even so; these are the pauses, and how often.
-                reconnect_time_wait=0.05,  # type: ignore[arg-type] # whatever it is, it is slept
+                # It tries its servers several times even so; these are the pauses, and how often.
+                reconnect_time_wait=0.05,  # type: ignore[arg-type] # it is only slept
                 max_reconnect_attempts=1,
-                error_cb=client.note,
+                error_cb=client.keep_error,
                 pending_size=0,
                 ping_interval=NEVER,
                 **_credentials(self.servers),
             )
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            await client.end()
+            await client.abort()
             raise ConnectionError(str(client.last) or type(client.last).__name__) from error
         except BaseException:
-            await client.end()
+            await client.abort()
             raise
         self._client = client
         self._subscribed = {}
@@ -167,7 +167,7 @@ class NatsBackplane:
 
     @property
     def server_name(self) -> str:
-        """What the server that it is connected to calls itself."""
+        """What the server of the connection calls itself; empty without a connection."""
         info: dict[str, Any] = {} if self._client is None else self._client.server_info
         return str(info.get("server_name", ""))
 
@@ -200,22 +200,22 @@ class NatsBackplane:
         """See `Backplane.close`."""
         client, self._client = self._client, None
         if client is not None:
-            await client.end()
+            await client.abort()
 
     def release(self) -> None:
-        """See `Backplane.release`. There is nothing."""
+        """See `Backplane.release`. There is nothing to give back."""
 
-    def _connected(self) -> _Client:
+    def _connected(self) -> _NatsClient:
         if self._client is None:
             raise ConnectionError("there is no connection")
         return self._client
 
 
 def _check(topics: Iterable[str]) -> None:
-    """Topics go into the protocol as they are.
+    """Check topics, which go into the protocol as they are.
 
     Raises:
-        ValueError: one is none.
+        ValueError: one is no topic.
     """
     for topic in topics:
         if not _TOPIC.fullmatch(topic):
@@ -223,7 +223,7 @@ def _check(topics: Iterable[str]) -> None:
 
 
 def _credentials(servers: Collection[str]) -> dict[str, Any]:
-    """What the library takes as it is in the URL, where it is percent-encoded."""
+    """User and password, or token, decoded: the library takes them as they are in the URL, percent-encoded."""
     for server in servers:
         parts = urlsplit(server)
         if parts.username and parts.password is not None:

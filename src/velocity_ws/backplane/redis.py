@@ -1,7 +1,7 @@
-"""Redis, or Valkey, as a backplane, through redis-py. Knows nothing but bytes and topics; a channel is a topic.
+"""Redis, or Valkey, as a backplane, through redis-py. Knows only bytes and topics, which Redis calls channels.
 
-Two connections: one publishes, one is subscribed. Each has a reader, so that its end is seen at once and not when it
-is used next.
+There are two connections: one publishes, one is subscribed. Each has a reader, so that its end is seen at once and not
+when it is used next.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from velocity_ws.backplane.base import Lost, Receive
-from velocity_ws.backplane.redis_connection import Channel, pool_of
+from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
 from velocity_ws.backplane.redis_roles import Roles
 
 __all__ = ["MAX_PAYLOAD", "RedisBackplane"]
 
 MAX_PAYLOAD = 8 * 1024 * 1024
-"""Bytes; Redis cuts off a subscriber for which it has more than 32 MiB waiting, and so has to have room for several."""
+"""Bytes. Redis cuts off a subscriber that has more than 32 MiB waiting, and several have to fit in."""
 
 
 class RedisBackplane:
-    """``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://``."""
+    """``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://``. On the broker's loop only."""
 
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: as redis-py takes it: user, password, host, port, database and options.
+            url: as redis-py takes it, with user, password, host, port, database and options.
+
+        Raises:
+            ValueError: redis-py does not take it.
         """
         self.max_payload = MAX_PAYLOAD
         self._pool = pool_of(url)
         self._roles = Roles()
-        self._publisher: Channel | None = None
-        self._subscriber: Channel | None = None
+        self._publisher: RedisConnection | None = None
+        self._subscriber: RedisConnection | None = None
         self._receive: Receive | None = None
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
@@ -44,8 +47,8 @@ class RedisBackplane:
                 lost(error)
 
         connect: Callable[[], Any] = self._pool.make_connection
-        self._subscriber = Channel(connect(), self._roles, ended, self._arrived)
-        self._publisher = Channel(connect(), self._roles, ended)
+        self._subscriber = RedisConnection(connect(), self._roles, ended, self._arrived)
+        self._publisher = RedisConnection(connect(), self._roles, ended)
         await self._subscriber.open()
         await self._publisher.open()
 
@@ -72,23 +75,23 @@ class RedisBackplane:
         self._receive = None
         publisher, self._publisher = self._publisher, None
         subscriber, self._subscriber = self._subscriber, None
-        for channel in (publisher, subscriber):
-            if channel is not None:
-                channel.abort()
-        for channel in (publisher, subscriber):
-            if channel is not None:
-                await channel.close()
+        for connection in (publisher, subscriber):
+            if connection is not None:
+                connection.abort()
+        for connection in (publisher, subscriber):
+            if connection is not None:
+                await connection.close()
 
     def release(self) -> None:
-        """See `Backplane.release`. There is nothing."""
+        """See `Backplane.release`. There is nothing to give back."""
 
-    def _connected(self, channel: Channel | None) -> Channel:
-        if channel is None or self._receive is None:  # one that has lost the other is no good
+    def _connected(self, connection: RedisConnection | None) -> RedisConnection:
+        if connection is None or self._receive is None:  # one of the two alone is of no use
             raise ConnectionError("there is no connection")
-        return channel
+        return connection
 
     def _arrived(self, reply: Any) -> bool:
-        """Something came to the subscriber; whether it answers a command."""
+        """Take what came to the subscriber; whether it answers a command."""
         kind = reply[0]
         if kind != b"message":
             return bool(kind in (b"subscribe", b"unsubscribe"))

@@ -1,8 +1,8 @@
-"""A Redis Cluster as a backplane, with sharded pub/sub (Redis 7, Valkey): a topic lives where its slot is.
+"""A Redis Cluster as a backplane, with sharded pub/sub (Redis 7, Valkey). Knows only bytes and topics.
 
-So a cluster carries more than one server does. The price: what one node publishes to *different* topics has no order
-there, as they are on different servers; within a topic it has. A shard that is lost, or a slot that moves, ends the
-connection as a whole: the next one asks anew who has which slots.
+A topic lives on the server that has its slot, so a cluster carries more than one server does. The price: what one node
+publishes to *different* topics has no order, as they are on different servers; within a topic it has. A shard that is
+lost, or a slot that moves, ends the connection as a whole: the next one asks anew which server has which slots.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from redis.exceptions import RedisError
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.redis import MAX_PAYLOAD
-from velocity_ws.backplane.redis_connection import Channel, pool_of
+from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
 from velocity_ws.backplane.redis_roles import Roles
 
-__all__ = ["ShardedRedisBackplane"]
+__all__ = ["RedisClusterBackplane"]
 
 SLOTS = 16384
 
 Commands = list[tuple[str | bytes, ...]]
 
 
-class ShardedRedisBackplane:
+class RedisClusterBackplane:
     """``redis+cluster://``, ``rediss+cluster://``, ``valkey+cluster://`` and ``valkeys+cluster://``."""
 
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: of any server of the cluster, with what the user, password and options of all of them are.
+            url: of any server of the cluster; its user, password and options are those of all servers.
+
+        Raises:
+            ValueError: redis-py does not take it.
         """
         self._url = url.replace("+cluster:", ":", 1)
         self._roles = Roles(is_sharded=True)
-        pool_of(self._url)  # raises now what it would later
+        pool_of(self._url)  # raises now what it would raise later
         self.max_payload = MAX_PAYLOAD
         self._shards: list[_Shard] = []
         self._firsts: list[int] = []
@@ -85,14 +88,14 @@ class ShardedRedisBackplane:
         """See `Backplane.close`."""
         self._receive = None
         shards, self._shards = self._shards, []
-        channels = [channel for shard in shards for channel in (shard.publisher, shard.subscriber)]
-        for channel in channels:
-            channel.abort()
-        for channel in channels:
-            await channel.close()
+        connections = [connection for shard in shards for connection in (shard.publisher, shard.subscriber)]
+        for connection in connections:
+            connection.abort()
+        for connection in connections:
+            await connection.close()
 
     def release(self) -> None:
-        """See `Backplane.release`. There is nothing."""
+        """See `Backplane.release`. There is nothing to give back."""
 
     def _make(self, host: str, port: int) -> Callable[[], Any]:
         pool = pool_of(self._url)
@@ -101,7 +104,7 @@ class ShardedRedisBackplane:
         return make
 
     async def _ask_slots(self) -> list[tuple[int, int, str, int]]:
-        """Who has which slots: the first, the last, and a server, in order."""
+        """Which server has which slots: for each range, in order, its first and last slot, and the host and port."""
         pool = pool_of(self._url)
         make: Callable[[], Any] = pool.make_connection
         connection = make()
@@ -113,7 +116,7 @@ class ShardedRedisBackplane:
             raise ConnectionError(str(error)) from error
         finally:
             await connection.disconnect(nowait=True)
-        # A server that does not know its own address says nothing: then it is the one that was asked.
+        # A server that does not know its own address says none: then it is the one that was asked.
         own = str(pool.connection_kwargs.get("host", "127.0.0.1"))
         ranges = sorted(
             (int(first), int(last), main[0].decode() or own, int(main[1])) for first, last, main, *_ in reply
@@ -134,7 +137,7 @@ class ShardedRedisBackplane:
         await asyncio.gather(*[getattr(shard, side).send(mine, len(mine)) for shard, mine in by_shard.items()])
 
     def _arrived(self, reply: Any) -> bool:
-        """Something came to a subscriber; whether it answers a command."""
+        """Take what came to a subscriber; whether it answers a command."""
         kind, topic = reply[0], reply[1]
         if kind == b"smessage":
             if self._receive is not None:
@@ -155,8 +158,8 @@ class _Shard:
         ended: Callable[[Exception], None],
         is_answer: Callable[[Any], bool],
     ) -> None:
-        self.publisher = Channel(make(), roles, ended)
-        self.subscriber = Channel(make(), roles, ended, is_answer)
+        self.publisher = RedisConnection(make(), roles, ended)
+        self.subscriber = RedisConnection(make(), roles, ended, is_answer)
 
     async def open(self) -> None:
         await self.publisher.open()

@@ -1,6 +1,7 @@
-"""One connection to a Redis server, and the task that reads it: commands sent, answers counted, its end seen at once.
+"""RedisConnection: one connection to a Redis server and the task that reads it; commands go out, answers are counted.
 
-Knows redis-py's connections; the library's pools and retries are not used, as what comes back is not to be in doubt.
+Knows redis-py's connections, and neither topics nor nodes. The library's retries are not used, as the outcome of a
+command must not be in doubt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from velocity_ws.backplane.redis_roles import ROLE_COMMANDS, Roles
 
-__all__ = ["Channel", "pool_of"]
+__all__ = ["RedisConnection", "pool_of"]
 
 ROLE_INTERVAL = 0.5
 """Seconds after which a server that is published to is asked again whether it is a primary."""
@@ -27,10 +28,14 @@ _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 
 def pool_of(url: str) -> ConnectionPool:
-    """What makes connections to the server of a URL, as redis-py takes it; ``valkey://`` and ``valkeys://`` too."""
+    """A pool of redis-py that makes connections to the server of a URL; ``valkey://`` and ``valkeys://`` too.
+
+    Raises:
+        ValueError: redis-py does not take the URL, or an option in it.
+    """
     scheme, colon, rest = url.partition(":")
     pool = ConnectionPool.from_url(_SCHEMES.get(scheme, scheme) + colon + rest)
-    # Not to be had from the URL: what the reading of replies rests on. RESP3 costs more for each message.
+    # The reading of replies rests on these, whatever the URL says. RESP3 costs more for each message.
     pool.connection_kwargs |= {
         "protocol": 2,
         "decode_responses": False,
@@ -41,14 +46,14 @@ def pool_of(url: str) -> ConnectionPool:
     }
     try:
         make: Callable[[], Any] = pool.make_connection
-        make()  # which does not connect: it says what it does not know
+        make()  # which does not connect, and raises for options it does not know
     except (TypeError, RedisError) as error:
         raise ValueError(str(error)) from None
     return pool
 
 
 async def _greet(connection: Any) -> None:
-    """What is said on a new connection, which then has a name where the server's ACL allows that."""
+    """Log in on a new connection, and give it a name where the server's ACL allows that."""
     name, connection.client_name = connection.client_name or "velocity-ws", None
     await connection.on_connect()
     with contextlib.suppress(ResponseError):
@@ -56,8 +61,8 @@ async def _greet(connection: Any) -> None:
         await connection.read_response()
 
 
-class Channel:
-    """See the module."""
+class RedisConnection:
+    """A connection, opened once. On the broker's loop only."""
 
     def __init__(
         self,
@@ -68,17 +73,17 @@ class Channel:
     ) -> None:
         """
         Args:
-            connection: of redis-py, not connected.
-            roles: says which servers are of use.
-            ended: called when the connection has ended by itself.
-            is_answer: takes what arrives, and says whether it answers a command. ``None`` where all of it does: the
-                connection is one to publish on.
+            connection: redis-py's, not connected.
+            roles: says which servers may be published to.
+            ended: called with the reason when the connection has ended by itself.
+            is_answer: takes what arrives, and says whether it answers a command. ``None`` for a connection to publish
+                on, where all of it does.
         """
         self._connection = connection
         self._roles = roles
         self._ended = ended
         self._is_answer = is_answer
-        self._waiting: deque[_Answers] = deque()
+        self._waiting: deque[_Pending] = deque()
         self._reader: asyncio.Task[None] | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._error: Exception | None = None
@@ -89,7 +94,7 @@ class Channel:
         """Connect.
 
         Raises:
-            OSError: it cannot, or is not let in, or the server is none to publish to.
+            OSError: there is no server, it refuses the login, or it is none to publish to.
         """
         try:
             await self._connection.connect()
@@ -101,7 +106,7 @@ class Channel:
         self._reader = asyncio.create_task(self._read(), name="velocity-ws redis")
 
     async def _find_role(self) -> str | None:
-        """What the server tells its role by."""
+        """Which command the server tells its role by; ``None`` where none does."""
         why: object = None
         for command in ROLE_COMMANDS:
             try:
@@ -117,21 +122,29 @@ class Channel:
         return None
 
     def _keep(self) -> None:
-        """Remember what carries it, which the library only closes, and forgets, when a call is cancelled."""
+        """Keep the transport, to abort it: the library forgets it, and only closes it, when a call is cancelled."""
         writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
         if writer is not None:
             self._transport = writer.transport
 
     async def send(self, commands: Sequence[tuple[str | bytes, ...]], answers: int) -> None:
-        """Send commands, and wait for so many answers; where it publishes, see now and then that a primary has them."""
+        """Send commands, and wait for their answers. When it publishes, checks now and then that a primary has them.
+
+        Args:
+            commands: each with its arguments.
+            answers: how many answers come.
+
+        Raises:
+            OSError: the connection has ended, or the server is no primary any more.
+        """
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
-        if not self._connection.is_connected:  # it would connect by itself
+        if not self._connection.is_connected:  # the library would connect again by itself
             raise ConnectionError("the connection was closed")
         if self._is_answer is None and self._role_command and self._role_due <= asyncio.get_running_loop().time():
             self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
             commands, answers = [*commands, (self._role_command,)], answers + 1
-        waiting = _Answers(answers)
+        waiting = _Pending(answers)
         self._waiting.append(waiting)
         try:
             await self._connection.send_packed_command(self._connection.pack_commands(commands))
@@ -140,7 +153,7 @@ class Channel:
         await waiting.done
 
     def abort(self) -> None:
-        """End it, with what is not written yet: it is not to come after what the next connection carries."""
+        """End it now, with what is not written yet, which must not arrive after what the next connection carries."""
         self._keep()
         if self._transport is not None:
             self._transport.abort()
@@ -149,7 +162,7 @@ class Channel:
         self._fail(ConnectionError("the connection was closed"))
 
     async def close(self) -> None:
-        """Let it go, once it was aborted."""
+        """Wait until it has ended, once it was aborted."""
         if self._reader is not None:
             await asyncio.wait([self._reader])
         await self._connection.disconnect(nowait=True)
@@ -158,7 +171,9 @@ class Channel:
         try:
             while True:
                 reply = await self._connection.read_response()
-                if self._is_answer is None and type(reply) is list:  # else it is the number of who heard a message
+                if (
+                    self._is_answer is None and type(reply) is list
+                ):  # else it is the number of those that heard a message
                     self._roles.check(reply)
                 if (self._is_answer is None or self._is_answer(reply)) and self._waiting:
                     answers = self._waiting[0]
@@ -176,8 +191,8 @@ class Channel:
         self._waiting.clear()
 
 
-class _Answers:
-    """How many answers a caller still waits for."""
+class _Pending:
+    """The answers that a caller of `RedisConnection.send` still waits for."""
 
     __slots__ = ("done", "left")
 
@@ -192,4 +207,4 @@ class _Answers:
             self.done.set_result(None)
         else:
             self.done.set_exception(error)
-            self.done.exception()  # its caller may have been cancelled: then nobody else looks
+            self.done.exception()  # retrieved, as the caller may have been cancelled

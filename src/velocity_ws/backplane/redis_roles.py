@@ -1,7 +1,7 @@
-"""Whether a Redis server passes on what is published to it, by what it says of its role.
+"""Roles: whether a Redis server passes on what is published to it, by what it says of its role.
 
-A replica takes a message, answers as if all were well, and gives it to its own subscribers alone: two nodes of which
-one is on a replica each hear themselves. Knows what servers answer, not how they are asked.
+Knows what servers answer, and not how they are asked. A replica takes a message, answers as if all were well, and gives
+it to its own subscribers alone: of two nodes, one of them on a replica, each hears only itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["ROLE_COMMANDS", "Roles"]
 log = get_logger("velocity_ws.backplane")
 
 ROLE_COMMANDS = ("HELLO", "ROLE")
-"""What a server may tell its role by; no ACL forbids the first, which came with Redis 6."""
+"""The commands by which a server may tell its role; no ACL forbids the first, which came with Redis 6."""
 _DEAD_ENDS = (b"replica", b"slave", b"sentinel")
 
 
 class Roles:
-    """What the servers of an engine say, for all connections of one backplane."""
+    """What the servers of an engine say, for all connections of one backplane. On the broker's loop only."""
 
     def __init__(self, *, is_sharded: bool = False) -> None:
         """
@@ -32,10 +32,13 @@ class Roles:
         self._has_complained = False
 
     def check(self, reply: Any) -> bool:
-        """Whether what a server answered tells its role.
+        """Whether an answer of a server tells its role.
+
+        Args:
+            reply: the answer to one of `ROLE_COMMANDS`.
 
         Raises:
-            ConnectionError: it is none to publish to.
+            ConnectionError: the server is none to publish to.
         """
         if not isinstance(reply, list) or not reply:
             return False
@@ -51,7 +54,11 @@ class Roles:
         return role is not None
 
     def complain(self, why: object) -> None:
-        """Say, once, that servers do not tell."""
+        """Log, once, that a server does not tell its role.
+
+        Args:
+            why: what it answered.
+        """
         if not self._has_complained:
             self._has_complained = True
             log.warning(

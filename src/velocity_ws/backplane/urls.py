@@ -1,4 +1,7 @@
-"""What a ``WS_BACKPLANE_URL`` may be. Never repeats more of one than its scheme, as it may hold a password."""
+"""URLs: what a ``WS_BACKPLANE_URL`` may be, and which engine it names. Knows no engine's library.
+
+No error repeats more of a URL than its scheme, as a password may be in it.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 __all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "server_urls", "split_url"]
 
 ALONE = "memory://"
-"""One process without others."""
-SHARDED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
-ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", *SHARDED, "unix", "nats", "tls")
+"""The URL of a process that has no others."""
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", *CLUSTER_SCHEMES, "unix", "nats", "tls")
 PREFIX = "velocity"
-"""What topics begin with, where the URL does not say; in another database than 0 its number comes behind it."""
+"""What topics begin with where the URL does not say; a database other than 0 adds its number."""
 _NAMED = ("memory", "embedded")
 _SEVERAL = ("nats", "tls")
 _FAMILIES = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
-    **dict.fromkeys(SHARDED, "redis+cluster"),
+    **dict.fromkeys(CLUSTER_SCHEMES, "redis+cluster"),
     **dict.fromkeys(_SEVERAL, "nats"),
 }
-"""Which schemes lead to the same kind of engine, where they are several."""
+"""Which schemes lead to the same kind of engine, where there are several."""
 _PORTS = {"redis": 6379, "redis+cluster": 6379, "nats": 4222}
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII)
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
@@ -35,10 +38,10 @@ _KNOWN = (
 
 
 def check_url(url: str) -> str:
-    """The URL, if it is one that can be used.
+    """Check that a URL can be used, and return it.
 
     Raises:
-        ValueError: it is not; the message says why.
+        ValueError: it cannot; the text says why.
     """
     scheme = _SCHEME.match(url)
     if scheme is None:
@@ -66,7 +69,7 @@ def check_url(url: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """The engine's own URL, and the prefix of the topics: ``redis://host/0?prefix=shop`` has ``shop``."""
+    """Split a URL into the engine's own and the prefix of the topics: ``redis://host/0?prefix=shop`` has ``shop``."""
     given = _given_prefix(url)
     if given is None:
         # What is published in one database of Redis is heard in all of them, unless the topics differ.
@@ -79,7 +82,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def engine_of(url: str) -> str:
-    """The engine that a URL leads to: the same text for all spellings of it, and no user, password or option."""
+    """The engine that a URL leads to: the same text for all spellings, without user, password and options."""
     scheme, _, rest = split_url(url)[0].partition("?")[0].partition("://")
     family = _FAMILIES.get(scheme)
     if family is None:
@@ -92,7 +95,7 @@ def engine_of(url: str) -> str:
 
 
 def server_urls(url: str) -> list[str]:
-    """The servers of a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
+    """The URL of each server in a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
     scheme, _, rest = url.partition("://")
     return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
 

