@@ -6,8 +6,8 @@ Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once a
 lends such tasks: few clients have something running at any time, so idle ones need none. So what does not wait shares
 its task with others before and after it, and must not leave it to anybody who would cancel it.
 
-Hooks may have a task of their own, and `TaskPool` may go, once Python 3.11 does: ``asyncio.Task(eager_start=True)`` takes
-0.7 µs for what does not wait (3.12, 3.13), one that `TaskPool` lends 1.0, an `EagerTask` for each 4.1.
+Once Python 3.11 goes, hooks may have a task of their own, and `TaskPool` may go: ``asyncio.Task(eager_start=True)``
+takes 0.7 µs for what does not wait (3.12, 3.13), a task that is lent 1.0, an `EagerTask` for each 4.1.
 """
 
 from __future__ import annotations
