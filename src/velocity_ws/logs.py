@@ -1,4 +1,4 @@
-"""Logs: what goes wrong is seen where nobody configured logging, and no stranger writes lines. Knows no server."""
+"""Logs: warnings are seen where logging is not configured, and no stranger can write lines. Knows no server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from velocity_ws.limits import RateLimiter
 
 __all__ = [
-    "RareWarnings",
-    "WarningsOfStrangers",
+    "CountedWarnings",
+    "RateLimitedWarnings",
     "get_logger",
     "hint",
     "printable",
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 WARNINGS_AT_ONCE = 20
-"""Warnings of one kind of server or application that any stranger can cause, and that are shown."""
+"""Warnings that any stranger can cause, and that one server or application shows at once."""
 SECONDS_PER_WARNING = 5.0
-"""The same in the long run."""
+"""Seconds for each of them in the long run."""
 SECONDS_BETWEEN = 60.0
-"""Between two warnings of one kind, of those that are rare."""
+"""Seconds between two warnings of one kind that are counted."""
 MAX_QUOTED = 200
 """Characters of a stranger's text that a line shows."""
 
@@ -36,15 +36,15 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 class _Logger(logging.Logger):
-    """A logger that looks for each record who takes it.
+    """A logger that looks for handlers anew for each record.
 
-    That is the application's handlers, where it has configured some that this record reaches; else those of uvicorn,
-    where uvicorn has configured its own; else the console of a `Server`; else Python's last resort.
+    They are the application's, where it has configured some that this record reaches; else uvicorn's, where uvicorn has
+    configured its own; else the console of a `Server`; else Python's last resort.
     """
 
     @property
     def disabled(self) -> bool:
-        """Never: ``dictConfig`` disables by default each logger that it does not name, and so every library's errors.
+        """Never true: ``dictConfig`` disables by default each logger that it does not name, with all its errors.
 
         A level, a filter or a ``NullHandler`` silences this one, too.
         """
@@ -67,13 +67,13 @@ class _Logger(logging.Logger):
         extra: Mapping[str, object] | None = None,
         sinfo: str | None = None,
     ) -> logging.LogRecord:
-        """The record, with a traceback in which no text of an exception looks like a line of the log."""
+        """Make the record; in its traceback no text of an exception looks like a line of the log."""
         record = super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
         quote_exception(record)
         return record
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is the standard library's
-        """Give the record to those who take it."""
+        """Give the record to the handlers."""
         uvicorn = logging.getLogger("uvicorn.error")
         if self.hasHandlers():
             super().callHandlers(record)
@@ -90,7 +90,7 @@ _console: logging.Logger | None = None
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of that name, which is one of ours from then on."""
+    """The logger of that name, which finds its handlers as `_Logger` does from then on. From any thread."""
     logger = logging.getLogger(name)
     if type(logger) is logging.Logger:
         logger.__class__ = _Logger
@@ -100,8 +100,8 @@ def get_logger(name: str) -> logging.Logger:
 def use_console(handler: logging.Handler) -> None:
     """Set what prints warnings and errors where nothing else does, in place of Python's last resort."""
     global _console  # noqa: PLW0603 - as the last resort, there is one for the process
-    # Not the handler alone: what reports errors elsewhere (Sentry) watches `logging.Logger.callHandlers`.
-    _console = logging.Logger("velocity_ws")  # noqa: LOG001 - it is nobody's parent, and not found by its name
+    # Not the handler alone: tools that report errors (Sentry) watch `logging.Logger.callHandlers`.
+    _console = logging.Logger("velocity_ws")  # noqa: LOG001 - it has no children, and is not found by its name
     _console.addHandler(handler)
 
 
@@ -114,28 +114,35 @@ def hint(logger: logging.Logger, message: str, *args: object) -> None:
         logger.info(message, *args)
 
 
-class WarningsOfStrangers:
-    """Warnings that any stranger can cause as often as it likes: some at once, and then few; the others at DEBUG."""
+class RateLimitedWarnings:
+    """Warnings that any stranger can cause at will: some are shown at once, and then few; the others at DEBUG."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._limiter = RateLimiter(1 / SECONDS_PER_WARNING, WARNINGS_AT_ONCE, time.monotonic)
 
     def warn(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
-        """Log one."""
+        """Log a warning, or a line at DEBUG where there are too many."""
         level = logging.DEBUG if self._limiter.acquire() else logging.WARNING
         self._logger.log(level, message, *args, extra=extra)
 
 
-class RareWarnings:
-    """Warnings of what may happen at any rate: one of each kind a minute, with how often it has happened since."""
+class CountedWarnings:
+    """Warnings of what may happen very often: one of each kind a minute, with the count of those not shown."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def warn(self, kind: str, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
-        """Log one, or count it. There are as many kinds as the code names."""
+        """Log a warning, or count it.
+
+        Args:
+            kind: what is counted together; never of a stranger's choice, as all kinds are kept.
+            message: with ``%`` placeholders.
+            args: for the placeholders.
+            extra: fields of the record.
+        """
         now = time.monotonic()
         at, count = self._kinds.get(kind, (-math.inf, 0))
         if now - at < SECONDS_BETWEEN:
@@ -147,17 +154,17 @@ class RareWarnings:
 
 
 def quote(text: object) -> str:
-    """What a stranger chose, in quotes, as it may stand in a line of a log: of one line, escaped, and cut."""
+    """A stranger's text as it may stand in a line of a log: in quotes, escaped, and shortened to `MAX_QUOTED`."""
     text = str(text)
     return repr(text) if len(text) <= MAX_QUOTED else repr(text[:MAX_QUOTED]) + "…"
 
 
 def quote_exception(record: logging.LogRecord) -> bool:
-    """Indent and escape a traceback, where an exception's text could be taken for a line; a filter that keeps all."""
+    """Indent and escape a traceback whose text could be taken for lines of the log; a filter that keeps all records."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and not all(map(str.isprintable, _texts(error))):
         lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-        record.exc_text = "\n".join(["  " + printable(line) for line in lines])  # what formatters keep there
+        record.exc_text = "\n".join(["  " + printable(line) for line in lines])  # where formatters keep it
     return True
 
 
@@ -167,7 +174,7 @@ def printable(text: str) -> str:
 
 
 def _texts(error: BaseException) -> Iterator[str]:
-    """What an exception says, and those that it came from."""
+    """The texts of an exception, and of those that it came from."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

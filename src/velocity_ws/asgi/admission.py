@@ -9,7 +9,7 @@ from typing import NoReturn
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import Reject
-from velocity_ws.logs import MAX_QUOTED, WarningsOfStrangers, get_logger, printable, quote
+from velocity_ws.logs import MAX_QUOTED, RateLimitedWarnings, get_logger, printable, quote
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
@@ -38,7 +38,7 @@ class Admission:
         self._node = node
         self._origins = [OriginPattern.parse(text) for text in settings.allowed_origins]
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
-        self._warnings = WarningsOfStrangers(log)
+        self._warnings = RateLimitedWarnings(log)
         self._refused_origins: set[tuple[str, str]] = set()
         self.addresses = AddressCheck() if settings.max_connections_per_ip else None
 

@@ -67,19 +67,19 @@ def exit_status(workers: int) -> Iterator[None]:
         finally:
             last.cancel()
         return
-    # With workers it returns, be it that it was told to or that they cannot start. What it was told shows here.
-    told, tell = socket.socketpair()
-    with told, tell:
-        told.setblocking(False)
-        tell.setblocking(False)
-        signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    # With workers it returns after a signal, and also where they cannot start. Which signals there were shows here.
+    received, wakeup = socket.socketpair()
+    with received, wakeup:
+        received.setblocking(False)
+        wakeup.setblocking(False)
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(-1)
             last.cancel()
         try:
-            numbers = told.recv(4096)
+            numbers = received.recv(4096)
         except BlockingIOError:
             numbers = b""
     if not {signal.SIGTERM, signal.SIGINT} & set(numbers):

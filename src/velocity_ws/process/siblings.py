@@ -15,7 +15,7 @@ __all__ = ["callers", "count_workers"]
 _FORKING = {"gunicorn", "uvicorn_worker"}
 """Servers whose configuration exists in workers only."""
 _SPAWNING = {"uvicorn", "hypercorn", "granian"}
-"""Servers that run in the caller's process, too, whatever their configuration says then."""
+"""Servers that may also run in the caller's process, where their number of workers means nothing."""
 
 
 def count_workers() -> int:

@@ -1,4 +1,4 @@
-"""Signals: SIGINT and SIGTERM, told to a running event loop. Knows no server."""
+"""Signals: SIGINT and SIGTERM, handled on a running event loop. Knows no server."""
 
 from __future__ import annotations
 

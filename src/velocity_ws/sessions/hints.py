@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from velocity_ws.backplane.urls import ALONE
-from velocity_ws.logs import RareWarnings, get_logger, hint, printable, quote
+from velocity_ws.logs import CountedWarnings, get_logger, hint, printable, quote
 from velocity_ws.messages.outbound import PreparedMessage, event_of
 from velocity_ws.process.siblings import count_workers
 from velocity_ws.settings import Settings
@@ -38,7 +38,7 @@ class Hints:
         self._invalid: set[str] = set()
         self._nameless: set[str] = set()
         self._has_binary = False
-        self._limits = RareWarnings(log)
+        self._limits = CountedWarnings(log)
 
     def faster_way(self) -> None:
         """There is a cheaper way to be served; once for a process."""

@@ -1,7 +1,4 @@
-"""Drain: closes the connections of a stopping server in small batches, so that a deploy is no storm of reconnections.
-
-Knows no transport and no session.
-"""
+"""Drain: closes a stopping server's connections in small batches, against storms of reconnections. Knows no session."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ BATCH = 20
 INTERVAL = 0.1
 """Seconds between two batches, at least."""
 SHARE = 0.7
-"""The part of the time in which goodbyes are said; the rest is for the answers."""
+"""The part of the time in which close frames are sent; the rest is for the answers."""
 RETURNS = 200.0
-"""Clients that may come back in a second."""
+"""Clients that should come back in a second, at most."""
 SPREAD = 0.5
-"""Seconds over which the fewest come back: long enough for a server that restarts at once."""
+"""Seconds over which even a few clients come back: long enough for a server that restarts at once."""
 EARLIEST = 0.1
 """Seconds until the first comes back."""
 
@@ -46,7 +43,7 @@ class Draining(Protocol):
 
 
 class Drain:
-    """The end of one server's connections. Used on their event loop only."""
+    """The end of one server's connections, on their event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -62,10 +59,14 @@ class Drain:
         self._is_on = False
 
     def add(self, connection: Draining, seconds: float) -> None:
-        """Let a connection go within so many seconds.
+        """Close a connection within a time.
 
-        Those added in one turn of the loop are spread over the shortest of their times, and whoever has not gone at
-        its end is cut. One added later has what is left of that.
+        Connections added in one turn of the loop are spread over the shortest of their times, and those that are left
+        at its end are ended at once. A connection added later has the rest of that time.
+
+        Args:
+            connection: may be over already.
+            seconds: that it may take to close.
         """
         end = self._loop.time() + seconds
         if not self._is_on:

@@ -241,7 +241,7 @@ class HTTPGuard(UvicornHTTP):
         if self._shared.max_connections and self._shared.websockets >= self._shared.max_connections:
             what = "handshake of %s refused (503): WS_MAX_CONNECTIONS (%d) is reached"
             address = self.client[0] if self.client else ""
-            self._shared.limits.warn("websockets", what, quote(address), self._shared.max_connections)
+            self._shared.limit_warnings.warn("websockets", what, quote(address), self._shared.max_connections)
             return True
         limit = self.limit_concurrency
         return limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)

@@ -39,7 +39,7 @@ def hand_over(
     protocol = http.ws_protocol_class(config=http.config, server_state=http.server_state, app_state=http.app_state)
     try:
         protocol.connection_made(http.transport)
-        # At once, so that it is told of the connection's end even if something raises below.
+        # At once, so that it learns of the connection's end even if something raises below.
         http.transport.set_protocol(protocol)
         state.count(protocol)
         if hasattr(protocol, "accepted_at"):

@@ -63,7 +63,7 @@ class LateConnections:
             return None
         if multiprocessing.parent_process() is None or sys.platform == "win32":
             return None
-        # uvicorn hands its server to nobody; but it is among the callers of all that runs on its loop.
+        # uvicorn does not hand its server out; but it is among the callers of all that runs on its loop.
         servers = [found for frame in callers() if isinstance(found := frame.f_locals.get("self"), Server)]
         sockets = [sock for server in servers[:1] for listening in server.servers for sock in listening.sockets]
         return cls(loop, config.ssl, [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets])

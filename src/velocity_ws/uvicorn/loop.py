@@ -1,6 +1,6 @@
 """Loop: an event loop for uvicorn's own server, which bounds TLS handshakes. Knows no HTTP.
 
-uvicorn leaves TLS to its loop, and cannot be told how long a handshake may take; but it can be given another loop.
+uvicorn leaves TLS to its loop, and has no option for how long a handshake may take; but it takes another loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Proxies: which peers uvicorn believes when they say for whom they connect. Knows no connection."""
+"""Proxies: which peers uvicorn believes when they name the client's address. Knows no connection."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = ["UvicornRunner"]
 
 
 class UvicornRunner(uvicorn.Server):
-    """uvicorn's server without its hold on the process. On the running event loop only.
+    """uvicorn's server without its hold on the process. On the broker's loop only.
 
     Attributes:
         listening: set once connections are taken.

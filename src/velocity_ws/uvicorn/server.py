@@ -121,7 +121,7 @@ class Server:
         uvicorn_log.info("Uvicorn running on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, self.port)
 
     async def stop(self) -> None:
-        """Say goodbye to every client (1012, with a hint when to come back), in small batches, and close every socket.
+        """Close every connection (1012, with a hint when to come back), in small batches, and every socket.
 
         Takes up to ``WS_DRAIN_TIMEOUT``, and no longer than the clients need. Harmless when it does not run.
         """
@@ -141,10 +141,10 @@ class Server:
         """
         first, second = asyncio.Event(), asyncio.Event()
 
-        def told() -> None:
+        def stop_or_hurry() -> None:
             (second if first.is_set() else first).set()
 
-        with on_signals(told):
+        with on_signals(stop_or_hurry):
             serving = asyncio.create_task(self._serve_until(first))
             hurry = asyncio.create_task(second.wait())
             try:

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from velocity_ws.concurrency.deadlines import Deadlines
 from velocity_ws.errors import SettingsError
-from velocity_ws.logs import RareWarnings, WarningsOfStrangers, get_logger
+from velocity_ws.logs import CountedWarnings, RateLimitedWarnings, get_logger
 from velocity_ws.process.descriptors import most_open
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
@@ -172,7 +172,7 @@ class HTTPState:
         flushing: refused connections whose peer may still read the answer.
         leaving: connections that close because the server stops.
         warnings: of what any stranger can cause.
-        limits: warnings of limits that are reached.
+        limit_warnings: of limits that are reached.
         websockets: how many there are.
     """
 
@@ -184,8 +184,8 @@ class HTTPState:
         self.max_heads = settings.max_connections and max(settings.max_connections, LEAST_HEADS)
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
-        self.warnings = WarningsOfStrangers(log)
-        self.limits = RareWarnings(log)
+        self.warnings = RateLimitedWarnings(log)
+        self.limit_warnings = CountedWarnings(log)
         self._enough = 0
         self.websockets = 0
         self.heads: Deadlines[TimedConnection] = Deadlines(loop, settings.handshake_timeout, _late)

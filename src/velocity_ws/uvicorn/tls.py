@@ -1,6 +1,6 @@
 """TLS: accepts connections and bounds their TLS handshakes in time and number. Knows no HTTP.
 
-uvicorn leaves both to the event loop, which gives a handshake 60 seconds, and tells nobody of it until it is complete.
+uvicorn leaves both to the event loop, which gives a handshake 60 seconds, and is silent about it until it is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = get_logger("velocity_ws.uvicorn")
 
 
 class TLSAcceptor:
-    """A listening socket with TLS. On the running event loop only."""
+    """A listening socket with TLS."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class TLSAcceptor:
                 continue
             self._take(connection, address[0] if isinstance(address, tuple) else "")
             count += 1
-            if count % AT_ONCE == 0:  # ``sock_accept`` does not suspend while somebody waits
+            if count % AT_ONCE == 0:  # ``sock_accept`` does not suspend while connections wait
                 await asyncio.sleep(0)
 
     def _take(self, connection: socket.socket, ip: str) -> None:

@@ -88,7 +88,7 @@ class WebSocketProtocol(SessionTransport):
         """
         handshake = self._handshake = Handshake(self._shared.negotiator, path, headers)
         if self.transport.get_write_buffer_size() > LOW_WATER:
-            # A response that was not read. That the transport is paused was told to the HTTP class, not to this one.
+            # A response that was not read. The loop has paused the HTTP class for that, and not this one.
             self.refuse_handshake(400, [], b"read the response before you ask for a WebSocket")
         elif is_stopping(self._server_state):
             self.refuse_handshake(503, [], b"the server is restarting")

@@ -79,7 +79,7 @@ def _measure(pieces: Iterable[bytes | memoryview], decompressor: zlib._Decompres
 
 
 def is_too_long(data: bytes | bytearray, start: int, end: int, decompressor: zlib._Decompress, max_size: int) -> bool:
-    """Whether a compressed message is too long already by what there is of one of its frames, whatever follows.
+    """Whether a compressed message is too long already by a part of one of its frames.
 
     Half a MiB can hold 512: this finds it before that half is there, and takes no memory for it.
 

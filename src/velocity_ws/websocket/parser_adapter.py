@@ -161,7 +161,7 @@ class ParserAdapter:
         return problem_of(data[start], data[start + 1], deflate=self.window is not None, goes_on=not self.is_free)
 
     def is_too_long(self, data: bytes | bytearray, start: int, end: int) -> bool:
-        """Whether a message is too long already by what there is of a masked, compressed frame, whatever follows.
+        """Whether a message is too long already by a part of a masked, compressed frame.
 
         Args:
             data: what was read.

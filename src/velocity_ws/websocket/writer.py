@@ -196,6 +196,6 @@ class Writer:
             self._pings.pong(payload)
 
     def peer_is_dead(self) -> None:
-        """Say so, in case somebody still reads, and abort the connection."""
+        """Fail the connection, in case the client still reads, and abort it."""
         self.write_all(self._parser.fail(*PING_TIMEOUT))
         self.abort(even_if_closing=True)
