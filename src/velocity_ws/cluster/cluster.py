@@ -1,4 +1,4 @@
-"""Cluster: this node among the others. Puts the parts of the room together, and is what the rest of a process sees.
+"""Cluster: this node among the others: what the rest of a process calls. Only wires the other modules of the room.
 
 Knows topics and nodes, and not which client is in which room: the broker tells it which rooms and users to listen for.
 """

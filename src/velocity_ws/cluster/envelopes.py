@@ -1,4 +1,4 @@
-"""Envelopes: what travels between nodes, as bytes. A fixed header, then MessagePack of a known shape.
+"""Envelopes: the wire between nodes: a header with version, sender and number, then MessagePack of a known shape.
 
 Pure, and trusts nothing: anybody who can publish on the engine chose what arrives. The types here say how long a name
 may be and how large a number, and the contents of requests, responses and notifications are of such types too.

@@ -214,7 +214,7 @@ class Gaps:
         elif topic in self._names:
             kind, name = self._names[topic]
         else:
-            return  # what is for this node, or a few clients; or for nobody any more
+            return  # what is for this node or a few clients; or for a room or a user without clients by now
         self._counters.backplane_gaps += 1
         address = Address("all") if name is None else Address("rooms" if kind == "room" else "users", (name,))
         self._deliver(address, encode_missed(name if kind == "room" else None, missed))

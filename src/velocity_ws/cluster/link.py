@@ -1,4 +1,4 @@
-"""Link: the one connection of a node to its engine, opened, proven, watched, given up and opened again.
+"""Link: a node's connection to its engine: opens it, probes that it hears, gives it up and reconnects after a pause.
 
 Knows the contract of a backplane, and not what the messages mean. A connection counts as healthy while messages that
 the node sends itself through the engine come back, which neither TCP nor the engine's own ping shows.
@@ -217,7 +217,7 @@ class Link:
                 await self._backplane.close()
         except OSError as error:
             log.debug("closing the connection to the engine failed: %s", error)
-        except Exception:  # somebody else's backplane; the next connection is tried nevertheless
+        except Exception:  # of a backplane that is not ours; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
 
     def _complain(self, why: str, *, is_new: bool) -> None:

@@ -1,6 +1,6 @@
-"""Membership: which other nodes live. Knows heartbeats and leases, and not how a heartbeat travels.
+"""Membership: which other nodes live; how often this one says that it does: every quarter of its lease.
 
-A node sends a heartbeat every quarter of its lease (`HEARTBEATS_PER_LEASE`). Unheard for 85 % of its lease it counts as
+Knows heartbeats and leases, and not how a heartbeat travels. A node that is unheard for 85 % of its lease counts as
 gone, so that it is gone everywhere before the lease is over. While this node hears nothing itself, no lease runs. A
 node that went without a goodbye may only have been held up: for a minute it counts as lost, and may live.
 """

@@ -1,6 +1,6 @@
 """Routing: to which topics a message for clients goes, and which clients it is for where it arrives.
 
-Pure: knows neither the engine nor who is in which room.
+Pure: knows neither the engine nor the members of rooms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
     """The topics to which a message has to be published, and the body for each, so that every other node gets its part.
 
     It does not matter whether the node that a client's id names is heard of: a node that was held up for longer than
-    its lease gets the message when it goes on. What is for a node that is gone is heard by nobody.
+    its lease gets the message when it goes on. What is for a node that is gone is not heard anywhere.
 
     Args:
         topics: the cluster's.

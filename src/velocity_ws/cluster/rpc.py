@@ -1,4 +1,4 @@
-"""RPC: procedures that nodes call on each other, of one node or of many, each answered within a time or not at all.
+"""RPC: procedures that nodes call on each other, answered within a timeout, and notifications without an answer.
 
 Knows neither what the procedures do nor how bytes travel.
 """
@@ -85,7 +85,7 @@ class _Call:
 
 
 class Rpc:
-    """Both sides of a call, and the notifications that nobody answers. On the broker's loop only."""
+    """Both sides of a call, and notifications, which have no response. On the broker's loop only."""
 
     def __init__(self, timeout: float, refuse: Callable[[str, InvalidEnvelope], None]) -> None:
         """
