@@ -138,7 +138,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "uvicorn/http_guard": (SERVED, {"e2e/test_http_protocol": "HTTPGuard"}),
     "uvicorn/http_tools": (SERVED, {"e2e/test_http_protocol": "HttpToolsProtocol"}),
     "uvicorn/http_upgrade": (SERVED, {"e2e/test_http_protocol": "upgrade"}),
-    "uvicorn/late_connections": (SERVED, {"hostile/test_latecomers": "SIGHUP"}),
+    "uvicorn/late_connections": (SERVED, {"hostile/test_late_connections": "SIGHUP"}),
     "uvicorn/loop": (SERVED, {"hostile/test_tls": "bounding"}),
     "uvicorn/proxies": (SERVED, {"e2e/test_addresses": "forwarded"}),
     "uvicorn/runner": (SERVED, {"e2e/test_life_cycle": "lifespan", "hostile/test_hurried": "startup"}),
