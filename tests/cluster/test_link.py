@@ -1,0 +1,132 @@
+"""Link: a connection is healthy while messages to the node itself come back, and is opened again when they do not."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support import eventually
+from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.memory import MemoryBackplane
+from velocity_ws.cluster.envelopes import Probe, decode_body
+from velocity_ws.cluster.link import Link
+from velocity_ws.cluster.publisher import Publisher
+from velocity_ws.cluster.subscriptions import Subscriptions
+from velocity_ws.stats import Counters
+
+NODE, OWN = "elevenchars", "velocity.node.elevenchars"
+_names = itertools.count()
+
+
+class Engine(MemoryBackplane):
+    """One within this process, that loses connections or messages when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(f"memory://link-{next(_names)}")
+        self.lost: Lost | None = None
+        self.refuses: Exception | None = None
+        self.swallows = False
+
+    async def connect(self, receive: Receive, lost: Lost) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.lost = lost
+        await super().connect(receive, lost)
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        if not self.swallows:
+            await super().publish(messages)
+
+
+class User:
+    """What a link tells."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.told: list[str] = []
+        publisher = Publisher(engine, NODE, 1, 10_000, Counters())
+        subscriptions = Subscriptions(engine, lambda *_: None)
+        subscriptions.add(OWN)
+        self.link = Link(engine, publisher, subscriptions, OWN, "memory")
+
+    def received(self, topic: str, data: bytes) -> None:
+        probe = decode_body(data)
+        assert topic == OWN
+        assert isinstance(probe, Probe)
+        self.link.probe_returned(probe.nonce)
+
+    async def connected(self) -> None:
+        self.told.append("connected")
+
+    def disconnected(self) -> None:
+        self.told.append("disconnected")
+
+
+@asynccontextmanager
+async def linked(engine: Engine, patience: float = 5.0) -> AsyncIterator[User]:
+    """A link to an engine, for as long as the block."""
+    user = User(engine)
+    await user.link.start(user, user.received, patience)
+    try:
+        yield user
+    finally:
+        await user.link.stop()
+
+
+async def test_a_lost_connection_is_told_and_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "velocity_ws.cluster")
+    engine = Engine()
+    async with linked(engine) as user:
+        assert user.link.is_healthy
+        await eventually(lambda: user.told == ["connected"])
+        assert engine.lost is not None
+        engine.lost(ConnectionError("somebody pulled the plug"))
+        await eventually(lambda: user.told == ["connected", "disconnected", "connected"])
+        assert user.link.is_healthy
+    assert user.told[-1] == "disconnected"
+    assert not user.link.is_healthy
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is no connection to the engine memory (somebody pulled the plug); trying again until it is there",
+        "the engine is reached again",
+    ]
+
+
+async def test_an_engine_that_is_not_there_is_waited_for_and_complained_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine()
+    engine.refuses = ConnectionRefusedError("nothing listens there")
+    async with linked(engine, patience=0.2) as user:
+        assert not user.link.is_healthy
+        engine.refuses = None
+        await eventually(lambda: user.link.is_healthy)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "there is no connection to the engine memory (nothing listens there); trying again until it is there"
+    ]
+
+
+async def test_a_connection_that_carries_nothing_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_TIMEOUT", 0.2)
+    engine = Engine()
+    async with linked(engine) as user:
+        engine.swallows = True
+        await eventually(lambda: user.told == ["connected", "disconnected"])
+        assert not user.link.is_healthy
+        engine.swallows = False
+        await eventually(lambda: user.link.is_healthy)
+
+
+async def test_a_connection_that_is_lost_when_it_will_be_stopped_is_not_worth_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine()
+    async with linked(engine) as user:
+        user.link.is_stopping_soon = True
+        assert engine.lost is not None
+        engine.lost(ConnectionError("it ends, too"))
+        await eventually(lambda: "disconnected" in user.told)
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == []
