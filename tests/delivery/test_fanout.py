@@ -38,8 +38,8 @@ class Member:
         self.tasks.add(asyncio.current_task())
         self.got.append(message.get("text", message.get("bytes")))
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        return self.outbox is not None and self.outbox.offer(frame)
+    def offer(self, message: PreparedMessage) -> bool:
+        return self.outbox is not None and self.outbox.offer(message)
 
     def outbox_full(self) -> None:
         raise AssertionError("nothing fills it here")
@@ -59,15 +59,15 @@ class Member:
 async def test_everyone_gets_it_at_once_and_in_order() -> None:
     counters = Counters()
     members = [Member(counters) for _ in range(5)]
-    frames = [encode("a"), encode_bytes(b"b"), encode("c", "ü")]
-    for frame in frames:
-        assert fan_out(members, frame, counters, Flusher()) == 5
+    messages = [encode("a"), encode_bytes(b"b"), encode("c", "ü")]
+    for message in messages:
+        assert fan_out(members, message, counters, Flusher()) == 5
     for member in members:
-        assert member.got == [frames[0].text, b"b", frames[2].text]
+        assert member.got == [messages[0].text, b"b", messages[2].text]
         assert len(member.tasks) == 1
         await member.end()
     assert counters.messages_sent == 15
-    assert counters.bytes_sent == 5 * sum(frame.size for frame in frames)
+    assert counters.bytes_sent == 5 * sum(message.size for message in messages)
     assert counters.dropped == 0
 
 

@@ -188,12 +188,12 @@ async def test_each_send_gets_a_message_of_its_own(make: Make) -> None:
         seen.append(dict(message))
         message.clear()
 
-    frame = encode("e", 1)
+    message = encode("e", 1)
     for box in (make(meddling), make(meddling)):
-        box.outbox.offer(frame)
-        box.outbox.offer(frame)
+        box.outbox.offer(message)
+        box.outbox.offer(message)
     await turns()
-    assert seen == [{"type": "websocket.send", "text": frame.text}] * 4
+    assert seen == [{"type": "websocket.send", "text": message.text}] * 4
 
 
 async def test_a_send_that_has_to_wait_is_finished(make: Make, wire: Wire) -> None:

@@ -107,7 +107,7 @@ async def test_who_waits_for_what_was_lost_with_its_connection_is_told() -> None
         (client,) = broker.get_clients()
         (session,) = broker.node.sessions
         outbox: Any = session.outbox
-        outbox._wire.transport.abort()  # of which is heard in a later turn of the loop
+        outbox._writer.transport.abort()  # of which is heard in a later turn of the loop
         assert await client.send("rows", 1)
         with pytest.raises(ClientGone):
             await client.drained()

@@ -60,8 +60,8 @@ def test_any_json_parser_reads_what_was_encoded(event: str, data: Any) -> None:
 @settings(max_examples=100, deadline=None)
 @given(names, values, ids)
 def test_decode_reads_what_was_encoded(event: str, data: Any, request_id: int | str) -> None:
-    frame = encode(event, data, request_id)
-    assert decode(frame.payload) == decode(frame.text) == Message(event, data, request_id)
+    message = encode(event, data, request_id)
+    assert decode(message.payload) == decode(message.text) == Message(event, data, request_id)
 
 
 @pytest.mark.parametrize(
@@ -190,23 +190,23 @@ def test_what_is_no_reply_carries_none() -> None:
 
 
 def test_text_is_decoded_once() -> None:
-    frame = encode("e", "é")
-    assert frame.text == '{"event":"e","data":"é"}'
-    assert frame.text is frame.text
-    assert frame.is_text
+    message = encode("e", "é")
+    assert message.text == '{"event":"e","data":"é"}'
+    assert message.text is message.text
+    assert message.is_text
 
 
 def test_size_is_bytes() -> None:
-    frame = encode("e", "é😀")
-    assert frame.size == len(frame.payload) == len(frame.text.encode()) == len(frame.text) + 4
+    message = encode("e", "é😀")
+    assert message.size == len(message.payload) == len(message.text.encode()) == len(message.text) + 4
     assert PreparedMessage(b"\x00\xff", is_text=False).size == 2
 
 
 def test_an_encoded_message_does_not_follow_its_data() -> None:
     data = [1]
-    frame = encode("e", data)
+    message = encode("e", data)
     data.append(2)
-    assert read(frame)["data"] == [1]
+    assert read(message)["data"] == [1]
 
 
 class SafeString(str):

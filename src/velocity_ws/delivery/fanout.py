@@ -1,4 +1,4 @@
-"""One message to many outboxes, cheaper than to each by itself. Knows `QueueOutbox` from inside; `push` has the others.
+"""Fan-out: offers one message to many outboxes at less cost than one by one. Knows `QueueOutbox` from inside; no hub.
 
 Offering a message to an idle `QueueOutbox` runs the server's ``send`` by hand, and to run a coroutine by hand to its
 end costs an exception, three calls and a context. Here one coroutine awaits all the sends of a broadcast, as a plain
@@ -27,25 +27,28 @@ from velocity_ws.stats import Counters
 __all__ = ["fan_out"]
 
 
-def fan_out(members: Iterable[Member], frame: PreparedMessage, counters: Counters, flusher: Flusher) -> int:
-    """Offer a frame to each member; how many queued it.
+def fan_out(members: Iterable[Member], message: PreparedMessage, counters: Counters, flusher: Flusher) -> int:
+    """Offer a message to each member. On the broker's loop only.
 
-    The same as calling ``offer`` of each, but that the sends of one broadcast share a copy of the caller's context.
+    The same as a call of each member's ``offer``, but all sends of a broadcast share one copy of the caller's context.
 
     Args:
-        members: whose outboxes count what they send with ``counters``.
-        frame: the message.
-        counters: of the node.
-        flusher: of the event loop.
+        members: the receivers; their outboxes count what they send in ``counters``.
+        message: the message, encoded once for all of them.
+        counters: the totals of the node.
+        flusher: the flusher of the broker's loop.
+
+    Returns:
+        How many members queued the message.
     """
-    queued, others = push(members, frame, flusher)
-    return queued + (_send(others, frame, counters) if others else 0)
+    queued, others = push(members, message, flusher)
+    return queued + (_send(others, message, counters) if others else 0)
 
 
-def _send(members: Iterable[Member], frame: PreparedMessage, counters: Counters) -> int:
+def _send(members: Iterable[Member], message: PreparedMessage, counters: Counters) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task(loop)
-    run = _FanOut(loop, iter(members), frame, counters)
+    run = _FanOut(loop, iter(members), message, counters)
     if task is not None:
         _leave_task(loop, task)
     try:
@@ -65,28 +68,30 @@ def _send(members: Iterable[Member], frame: PreparedMessage, counters: Counters)
 
 class _FanOut:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, members: Iterator[Member], frame: PreparedMessage, counters: Counters
+        self, loop: asyncio.AbstractEventLoop, members: Iterator[Member], message: PreparedMessage, counters: Counters
     ) -> None:
         self.is_done = False
         self.queued = 0
         self._loop = loop
         self._members = members
-        self._frame = frame
+        self._message = message
         self._counters = counters
         self._current: QueueOutbox | None = None
 
     async def sends(self) -> None:
         # Written out, as each call in this loop would be paid for every delivery.
-        loop, frame, counters = self._loop, self._frame, self._counters
-        key, content, size = ("text", frame.text, frame.size) if frame.is_text else ("bytes", frame.payload, frame.size)
+        loop, message, counters = self._loop, self._message, self._counters
+        key, content, size = (
+            ("text", message.text, message.size) if message.is_text else ("bytes", message.payload, message.size)
+        )
         for member in self._members:
             outbox = member.outbox
             if outbox.__class__ is not QueueOutbox or not outbox.is_idle:
-                self.queued += member.offer(frame)
+                self.queued += member.offer(message)
                 continue
             self._current = outbox
             outbox.is_idle = False
-            outbox.sending = frame
+            outbox.sending = message
             _enter_task(loop, outbox.task)
             try:
                 await outbox.send({"type": "websocket.send", key: content})
@@ -102,7 +107,7 @@ class _FanOut:
                 return  # handed over: this was the rest of one send, and nothing else
             self.queued += 1
             if outbox.is_disturbed:
-                outbox.done(frame)
+                outbox.done(message)
                 continue
             outbox.is_idle = True
             outbox.sending = None

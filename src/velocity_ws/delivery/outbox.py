@@ -41,59 +41,71 @@ class State(Enum):
 
 
 class Outbox(Protocol):
-    """Takes messages for one client without ever waiting, bounded in bytes. Used on the broker's loop only."""
+    """Holds the messages for one client, bounded in bytes. On the broker's loop only."""
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Take a message; whether it was queued. Never waits, never raises; a refused one is counted as dropped."""
+    def offer(self, message: PreparedMessage) -> bool:
+        """Take a message; return whether it was queued. Never waits or raises; a refused message counts as dropped."""
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
-        """Take a message once nothing else waits, first come, first served; without one, wait for that moment only.
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
+        """Wait until nothing else is queued, then take a message. Callers are served in the order in which they came.
 
-        Who sends much leaves the whole queue to what others send meanwhile.
+        A caller that sends much this way leaves the whole queue to the messages that others offer meanwhile.
+
+        Args:
+            message: the message; ``None`` only waits.
+            seconds: how long to wait at most.
 
         Returns:
-            Whether it was queued; false, and counted as dropped, where the connection ends first.
+            Whether it was queued; false, and counted as dropped, if the connection ends first.
 
         Raises:
-            TimeoutError: it took longer than so many seconds. The message is refused then, as `offer` refuses one.
+            TimeoutError: it took longer than ``seconds``. The message is refused then, as `offer` refuses one.
         """
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Take nothing more, and close the connection once everything queued is sent (or discarded)."""
+        """Take no more messages, and close the connection once those that are queued have been sent.
+
+        Args:
+            code: the code of the close frame.
+            reason: the text of the close frame; at most 123 bytes of UTF-8.
+            discard: whether to drop what is queued instead of sending it.
+        """
 
     def abort(self) -> None:
-        """Stop at once; what is still queued is counted as dropped. Harmless when already over."""
+        """End the connection now; what is still queued counts as dropped. Harmless when it has ended already."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing runs here that `wait_ended` would wait for."""
+        """Whether `wait_ended` would return at once."""
 
     async def wait_ended(self) -> None:
-        """Wait until it is over: closed or aborted, nothing left running."""
+        """Wait until the outbox is closed or aborted, and nothing of it runs any more."""
 
     async def ping(self) -> float | None:
-        """Round trip of a ping in seconds; ``None`` where there are no pings."""
+        """Ping the client; return the round trip in seconds, or ``None`` if the transport has no pings."""
 
 
 class OutboxOwner(Protocol):
-    """What is told what becomes of an outbox."""
+    """The session that an outbox belongs to, as the outbox reports to it. On the broker's loop only."""
 
     def outbox_full(self) -> None:
-        """The queue is full and the policy is to disconnect. Called once; it should close or abort."""
+        """The queue is full, and the policy is to disconnect. Called once; the owner should close or abort it."""
 
     def outbox_dropped(self) -> None:
-        """The queue is full and the policy is to drop. Called for the first of the messages that it misses in a row."""
+        """The queue is full, and the policy is to drop. Called for the first message that is dropped in a row."""
 
     def outbox_broken(self) -> None:
-        """The server's ``send`` failed, so the connection is gone. Called at most once."""
+        """The server's ``send`` failed: the connection is gone. Called at most once."""
 
 
 class BoundedOutbox(ABC):
-    """A queue bounded in bytes, and what happens to a message that does not fit; how it is sent is its subclass's.
+    """A queue bounded in bytes, and the policy for messages that do not fit; subclasses send.
+
+    On the broker's loop only.
 
     Attributes:
         queue: the messages that wait.
-        queued_bytes: what they cost together.
+        queued_bytes: the sum of their ``cost``, in bytes.
     """
 
     __slots__ = (
@@ -121,11 +133,11 @@ class BoundedOutbox(ABC):
     ) -> None:
         """
         Args:
-            queue: an empty one.
-            owner: told when the queue is full or the connection broken.
-            counters: where sent and dropped messages are counted.
-            limit: bytes that may wait; a single larger message passes when nothing waits.
-            drop: whether a message that does not fit is dropped, rather than the client closed.
+            queue: an empty queue, of the type that the subclass needs.
+            owner: the session, told when the queue is full or the connection broken.
+            counters: the totals in which sent and dropped messages are counted.
+            limit: bytes that may wait; one larger message is taken if nothing else waits.
+            drop: whether a message that does not fit is dropped; if false, the owner is told to close the client.
         """
         self.queue = queue
         self.queued_bytes = 0
@@ -142,65 +154,65 @@ class BoundedOutbox(ABC):
     @property
     @abstractmethod
     def _is_free(self) -> bool:
-        """Whether it is open and nothing waits, so that the next message leaves at once."""
+        """Whether the outbox is open and nothing waits, so that the next message leaves at once."""
 
     @abstractmethod
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Take a message; whether it was queued."""
+    def offer(self, message: PreparedMessage) -> bool:
+        """Take a message; return whether it was queued."""
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
-        """Take a message once nothing else waits; whether it was queued."""
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
+        """Wait until nothing else is queued, then take a message; return whether it was queued."""
         if self._state is not State.OPEN:
-            self._counters.dropped += frame is not None
+            self._counters.dropped += message is not None
             return False
         if self._is_free:
-            was_queued = frame is None or self.offer(frame)
+            was_queued = message is None or self.offer(message)
             if not self.queue:  # a burst has left; one that sends on and on is not to hold the loop
                 await asyncio.sleep(0)
             return was_queued
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
             self._waiters = {}
-        self._waiters[waiter] = frame
+        self._waiters[waiter] = message
         try:
             await asyncio.wait([waiter], timeout=seconds)
         except asyncio.CancelledError:
-            self._counters.dropped += self._gives_up(waiter) and frame is not None
+            self._counters.dropped += self._withdraw(waiter) and message is not None
             raise
-        if not self._gives_up(waiter):
+        if not self._withdraw(waiter):
             return waiter.result()
-        if frame is not None:
+        if message is not None:
             self._refuse()
         raise TimeoutError
 
-    def _gives_up(self, waiter: asyncio.Future[bool]) -> bool:
-        """Let somebody wait no longer; whether it still did."""
+    def _withdraw(self, waiter: asyncio.Future[bool]) -> bool:
+        """Take a waiter out of the line; return whether it was still there."""
         if self._waiters is None or waiter not in self._waiters:
             return False
         del self._waiters[waiter]
         return True
 
     def _next_waiter(self) -> tuple[asyncio.Future[bool], PreparedMessage | None] | None:
-        """Whose turn it is."""
+        """Take the waiter that came first out of the line; ``None`` if there is none."""
         if not self._waiters:
             return None
         waiter = next(iter(self._waiters))
         return waiter, self._waiters.pop(waiter)
 
     def _turn_away(self) -> None:
-        """It is over for everybody who waits."""
+        """Tell all waiters that their messages were not queued."""
         while (turn := self._next_waiter()) is not None:
-            waiter, frame = turn
-            self._counters.dropped += frame is not None
+            waiter, message = turn
+            self._counters.dropped += message is not None
             waiter.set_result(False)
 
-    def _append(self, frame: PreparedMessage) -> None:
-        """Let a message wait."""
-        self.queue.append(frame)
-        self.queued_bytes += frame.cost
+    def _append(self, message: PreparedMessage) -> None:
+        """Add a message to the queue."""
+        self.queue.append(message)
+        self.queued_bytes += message.cost
 
     def _refuse(self) -> None:
-        """Count a message that does not fit, and act on it."""
+        """Count a message that does not fit, and tell the owner where the policy asks for it."""
         self._counters.dropped += 1
         if self._drop:
             self._missed += 1
@@ -212,13 +224,13 @@ class BoundedOutbox(ABC):
             self._owner.outbox_full()
 
     def _take_gap(self) -> PreparedMessage:
-        """What tells the client how many messages it missed."""
-        frame = encode_dropped(self._missed)
+        """Encode the ``gap`` that tells the client how many messages it missed, and count anew."""
+        message = encode_dropped(self._missed)
         self._missed = 0
-        return frame
+        return message
 
     def _discard(self) -> None:
-        """Drop what waits."""
+        """Drop all queued messages, and turn the waiters away."""
         self._counters.dropped += len(self.queue)
         self.queue.clear()
         self.queued_bytes = 0

@@ -21,9 +21,17 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class QueueOutbox(BoundedOutbox):
-    """A queue over ASGI's ``send``. A message for an idle connection is sent at once, in the caller's turn.
+    """A queue over ASGI's ``send``. On the broker's loop only.
 
-    The attributes without an underscore are for `fan_out`, which does for many what `offer` does for one.
+    A message for an idle connection is sent at once, in the caller's turn of the loop. The attributes and `done`,
+    `wait_for` and `fail` are public for `fan_out`, which does for many outboxes what `offer` does for one.
+
+    Attributes:
+        send: the ASGI ``send`` of the connection.
+        task: the task that all sends run in.
+        sending: the message that is being sent, if any.
+        is_idle: open, with nothing queued, being sent, or dropped without the client having been told.
+        is_disturbed: something else happened while a message was being sent at once: the writer must look again.
     """
 
     queue: deque[PreparedMessage]
@@ -31,36 +39,38 @@ class QueueOutbox(BoundedOutbox):
     def __init__(self, send: Send, owner: OutboxOwner, counters: Counters, *, limit: int, drop: bool) -> None:
         """
         Args:
-            send: the ASGI ``send`` of an accepted connection; the others are those of `BoundedOutbox`.
+            send: the ASGI ``send`` of an accepted connection.
+
+        The others are those of `BoundedOutbox`.
         """
         super().__init__(deque(), owner, counters, limit=limit, drop=drop)
         self.send = send
-        self.is_idle = True  # open, and nothing queued, being sent or to be told
-        self.is_disturbed = False  # something else came while a message was being sent at once
+        self.is_idle = True
+        self.is_disturbed = False
         self.sending: PreparedMessage | None = None
         self._writer = EagerTask()
         self.task = self._writer.task
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Take a message; whether it was queued."""
+    def offer(self, message: PreparedMessage) -> bool:
+        """Take a message; return whether it was queued."""
         if self.is_idle:
-            self._send_at_once(frame)
+            self._send_at_once(message)
         elif self._state is not State.OPEN:
             self._counters.dropped += 1
             return False
-        elif not self._has_room(frame):
+        elif not self._has_room(message):
             self.is_disturbed = True
             self._refuse()
             return False
         else:
             if self._missed:
                 self._append(self._take_gap())
-            self._append(frame)
+            self._append(message)
             self._write()
         return self._state is not State.OVER
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Take nothing more; close the connection after what is queued."""
+        """Take no more messages, and close the connection once those that are queued have been sent."""
         if self._state is State.OPEN:
             self._state = State.CLOSING
             self._goodbye = (code, reason)
@@ -71,57 +81,57 @@ class QueueOutbox(BoundedOutbox):
                 self._discard()
             self._write()
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
-        """Take a message once nothing else waits; whether it was queued."""
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
+        """Wait until nothing else is queued, then take a message; return whether it was queued."""
         self.is_disturbed = self.is_disturbed or not self.is_idle
-        return await super().put(frame, seconds)
+        return await super().put(message, seconds)
 
     def abort(self) -> None:
-        """Stop at once."""
+        """Drop what is queued and cancel the send that waits. Harmless when the outbox is over already."""
         if self._state is not State.OVER:
             self._finish()
             self._writer.cancel()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the writer has ended."""
+        """Whether the task of the sends has ended."""
         return self.task.done()
 
     async def wait_ended(self) -> None:
-        """Wait until the writer has ended."""
+        """Wait until the task of the sends has ended."""
         await self._writer.wait_ended()
 
     async def ping(self) -> float | None:
-        """``None``: plain ASGI has no ping frames."""
+        """Return ``None``, as plain ASGI has no ping frames."""
         return None
 
-    def _send_at_once(self, frame: PreparedMessage) -> None:
+    def _send_at_once(self, message: PreparedMessage) -> None:
         self.is_idle = False
-        self.sending = frame
+        self.sending = message
         try:
-            rest = self._writer.step(self.send(_asgi(frame)))
+            rest = self._writer.step(self.send(_asgi(message)))
         except (Exception, asyncio.CancelledError) as error:
             self.fail(error)
         else:
             if rest is None:
-                self.done(frame)
+                self.done(message)
             else:
                 self.wait_for(rest)
 
-    def done(self, frame: PreparedMessage) -> None:
-        """The message was sent at once."""
-        self._sent(frame)
+    def done(self, message: PreparedMessage) -> None:
+        """Count a message that was sent at once, and go on with what came meanwhile."""
+        self._sent(message)
         if self.is_disturbed:
             self._write(soon=True)
         else:
             self.is_idle = True
 
     def wait_for(self, rest: Suspended) -> None:
-        """The message is being sent; the writer takes over."""
+        """Let the task finish a send that has to wait, and then send what is queued."""
         self._writer.drive(self._send_queue(rest))
 
     def fail(self, error: BaseException) -> None:
-        """The message could not be sent, so the connection is gone."""
+        """End the outbox, as the server's ``send`` raised, and tell the owner."""
         # Servers report a lost connection in many ways (OSError, RuntimeError, their own); none of them is an error of
         # the application, and the reason reaches it through ``receive``.
         log.debug("the server's send failed", exc_info=error)
@@ -133,12 +143,12 @@ class QueueOutbox(BoundedOutbox):
     def _is_free(self) -> bool:
         return self.is_idle
 
-    def _has_room(self, frame: PreparedMessage) -> bool:
+    def _has_room(self, message: PreparedMessage) -> bool:
         waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
-        return not waiting or waiting + frame.cost <= self._limit
+        return not waiting or waiting + message.cost <= self._limit
 
-    def _append(self, frame: PreparedMessage) -> None:
-        super()._append(frame)
+    def _append(self, message: PreparedMessage) -> None:
+        super()._append(message)
         self.is_disturbed = True
 
     def _write(self, *, soon: bool = False) -> None:
@@ -150,19 +160,19 @@ class QueueOutbox(BoundedOutbox):
     async def _send_queue(self, rest: Suspended | None = None) -> None:
         try:
             if rest is not None and self.sending is not None:
-                frame = self.sending
+                message = self.sending
                 await rest
-                self._sent(frame)
+                self._sent(message)
             while self.queue or self._missed or self._waiters:
                 if not self.queue and self._missed:
                     self._append(self._take_gap())
                 elif not self.queue:
                     self._admit()
                     continue
-                frame = self.sending = self.queue.popleft()
-                self.queued_bytes -= frame.cost
-                await self.send(_asgi(frame))
-                self._sent(frame)
+                message = self.sending = self.queue.popleft()
+                self.queued_bytes -= message.cost
+                await self.send(_asgi(message))
+                self._sent(message)
             if self._state is State.CLOSING:
                 code, reason = self._goodbye
                 await self.send({"type": "websocket.close", "code": code, "reason": reason})
@@ -175,19 +185,19 @@ class QueueOutbox(BoundedOutbox):
             self.fail(error)
 
     def _admit(self) -> None:
-        """Take the message of who has waited longest."""
+        """Queue the message of the waiter that came first."""
         if (turn := self._next_waiter()) is not None:
-            waiter, frame = turn
-            if frame is not None:
-                self._append(frame)
+            waiter, message = turn
+            if message is not None:
+                self._append(message)
             waiter.set_result(True)
 
-    def _sent(self, frame: PreparedMessage) -> None:
+    def _sent(self, message: PreparedMessage) -> None:
         if self._state is State.OVER:  # aborted meanwhile, and counted as dropped
             return
         self.sending = None
         self._counters.messages_sent += 1
-        self._counters.bytes_sent += frame.size
+        self._counters.bytes_sent += message.size
 
     def _finish(self) -> None:
         self._state = State.OVER
@@ -199,8 +209,8 @@ class QueueOutbox(BoundedOutbox):
         self._writer.end()
 
 
-def _asgi(frame: PreparedMessage) -> dict[str, Any]:
+def _asgi(message: PreparedMessage) -> dict[str, Any]:
     # A new dict each time: middleware may change the one it gets.
-    if frame.is_text:
-        return {"type": "websocket.send", "text": frame.text}
-    return {"type": "websocket.send", "bytes": frame.payload}
+    if message.is_text:
+        return {"type": "websocket.send", "text": message.text}
+    return {"type": "websocket.send", "bytes": message.payload}

@@ -1,6 +1,6 @@
 """TransportOutbox: messages written to the transport as ready frames, without a task. Knows no ASGI and no hub.
 
-What a client is given in one turn of the event loop leaves in one write at the turn's end: `Flusher` does that for all.
+All messages that a client is given in one turn of the event loop leave in one write at the turn's end: see `Flusher`.
 """
 
 from __future__ import annotations
@@ -14,50 +14,50 @@ from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["Flusher", "TransportOutbox", "Wire", "push"]
+__all__ = ["Flusher", "FrameWriter", "TransportOutbox", "push"]
 
 log = get_logger("velocity_ws.delivery")
 
 
-class Wire(Protocol):
-    """What an outbox needs of the connection it writes to."""
+class FrameWriter(Protocol):
+    """The connection that an outbox writes frames to. On the broker's loop only."""
 
     @property
     def transport(self) -> asyncio.WriteTransport:
-        """Where frames are written to."""
+        """The transport that frames are written to."""
 
     @property
     def is_paused(self) -> bool:
         """Whether the transport holds more than its high-water mark."""
 
     def send_close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake."""
+        """Begin the closing handshake (RFC 6455, section 7.1.2)."""
 
     def abort(self) -> None:
-        """Cut the connection, unless it is closing already, in a time of its own."""
+        """Abort the connection, unless a closing handshake with its own deadline has begun."""
 
     async def ping(self) -> float | None:
-        """Round trip of a ping in seconds."""
+        """Ping the client; return the round trip in seconds, or ``None`` if the connection ends first."""
 
 
 class Flusher:
-    """Writes at the end of a loop turn what outboxes were given in it. One for each event loop.
+    """Flushes outboxes at the end of the loop turn in which they were given messages. On the broker's loop only.
 
     Attributes:
-        waiting: the outboxes that have something to write.
+        waiting: the outboxes that have messages to write.
     """
 
     def __init__(self) -> None:
         self.waiting: list[TransportOutbox] = []
 
     def add(self, outbox: TransportOutbox) -> None:
-        """Flush an outbox at the end of this turn."""
+        """Flush an outbox at the end of this turn of the loop."""
         if not self.waiting:
             asyncio.get_running_loop().call_soon(self.flush)
         self.waiting.append(outbox)
 
     def flush(self) -> None:
-        """Write everything now."""
+        """Write what every waiting outbox has queued. An outbox that raises is aborted, and costs no other its turn."""
         waiting, self.waiting = self.waiting, []
         for outbox in waiting:
             try:
@@ -68,20 +68,22 @@ class Flusher:
 
 
 class TransportOutbox(BoundedOutbox):
-    """Keeps messages until the end of the loop turn, or as shared frames while the client does not keep up.
+    """Queues messages until the end of the loop turn, or until a slow client's transport has room.
+
+    On the broker's loop only.
 
     Attributes:
-        is_clear: open, and the transport below its high-water mark: what is given leaves at the end of the turn.
-        burst: bytes of one turn that do not wait for its end.
+        is_clear: open, and the transport is below its high-water mark: messages leave at the end of the turn.
+        burst: bytes queued in one turn that are written before the turn ends.
     """
 
-    __slots__ = ("_flusher", "_window_bits", "_wire", "burst", "is_clear")
+    __slots__ = ("_flusher", "_window_bits", "_writer", "burst", "is_clear")
 
     queue: list[PreparedMessage]
 
     def __init__(
         self,
-        wire: Wire,
+        writer: FrameWriter,
         owner: OutboxOwner,
         counters: Counters,
         flusher: Flusher,
@@ -93,51 +95,51 @@ class TransportOutbox(BoundedOutbox):
     ) -> None:
         """
         Args:
-            wire: the connection.
-            flusher: that of the connection's event loop.
-            window_bits: negotiated for compression; 0 for none.
-            burst: bytes of one turn that are written before its end; the transport's high-water mark.
+            writer: the connection.
+            flusher: the flusher of the connection's event loop.
+            window_bits: the LZ77 window negotiated for permessage-deflate, 8 to 15; 0 for no compression.
+            burst: bytes queued in one turn that are written before it ends: the transport's high-water mark.
 
         The others are those of `BoundedOutbox`.
         """
         super().__init__([], owner, counters, limit=limit, drop=drop)
-        self._wire = wire
+        self._writer = writer
         self._flusher = flusher
         self._window_bits = window_bits
         self.burst = min(burst, limit)
-        self.is_clear = not wire.is_paused
+        self.is_clear = not writer.is_paused
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Take a message; whether it was queued."""
+    def offer(self, message: PreparedMessage) -> bool:
+        """Take a message; return whether it was queued."""
         if self.is_clear:
             if not self.queue:
                 self._flusher.add(self)
-            self.queue.append(frame)
-            self.queued_bytes += frame.cost
+            self.queue.append(message)
+            self.queued_bytes += message.cost
             if self.queued_bytes > self.burst:
                 self.flush()
             return True
         if self._state is not State.OPEN:
             self._counters.dropped += 1
             return False
-        if self.queue and self.queued_bytes + frame.cost > self._limit:
+        if self.queue and self.queued_bytes + message.cost > self._limit:
             self._refuse()
             return False
         if self._missed:
             self._append(self._take_gap())
-        self._append(frame)
+        self._append(message)
         return True
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
-        """Take a message once nothing else waits; whether it was queued."""
-        if frame is None and self.is_clear:
-            self.flush()  # what waits for the end of the turn only
-            if self._wire.transport.is_closing():
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
+        """Wait until nothing else is queued, then take a message; return whether it was queued."""
+        if message is None and self.is_clear:
+            self.flush()  # what is queued only until the end of the turn
+            if self._writer.transport.is_closing():
                 return False
-        return await super().put(frame, seconds)
+        return await super().put(message, seconds)
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Take nothing more; close the connection after what is queued."""
+        """Take no more messages, and close the connection once those that are queued have been written."""
         if self._state is State.OPEN:
             self._state = State.CLOSING
             self._goodbye = (code, reason)
@@ -149,66 +151,66 @@ class TransportOutbox(BoundedOutbox):
             self.resume()
 
     def abort(self) -> None:
-        """Stop at once."""
+        """Drop what is queued, and abort the connection."""
         if self._state is not State.OVER:
             self._state = State.OVER
             self.is_clear = False
             self._discard()
-        self._wire.abort()
+        self._writer.abort()
 
     @property
     def has_ended(self) -> bool:
-        """Always: no task runs here."""
+        """Always true, as an outbox of this kind runs no task."""
         return True
 
     async def wait_ended(self) -> None:
-        """Nothing runs here that could be waited for."""
+        """Return at once, as an outbox of this kind runs no task."""
 
     async def ping(self) -> float | None:
-        """Round trip of a ping in seconds."""
-        return await self._wire.ping()
+        """Ping the client; return the round trip in seconds, or ``None`` if the connection ends first."""
+        return await self._writer.ping()
 
     def pause(self) -> None:
-        """Write no more; called when the transport is above its high-water mark."""
+        """Stop writing: the transport is above its high-water mark."""
         self.is_clear = False
 
     def resume(self) -> None:
-        """Go on writing; called when the transport has room again."""
+        """Write again, as the transport has room; then serve waiters, or close the connection if that was asked for."""
         self.flush()
-        if self.queue or self._state is State.OVER or self._wire.is_paused:
+        if self.queue or self._state is State.OVER or self._writer.is_paused:
             return
         if self._missed:
             self._append(self._take_gap())
             self.flush()
         if self._state is State.OPEN:
-            self.is_clear = not self._wire.is_paused
+            self.is_clear = not self._writer.is_paused
             while self.is_clear and (turn := self._next_waiter()) is not None:
-                waiter, frame = turn
-                waiter.set_result(frame is None or self.offer(frame))
+                waiter, message = turn
+                waiter.set_result(message is None or self.offer(message))
         else:
             self._state = State.OVER
-            self._wire.send_close(*self._goodbye)
+            self._writer.send_close(*self._goodbye)
 
     @property
     def _is_free(self) -> bool:
         return self.is_clear
 
     def flush(self) -> None:
-        """Write what is queued, as far as the transport takes it."""
-        queue, wire = self.queue, self._wire
-        while queue and not wire.is_paused:
-            transport = wire.transport
+        """Write queued messages until none is left or the transport is above its high-water mark."""
+        queue, writer = self.queue, self._writer
+        while queue and not writer.is_paused:
+            transport = writer.transport
             if transport.is_closing():
                 self._discard()
                 return
             if len(queue) == 1:  # by far the most common
-                frame = queue.pop()
-                sent, size, cost, data = 1, frame.size, frame.cost, frame.wire(self._window_bits)
+                message = queue.pop()
+                sent, size, cost, data = 1, message.size, message.cost, message.wire(self._window_bits)
             else:
                 chunks = self._chunks()
                 sent, data = len(chunks), chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                size = sum([frame.size for frame in queue[:sent]])
-                cost = sum([frame.cost for frame in queue[:sent]])
+                size = sum([message.size for message in queue[:sent]])
+                cost = sum([message.cost for message in queue[:sent]])
                 del queue[:sent]
             self.queued_bytes -= cost
             self._counters.messages_sent += sent
@@ -216,10 +218,10 @@ class TransportOutbox(BoundedOutbox):
             transport.write(data)
 
     def _chunks(self) -> list[bytes]:
-        """The first of the queued messages as frames, up to a burst of them."""
+        """Build the frames of the first queued messages, up to ``burst`` bytes."""
         chunks, size = [], 0
-        for frame in self.queue:
-            chunk = frame.wire(self._window_bits)
+        for message in self.queue:
+            chunk = message.wire(self._window_bits)
             chunks.append(chunk)
             size += len(chunk)
             if size >= self.burst:
@@ -228,23 +230,27 @@ class TransportOutbox(BoundedOutbox):
 
 
 class Member(Protocol):
-    """What has an outbox."""
+    """A receiver of messages, such as a session. On the broker's loop only."""
 
     @property
     def outbox(self) -> Outbox | None:
-        """Where messages for it go; ``None`` before it is connected."""
+        """The outbox for its messages; ``None`` before it is connected."""
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Take a message, whatever state it is in; whether it was queued."""
+    def offer(self, message: PreparedMessage) -> bool:
+        """Take a message; return whether it was queued. Works in every state of the member, connected or not."""
 
 
 M = TypeVar("M", bound=Member)
 
 
-def push(members: Iterable[M], frame: PreparedMessage, flusher: Flusher) -> tuple[int, list[M]]:
-    """Offer a frame to every member whose `TransportOutbox` is clear; how many that were, and the other members."""
+def push(members: Iterable[M], message: PreparedMessage, flusher: Flusher) -> tuple[int, list[M]]:
+    """Offer a message to every member whose `TransportOutbox` is clear. On the broker's loop only.
+
+    Returns:
+        How many members queued the message, and the members that it was not offered to.
+    """
     # `offer`, written out: each call in this loop would be paid for every delivery.
-    queued, others, cost = 0, [], frame.cost
+    queued, others, cost = 0, [], message.cost
     for member in members:
         outbox = member.outbox
         if outbox.__class__ is not TransportOutbox or not outbox.is_clear:
@@ -256,7 +262,7 @@ def push(members: Iterable[M], frame: PreparedMessage, flusher: Flusher) -> tupl
                 flusher.add(outbox)
             else:
                 flusher.waiting.append(outbox)
-        queue.append(frame)
+        queue.append(message)
         outbox.queued_bytes += cost
         if outbox.queued_bytes > outbox.burst:
             outbox.flush()

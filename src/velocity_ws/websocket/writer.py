@@ -22,7 +22,7 @@ MAX_DISCARDED = 256 * 1024
 
 
 class Writer:
-    """Writes to the transport; also the `Wire` of a broker's outbox.
+    """Writes to the transport; also the `FrameWriter` of a broker's outbox.
 
     Attributes:
         transport: the connection's.
