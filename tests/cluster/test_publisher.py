@@ -111,3 +111,24 @@ async def test_cancelling_the_wait_takes_nothing_back() -> None:
     assert len(engine.taken) == 1
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_a_message_in_several_parts_has_the_outcome_of_the_worst_and_each_is_counted() -> None:
+    engine, counters = HeldEngine(), Counters()
+    publisher = Publisher(engine, NODE, 0.1, 200, counters)
+    publisher.open()
+    task = asyncio.create_task(publisher.run())
+    engine.open.set()
+    await publisher.publish([("a", b"x"), ("b", b"x")])
+    assert (counters.backplane_sent, counters.backplane_refused, counters.backplane_unknown) == (2, 0, 0)
+    with pytest.raises(BackplaneUnavailable) as caught:
+        await publisher.publish([("a", b"x"), ("b", b"x" * 1000)])
+    assert caught.value.outcome == "refused"
+    assert (counters.backplane_sent, counters.backplane_refused, counters.backplane_unknown) == (3, 1, 0)
+    engine.open.clear()
+    with pytest.raises(BackplaneUnavailable) as caught:
+        await publisher.publish([("a", b"x"), ("b", b"x" * 1000)])
+    assert caught.value.outcome == "unknown"
+    assert (counters.backplane_sent, counters.backplane_refused, counters.backplane_unknown) == (3, 2, 1)
+    task.cancel()
+    await asyncio.wait([task])

@@ -29,7 +29,7 @@ def servers(directory: Path) -> list[psutil.Process]:
 
 
 def told(directory: Path, name: str = "default") -> dict[str, Any]:
-    """The file that tells the way in; empty where there is none."""
+    """What is in the file with the address; empty where there is none."""
     try:
         found: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
     except FileNotFoundError:
