@@ -27,7 +27,7 @@ ADA = "/ws?token=token-of-ada"
 BOB = "/ws?token=token-of-bob"
 
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def text_of(document: Path) -> str:
