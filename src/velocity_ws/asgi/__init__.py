@@ -1,1 +1,1 @@
-"""The way in, on any ASGI server: handshake, read loop, middleware, pages. Knows no server by name."""
+"""The way in, on any ASGI server: admission, transports, middleware, pages. Knows no server by name."""

@@ -54,7 +54,8 @@ class Admission:
             Whether it was accepted.
         """
         node = self._node
-        asks = node.dispatcher.has("authenticate") or node.settings.check_origin is not None
+        identifies = node.dispatcher.has("authenticate")
+        asks = identifies or node.settings.check_origin is not None
         try:
             transport.configure(node.settings)
             if transport.accepts_at_once and not asks:  # then nothing in it can wait
@@ -65,7 +66,7 @@ class Admission:
             async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
                 node.handshakes.add(deadline)
                 try:
-                    await self._let_in(session, full, transport, deadline)
+                    await self._let_in(session, full, transport, deadline, identifies=identifies)
                     return True
                 finally:
                     node.handshakes.discard(deadline)
@@ -95,9 +96,17 @@ class Admission:
             log.debug("the client had gone before it could be refused")
 
     async def _let_in(
-        self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout | None = None
+        self,
+        session: Session,
+        full: str | None,
+        transport: Transport,
+        deadline: asyncio.Timeout | None = None,
+        *,
+        identifies: bool = False,
     ) -> None:
         await self._check(session, full)
+        if identifies:
+            await self._identify(session)
         if deadline is not None:  # else nothing has waited
             if deadline.expired():  # and a hook has swallowed it
                 raise TimeoutError
@@ -122,8 +131,6 @@ class Admission:
             node.hints.full(full, _who(session), fields_of(session))
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
-        if node.dispatcher.has("authenticate"):
-            await self._identify(session)
 
     async def _identify(self, session: Session) -> None:
         node, client = self._node, session.client

@@ -40,7 +40,7 @@ class WebSocketMiddleware:
     def __init__(self, app: ASGIApp, broker: Broker) -> None:
         self._app = app
         self._broker = broker
-        self._websocket = Endpoint(broker)
+        self._endpoint = Endpoint(broker)
         self._path = EndpointPath(broker.settings.path)
         self._root_path = _root_path_of(app)
 
@@ -56,10 +56,10 @@ class WebSocketMiddleware:
         if own is None:
             await self._app(scope, receive, send)
         elif self._path.is_wide and _may_be_the_applications(scope):
-            await _serve_if_missing(self._websocket, self._app, {**scope, **own}, scope, receive, send)
+            await _serve_if_missing(self._endpoint, self._app, {**scope, **own}, scope, receive, send)
         else:
             scope.update(own)  # no copy, which would be kept for as long as the connection is
-            await self._websocket(scope, receive, send)
+            await self._endpoint(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
@@ -112,11 +112,15 @@ class _BrokerRoute(BaseRoute):
         return (Match.NONE, {}) if own is None else (Match.FULL, {**own, "endpoint": self.app})
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        """It has no name to be found by."""
+        """Find nothing, as it has no name.
+
+        Raises:
+            NoMatchFound: always.
+        """
         raise NoMatchFound(name, path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it."""
+        """Serve what matched: the endpoint, or on a wide path first what the application has there."""
         if not self._path.is_wide or not _may_be_the_applications(scope):
             await self.app(scope, receive, send)
             return
@@ -131,7 +135,7 @@ def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     """Serve a broker in a Starlette or FastAPI application; see `Broker.attach`.
 
     The route goes behind those of brokers that were attached earlier, and before all others, so that a ``Mount("/")``
-    does not hide it. In a sub-application whose lifespan nobody runs, the first connection starts the broker.
+    does not hide it. In a sub-application the server runs no lifespan, so the first connection starts the broker.
     """
     path = broker.settings.path if path is None else path
     # At its root an application may itself be mounted, and looked for without a slash.
