@@ -88,7 +88,6 @@ USED = "tests are made of it, and fail with it"
 
 ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
-    "asgi/admission": (SERVED, {"e2e/test_connections": "allowed_origins", "e2e/test_first_day": "MAX_ORIGINS"}),
     "asgi/app": (SERVED, {"e2e/test_connections": "WebSocketApp", "e2e/test_mounting": "WebSocketApp"}),
     "asgi/middleware": (SERVED, {"e2e/test_mounting": "WebSocketMiddleware"}),
     "asgi/proxies": (SERVED, {"e2e/test_addresses": "X-Forwarded-For"}),
