@@ -13,9 +13,10 @@ any time. Then nothing more is called, and the transport lets go of what it hold
 
 What every transport guarantees:
 
-- Messages reach ``session.inbox.feed`` in the order in which they were sent, none before `Transport.open` and none
-  after `Transport.wait_closed` has returned. Once ``feed`` has returned true, nothing is fed until the inbox calls its
-  ``on_room``, or its ``room()`` returns: the client has to wait, and nothing is queued without a bound.
+- Messages reach ``session.inbox.feed`` in the order in which they were sent: none before or in `Transport.open`, as the
+  session is opened after it, and none after `Transport.wait_closed` has returned. Once ``feed`` has returned true,
+  nothing is fed until the inbox calls its ``on_room``, or its ``room()`` returns: the client has to wait, and nothing
+  is queued without a bound.
 - The outbox is bounded in bytes, as `velocity_ws.delivery.outbox.Outbox` says. Closing it leads to the end that
   `Transport.wait_closed` waits for; where a send fails, its owner is told.
 - A connection that breaks, from whichever side, ends `Transport.wait_closed` exactly once.
@@ -87,4 +88,4 @@ class Transport(Protocol):
         """
 
     async def wait_closed(self) -> Close:
-        """Wait until the connection has ended, from either side; how it did."""
+        """Wait until the connection has ended, from either side; return how."""
