@@ -1,4 +1,4 @@
-"""Who connects while all workers drain is answered at once; who connects while one is replaced is let in."""
+"""A client that connects while all workers drain is answered at once; while one is replaced, another takes it."""
 
 from __future__ import annotations
 
