@@ -222,3 +222,12 @@ def test_what_is_of_no_module_has_a_name_of_its_own() -> None:
         if not (SOURCES / path.parent.relative_to(TESTS) / path.name.removeprefix("test_")).exists()
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_tests_share_is_in_support() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports from {found}: move what both need to tests/support"
+        for path in sorted(TESTS.rglob("*.py"))
+        for found in re.findall(r"^from (tests\.\S*\b(?:test_\w+|conftest)) import", path.read_text(), re.MULTILINE)
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -10,18 +10,13 @@ import pytest
 
 from tests.support.configured import certificates, configured
 from tests.support.engines import ENGINES, engine
+from tests.support.redis_servers import works
 from velocity_ws.backplane import create_backplane
 from velocity_ws.testing import Listener
 from velocity_ws.testing.listener import listening, refused
 
 PASSWORD = "p@ss/w:o?rd%"
 QUOTED = "p%40ss%2Fw%3Ao%3Frd%25"
-
-
-async def works(url: str) -> None:
-    async with listening(create_backplane(url), ["a"]) as listener:
-        await listener.backplane.publish([("a", b"1")])
-        assert await listener.messages(1) == [("a", b"1")]
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from tests.support import eventually
-from tests.support.configured import configured
-from tests.support.engines import Engine, free_port
+from tests.support.engines import Engine
 from tests.support.nodes import nodes, person
+from tests.support.redis_servers import cluster, tell
 from velocity_ws.backplane import Backplane, create_backplane
 from velocity_ws.testing import BackplaneContract
-
-SLOTS = 16384
-
-
-async def tell(server: Engine, *command: str | int) -> Any:
-    """What a server answers to a CLUSTER command."""
-    async with Redis(port=server.port) as redis:
-        run: Any = redis.execute_command
-        return await run("CLUSTER", *command)
-
-
-@asynccontextmanager
-async def cluster(directory: Path, shards: int) -> AsyncIterator[list[Engine]]:
-    """So many servers that know each other and share the slots."""
-    async with AsyncExitStack() as stack:
-        servers, buses = [], []
-        for number in range(shards):
-            own = directory / str(number)
-            own.mkdir()
-            buses.append(free_port())
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(buses[-1]), "--dir", str(own))
-            servers.append(await stack.enter_async_context(configured("valkey", *options)))
-        for number, server in enumerate(servers):
-            first, last = SLOTS * number // shards, SLOTS * (number + 1) // shards - 1
-            await tell(server, "ADDSLOTSRANGE", first, last)
-            if number:
-                await tell(server, "MEET", "127.0.0.1", servers[0].port, buses[0])
-        async with asyncio.timeout(20):
-            for server in servers:
-                while "cluster_state:ok" not in str(await tell(server, "INFO")):
-                    await asyncio.sleep(0.05)
-        yield servers
-
-
-@asynccontextmanager
-async def replicated(directory: Path) -> AsyncIterator[tuple[Engine, Engine]]:
-    """A cluster of one shard: its primary and a replica."""
-    own, bus = directory / "replica", free_port()
-    own.mkdir()
-    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own))
-    async with cluster(directory, 1) as (primary,), configured("valkey", *options) as replica:
-        me = (await tell(primary, "MYID")).decode()
-        await tell(primary, "MEET", "127.0.0.1", replica.port, bus)
-        async with asyncio.timeout(20):
-            while "cluster_state:ok" not in str(await tell(replica, "INFO")):
-                await asyncio.sleep(0.05)
-            await tell(replica, "REPLICATE", me)
-            async with Redis(port=replica.port) as redis:
-                while (await redis.info("replication")).get("master_link_status") != "up":
-                    await asyncio.sleep(0.05)
-        yield primary, replica
 
 
 @pytest.mark.soak  # a server takes two seconds to believe that it is a cluster, and each test has its own

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.backplane.test_redis import works
-from tests.backplane.test_redis_cluster import replicated, tell
 from tests.support import eventually, settings
 from tests.support.configured import configured
 from tests.support.engines import ENGINES, Engine, engine
 from tests.support.nodes import nodes, person
+from tests.support.redis_servers import replicated, tell, works
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
 from velocity_ws.testing import Listener

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from tests.support.command import kept_port, serving_folder
-from tests.test_logs import UPPER
+from tests.support.console import UPPER
 from velocity_ws.cli import discovery, main
 
 FASTAPI = "from fastapi import FastAPI\n"

@@ -18,10 +18,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import InvalidStatus
 
-from tests.e2e.test_proxies import DOCUMENT, PROXIES, Proxy, documented, run_proxy
 from tests.support import DEADLINE, Peer, ServerKind, eventually, running, settings
 from tests.support.command import command
 from tests.support.engines import free_port
+from tests.support.proxies import DOCUMENT, PROXIES, Proxy, documented, run_proxy
 from velocity_ws import Broker, Client, Server
 
 FORGED = ["203.0.113.1", "203.0.113.2", "2001:db8::1"]

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import ServerKind, eventually, running, serve, settings
 from tests.support.command import kept_port
-from tests.test_logs import ROOT, console, says
+from tests.support.console import ROOT, console, says
 from velocity_ws import (
     Broker,
     Client,

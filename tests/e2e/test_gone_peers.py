@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.e2e.test_slow_clients import certified
 from tests.support import DEADLINE, eventually, settings
+from tests.support.configured import certified
 from tests.support.wire import frame, handshake
 from velocity_ws import Broker, Client, Close, Server
 

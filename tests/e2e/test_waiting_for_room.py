@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_slow_clients import stalled
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, settings
+from tests.support.stalled import stalled
 from tests.support.wire import frame
 from velocity_ws import Broker, Client, ClientGone, ClientTimeout, Close, WouldDeadlockError
 

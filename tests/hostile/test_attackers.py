@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.hostile.conftest import Say
+from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, Besieged, besieged, excused, fight, only_limits, started
 
 MESSAGE_LIMIT = 512 * 1024

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support import DEADLINE
+from tests.support.say import Say
 from tests.support.siege import besieged
 from tests.support.wire import handshake
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.conftest import Say
+from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, besieged, excused, fight, only_limits, started
 
 KINDS: dict[str, dict[str, Any]] = {

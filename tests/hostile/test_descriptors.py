@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
-from tests.hostile.conftest import Say
 from tests.support import DEADLINE
 from tests.support.command import command
+from tests.support.say import Say
 from tests.support.siege import Program, besieged, excused, started
 
 FEW = 48

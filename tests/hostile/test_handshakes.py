@@ -10,37 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support.machine import waited_for_a_processor
-from tests.support.siege import MEBIBYTE, besieged, excused, started
+from tests.support.say import Say
+from tests.support.siege import MEBIBYTE, SLACK, Silent, besieged, excused, started
 from tests.support.wire import handshake
 
 BEGINNINGS = (b"", b"G", handshake()[:60], handshake()[:-2])
 """What a silent connection has sent: nothing, or a part of a request."""
-SLACK = 1.0
-"""Seconds beyond the timeout; a refused one may take that long to read its answer."""
-
-
-class Silent(asyncio.Protocol):
-    """A connection that says no more after its beginning.
-
-    Attributes:
-        ended: seconds from its connect to its end, once that has come.
-    """
-
-    def __init__(self, beginning: bytes) -> None:
-        self._beginning = beginning
-        self._began = time.monotonic()
-        self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        if self._beginning:
-            transport.write(self._beginning)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.ended.set_result(time.monotonic() - self._began)
 
 
 async def good(port: int) -> float:

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
 from tests.support.command import kept_port
-from tests.test_logs import ROOT, UPPER, Console, answers
+from tests.support.console import ROOT, UPPER, Console, answers
 
 CASES = [
     ("handler", signal.SIGINT, signal.SIGINT),

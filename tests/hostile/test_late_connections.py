@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from tests.support import DEADLINE, eventually
 from tests.support.command import kept_port
-from tests.test_logs import OURS, ROOT, UPPER, answers
+from tests.support.console import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.options:app"
 COMMANDS = {

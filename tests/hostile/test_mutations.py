@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support import DEADLINE
+from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, Besieged, besieged
 from tests.support.wire import DEFLATE, CloseFinder, deflated, frame, handshake
 from velocity_ws.concurrency.eager import KEEP

@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from tests.hostile.conftest import Say
+from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, besieged, only_limits, started
 
 READERS = 999

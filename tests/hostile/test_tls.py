@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.hostile.conftest import Say
-from tests.hostile.test_handshakes import SLACK, Silent
 from tests.programs.certificate import certificate
 from tests.support import DEADLINE, eventually, running, settings
 from tests.support.engines import free_port
-from tests.support.siege import ROOT, START, besieged, excused, started
+from tests.support.say import Say
+from tests.support.siege import ROOT, SLACK, START, Silent, besieged, excused, started
 from velocity_ws import Broker, Server
 from velocity_ws.uvicorn import HTTPProtocol, state
 from velocity_ws.uvicorn.loop import bounding

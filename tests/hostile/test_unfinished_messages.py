@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.conftest import Say
+from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, besieged, excused, started
 
 CLIENTS = 300

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
 from tests.support.command import kept_port
-from tests.test_logs import OURS, ROOT, UPPER, answers
+from tests.support.console import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.faults:app"
 SPAWN = "import multiprocessing, granian.cli; multiprocessing.set_start_method('spawn'); granian.cli.entrypoint()"

@@ -10,7 +10,7 @@ import trustme
 
 from tests.support.engines import ENGINES, Engine
 
-__all__ = ["certificates", "configured"]
+__all__ = ["certificates", "certified", "configured"]
 
 
 @asynccontextmanager
@@ -33,3 +33,12 @@ def certificates(directory: Path) -> dict[str, str]:
     issued.cert_chain_pems[0].write_to_path(files["cert"])
     issued.private_key_pem.write_to_path(files["key"])
     return {name: str(path) for name, path in files.items()}
+
+
+def certified(directory: Path) -> dict[str, str]:
+    """What makes a server speak TLS."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    return {"ssl_keyfile": str(directory / "key.pem"), "ssl_certfile": str(directory / "cert.pem")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -93,3 +95,38 @@ async def person(node: Node, user: str | None = None, room: str | None = None) -
         if room is not None:
             answer = await peer.request("join", room)
         yield peer, answer["data"]
+
+
+class Watcher:
+    """Adds up the presence events that somebody gets."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.users: dict[str, int] = {}
+        self.anonymous = 0
+
+    async def sees(self, users: dict[str, int], anonymous: int = 0) -> None:
+        """Read events until they add up to this."""
+        async with asyncio.timeout(10):
+            while self.users != users or self.anonymous != anonymous:
+                event = await self.peer.expect("presence")
+                assert event["room"] == "x"
+                now = event["users"] if event["full"] else {**self.users, **event["users"]}
+                self.users = {user: count for user, count in now.items() if count}
+                self.anonymous = event["anonymous"]
+
+
+async def run_command(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run ``velocity-ws``; its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "velocity_ws",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,19 @@ from typing import Any
 
 from tests.support import DEADLINE
 
-__all__ = ["MEBIBYTE", "Besieged", "Fight", "Program", "besieged", "excused", "fight", "only_limits", "started"]
+__all__ = [
+    "MEBIBYTE",
+    "SLACK",
+    "Besieged",
+    "Fight",
+    "Program",
+    "Silent",
+    "besieged",
+    "excused",
+    "fight",
+    "only_limits",
+    "started",
+]
 
 ROOT = Path(__file__).parents[2]
 START = 30.0
@@ -163,3 +176,29 @@ async def besieged(**options: Any) -> AsyncIterator[Besieged]:
         await _end(process)
         await reading
     assert process.returncode == 0, server.log
+
+
+SLACK = 1.0
+"""Seconds beyond the timeout; a refused one may take that long to read its answer."""
+
+
+class Silent(asyncio.Protocol):
+    """A connection that says no more after its beginning.
+
+    Attributes:
+        ended: seconds from its connect to its end, once that has come.
+    """
+
+    def __init__(self, beginning: bytes) -> None:
+        self._beginning = beginning
+        self._began = time.monotonic()
+        self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self._beginning:
+            transport.write(self._beginning)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(time.monotonic() - self._began)

@@ -194,3 +194,17 @@ async def everything_has_come(people: Sequence[Member], *others: str) -> None:
         await voice.request("end")
     last = {*others, *[voice.node for voice in voices]}
     await eventually(lambda: all(member.ends >= last for member in people), within=60)
+
+
+def owner(path: Path) -> tuple[int, int]:
+    """Who runs the embedded server, and that server's process."""
+    server = int(json.loads((path / "velocity-ws" / "test.json").read_text())["pid"])
+    return int(process_status(server)[1]), server
+
+
+def process_status(pid: int) -> list[str]:
+    """State and parent of a process, which is dead where nothing is known of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return ["Z", "0"]

@@ -7,10 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.hostile.conftest import say
 from tests.support.nodes import KINDS, Node, engine_url, nodes
-
-__all__ = ["pair", "say", "url"]
 
 
 @pytest_asyncio.fixture(params=KINDS)

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support import eventually
 from tests.support.engines import engine
 from tests.support.ledger import Ledger, Voice
 from tests.support.machine import waited_for_a_processor
 from tests.support.proxy import proxy
+from tests.support.say import Say
 from tests.support.workers import Member, everything_has_come, person, workers
 
 KINDS = ("nats", "valkey")

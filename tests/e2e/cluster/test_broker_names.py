@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.test_emitter import command
 from tests.support import eventually, settings
 from tests.support.engines import ENGINES, engine
-from tests.support.nodes import Node, nodes, person
+from tests.support.nodes import Node, nodes, person, run_command
 from tests.support.workers import an_engine
 from velocity_ws import Broker, BrokerError, Emitter, InvalidNameError
 from velocity_ws.backplane import create_backplane
@@ -78,12 +77,12 @@ async def test_the_command_takes_a_name() -> None:
     async with engine("nats") as server, named(server.url, "main", "internal") as (public, internal, other):
         async with person(public, room="x") as (stranger, _), person(other, room="x") as (friend, friend_id):
             options = ("--name", "internal", "--url", server.url)
-            assert (await command("send", "--event", "secret", *options))[0] == 0
+            assert (await run_command("send", "--event", "secret", *options))[0] == 0
             await friend.expect("secret")
             (_, listed, _), (_, figures, _), (status, _, said) = await asyncio.gather(
-                command("members", "x", *options),
-                command("stats", *options),
-                command("stats", "--name", "a b", "--url", server.url),
+                run_command("members", "x", *options),
+                run_command("stats", *options),
+                run_command("stats", "--name", "a b", "--url", server.url),
             )
             assert [line.split("\t")[0] for line in listed.splitlines()] == [friend_id]
             assert internal.broker.node_id in figures

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.cluster.test_members import Watcher
 from tests.support import Peer, eventually, settings
-from tests.support.nodes import Node, application, nodes, person
+from tests.support.nodes import Node, Watcher, application, nodes, person
 from tests.support.workers import an_engine
 from velocity_ws import Broker, Client, ClientNotFound, Emitter, HookError, InvalidNameError
 

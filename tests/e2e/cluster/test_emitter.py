@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import eventually, settings
 from tests.support.engines import engine
-from tests.support.nodes import Node, nodes, person
+from tests.support.nodes import Node, nodes, person, run_command
 from velocity_ws import BackplaneUnavailable, Broker, BrokerError, ClientNotFound, Emitter, SettingsError
 
 
@@ -173,36 +173,24 @@ def test_there_has_to_be_an_engine(url: str) -> None:
         Emitter(url)
 
 
-async def command(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Run ``velocity-ws``; its status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "velocity_ws",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
-
-
 async def test_the_command_sends_and_asks() -> None:
     async with engine("nats") as server, nodes(server.url) as pair, person(pair[1], "ann", "x") as (peer, client_id):
         data = '{"text": "ä"}'
-        assert await command("send", "--room", "x", "--event", "n", "--data", data, "--url", server.url) == (0, "", "")
+        assert await run_command("send", "--room", "x", "--event", "n", "--data", data, "--url", server.url) == (
+            0,
+            "",
+            "",
+        )
         assert await peer.expect("n") == {"text": "ä"}
-        assert await command("send", "--user", "ann", "--event", "n", WS_BACKPLANE_URL=server.url) == (0, "", "")
-        assert await command("send", "--client", client_id, "--event", "n", "--url", server.url) == (0, "", "")
-        assert await command("send", "--event", "n", "--url", server.url) == (0, "", "")
+        assert await run_command("send", "--user", "ann", "--event", "n", WS_BACKPLANE_URL=server.url) == (0, "", "")
+        assert await run_command("send", "--client", client_id, "--event", "n", "--url", server.url) == (0, "", "")
+        assert await run_command("send", "--event", "n", "--url", server.url) == (0, "", "")
         assert [await peer.expect("n") for _ in range(3)] == [None] * 3
-        status, out, _ = await command("members", "x", "--url", server.url)
+        status, out, _ = await run_command("members", "x", "--url", server.url)
         assert (status, out.split("\t")[:3]) == (0, [client_id, "ann", pair[1].broker.node_id])
-        status, out, _ = await command("members", "x", "--json", "--url", server.url)
+        status, out, _ = await run_command("members", "x", "--json", "--url", server.url)
         assert json.loads(out)["members"][0]["client_id"] == client_id
-        status, out, _ = await command("stats", "--url", server.url)
+        status, out, _ = await run_command("stats", "--url", server.url)
         assert (status, json.loads(out)["total"]["connected_clients"]) == (0, 1)
 
 
@@ -217,7 +205,7 @@ async def test_the_command_says_what_is_wrong() -> None:
             (("send", "--event", "", "--url", server.url), "1 to 256 characters"),
             (("stats", "--url", server.url), "no connection to the engine"),
         ):
-            status, out, err = await command(*arguments, WS_BACKPLANE_URL="memory://")
+            status, out, err = await run_command(*arguments, WS_BACKPLANE_URL="memory://")
             assert status != 0
             assert says in err
             assert "Traceback" not in err + out

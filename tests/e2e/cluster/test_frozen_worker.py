@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support import eventually
 from tests.support.engines import engine
+from tests.support.say import Say
 from tests.support.workers import Member, person, workers
 
 COUNT, SIZE = 120, 500_000

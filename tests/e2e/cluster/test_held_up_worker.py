@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.test_killed_workers import owner
 from tests.support import eventually
-from tests.support.workers import an_engine, person, workers
+from tests.support.workers import an_engine, owner, person, workers
 from velocity_ws import Emitter
 
 LEASE = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -15,9 +14,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.hostile.conftest import Say
 from tests.support import eventually
 from tests.support.ledger import Ledger, Voice
+from tests.support.say import Say
 from tests.support.workers import (
     START,
     Member,
@@ -25,7 +24,9 @@ from tests.support.workers import (
     crowd,
     everything_has_come,
     one_of_each_node,
+    owner,
     person,
+    process_status,
     workers,
 )
 from velocity_ws import BackplaneUnavailable, Emitter
@@ -138,20 +139,6 @@ async def scene(url: str, clients: int, rooms: list[str], voices: int, lease: fl
         yield found
 
 
-def owner(path: Path) -> tuple[int, int]:
-    """Who runs the embedded server, and that server's process."""
-    server = int(json.loads((path / "velocity-ws" / "test.json").read_text())["pid"])
-    return int(_status(server)[1]), server
-
-
-def _status(pid: int) -> list[str]:
-    """State and parent of a process, which is dead where nothing is known of it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return ["Z", "0"]
-
-
 async def the_engines_worker_is_killed(
     path: Path, clients: int, rooms: int, voices: int, seconds: float, say: Say
 ) -> float:
@@ -162,7 +149,7 @@ async def the_engines_worker_is_killed(
         assert pid in {member.pid for member in found.people}
         began = time.monotonic()
         found.kill(pid)
-        await eventually(lambda: _status(server)[0] in "ZX")
+        await eventually(lambda: process_status(server)[0] in "ZX")
         await found.flows()
         took = time.monotonic() - began
         again, other = owner(path)

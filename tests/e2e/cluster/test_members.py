@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.support import Peer, eventually
+from tests.support import eventually
 from tests.support.engines import engine
-from tests.support.nodes import Node, application, nodes, person
+from tests.support.nodes import Node, Watcher, application, nodes, person
 from velocity_ws import Broker, Client
 
 
@@ -71,25 +71,6 @@ async def test_coming_and_going_is_told_where_the_client_is(url: str) -> None:
             assert heard == [("join", client_id, "x"), ("join", client_id, "y"), ("leave", client_id, "x")]
         await eventually(lambda: len(heard) == 4)
         assert heard[-1] == ("leave", client_id, "y")
-
-
-class Watcher:
-    """Adds up the presence events that somebody gets."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.users: dict[str, int] = {}
-        self.anonymous = 0
-
-    async def sees(self, users: dict[str, int], anonymous: int = 0) -> None:
-        """Read events until they add up to this."""
-        async with asyncio.timeout(10):
-            while self.users != users or self.anonymous != anonymous:
-                event = await self.peer.expect("presence")
-                assert event["room"] == "x"
-                now = event["users"] if event["full"] else {**self.users, **event["users"]}
-                self.users = {user: count for user, count in now.items() if count}
-                self.anonymous = event["anonymous"]
 
 
 async def test_presence_counts_the_tabs_of_users_on_all_nodes(url: str) -> None:

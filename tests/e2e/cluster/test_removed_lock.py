@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster.test_killed_workers import owner
 from tests.support import eventually
 from tests.support.embedded import servers
-from tests.support.workers import Member, an_engine, person, workers
+from tests.support.workers import Member, an_engine, owner, person, workers
 
 
 async def test_workers_that_were_split_become_one_cluster_again_and_are_told_of_the_gap(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.conftest import Say
 from tests.support.ledger import Ledger, Voice
+from tests.support.say import Say
 from tests.support.workers import Member, an_engine, crowd, everything_has_come, one_of_each_node, workers
 from velocity_ws import Emitter
 
