@@ -26,7 +26,7 @@ from velocity_ws.concurrency.eager import KEEP
 from velocity_ws.sessions.hints import MAX_NAMED
 
 
-class Reader(asyncio.Protocol):
+class NumberedClient(asyncio.Protocol):
     """A connection that counts numbered messages as they come, cheaply enough for hundreds in one process."""
 
     def __init__(self, port: int, *, stalled: bool = False) -> None:
@@ -95,7 +95,7 @@ async def test_one_stalled_reader_among_two_hundred(policy: str) -> None:
     )
     assert server.stdout is not None
     loop = asyncio.get_running_loop()
-    readers: list[Reader] = []
+    readers: list[NumberedClient] = []
     try:
         async with asyncio.timeout(100):
             port = int(await server.stdout.readline())
@@ -103,9 +103,9 @@ async def test_one_stalled_reader_among_two_hundred(policy: str) -> None:
                 slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 slow.setblocking(False)
                 await loop.sock_connect(slow, ("127.0.0.1", port))
-                _, stalled = await loop.create_connection(lambda: Reader(port, stalled=True), sock=slow)
+                _, stalled = await loop.create_connection(lambda: NumberedClient(port, stalled=True), sock=slow)
                 for _ in range(READERS):
-                    _, reader = await loop.create_connection(lambda: Reader(port), "127.0.0.1", port)
+                    _, reader = await loop.create_connection(lambda: NumberedClient(port), "127.0.0.1", port)
                     readers.append(reader)
                 for reader in (stalled, *readers):
                     await reader.connected

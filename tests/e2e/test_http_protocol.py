@@ -115,7 +115,7 @@ class Raw:
         return b""
 
 
-class Site:
+class RunningServer:
     """A running server with its application, and how to look inside."""
 
     def __init__(self, address: Address, app: App, state: ServerState) -> None:
@@ -142,7 +142,9 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(base: type[HTTPGuard], own: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Site]:
+async def site(
+    base: type[HTTPGuard], own: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[RunningServer]:
     """A server with the guard on that base, and these settings."""
     states: list[ServerState] = []
 
@@ -156,7 +158,7 @@ async def site(base: type[HTTPGuard], own: dict[str, Any] | None = None, **optio
         async with asyncio.timeout(DEADLINE):
             (await asyncio.open_connection("127.0.0.1", address.port))[1].close()
         await eventually(lambda: states and not states[0].connections)
-        yield Site(address, app, states[0])
+        yield RunningServer(address, app, states[0])
 
 
 @pytest.fixture(params=[HttpToolsProtocol, H11Protocol], ids=["httptools", "h11"])

@@ -18,7 +18,7 @@ from velocity_ws.websocket.unfinished import UnfinishedMessages
 SIZE = 200_000
 
 
-class Wire:
+class RawClient:
     """A client of which each byte is its test's."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,17 +35,17 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(address: Address, headers: str = "") -> AsyncIterator[Wire]:
+async def wired(address: Address, headers: str = "") -> AsyncIterator[RawClient]:
     reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
     try:
         writer.write(handshake(headers))
         await reader.readuntil(b"\r\n\r\n")
-        yield Wire(reader, writer)
+        yield RawClient(reader, writer)
     finally:
         writer.close()
 
 
-class Site:
+class NotingBroker:
     """A broker that remembers how long messages were, and how connections ended."""
 
     def __init__(self, **options: object) -> None:
@@ -86,7 +86,7 @@ async def begin(peer: Peer, more: asyncio.Event) -> asyncio.Task[None]:
 
 
 async def test_a_message_that_is_never_finished_is_given_up_in_time(unfinished: list[UnfinishedMessages]) -> None:
-    site = Site(message_timeout=0.2)
+    site = NotingBroker(message_timeout=0.2)
     async with running(site.broker, "ours") as address, address.connect() as peer:
         sending = await begin(peer, asyncio.Event())
         await (await peer.ws.ping())  # which it answers meanwhile
@@ -111,7 +111,7 @@ async def test_a_message_that_is_never_finished_is_given_up_in_time(unfinished: 
     ids=["one byte", "a header", "bytes that trickle", "pings", "fragments that trickle", "a trickling fragment"],
 )
 async def test_what_trickles_is_not_waited_for(start: bytes, trickle: bytes) -> None:
-    site = Site(message_timeout=0.3)
+    site = NotingBroker(message_timeout=0.3)
     async with running(site.broker, "ours") as address, wired(address) as wire:
         wire.writer.write(start)
         closed = asyncio.create_task(wire.closed())
@@ -123,7 +123,7 @@ async def test_what_trickles_is_not_waited_for(start: bytes, trickle: bytes) -> 
 
 
 async def test_a_client_that_always_has_a_part_of_its_next_message_under_way_is_no_such_one() -> None:
-    site = Site(message_timeout=0.4, rate_limit=0)
+    site = NotingBroker(message_timeout=0.4, rate_limit=0)
     message = frame(0x82, bytes(SIZE))
     parts = [frame(0x02, bytes(1000)), frame(0x80, bytes(1000))]
     async with running(site.broker, "ours") as address, wired(address) as wire:
@@ -145,7 +145,7 @@ QUEUED = frame(0x82, bytes(5000)) * (SIZE // 5000)
 
 @pytest.mark.parametrize("wire", [WHOLE, HALVES, QUEUED], ids=["frame", "fragments", "messages"])
 async def test_a_client_that_takes_long_to_send_is_not_dead_though_its_pong_waits_for_that(wire: bytes) -> None:
-    site = Site(ping_interval=0.1, ping_timeout=0.5)
+    site = NotingBroker(ping_interval=0.1, ping_timeout=0.5)
     async with running(site.broker, "ours") as address, wired(address) as peer:
         for at in range(0, len(wire), len(wire) // 24):
             peer.writer.write(wire[at : at + len(wire) // 24])
@@ -157,7 +157,7 @@ async def test_a_client_that_takes_long_to_send_is_not_dead_though_its_pong_wait
 
 
 async def test_what_this_side_does_not_read_is_not_late() -> None:
-    site = Site(message_timeout=0.2, read_buffer_size=1000)
+    site = NotingBroker(message_timeout=0.2, read_buffer_size=1000)
     go_on, came = asyncio.Event(), asyncio.Event()
 
     @site.broker.on("wait")
@@ -184,7 +184,7 @@ def total(unfinished: list[UnfinishedMessages]) -> int:
 
 
 async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[UnfinishedMessages]) -> None:
-    site = Site(max_unfinished_size=2 * SIZE + 1000)
+    site = NotingBroker(max_unfinished_size=2 * SIZE + 1000)
     more = asyncio.Event()
     async with running(site.broker, "ours") as address:
         async with address.connect() as oldest, address.connect() as middle, address.connect() as newest:
@@ -207,7 +207,7 @@ async def test_where_all_have_too_much_the_idlest_goes(unfinished: list[Unfinish
 
 
 async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: list[UnfinishedMessages]) -> None:
-    site = Site(max_unfinished_size=2 * SIZE)
+    site = NotingBroker(max_unfinished_size=2 * SIZE)
     message, part = frame(0x82, bytes(SIZE)), frame(0x02, bytes(SIZE // 2))
     async with running(site.broker, "ours") as address:
         async with wired(address) as slow, wired(address) as one, wired(address) as two, wired(address) as three:
@@ -224,7 +224,7 @@ async def test_who_goes_on_sending_outlives_those_who_have_stopped(unfinished: l
 
 
 async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[UnfinishedMessages]) -> None:
-    site = Site(max_unfinished_size=2 * SIZE)
+    site = NotingBroker(max_unfinished_size=2 * SIZE)
     part = frame(0x82, os.urandom(SIZE + 1000))[:SIZE]
     async with running(site.broker, "ours") as address:
         async with wired(address) as one, wired(address) as two, wired(address) as three:
@@ -237,7 +237,7 @@ async def test_parts_of_frames_count_as_parts_of_messages(unfinished: list[Unfin
 
 
 async def test_whole_messages_are_not_watched(unfinished: list[UnfinishedMessages]) -> None:
-    site = Site()
+    site = NotingBroker()
     starts: list[object] = []
     async with running(site.broker, "ours") as address, wired(address) as wire:
         for watch in unfinished:
@@ -269,7 +269,7 @@ async def test_whole_messages_are_not_watched(unfinished: list[UnfinishedMessage
     ],
 )
 async def test_a_frame_that_is_wrong_by_its_first_two_bytes_is_refused_by_them(start: str) -> None:
-    site = Site()
+    site = NotingBroker()
     async with running(site.broker, "ours") as address, wired(address) as wire:
         wire.writer.write(bytes.fromhex(start)[:1])
         wire.writer.write(bytes.fromhex(start)[1:])
@@ -280,14 +280,14 @@ async def test_a_frame_that_is_wrong_by_its_first_two_bytes_is_refused_by_them(s
 
 @pytest.mark.parametrize("start", [b"\x81\xff", b"\x82\xfe", b"\x40\xfe", b"\x89\xff"], ids=bytes.hex)
 async def test_so_is_one_that_is_wrong_between_fragments(start: bytes) -> None:
-    site = Site()
+    site = NotingBroker()
     async with running(site.broker, "ours") as address, wired(address) as wire:
         wire.writer.write(frame(0x01, b"x") + start)
         assert await wire.closed() == 1002
 
 
 async def test_what_came_before_is_answered() -> None:
-    site = Site()
+    site = NotingBroker()
 
     @site.broker.on("echo")
     async def echo(data: int) -> int:

@@ -16,7 +16,7 @@ CLIENTS = 200
 BURST = 20
 
 
-class Reader(asyncio.Protocol):
+class CountingClient(asyncio.Protocol):
     """A client that counts the messages it gets, all of which are of one kind: ``{"event":"n","data":…}``."""
 
     def __init__(self) -> None:
@@ -49,9 +49,9 @@ async def bursts(loop_kind: str, count: int, say: Say) -> float:
     """Write system calls for each delivery, in so many bursts; every delivery is checked."""
     loop = asyncio.get_running_loop()
     async with besieged(loop=loop_kind) as server:
-        readers: list[Reader] = []
+        readers: list[CountingClient] = []
         for _ in range(CLIENTS):
-            _, reader = await loop.create_connection(Reader, "127.0.0.1", server.port)
+            _, reader = await loop.create_connection(CountingClient, "127.0.0.1", server.port)
             readers.append(reader)
         for reader in readers:
             async with asyncio.timeout(DEADLINE):

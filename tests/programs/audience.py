@@ -52,7 +52,7 @@ class Round:
             self.all_have_it.set()
 
 
-class Reader(asyncio.BufferedProtocol):
+class Receiver(asyncio.BufferedProtocol):
     """A connection that takes messages as they come."""
 
     def __init__(self, now: list[Round]) -> None:
@@ -137,9 +137,9 @@ async def main(port: int, count: int, rounds: int, messages: int, size: int) -> 
     """Listen to all rounds."""
     loop = asyncio.get_running_loop()
     now = [Round(count)]
-    readers: list[Reader] = []
+    readers: list[Receiver] = []
     for _ in range(count):
-        _, reader = await loop.create_connection(lambda: Reader(now), "127.0.0.1", port)
+        _, reader = await loop.create_connection(lambda: Receiver(now), "127.0.0.1", port)
         readers.append(reader)
         await reader.connected
     print("ready", flush=True)

@@ -76,7 +76,7 @@ class Listener:
                 self.gaps.append(message["data"])
 
 
-class Scene:
+class TalkingPair:
     """Two nodes, a client in the room on each, both talking."""
 
     def __init__(self, pair: list[Node], server: Engine) -> None:
@@ -120,9 +120,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(kind: str) -> AsyncIterator[Scene]:
+async def scene(kind: str) -> AsyncIterator[TalkingPair]:
     async with engine(kind) as server, nodes(server.url, node_lease=3) as pair:
-        found = Scene(pair, server)
+        found = TalkingPair(pair, server)
         async with person(pair[0], "ann", "x") as (ann, _), person(pair[1], "bob", "x") as (bob, _):
             found.listeners = [Listener(ann), Listener(bob)]
             listening = [asyncio.create_task(listener.listen()) for listener in found.listeners]
@@ -140,7 +140,7 @@ async def scene(kind: str) -> AsyncIterator[Scene]:
             found.check()
 
 
-def _is_complete(found: Scene, index: int) -> bool:
+def _is_complete(found: TalkingPair, index: int) -> bool:
     got = found.listeners[index].numbers
     return all(got[talker.node.broker.node_id][-1] == len(talker.outcomes) - 1 for talker in found.talkers)
 

@@ -37,7 +37,7 @@ PAUSE = 0.01
 """Seconds between two messages of a voice."""
 
 
-class Scene:
+class TalkingWorkers:
     """People on four workers; some of them, on each worker, talk to all rooms, and so does an emitter."""
 
     def __init__(self, port: int, people: list[Member], rooms: list[str], emitter: Emitter) -> None:
@@ -132,9 +132,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str, clients: int, rooms: list[str], voices: int, lease: float = LEASE) -> AsyncIterator[Scene]:
+async def scene(
+    url: str, clients: int, rooms: list[str], voices: int, lease: float = LEASE
+) -> AsyncIterator[TalkingWorkers]:
     async with workers(4, url, WS_NODE_LEASE=f"{lease}s") as port, AsyncExitStack() as stack, Emitter(url) as emitter:
-        found = Scene(port, await crowd(stack, port, clients, rooms, 4), rooms, emitter)
+        found = TalkingWorkers(port, await crowd(stack, port, clients, rooms, 4), rooms, emitter)
         await found.begin(voices)
         yield found
 
@@ -170,7 +172,7 @@ async def the_engines_worker_is_killed(
         return took
 
 
-async def _a_newcomer_is_reached(found: Scene) -> None:
+async def _a_newcomer_is_reached(found: TalkingWorkers) -> None:
     """The worker that is started in place of the killed one takes part."""
     async with asyncio.timeout(START):
         while True:
