@@ -1,1 +1,1 @@
-"""Loops, threads and tasks. Knows nothing of what runs in them."""
+"""Concurrency: event loops, threads and tasks. Knows nothing of what runs in them."""

@@ -1,4 +1,4 @@
-"""Deadlines: many things that may take equally long, watched by one timer. Knows nothing of what they are."""
+"""Deadlines: one timer for many things that may take equally long. Knows nothing of what they are."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Deadlines"]
 T = TypeVar("T")
 
 BATCH = 64
-"""What is acted upon in one loop turn; the rest follows in the next ones, so that others have theirs between."""
+"""Items that are acted upon in one turn of the loop; the rest follows in later turns, so that others have theirs."""
 
 
 class Deadlines(Generic[T]):
-    """Things with the same time to finish. Starting and stopping one costs an entry of a dictionary, and no timer.
+    """Items that each have the same time to finish. To start and stop one costs a dictionary's entry, and no timer.
 
-    One belongs to one event loop, and is to be owned by something that does not outlive it.
+    Used on one event loop; its owner must not outlive that loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[T], None]) -> None:
         """
         Args:
-            loop: whose time counts.
-            seconds: how long each may take.
-            act: called with what has not been stopped by then.
+            loop: the event loop that the timer runs on.
+            seconds: how long each item may take.
+            act: called with each item that was not stopped in time.
         """
         self._loop = loop
         self._seconds = seconds
@@ -38,19 +38,19 @@ class Deadlines(Generic[T]):
         return len(self._due)
 
     def start(self, item: T) -> None:
-        """Watch something from now on; one that is watched already keeps its deadline."""
+        """Begin the time of an item; one that is watched already keeps its deadline."""
         if item not in self._due:
-            # All wait equally long, so the dictionary's order is that of the deadlines.
+            # All items have equally long, so the dictionary's order is that of the deadlines.
             self._due[item] = self._loop.time() + self._seconds
             if not self._is_armed:
                 self._arm(self._seconds)
 
     def stop(self, item: T) -> bool:
-        """Watch it no more; whether it was watched."""
+        """Stop watching an item; return whether it was watched."""
         return self._due.pop(item, None) is not None
 
     def act_on_first(self) -> None:
-        """Act on the one that is due first, now."""
+        """Act now on the item that is due first, if any."""
         item = next(iter(self._due), None)
         if item is not None:
             del self._due[item]
@@ -69,9 +69,9 @@ class Deadlines(Generic[T]):
             for item, due in first:
                 if due > now:
                     break
-                if self._due.get(item) == due:  # what was done for another may have stopped it
+                if self._due.get(item) == due:  # acting on another item may have stopped this one
                     del self._due[item]
                     self._act(item)
-        finally:  # one that raises costs no other its deadline
+        finally:  # an item whose act raises costs no other item its deadline
             if self._due and not self._is_armed:
                 self._arm(max(0.0, next(iter(self._due.values())) - now))

@@ -1,10 +1,10 @@
-"""EagerTask: runs coroutines one after another, each at once where it is asked for. Knows nothing of what they do.
+"""EagerTask: runs coroutines in one task, each at once, up to its first wait. Knows nothing of what they do.
 
 Most coroutines here never have to wait: a handler that only computes and sends, a ``send`` whose socket has room. A
 task for each would cost two turns of the event loop, 3 to 6 µs of the 16 to 22 µs a delivery takes with uvicorn.
 Python 3.12 has eager tasks; this works on 3.11 too, and its task is made once and not for each coroutine. `TaskPool`
-lends such tasks: few clients have something running at any time, so idle ones need none. So what does not wait shares
-its task with others before and after it, and must not leave it to anybody who would cancel it.
+lends such tasks, as few clients have a coroutine running at any time. A coroutine that does not wait shares its task
+with those that run before and after it: it must not hand the task to code that would cancel it later.
 
 Once Python 3.11 goes, hooks may have a task of their own, and `TaskPool` may go: ``asyncio.Task(eager_start=True)``
 takes 0.7 µs for what does not wait (3.12, 3.13), a task that is lent 1.0, an `EagerTask` for each 4.1.
@@ -21,18 +21,18 @@ from typing import Any
 __all__ = ["EagerTask", "Suspended", "TaskPool"]
 
 KEEP = 64
-"""Tasks that are kept for the next use."""
+"""Idle tasks that a pool keeps for the next use."""
 
 
 class EagerTask:
-    """One task, and what it runs, never two things at a time.
+    """One task that runs coroutines, one at a time. Used on the event loop that it was made on.
 
-    What is run sees this task as the current one, and one context, from its first step to its last: what it enters
-    before it has to wait (a timeout, a cancel scope, a context variable) it leaves in the same task.
+    A coroutine sees this task as the current one, and one context, from its first step to its last: it leaves timeouts,
+    cancel scopes and context variables in the task in which it entered them.
 
     Attributes:
         task: the task; it ends after `end` or `cancel`.
-        is_busy: whether something is running, or waiting for something.
+        is_busy: whether a coroutine is running, or waiting for something.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class EagerTask:
         self.task: asyncio.Task[None] = self._loop.create_task(self._serve(), context=context)
 
     def run(self, work: Awaitable[None]) -> None:
-        """Run something to its end: up to its first wait now, the rest in the task. Not while `is_busy`."""
+        """Run a coroutine: up to its first wait now, the rest in the task. Must not be called while `is_busy`."""
         self.is_busy = True
         try:
             rest = self.step(work)
@@ -58,17 +58,17 @@ class EagerTask:
             self.drive(rest)
 
     def step(self, work: Awaitable[None], context: contextvars.Context | None = None) -> Suspended | None:
-        """Run something up to its first wait. The caller minds `is_busy`.
+        """Run a coroutine up to its first wait. The caller must set `is_busy`, if other calls may come meanwhile.
 
         Args:
-            work: a coroutine.
-            context: what it sees of context variables; by default what this task was made in.
+            work: the coroutine.
+            context: the context that it runs in; by default the one that this task was made in.
 
         Returns:
-            ``None`` if it has come to its end, else its rest, which must be awaited in what is given to `drive`.
+            ``None`` if the coroutine has returned, else its rest, which must be awaited by the work given to `drive`.
 
         Raises:
-            BaseException: whatever it raises.
+            BaseException: any exception that the coroutine raises.
         """
         loop, task = self._loop, self.task
         current = asyncio.current_task(loop)
@@ -86,26 +86,26 @@ class EagerTask:
                 _enter_task(loop, current)
 
     def drive(self, work: Awaitable[None]) -> None:
-        """Let the task run something, beginning in a later turn of the loop."""
+        """Run a coroutine in the task, beginning in a later turn of the loop."""
         self.is_busy = True
         self._work = work
         self._wake_up()
 
     def end(self) -> None:
-        """Let the task end as soon as nothing is running in it; nothing may be run after that."""
+        """End the task as soon as no coroutine runs in it. Nothing may be run after that."""
         self._ending = True
         self._wake_up()
 
     def cancel(self) -> None:
-        """Cancel what is running, and end."""
+        """Cancel the coroutine that is running, and end the task."""
         self._ending = True
         if self._started:
             self.task.cancel()
-        else:  # or what was begun already would never be told
+        else:  # a task that has not started would end without throwing anything into the coroutine begun before
             self._cancel_at_start = True
 
     async def wait_ended(self, timeout: float | None = None) -> bool:
-        """Wait until the task has ended, for so many seconds; whether it has."""
+        """Wait until the task has ended, for ``timeout`` seconds at most; return whether it has."""
         await asyncio.wait([self.task], timeout=timeout)
         return self.task.done()
 
@@ -143,14 +143,14 @@ class EagerTask:
 
 
 class TaskPool:
-    """`EagerTask`s that are lent to what has something to run, and used again. On one event loop."""
+    """Idle `EagerTask`s, lent to callers with a coroutine to run, and used again. Used on one event loop."""
 
     def __init__(self) -> None:
         self._idle: list[EagerTask] = []
         self._ending: set[asyncio.Task[None]] = set()
 
     def take(self) -> EagerTask:
-        """An idle one. What ran in it to its end at once gives it back with `release`; what has to wait keeps it."""
+        """Return an idle task. A caller whose coroutine ends at once gives it back; one that has to wait keeps it."""
         while self._idle:
             worker = self._idle.pop()
             if not worker.task.done() and not worker.task.cancelling():
@@ -158,14 +158,14 @@ class TaskPool:
         return EagerTask()
 
     def release(self, worker: EagerTask) -> None:
-        """Take one back that has nothing to run any more."""
+        """Take back a task that has nothing to run any more."""
         if len(self._idle) < KEEP:
             self._idle.append(worker)
         else:
             self._end(worker)
 
     async def close(self) -> None:
-        """End all that are idle."""
+        """End all idle tasks, and wait until they have ended."""
         while self._idle:
             self._end(self._idle.pop())
         if self._ending:
@@ -178,14 +178,14 @@ class TaskPool:
 
 
 class Suspended:
-    """A half-run coroutine; awaiting it runs the rest."""
+    """A coroutine that was run up to a wait; awaiting this runs the rest."""
 
     def __init__(self, steps: Iterator[Any], waits_for: Any, context: contextvars.Context | None = None) -> None:
         """
         Args:
-            steps: the coroutine.
-            waits_for: what it yielded last.
-            context: what it was begun in, where that is not the context of the task that will await this.
+            steps: the iterator of the coroutine's steps.
+            waits_for: the future that it yielded last.
+            context: the context that it was begun in; ``None`` for the context of the task that awaits this.
         """
         self._steps = steps
         self._waits_for = waits_for
@@ -211,6 +211,6 @@ class Suspended:
         return function(argument) if self._context is None else self._context.run(function, argument)
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the coroutine, as its rest will not be run."""
         if isinstance(self._steps, Generator):
             self._steps.close()

@@ -1,7 +1,4 @@
-"""The broker's event loop, and the way to it from other loops and threads.
-
-Knows nothing of what runs there.
-"""
+"""Portal: the way to the broker's loop from other loops and threads. Knows nothing of what runs there."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ __all__ = ["Portal", "end_now"]
 T = TypeVar("T")
 
 LOOK_AGAIN = 1.0
-"""Seconds after which a call looks whether the loop it waits for still runs."""
+"""Seconds after which a waiting call looks whether the broker's loop still runs."""
 
 
 _forks = 0
-"""How often this process was forked off: another number than its parent has, and cheaper to ask than its own id."""
+"""How many forks lie between the first process and this one: tells it from its parent, and is cheaper than its pid."""
 
 
 def _forked() -> None:
@@ -36,7 +33,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Portal:
-    """The loop all state belongs to; unset until the broker starts."""
+    """Runs coroutines on the broker's loop, to which all state of the broker belongs. It is unset until a start."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -44,24 +41,33 @@ class Portal:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The broker's loop; ``None`` where it has none, or one that is closed, or its parent's, as this is a fork."""
+        """The broker's loop; ``None`` if there is none, if it is closed, or if it is that of a fork's parent."""
         loop = self._loop
         return None if loop is None or loop.is_closed() or self._forks != _forks else loop
 
     def settle(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Make a loop the broker's, or none."""
+        """Set the broker's loop; ``None`` when the broker has stopped."""
         self._loop = loop
         self._forks = _forks
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the broker's loop, or it has none, so that no way there is needed. In a coroutine only."""
+        """Whether a coroutine can do its work right here: on the broker's loop, or if there is none.
+
+        From any loop, in a coroutine.
+        """
         return self._loop is asyncio.get_running_loop() or self.loop is None
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Await ``function(*args)`` on the broker's loop, from whichever loop this is awaited on.
+        """Await ``function(*args)`` on the broker's loop. From any loop, in a coroutine.
 
-        Where the broker has no loop, it runs right here: nobody is connected, so nothing can race with it.
+        If the broker has no loop, the function runs on the caller's: no client is connected, so nothing races with it.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            BrokerError: the broker's loop was stopped or closed before the function had returned.
         """
         loop = self._loop
         if loop is asyncio.get_running_loop() or (loop := self.loop) is None:  # as `is_here`, without a call of it
@@ -76,10 +82,14 @@ class Portal:
             future.cancel()
 
     def block(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object, **options: object) -> T:
-        """Run ``function(*args, **options)`` on the broker's loop and wait for it, from a plain thread.
+        """Run ``function(*args, **options)`` on the broker's loop, and block until it has returned. From any thread.
+
+        Returns:
+            What the function returns.
 
         Raises:
-            WouldDeadlockError: this is the broker's loop, which cannot wait for itself.
+            WouldDeadlockError: it was called on the broker's loop, which would wait for itself.
+            BrokerError: the broker's loop was stopped or closed before the function had returned.
         """
         try:
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -108,7 +118,7 @@ def _wait(loop: asyncio.AbstractEventLoop, future: concurrent.futures.Future[T])
         try:
             return future.result(LOOK_AGAIN)
         except TimeoutError:
-            if future.done():  # it was the function's own
+            if future.done():  # the function raised it
                 raise
             if not loop.is_running():
                 raise BrokerError("the broker's event loop was stopped while this was waiting for it") from None
@@ -128,6 +138,6 @@ def _submit(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) 
 
 
 def end_now(timeout: asyncio.Timeout) -> None:
-    """Let a timeout end now."""
-    with contextlib.suppress(RuntimeError):  # it has, and what it was for has not ended yet
+    """Make a running ``asyncio.timeout`` expire now; harmless if it has expired already."""
+    with contextlib.suppress(RuntimeError):  # it has expired, and its block has not ended yet
         timeout.reschedule(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""Threads: an executor that keeps no process alive, whatever its threads still do. Knows no hook and no event loop."""
+"""Threads: an executor whose threads, even busy ones, keep no process alive. Knows no hook and no event loop."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ T = TypeVar("T")
 
 Work = Callable[[], None]
 Desk = SimpleQueue[Work | None]
-"""Where one thread gets its work; it ends with a ``None``."""
+"""The queue from which one thread takes its work; ``None`` ends the thread."""
 
 
 class Threads(Executor):
-    """Daemon threads that are started as they are needed.
+    """An executor of daemon threads, which are started as they are needed. From any thread.
 
-    Those of the standard library's executor are joined when the interpreter ends, so that one call that never
+    The standard library joins the threads of its executor when the interpreter ends, so one call that never
     returns would keep the process for ever.
 
     Args:
-        limit: threads at once; what is submitted beyond waits for one, and is forgotten when it is cancelled.
-        name: of each thread, before its number.
-        spare: so many more threads are started in place of those whose call takes longer than `patience`.
-        patience: seconds.
-        on_exhausted: called once, in any thread, when all are taken, the spare ones too, and something has to wait.
+        limit: how many calls run at once; further ones wait for a thread, and are dropped when they are cancelled.
+        name: the beginning of each thread's name, followed by its number.
+        spare: how many threads may be started in place of those whose call takes longer than ``patience``.
+        patience: seconds after which a call counts as slow.
+        on_exhausted: called once, in any thread, when all threads are taken, the spare ones too, and a call waits.
     """
 
     def __init__(
@@ -59,10 +59,13 @@ class Threads(Executor):
         self._timer: threading.Timer | None = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call a function in a thread.
+        """Call ``fn(*args, **kwargs)`` in a thread.
+
+        Returns:
+            The future of its result.
 
         Raises:
-            RuntimeError: it was shut down.
+            RuntimeError: the executor was shut down.
         """
         future: Future[T] = Future()
         work = partial(_work, future, partial(fn, *args, **kwargs))
@@ -85,7 +88,12 @@ class Threads(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads end when they have nothing to do any more."""
+        """Take no more calls, and let each thread end when it has nothing to do.
+
+        Args:
+            wait: whether to block until all threads have ended.
+            cancel_futures: whether to cancel the calls that wait for a thread.
+        """
         with self._lock:
             self._is_over = True
             threads = list(self._threads.values())
@@ -103,7 +111,7 @@ class Threads(Executor):
     # --- inside; with the lock held, but for what runs in threads
 
     def _has_room(self) -> bool:
-        """Whether one more may be started, those that are slow put aside."""
+        """Whether one more thread may be started, when slow ones do not count."""
         slow = time.monotonic() - self._patience
         for desk, since in list(self._busy.items()) if len(self._busy) >= self._limit else ():
             if since > slow:
@@ -112,7 +120,7 @@ class Threads(Executor):
         return len(self._busy) < self._limit and len(self._threads) < self._total
 
     def _start(self, work: Work) -> bool:
-        """Start a thread for something; whether the system has one."""
+        """Start a thread with its first work; return whether the system had one."""
         desk: Desk = SimpleQueue()
         thread = threading.Thread(target=self._run, args=(desk,), name=f"{self._name} {self._count}", daemon=True)
         try:
@@ -128,7 +136,7 @@ class Threads(Executor):
         return True
 
     def _look_later(self) -> None:
-        """Look whether there is room for what waits, when one of the busy will have become slow."""
+        """Set a timer that starts threads for waiting calls once the longest running call counts as slow."""
         if self._timer is None and self._waiting and len(self._threads) < self._total:
             since = next(iter(self._busy.values()), 0.0)
             seconds = max(since + self._patience - time.monotonic(), 0.05)
@@ -139,7 +147,7 @@ class Threads(Executor):
                 self._timer = timer
 
     def _exhausted(self) -> Callable[[], None] | None:
-        """Whom to tell that all threads are taken."""
+        """Return the callback for taken threads, if all are taken and it has not been called."""
         if not self._waiting or len(self._threads) < self._total:
             return None
         told, self._on_exhausted = self._on_exhausted, None
@@ -159,7 +167,7 @@ class Threads(Executor):
             exhausted()
 
     def _forget(self, future: Future[Any]) -> None:
-        """It is done, or was cancelled while it waited."""
+        """Drop a future from those that wait, as it is done or cancelled."""
         with self._lock:
             self._waiting.pop(future, None)
 
@@ -167,11 +175,11 @@ class Threads(Executor):
         while (work := desk.get()) is not None:
             while work is not None:
                 work()
-                del work  # with all that it refers to, until there is more
+                del work  # or an idle thread would keep alive all that it refers to
                 work = self._next(desk)
 
     def _next(self, desk: Desk) -> Work | None:
-        """What a thread that has done its work does now: what waits, nothing, or end."""
+        """Return the next work for a thread that has none: a waiting call; or ``None``, to become idle or to end."""
         with self._lock:
             self._busy.pop(desk, None)
             if self._waiting:

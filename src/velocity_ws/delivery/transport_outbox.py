@@ -97,7 +97,7 @@ class TransportOutbox(BoundedOutbox):
         Args:
             writer: the connection.
             flusher: the flusher of the connection's event loop.
-            window_bits: the LZ77 window negotiated for permessage-deflate, 8 to 15; 0 for no compression.
+            window_bits: the LZ77 window negotiated for permessage-deflate, 9 to 15; 0 for no compression.
             burst: bytes queued in one turn that are written before it ends: the transport's high-water mark.
 
         The others are those of `BoundedOutbox`.

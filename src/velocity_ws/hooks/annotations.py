@@ -1,4 +1,4 @@
-"""Annotations: what validates a parameter, by its annotation. Knows nothing of hooks."""
+"""Annotations: turns the annotation of a parameter into a validator of data. Knows nothing of hooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["annotations_of", "names_in", "signature_of", "unwrap", "validator"]
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that was written, inside of partials, decorators that say what they wrap, and callable objects."""
+    """Return the innermost function: inside of partials, decorators with ``__wrapped__``, and callable objects."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -37,19 +37,19 @@ def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Its parameters, whatever their annotations name: what is imported for type checkers alone need not be there.
+    """Read the signature of a function, even if its annotations name what is imported for type checkers alone.
 
     Raises:
-        TypeError: it is nothing that can be called.
+        TypeError: ``function`` cannot be called.
         ValueError: it has no signature that can be read.
     """
-    if sys.version_info >= (3, 14):  # where annotations are evaluated when somebody asks for them
+    if sys.version_info >= (3, 14):  # where annotations are evaluated when they are read
         return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
     return inspect.signature(function)
 
 
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations as they are written; a name that is not there is a reference to it."""
+    """Read the annotations of a function as they are written; a name that is not defined is a reference to it."""
     if sys.version_info >= (3, 14):
         return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
     found: dict[str, Any] = getattr(function, "__annotations__", {})
@@ -57,10 +57,19 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[Callable[[Any], Any], Any] | None:
-    """What validates a parameter, given a decoded JSON value, and its schema; ``None`` where all is allowed.
+    """Build the validator of a parameter.
+
+    Args:
+        function: the hook.
+        parameter: the name of its parameter.
+        name: the name of the hook in errors.
+
+    Returns:
+        A function that validates a decoded JSON value, and pydantic's schema for it; ``None`` if the annotation
+        allows every value. The function raises pydantic's ``ValidationError``.
 
     Raises:
-        HookError: the annotation cannot be resolved, or is no type.
+        HookError: the annotation cannot be resolved, or is not a type.
     """
     function = unwrap(function)
     local_names = _locals_of_definition(function)
@@ -71,7 +80,7 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[
         if sys.version_info < (3, 12):
             annotation = _modern(annotation, local_names, {})
         adapter = TypeAdapter(annotation)
-    except Exception as error:  # whatever evaluating an annotation or building a schema may raise
+    except Exception as error:  # evaluating an annotation and building a schema may raise anything
         raise HookError(
             f"the annotation of {parameter!r} in {name} cannot validate data: {error}. "
             "It must be a type that pydantic knows, and that the hook's module can see"
@@ -88,9 +97,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _asks_for_json(schema: Any) -> bool:
-    """Whether pydantic takes JSON and its Python value for different things somewhere in there.
+    """Whether pydantic validates JSON in another way than the decoded value, anywhere in a schema.
 
-    Where it is strict a datetime may be a string in JSON only; and types may have a schema for each.
+    In strict mode a datetime may be a string in JSON only; and a type may have a schema for each.
     """
     for part in _parts(schema):
         if isinstance(part, dict):
@@ -102,7 +111,7 @@ def _asks_for_json(schema: Any) -> bool:
 
 
 def names_in(schema: Any) -> set[str]:
-    """The texts that a schema holds, names of fields among them; what is not one of them a client chose."""
+    """Collect the strings in a schema, which include all names of fields: other names were chosen by a client."""
     return {part for part in _parts(schema) if isinstance(part, str)}
 
 
@@ -145,9 +154,9 @@ def _locals_of_definition(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _modern(annotation: Any, local_names: dict[str, Any], known: dict[Any, Any]) -> Any:
-    """The annotation with each ``typing.TypedDict`` in it as one of typing_extensions.
+    """Replace each ``typing.TypedDict`` in an annotation by one of typing_extensions.
 
-    Before Python 3.12 pydantic takes only those, as the others do not keep all it needs.
+    Before Python 3.12 pydantic takes only those, as the others do not keep all that it needs.
     """
     if typing.is_typeddict(annotation) and type(annotation).__module__ == "typing":
         if annotation not in known:

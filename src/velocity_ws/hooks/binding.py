@@ -1,4 +1,4 @@
-"""Binding: which parameter of a hook gets which value, decided once, at registration. Knows no hook that runs."""
+"""Binding: decides at registration which parameter of a hook gets which value. Knows no hook that runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "leave": ("client", "room"),
     "error": ("client", "error"),
 }
-"""What a hook of each kind can ask for by name; the first so many are what it gets by position."""
+"""The values that a hook of each kind can ask for by name, in the order in which it gets them by position."""
 _ALL_ARGUMENTS = {name for names in ARGUMENTS.values() for name in names}
-_BY_POSITION: dict[Kind, tuple[int, ...]] = {
+_BY_POSITION: dict[Kind, tuple[int, ...]] = {  # how many of them a hook may take under names of its own
     "authenticate": (1,),
     "connect": (1,),
     "message": (2,),
@@ -41,18 +41,18 @@ _BY_POSITION: dict[Kind, tuple[int, ...]] = {
 
 
 def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Which value goes to which parameter: by position, and by keyword.
+    """Decide which values a hook gets by position and which by keyword.
 
     Args:
-        kind: of hook, which decides what there is to ask for.
+        kind: the kind of the hook, which decides what it can ask for.
         function: the hook.
-        name: what an error calls it.
+        name: the name of the hook in errors.
 
     Returns:
-        The names of the values it gets by position, and for each keyword the name of its value.
+        The names of the values that it gets by position; and a dict from its keywords to the names of their values.
 
     Raises:
-        HookError: it asks for what a hook of this kind does not get, or has no signature that can be read.
+        HookError: the hook asks for a value that its kind does not get, or has no signature that can be read.
     """
     known = ARGUMENTS[kind]
     try:
@@ -71,7 +71,7 @@ def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str
     required = [p.name for p in positional if p.default is p.empty]
     unknown = [parameter for parameter in required if parameter not in known]
     if unknown:
-        # Names of its own: then it takes all that there is, in that order.
+        # The hook has names of its own: then it takes the values of its kind, in their order.
         in_order = len(required) in _BY_POSITION[kind] and all(
             mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
             for mine, theirs in zip(required, known, strict=False)
@@ -93,10 +93,15 @@ def _refused(kind: Kind, name: str, parameter: str) -> HookError:
 
 
 def refuse_wrong_message(function: Callable[..., Any], names: set[str], name: str) -> None:
-    """Refuse a ``message`` that has another type: its author wants ``data`` validated, which this would not do.
+    """Refuse a parameter ``message`` with the type of the data: its author wants the data validated.
+
+    Args:
+        function: the hook.
+        names: the names of the values that it gets.
+        name: the name of the hook in errors.
 
     Raises:
-        HookError: it is annotated so.
+        HookError: the annotation of ``message`` is neither `Message` nor ``Any``.
     """
     annotation = annotations_of(unwrap(function)).get("message", Message)
     written = str(getattr(annotation, "__forward_arg__", annotation))
@@ -108,7 +113,13 @@ def refuse_wrong_message(function: Callable[..., Any], names: set[str], name: st
 def data_parameter(
     function: Callable[..., Any], by_position: tuple[str, ...], by_keyword: dict[str, str]
 ) -> str | None:
-    """The name of the parameter that gets ``data``; ``None`` where none does."""
+    """Find the parameter that gets ``data``; ``None`` if none does.
+
+    Args:
+        function: the hook.
+        by_position: the names of the values that it gets by position, as `bind` returns them.
+        by_keyword: the names of the values that it gets by keyword, as `bind` returns them.
+    """
     if "data" in by_keyword:
         return "data"
     if "data" not in by_position:

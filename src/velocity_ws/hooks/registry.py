@@ -1,4 +1,4 @@
-"""Registry: the application's hooks, checked when registered, called with what they ask for. Knows no client."""
+"""Registry: the application's hooks, checked at registration, called with the values they name. Knows no client."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["Hook", "Hooks", "InvalidDataError", "validate_event"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_DETAILS = 50
-"""Problems listed in an ``INVALID_DATA``; where there are more, only their number is told."""
+"""Problems that an ``INVALID_DATA`` lists; if there are more, it tells only their number."""
 MAX_DESCRIBED = 5
-"""Problems that a line of the log names."""
+"""Problems that one line of the log names."""
 
 
 class InvalidDataError(Exception):
-    """The annotation of ``data`` refused it. Internal: it becomes an ``INVALID_DATA`` answer.
+    """The annotation of ``data`` does not allow what a client sent; becomes the answer ``INVALID_DATA``.
 
     Attributes:
-        details: where and why, as JSON.
+        details: for each problem ``loc`` (a list of keys and indices), ``msg`` and ``type``, as pydantic has them.
     """
 
     def __init__(self, error: ValidationError) -> None:
@@ -51,12 +51,17 @@ class InvalidDataError(Exception):
 
 
 class Hook:
-    """One registered function, and how to call it."""
+    """One registered function of the application: how it is called, and how its data is validated."""
 
     def __init__(self, kind: Kind, function: Callable[..., Any]) -> None:
         """
+        Args:
+            kind: the kind of the hook, which decides what it can ask for.
+            function: an ordinary function, a coroutine function, or a callable object.
+
         Raises:
-            HookError: it asks for arguments that a hook of this kind does not get, or its annotation is no type.
+            HookError: the function asks for values that its kind does not get, the annotation of its data is not a
+                type, or it cannot be called as a hook.
         """
         if not callable(function):
             raise HookError(f"a hook is a function, not {function!r:.80}; on() is used as @broker.on('event name')")
@@ -79,7 +84,11 @@ class Hook:
         )
 
     def describe(self, error: InvalidDataError) -> str:
-        """What is wrong with data, for the log: where, as far as it is no name of the client's, and why, without it."""
+        """Describe invalid data in one line for the log, without anything that the client chose.
+
+        Args:
+            error: raised by this hook.
+        """
         ours = names_in(self._schema)
         problems = []
         for item in error.details[:MAX_DESCRIBED]:
@@ -88,13 +97,21 @@ class Hook:
         return printable("; ".join(problems) + ("; …" if len(error.details) > MAX_DESCRIBED else ""))
 
     async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
-        """Call it with those of the values it asked for: on the loop if it is async, else in one of the threads.
+        """Call the function with the values that it asks for. On the broker's loop only.
 
-        A cancelled thread is left behind, as a thread cannot be stopped; it stays one of the executor's.
+        A coroutine function runs on the loop, any other in a thread. A thread cannot be stopped: when the call is
+        cancelled, the thread goes on, and still counts among those of ``threads``.
+
+        Args:
+            threads: the executor for functions that are not coroutine functions.
+            values: all values that a hook of this kind can ask for, by name.
+
+        Returns:
+            What the function returns.
 
         Raises:
-            InvalidDataError: the annotation of ``data`` refused it.
-            Exception: whatever the function raises.
+            InvalidDataError: the annotation of ``data`` does not allow its value.
+            Exception: any exception that the function raises.
         """
         if self._validate is not None:
             try:
@@ -120,14 +137,14 @@ def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 
 class Hooks:
-    """All registered hooks, in order of registration."""
+    """All hooks of one broker, in order of registration."""
 
     def __init__(self) -> None:
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
 
     def register(self, kind: Kind, function: F) -> F:
-        """Add a function, and return it unchanged, as a decorator does.
+        """Add a function as a hook, and return it unchanged, as decorators do.
 
         Raises:
             HookError: the function cannot be a hook of that kind.
@@ -136,7 +153,7 @@ class Hooks:
         return function
 
     def register_event(self, event: str, function: F) -> F:
-        """Make a function the handler of an event.
+        """Make a function the handler of an event, and return it unchanged, as decorators do.
 
         Raises:
             HookError: the event has a handler already, or the function cannot be one.
@@ -150,20 +167,20 @@ class Hooks:
         return function
 
     def of(self, kind: Kind) -> list[Hook]:
-        """The hooks of a kind."""
+        """Return the hooks of one kind, in order of registration."""
         return self._by_kind[kind]
 
     def handler(self, event: str) -> Hook | None:
-        """The handler of an event."""
+        """Return the handler of an event; ``None`` if it has none."""
         return self._by_event.get(event)
 
     def events(self) -> list[str]:
-        """Those that have a handler."""
+        """Return the sorted names of the events that have a handler."""
         return sorted(self._by_event)
 
 
 def validate_event(event: str) -> str:
-    """Check the name that a handler is registered for.
+    """Check the name of an event that a handler is registered for, and return it.
 
     Raises:
         HookError: it is not a string of 1 to 256 characters.
@@ -177,7 +194,7 @@ def validate_event(event: str) -> str:
 
 
 def _why(problem: dict[str, Any]) -> str:
-    """What pydantic says where it says that of every value; its other messages may hold what the client has sent."""
+    """Return pydantic's message if it is the same for every value, else its type: the message may quote the client."""
     kind: str = problem["type"]
     try:
         template = PydanticKnownError(kind).message_template  # type: ignore[arg-type]
@@ -187,7 +204,7 @@ def _why(problem: dict[str, Any]) -> str:
 
 
 def _called(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a call runs: unlike `unwrap`, the decorator and not what it wraps."""
+    """Return the function that a call runs: unlike `unwrap`, the decorator and not what it wraps."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function):

@@ -1,1 +1,1 @@
-"""What is said: decoded, encoded once for everyone, framed. Pure: no loop, no socket, no log."""
+"""Messages: what clients and servers say, decoded, encoded once for everyone, framed. Pure: no loop, socket or log."""

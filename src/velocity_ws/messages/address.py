@@ -1,4 +1,4 @@
-"""Address: to whom a message goes, as plain data that can travel to other processes. Pure."""
+"""Address: the receivers of a message, as plain data that can travel to other processes. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["Address"]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """To whom a message goes; plain data, so that it can travel to other processes.
+    """The receivers of one message.
 
     Attributes:
         kind: everyone, the members of rooms, all clients of users, or single clients.
-        names: the rooms, the user ids or the client ids.
-        excluded: ids of clients that do not get it.
+        names: the rooms, the user ids or the client ids; empty for ``all``.
+        excluded: the ids of clients that do not receive it.
     """
 
     kind: Literal["all", "rooms", "users", "clients"]

@@ -5,7 +5,7 @@
 ``error``                     why a message was not handled: ``code``, ``message``, and more
 ``rate_limit_exceeded``       a message was refused: ``message``, ``retry_after`` in seconds
 ``gap``                       messages are missing: how many were ``dropped``, or ``missed`` in a ``room``
-``presence``                  who is in a room: ``room``, ``users``, ``anonymous``, ``full``
+``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers.
@@ -35,13 +35,19 @@ _RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
 ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
-"""Those that answer a request, with its ``id``."""
+"""The events that answer a request, with its ``id``."""
 
 
 def encode_error(
     code: str, message: str, details: dict[str, Any] | None = None, request_id: int | str | None = None
 ) -> PreparedMessage:
     """Encode ``event: "error"``.
+
+    Args:
+        code: the upper-case name of the error, such as ``UNKNOWN_EVENT``.
+        message: what is wrong, for the client's developer.
+        details: more fields of the data; they cannot replace ``code`` and ``message``.
+        request_id: the ``id`` of the message that is answered, if it had one.
 
     Raises:
         EncodeError: the details have no JSON form.
@@ -52,19 +58,19 @@ def encode_error(
 def encode_rate_limit_exceeded(
     message: str, retry_after: float, request_id: int | str | None = None
 ) -> PreparedMessage:
-    """Encode ``event: "rate_limit_exceeded"``: a message was not handled, as there were too many.
+    """Encode ``event: "rate_limit_exceeded"``: a message was not handled, as the client sent too many.
 
     Args:
-        message: why.
-        retry_after: seconds until the next would be taken; told in whole milliseconds, rounded up.
-        request_id: of the message, where it had one.
+        message: what is wrong, for the client's developer.
+        retry_after: seconds until the next message would be taken; sent in whole milliseconds, rounded up.
+        request_id: the ``id`` of the refused message, if it had one.
     """
     data = {"message": message, "retry_after": math.ceil(retry_after * 1000) / 1000}
     return encode(_RATE_LIMIT_EXCEEDED, data, request_id)
 
 
 def encode_dropped(count: int) -> PreparedMessage:
-    """Encode ``event: "gap"``: so many messages were dropped, as the client did not read them in time."""
+    """Encode ``event: "gap"``: ``count`` messages were dropped, as the client did not read in time."""
     return encode(_GAP, {"dropped": count})
 
 
@@ -72,19 +78,19 @@ def encode_missed(room: str | None, count: int | None) -> PreparedMessage:
     """Encode ``event: "gap"``: messages of other nodes were missed.
 
     Args:
-        room: in which; ``None`` where it was no room's.
-        count: how many; ``None`` where that is not known.
+        room: the room that they were sent to; ``None`` for messages to no room.
+        count: the number of messages; ``None`` if it is not known.
     """
     return encode(_GAP, {"room": room, "missed": count})
 
 
 def encode_presence(room: str, users: Mapping[str, int], anonymous: int, *, is_full: bool) -> PreparedMessage:
-    """Encode ``event: "presence"``.
+    """Encode ``event: "presence"``: the users of a room, or those whose number of clients has changed.
 
     Args:
         room: the room.
-        users: for each user, the number of clients.
-        anonymous: clients without a user.
-        is_full: whether these are all users of the room, rather than those whose number has changed.
+        users: the number of clients of each user.
+        anonymous: the number of clients without a user.
+        is_full: whether ``users`` holds all users of the room; if false, only those whose number has changed.
     """
     return encode(_PRESENCE, {"room": room, "users": users, "anonymous": anonymous, "full": is_full})

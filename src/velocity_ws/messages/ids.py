@@ -17,16 +17,16 @@ _is_client_id = re.compile(CLIENT_ID, re.ASCII).fullmatch
 
 
 def new_node_id() -> str:
-    """A name for a node: unguessable, and part of the id of each of its clients."""
+    """Make an unguessable id for a node; it begins the id of each of its clients."""
     return secrets.token_urlsafe(8)
 
 
 def new_client_id(node_id: str) -> str:
-    """A name for a client of a node: unguessable."""
+    """Make an unguessable id for a client of this node."""
     return f"{node_id}.{secrets.token_urlsafe(16)}"
 
 
 def node_of(client_id: str) -> str | None:
-    """The node a client is connected to, as its id tells; ``None`` where it is no client's id."""
+    """Read the id of the node that a client is connected to; ``None`` if the text is not a client's id."""
     found = _is_client_id(client_id)
     return None if found is None else found[1]

@@ -23,8 +23,8 @@ class Message(msgspec.Struct, frozen=True):
 
     Attributes:
         event: the name; 1 to 256 characters.
-        data: the decoded JSON value; ``None`` where there was none.
-        id: what the client wants to find its answer by; ``None`` where it asked for none.
+        data: the decoded JSON value; ``None`` if the message had none.
+        id: the client's id of this request, which its answer repeats; ``None`` if the client asked for no answer.
     """
 
     event: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
@@ -34,12 +34,12 @@ class Message(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Why a text could not become a `Message`: what is answered to its sender.
+    """The reason why a text is not a `Message`; it becomes the answer to the sender.
 
     Attributes:
         code: ``INVALID_JSON`` or ``INVALID_EVENT``.
         message: what is wrong, for the client's developer.
-        id: the id of the request, where it could be read.
+        id: the id of the request, if it could be read.
     """
 
     code: Literal["INVALID_JSON", "INVALID_EVENT"]
@@ -48,17 +48,17 @@ class Malformed:
 
 
 class _Outside(msgspec.Struct):
-    """A message of which only the outside is looked at: its data is checked to be JSON, and not built."""
+    """A message whose data is checked to be JSON and not built."""
 
     event: Any = None
     id: Any = None
 
 
 def _number(text: str) -> float:
-    """A number with a fraction or an exponent, by Python's own function.
+    """Parse a number with a fraction or an exponent by Python's own function.
 
     msgspec takes 8 µs for one near the largest or the smallest, and 0.7 s for 512 KiB of those. For all others this
-    takes 0.1 µs longer, so that short messages do without.
+    takes 0.1 µs longer, so short messages do without it.
     """
     number = float(text)
     if -math.inf < number < math.inf:
@@ -73,7 +73,11 @@ _decode_any = msgspec.json.Decoder(float_hook=_number).decode
 
 
 def decode(text: str | bytes) -> Message | Malformed:
-    """Decode one inbound text message; anything can be passed, nothing is raised."""
+    """Decode one inbound text message. Never raises.
+
+    Returns:
+        The message; or a `Malformed`, if the text is not JSON or not of the shape of a `Message`.
+    """
     if not isinstance(text, str):
         try:
             text = text.decode()  # as a whole: what msgspec skips, it does not check
@@ -109,7 +113,7 @@ def _malformed(text: str, error: Exception) -> Malformed:
 
 
 def _not_a_message(text: str, error: msgspec.ValidationError) -> Malformed | None:
-    """What to say of a text that does not fit; ``None`` where it is no JSON.
+    """Find out what is wrong with JSON of another shape; ``None`` if the text is not JSON.
 
     msgspec stops at the first thing that does not fit, before it has seen whether the rest is JSON.
     """

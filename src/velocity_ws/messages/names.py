@@ -7,14 +7,14 @@ from velocity_ws.errors import InvalidNameError
 __all__ = ["MAX_NAME_LENGTH", "name_user", "validate_room", "validate_text", "validate_user_id"]
 
 MAX_NAME_LENGTH = 256
-"""Longest name of an event, a room or a user, in characters."""
+"""Characters of the longest name of an event, a room or a user."""
 
 
 def validate_room(room: str) -> str:
-    """Check a room's name, which may be any string of up to 256 characters.
+    """Check the name of a room, and return it.
 
     Raises:
-        InvalidNameError: it is not.
+        InvalidNameError: it is not a string, or has more than 256 characters.
     """
     if not isinstance(room, str) or len(room) > MAX_NAME_LENGTH:
         raise InvalidNameError(f"a room is a string of at most {MAX_NAME_LENGTH} characters, not {room!r:.80}")
@@ -22,10 +22,10 @@ def validate_room(room: str) -> str:
 
 
 def validate_text(name: str) -> str:
-    """Check a name that is to travel between processes, which half a surrogate pair cannot.
+    """Check a name that has to travel between processes, which half a surrogate pair cannot; return it.
 
     Raises:
-        InvalidNameError: it is no valid Unicode.
+        InvalidNameError: it is not valid Unicode.
     """
     if not name.isascii():
         try:
@@ -36,11 +36,11 @@ def validate_text(name: str) -> str:
 
 
 def name_user(user_id: str | int) -> str:
-    """The name of a user who is addressed: 42 is ``"42"``.
+    """Turn a user's id, as an application gives it, into the user's name: 42 becomes ``"42"``.
 
     Raises:
-        TypeError: it is neither text nor a number.
-        InvalidNameError: it is too long.
+        TypeError: it is neither a string nor an integer.
+        InvalidNameError: it has more than 256 characters.
     """
     if isinstance(user_id, int) and not isinstance(user_id, bool):
         return str(user_id)
@@ -52,10 +52,13 @@ def name_user(user_id: str | int) -> str:
 
 
 def validate_user_id(user_id: str | int | None) -> str | None:
-    """What a user is called, if it can be a name: text of at most 256 characters, a number, or nothing.
+    """Turn the id that an application gives a client's user into the user's name.
+
+    Returns:
+        The name; ``None`` for a client without a user (``None`` or an empty string).
 
     Raises:
-        InvalidNameError: it is none.
+        InvalidNameError: it is neither an integer nor valid Unicode of at most 256 characters.
     """
     if user_id is None or user_id == "":
         return None

@@ -15,13 +15,13 @@ __all__ = ["PreparedMessage", "encode", "encode_bytes", "event_of"]
 
 
 class PreparedMessage:
-    """An outbound message, ready to be sent to any number of clients.
+    """An outbound message, encoded once and ready to be sent to any number of clients.
 
     Attributes:
         payload: the bytes of the message.
-        is_text: whether it goes out as a text frame.
-        size: payload bytes.
-        cost: what it counts for in a queue: its size, but never nothing, so that a queue of empty ones is bounded too.
+        is_text: whether it is sent as a text message; if false, as a binary one.
+        size: the bytes of the payload.
+        cost: the bytes that it counts for in a queue: its size, but at least 1, which bounds a queue of empty ones too.
     """
 
     __slots__ = ("_deflated", "_plain", "_text", "cost", "is_text", "payload", "size")
@@ -36,11 +36,12 @@ class PreparedMessage:
         self._deflated: dict[int, bytes] | None = None
 
     def wire(self, window_bits: int) -> bytes:
-        """The bytes of the whole frame; made once for each form.
+        """Return the bytes of the whole WebSocket frame, built once for each wire form.
 
         Args:
-            window_bits: what was negotiated with the client for permessage-deflate; 0 for none. A message too small
-                to gain from it goes out plain, which RFC 7692, section 6, allows for each.
+            window_bits: the LZ77 window negotiated with the client for permessage-deflate, 9 to 15; 0 for no
+                compression. A message too small to gain from it is not compressed, which RFC 7692, section 6,
+                allows for each message.
         """
         if window_bits and self.size >= DEFLATE_FROM:
             if self._deflated is None:
@@ -61,7 +62,7 @@ class PreparedMessage:
 
     @property
     def text(self) -> str:
-        """The payload as ASGI wants a text message; decoded once."""
+        """The payload as a string, as ASGI takes text messages; decoded once."""
         if self._text is None:
             self._text = self.payload.decode()
         return self._text
@@ -71,7 +72,12 @@ _encode = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 def encode(event: str, data: object = None, request_id: int | str | None = None) -> PreparedMessage:
-    """Encode one outbound message, ``{"event", "data"}``, with the ``id`` of the request where it answers one.
+    """Encode one outbound message, ``{"event", "data"}``, and ``"id"`` if it answers a request.
+
+    Args:
+        event: the name of the message.
+        data: any value that has a JSON form (see `plain`).
+        request_id: the ``id`` of the request that it answers, if any.
 
     Raises:
         InvalidNameError: the event is not a string of 1 to 256 characters.
@@ -94,11 +100,11 @@ _TO_NAME = len(b'{"event":')
 _read_json = json.JSONDecoder().raw_decode
 
 
-def event_of(frame: PreparedMessage) -> str:
-    """What a message that `encode` made is called; a binary one has no name but that."""
-    if not frame.is_text:
+def event_of(message: PreparedMessage) -> str:
+    """Read the event's name out of a message made by `encode`; ``"binary"`` for a binary message."""
+    if not message.is_text:
         return "binary"
-    head = frame.payload[_TO_NAME : _TO_NAME + 6 * MAX_NAME_LENGTH + 2]  # a character is at most six when escaped
+    head = message.payload[_TO_NAME : _TO_NAME + 6 * MAX_NAME_LENGTH + 2]  # a character is at most six when escaped
     try:
         return str(_read_json(head.decode(errors="replace"))[0])
     except ValueError:
@@ -106,10 +112,10 @@ def event_of(frame: PreparedMessage) -> str:
 
 
 def encode_bytes(data: bytes | bytearray | memoryview) -> PreparedMessage:
-    """A binary message.
+    """Wrap bytes as a binary message.
 
     Raises:
-        TypeError: it is not bytes.
+        TypeError: ``data`` is not bytes.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"a binary message is bytes, not {data!r:.80}; send(event, data) sends everything else")

@@ -14,20 +14,23 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 __all__ = ["plain"]
 
-# Whose subclasses msgspec does not take for them: a template library's safe string, a framework's own dict.
+# msgspec does not encode subclasses of these: a template library's safe string, a framework's own dict.
 _BASES: tuple[Any, ...] = (str, int, float, dict, list, tuple)
 _LISTED: tuple[Any, ...] = (set, frozenset, deque, Generator)
 
 
 def plain(value: object) -> object:
-    """Something nearer to JSON than a value, or a key; what is in it may have to be asked about again.
+    """Convert a value, or a key, that msgspec does not encode, one step nearer to JSON.
+
+    Returns:
+        A value that msgspec encodes, or a container whose items it may pass to this function in turn.
 
     Raises:
-        TypeError: it has no JSON form.
+        TypeError: the value has no JSON form.
     """
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)
-    if value is None or isinstance(value, bool):  # which msgspec knows as values, and not as keys
+    if value is None or isinstance(value, bool):  # msgspec encodes these as values, but not as keys
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, date | time | timedelta):
         return _plain_time(value)
@@ -45,20 +48,20 @@ def plain(value: object) -> object:
 
 
 def _plain_time(value: date | time | timedelta) -> object:
-    """What a subclass stands for (of pandas, pendulum, freezegun…), written as msgspec writes its base.
+    """Write a subclass (of pandas, pendulum, freezegun…) as msgspec writes its base class.
 
-    By the methods of the base: those of the subclass may write something else.
+    Calls the methods of the base class, as those of the subclass may write something else.
     """
     if isinstance(value, timedelta):
         return timedelta(seconds=timedelta.total_seconds(value))
     if isinstance(value, datetime):
-        # What pandas has for no time at all is not equal to itself.
+        # pandas' NaT, which stands for no time at all, is not equal to itself.
         return datetime.isoformat(value).replace("+00:00", "Z") if value == value else None
     return date.isoformat(value) if isinstance(value, date) else time.isoformat(value).replace("+00:00", "Z")
 
 
 def _plain_object(value: object) -> object:
-    if not isinstance(value, complex):  # which pydantic makes a text of that FastAPI does not send
+    if not isinstance(value, complex):  # pydantic writes one as text, which FastAPI does not send
         with contextlib.suppress(PydanticSerializationError):
             return to_jsonable_python(value, by_alias=True, inf_nan_mode="null")
     fields = {} if isinstance(value, type) else getattr(value, "__dict__", {})

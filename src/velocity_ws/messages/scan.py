@@ -1,4 +1,4 @@
-"""Scan: what can be said of a JSON text without building it: how deep it nests, and its ``id`` though it is malformed.
+"""Scan: reads a JSON text without building it: how deep it nests, and its ``id`` even if the text is malformed.
 
 Pure, and quick for the longest text: a stranger chooses it.
 """
@@ -15,14 +15,14 @@ import msgspec
 __all__ = ["MAX_DEPTH", "MIN_DEEP", "find_id", "is_too_deep"]
 
 MAX_DEPTH = 500
-"""Arrays and objects open at once in a message, its own included. How deep the decoder goes depends on the version of
-Python, and nodes are to agree on what is ``INVALID_JSON``."""
+"""Arrays and objects that may be open at once in a message, its own included. How deep the decoder goes depends on the
+version of Python, and all nodes have to agree on what is ``INVALID_JSON``."""
 MIN_DEEP = 2 * MAX_DEPTH
-"""Characters up to which no JSON nests deeper."""
+"""Characters of a text up to which no JSON can nest deeper than `MAX_DEPTH`."""
 PIECE = 128
-"""Brackets that are looked at together."""
+"""Brackets that are counted together."""
 TOKENS = 20_000
-"""Strings and brackets that are looked at behind the place where a text stops being JSON."""
+"""Strings and brackets that are read behind the place where a text stops being JSON."""
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
@@ -38,7 +38,7 @@ _PLACE = re.compile(r"\(byte ([0-9]+)\)")
 
 
 class _Value:
-    """A value that is shown to a hook."""
+    """A value that the decoder passes to a hook."""
 
 
 class _Shown(msgspec.Struct):
@@ -54,7 +54,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def is_too_deep(text: str) -> bool:
-    """Whether more than `MAX_DEPTH` arrays and objects are open at once; of what is no JSON, a guess."""
+    """Whether more than `MAX_DEPTH` arrays and objects are open at once; a guess if the text is not JSON."""
     if len(text) <= MIN_DEEP:
         return False
     arrays = text.count("[") if "[" in text else 0  # to look for one takes a tenth of the time of counting
@@ -74,10 +74,13 @@ def is_too_deep(text: str) -> bool:
 
 
 def find_id(text: str) -> int | str | None:
-    """The ``id`` of an inbound message, at a fraction of the cost of decoding it.
+    """Find the ``id`` of an inbound message, at a fraction of the cost of decoding it.
 
-    Of a text that is no JSON, it is what somebody would take for it who reads on: the value of a key ``id`` where one
-    object is open and nothing in it. Behind the place where it stops being JSON so many tokens are looked at.
+    In a text that is not JSON, the id is the last value of a key ``id`` at the top level of the first object. Behind
+    the place where the text stops being JSON, `TOKENS` strings and brackets are read.
+
+    Returns:
+        The id; ``None`` if the message has none, or none that could be answered.
     """
     try:
         return _decode_id(text).id
@@ -99,12 +102,12 @@ def _find_in_malformed(text: str) -> int | str | None:
     if type(value) is int:
         # The last number of a text that was cut off may have been longer.
         return None if data.endswith(str(value).encode()) else value
-    # Where half a character was, nobody would find the answer by what there is now.
+    # An id with half a character has been altered: its sender would not recognize the answer.
     return value if type(value) is str and "\ufffd" not in value else None
 
 
 def _show(data: bytes, found: list[Any]) -> int | None:
-    """Collect the ids up to where it stops being JSON; that place, or ``None`` where it is all or will not help."""
+    """Collect the ids up to where the text stops being JSON; return that place, or ``None`` to look no further."""
 
     def show(_: type, value: Any) -> _Value:
         found.append(value)
@@ -123,7 +126,7 @@ def _show(data: bytes, found: list[Any]) -> int | None:
 
 
 def _ids_behind(data: bytes, place: int) -> list[Any]:
-    """The ids from a place on, before which there are only whole tokens and what there is of one more."""
+    """Collect the ids behind a place; before it are whole tokens, and perhaps the beginning of one more."""
     before = data[:place]
     if before.count(b'"') % 2:
         before = before[: before.rindex(b'"')]  # it is within a string, which is read from its beginning
@@ -159,12 +162,12 @@ def _decoded(token: bytes) -> Any:
 
 
 def _plain_quotes(data: bytes) -> bytes:
-    """The same with escaped quotes and backslashes written in another way, so that each quote begins or ends a string
-    and each backslash an escape."""
+    """Rewrite escaped quotes and backslashes, so that each quote left begins or ends a string, and each backslash
+    begins an escape."""
     return data.replace(b"\\\\", b"\\u005c").replace(b'\\"', b"\\u0022")
 
 
 def _brackets(data: bytes) -> bytes:
-    """Its brackets outside of strings, all of one kind."""
+    """Keep the brackets outside of strings, all written as square ones."""
     brackets = data.translate(_BRACKETS, _OTHERS).replace(b'""', b"")
     return b"".join(brackets.split(b'"')[::2])

@@ -1,4 +1,4 @@
-"""For those who write a part of their own: the suites that it has to pass. Needs pytest and pytest-asyncio to run."""
+"""Testing: the contract suites for parts that others write, such as a backplane. Need pytest and pytest-asyncio."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What every backplane does, as tests: subclass the class, say how one is made, and let pytest collect it.
+"""BackplaneContract: what every backplane does, as tests. Knows no engine; a subclass says how a backplane is made.
 
-Every test is a coroutine; pytest-asyncio in its auto mode runs them.
+pytest collects the subclass. Every test is a coroutine; pytest-asyncio in its auto mode runs them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["BackplaneContract"]
 
 
 class BackplaneContract(CarryingContract, EndingsContract):
-    """The contract of `Backplane`.
+    """The contract of `Backplane`, as tests that a subclass inherits.
 
     ```python
     class TestPigeons(BackplaneContract):
@@ -20,6 +20,7 @@ class BackplaneContract(CarryingContract, EndingsContract):
             return PigeonBackplane("pigeon://loft")
     ```
 
-    Where the engine can be ended and stopped, `kill` and `freeze` say how; tests that need it are skipped elsewhere. An
-    engine that one test has killed is no longer there for the next: start one for each, in an autouse fixture.
+    A subclass whose engine can be ended and stopped overrides `kill`, `freeze` and `thaw`; the tests that need them are
+    skipped otherwise. An engine that one test has killed is gone for the next: start one for each test, in an autouse
+    fixture.
     """

@@ -1,4 +1,4 @@
-"""The part of the contract that is about messages: who receives what, in which order, once."""
+"""Carrying: the part of the contract about messages: who receives them, in which order, once. Knows no engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = 5000
 
 
 class CarryingContract(EngineOfContract):
-    """What is published is received."""
+    """Published messages are received: by all subscribers, once, in order, unaltered."""
 
     async def test_a_message_reaches_its_publisher_and_others(self) -> None:
         async with await self.listening("a.b") as one, await self.listening("a.b") as other:

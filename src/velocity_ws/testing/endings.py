@@ -1,4 +1,4 @@
-"""The part of the contract that is about connections: how they end, by themselves and not, and begin again."""
+"""Endings: the part of the contract about connections: how they end, and begin again. Knows no engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANY = 5000
 
 
 class EndingsContract(EngineOfContract):
-    """A connection ends when it is closed, when its engine does, and whatever was going on."""
+    """A connection ends when it is closed or its engine ends, whatever it was doing, and can be opened again."""
 
     async def test_a_new_connection_has_no_subscriptions(self) -> None:
         async with await self.listening("old") as one:
@@ -125,7 +125,7 @@ async def _publish_on_and_on(listener: Listener) -> None:
 
 
 async def _cancel_after(steps: int, call: object) -> None:
-    """Begin a call, and cancel it after so many turns of the loop."""
+    """Begin a call, and cancel it after ``steps`` turns of the loop."""
     assert asyncio.iscoroutine(call)
     task = asyncio.create_task(call)
     for _ in range(steps):
@@ -138,7 +138,7 @@ async def _cancel_after(steps: int, call: object) -> None:
 
 
 async def _within(seconds: float, call: object) -> BaseException | None:
-    """What a call raises, that has so many seconds."""
+    """Return what a call raises that may take ``seconds``; ``None`` if it returns."""
     assert asyncio.iscoroutine(call)
     task = asyncio.create_task(_timed(seconds, call))
     await asyncio.wait([task], timeout=DEADLINE)

@@ -1,4 +1,4 @@
-"""How a suite gets at the backplane it tests, and at its engine. Knows the contract and no engine."""
+"""Engine: how a suite makes the backplanes it tests, and ends their engine. Knows the contract and no engine."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from velocity_ws.testing.listener import DEADLINE, END, Listener, listening
 __all__ = ["EngineOfContract"]
 
 CLOSE_TIMEOUT = 1.5
-"""Seconds; the contract says one, and machines that run tests are busy."""
+"""Seconds that closing may take; the contract says one, but machines that run tests are busy."""
 
 
 class EngineOfContract:
-    """What a subclass of `BackplaneContract` says of its engine."""
+    """The methods by which a subclass of `BackplaneContract` gives access to its engine."""
 
     async def backplane(self) -> Backplane:
-        """A backplane that is not connected; all that a test makes are on the same engine."""
+        """Make a backplane that is not connected. All backplanes of one test must use the same engine."""
         raise NotImplementedError
 
     async def kill(self) -> None:
-        """End the engine as if its machine had lost power: nothing listens where it was."""
+        """End the engine as if its machine had lost power, so that nothing listens at its address."""
         _skip("nothing here kills the engine")
 
     async def freeze(self) -> None:
-        """Let the engine stand still with its connections open, until `thaw`."""
+        """Stop the engine with its connections open, until `thaw`."""
         _skip("nothing here stops the engine")
 
     async def thaw(self) -> None:
-        """Let it go on."""
+        """Let a frozen engine run again."""
 
     async def listening(self, *topics: str) -> AbstractAsyncContextManager[Listener]:
-        """Another connection, subscribed to these topics, as a context manager."""
+        """Return a context manager that connects another backplane and subscribes it to these topics."""
         return listening(await self.backplane(), topics)
 
     async def open_again(self, listener: Listener, topics: Collection[str]) -> None:
-        """Close it, open it, and see that it works."""
+        """Close a listener's connection, open it again, and check that each of these topics is carried."""
         await self.close(listener)
         listener.received.clear()
         async with asyncio.timeout(DEADLINE):
@@ -50,13 +50,13 @@ class EngineOfContract:
                 await listener.up_to(topic, END)
 
     async def close(self, listener: Listener) -> None:
-        """Close it, and see that it does not take long."""
+        """Close a listener's connection, and check that it does not take long."""
         begin = time.monotonic()
         await listener.backplane.close()
         assert time.monotonic() - begin < CLOSE_TIMEOUT
 
 
 def _skip(why: str) -> None:
-    import pytest  # noqa: PLC0415 - whoever only imports this does not need it
+    import pytest  # noqa: PLC0415 - a program that only imports this module does not need it
 
     pytest.skip(why)

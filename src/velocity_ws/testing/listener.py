@@ -1,4 +1,4 @@
-"""A connected backplane and what came to it. Knows the contract and no engine."""
+"""Listener: records what a backplane receives, for tests. Knows the contract and no engine."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from velocity_ws.backplane.base import Backplane
 __all__ = ["DEADLINE", "END", "Listener", "listening", "refused"]
 
 DEADLINE = 20.0
-"""Seconds that anything a test waits for may take."""
+"""Seconds after which a test that waits fails."""
 END = b"that was the last one"
 
 
 class Listener:
-    """Records what a backplane calls.
+    """A backplane, and a record of the messages and losses that it reports.
 
     Attributes:
-        backplane: the one that is recorded.
-        received: topics and payloads, in the order in which they came.
-        losses: what ``lost`` was called with.
+        backplane: the backplane that is recorded.
+        received: the topic and payload of each message, in the order in which they came.
+        losses: the exceptions that the backplane has called ``lost`` with.
     """
 
     def __init__(self, backplane: Backplane) -> None:
         """
         Args:
-            backplane: not connected.
+            backplane: a backplane that is not connected.
         """
         self.backplane = backplane
         self.received: list[tuple[str, bytes]] = []
@@ -36,7 +36,7 @@ class Listener:
         self._something = asyncio.Event()
 
     async def connect(self) -> None:
-        """Open a connection.
+        """Connect the backplane, so that what it reports is recorded.
 
         Raises:
             OSError: there is no engine.
@@ -44,10 +44,10 @@ class Listener:
         await self.backplane.connect(self._receive, self._lost)
 
     async def messages(self, count: int) -> list[tuple[str, bytes]]:
-        """What came, once it is so many messages.
+        """Wait until ``count`` messages have come, and return all that have.
 
         Raises:
-            TimeoutError: it was fewer within the deadline.
+            TimeoutError: fewer came within 20 seconds.
         """
         async with asyncio.timeout(DEADLINE):
             while len(self.received) < count:
@@ -55,10 +55,10 @@ class Listener:
         return self.received
 
     async def up_to(self, topic: str, payload: bytes) -> list[tuple[str, bytes]]:
-        """What came ahead of the first of these messages, once that has come.
+        """Wait until this message has come, and return all that came before it.
 
         Raises:
-            TimeoutError: it did not within the deadline.
+            TimeoutError: it did not come within 20 seconds.
         """
         async with asyncio.timeout(DEADLINE):
             while (topic, payload) not in self.received:
@@ -66,10 +66,10 @@ class Listener:
         return self.received[: self.received.index((topic, payload))]
 
     async def loss(self) -> Exception:
-        """Why the connection ended, once it has.
+        """Wait until the connection has ended by itself, and return the reason.
 
         Raises:
-            TimeoutError: it did not within the deadline.
+            TimeoutError: it did not end within 20 seconds.
         """
         async with asyncio.timeout(DEADLINE):
             while not self.losses:
@@ -93,11 +93,11 @@ class Listener:
 
 @asynccontextmanager
 async def listening(backplane: Backplane, topics: Collection[str] = ()) -> AsyncIterator[Listener]:
-    """A connection that is subscribed to these topics, for as long as the block.
+    """Connect a backplane and subscribe it to topics; close and release it at the end of the block.
 
     Args:
-        backplane: not connected.
-        topics: what it listens to.
+        backplane: a backplane that is not connected.
+        topics: the topics that it subscribes to.
     """
     listener = Listener(backplane)
     try:
@@ -112,10 +112,10 @@ async def listening(backplane: Backplane, topics: Collection[str] = ()) -> Async
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> OSError:
-    """The `OSError` that a call raises, within the deadline.
+    """Await a call that must fail, and return the `OSError` that it raises.
 
-    Args:
-        call: one that cannot be done.
+    Raises:
+        AssertionError: it takes longer than 20 seconds, returns, or raises another exception.
     """
     task = asyncio.create_task(call)
     await asyncio.wait([task], timeout=DEADLINE)
