@@ -588,8 +588,8 @@ async def test_browser_style_close_without_a_code(kind: ServerKind) -> None:
 async def test_a_handler_that_hangs_does_not_keep_on_disconnect_away(
     kind: ServerKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", 0.1)
-    monkeypatch.setattr("velocity_ws.sessions.inbox.CANCEL_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.ending.CANCEL_GRACE", 0.1)
     broker = Broker(settings())
     running_now, cancelled, never = asyncio.Event(), asyncio.Event(), threading.Event()
     ended: list[Client] = []

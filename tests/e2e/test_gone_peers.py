@@ -117,8 +117,7 @@ def test_who_goes_while_nothing_is_read_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
-    for module in ("inbox", "session"):
-        monkeypatch.setattr(f"velocity_ws.sessions.{module}.HANDLER_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", 0.1)
     options = certified(tmp_path) if secure else {}
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         ended = runner.run(leave(ENDS, options, ping_interval=0.3, ping_timeout=0.3))
@@ -129,8 +128,7 @@ async def test_where_nothing_is_pinged_a_probe_finds_who_went_behind_what_is_not
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", 0.1)
-    for module in ("inbox", "session"):
-        monkeypatch.setattr(f"velocity_ws.sessions.{module}.HANDLER_GRACE", 0.1)
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", 0.1)
     ended = await leave(["flood and close"], {}, ping_interval=0)
     assert ended["flood and close"][0].code == 1006
 

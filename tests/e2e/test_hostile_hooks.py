@@ -532,7 +532,7 @@ async def test_a_handler_cancelled_from_outside_while_the_server_restarts_is_the
         writer.write(frame(0x81, b'{"event":"hang"}') + frame(0x81, b'{"event":"n","data":1}'))
         await eventually(lambda: tasks)
         (session,) = broker.node.sessions
-        session.restart(1012, "", 0)
+        session.close((1012, ""), handle="all", patience=0)
         assert (await reader.readexactly(2))[0] == 0x88  # and it is not answered
         tasks[0].cancel()
         await eventually(lambda: broker.get_stats().errors)

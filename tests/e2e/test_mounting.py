@@ -358,7 +358,7 @@ async def test_a_broker_that_cannot_start_is_unhealthy_and_its_log_says_why(
     async def fail() -> None:
         raise BrokerError("the twin of it runs already")
 
-    monkeypatch.setattr(broker.node, "start", fail)
+    monkeypatch.setattr(broker.node.lifecycle, "start", fail)
     with caplog.at_level(logging.WARNING, "velocity_ws"):
         async with serve(app, "ours") as address, httpx.AsyncClient(base_url=address.http) as http:
             assert [(await http.get(path)).status_code for _ in range(2)] == [503, 503]

@@ -96,7 +96,7 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
             with pytest.raises(ClientTimeout):
                 await session.client.drained(timeout=0.05)
             assert session.client.is_connected
-        session.cut()
+        session.abort(hurry=True)
         await eventually(lambda: not broker.node.sessions)
 
 
@@ -276,6 +276,6 @@ async def test_that_a_client_went_or_was_too_slow_is_no_error_of_the_handler() -
     async with running(broker, "ours") as address, stalled(address):
         await eventually(lambda: broker.get_stats().slow_closes)
         for session in list(broker.node.sessions):
-            session.cut()
+            session.abort(hurry=True)
         await eventually(lambda: not broker.node.sessions)
     assert broker.get_stats().errors == 0

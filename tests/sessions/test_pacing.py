@@ -183,7 +183,7 @@ async def test_nothing_is_handled_of_a_client_that_was_closed_while_its_large_me
         if by == "application":
             await session.client.disconnect()
         else:
-            session.disconnect(1008, "too many messages", discard=True)
+            session.close((1008, "too many messages"), discard=True)
         pace._let_go()
         await peer.closed()
         await eventually(lambda: gone)

@@ -18,7 +18,7 @@ from velocity_ws.asgi.pages import answer
 from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.node import Node
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import SHUTTING_DOWN, Close, CloseCode
 from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.sessions.session import Session
@@ -62,7 +62,7 @@ class Endpoint:
     async def _is_healthy(self) -> bool:
         """Whether it can be sent clients; where nobody has started the broker, this does."""
         try:
-            await self._broker.node.ensure_started()
+            await self._broker.node.lifecycle.ensure_started()
         except VelocityError as error:
             if str(error) != self._complaint:  # probes come every few seconds
                 self._complaint = str(error)
@@ -99,7 +99,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
         transport: carries the client. It makes no difference here what it is.
     """
     try:
-        await node.ensure_started()
+        await node.lifecycle.ensure_started()
     except BrokerError as error:
         log.error("handshake refused: %s", printable(str(error)))
         node.counters.rejected += 1
@@ -136,7 +136,7 @@ async def _serve(node: Node, session: Session, transport: Transport) -> None:
     try:
         session.open(outbox)
         if not node.is_running:  # it was stopped while this was being accepted
-            session.hurry()
+            session.close(SHUTTING_DOWN, handle="nothing")
         close = await transport.wait_closed()
     except asyncio.CancelledError:
         if not _was_aborted(session):

@@ -209,7 +209,7 @@ class Broker(ServerAPI):
             BrokerError: it runs on another event loop, or is stopping; or another broker of its name runs on the same
                 engine in this process, and they are not both twins.
         """
-        await self._node.start()
+        await self._node.lifecycle.start()
 
     async def stop(self) -> None:
         """End: no new connection, what has arrived is handled, what is queued is sent, everyone gets 1001.
@@ -217,7 +217,7 @@ class Broker(ServerAPI):
         Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Harmless when it does not
         run; while it is stopping, waits for that. Called in a hook it only begins, and returns at once.
         """
-        await self.portal.run(self._node.stop)
+        await self.portal.run(self._node.lifecycle.stop)
 
     async def __aenter__(self) -> Self:
         await self.start()

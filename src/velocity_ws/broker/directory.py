@@ -241,7 +241,7 @@ class Directory:
         session = self._hub.get(client_id)
         if session is None:
             return False
-        session.disconnect(code, reason)
+        session.close((code, reason))
         return True
 
     async def _answer_disconnect_user(self, args: tuple[str, int, str]) -> int:
@@ -249,7 +249,7 @@ class Directory:
         validate_close(code, reason)
         sessions = self._hub.user_members(user_id)
         for session in sessions:
-            session.disconnect(code, reason)
+            session.close((code, reason))
         return len(sessions)
 
     async def _answer_members(self, room: str) -> list[RoomMember]:

@@ -7,6 +7,7 @@ from typing import Any, Never, NoReturn
 
 from starlette.requests import HTTPConnection
 
+from velocity_ws.close import Goodbye
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
@@ -196,7 +197,7 @@ class Client:
             InvalidCloseError: the code may not be sent, or the reason is too long.
         """
         validate_close(code, reason)
-        await self._portal.run(self._disconnect, code, reason)
+        await self._portal.run(self._close, (code, reason))
 
     def detach(self, session: ClientSession) -> None:
         """Its session has ended: another stands for it from now on, which is nobody's. On the broker's loop only."""
@@ -223,8 +224,8 @@ class Client:
             raise ClientTimeout(self.id, seconds) from None
         raise ClientGone(self.id)
 
-    async def _disconnect(self, code: int, reason: str) -> None:
-        self._session.disconnect(code, reason)
+    async def _close(self, goodbye: Goodbye) -> None:
+        self._session.close(goodbye)
 
 
 class SyncClient:

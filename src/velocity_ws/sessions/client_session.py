@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from velocity_ws.close import Goodbye
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
@@ -31,7 +32,7 @@ class ClientSession(Protocol):
     async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
 
-    def disconnect(self, code: int, reason: str) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         """Close after everything queued was sent; no further message is handled."""
 
     async def ping(self) -> float | None:
@@ -64,7 +65,7 @@ class Gone:
         self._counters.dropped += frame is not None
         return False
 
-    def disconnect(self, code: int, reason: str) -> None:
+    def close(self, goodbye: Goodbye) -> None:
         """It has gone."""
 
     async def ping(self) -> float | None:

@@ -48,7 +48,7 @@ class NodeContext(Generic[S]):
         remove: takes a client out of the hub, by its id; returns the rooms it was in.
         forget: hears that a session has ended.
         set_user: makes a session's client another user's; see `Client.set_user`.
-        leave_soon: hears that the server is stopping, so that other nodes expect this one to go.
+        stop_soon: hears that the server is stopping, so that other nodes expect this one to go.
         leave_behind: keeps the task of a hook that swallowed its cancellation, and whose client it served.
     """
 
@@ -69,5 +69,5 @@ class NodeContext(Generic[S]):
     remove: Callable[[str], frozenset[str]]
     forget: Callable[[S], None]
     set_user: Callable[[S, Any], Awaitable[None]]
-    leave_soon: Callable[[], None]
+    stop_soon: Callable[[], None]
     leave_behind: Callable[[asyncio.Task[None], Client], None]

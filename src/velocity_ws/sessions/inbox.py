@@ -10,65 +10,30 @@ import contextvars
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
-from velocity_ws.close import SETUP_FAILED, TOO_BIG, TOO_MANY_MESSAGES
+from velocity_ws.close import SETUP_FAILED, TOO_BIG
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
-from velocity_ws.messages.events import encode_rate_limit_exceeded
-from velocity_ws.messages.outbound import PreparedMessage
-from velocity_ws.messages.scan import find_id
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.pacing import PACED
+from velocity_ws.sessions.refusals import Refusals
 
-__all__ = ["Inbox", "InboxOwner"]
+__all__ = ["Inbox"]
 
-log = get_logger("velocity_ws.session")  # for its readers, this is a part of the session
+log = get_logger("velocity_ws.sessions")
 
-HANDLER_GRACE = 5.0
-"""Seconds a running handler has to finish once its client is gone."""
-CANCEL_GRACE = 1.0
-"""Seconds a cancelled handler has to end before it is left behind."""
-HURRIED_GRACE = 0.2
-"""What is left of these when the broker has stopped waiting."""
 MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""
 SECONDS_PER_TURN = 0.01
 """The same in time, for messages that are expensive."""
-REFUSALS = 1000
-"""Messages a second over the rate limit that a client may go on sending; beyond, it is closed (1008)."""
-REFUSALS_AT_ONCE = 5000
-"""The same at once."""
-REFUSED_BYTES = 4096
-"""Bytes of such a message that count as another one."""
 BILLED = 4096
 """Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
 SECONDS_AT_ONCE = 4
 """Seconds' worth of the limit in bytes that may come at once."""
-FLOOD_CLOSE_TIMEOUT = 0.25
-"""Seconds that such a client has to be closed: what it goes on sending costs the others until it is gone."""
-
-
-class InboxOwner(Protocol):
-    """Whose inbox it is."""
-
-    @property
-    def client(self) -> Client:
-        """Who sends."""
-
-    def offer(self, frame: PreparedMessage) -> bool:
-        """Queue an answer."""
-
-    def disconnect(self, code: int, reason: str, *, discard: bool = False, within: float | None = None) -> None:
-        """Close the connection, for what was sent or came of it."""
-
-    def all_handled(self) -> None:
-        """Nothing is being handled any more."""
-
-    def handling_failed(self, error: BaseException) -> None:
-        """Nor will it be: what handles messages has failed, or was cancelled."""
 
 
 class Inbox:
@@ -78,11 +43,12 @@ class Inbox:
         is_taking: whether what arrives is handled.
         is_full: whether so much waits that the carrier should stop reading until `on_room`, or `room`.
         on_room: called when there is room again.
+        worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
         "_byte_limiter", "_bytes", "_context", "_left", "_limiter", "_owner", "_queue", "_refusals", "_room",
-        "_variables", "_worker", "is_full", "is_taking", "on_room",
+        "_variables", "is_full", "is_taking", "on_room", "worker",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
@@ -95,11 +61,11 @@ class Inbox:
         self._limiter: RateLimiter | None = None
         self._byte_limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
-        self._refusals: RateLimiter | None = None
+        self._refusals: Refusals | None = None
         self._queue: deque[str | bytes] | None = None  # as most clients never need one
         self._bytes = 0
         self._room: asyncio.Event | None = None
-        self._worker: EagerTask | None = None
+        self.worker: EagerTask | None = None
 
     def open(self, greeting: Coroutine[Any, Any, bool] | None) -> None:
         """Take messages from now on, in the context of the caller.
@@ -129,11 +95,11 @@ class Inbox:
             if self._is_too_much(owner, payload, size):
                 return self.is_full
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._refuse(owner, payload, size, retry_after, "too many messages")
+            self._refuse(payload, size, retry_after, "too many messages")
             return self.is_full
         else:
             self._left -= size
-        if self._worker is not None:
+        if self.worker is not None:
             self._put(payload, size)
         else:
             self._run(self._work(owner, payload, size))
@@ -145,13 +111,13 @@ class Inbox:
         Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
         """
         if size > self._context.settings.max_message_size:
-            owner.disconnect(*TOO_BIG)
+            owner.close(TOO_BIG)
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._refuse(owner, payload, size, retry_after, "too many messages")
+            self._refuse(payload, size, retry_after, "too many messages")
         elif retry_after := self._bill(size):
-            self._refuse(owner, payload, size, retry_after, "too many bytes")
+            self._refuse(payload, size, retry_after, "too many bytes")
         elif size >= PACED and not self._context.pace.has_room(size):
-            self._refuse(owner, payload, size, 1.0, "too many large messages at once, of all clients")
+            self._refuse(payload, size, 1.0, "too many large messages at once, of all clients")
         else:
             return False
         return True
@@ -168,11 +134,11 @@ class Inbox:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being handled."""
-        return self._worker is None
+        return self.worker is None
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether that task handles these messages now."""
-        return self._worker is not None and self._worker.task is task
+        return self.worker is not None and self.worker.task is task
 
     def stop(self, *, discard: bool) -> None:
         """Take no more; what waits is handled, or discarded."""
@@ -184,34 +150,14 @@ class Inbox:
 
     def cancel(self) -> None:
         """Cancel the handler that is running."""
-        if self._worker is not None:
-            self._worker.cancel()
-
-    async def end(self, hurried: asyncio.Event) -> None:
-        """Wait for the handler that is running, and cancel it where it takes too long.
-
-        Args:
-            hurried: whether, and from when on, there is no time.
-        """
-        worker, owner = self._worker, self._owner
-        if worker is None:
-            return
-        if not hurried.is_set():
-            no_time = asyncio.create_task(hurried.wait())
-            worker.end()
-            await asyncio.wait([worker.task, no_time], timeout=HANDLER_GRACE, return_when=asyncio.FIRST_COMPLETED)
-            no_time.cancel()
-        if worker.task.done():
-            return
-        self.stop(discard=True)
-        worker.cancel()
-        if not await worker.wait_ended(HURRIED_GRACE if hurried.is_set() else CANCEL_GRACE):
-            self._context.leave_behind(worker.task, owner.client)
+        if self.worker is not None:
+            self.worker.cancel()
 
     def release(self) -> None:
         """Let go of what refers back here, so that all of it is freed at once."""
         self.is_taking = False
         self.on_room = None
+        self._refusals = None
         del self._owner
 
     # --- inside
@@ -219,7 +165,7 @@ class Inbox:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something in a worker that this has meanwhile: up to its first wait at once."""
         workers = self._context.workers
-        worker = self._worker = workers.take()
+        worker = self.worker = workers.take()
         try:
             rest = worker.step(work, self._variables)
         except BaseException as error:
@@ -239,14 +185,14 @@ class Inbox:
         try:
             went_well = await greeting
         except BaseException as error:
-            self._worker = None
+            self.worker = None
             owner.handling_failed(error)
             raise
         if went_well:
             await self._work(owner)
         else:
-            self._worker = None
-            owner.disconnect(*SETUP_FAILED)
+            self.worker = None
+            owner.close(SETUP_FAILED)
 
     async def _work(self, owner: InboxOwner, payload: str | bytes | None = None, size: int = 0) -> None:
         """Handle a message, and then what has come meanwhile."""
@@ -272,10 +218,10 @@ class Inbox:
                     await asyncio.sleep(0)
                     turn = time.monotonic()
                 payload, size = self._next()
-            self._worker = None
+            self.worker = None
             owner.all_handled()
         except BaseException as error:
-            self._worker = None
+            self.worker = None
             owner.handling_failed(error)
             if not isinstance(error, Exception):
                 raise
@@ -330,25 +276,13 @@ class Inbox:
             if self.on_room is not None:
                 self.on_room()
 
-    def _refuse(self, owner: InboxOwner, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
-        """Answer a message that is over a limit, and close a client that goes on and on."""
-        hints = self._context.hints
-        hints.too_many(owner.client.id, why, is_closed=False)
-        self._context.counters.rate_limited += 1
-        owner.offer(_rate_limit_exceeded(payload, retry_after, why))
+    def _refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
         if self._refusals is None:
-            self._refusals = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, self._context.clock)
-        if self._refusals.acquire(1 + size // REFUSED_BYTES):
-            hints.too_many(owner.client.id, why, is_closed=True)
-            owner.disconnect(*TOO_MANY_MESSAGES, discard=True, within=FLOOD_CLOSE_TIMEOUT)
+            self._refusals = Refusals(self._context, self._owner)
+        self._refusals.refuse(payload, size, retry_after, why)
 
 
 def _size(payload: str | bytes) -> int:
     if isinstance(payload, bytes) or payload.isascii():
         return len(payload)
     return len(payload.encode())
-
-
-def _rate_limit_exceeded(payload: str | bytes, retry_after: float, why: str) -> PreparedMessage:
-    request_id = find_id(payload) if isinstance(payload, str) else None
-    return encode_rate_limit_exceeded(why, retry_after, request_id)

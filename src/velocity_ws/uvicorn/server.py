@@ -164,7 +164,7 @@ class Server:
 
     async def _hurry(self, serving: asyncio.Task[None]) -> None:
         log.warning("told again to stop: connections are cut, and nobody is waited for")
-        self._broker.node.hurry()
+        self._broker.node.lifecycle.hurry()
         self._uvicorn.hurry()
         await asyncio.wait([serving], timeout=HURRIED_GRACE)
         serving.cancel()

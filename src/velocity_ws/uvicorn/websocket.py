@@ -150,14 +150,14 @@ class WebSocketProtocol(SessionTransport):
         """Say goodbye after what is queued; what the client sends until it answers is still handled."""
         code, reason = restarting(self._restart_code, retry_after)
         if self._session is not None:
-            self._session.restart(code, reason, patience)
+            self._session.close((code, reason), handle="all", patience=patience)
         elif self.is_accepted:
             self._writer.send_close(code, reason)
 
     def cut(self) -> None:
         """End at once, what runs for it included."""
         if self._session is not None:
-            self._session.cut()
+            self._session.abort(hurry=True)
         elif self._task is not None:
             self._task.cancel()
         self._writer.abort(even_if_closing=True)

@@ -111,8 +111,7 @@ async def test_many_moves_while_a_hook_waits_are_told_one_after_the_other() -> N
 
 
 async def test_a_hook_that_never_returns_holds_up_its_own_client_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.sessions.session.HANDLER_GRACE", 0.3)
-    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", 0.3)
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", 0.3)
     told = Told()
     async with alone(told) as node:
         async with person(node) as (peer, who):
@@ -136,8 +135,7 @@ async def test_a_hook_that_never_returns_holds_up_its_own_client_alone(monkeypat
 
 async def test_a_handler_and_a_hook_that_both_hang_have_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     grace = 1.0
-    monkeypatch.setattr("velocity_ws.sessions.session.HANDLER_GRACE", grace)
-    monkeypatch.setattr("velocity_ws.sessions.inbox.HANDLER_GRACE", grace)
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", grace)
     told = Told()
     async with alone(told) as node:
         async with person(node) as (peer, _):
@@ -150,7 +148,7 @@ async def test_a_handler_and_a_hook_that_both_hang_have_the_same_time(monkeypatc
 
 async def test_a_hook_that_swallows_its_cancellation_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HANDLER_GRACE", "CANCEL_GRACE"):
-        monkeypatch.setattr(f"velocity_ws.sessions.session.{name}", 0.05)
+        monkeypatch.setattr(f"velocity_ws.sessions.ending.{name}", 0.05)
     heard: list[str] = []
     end = asyncio.Event()
 

@@ -1,0 +1,102 @@
+"""Addressable: the side of a session that others see: it can be sent to, and be in rooms. Knows no beginning or end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from velocity_ws.delivery.outbox import Outbox
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.moves import Moves
+from velocity_ws.sessions.state import OPEN, State
+
+__all__ = ["Addressable"]
+
+
+class Addressable:
+    """A member of the hub, and what a `Client` sends by. On the broker's loop only.
+
+    Attributes:
+        client: what the application sees of it.
+        id: the client's.
+        outbox: where messages to the client go; ``None`` before it is open and at the end.
+        moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
+    """
+
+    __slots__ = ("_context", "_last_rooms", "_state", "client", "id", "moves", "outbox")
+
+    def __init__(self, context: NodeContext[Any], client: Client) -> None:
+        self._context = context
+        self._state = State.NEW
+        self._last_rooms: frozenset[str] = frozenset()
+        self.client = client
+        self.id = client.id
+        self.outbox: Outbox | None = None
+        self.moves: Moves | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can still be sent."""
+        return self._state is OPEN
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose client it is."""
+        return self.client.user_id
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms the client is in, or was in when it left."""
+        if self._state is OPEN:
+            return self._context.hub.rooms_of(self.id)
+        return self._last_rooms
+
+    def joined(self, room: str) -> asyncio.Future[None] | None:
+        """It came into a room, which the hooks are told where there are some; what is done then."""
+        dispatcher = self._context.dispatcher
+        if not (dispatcher.has("join") or dispatcher.has("leave")):
+            return None
+        if self.moves is None:
+            self.moves = Moves(self._context, self.client)
+        return self.moves.joined(room)
+
+    def left(self, room: str) -> asyncio.Future[None] | None:
+        """It left a room, which the hooks are told where they are told that it came; what is done then."""
+        return None if self.moves is None else self.moves.left(room)
+
+    async def report(self, error: Exception) -> None:
+        """Log and count a failure that no hook of the client's is to blame for, and show it to ``on_error``."""
+        await self._context.dispatcher.report(self.client, error)
+
+    def offer(self, frame: PreparedMessage) -> bool:
+        """Queue a message; false, and counted, where the client is gone or too slow."""
+        outbox = self.outbox
+        if outbox is None or self._state is not OPEN:
+            self._context.counters.dropped += 1
+            return False
+        if frame.size > self._context.warn_size:
+            self._context.hints.large(frame)
+        return outbox.offer(frame)
+
+    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
+        """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        if self._state is not OPEN or self.outbox is None:
+            self._context.counters.dropped += frame is not None
+            return False
+        if frame is not None and frame.size > self._context.warn_size:
+            self._context.hints.large(frame)
+        return await self.outbox.put(frame, seconds)
+
+    async def ping(self) -> float | None:
+        """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
+        return None if self.outbox is None else await self.outbox.ping()
+
+    async def set_user(self, user: Any) -> None:
+        """Make the client another user's, or nobody's."""
+        await self._context.set_user(self, user)

@@ -1,0 +1,31 @@
+"""What an inbox needs of its session. Knows no message that waits, and no transport."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from velocity_ws.close import Goodbye
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.client import Client
+
+__all__ = ["InboxOwner"]
+
+
+class InboxOwner(Protocol):
+    """Whose inbox it is."""
+
+    @property
+    def client(self) -> Client:
+        """Who sends."""
+
+    def offer(self, frame: PreparedMessage) -> bool:
+        """Queue an answer."""
+
+    def close(self, goodbye: Goodbye, *, discard: bool = False, within: float | None = None) -> None:
+        """Close the connection, for what was sent or came of it."""
+
+    def all_handled(self) -> None:
+        """Nothing is being handled any more."""
+
+    def handling_failed(self, error: BaseException) -> None:
+        """Nor will it be: what handles messages has failed, or was cancelled."""

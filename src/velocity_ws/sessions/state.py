@@ -1,0 +1,45 @@
+"""State: where a session stands between its first hook and its last, and what leads from one to the next.
+
+    NEW      open()                                                          -> OPEN
+    NEW      release(), where it was not accepted                            -> ENDED
+    OPEN     close() as the goodbye is said, abort(), finish(), a failed send -> CLOSING
+    CLOSING  the last hook has run                                           -> ENDED
+
+None goes back. A client is in the hub, and can be sent to, only while its session is OPEN; so it still is while a close
+waits for what is to be handled first.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal, NamedTuple
+
+from velocity_ws.close import Goodbye
+
+__all__ = ["OPEN", "Closing", "Handle", "State"]
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+OPEN: Final = State.OPEN
+"""For the paths of messages: a name of a module is found faster than a member of an enum."""
+
+Handle = Literal["nothing", "current", "arrived", "all"]
+"""What of a client's messages is still handled when its connection is closed: ``nothing`` (the handler that runs is
+cancelled), the ``current`` one, all that have ``arrived``, or ``all``, those too that come until the client answers."""
+
+
+class Closing(NamedTuple):
+    """How a session is to be closed: the arguments of `Session.close`."""
+
+    goodbye: Goodbye
+    handle: Handle
+    discard: bool
+    within: float
