@@ -472,7 +472,7 @@ async def test_rate_limit_in_bytes(kind: ServerKind) -> None:
 async def test_who_goes_on_over_the_limit_is_closed_the_sooner_the_larger_its_messages_are(
     size: int, refused: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("velocity_ws.sessions.refusals.REFUSALS_AT_ONCE", 100)
+    monkeypatch.setattr("velocity_ws.sessions.refused.REFUSALS_AT_ONCE", 100)
     broker = Broker(settings(rate_limit=1, rate_burst=1), clock=lambda: 1000.0)
     broker.on("x")(lambda: None)
     async with running(broker, "ours") as address, address.connect() as peer:

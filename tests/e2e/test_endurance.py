@@ -226,7 +226,7 @@ async def test_a_hundred_thousand_random_and_mutated_frames(caplog: pytest.LogCa
     assert answers + connections == stats.messages_sent == stats.invalid + answered_calls
     assert stats.errors == 0
     assert stats.dropped == 0
-    assert {record.name for record in caplog.records} == {"velocity_ws.hints"}
+    assert {record.name for record in caplog.records} == {"velocity_ws.sessions"}
     assert len(caplog.records) == MAX_NAMED + 2, "events without a handler, that further ones are not named, wrong data"
 
 

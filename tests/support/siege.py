@@ -37,7 +37,7 @@ MEBIBYTE = 1024 * 1024
 
 def only_limits(log: list[str]) -> bool:
     """Whether nothing was logged but what limits were reached, each once a minute, however often."""
-    return len(log) <= 6 and all("velocity_ws.hints client" in line and "WS_" in line for line in log)
+    return len(log) <= 6 and all("velocity_ws.sessions client" in line and "WS_" in line for line in log)
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""Broker: the façade an application holds. Wires the parts together; knows no ASGI message, no engine, no server."""
+"""Broker: what an application holds: hooks, clients, start and stop. Knows no ASGI message, no engine, no server."""
 
 from __future__ import annotations
 
@@ -137,18 +137,18 @@ class Broker(ServerAPI):
         """Register a hook called with ``client, error`` for every exception of another hook."""
         return self._hooks.register("error", function)
 
-    # --- who is here, in this process
+    # --- the clients of this process
 
     def get_room_clients(self, room: str) -> list[Client]:
-        """The clients in a room, in order of joining."""
+        """The clients of this process in a room, in order of joining. From any thread."""
         return [session.client for session in self._node.hub.room_members(room)]
 
     def get_rooms(self) -> list[str]:
-        """Every room somebody is in."""
+        """Every room of this process that has a member. From any thread."""
         return self._node.hub.rooms()
 
     def get_clients(self) -> list[Client]:
-        """Everyone connected to this process, in order of arrival."""
+        """The clients of this process, in order of arrival. From any thread."""
         return [session.client for session in self._node.hub.members()]
 
     def get_client(self, client_id: str) -> Client | None:
@@ -161,7 +161,7 @@ class Broker(ServerAPI):
         return validate_client_id("is_connected(client_id)", client_id) in self._node.hub
 
     def get_stats(self) -> Stats:
-        """This process's figures, as of now."""
+        """The figures of this process, as of now. From any thread."""
         return self._node.stats()
 
     # --- life

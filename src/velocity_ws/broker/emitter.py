@@ -1,6 +1,6 @@
 """Emitter: messages to clients from a process that serves none, such as a worker, a cron job or a script.
 
-Knows the cluster as one who takes part without clients.
+Knows the cluster, in which it takes part without clients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is in a room and how the nodes are, across all of them: what the questions about a cluster are answered with."""
+"""Members and ClusterStats: what questions about rooms and nodes are answered with. Knows no client and no cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ClusterStats", "Members", "RoomMember"]
 
 @dataclass(frozen=True, slots=True)
 class RoomMember:
-    """One client in a room, on whichever node.
+    """One client in a room, on any node.
 
     Attributes:
         client_id: the client's.
@@ -42,7 +42,7 @@ class Members(list[RoomMember]):
 
 @dataclass(frozen=True, slots=True)
 class ClusterStats:
-    """One moment's figures of all nodes; see `Broker.cluster_stats`.
+    """One moment's figures of all nodes; as `Broker.cluster_stats` returns them.
 
     Attributes:
         nodes: each node's, by its id.

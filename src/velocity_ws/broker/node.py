@@ -1,4 +1,4 @@
-"""Node: what all connections of one broker share, and how they begin and end together. Knows no ASGI and no server."""
+"""Node: builds the parts of one broker and wires them together. Knows no ASGI and no server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,26 @@ NOBODY = Address("clients")
 
 
 class Node:
-    """One process's share of the clients. Used on the broker's loop only, but for `portal`."""
+    """One process's share of the clients. On the broker's loop only, but for `portal` and `publish`.
+
+    Attributes:
+        settings: the broker's.
+        portal: the way to the broker's loop.
+        counters: what is counted.
+        hub: the clients of this node and their rooms.
+        hints: what is logged once about how the broker is used.
+        dispatcher: calls the hooks.
+        users: what users are called, and which client is whose.
+        directory: clients and their rooms, on all nodes.
+        lifecycle: starts and stops it, with all its connections.
+        sessions: connections that were accepted and have not ended.
+        stragglers: hooks that swallowed their cancellation.
+        handshakes: deadlines of handshakes that wait for a hook.
+        context: what its sessions share.
+        connection_limits: how many connections may be open.
+        cluster: the way to the other nodes, while there are any.
+        presence: who is in the rooms that have it, while it runs.
+    """
 
     def __init__(
         self,
@@ -125,7 +144,15 @@ class Node:
     # --- messages and rooms
 
     async def publish(self, address: Address, frame: PreparedMessage) -> int:
-        """Send a message to whom it is addressed, from any loop; for how many clients here it was queued."""
+        """Send a message to the clients it is addressed to, on all nodes. From any loop, in a coroutine.
+
+        Returns:
+            For how many clients of this node it was queued.
+
+        Raises:
+            InvalidNameError: a name cannot travel between processes.
+            BackplaneUnavailable: it could not be sent to the other nodes.
+        """
         return await self.portal.run(self._publish, address, frame)
 
     async def _publish(self, address: Address, frame: PreparedMessage) -> int:
@@ -186,7 +213,7 @@ class Node:
         """Connect to the other nodes, where there are any."""
         cluster = self.cluster
         if cluster is not None:
-            await cluster.start()  # who gives up waiting for it does not undo it: clients may have come meanwhile
+            await cluster.start()  # cancelling this does not undo it: clients may have come meanwhile
             if self.cluster is not cluster:
                 raise BrokerError("the broker was stopped while it was starting")
 

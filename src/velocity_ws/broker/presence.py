@@ -1,7 +1,7 @@
 """Presence: which users are in a room, on all nodes, told to its members as it changes.
 
 Each node counts its own clients and tells the others what changed; a count is of that node alone and absolute, so that
-telling it twice does no harm. Where a change was missed, the whole is asked for. Used on the broker's loop only.
+telling it twice does no harm. Where a change was missed, the whole is asked for. Knows no transport and no hook.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Room:
 
 
 class Presence:
-    """See the module."""
+    """Who is in the rooms that have presence. On the broker's loop only."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Presence:
         """
         Args:
             is_wanted: whether a room has it.
-            hub: who is here.
+            hub: the clients of this node.
             deliver: gives a message to clients of this node.
             cluster: the way to the other nodes.
         """
@@ -247,7 +247,7 @@ class Presence:
 
 
 def _changes(before: Counts, now: Counts) -> Counts:
-    """The counts that differ; 0 for who is not there any more."""
+    """The counts that differ; 0 for users who are not there any more."""
     changes = {user: count for user, count in now.items() if before.get(user) != count}
     changes.update({user: 0 for user in before if user not in now})
     return changes

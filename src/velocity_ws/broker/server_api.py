@@ -55,11 +55,11 @@ class ServerAPI:
     # --- sending
 
     async def broadcast(self, event: str, data: Any = None) -> int:
-        """Send a message to everyone; see `Target.send` for what it returns and raises."""
+        """Send a message to everyone; returns and raises what `Target.send` does."""
         return await self.to_all().send(event, data)
 
     async def broadcast_bytes(self, data: bytes) -> int:
-        """Send a binary message to everyone."""
+        """Send a binary message to everyone; returns and raises what `Target.send_bytes` does."""
         return await self.to_all().send_bytes(data)
 
     def to_all(self) -> Target:
@@ -75,7 +75,7 @@ class ServerAPI:
         return self._targets.rooms([room])
 
     def to_rooms(self, rooms: Iterable[str]) -> Target:
-        """The members of several rooms; who is in more than one of them gets a message once."""
+        """The members of several rooms; a client in more than one of them gets a message once."""
         return self._targets.rooms(rooms)
 
     def to_user(self, user_id: str | int) -> Target:
@@ -88,7 +88,7 @@ class ServerAPI:
         return self._targets.users([user_id])
 
     def to_client(self, client_id: str) -> Target:
-        """One client, on whichever node.
+        """One client, on any node.
 
         Raises:
             ClientIdError: it is no id that was given, but the client itself.
@@ -96,13 +96,18 @@ class ServerAPI:
         return self._targets.clients([client_id])
 
     def to_clients(self, client_ids: Iterable[str]) -> Target:
-        """Several clients."""
+        """Several clients, on any node.
+
+        Raises:
+            TypeError: it is one string, and not several.
+            ClientIdError: one of them is no id that was given.
+        """
         return self._targets.clients(client_ids)
 
-    # --- clients, on whichever node
+    # --- clients, on any node
 
     async def join_room(self, client_id: str, room: str) -> None:
-        """Put a client, on whichever node, into a room; harmless when it is there already.
+        """Put a client, on any node, into a room; harmless when it is there already.
 
         Whatever is published to the room after this returns reaches the client. Only while the engine cannot be
         reached it returns without that; the client gets ``event: "gap"`` when it can.
@@ -119,7 +124,7 @@ class ServerAPI:
         await self._run(self._directory.join, client_id, room)
 
     async def leave_room(self, client_id: str, room: str) -> None:
-        """Take a client, on whichever node, out of a room; harmless when it is not there. An empty room vanishes.
+        """Take a client, on any node, out of a room; harmless when it is not there. An empty room vanishes.
 
         Raises:
             ClientIdError: it is no id that was given, but the client itself.
@@ -130,7 +135,7 @@ class ServerAPI:
         await self._run(self._directory.leave, client_id, room)
 
     async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
-        """Close a client's connection, on whichever node; see `Client.disconnect`.
+        """Close a client's connection, on any node, as `Client.disconnect` does.
 
         Returns:
             Whether there was such a client.
@@ -163,7 +168,7 @@ class ServerAPI:
         return await self._run(self._directory.disconnect_user, name, code, reason)
 
     async def members(self, room: str) -> Members:
-        """Who is in a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
+        """The members of a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
         validate_room(room)
         return await self._run(self._directory.members, room)
 

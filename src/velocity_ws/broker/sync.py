@@ -51,27 +51,27 @@ class SyncServerAPI:
         return self.to_all().send_bytes(data)
 
     def to_all(self) -> SyncTarget:
-        """Everyone."""
+        """Blocking form of `ServerAPI.to_all`."""
         return self._target(self._api.to_all())
 
     def to_room(self, room: str) -> SyncTarget:
-        """The members of a room."""
+        """Blocking form of `ServerAPI.to_room`."""
         return self._target(self._api.to_room(room))
 
     def to_rooms(self, rooms: Iterable[str]) -> SyncTarget:
-        """The members of several rooms."""
+        """Blocking form of `ServerAPI.to_rooms`."""
         return self._target(self._api.to_rooms(rooms))
 
     def to_user(self, user_id: str | int) -> SyncTarget:
-        """All clients of a user."""
+        """Blocking form of `ServerAPI.to_user`."""
         return self._target(self._api.to_user(user_id))
 
     def to_client(self, client_id: str) -> SyncTarget:
-        """One client."""
+        """Blocking form of `ServerAPI.to_client`."""
         return self._target(self._api.to_client(client_id))
 
     def to_clients(self, client_ids: Iterable[str]) -> SyncTarget:
-        """Several clients."""
+        """Blocking form of `ServerAPI.to_clients`."""
         return self._target(self._api.to_clients(client_ids))
 
     def join_room(self, client_id: str, room: str) -> None:

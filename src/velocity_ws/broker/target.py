@@ -1,4 +1,4 @@
-"""Target: to whom a message goes, said before what it says. Knows no connection; a publisher does the sending."""
+"""Target: the clients that a message goes to, named before the message. Knows no connection and no hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Publish = Callable[[Address, PreparedMessage], Awaitable[int]]
 
 
 class Target:
-    """Some clients: those that the description fits when a message is sent. It can be kept and used many times."""
+    """Some clients: those that it describes at the moment a message is sent. It can be kept and used many times."""
 
     def __init__(self, publish: Publish, address: Address) -> None:
         self._publish = publish
@@ -29,11 +29,15 @@ class Target:
         return f"<Target {self._address}>"
 
     def except_(self, *client_ids: str) -> Target:
-        """The same without these clients; ids of nobody are harmless."""
+        """The same without these clients; unknown ids are harmless.
+
+        Raises:
+            ClientIdError: one of them is no id that was given.
+        """
         return Target(self._publish, _without(self._address, client_ids))
 
     async def send(self, event: str, data: Any = None) -> int:
-        """Send a message, encoded once, to everyone meant; may be awaited on any event loop.
+        """Send a message, encoded once, to all of them. From any loop, in a coroutine.
 
         Returns:
             For how many clients of this process it was queued.
@@ -45,7 +49,7 @@ class Target:
         return await self._publish(self._address, encode(event, data))
 
     async def send_bytes(self, data: bytes) -> int:
-        """Send a binary message to everyone meant; returns what `send` returns."""
+        """Send a binary message to all of them; returns what `send` returns. From any loop, in a coroutine."""
         return await self._publish(self._address, encode_bytes(data))
 
 

@@ -1,4 +1,4 @@
-"""Users: what they are called, which client is whose, and who is expected. Knows no room and no hook."""
+"""Users: what they are called, which client belongs to which, and which are expected. Knows no room and no hook."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Users:
         return user_id
 
     async def change(self, session: Session, user: Any) -> None:
-        """Make a client of this node another user's, or nobody's; see `Client.set_user`."""
+        """Make a client of this node another user's, or nobody's, as `Client.set_user` says."""
         try:
             user_id = self.id_of(user)
         except InvalidNameError:

@@ -10,7 +10,7 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.moves import Moves
-from velocity_ws.sessions.state import OPEN, State
+from velocity_ws.sessions.state import OPEN, SessionState
 
 __all__ = ["Addressable"]
 
@@ -21,15 +21,16 @@ class Addressable:
     Attributes:
         client: what the application sees of it.
         id: the client's.
+        state: where the session stands; only the session changes it.
         outbox: where messages to the client go; ``None`` before it is open and at the end.
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
     """
 
-    __slots__ = ("_context", "_last_rooms", "_state", "client", "id", "moves", "outbox")
+    __slots__ = ("_context", "_last_rooms", "client", "id", "moves", "outbox", "state")
 
     def __init__(self, context: NodeContext[Any], client: Client) -> None:
         self._context = context
-        self._state = State.NEW
+        self.state = SessionState.NEW
         self._last_rooms: frozenset[str] = frozenset()
         self.client = client
         self.id = client.id
@@ -39,22 +40,22 @@ class Addressable:
     @property
     def is_connected(self) -> bool:
         """Whether messages can still be sent."""
-        return self._state is OPEN
+        return self.state is OPEN
 
     @property
     def user_id(self) -> str | None:
-        """Whose client it is."""
+        """The id of the client's user; ``None`` where it has none."""
         return self.client.user_id
 
     @property
     def rooms(self) -> frozenset[str]:
         """The rooms the client is in, or was in when it left."""
-        if self._state is OPEN:
+        if self.state is OPEN:
             return self._context.hub.rooms_of(self.id)
         return self._last_rooms
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
-        """It came into a room, which the hooks are told where there are some; what is done then."""
+        """Tell the hooks, if there are any, that it came into a room; what is done when they are told."""
         dispatcher = self._context.dispatcher
         if not (dispatcher.has("join") or dispatcher.has("leave")):
             return None
@@ -63,7 +64,7 @@ class Addressable:
         return self.moves.joined(room)
 
     def left(self, room: str) -> asyncio.Future[None] | None:
-        """It left a room, which the hooks are told where they are told that it came; what is done then."""
+        """Tell the hooks that it left a room, if they were told that it came; what is done when they are told."""
         return None if self.moves is None else self.moves.left(room)
 
     async def report(self, error: Exception) -> None:
@@ -73,7 +74,7 @@ class Addressable:
     def offer(self, frame: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
         outbox = self.outbox
-        if outbox is None or self._state is not OPEN:
+        if outbox is None or self.state is not OPEN:
             self._context.counters.dropped += 1
             return False
         if frame.size > self._context.warn_size:
@@ -86,7 +87,7 @@ class Addressable:
         Raises:
             TimeoutError: it took too long.
         """
-        if self._state is not OPEN or self.outbox is None:
+        if self.state is not OPEN or self.outbox is None:
             self._context.counters.dropped += frame is not None
             return False
         if frame is not None and frame.size > self._context.warn_size:

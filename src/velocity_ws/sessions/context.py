@@ -14,19 +14,19 @@ from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
-from velocity_ws.sessions.hub import Hub, Member
+from velocity_ws.sessions.hub import Hub, HubMember
 from velocity_ws.sessions.pacing import Pace
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 
 __all__ = ["NodeContext"]
 
-S = TypeVar("S", bound=Member)
+S = TypeVar("S", bound=HubMember)
 
 
 @dataclass(slots=True)
 class NodeContext(Generic[S]):
-    """Shared by all sessions of one node, which builds it. Used on the broker's loop only, but for `portal`.
+    """What all sessions of one node share; the node builds it. On the broker's loop only, but for `portal`.
 
     It is generic in its sessions only because they are defined on top of it.
 
@@ -38,7 +38,7 @@ class NodeContext(Generic[S]):
         counters: what is counted.
         hints: what is logged once about how the broker is used.
         dispatcher: calls the hooks.
-        hub: who is here and in which room.
+        hub: the clients of this node and their rooms.
         flusher: writes at the end of a loop turn; new for another loop.
         pace: the turns of large messages; new at each start.
         workers: tasks that run hooks; new for another loop.

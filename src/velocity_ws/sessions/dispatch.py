@@ -1,4 +1,4 @@
-"""What happens with a client's events: hooks called in order, answers sent, exceptions contained and reported.
+"""Dispatcher: calls the hooks for what a client does, in order; answers, and contains and reports exceptions.
 
 Knows hooks and clients; knows no queue, no task and no socket.
 """
@@ -25,12 +25,12 @@ from velocity_ws.stats import Counters
 
 __all__ = ["Dispatcher"]
 
-log = get_logger("velocity_ws.hooks")
+log = get_logger("velocity_ws.sessions")
 
 MAX_THREADS = 256
 """Plain hooks of clients running at once, those aside that take longer than `PATIENCE`."""
 MAX_STRANGER_THREADS = 64
-"""The same for handshakes, whose hooks have threads of their own: who may not be let in takes none from who is."""
+"""The same for handshakes, whose hooks have threads of their own, so that strangers take none from clients."""
 SPARE = 3
 """Threads, as a multiple of these, that are started in place of slow ones: hooks that hang are not to stall others."""
 PATIENCE = 1.0
@@ -40,7 +40,10 @@ RequestId = int | str | None
 
 
 class Dispatcher:
-    """Runs the hooks. Its methods raise nothing of the application's, except where they say so."""
+    """Calls the hooks. On the broker's loop only.
+
+    Its methods raise nothing that the application raised, except where they say so.
+    """
 
     def __init__(self, hooks: Hooks, counters: Counters, hints: Hints) -> None:
         self._hooks = hooks

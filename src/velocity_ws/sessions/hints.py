@@ -13,7 +13,7 @@ from velocity_ws.settings import Settings
 
 __all__ = ["Hints"]
 
-log = get_logger("velocity_ws.hints")
+log = get_logger("velocity_ws.sessions")
 
 MAX_LARGE = 100
 """Events of which it is logged that their messages are large: names may come from strangers."""
@@ -28,7 +28,7 @@ _misspelled: set[tuple[int, str]] = set()  # the processes that have said so, an
 
 
 class Hints:
-    """Those of one broker: each is logged the first time that it is given."""
+    """The hints of one broker: each is logged the first time that it is given. On the broker's loop only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

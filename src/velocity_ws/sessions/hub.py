@@ -1,4 +1,4 @@
-"""Who is here and in which room. Pure and synchronous: no asyncio, no I/O, no locks; one thread uses it."""
+"""Hub: the clients of one node, their rooms and users. Knows no event loop, no other node and no hook."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from velocity_ws.errors import ClientNotFound
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.outbound import PreparedMessage
 
-__all__ = ["Hub", "Member"]
+__all__ = ["Hub", "HubMember"]
 
 
-class Member(Protocol):
+class HubMember(Protocol):
     """What the hub needs of a connection."""
 
     @property
@@ -22,13 +22,13 @@ class Member(Protocol):
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is when it is added; a user may have many."""
+        """The id of its user when it is added; a user may have many members."""
 
     def offer(self, frame: PreparedMessage) -> bool:
         """Take a message for this client, without waiting and without raising; whether it was queued."""
 
 
-M = TypeVar("M", bound=Member)
+M = TypeVar("M", bound=HubMember)
 
 Kind = Literal["room", "user"]
 
@@ -44,7 +44,10 @@ class Watcher(Protocol):
 
 
 class Hub(Generic[M]):
-    """The members of one node and their rooms. A room exists as long as somebody is in it."""
+    """The members of one node and their rooms. A room exists as long as it has a member.
+
+    On the broker's loop only, except where a method says otherwise.
+    """
 
     def __init__(
         self, fan_out: Callable[[Iterable[M], PreparedMessage], int] | None = None, watcher: Watcher | None = None
@@ -73,19 +76,19 @@ class Hub(Generic[M]):
         return self._members.get(member_id)
 
     def members(self) -> list[M]:
-        """Everyone, in order of arrival. Safe from any thread: it is one copy."""
+        """Everyone, in order of arrival. From any thread: it is one copy."""
         return list(self._members.values())
 
     def rooms(self) -> list[str]:
-        """Every room with a member. Safe from any thread."""
+        """Every room with a member. From any thread."""
         return list(self._rooms)
 
     def room_members(self, room: str) -> list[M]:
-        """Who is in a room, in order of joining. Safe from any thread."""
+        """The members of a room, in order of joining. From any thread."""
         return list(self._rooms.get(room, {}).values())
 
     def user_members(self, user_id: str) -> list[M]:
-        """All of a user, in order of arrival. Safe from any thread."""
+        """All of a user, in order of arrival. From any thread."""
         return list(self._users.get(user_id, {}).values())
 
     def joined_at(self, member_id: str, room: str) -> float | None:
@@ -93,7 +96,7 @@ class Hub(Generic[M]):
         return self._rooms_of.get(member_id, {}).get(room)
 
     def rooms_of(self, member_id: str) -> frozenset[str]:
-        """The rooms a member is in. Safe from any thread."""
+        """The rooms a member is in. From any thread."""
         return frozenset(self._rooms_of.get(member_id, ()))
 
     def add(self, member: M) -> None:
@@ -125,7 +128,7 @@ class Hub(Generic[M]):
         user_id = self._user_of.pop(member_id, None)
         is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
         closed = left and [room for room in left if self._take_out(self._rooms, room, member_id)]
-        # Nothing of it is left here, whatever those do who are told.
+        # Nothing of it is left here, whatever the watcher does.
         if user_id is not None and is_last:
             self._tell_closed("user", user_id)
         for room in closed:
@@ -208,5 +211,5 @@ class Hub(Generic[M]):
         return self._fan_out(self.select(address), frame)
 
 
-def _offer_to_each(members: Iterable[Member], frame: PreparedMessage) -> int:
+def _offer_to_each(members: Iterable[HubMember], frame: PreparedMessage) -> int:
     return sum([member.offer(frame) for member in members])

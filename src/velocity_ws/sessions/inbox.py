@@ -20,7 +20,7 @@ from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.pacing import PACED
-from velocity_ws.sessions.refusals import Refusals
+from velocity_ws.sessions.refused import RefusedMessages
 
 __all__ = ["Inbox"]
 
@@ -37,11 +37,11 @@ SECONDS_AT_ONCE = 4
 
 
 class Inbox:
-    """What a client has sent. Used on the broker's loop only.
+    """What a client has sent. On the broker's loop only.
 
     Attributes:
         is_taking: whether what arrives is handled.
-        is_full: whether so much waits that the carrier should stop reading until `on_room`, or `room`.
+        is_full: whether so much waits that the transport should stop reading until `on_room`, or `room`.
         on_room: called when there is room again.
         worker: handles what was sent; ``None`` while nothing is being handled.
     """
@@ -61,7 +61,7 @@ class Inbox:
         self._limiter: RateLimiter | None = None
         self._byte_limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
-        self._refusals: Refusals | None = None
+        self._refusals: RefusedMessages | None = None
         self._queue: deque[str | bytes] | None = None  # as most clients never need one
         self._bytes = 0
         self._room: asyncio.Event | None = None
@@ -278,7 +278,7 @@ class Inbox:
 
     def _refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
         if self._refusals is None:
-            self._refusals = Refusals(self._context, self._owner)
+            self._refusals = RefusedMessages(self._context, self._owner)
         self._refusals.refuse(payload, size, retry_after, why)
 
 

@@ -12,11 +12,11 @@ __all__ = ["InboxOwner"]
 
 
 class InboxOwner(Protocol):
-    """Whose inbox it is."""
+    """The session of an inbox. On the broker's loop only."""
 
     @property
     def client(self) -> Client:
-        """Who sends."""
+        """The client that sends."""
 
     def offer(self, frame: PreparedMessage) -> bool:
         """Queue an answer."""

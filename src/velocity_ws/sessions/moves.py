@@ -1,7 +1,7 @@
 """Moves: what the ``on_join`` and ``on_leave`` hooks are told of one client, one move after the other, in order.
 
-The hooks of all its moves run in tasks of this, those that a route or another node made, too. A client of which nothing
-is being told has none, and hooks that never wait need none. Knows nothing of who else is in a room.
+All of them run in tasks of this, also where a route or another node made the move. A client of which nothing is being
+told has no task, and hooks that never wait need none. Knows no other client, and no room.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Move:
 
 
 class Moves:
-    """See the module. Used on the broker's loop only."""
+    """What the hooks are told of one client's moves. On the broker's loop only."""
 
     __slots__ = ("_client", "_context", "_current", "_entered", "_waiting", "_worker")
 

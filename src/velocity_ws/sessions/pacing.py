@@ -28,7 +28,7 @@ MAX_WAITING = 64 * 1024 * 1024
 
 
 class Pace:
-    """Who is next. On one event loop.
+    """The turns of large messages. On the broker's loop only.
 
     Nothing is collected until the end of a turn in which there was a large one: by then what came of it is gone, unless
     its handler keeps it, and is not looked through.

@@ -1,7 +1,7 @@
 """Session: one accepted connection from its first hook to its last. Knows no ASGI and no server.
 
-What carries the connection calls `open`, feeds the `inbox` with what arrives, and calls `finish`; it hands in an
-`Outbox` to send. Its states, and what leads from one to the next, are in `state`.
+A transport calls `open` with an `Outbox`, feeds the `inbox` with what arrives, and calls `finish`. The states of a
+session, and what leads from one to the next, are in `state`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.ending import Ending
 from velocity_ws.sessions.inbox import Inbox
-from velocity_ws.sessions.state import OPEN, Closing, Handle, State
+from velocity_ws.sessions.state import OPEN, Closing, Handle, SessionState
 
 __all__ = ["Session"]
 
@@ -38,11 +38,11 @@ class Session(Addressable):
     Attributes:
         inbox: what the client has sent.
         task: runs its last hooks; ``None`` until it ends.
-        is_aborted: whether `abort` has cancelled the carrier.
+        is_aborted: whether `abort` has cancelled the task of the transport.
     """
 
     __slots__ = (
-        "_carrier", "_closed_by_us", "_closing", "_deadline", "_ending", "_is_hurried", "_patience", "inbox",
+        "_closed_by_us", "_closing", "_deadline", "_ending", "_is_hurried", "_patience", "_transport_task", "inbox",
         "is_aborted", "task",
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ class Session(Addressable):
         self.inbox = Inbox(context, self)
         self.task: asyncio.Task[None] | None = None
         self.is_aborted = False
-        self._carrier: asyncio.Task[object] | None = None
+        self._transport_task: asyncio.Task[object] | None = None
         self._closing: Closing | None = None
         self._closed_by_us: Close | None = None
         self._patience: asyncio.TimerHandle | None = None  # until the goodbye is said
@@ -59,23 +59,27 @@ class Session(Addressable):
         self._ending: Ending | None = None
         self._is_hurried = False
 
-    # --- what the carrier calls
+    # --- what the transport calls
 
     def open(self, outbox: Outbox) -> None:
         """Begin: the client is in the hub from now on, and its ``on_connect`` hooks run.
 
-        Called in the task that carries the connection; `abort` cancels that task.
+        Called in the task that serves the transport; `abort` cancels that task.
         """
         context = self._context
         self.outbox = outbox
-        self._carrier = asyncio.current_task()
-        self._state = OPEN
+        self._transport_task = asyncio.current_task()
+        self.state = OPEN
         context.let_in(self)
         self.inbox.open(context.dispatcher.connect(self.client) if context.dispatcher.has("connect") else None)
 
     def finish_now(self, close: Close) -> bool:
-        """End, where there is nothing to wait for; whether that was so. Else await `finish`."""
-        was_told = self._state is not State.NEW and self._context.dispatcher.has("disconnect")
+        """End the session if there is nothing to wait for; otherwise await `finish`.
+
+        Returns:
+            Whether it has ended.
+        """
+        was_told = self.state is not SessionState.NEW and self._context.dispatcher.has("disconnect")
         if was_told or not (self.moves is None or self.moves.is_over):
             return False
         if not self.inbox.is_idle or self.outbox is None or not self.outbox.has_ended:
@@ -87,9 +91,12 @@ class Session(Addressable):
         return True
 
     async def finish(self, close: Close) -> None:
-        """End: called once, when the connection is over, from either side. Runs the ``on_disconnect`` hooks.
+        """Run the ``on_disconnect`` hooks and end the session. Called once, when the connection is over on either side.
 
-        Cancelling this does not: the end has a task of its own, which the session owns.
+        Cancelling this does not cancel the end, which has a task of its own.
+
+        Args:
+            close: how the connection ended, unless this side closed it.
         """
         self._ending = Ending(self._context, self.client, is_hurried=self._is_hurried)
         self.task = asyncio.create_task(self._finish(self._ending, close))
@@ -103,7 +110,7 @@ class Session(Addressable):
             elif close.by == "server" and close.code == CloseCode.SERVICE_RESTART:
                 # A server of another kind is stopping, and the broker is told of that when its connections are over.
                 self._abort_in(self._context.settings.drain_timeout)
-            was_open = self._state is not State.NEW
+            was_open = self.state is not SessionState.NEW
             self._leave()
             self.inbox.stop(discard=self.is_dismissed)
             if self.outbox is not None:
@@ -129,9 +136,9 @@ class Session(Addressable):
     def release(self) -> None:
         """Let go of what refers back here, at the end or where it never began: all of it is freed at once, and not when
         the garbage collector comes."""
-        self._state = State.ENDED
+        self.state = SessionState.ENDED
         self.inbox.release()
-        self.outbox = self._carrier = None
+        self.outbox = self._transport_task = None
         self.client.detach(self._context.gone)
 
     # --- the end in order
@@ -159,7 +166,7 @@ class Session(Addressable):
                 `CLOSE_TIMEOUT`, but with ``all`` the caller sees to that.
         """
         closing = Closing(goodbye, handle, discard, CLOSE_TIMEOUT if within is None else within)
-        if self._state is not OPEN:
+        if self.state is not OPEN:
             self._handle_less(closing)
             return
         if handle != "all" or self._closing is None:
@@ -168,7 +175,7 @@ class Session(Addressable):
             self._say_goodbye()
         elif handle == "arrived":
             self.inbox.stop(discard=False)
-        if patience is not None and self._state is OPEN and self._patience is None:
+        if patience is not None and self.state is OPEN and self._patience is None:
             self._patience = asyncio.get_running_loop().call_later(patience, self._say_goodbye)
         if handle == "all":  # which only a server that is stopping asks for
             self._context.stop_soon()
@@ -185,7 +192,7 @@ class Session(Addressable):
             self.inbox.cancel()
 
     def _say_goodbye(self) -> None:
-        if self._state is not OPEN or self._closing is None or self.outbox is None:
+        if self.state is not OPEN or self._closing is None or self.outbox is None:
             return
         (code, reason), handle, discard, within = self._closing
         self._closed_by_us = Close(code, reason, "server")
@@ -206,7 +213,7 @@ class Session(Addressable):
         moves = self.moves
         if task is None or (moves is not None and moves.runs(task)):
             return task is not None
-        return task in (self._carrier, self.task) or self.inbox.runs(task)
+        return task in (self._transport_task, self.task) or self.inbox.runs(task)
 
     # --- what the outbox tells
 
@@ -220,7 +227,7 @@ class Session(Addressable):
         self._context.hints.slow_client(self.id)
 
     def outbox_broken(self) -> None:
-        """Sending failed, so the connection is gone; the carrier should hear of it soon, or is made to."""
+        """Sending failed, so the connection is gone; the transport should end soon, or is aborted."""
         self._leave()
         self.inbox.stop(discard=False)
         self._abort_in(SLOW_CLOSE_TIMEOUT)
@@ -252,7 +259,7 @@ class Session(Addressable):
     # --- the end
 
     def abort(self, *, hurry: bool = False) -> None:
-        """End now, without a close frame if need be: the carrier is cancelled, or the end that has begun is hurried.
+        """End now, without a close frame if need be: the transport is cancelled, or the end that has begun is hurried.
 
         Args:
             hurry: whether an end that has not begun is hurried, too.
@@ -260,20 +267,20 @@ class Session(Addressable):
         self._is_hurried = self._is_hurried or hurry
         if self._ending is not None:
             self._ending.hurry()
-        elif self._state is not State.ENDED:
+        elif self.state is not SessionState.ENDED:
             self.is_aborted = True
             self._leave()
             self.inbox.stop(discard=False)
             if self.outbox is not None:
                 self.outbox.abort()
-            if self._carrier is not None:
-                self._carrier.cancel()
+            if self._transport_task is not None:
+                self._transport_task.cancel()
 
     # --- inside
 
     def _leave(self) -> None:
-        if self._state is OPEN:
-            self._state = State.CLOSING
+        if self.state is OPEN:
+            self.state = SessionState.CLOSING
             self._last_rooms = self._context.remove(self.id)
 
     def _abort_in(self, seconds: float) -> None:

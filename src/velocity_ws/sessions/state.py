@@ -1,4 +1,4 @@
-"""State: where a session stands between its first hook and its last, and what leads from one to the next.
+"""SessionState: where a session stands between its first hook and its last, and what leads from one to the next.
 
     NEW      open()                                                          -> OPEN
     NEW      release(), where it was not accepted                            -> ENDED
@@ -16,10 +16,10 @@ from typing import Final, Literal, NamedTuple
 
 from velocity_ws.close import Goodbye
 
-__all__ = ["OPEN", "Closing", "Handle", "State"]
+__all__ = ["OPEN", "Closing", "Handle", "SessionState"]
 
 
-class State(Enum):
+class SessionState(Enum):
     """Where a session stands."""
 
     NEW = "new"
@@ -28,7 +28,7 @@ class State(Enum):
     ENDED = "ended"
 
 
-OPEN: Final = State.OPEN
+OPEN: Final = SessionState.OPEN
 """For the paths of messages: a name of a module is found faster than a member of an enum."""
 
 Handle = Literal["nothing", "current", "arrived", "all"]

@@ -1,4 +1,4 @@
-"""Refusals: what a client is told whose message is over a limit, and when it is closed for going on. Knows no queue."""
+"""RefusedMessages: what a client over a limit is told, and when it is closed for going on. Knows no queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from velocity_ws.messages.scan import find_id
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox_owner import InboxOwner
 
-__all__ = ["Refusals"]
+__all__ = ["RefusedMessages"]
 
 REFUSALS = 1000
 """Messages a second over the rate limit that a client may go on sending; beyond, it is closed (1008)."""
@@ -24,7 +24,7 @@ FLOOD_CLOSE_TIMEOUT = 0.25
 """Seconds that such a client has to be closed: what it goes on sending costs the others until it is gone."""
 
 
-class Refusals:
+class RefusedMessages:
     """The refused messages of one client. On the broker's loop only."""
 
     __slots__ = ("_context", "_limiter", "_owner")

@@ -1,0 +1,83 @@
+"""Session: from its first hook to its last, and how much of a client's messages a close still lets it handle."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import get_args
+
+import pytest
+
+from tests.support import eventually, running, settings
+from velocity_ws import Broker, Client
+from velocity_ws.sessions.state import OPEN, Handle, SessionState
+
+HANDLED: dict[Handle, list[int]] = {"nothing": [], "current": [1], "arrived": [1, 2], "all": [1, 2]}
+
+
+def test_every_way_to_handle_is_tested() -> None:
+    assert set(HANDLED) == set(get_args(Handle))
+
+
+@pytest.mark.parametrize("handle", HANDLED)
+async def test_a_close_says_how_much_is_still_handled(handle: Handle) -> None:
+    broker = Broker(settings())
+    began, release = asyncio.Event(), asyncio.Event()
+    handled: list[int] = []
+
+    @broker.on("wait")
+    async def wait(data: int) -> None:
+        began.set()
+        await release.wait()
+        handled.append(data)
+
+    async with running(broker, "ours") as server, server.connect() as peer:
+        await peer.send("wait", 1)
+        await began.wait()
+        await peer.send("wait", 2)
+        await eventually(lambda: broker.get_stats().messages_received == 2)
+        (session,) = broker.node.sessions
+        session.close((4000, "enough"), handle=handle)
+        release.set()
+        assert await peer.closed() == (4000, "enough")
+        await eventually(lambda: not broker.node.sessions)
+    assert handled == HANDLED[handle]
+
+
+@pytest.mark.parametrize("handle", ["arrived", "all"])
+async def test_a_goodbye_is_said_when_the_patience_is_over(handle: Handle) -> None:
+    broker = Broker(settings())
+    began, release = asyncio.Event(), asyncio.Event()
+
+    @broker.on("wait")
+    async def wait() -> None:
+        began.set()
+        await release.wait()
+
+    async with running(broker, "ours") as server, server.connect() as peer:
+        await peer.send("wait")
+        await began.wait()
+        (session,) = broker.node.sessions
+        session.close((4000, "enough"), handle=handle, patience=0.01)
+        assert await peer.closed() == (4000, "enough")
+        release.set()
+
+
+async def test_a_session_goes_through_its_states_in_order() -> None:
+    broker = Broker(settings())
+    states: list[SessionState] = []
+
+    @broker.on_connect
+    async def came(client: Client) -> None:
+        states.extend(session.state for session in broker.node.sessions)
+
+    @broker.on_disconnect
+    async def went(client: Client) -> None:
+        states.extend(session.state for session in broker.node.sessions)
+
+    async with running(broker, "ours") as server:
+        async with server.connect():
+            await eventually(lambda: states)
+            (session,) = broker.node.sessions
+        await eventually(lambda: not broker.node.sessions)
+    assert states == [OPEN, SessionState.CLOSING]
+    assert session.state is SessionState.ENDED
