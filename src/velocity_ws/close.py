@@ -1,6 +1,6 @@
 """Close: every close that we send, with its code and reason, and which of them ask a client to come back. Pure.
 
-Where nobody looks, the reason is what remains: it is written for the developer of the client.
+A reason is written for the developer of the client, who often has no other trace of the close.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 Goodbye = tuple[int, str]
-"""What goes into a close frame: the code and the reason."""
+"""The content of a close frame: the code and the reason."""
 
 MAX_REASON_BYTES: Final = 123
-"""A close frame carries at most 125 bytes, two of them the code (RFC 6455, section 5.5)."""
+"""Bytes of the longest reason: a close frame carries 125, two of them the code (RFC 6455, section 5.5)."""
 
 
 class CloseCode(IntEnum):
@@ -76,73 +76,82 @@ _RESERVED = frozenset({1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL, 1015})
 
 
 def may_reconnect(code: int) -> bool:
-    """Whether a client that was closed with this code should come back by itself.
+    """Return whether a client that was closed with this code should reconnect by itself.
 
-    No after a normal close, after an error that would only repeat itself, and after 4400 to 4499, the
+    It should not after a normal close, after an error that would only repeat itself, and after 4400 to 4499, the
     application's counterpart of HTTP's 4xx. ``velocity.js`` follows the same rule.
     """
     return code not in _FINAL and not 4400 <= code <= 4499
 
 
-# --- what we close with, and when; whether to come back is `may_reconnect` of the code
+# --- the closes that we send; "come back" and "stay away" is what `may_reconnect` says of the code
 
 SHUTTING_DOWN: Final[Goodbye] = (CloseCode.GOING_AWAY, "the server is shutting down")
-"""``broker.stop()``. Come back."""
+"""``broker.stop()`` was called. Come back."""
 SETUP_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "the server failed to set up this connection")
 """An ``on_connect`` hook raised. Come back."""
 HANDLING_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "the server failed to go on with this connection")
-"""What handles messages was cancelled, or failed. Come back."""
+"""The handling of messages was cancelled, or failed outside of the hooks. Come back."""
 APPLICATION_FAILED: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "")
 """An ASGI application other than ours raised. Come back."""
 APPLICATION_RETURNED: Final[Goodbye] = (CloseCode.NORMAL, "")
 """An ASGI application other than ours returned. Stay away."""
 TOO_SLOW: Final[Goodbye] = (CloseCode.TRY_AGAIN_LATER, "too slow: the send queue is full")
-"""More than WS_SEND_QUEUE_SIZE waits for the client. Come back."""
+"""More than WS_SEND_QUEUE_SIZE bytes wait for the client. Come back."""
 TOO_MUCH_UNFINISHED: Final[Goodbye] = (CloseCode.TRY_AGAIN_LATER, "too much is unfinished of all messages")
-"""All clients together hold more than WS_MAX_UNFINISHED_SIZE of messages whose rest has not come. Come back."""
+"""The unfinished messages of all clients have more than WS_MAX_UNFINISHED_SIZE bytes. Come back."""
 PING_TIMEOUT: Final[Goodbye] = (CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
-"""No pong within WS_PING_TIMEOUT. Come back."""
+"""No pong came within WS_PING_TIMEOUT. Come back."""
 TOO_BIG: Final[Goodbye] = (CloseCode.MESSAGE_TOO_BIG, "message too big")
-"""A message is over WS_MAX_MESSAGE_SIZE. Stay away."""
+"""A message has more than WS_MAX_MESSAGE_SIZE bytes. Stay away."""
 TOO_MANY_MESSAGES: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many messages")
-"""A client goes on and on over WS_RATE_LIMIT. Stay away."""
+"""A client keeps exceeding WS_RATE_LIMIT. Stay away."""
 TOO_MANY_FRAGMENTS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many fragments")
-"""A message in over 1,024 fragments that are tiny. Stay away."""
+"""A message came in more than 1,024 tiny fragments. Stay away."""
 TOO_MANY_PINGS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many pings")
-"""Over 500 control frames a second. Stay away."""
+"""A client sent more than 500 control frames in a second. Stay away."""
 INVALID_UTF8: Final[Goodbye] = (CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
-"""A text message is no text (RFC 6455, section 8.1). Stay away."""
+"""A text message is not valid UTF-8 (RFC 6455, section 8.1). Stay away."""
 
 
 def restarting(code: int, retry_after: float) -> Goodbye:
-    """A server that stops gives its clients back to others. Come back, in so many seconds.
+    """The server stops, and others take its clients. Come back after ``retry_after``.
 
     Args:
         code: WS_RESTART_CODE.
-        retry_after: seconds, spread over the clients; ``velocity.js`` reads them from the reason.
+        retry_after: seconds, another number for each client; ``velocity.js`` reads them from the reason.
     """
     return code, f"restarting, retry_after={retry_after:.3f}"
 
 
 def slow_message(seconds: float) -> Goodbye:
-    """A message was begun, and not all of it came within WS_MESSAGE_TIMEOUT. Stay away."""
+    """A message has not come as a whole within WS_MESSAGE_TIMEOUT, given in seconds. Stay away."""
     return CloseCode.POLICY_VIOLATION, f"a message took more than {seconds:g} s to come"
 
 
 def wrong_frame(problem: str) -> Goodbye:
-    """A frame is none that a client may send (RFC 6455, section 5). Stay away."""
+    """A client sent a frame that it may not send (RFC 6455, section 5). Stay away.
+
+    Args:
+        problem: what is wrong with the frame.
+    """
     return CloseCode.PROTOCOL_ERROR, problem
 
 
 def refused(reason: str) -> Goodbye:
-    """A handshake is refused where the server has no other form for it. Stay away."""
+    """A handshake is refused on a server that cannot answer it with an HTTP status. Stay away.
+
+    Args:
+        reason: why it is refused.
+    """
     return CloseCode.POLICY_VIOLATION, reason
 
 
 def problem_of_close(code: int, reason: str) -> str | None:
-    """Why this may not go into a close frame; ``None`` where it may.
+    """Find out why a code and a reason may not be sent in a close frame; ``None`` if they may.
 
-    The code may not appear in one (RFC 6455, section 7.4.1), or the reason is over 123 bytes of UTF-8 (section 5.5).
+    A code may be one that is never sent (RFC 6455, section 7.4.1), a reason longer than 123 bytes of UTF-8 (section
+    5.5).
     """
     if isinstance(code, bool) or not isinstance(code, int):
         return f"a close code is an integer, not {code!r}"
@@ -162,9 +171,9 @@ class Close:
     """How a connection ended.
 
     Attributes:
-        code: the close code; 1005 for a close frame without one, 1006 where there was no close frame.
-        reason: the text of the close frame.
-        by: who ended it: ``client``, ``server`` or ``network`` (no close frame was seen).
+        code: the close code; 1005 for a close frame without a code, 1006 if no close frame came.
+        reason: the text of the close frame; often empty.
+        by: the side that ended the connection: ``client``, ``server``, or ``network`` if no close frame came.
     """
 
     code: int

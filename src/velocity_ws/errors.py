@@ -1,4 +1,26 @@
-"""Errors: the tree of exceptions that the package raises. Knows nothing of what raises them."""
+"""Errors: the tree of exceptions that the package raises. Knows nothing of what raises them.
+
+* `VelocityError`
+    * `SettingsError` (a ``ValueError``): settings that cannot be used
+    * `HookError` (a ``TypeError``): a function that cannot be a hook
+    * `BrokerError` (a ``RuntimeError``): a call that the broker's state does not allow
+        * `WouldDeadlockError`: a blocking call on the broker's loop
+    * `ServerError` (a ``RuntimeError``): a server that cannot start, or does not run
+    * `BackplaneUnavailable` (a ``ConnectionError``): the other nodes were not reached
+    * what a call was given:
+        * `EncodeError` (a ``TypeError``): data without a JSON form
+        * `ClientIdError` (a ``TypeError``): something else than a client's id
+        * `InvalidNameError` (a ``ValueError``): a name of a room, an event, a user or a broker
+        * `InvalidPathError` (a ``ValueError``): a path of an endpoint
+        * `InvalidCloseError` (a ``ValueError``): a close code or a reason
+    * the client that a call was for:
+        * `ClientNotFound` (a ``LookupError``): no client has this id
+        * `ClientGone` (a ``ConnectionError``): it has gone
+        * `ClientTimeout` (a ``TimeoutError``): it does not read
+    * raised by the application, in its hooks:
+        * `Reject`: refuses a connection
+        * `ClientError`: answers a message with an error
+"""
 
 from __future__ import annotations
 
@@ -32,14 +54,14 @@ _ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
 
 
 class VelocityError(Exception):
-    """The root of every exception this package raises."""
+    """The base class of every exception that this package raises."""
 
 
 class SettingsError(VelocityError, ValueError):
-    """A setting that cannot be used.
+    """One or more settings cannot be used.
 
     Attributes:
-        problems: for each bad setting, its variable (``WS_PORT``) and what is wrong with it.
+        problems: what is wrong with each bad setting, by its variable (``WS_PORT``).
     """
 
     def __init__(self, problems: dict[str, str]) -> None:
@@ -49,15 +71,17 @@ class SettingsError(VelocityError, ValueError):
 
 
 class HookError(VelocityError, TypeError):
-    """A function of the application that cannot be used: as a hook, which is said where it is registered, or for
-    ``user_id`` or ``presence`` of a broker."""
+    """A function of the application cannot be used as a hook, or as a broker's ``user_id`` or ``presence``.
+
+    Raised where the function is registered.
+    """
 
 
 class EncodeError(VelocityError, TypeError):
-    """A message that cannot be sent because its data has no JSON form. Nothing was sent.
+    """A message was not sent, as its data has no JSON form.
 
     Attributes:
-        event: the name of the message.
+        event: the event of the message.
     """
 
     def __init__(self, event: str, why: str) -> None:
@@ -69,29 +93,29 @@ class EncodeError(VelocityError, TypeError):
 
 
 class InvalidNameError(VelocityError, ValueError):
-    """A name of a room, an event or a broker that it cannot have."""
+    """A string is not allowed as the name of a room, an event, a user or a broker."""
 
 
 class InvalidPathError(VelocityError, ValueError):
-    """A path that nothing can be served at."""
+    """A path cannot be that of an endpoint."""
 
 
 class InvalidCloseError(VelocityError, ValueError):
-    """A close code that may not be sent, or a reason that does not fit into a close frame."""
+    """A close code may not be sent, or a reason does not fit into a close frame."""
 
 
 class ClientIdError(VelocityError, TypeError):
-    """Something else was given where a client's id belongs."""
+    """A call that takes a client's id was given something else."""
 
     def __init__(self, call: str, given: object) -> None:
         super().__init__(f"{call} takes the client's id, a string: pass client.id, and not {given!r:.80}")
 
 
 class ClientNotFound(VelocityError, LookupError):
-    """No client of that id is connected.
+    """No client with this id is connected, on any node.
 
     Attributes:
-        client_id: the id that was asked for.
+        client_id: the id that was given.
     """
 
     def __init__(self, client_id: str) -> None:
@@ -103,10 +127,10 @@ class ClientNotFound(VelocityError, LookupError):
 
 
 class ClientGone(VelocityError, ConnectionError):
-    """The client went, or was closed, before it could be sent what it was to get.
+    """The client left, or was closed, before a message could be queued for it.
 
     Attributes:
-        client_id: the client's.
+        client_id: the id of the client.
     """
 
     def __init__(self, client_id: str) -> None:
@@ -115,11 +139,11 @@ class ClientGone(VelocityError, ConnectionError):
 
 
 class ClientTimeout(VelocityError, TimeoutError):
-    """The client did not read what waits for it in time.
+    """The client did not read what is queued for it in time.
 
     Attributes:
-        client_id: the client's.
-        seconds: how long it was waited for.
+        client_id: the id of the client.
+        seconds: how long the call waited.
     """
 
     def __init__(self, client_id: str, seconds: float) -> None:
@@ -132,19 +156,19 @@ class ClientTimeout(VelocityError, TimeoutError):
 
 
 class BrokerError(VelocityError, RuntimeError):
-    """The broker is not in a state in which it can do that."""
+    """The broker is in a state that does not allow the call, such as not started or stopped."""
 
 
 class WouldDeadlockError(BrokerError):
-    """A blocking call on the broker's own event loop, which would wait for itself."""
+    """A blocking call was made on the broker's own event loop, which would wait for itself."""
 
 
 class BackplaneUnavailable(VelocityError, ConnectionError):
-    """A message, or a question, did not reach the other nodes as far as is known. The clients of this one got theirs.
+    """A message or a request to other nodes was not confirmed by the engine. The clients of this node got the message.
 
     Attributes:
-        outcome: ``refused``: no other node got it; ``unknown``: it was handed to the engine, which did not confirm
-            it in time, so they may have. Nothing is sent a second time by itself.
+        outcome: ``refused``: it reached no other node. ``unknown``: the engine took it and did not confirm it in time,
+            so it may have reached them. The package never sends it a second time.
     """
 
     def __init__(self, reason: str, outcome: Literal["refused", "unknown"] = "refused") -> None:
@@ -154,7 +178,7 @@ class BackplaneUnavailable(VelocityError, ConnectionError):
 
 
 class ServerError(VelocityError, RuntimeError):
-    """The server could not be started, or was asked for something only a running one has."""
+    """The server could not be started, or was asked for something that only a running server has."""
 
 
 class Reject(VelocityError):
@@ -162,12 +186,12 @@ class Reject(VelocityError):
 
     Args:
         reason: short text for the client; the body of the response, or the reason of the close frame.
-        status: the HTTP status that answers the handshake, 400 to 599. A browser's script cannot read it.
-        code: a close code. Where it is given the handshake is accepted and closed with it at once, because
-            that is the only refusal a browser can read. 4000 to 4999 are the application's own.
+        status: the HTTP status that answers the handshake, 400 to 599. A script in a browser cannot read it.
+        code: a close code, 4000 to 4999 for the application's own. If it is given, the handshake is accepted, and the
+            connection closed with the code at once: no other refusal can be read by a script in a browser.
 
     Raises:
-        InvalidCloseError: the status or the code may not be sent, or the reason is too long for a close frame.
+        InvalidCloseError: the status or the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
     """
 
     def __init__(self, reason: str = "", status: int = 403, *, code: int | None = None) -> None:
@@ -182,12 +206,14 @@ class Reject(VelocityError):
 
 
 class ClientError(VelocityError):
-    """Raise it in a message hook to answer ``event: "error"`` and end that message. It is no failure of yours.
+    """Raise it in a message hook to answer with ``event: "error"`` and end the handling of that message.
+
+    It is not logged as a failure of the application.
 
     Args:
-        code: upper-case name of the error, such as ``UNAUTHORIZED``.
-        message: what the client's developer should read.
-        details: more fields for the error's data; they cannot replace ``code`` and ``message``.
+        code: the upper-case name of the error, such as ``UNAUTHORIZED``.
+        message: what is wrong, for the client's developer.
+        details: more fields of the error's data; they cannot replace ``code`` and ``message``.
     """
 
     def __init__(self, code: str, message: str = "", /, **details: Any) -> None:
@@ -198,10 +224,10 @@ class ClientError(VelocityError):
 
 
 def validate_close(code: int, reason: str) -> None:
-    """Check what is to go into a close frame.
+    """Check the code and the reason of a close frame.
 
     Raises:
-        InvalidCloseError: the code may not appear in one, or the reason is too long for it.
+        InvalidCloseError: the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
     """
     problem = problem_of_close(code, reason)
     if problem is not None:

@@ -1,4 +1,4 @@
-"""Limits: a client's rate of messages, and how many connections there may be. Knows no connection; clocks are given."""
+"""Limits: a client's rate of messages, and the number of connections. Knows no connection; clocks are given."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Callable
 __all__ = ["ConnectionLimits", "RateLimiter", "network_of"]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 addresses as an IPv6-only server sees them (RFC 6052)."""
+"""The prefix under which an IPv6-only server sees IPv4 addresses (RFC 6052)."""
 
 
 class RateLimiter:
-    """A token bucket: ``burst`` messages at once, ``rate`` a second in the long run."""
+    """A token bucket: allows ``burst`` messages at once, and ``rate`` a second in the long run."""
 
     __slots__ = ("_at", "_capacity", "_clock", "_rate", "_tokens")
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
         """
         Args:
-            rate: messages a second; greater than 0.
+            rate: messages (or bytes) a second; greater than 0.
             burst: messages at once; 0 means one second's worth of the rate, and at least one.
-            clock: seconds, never going back.
+            clock: returns seconds that never go back.
         """
         self._rate = rate
         self._capacity = float(burst or max(1, math.ceil(rate)))
@@ -32,7 +32,14 @@ class RateLimiter:
         self._at = clock()
 
     def acquire(self, cost: float = 1.0) -> float:
-        """Count one message, or so many; 0 where that is within the limit, else the seconds until it would be."""
+        """Count a message if it is within the limit.
+
+        Args:
+            cost: how many messages (or bytes) to count.
+
+        Returns:
+            0 if it was counted, else the seconds until it would be.
+        """
         now = self._clock()
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -43,13 +50,13 @@ class RateLimiter:
 
 
 class ConnectionLimits:
-    """Counts connections, handshakes included, in total and for each address."""
+    """Counts connections, handshakes included, in total and for each client address."""
 
     def __init__(self, limit: int, limit_per_ip: int) -> None:
         """
         Args:
             limit: connections in total; 0 = no limit.
-            limit_per_ip: connections from one address, as `network_of` has it; 0 = no limit.
+            limit_per_ip: connections from one address, as `network_of` normalizes it; 0 = no limit.
         """
         self._limit = limit
         self._limit_per_ip = limit_per_ip
@@ -58,13 +65,18 @@ class ConnectionLimits:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is counted in."""
+        """Whether no connection is counted in."""
         return not self._total and not self._by_ip
 
     def count_in(self, ip: str | None) -> str | None:
-        """Count a connection in; what refuses it, or ``None`` where it may come.
+        """Count a connection in, if the limits allow it.
 
-        An unknown address (``None``, or empty: a Unix socket without a proxy's header) counts in the total alone.
+        Args:
+            ip: the client's address; unknown if ``None`` or empty (a Unix socket without a proxy's header), which
+                counts in the total only.
+
+        Returns:
+            ``None`` if the connection was counted in, else the variable of the limit that refuses it.
         """
         if self._limit and self._total >= self._limit:
             return "WS_MAX_CONNECTIONS"
@@ -77,7 +89,7 @@ class ConnectionLimits:
         return None
 
     def count_out(self, ip: str | None) -> None:
-        """Count a connection out that `count_in` let in."""
+        """Count out a connection that was counted in with this address."""
         self._total -= 1
         if ip and self._limit_per_ip:
             network = network_of(ip)
@@ -87,10 +99,10 @@ class ConnectionLimits:
 
 
 def network_of(ip: str) -> str:
-    """What counts as one address, however it is spelled: an IPv4 address, or an IPv6 one's /64, which one host has.
+    """Normalize an address to what counts as one client: an IPv4 address, or the /64 of an IPv6 one.
 
-    An IPv4 address inside an IPv6 one (mapped, or by NAT64) is itself. A link-local address is one host's, and what is
-    no address stands for itself.
+    A host has a whole /64 of IPv6 addresses. An IPv4 address inside an IPv6 one (mapped, or by NAT64) counts as the
+    IPv4 address, a link-local address by itself; text that is not an address is returned as it is.
     """
     try:
         address = ipaddress.ip_address(ip)

@@ -30,7 +30,7 @@ SECONDS_PER_WARNING = 5.0
 SECONDS_BETWEEN = 60.0
 """Seconds between two warnings of one kind that are counted."""
 MAX_QUOTED = 200
-"""Characters of a stranger's text that a line shows."""
+"""Characters of a stranger's text that a line of the log shows."""
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -98,7 +98,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def use_console(handler: logging.Handler) -> None:
-    """Set what prints warnings and errors where nothing else does, in place of Python's last resort."""
+    """Set the handler that prints warnings and errors if nothing else does, in place of Python's last resort."""
     global _console  # noqa: PLW0603 - as the last resort, there is one for the process
     # Not the handler alone: tools that report errors (Sentry) watch `logging.Logger.callHandlers`.
     _console = logging.Logger("velocity_ws")  # noqa: LOG001 - it has no children, and is not found by its name
@@ -106,7 +106,7 @@ def use_console(handler: logging.Handler) -> None:
 
 
 def hint(logger: logging.Logger, message: str, *args: object) -> None:
-    """Log at INFO, which is seen too where only uvicorn has configured logging, as it shows its own lines of INFO."""
+    """Log at INFO, so that it is seen also if only uvicorn has configured logging, which shows its own INFO lines."""
     is_default = logger.getEffectiveLevel() == logging.WARNING and logger.manager.disable < logging.INFO
     if is_default and not logger.hasHandlers():
         logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, args, None))
@@ -169,7 +169,7 @@ def quote_exception(record: logging.LogRecord) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text with an escape for each character that does not print: a line's end, a terminal's controls."""
+    """Escape each character that does not print: ends of lines, controls of a terminal."""
     return text if text.isprintable() else "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
 

@@ -1,7 +1,4 @@
-"""Which pages may open a socket: origins compared as parsed scheme, host and port, never as text.
-
-Knows only headers and patterns, no connection.
-"""
+"""Origins: which pages may open a WebSocket, by scheme, host and port, never as text. Knows no connection."""
 
 from __future__ import annotations
 
@@ -25,9 +22,9 @@ class Origin:
     """A parsed ``Origin`` header (RFC 6454, section 7).
 
     Attributes:
-        scheme: in lower case; ``null`` of the origin that says nothing (a sandboxed frame, a ``data:`` or local page).
-        host: in lower case; IPv6 in brackets; empty of ``null`` and ``file://``.
-        port: the scheme's default where none was written; ``None`` where the scheme has none.
+        scheme: in lower case; ``null`` for the opaque origin (a sandboxed frame, a ``data:`` or local page).
+        host: in lower case; IPv6 in brackets; empty for ``null`` and ``file://``.
+        port: the scheme's default if none was written; ``None`` if the scheme has no default.
     """
 
     scheme: str
@@ -36,7 +33,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin | None:
-        """The origin in a header's value, or ``None`` where it is not one."""
+        """Parse the value of a header; ``None`` if it is not an origin."""
         if text in _HOSTLESS:
             return cls(_HOSTLESS[text], "", None)
         match = _match(_ORIGIN, text)
@@ -48,11 +45,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class OriginPattern:
-    """An entry of ``WS_ALLOWED_ORIGINS``: an exact origin, any subdomain of a host, any port of one, or everything.
+    """An entry of ``WS_ALLOWED_ORIGINS``: an exact origin, all subdomains or all ports of a host, or every origin.
 
     Attributes:
-        origin: scheme, host and port, 0 for any port; ``None`` matches every origin.
-        subdomains: whether it is the subdomains of the host that match, and not the host itself.
+        origin: the scheme, host and port that match; port 0 matches any port, ``None`` every origin.
+        subdomains: whether the subdomains of the host match, and not the host itself.
     """
 
     origin: Origin | None
@@ -60,10 +57,10 @@ class OriginPattern:
 
     @classmethod
     def parse(cls, text: str) -> OriginPattern:
-        """Parse one entry.
+        """Parse one entry of ``WS_ALLOWED_ORIGINS``.
 
         Raises:
-            ValueError: it has none of these forms.
+            ValueError: it has none of the forms of an entry.
         """
         if text == "*":
             return cls(None, False)
@@ -79,7 +76,7 @@ class OriginPattern:
         return cls(Origin(match[1], match[3], port), bool(match[2]))
 
     def matches(self, origin: Origin) -> bool:
-        """Whether this entry allows that origin."""
+        """Return whether this entry allows an origin."""
         mine = self.origin
         if mine is None:
             return True
@@ -89,10 +86,14 @@ class OriginPattern:
 
 
 def is_same_origin(origin: Origin, hosts: Iterable[str]) -> bool:
-    """Whether a page's origin is the host that was asked: host and port equal, default ports filled in.
+    """Return whether a page comes from the host that it connects to: host and port are equal, default ports filled in.
 
     The scheme is not compared, and a ``Host`` without a port takes the default of the origin's scheme, because
-    a proxy may end TLS before us. More or fewer than one ``Host`` header is no same origin.
+    a proxy may end TLS before us. A request without exactly one ``Host`` header is of another origin.
+
+    Args:
+        origin: the origin of the page.
+        hosts: the values of all ``Host`` headers of the request.
     """
     values = list(hosts)
     match = _match(_HOST_HEADER, values[0]) if len(values) == 1 else None
@@ -102,12 +103,12 @@ def is_same_origin(origin: Origin, hosts: Iterable[str]) -> bool:
 
 
 def _match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    # Some letters beyond ASCII become ASCII in lower case (the Kelvin sign), and another host with them.
+    # Some letters beyond ASCII become ASCII in lower case (the Kelvin sign), which would make it another host.
     return pattern.fullmatch(text.lower()) if text.isascii() else None
 
 
 def _port(digits: str | None, scheme: str) -> int | None:
-    """A port as a number; the scheme's default where none is written."""
+    """Parse a port; the scheme's default if none is written."""
     if digits is None:
         return _DEFAULT_PORTS.get(scheme)
     if digits == "*":

@@ -1,4 +1,4 @@
-"""EndpointPath: the path of an endpoint, and what is served below it. Pure: knows no request and no application."""
+"""Paths: matches the path of an endpoint, and of what is served below it. Pure: knows no request, no application."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ __all__ = ["EndpointPath"]
 
 
 class EndpointPath:
-    """A path as Starlette writes it, ``/ws`` or ``/ws/{tenant}/{room:path}``, with and without a slash at its end.
+    """A path in Starlette's syntax, ``/ws`` or ``/ws/{tenant}/{room:path}``; a slash at its end makes no difference.
 
     Attributes:
-        is_wide: whether it says nothing of its own at its beginning (``/``, ``/{room}``), so that what is served below
-            it may also be a path of the application's.
-        form: equal for paths that differ in the names of their parameters, or the slash at their end, alone.
+        is_wide: whether it begins with no fixed text (``/``, ``/{room}``), so that paths below it may be the
+            application's own.
+        form: equal for paths that differ only in the names of their parameters or a slash at their end.
     """
 
     def __init__(self, path: str) -> None:
         """
+        Args:
+            path: the path, which starts with a slash.
+
         Raises:
-            InvalidPathError: it does not start with a slash, or its parameters are none that Starlette knows.
+            InvalidPathError: it does not start with a slash, or has parameters that Starlette does not know.
         """
         if not path.startswith("/"):
             raise InvalidPathError(f"a path starts with a slash, as in '/ws'; this one is {path!r}")
@@ -42,7 +45,7 @@ class EndpointPath:
         self.form = re.sub(r"\?P<\w+>", "", self._pattern.pattern)
 
     def match(self, path: str) -> dict[str, Any] | None:
-        """The parameters that a request's path has, or ``None`` where it is another path."""
+        """Match the path of a request; return its parameters, or ``None`` if it is another path."""
         bare = path.removesuffix("/")
         if not self._convertors:  # by far the most common
             return {} if bare == self._bare else None
@@ -55,7 +58,7 @@ class EndpointPath:
             return None
 
     def match_below(self, path: str) -> tuple[dict[str, Any], str] | None:
-        """The same for what is directly below it: the parameters, and its name."""
+        """Match a path one level below; return the parameters and the last segment, or ``None`` if it is elsewhere."""
         base, _, name = path.rpartition("/")
         parameters = self.match(base)
         return None if parameters is None else (parameters, name)

@@ -27,7 +27,7 @@ from velocity_ws.paths import EndpointPath
 __all__ = ["Settings"]
 
 LIKENESS = 0.8
-"""Of a variable's name to a setting's, as difflib has it, from which on it is taken for a misspelled one."""
+"""The similarity of a variable's name to a setting's (difflib's, 0 to 1) from which on it counts as misspelled."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
     "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3,
@@ -40,7 +40,7 @@ _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.ASCII)
 
 
 def _duration(value: object) -> object:
-    """``10s``, ``1m30s``, ``500ms`` or a number of seconds, as seconds."""
+    """Parse a duration (``10s``, ``1m30s``, ``500ms`` or a number of seconds) into seconds."""
     if isinstance(value, str):
         text = value.strip().lower()
         if _NUMBER.fullmatch(text):
@@ -55,7 +55,7 @@ def _duration(value: object) -> object:
 
 
 def _size(value: object) -> object:
-    """A number of bytes, or one with a unit (``64KiB``, ``1MiB``, ``1MB``), as bytes."""
+    """Parse a size (``64KiB``, ``1MiB``, ``1MB`` or a number of bytes) into bytes."""
     # Not pydantic's ByteSize, which looks at the beginning only: 64,000 is 64 to it, 64KiB/s is 64KiB, and 1.5 is 1. It
     # takes 1m as well, a million, which is a MiB in nginx, and 1bit, which is 0; its error does not say what to write.
     if isinstance(value, str):
@@ -67,7 +67,7 @@ def _size(value: object) -> object:
 
 
 def _comma_list(value: object) -> object:
-    """A comma list as a tuple; empty entries are no entries."""
+    """Parse a comma list into a tuple, without empty entries."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -79,14 +79,15 @@ CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured; a field is also the variable ``WS_`` plus its name in capitals.
+    """The settings of a broker; each is also the variable ``WS_`` and its name in capitals, such as ``WS_PORT``.
 
-    Code beats variables, variables beat ``.env`` in the working directory; keys of other programs in ``.env``
-    are ignored, and an empty variable counts as not set. Durations take ``10s``, ``1m30s``, ``500ms`` or
-    seconds; sizes take bytes, ``64KiB`` or ``1MiB``. An instance cannot be changed.
+    Arguments take precedence over variables, and variables over ``.env`` in the working directory. An empty variable
+    counts as not set; keys of other programs in ``.env`` are ignored. Durations are written ``10s``, ``1m30s``,
+    ``500ms`` or as a number of seconds; sizes as a number of bytes, ``64KiB`` or ``1MiB``. An instance cannot be
+    changed.
 
     Raises:
-        SettingsError: a value cannot be used; the message names each variable and what is wrong.
+        SettingsError: a value cannot be used; the message names each variable and what is wrong with it.
     """
 
     model_config = SettingsConfigDict(
@@ -100,75 +101,85 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", min_length=1)
-    """Address that `Server` and ``velocity-ws run`` and ``dev`` listen on."""
+    """Address that `Server`, ``velocity-ws run`` and ``velocity-ws dev`` listen on."""
     port: int = Field(6001, ge=0, le=65535)
-    """Port that they listen on; 0 takes any free one. ``velocity-ws dev`` takes 8000 where it is not set."""
+    """Port that they listen on; 0 takes any free one. ``velocity-ws dev`` takes 8000 if it is not set."""
     path: str = "/ws"
-    """Path of the endpoint, with and without a slash at its end; may have parameters, as in ``/ws/{tenant}``."""
+    """Path of the endpoint; may have parameters, as in ``/ws/{tenant}``. A slash at its end makes no difference."""
     allowed_origins: CommaList = ()
-    """Origins allowed beside the page's own: exact (``https://app.example.com``), ``https://*.example.com``, any port
-    (``http://localhost:*``), ``null``, ``file://``, ``*``."""
+    """Origins that pages may connect from, beside the server's own: exact (``https://app.example.com``), all subdomains
+    (``https://*.example.com``), any port (``http://localhost:*``), ``null``, ``file://``, or ``*`` for all."""
     allow_missing_origin: bool = True
-    """Whether a handshake without an Origin header (no browser sends such a one) is let in."""
+    """Whether a handshake without an Origin header is allowed; browsers always send one, other programs may not."""
     check_origin: Callable[[HTTPConnection], bool] | None = Field(default=None, exclude=True)
-    """In code only: decides alone about a handshake's origin, in place of the two settings above."""
+    """In code only: a function that decides whether a handshake's origin is allowed, in place of the two settings
+    above."""
     subprotocols: CommaList = ()
-    """Subprotocols, of which the first that a client offers is selected; where none is, a browser closes (1006)."""
+    """Subprotocols, of which the first that a client offers is selected. A browser closes (1006) if none of its offers
+    is."""
     enable_compression: bool = True
     """Whether permessage-deflate is negotiated; applied by `Server` and the uvicorn classes."""
     handshake_timeout: Duration = Field(10.0, gt=0)
-    """Seconds a handshake may take from the TCP accept until it is accepted, authentication included."""
+    """Seconds from the TCP accept until the WebSocket is accepted, authentication included; then the handshake is
+    refused."""
     read_buffer_size: Size = Field(64 * 1024, gt=0)
-    """Bytes of unprocessed messages one client may have waiting before its socket is no longer read."""
+    """Bytes of one client's messages that may wait to be handled before its socket is no longer read."""
     write_buffer_size: Size = Field(64 * 1024, gt=0)
-    """High-water mark of a connection's transport, in bytes; applied by `Server` and the uvicorn classes."""
+    """Bytes that a connection's transport may hold before messages wait in the send queue; applied by `Server` and the
+    uvicorn classes."""
     socket_send_buffer: Size = Field(0, ge=0, lt=2**31)
-    """``SO_SNDBUF`` of a connection's socket in bytes, which count for no queue; 0 = the kernel's, which grows to
-    megabytes. Applied by `Server` and the uvicorn classes."""
+    """Bytes that the kernel holds for one connection (``SO_SNDBUF``), beside the send queue; 0 = as the kernel decides,
+    up to megabytes. Applied by `Server` and the uvicorn classes."""
     max_message_size: Size = Field(512 * 1024, gt=0)
-    """Largest inbound message in bytes, after decompression; beyond it the client is closed with 1009."""
+    """Bytes of the largest inbound message, after decompression; a larger one closes the client (1009)."""
     message_timeout: Duration = Field(60.0, gt=0)
-    """Seconds from an inbound message's first byte to its last (then 1008); by `Server` and the uvicorn classes."""
+    """Seconds from an inbound message's first byte to its last; a slower one closes the client (1008). Applied by
+    `Server` and the uvicorn classes."""
     max_unfinished_size: Size = Field(64 * 1024 * 1024, gt=0)
-    """Bytes of all clients' messages that have come in part; beyond, the client is closed that has sent
-    nothing for longest (1013). The same."""
+    """Bytes of all clients' messages that have come in part; beyond it, the client that has sent nothing for longest is
+    closed (1013). Applied by `Server` and the uvicorn classes."""
     max_connections: int = Field(10_000, ge=0)
-    """Connections in this process, handshakes included; beyond it a handshake gets 503. 0 = no limit."""
+    """Connections in this process, handshakes included; a further one is refused with 503. 0 = no limit."""
     max_connections_per_ip: int = Field(0, ge=0)
-    """The same for one client address; of IPv6 for one /64. 0 = no limit."""
+    """Connections from one client address, for IPv6 from one /64; a further one is refused with 503. 0 = no limit."""
     max_header_size: Size = Field(16 * 1024, gt=0)
-    """Bytes of a request's line and headers; beyond: 431. Applied by `Server`; the HTTP class reads the variable."""
+    """Bytes of a request's line and headers; a longer one is answered 431. Applied by `Server`; under the ``uvicorn``
+    command the HTTP class reads the variable alone."""
     max_header_count: int = Field(100, gt=0)
-    """Headers of one request; applied like their size."""
+    """Headers of one request; one with more is answered 431. Applied like their size."""
     ping_interval: Duration = Field(30.0, ge=0)
-    """Seconds between keepalive pings; 0 = none. Applied by `Server` and the uvicorn classes."""
+    """Seconds between keepalive pings; 0 = no pings. Applied by `Server` and the uvicorn classes."""
     ping_timeout: Duration = Field(20.0, gt=0)
-    """Seconds a keepalive ping may wait for its pong before the client counts as dead; applied like the interval."""
+    """Seconds that a keepalive ping waits for its pong before the client is closed (1011). Applied by `Server` and the
+    uvicorn classes."""
     rate_limit: float = Field(100.0, ge=0, allow_inf_nan=False)
-    """Messages a second one client may send in the long run; 0 = no limit."""
+    """Messages a second that one client may send in the long run; others are refused, and a client that keeps sending
+    more is closed (1008). 0 = no limit."""
     rate_burst: int = Field(200, ge=0)
-    """Messages one client may send at once; 0 = one second's worth of the rate."""
+    """Messages that one client may send at once; 0 = one second's worth of the rate."""
     rate_bytes: Size = Field(4 * 1024 * 1024, ge=0)
-    """Bytes a second one client may send in the long run, and four seconds' worth at once; 0 = no limit."""
+    """Bytes a second that one client may send in the long run, and four seconds' worth at once; 0 = no limit."""
     warn_message_size: Size = Field(1024 * 1024, ge=0)
-    """Bytes of an outbound message beyond which it is logged, once for each event: clients have limits. 0 = never."""
+    """Bytes of an outbound message beyond which a warning is logged, once for each event: clients have limits of their
+    own. 0 = no warning."""
     send_queue_size: Size = Field(1024 * 1024, gt=0)
-    """Bytes that may wait for one client before the slow-client policy acts."""
+    """Bytes of messages that may wait for one client; beyond it, ``slow_client`` applies."""
     slow_client: Literal["disconnect", "drop"] = "disconnect"
-    """What happens when a client's queue is full: close it (1013), or drop the newest message and tell it later."""
+    """What happens if a client's queue is full: ``disconnect`` closes the client (1013), ``drop`` drops the new message
+    and later sends a ``gap``."""
     drain_timeout: Duration = Field(10.0, ge=0)
-    """Seconds that stopping gives handlers to finish, queues to be sent and clients to go."""
+    """Seconds that a stop gives handlers to finish, queues to be sent and clients to leave; 0 = no wait."""
     restart_code: int = 1012
-    """Code that clients are closed with when the server stops: 1012, or 1001 where they turn 1012 into 1002, as Qt
-    does. Applied by `Server` and the uvicorn classes."""
+    """Close code for clients of a stopping server: 1012, or 1001 for clients that turn 1012 into 1002, as Qt does.
+    Applied by `Server` and the uvicorn classes."""
     backplane_url: str = Field(ALONE, repr=False)  # it may hold a password
-    """The engine by which several processes reach each other's clients; ``memory://`` is one process alone."""
+    """URL of the engine by which several processes reach each other's clients; ``memory://`` is one process alone."""
     backplane_timeout: Duration = Field(1.0, gt=0)
-    """Seconds after which a message to other nodes, or a question, ends: done, refused or of unknown outcome."""
+    """Seconds that a message or a request to other nodes may take; one that is not confirmed by then has failed."""
     backplane_queue_size: Size = Field(8 * 1024 * 1024, gt=0)
-    """Bytes that may wait for the engine; beyond it a message is refused."""
+    """Bytes of messages that may wait for the engine; a further one is refused with `BackplaneUnavailable`."""
     node_lease: Duration = Field(10.0, gt=0)
-    """Seconds unheard after which another node, and with it its clients, counts as gone."""
+    """Seconds without a sign of another node after which the node and its clients count as gone."""
 
     _misspelled: dict[str, str] = PrivateAttr({})
 
@@ -187,7 +198,7 @@ class Settings(BaseSettings):
 
     @property
     def misspelled(self) -> dict[str, str]:
-        """Variables, and keys of ``.env``, that are no settings, and for each the one that may have been meant."""
+        """The variables and keys of ``.env`` that look like misspelled settings, each with the likely right name."""
         return self._misspelled
 
     @classmethod
@@ -199,7 +210,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Code, then variables, then ``.env``; a callable cannot come from text, so WS_CHECK_ORIGIN is no variable."""
+        """Return pydantic's sources in order: arguments, variables, ``.env``. WS_CHECK_ORIGIN is no variable, as text
+        cannot hold a function."""
 
         def textual(source: PydanticBaseSettingsSource) -> PydanticBaseSettingsSource:
             return _Without(settings_cls, source, "check_origin")
@@ -262,14 +274,14 @@ def _misspelled(settings_cls: type[BaseSettings], env_file: Any) -> dict[str, st
     found: dict[str, str] = {}
     for name in sorted(names):
         own = name.removeprefix("ws_")
-        # Names that are like none of ours are another program's.
+        # A name that resembles none of the settings belongs to another program.
         if own != name and own not in known and (close := difflib.get_close_matches(own, known, 1, LIKENESS)):
             found[name.upper()] = f"WS_{close[0].upper()}"
     return found
 
 
 def _problems(error: ValidationError) -> dict[str, str]:
-    """For each bad variable, what is wrong; values are shown except where they may be secret."""
+    """Say what is wrong with each bad variable, and show its value unless it may be secret."""
     problems: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False):
         name = "WS_" + str(item["loc"][0]).upper() if item["loc"] else "WS_*"

@@ -1,4 +1,4 @@
-"""What is counted. Knows nothing of what does the counting."""
+"""Stats: the figures that a process counts. Knows nothing of what counts them."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ __all__ = ["UNATTRIBUTED", "Counters", "Stats"]
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One moment's figures of this process; see `Broker.get_stats`.
+    """The figures of one broker in this process at one moment; see `Broker.get_stats`. Totals count from its start.
 
     Attributes:
         connected_clients: clients connected now.
         rooms: rooms with at least one member now.
-        messages_sent: data messages handed to the server's socket; one broadcast to N clients is N.
-        messages_received: data messages that arrived, malformed and refused ones included.
+        messages_sent: messages handed to the server's socket; one broadcast to N clients counts N.
+        messages_received: messages that arrived, malformed and refused ones included.
         bytes_sent: payload bytes of the messages sent.
         bytes_received: payload bytes of the messages received.
-        connections: handshakes accepted since the start.
-        rejected: handshakes refused since the start (limits, origin, authentication), and requests that our HTTP class
-            refused before it was known what they ask for. Where not `Server` but the ``uvicorn`` command serves several
-            brokers in one process, what was refused before any of them saw it counts for each.
-        dropped: messages meant for a client that never reached its socket: it had gone, or was too slow.
+        connections: handshakes accepted.
+        rejected: handshakes refused (limits, origin, authentication), and requests that our HTTP class refused before
+            it knew what they ask for. If the ``uvicorn`` command serves several brokers in one process, a request that
+            was refused before any of them saw it counts for each.
+        dropped: messages for a client that never reached its socket, as the client had gone or was too slow.
         rate_limited: inbound messages refused by the rate limit.
         invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT.
         slow_closes: clients closed because their queue was full.
-        errors: exceptions of the application's hooks, and of connections.
-        backplane_sent: messages the engine took for other nodes; one to three rooms is three.
-        backplane_received: messages of other nodes.
-        backplane_refused: messages that reached no other node, as their callers were told.
-        backplane_unknown: messages of which that is not known, as their callers were told.
-        backplane_missed: messages other nodes published that this one should have heard and did not.
-        backplane_gaps: times that clients were told of messages they may have missed; one for each room.
-        backplane_invalid: what came through the engine and was no message of this version of ours.
-        uptime: seconds since the broker was started; 0 while it is not running.
+        errors: exceptions raised by the application's hooks, and by connections.
+        backplane_sent: messages that the engine took for other nodes; one message to three rooms counts three.
+        backplane_received: messages received from other nodes.
+        backplane_refused: messages that reached no other node; their callers got `BackplaneUnavailable`.
+        backplane_unknown: messages that may have reached other nodes; their callers got `BackplaneUnavailable`.
+        backplane_missed: messages published by other nodes that this node should have received and did not.
+        backplane_gaps: ``gap`` events for messages of other nodes; each room counts one.
+        backplane_invalid: payloads that came through the engine and are not messages of this version of the package.
+        uptime: seconds since the broker was started; 0 while it does not run.
     """
 
     connected_clients: int
@@ -61,13 +61,13 @@ class Stats:
     uptime: float
 
     def to_dict(self) -> dict[str, int | float]:
-        """The same as a dict, for a JSON response."""
+        """Return the figures as a dict, for a JSON response."""
         return dataclasses.asdict(self)
 
 
 @dataclass(slots=True)
 class Counters:
-    """The running totals behind `Stats`; changed on the broker's loop only."""
+    """The running totals behind `Stats`. On the broker's loop only."""
 
     messages_sent: int = 0
     messages_received: int = 0
@@ -90,4 +90,4 @@ class Counters:
 
 
 UNATTRIBUTED = Counters()
-"""What was refused in this process before it was known for which broker."""
+"""The requests that this process refused before it knew which broker they are for."""

@@ -28,7 +28,7 @@ _BY_SCHEME = {
 
 
 def create_backplane(url: str, *, is_node: bool = True) -> Backplane:
-    """The backplane that a ``WS_BACKPLANE_URL`` names.
+    """Make the backplane that a ``WS_BACKPLANE_URL`` names, not yet connected.
 
     Args:
         url: the engine's, as in ``WS_BACKPLANE_URL``.
