@@ -1,4 +1,4 @@
-"""``python -m velocity_ws``: the command."""
+"""``python -m velocity_ws``: runs the command ``velocity-ws``."""
 
 from velocity_ws.cli import main
 

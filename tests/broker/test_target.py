@@ -20,8 +20,8 @@ class Publisher:
     def __init__(self) -> None:
         self.published: list[tuple[Address, PreparedMessage]] = []
 
-    async def __call__(self, address: Address, frame: PreparedMessage) -> int:
-        self.published.append((address, frame))
+    async def __call__(self, address: Address, message: PreparedMessage) -> int:
+        self.published.append((address, message))
         return 3
 
     @property
@@ -41,9 +41,9 @@ def targets(publisher: Publisher) -> TargetFactory:
 
 async def test_send(targets: TargetFactory, publisher: Publisher) -> None:
     assert await targets.rooms(["red", "green"]).send("news", {"n": 1}) == 3
-    ((address, frame),) = publisher.published
+    ((address, message),) = publisher.published
     assert (address.kind, list(address.names), address.excluded) == ("rooms", ["red", "green"], frozenset())
-    assert (frame.payload, frame.is_text) == (b'{"event":"news","data":{"n":1}}', True)
+    assert (message.payload, message.is_text) == (b'{"event":"news","data":{"n":1}}', True)
 
 
 async def test_send_without_data(targets: TargetFactory, publisher: Publisher) -> None:
@@ -56,9 +56,9 @@ async def test_send_bytes(targets: TargetFactory, publisher: Publisher) -> None:
     data = bytearray(b"\x00\xff")
     assert await targets.clients(["a"]).send_bytes(cast("bytes", data)) == 3
     data[0] = 7
-    ((address, frame),) = publisher.published
+    ((address, message),) = publisher.published
     assert (address.kind, list(address.names)) == ("clients", ["a"])
-    assert (frame.payload, frame.is_text) == (b"\x00\xff", False), "not what the buffer holds later"
+    assert (message.payload, message.is_text) == (b"\x00\xff", False), "not what the buffer holds later"
 
 
 @pytest.mark.parametrize("data", [5, 0, "text", None, [1, 2]])

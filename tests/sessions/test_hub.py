@@ -18,7 +18,7 @@ from velocity_ws.sessions.hub import Hub
 IDS = ["a", "b", "c", "d", "e"]
 ROOMS = ["", "red", "green", "*"]
 USERS = ["ann", "bob", ""]
-FRAME = encode("e")
+frame = encode("e")
 
 ids = st.sampled_from(IDS)
 rooms = st.sampled_from(ROOMS)
@@ -36,8 +36,8 @@ class FakeMember:
         self.offered: list[PreparedMessage] = []
         self.when_offered: Callable[[], object] = lambda: None
 
-    def offer(self, frame: PreparedMessage) -> bool:
-        self.offered.append(frame)
+    def offer(self, message: PreparedMessage) -> bool:
+        self.offered.append(message)
         self.when_offered()
         return self.takes
 
@@ -165,7 +165,7 @@ class HubMachine(RuleBasedStateMachine):
             self.hub.deliver(Address("all", (), frozenset({acting.id})), inner)
 
         acting.when_offered = broadcast_once
-        self.hub.deliver(Address("all"), FRAME)
+        self.hub.deliver(Address("all"), frame)
         for member in self.here:
             expected = 1 if member is acting else 2
             assert len(member.offered) == expected
@@ -174,9 +174,9 @@ class HubMachine(RuleBasedStateMachine):
     def check_delivery(self, address: Address, meant: list[str]) -> None:
         expected = {member_id for member_id in meant if member_id not in address.excluded}
         everyone = list(self.here)
-        queued = self.hub.deliver(address, FRAME)
+        queued = self.hub.deliver(address, frame)
         for member in everyone:
-            assert member.offered == ([FRAME] if member.id in expected else []), "each of them once, and nobody else"
+            assert member.offered == ([frame] if member.id in expected else []), "each of them once, and nobody else"
             member.offered.clear()
         assert queued == sum(member.takes for member in everyone if member.id in expected)
 
@@ -226,9 +226,9 @@ def test_delivery_follows_the_order_of_arrival_and_joining() -> None:
         hub.add(member)
     for member_id in ("c", "a"):
         hub.join(member_id, "room")
-    hub.deliver(Address("all"), FRAME)
-    hub.deliver(Address("rooms", ["room"]), FRAME)
-    hub.deliver(Address("clients", ["b", "a", "b"]), FRAME)
+    hub.deliver(Address("all"), frame)
+    hub.deliver(Address("rooms", ["room"]), frame)
+    hub.deliver(Address("clients", ["b", "a", "b"]), frame)
     assert order == ["a", "b", "c", "c", "a", "b", "a"]
 
 
@@ -250,7 +250,7 @@ def test_asking_creates_no_room() -> None:
     assert hub.room_members("room") == []
     assert hub.rooms_of("a") == hub.rooms_of("nobody") == frozenset()
     assert not hub.leave("a", "room")
-    assert hub.deliver(Address("rooms", ["room", "other"]), FRAME) == 0
+    assert hub.deliver(Address("rooms", ["room", "other"]), frame) == 0
     with pytest.raises(ClientNotFound, match="'nobody'"):
         hub.join("nobody", "room")
     assert hub.rooms() == []

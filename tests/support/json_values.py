@@ -19,5 +19,5 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(t
 ids = st.integers() | text
 
 
-def read(frame: PreparedMessage) -> Any:
-    return json.loads(frame.payload)
+def read(message: PreparedMessage) -> Any:
+    return json.loads(message.payload)

@@ -53,13 +53,13 @@ class LocalTransport(BoundedOutbox):
 
     # --- as its outbox
 
-    def offer(self, frame: PreparedMessage) -> bool:
+    def offer(self, message: PreparedMessage) -> bool:
         if self._state is not State.OPEN:
             self._counters.dropped += 1
-        elif self.queue and self.queued_bytes + frame.cost > self._limit:
+        elif self.queue and self.queued_bytes + message.cost > self._limit:
             self._refuse()
         else:
-            self._append(frame)
+            self._append(message)
             self.changed.set()
             return True
         return False
@@ -96,13 +96,13 @@ class LocalTransport(BoundedOutbox):
         if not self.queue and self._missed:
             self._append(self._take_gap())
         if self.queue:
-            frame = self.queue.popleft()
-            self.queued_bytes -= frame.cost
+            message = self.queue.popleft()
+            self.queued_bytes -= message.cost
             self._counters.messages_sent += 1
-            self._counters.bytes_sent += frame.size
+            self._counters.bytes_sent += message.size
             if not self.queue and (turn := self._next_waiter()) is not None:
                 turn[0].set_result(turn[1] is None or self.offer(turn[1]))
-            return frame.text if frame.is_text else frame.payload
+            return message.text if message.is_text else message.payload
         close = Close(*self._goodbye, "server") if self._state is State.CLOSING else Close(1006, "", "network")
         self.hang_up(close)
         return close

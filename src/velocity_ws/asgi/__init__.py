@@ -1,1 +1,1 @@
-"""The way in, on any ASGI server: admission, transports, middleware, pages. Knows no server by name."""
+"""ASGI: the way in, on any server: admission, transports, middleware, pages. Knows no server by name."""

@@ -1,4 +1,4 @@
-"""WebSocketMiddleware, around any ASGI app, and attach, for Starlette's: a broker beside an application's own routes.
+"""Middleware: a broker beside an application's own routes, by a middleware, or by ``attach`` for Starlette's routers.
 
 Knows paths and lifespans, and nothing of connections.
 """

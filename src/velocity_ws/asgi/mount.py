@@ -1,4 +1,4 @@
-"""Lets Starlette's ``Mount`` find a WebSocketApp without the slash at the end of its path. Knows no broker.
+"""Mount: lets Starlette's ``Mount`` find a WebSocketApp without the slash at the end of its path. Knows no broker.
 
 ``app.mount("/realtime", WebSocketApp(broker))`` matches ``/realtime/`` alone. For HTTP Starlette redirects the other
 form; a WebSocket cannot be redirected, so it would be refused with 403, and one that a proxy made a plain request of

@@ -58,11 +58,11 @@ class ASGITransport:
         """What there is to set is set where the server is started."""
 
     async def accept(self, subprotocol: str | None) -> None:
-        """Accept the handshake."""
+        """Accept the handshake, with the selected subprotocol if any."""
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
-        """Refuse the handshake."""
+        """Refuse the handshake with a status, or with a close code."""
         await send_refusal(self._scope, self._send, reject, subprotocol)
 
     def open(self, session: Session, context: NodeContext[Session]) -> Outbox:

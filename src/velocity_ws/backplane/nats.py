@@ -1,4 +1,4 @@
-"""NATS as a backplane, through nats-py. Knows only bytes and topics, which NATS calls subjects.
+"""NATS: a backplane over NATS, through nats-py. Knows only bytes and topics, which NATS calls subjects.
 
 The library connects, reads and parses. Its queues are not used for what is sent and what arrives: it has one with a
 task for each subscription, which loses the order across subjects, and one of flushes, which confirms what was not

@@ -1,4 +1,4 @@
-"""Redis, or Valkey, as a backplane, through redis-py. Knows only bytes and topics, which Redis calls channels.
+"""Redis: a backplane over Redis or Valkey, through redis-py. Knows only bytes and topics, which Redis calls channels.
 
 There are two connections: one publishes, one is subscribed. Each has a reader, so that its end is seen at once and not
 when it is used next.

@@ -1,4 +1,4 @@
-"""A Redis Cluster as a backplane, with sharded pub/sub (Redis 7, Valkey). Knows only bytes and topics.
+"""Redis Cluster: a backplane over sharded pub/sub (Redis 7, Valkey). Knows only bytes and topics.
 
 A topic lives on the server that has its slot, so a cluster carries more than one server does. The price: what one node
 publishes to *different* topics has no order, as they are on different servers; within a topic it has. A shard that is

@@ -189,15 +189,15 @@ class Emitter(ServerAPI):
             if cluster is not None:
                 await cluster.stop()
 
-    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
+    async def _publish(self, address: Address, message: PreparedMessage) -> int:
         self._settle()
-        await self._portal.run(self._publish_here, address, frame)
+        await self._portal.run(self._publish_here, address, message)
         return 0
 
-    async def _publish_here(self, address: Address, frame: PreparedMessage) -> None:
+    async def _publish_here(self, address: Address, message: PreparedMessage) -> None:
         until = asyncio.get_running_loop().time() + self._timeout
         cluster = await self._started()
-        await cluster.publish(address, frame, until)
+        await cluster.publish(address, message, until)
 
     async def _ask(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         self._settle()

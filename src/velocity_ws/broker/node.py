@@ -143,7 +143,7 @@ class Node:
 
     # --- messages and rooms
 
-    async def publish(self, address: Address, frame: PreparedMessage) -> int:
+    async def publish(self, address: Address, message: PreparedMessage) -> int:
         """Send a message to the clients it is addressed to, on all nodes. From any loop, in a coroutine.
 
         Returns:
@@ -153,23 +153,23 @@ class Node:
             InvalidNameError: a name cannot travel between processes.
             BackplaneUnavailable: it could not be sent to the other nodes.
         """
-        return await self.portal.run(self._publish, address, frame)
+        return await self.portal.run(self._publish, address, message)
 
-    async def _publish(self, address: Address, frame: PreparedMessage) -> int:
+    async def _publish(self, address: Address, message: PreparedMessage) -> int:
         if self.cluster is not None:
             for name in address.names:
                 validate_text(name)
-        queued = self.hub.deliver(address, frame)
+        queued = self.hub.deliver(address, message)
         if self.cluster is not None:
-            await self.cluster.publish(address, frame)
+            await self.cluster.publish(address, message)
         elif not self._is_alone and address != NOBODY:
             raise BackplaneUnavailable("the broker is not started")
         return queued
 
-    def _fan_out(self, members: Iterable[Session], frame: PreparedMessage) -> int:
-        if frame.size > self.context.warn_size:
-            self.hints.large(frame)
-        return fan_out(members, frame, self.counters, self.context.flusher)
+    def _fan_out(self, members: Iterable[Session], message: PreparedMessage) -> int:
+        if message.size > self.context.warn_size:
+            self.hints.large(message)
+        return fan_out(members, message, self.counters, self.context.flusher)
 
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""

@@ -71,28 +71,28 @@ class Addressable:
         """Log and count a failure that no hook of the client's is to blame for, and show it to ``on_error``."""
         await self._context.dispatcher.report(self.client, error)
 
-    def offer(self, frame: PreparedMessage) -> bool:
+    def offer(self, message: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""
         outbox = self.outbox
         if outbox is None or self.state is not OPEN:
             self._context.counters.dropped += 1
             return False
-        if frame.size > self._context.warn_size:
-            self._context.hints.large(frame)
-        return outbox.offer(frame)
+        if message.size > self._context.warn_size:
+            self._context.hints.large(message)
+        return outbox.offer(message)
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
 
         Raises:
             TimeoutError: it took too long.
         """
         if self.state is not OPEN or self.outbox is None:
-            self._context.counters.dropped += frame is not None
+            self._context.counters.dropped += message is not None
             return False
-        if frame is not None and frame.size > self._context.warn_size:
-            self._context.hints.large(frame)
-        return await self.outbox.put(frame, seconds)
+        if message is not None and message.size > self._context.warn_size:
+            self._context.hints.large(message)
+        return await self.outbox.put(message, seconds)
 
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""

@@ -129,19 +129,19 @@ class Client:
             ClientGone: with ``wait``: the client has gone.
             ClientTimeout: with ``wait``: it did not read in time.
         """
-        frame = encode(event, data)
+        message = encode(event, data)
         if wait:
-            return await self._portal.run(self._put, frame, timeout)
+            return await self._portal.run(self._put, message, timeout)
         if self._portal.is_here:  # by far the most common
-            return self._session.offer(frame)
-        return await self._portal.run(self._offer, frame)
+            return self._session.offer(message)
+        return await self._portal.run(self._offer, message)
 
     async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
         """Send a binary message to this client; arguments, result and errors are those of `send`."""
-        frame = encode_bytes(data)
+        message = encode_bytes(data)
         if wait:
-            return await self._portal.run(self._put, frame, timeout)
-        return await self._portal.run(self._offer, frame)
+            return await self._portal.run(self._put, message, timeout)
+        return await self._portal.run(self._offer, message)
 
     async def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until nothing is queued for this client any more, so that there is room for what comes next.
@@ -213,12 +213,12 @@ class Client:
             raise ClientNotFound(self.id)
         await self._session.set_user(user)
 
-    async def _offer(self, frame: PreparedMessage) -> bool:
-        return self._session.offer(frame)
+    async def _offer(self, message: PreparedMessage) -> bool:
+        return self._session.offer(message)
 
-    async def _put(self, frame: PreparedMessage | None, seconds: float) -> bool:
+    async def _put(self, message: PreparedMessage | None, seconds: float) -> bool:
         try:
-            if await self._session.put(frame, seconds):
+            if await self._session.put(message, seconds):
                 return True
         except TimeoutError:
             raise ClientTimeout(self.id, seconds) from None

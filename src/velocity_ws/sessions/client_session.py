@@ -26,10 +26,10 @@ class ClientSession(Protocol):
     def is_dismissed(self) -> bool:
         """Whether this side has closed it, so that nothing more of it is handled."""
 
-    def offer(self, frame: PreparedMessage) -> bool:
+    def offer(self, message: PreparedMessage) -> bool:
         """Queue a message without waiting; whether it was queued."""
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
 
     def close(self, goodbye: Goodbye) -> None:
@@ -52,7 +52,7 @@ class Gone:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
-    def offer(self, frame: PreparedMessage) -> bool:  # noqa: ARG002 - nobody gets it
+    def offer(self, message: PreparedMessage) -> bool:  # noqa: ARG002 - nobody gets it
         """It is counted as dropped."""
         self._counters.dropped += 1
         return False
@@ -60,9 +60,9 @@ class Gone:
     async def set_user(self, user: Any) -> None:
         """It has gone."""
 
-    async def put(self, frame: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
+    async def put(self, message: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
         """It is counted as dropped."""
-        self._counters.dropped += frame is not None
+        self._counters.dropped += message is not None
         return False
 
     def close(self, goodbye: Goodbye) -> None:

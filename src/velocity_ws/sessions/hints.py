@@ -108,9 +108,9 @@ class Hints:
                 name,
             )
 
-    def large(self, frame: PreparedMessage) -> None:
+    def large(self, message: PreparedMessage) -> None:
         """An event's message is larger than what some clients take; once for each event."""
-        event = event_of(frame)
+        event = event_of(message)
         if event in self._large or len(self._large) >= MAX_LARGE:
             return
         self._large.add(event)
@@ -118,7 +118,7 @@ class Hints:
             "a message of event %r has %d bytes, more than WS_WARN_MESSAGE_SIZE (%d): clients have limits of their "
             "own, such as 1 MiB, and close the connection over them; send it in parts, or say where it can be fetched",
             event,
-            frame.size,
+            message.size,
             self._settings.warn_message_size,
         )
 

@@ -24,7 +24,7 @@ class HubMember(Protocol):
     def user_id(self) -> str | None:
         """The id of its user when it is added; a user may have many members."""
 
-    def offer(self, frame: PreparedMessage) -> bool:
+    def offer(self, message: PreparedMessage) -> bool:
         """Take a message for this client, without waiting and without raising; whether it was queued."""
 
 
@@ -54,7 +54,7 @@ class Hub(Generic[M]):
     ) -> None:
         """
         Args:
-            fan_out: offers a frame to members and says how many queued it; by default one after the other.
+            fan_out: offers a message to members and says how many queued it; by default one after the other.
             watcher: told which rooms and users have members.
         """
         self._fan_out = fan_out or _offer_to_each
@@ -203,13 +203,13 @@ class Hub(Generic[M]):
             return [member for member in found if member.id not in address.excluded]
         return list(found)
 
-    def deliver(self, address: Address, frame: PreparedMessage) -> int:
-        """Offer a frame to everyone the address means; how many queued it.
+    def deliver(self, address: Address, message: PreparedMessage) -> int:
+        """Offer a message to everyone the address means; how many queued it.
 
         Offering may end a member (its queue is full) and so change the hub: it works on a copy.
         """
-        return self._fan_out(self.select(address), frame)
+        return self._fan_out(self.select(address), message)
 
 
-def _offer_to_each(members: Iterable[HubMember], frame: PreparedMessage) -> int:
-    return sum([member.offer(frame) for member in members])
+def _offer_to_each(members: Iterable[HubMember], message: PreparedMessage) -> int:
+    return sum([member.offer(message) for member in members])

@@ -18,7 +18,7 @@ class InboxOwner(Protocol):
     def client(self) -> Client:
         """The client that sends."""
 
-    def offer(self, frame: PreparedMessage) -> bool:
+    def offer(self, message: PreparedMessage) -> bool:
         """Queue an answer."""
 
     def close(self, goodbye: Goodbye, *, discard: bool = False, within: float | None = None) -> None:

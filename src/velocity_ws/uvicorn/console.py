@@ -20,7 +20,7 @@ class ConsoleHandler(logging.Handler):
         self.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
+        """Print a record to stderr."""
         try:
             print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
         except Exception:

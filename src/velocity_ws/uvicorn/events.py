@@ -37,14 +37,14 @@ class ASGIConnection(Protocol):
     async def writable(self) -> None:
         """Wait until the transport has room."""
 
-    def write_message(self, frame: PreparedMessage) -> None:
-        """Send a message."""
+    def write_message(self, message: PreparedMessage) -> None:
+        """Write a message to the transport."""
 
     def accept_handshake(self, subprotocol: str | None, headers: RawHeaders) -> None:
-        """Accept the handshake."""
+        """Answer the handshake with 101."""
 
     def refuse_handshake(self, status: int, headers: RawHeaders, body: bytes) -> None:
-        """Refuse the handshake."""
+        """Answer the handshake with a response that refuses it."""
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, and let the application receive no more."""
@@ -65,8 +65,8 @@ class _EndedConnection:
     async def writable(self) -> None:
         """Nothing is to be waited for."""
 
-    def write_message(self, frame: PreparedMessage) -> None:
-        """Nobody gets it."""
+    def write_message(self, message: PreparedMessage) -> None:
+        """Drop the message, as no client is there."""
 
     def accept_handshake(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """There is nothing to accept."""
@@ -81,7 +81,7 @@ class _EndedConnection:
         """There is nothing to read."""
 
     def say_last_words(self) -> None:
-        """Nobody gets them."""
+        """Nothing is held back."""
 
 
 _ENDED = _EndedConnection()

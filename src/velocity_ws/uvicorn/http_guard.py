@@ -256,7 +256,7 @@ class _DemotedWarnings(logging.LoggerAdapter[logging.Logger]):
         return self.logger.level
 
     def warning(self, msg: object, *args: object, **options: Any) -> None:
-        """Log at DEBUG."""
+        """Log a warning of uvicorn's at DEBUG."""
         self.debug(msg, *args, **options)
 
 

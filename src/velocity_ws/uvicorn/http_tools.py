@@ -119,7 +119,7 @@ class HttpToolsProtocol(HTTPGuard, httptools_impl.HttpToolsProtocol):
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Note that a request begins; called by httptools."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Oversized
         self._is_fresh = False

@@ -239,9 +239,9 @@ class WebSocketProtocol(SessionTransport):
         if self._end is None:
             await self._writer.room()
 
-    def write_message(self, frame: PreparedMessage) -> None:
-        """Send a message."""
-        self._writer.write(frame.wire(self._window_bits))
+    def write_message(self, message: PreparedMessage) -> None:
+        """Write a message to the transport."""
+        self._writer.write(message.wire(self._window_bits))
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, and let the application receive no more."""

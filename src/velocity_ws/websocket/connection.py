@@ -102,7 +102,7 @@ class WebSocketConnection(asyncio.Protocol):
     # --- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Begin to write to this transport."""
         self.transport = transport  # type: ignore[assignment]
         self._writer = Writer(self.transport, self._parser, self._loop)
 

@@ -30,7 +30,7 @@ class UnreadConnection(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport:
-        """Its transport."""
+        """The transport of the connection."""
 
     @property
     def is_unread(self) -> bool:
