@@ -193,7 +193,7 @@ class Directory:
         return here + sum(replies.by_node.values())
 
     async def members(self, room: str) -> Members:
-        """Who is in a room, on all nodes."""
+        """The members of a room, on all nodes."""
         here = await self._answer_members(room)
         if self._cluster is None:
             return Members(here)

@@ -61,7 +61,7 @@ class Node:
         context: what its sessions share.
         connection_limits: how many connections may be open.
         cluster: the way to the other nodes, while there are any.
-        presence: who is in the rooms that have it, while it runs.
+        presence: the users in the rooms that have it, while it runs.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Node:
             let_in=self._let_in,
             remove=self.directory.remove,
             forget=self.lifecycle.forget,
-            set_user=self.users.change,
+            set_user=self.users.set_user,
             stop_soon=self.stop_soon,
             leave_behind=self.lifecycle.leave_behind,
         )

@@ -65,7 +65,7 @@ class _Room:
 
 
 class Presence:
-    """Who is in the rooms that have presence. On the broker's loop only."""
+    """The users in the rooms that have presence. On the broker's loop only."""
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class Users:
             self._hints.no_user_id(type(user))
         return user_id
 
-    async def change(self, session: Session, user: Any) -> None:
+    async def set_user(self, session: Session, user: Any) -> None:
         """Make a client of this node another user's, or nobody's, as `Client.set_user` says."""
         try:
             user_id = self.id_of(user)

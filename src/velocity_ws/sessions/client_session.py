@@ -58,7 +58,7 @@ class Gone:
         return False
 
     async def set_user(self, user: Any) -> None:
-        """It has gone."""
+        """Nothing: it has gone."""
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
         """It is counted as dropped."""
@@ -66,7 +66,7 @@ class Gone:
         return False
 
     def close(self, goodbye: Goodbye) -> None:
-        """It has gone."""
+        """Nothing: it has gone."""
 
     async def ping(self) -> float | None:
         """Nobody answers."""

@@ -170,7 +170,7 @@ class Inbox:
             rest = worker.step(work, self._variables)
         except BaseException as error:
             worker.end()
-            # Anything else was dealt with in there, and is not to reach the loop by way of who brought the message.
+            # Anything else was dealt with in there, and is not to reach the loop through the transport.
             if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
                 raise
             return
