@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Collection, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -236,3 +237,66 @@ def test_what_tests_share_is_in_support() -> None:
         for found in re.findall(r"^from (tests\.\S*\b(?:test_\w+|conftest)) import", path.read_text(), re.MULTILINE)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+# --- what the code says of itself
+
+SAID_SO = re.compile(r"(?:``[^`]+``|velocity-ws|[A-Z][\w, -]*): \S.*\.")
+BANNED = re.compile(r"\b(?:whoever|whomever|See the module|so many)\b", re.IGNORECASE)
+FEW_WORDS = 4
+
+
+def docstrings_in(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """The name and the docstring of every public class and function."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if (text := ast.get_docstring(node)) is not None:
+                yield node.name, text
+            if isinstance(node, ast.ClassDef):
+                yield from docstrings_in(node)
+
+
+def faults_of_prose(source: str, rooms: Collection[str]) -> list[str]:
+    """What the house does not allow in the prose and the loggers of a module, given the names of its rooms."""
+    tree = ast.parse(source)
+    head = ast.get_docstring(tree, clean=False) or ""
+    faults = []
+    if not SAID_SO.match(head.split("\n\n")[0]):
+        faults.append('it opens with "Name: its job. What it must not know.", on one line')
+    faults += [f"it says {found!r}: say it in plain words" for found in BANNED.findall(source)]
+    faults += [
+        f"the docstring of {name} is {text!r}: say what it does, in a sentence"
+        for name, text in docstrings_in(tree)
+        if len(text.split()) < FEW_WORDS and "`" not in text
+    ]
+    loggers = re.findall(r'get_logger\("velocity_ws\.([^"]*)"\)', source)
+    faults += [f"its logger {name!r} is not named after its room" for name in loggers if name not in rooms]
+    return faults
+
+
+@pytest.mark.parametrize(
+    ("source", "faults"),
+    [
+        ('"""Hub: who is here. Knows no socket."""\n\nlog = get_logger("velocity_ws.sessions")', 0),
+        ('"""``memory://name``: a bus within one process. Knows no network."""', 0),
+        ('"""What is in here."""', 1),
+        ("", 1),
+        ('"""Hub: clients."""\n\ndef stop():\n    """End it."""', 1),
+        ('"""Hub: clients."""\n\ndef _stop():\n    """End it."""', 0),
+        ('"""Hub: clients."""\n\nclass _Hub:\n    def stop(self):\n        """End it."""', 0),
+        ('"""Hub: clients."""\n\ndef stop():\n    """Blocking `Hub.stop`."""', 0),
+        ('"""Hub: clients."""\n\nclass Hub:\n    """See the module. On one loop."""', 1),
+        ('"""Hub: clients."""\n\nlog = get_logger("velocity_ws.hub")', 1),
+    ],
+)
+def test_prose_that_the_house_does_not_allow_is_found(source: str, faults: int) -> None:
+    assert len(faults_of_prose(source, {"sessions"})) == faults
+
+
+def test_every_module_says_in_plain_words_what_it_does() -> None:
+    wrong = []
+    for path in SOURCES.rglob("*.py"):
+        module = str(path.relative_to(SOURCES))[:-3]
+        faults = faults_of_prose(path.read_text(), path.relative_to(SOURCES).parts[:-1])
+        wrong += [f"{module}: {fault}" for fault in faults]
+    assert not wrong, "\n".join(sorted(wrong))

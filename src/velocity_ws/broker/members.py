@@ -56,7 +56,7 @@ class ClusterStats:
 
     @classmethod
     def of(cls, nodes: dict[str, Stats], missing: Iterable[str]) -> ClusterStats:
-        """Add up."""
+        """Add up the figures of all nodes; the ids of ``missing`` nodes are kept."""
         fields = [field.name for field in dataclasses.fields(Stats)]
         sums = {name: sum(getattr(stats, name) for stats in nodes.values()) for name in fields}
         sums["uptime"] = max((stats.uptime for stats in nodes.values()), default=0.0)

@@ -116,7 +116,7 @@ class Presence:
                 self._touch(room)
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Stop telling members of changes, and forget all rooms."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

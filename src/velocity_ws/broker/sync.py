@@ -1,4 +1,4 @@
-"""The blocking twins of `Broker`, `Emitter` and `Target`, for plain threads. Knows nothing but what these await."""
+"""Sync: the blocking twins of `Broker`, `Emitter` and `Target`, for plain threads. Knows only what these await."""
 
 from __future__ import annotations
 

@@ -60,11 +60,11 @@ class TargetFactory:
         self._publish = publish
 
     def all(self) -> Target:
-        """Everyone."""
+        """The target of all clients."""
         return Target(self._publish, Address("all"))
 
     def rooms(self, rooms: Iterable[str]) -> Target:
-        """The members of these rooms."""
+        """The target of the members of these rooms."""
         names = _names("rooms", rooms)
         return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
 
@@ -74,7 +74,7 @@ class TargetFactory:
         return Target(self._publish, Address("users", tuple(name_user(user_id) for user_id in names)))
 
     def clients(self, client_ids: Iterable[str]) -> Target:
-        """These clients."""
+        """The target of these clients, named by their ids."""
         return Target(
             self._publish, Address("clients", _strings("to_client(client_id)", _names("clients", client_ids)))
         )

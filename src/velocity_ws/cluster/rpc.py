@@ -26,7 +26,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 PART = 256 * 1024
-"""Bytes of a result that travel at once: every engine carries so many, and not every one carries more than 1 MiB."""
+"""Bytes of a result that travel in one envelope: each engine carries them, and some carry no more than 1 MiB."""
 MAX_ERROR = 1000
 """Characters of what is told why a request is not answered with a result."""
 MAX_RUNNING = 1000

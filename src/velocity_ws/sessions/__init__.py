@@ -1,1 +1,1 @@
-"""One client from accept to its last hook, and the hub of all that are here. Knows no ASGI, no socket and no engine."""
+"""Sessions: one client from accept to its last hook, and the hub of all clients. Knows no ASGI, socket or engine."""

@@ -1,4 +1,4 @@
-"""What a client needs of its session, and what takes its place when that has ended. Knows no hook and no task."""
+"""ClientSession: what a client needs of its session, and what replaces an ended one. Knows no hook and no task."""
 
 from __future__ import annotations
 
@@ -27,23 +27,31 @@ class ClientSession(Protocol):
         """Whether this side has closed it, so that nothing more of it is handled."""
 
     def offer(self, message: PreparedMessage) -> bool:
-        """Queue a message without waiting; whether it was queued."""
+        """Queue a message without waiting; return whether it was queued."""
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
-        """Queue a message once nothing else waits, or only wait; false where it has gone, `TimeoutError` in the end."""
+        """Wait until nothing else is queued, then queue a message; return whether it was queued.
+
+        Args:
+            message: the message; ``None`` only waits.
+            seconds: how long to wait at most.
+
+        Raises:
+            TimeoutError: it took longer than ``seconds``.
+        """
 
     def close(self, goodbye: Goodbye) -> None:
-        """Close after everything queued was sent; no further message is handled."""
+        """Close the connection once everything queued has been sent. No further message is handled."""
 
     async def ping(self) -> float | None:
-        """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
+        """Ping the client; return the round trip in seconds, or ``None`` if the server offers no pings."""
 
     async def set_user(self, user: Any) -> None:
-        """Make the client another user's, or with ``None`` nobody's; see `Client.set_user`."""
+        """Give the client another user, or with ``None`` no user; see `Client.set_user`."""
 
 
 class Gone:
-    """In place of the session of each client that has gone; one serves all of them."""
+    """Replaces the session of each client that has gone; one object serves all of them."""
 
     is_connected = False
     is_dismissed = True
@@ -53,21 +61,21 @@ class Gone:
         self._counters = counters
 
     def offer(self, message: PreparedMessage) -> bool:  # noqa: ARG002 - nobody gets it
-        """It is counted as dropped."""
+        """Count the message as dropped, and return false."""
         self._counters.dropped += 1
         return False
 
     async def set_user(self, user: Any) -> None:
-        """Nothing: it has gone."""
+        """Do nothing, as the client has gone."""
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it
-        """It is counted as dropped."""
+        """Count the message as dropped, and return false."""
         self._counters.dropped += message is not None
         return False
 
     def close(self, goodbye: Goodbye) -> None:
-        """Nothing: it has gone."""
+        """Do nothing, as the client has gone."""
 
     async def ping(self) -> float | None:
-        """Nobody answers."""
+        """Return ``None``, as the client has gone."""
         return None

@@ -1,4 +1,4 @@
-"""What an inbox needs of its session. Knows no message that waits, and no transport."""
+"""InboxOwner: what an inbox needs of its session. Knows no message that waits, and no transport."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InboxOwner(Protocol):
         """The client that sends."""
 
     def offer(self, message: PreparedMessage) -> bool:
-        """Queue an answer."""
+        """Queue an answer for the client; return whether it was queued."""
 
     def close(self, goodbye: Goodbye, *, discard: bool = False, within: float | None = None) -> None:
         """Close the connection, for what was sent or came of it."""

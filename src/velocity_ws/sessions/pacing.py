@@ -46,11 +46,11 @@ class Pace:
         self._collect()  # its loop was closed within a turn
 
     def has_room(self, size: int) -> bool:
-        """Whether a message of so many bytes may be handled, now or later."""
+        """Whether a message of ``size`` bytes may be handled, now or later."""
         return self._waiting_bytes + size <= MAX_WAITING
 
     def take(self, size: int) -> bool:
-        """Whether a message of so many bytes may be handled now; it is counted then."""
+        """Count a message of ``size`` bytes if it may be handled now; return whether it may."""
         if self._waiting or self._rests or (self._used and self._used + size > BYTES_PER_TURN):
             return False
         if not self._used:
@@ -59,7 +59,7 @@ class Pace:
         return True
 
     async def turn(self, size: int) -> None:
-        """Wait until a message of so many bytes may be handled: at once, where this returns."""
+        """Wait until a message of ``size`` bytes may be handled; the caller must handle it at once."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, size))
         self._waiting_bytes += size

@@ -90,7 +90,7 @@ class Drain:
         batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
-        # Not more than so many need, and not until the end: another server may be up, and this one soon is again.
+        # No longer than this number of clients needs, and not to the end: another server may be up, or this one again.
         self._spread = min(max(len(self._waiting) / RETURNS, SPREAD), seconds)
         self._due = self._loop.time()
         self._next()

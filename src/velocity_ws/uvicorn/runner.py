@@ -108,7 +108,7 @@ class UvicornRunner(uvicorn.Server):
         self._abort_connections()
 
     async def stop(self, seconds: float) -> None:
-        """Close the connections that are open, and abort those that are left after so many seconds."""
+        """Close the open connections, and abort those that are left after ``seconds``."""
         self.should_exit = True
         self._leaving.set()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._abort_connections)

@@ -110,7 +110,7 @@ Cut = tuple[int, int, bytes]
 
 
 def longest_deflated(max_size: int) -> int:
-    """Bytes of the longest payload that may turn out to be a message of so many.
+    """Return the bytes of the longest compressed payload that may hold a message of ``max_size`` bytes.
 
     What cannot be compressed gets longer: by 0.2 % with zlib's defaults, by 4 % to 5 % with the least memory or window.
     """

@@ -205,7 +205,7 @@ class Reader:
         return problem is not None
 
     def _keep(self, data: bytes | bytearray, at: int, lacks: int) -> None:
-        """Leave the rest for later; its first frame lacks so many bytes at least, or 0 where it may be whole."""
+        """Keep the rest for later; its first frame lacks at least ``lacks`` bytes, or 0 if it may be whole."""
         self._was_looked_at = False
         if lacks:
             if self._is_wrong(data, at):
