@@ -57,7 +57,7 @@ class Connection:
     def go_away(self, retry_after: float, patience: float) -> None:
         self.told.append((self._clock.now, retry_after))
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self.cuts.append(self._clock.now)
 
 
@@ -182,8 +182,8 @@ def test_what_one_connection_raises_costs_no_other(caplog: pytest.LogCaptureFixt
         def go_away(self, retry_after: float, patience: float) -> None:
             raise ValueError("broken on purpose")
 
-        def cut(self) -> None:
-            super().cut()
+        def abort(self) -> None:
+            super().abort()
             raise ValueError("broken on purpose")
 
     clock = Clock()
@@ -209,7 +209,7 @@ async def test_it_runs_on_a_real_loop() -> None:
         def go_away(self, retry_after: float, patience: float) -> None:
             told.append(loop.time())
 
-        def cut(self) -> None:
+        def abort(self) -> None:
             cut.append(loop.time())
             done.set()
 

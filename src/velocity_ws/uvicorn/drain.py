@@ -31,15 +31,15 @@ class Draining(Protocol):
     """A connection, as a drain sees it."""
 
     def go_away(self, retry_after: float, patience: float) -> None:
-        """Say goodbye after what is queued. Harmless when it is over.
+        """Send a close frame after what is queued. Harmless when the connection is over.
 
         Args:
             retry_after: seconds after which the client should come back.
             patience: seconds that what runs for it may take before.
         """
 
-    def cut(self) -> None:
-        """End at once, what runs for it included. Harmless when it is over."""
+    def abort(self) -> None:
+        """End now, and what runs for the connection too. Harmless when it is over."""
 
 
 class Drain:
@@ -76,7 +76,7 @@ class Drain:
         elif not self._has_begun:
             self._end = min(self._end, end)
         elif self._loop.time() >= self._end:
-            connection.cut()
+            connection.abort()
             return
         elif self._timer is None:
             self._timer = self._loop.call_soon(self._next)
@@ -86,7 +86,7 @@ class Drain:
     def _begin(self) -> None:
         self._has_begun = True
         seconds = max(0.0, self._end - self._loop.time())
-        self._loop.call_at(self._end, self._cut)
+        self._loop.call_at(self._end, self._abort)
         batches = max(1, min(len(self._waiting) // BATCH, int(seconds * SHARE / INTERVAL)))
         self._batch = math.ceil(len(self._waiting) / batches)
         self._pause = seconds * SHARE / batches
@@ -110,10 +110,10 @@ class Drain:
                 log.exception("a connection could not be told to go, and will be cut")
         self._timer = self._loop.call_at(self._due, self._next) if self._waiting else None
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         for connection in self._all:
             try:
-                connection.cut()
+                connection.abort()
             except Exception:  # one connection never costs another
                 log.exception("a connection could not be cut")
         self._all.clear()

@@ -147,15 +147,20 @@ class WebSocketProtocol(SessionTransport):
     # --- draining
 
     def go_away(self, retry_after: float, patience: float) -> None:
-        """Say goodbye after what is queued; what the client sends until it answers is still handled."""
+        """Send a close frame after what is queued; what the client sends until it answers is still handled.
+
+        Args:
+            retry_after: seconds after which the client should come back.
+            patience: seconds that what runs for it may take before.
+        """
         code, reason = restarting(self._restart_code, retry_after)
         if self._session is not None:
             self._session.close((code, reason), handle="all", patience=patience)
         elif self.is_accepted:
             self._writer.send_close(code, reason)
 
-    def cut(self) -> None:
-        """End at once, what runs for it included."""
+    def abort(self) -> None:
+        """End now, and what runs for the connection too."""
         if self._session is not None:
             self._session.abort(hurry=True)
         elif self._task is not None:
