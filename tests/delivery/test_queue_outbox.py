@@ -854,7 +854,7 @@ async def test_a_send_that_ignores_its_cancellation_keeps_nothing_running(make: 
     assert (box.counters.messages_sent, box.counters.dropped) == (0, 2)
 
 
-async def test_a_cancelled_join_ends_nothing(make: Make, wire: Wire) -> None:
+async def test_a_cancelled_wait_for_its_end_ends_nothing(make: Make, wire: Wire) -> None:
     box = make(wire)
     joining = asyncio.create_task(box.outbox.wait_ended())
     await turns()
@@ -866,7 +866,7 @@ async def test_a_cancelled_join_ends_nothing(make: Make, wire: Wire) -> None:
     assert wire.seen == ["a"]
 
 
-async def test_several_may_join(make: Make, wire: Wire) -> None:
+async def test_several_may_wait_for_its_end(make: Make, wire: Wire) -> None:
     box = make(wire)
     joins = [asyncio.create_task(box.over()) for _ in range(3)]
     await turns()

@@ -69,7 +69,7 @@ class TargetFactory:
         return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
 
     def users(self, user_ids: Iterable[str | int]) -> Target:
-        """All clients of these users."""
+        """The target of all clients of these users, on every node."""
         names = _names("users", user_ids)
         return Target(self._publish, Address("users", tuple(name_user(user_id) for user_id in names)))
 
