@@ -1,4 +1,4 @@
-"""Outbox: messages that wait for one client, bounded in bytes, and the callers that wait to send it more.
+"""Outbox: messages that wait for one client, what happens when they are too many, and callers that wait for room.
 
 `Outbox` is the seam; `BoundedOutbox` is what every outbox does with a client that is too slow. Knows no transport,
 no hub and no hook.

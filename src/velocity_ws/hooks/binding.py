@@ -1,4 +1,4 @@
-"""Binding: decides at registration which parameter of a hook gets which value. Knows no hook that runs."""
+"""Binding: the kinds of hooks, the values each may ask for, and which parameter gets which. Knows no hook that runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames: outbound WebSocket frames as bytes, built once for everyone (RFC 6455, RFC 7692). Pure."""
+"""Frames: outbound WebSocket frames as bytes, compressed from some size on (RFC 6455, RFC 7692). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatcher: calls the hooks for what a client does, in order; answers, and contains and reports exceptions.
+"""Dispatcher: calls hooks for what a client does, in order, plain ones in threads; answers, and contains exceptions.
 
 Knows hooks and clients; knows no queue, no task and no socket.
 """
