@@ -151,9 +151,10 @@ def find(version: str) -> str | None:
 
 
 def upgrade(python: Path, packages: list[str]) -> str:
-    """Install the newest versions that fit, and say which they are."""
+    """Install the newest versions that fit, or keep those that are there where no index answers; say which they are."""
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--upgrade", *packages], check=True)
+    if subprocess.run([*pip, "install", "--quiet", "--upgrade", *packages], check=False).returncode:
+        say("no newer versions could be asked for; on those that are installed")
     lines = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.split()
     names = {name_of(package) for package in packages}
     return ", ".join(line for line in lines if name_of(line) in names)

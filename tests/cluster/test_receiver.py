@@ -16,7 +16,7 @@ from velocity_ws.cluster.envelopes import (
 )
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
-from velocity_ws.cluster.receiver import Receiver, Refusals
+from velocity_ws.cluster.receiver import InvalidEnvelopes, Receiver
 from velocity_ws.cluster.routing import Arrivals
 from velocity_ws.cluster.rpc import Rpc
 from velocity_ws.cluster.topics import Topics
@@ -36,8 +36,8 @@ class Parts:
         self.counters = Counters()
         self.delivered: list[tuple[Address, PreparedMessage]] = []
         self.probes: list[int] = []
-        refusals = Refusals(self.counters, lambda: self.now)
-        self.rpc = Rpc(1, refusals.refuse)
+        invalid = InvalidEnvelopes(self.counters, lambda: self.now)
+        self.rpc = Rpc(1, invalid.drop)
         self.membership = Membership(
             NODE, 10.0, True, lambda *_: None, lambda _: None, lambda _: None, lambda: self.now
         )
@@ -48,7 +48,7 @@ class Parts:
             arrivals=Arrivals(lambda _: (), lambda: self.now),
             membership=self.membership,
             rpc=self.rpc,
-            refusals=refusals,
+            invalid=invalid,
             counters=self.counters,
             deliver=self.deliver,
             respond=self.respond,

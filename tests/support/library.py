@@ -96,7 +96,9 @@ async def ours(chunks: list[bytes]) -> Result:
                 return
             messages.append(event["text"] if "text" in event else event["bytes"])
 
-    config = uvicorn.Config(app, ws_max_size=MAX_SIZE, ws_per_message_deflate=False, ws_ping_interval=None)
+    config = uvicorn.Config(
+        app, log_config=None, ws_max_size=MAX_SIZE, ws_per_message_deflate=False, ws_ping_interval=None
+    )
     config.load()
     state = ServerState()
     protocol = WebSocketProtocol(config, state, {})

@@ -80,7 +80,7 @@ class RedisBackplane:
                 connection.abort()
         for connection in (publisher, subscriber):
             if connection is not None:
-                await connection.close()
+                await connection.wait_closed()
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing to give back."""

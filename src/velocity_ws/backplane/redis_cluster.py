@@ -92,7 +92,7 @@ class RedisClusterBackplane:
         for connection in connections:
             connection.abort()
         for connection in connections:
-            await connection.close()
+            await connection.wait_closed()
 
     def release(self) -> None:
         """See `Backplane.release`. There is nothing to give back."""

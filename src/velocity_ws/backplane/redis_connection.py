@@ -161,7 +161,7 @@ class RedisConnection:
             self._reader.cancel()
         self._fail(ConnectionError("the connection was closed"))
 
-    async def close(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until it has ended, once it was aborted."""
         if self._reader is not None:
             await asyncio.wait([self._reader])
@@ -171,9 +171,8 @@ class RedisConnection:
         try:
             while True:
                 reply = await self._connection.read_response()
-                if (
-                    self._is_answer is None and type(reply) is list
-                ):  # else it is the number of those that heard a message
+                # What is no list is the number of those that heard a message.
+                if self._is_answer is None and type(reply) is list:
                     self._roles.check(reply)
                 if (self._is_answer is None or self._is_answer(reply)) and self._waiting:
                     answers = self._waiting[0]

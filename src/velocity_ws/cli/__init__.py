@@ -1,6 +1,8 @@
-"""CLI: the command ``velocity-ws``: serves an application, and reaches its clients. Knows public names only."""
+"""CLI: the command ``velocity-ws``: serves an application, and reaches its clients. Knows no client and no session."""
 
-from velocity_ws.cli import messaging, serving
+from velocity_ws.cli import messaging, serving  # which add their commands to the group
 from velocity_ws.cli.group import main
 
-__all__ = ["main", "messaging", "serving"]
+__all__ = ["main"]
+
+_ = messaging, serving

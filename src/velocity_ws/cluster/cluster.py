@@ -19,7 +19,7 @@ from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.publisher import Entry, Publisher
-from velocity_ws.cluster.receiver import Receiver, Refusals
+from velocity_ws.cluster.receiver import InvalidEnvelopes, Receiver
 from velocity_ws.cluster.routing import Arrivals, routes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
 from velocity_ws.cluster.subscriptions import Subscriptions
@@ -88,8 +88,8 @@ class Cluster:
         self.membership = Membership(
             node_id, options.lease, options.is_node, self._send_heartbeat, self._node_up, self._node_down, clock
         )
-        refusals = Refusals(counters, clock)
-        self._rpc = Rpc(options.timeout, refusals.refuse)
+        invalid = InvalidEnvelopes(counters, clock)
+        self._rpc = Rpc(options.timeout, invalid.drop)
         self._rpc.register(_NUMBERS, self._numbers)
         self._link = Link(backplane, self._publisher, self.subscriptions, self._own_topic, options.engine)
         self._receiver = Receiver(
@@ -99,7 +99,7 @@ class Cluster:
             arrivals=Arrivals(recipients, clock),
             membership=self.membership,
             rpc=self._rpc,
-            refusals=refusals,
+            invalid=invalid,
             counters=counters,
             deliver=deliver,
             respond=self._respond,

@@ -37,7 +37,7 @@ COMPLAINT_INTERVAL = 60.0
 """Seconds between two warnings of envelopes that were dropped."""
 
 
-class Refusals:
+class InvalidEnvelopes:
     """What was dropped because no node of this version has sent it: counted, and told to the log now and then."""
 
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
@@ -50,7 +50,7 @@ class Refusals:
         self._clock = clock
         self._silent_until = 0.0
 
-    def refuse(self, where: str, error: InvalidEnvelope) -> None:
+    def drop(self, where: str, error: InvalidEnvelope) -> None:
         """Count something that was dropped.
 
         Args:
@@ -75,7 +75,7 @@ class Receiver:
         arrivals: Arrivals,
         membership: Membership,
         rpc: Rpc,
-        refusals: Refusals,
+        invalid: InvalidEnvelopes,
         counters: Counters,
         deliver: Callable[[Address, PreparedMessage], object],
         respond: Callable[[str, Response], Awaitable[None]],
@@ -89,7 +89,7 @@ class Receiver:
             arrivals: says which clients a publication is for.
             membership: takes heartbeats.
             rpc: takes requests, responses and notifications.
-            refusals: told of what is invalid.
+            invalid: told of what is invalid.
             counters: the node's.
             deliver: gives a message to clients of this node.
             respond: sends a response to the node of an id.
@@ -101,7 +101,7 @@ class Receiver:
         self._arrivals = arrivals
         self._membership = membership
         self._rpc = rpc
-        self._refuse = refusals.refuse
+        self._refuse = invalid.drop
         self._counters = counters
         self._deliver = deliver
         self._respond = respond

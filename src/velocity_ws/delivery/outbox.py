@@ -10,14 +10,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
-from velocity_ws.close import APPLICATION_RETURNED, Goodbye
+from velocity_ws.close import Goodbye
 from velocity_ws.messages.events import encode_dropped
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["BoundedOutbox", "Outbox", "OutboxOwner", "State"]
+__all__ = ["CLOSING", "OPEN", "OVER", "BoundedOutbox", "Outbox", "OutboxOwner", "State"]
 
 
 class State(Enum):
@@ -38,6 +38,11 @@ class State(Enum):
     OPEN = auto()
     CLOSING = auto()
     OVER = auto()
+
+
+OPEN: Final = State.OPEN  # a name of a module is found faster than a member of an enum
+CLOSING: Final = State.CLOSING
+OVER: Final = State.OVER
 
 
 class Outbox(Protocol):
@@ -122,6 +127,9 @@ class BoundedOutbox(ABC):
         "queued_bytes",
     )
 
+    _goodbye: Goodbye
+    """What the connection is closed with; set by ``close``."""
+
     def __init__(
         self,
         queue: list[PreparedMessage] | deque[PreparedMessage],
@@ -146,8 +154,7 @@ class BoundedOutbox(ABC):
         self._limit = limit
         self._drop = drop
         self._missed = 0  # dropped since the client was last told
-        self._state = State.OPEN
-        self._goodbye: Goodbye = APPLICATION_RETURNED
+        self._state: State = OPEN
         self._full = False
         self._waiters: dict[asyncio.Future[bool], PreparedMessage | None] | None = None  # most clients never have any
 
@@ -162,7 +169,7 @@ class BoundedOutbox(ABC):
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Wait until nothing else is queued, then take a message; return whether it was queued."""
-        if self._state is not State.OPEN:
+        if self._state is not OPEN:
             self._counters.dropped += message is not None
             return False
         if self._is_free:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from velocity_ws.concurrency.eager import EagerTask, Suspended
-from velocity_ws.delivery.outbox import BoundedOutbox, OutboxOwner, State
+from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, BoundedOutbox, OutboxOwner
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
@@ -55,7 +55,7 @@ class QueueOutbox(BoundedOutbox):
         """Take a message; return whether it was queued."""
         if self.is_idle:
             self._send_at_once(message)
-        elif self._state is not State.OPEN:
+        elif self._state is not OPEN:
             self._counters.dropped += 1
             return False
         elif not self._has_room(message):
@@ -67,12 +67,12 @@ class QueueOutbox(BoundedOutbox):
                 self._append(self._take_gap())
             self._append(message)
             self._write()
-        return self._state is not State.OVER
+        return self._state is not OVER
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take no more messages, and close the connection once those that are queued have been sent."""
-        if self._state is State.OPEN:
-            self._state = State.CLOSING
+        if self._state is OPEN:
+            self._state = CLOSING
             self._goodbye = (code, reason)
             self.is_idle = False
             self.is_disturbed = True
@@ -88,7 +88,7 @@ class QueueOutbox(BoundedOutbox):
 
     def abort(self) -> None:
         """Drop what is queued and cancel the send that waits. Harmless when the outbox is over already."""
-        if self._state is not State.OVER:
+        if self._state is not OVER:
             self._finish()
             self._writer.cancel()
 
@@ -135,7 +135,7 @@ class QueueOutbox(BoundedOutbox):
         # Servers report a lost connection in many ways (OSError, RuntimeError, their own); none of them is an error of
         # the application, and the reason reaches it through ``receive``.
         log.debug("the server's send failed", exc_info=error)
-        if self._state is not State.OVER:
+        if self._state is not OVER:
             self._finish()
             self._owner.outbox_broken()
 
@@ -173,14 +173,14 @@ class QueueOutbox(BoundedOutbox):
                 self.queued_bytes -= message.cost
                 await self.send(_asgi(message))
                 self._sent(message)
-            if self._state is State.CLOSING:
+            if self._state is CLOSING:
                 code, reason = self._goodbye
                 await self.send({"type": "websocket.close", "code": code, "reason": reason})
                 self._finish()
             self.is_disturbed = False
-            self.is_idle = self._state is State.OPEN
+            self.is_idle = self._state is OPEN
         except (Exception, asyncio.CancelledError) as error:
-            if self._state is State.OVER and isinstance(error, asyncio.CancelledError):
+            if self._state is OVER and isinstance(error, asyncio.CancelledError):
                 raise
             self.fail(error)
 
@@ -193,14 +193,14 @@ class QueueOutbox(BoundedOutbox):
             waiter.set_result(True)
 
     def _sent(self, message: PreparedMessage) -> None:
-        if self._state is State.OVER:  # aborted meanwhile, and counted as dropped
+        if self._state is OVER:  # aborted meanwhile, and counted as dropped
             return
         self.sending = None
         self._counters.messages_sent += 1
         self._counters.bytes_sent += message.size
 
     def _finish(self) -> None:
-        self._state = State.OVER
+        self._state = OVER
         self.is_idle = False
         self.is_disturbed = True
         self._discard()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from velocity_ws.delivery.outbox import BoundedOutbox, Outbox, OutboxOwner, State
+from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, BoundedOutbox, Outbox, OutboxOwner
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
@@ -119,7 +119,7 @@ class TransportOutbox(BoundedOutbox):
             if self.queued_bytes > self.burst:
                 self.flush()
             return True
-        if self._state is not State.OPEN:
+        if self._state is not OPEN:
             self._counters.dropped += 1
             return False
         if self.queue and self.queued_bytes + message.cost > self._limit:
@@ -140,8 +140,8 @@ class TransportOutbox(BoundedOutbox):
 
     def close(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Take no more messages, and close the connection once those that are queued have been written."""
-        if self._state is State.OPEN:
-            self._state = State.CLOSING
+        if self._state is OPEN:
+            self._state = CLOSING
             self._goodbye = (code, reason)
             self.is_clear = False
             if self._waiters:
@@ -152,8 +152,8 @@ class TransportOutbox(BoundedOutbox):
 
     def abort(self) -> None:
         """Drop what is queued, and abort the connection."""
-        if self._state is not State.OVER:
-            self._state = State.OVER
+        if self._state is not OVER:
+            self._state = OVER
             self.is_clear = False
             self._discard()
         self._writer.abort()
@@ -177,18 +177,18 @@ class TransportOutbox(BoundedOutbox):
     def resume(self) -> None:
         """Write again, as the transport has room; then serve waiters, or close the connection if that was asked for."""
         self.flush()
-        if self.queue or self._state is State.OVER or self._writer.is_paused:
+        if self.queue or self._state is OVER or self._writer.is_paused:
             return
         if self._missed:
             self._append(self._take_gap())
             self.flush()
-        if self._state is State.OPEN:
+        if self._state is OPEN:
             self.is_clear = not self._writer.is_paused
             while self.is_clear and (turn := self._next_waiter()) is not None:
                 waiter, message = turn
                 waiter.set_result(message is None or self.offer(message))
         else:
-            self._state = State.OVER
+            self._state = OVER
             self._writer.send_close(*self._goodbye)
 
     @property

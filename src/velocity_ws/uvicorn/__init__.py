@@ -1,6 +1,6 @@
 """The uvicorn protocol classes: ``uvicorn app:app --ws velocity_ws.uvicorn:WebSocketProtocol``. Only their names.
 
-Not imported by the package itself: the classes know uvicorn, and the package works on any ASGI server.
+`velocity_ws.Server` uses them too. An application that any ASGI server serves needs none of them.
 """
 
 from velocity_ws.uvicorn.http import HTTPProtocol

@@ -1,6 +1,6 @@
 """HTTP: uvicorn's HTTP class on h11, guarded, and the one to use (``--http velocity_ws.uvicorn:HTTPProtocol``).
 
-Knows no WebSocket.
+Knows no frame.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTTP tools: uvicorn's HTTP class on httptools, guarded. Knows no WebSocket."""
+"""HTTP tools: uvicorn's HTTP class on httptools, guarded. Knows no frame."""
 
 from __future__ import annotations
 
