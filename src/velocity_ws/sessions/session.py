@@ -155,50 +155,47 @@ class Session(Addressable):
         """Close the connection in order: handle what is to be handled, send what is queued, and say goodbye.
 
         With the goodbye, the client is out of every room. It is said at once where ``handle`` is ``nothing`` or
-        ``current``, or nothing is being handled. A second `close` may only make it sooner.
+        ``current``, or nothing is being handled; else when all is handled, or at the end of the patience.
+
+        If several closes wait, the end of the patience says the goodbye of the close that set it, and the end of
+        handling that of the close that handles least; only the first is said. A later close may let less be handled,
+        never more.
 
         Args:
             goodbye: the code and the reason of the close frame.
             handle: what of the client's messages is still handled.
             patience: seconds that handling may take before the goodbye is said; ``None`` for as long as it takes.
+                If several closes have one, the first counts.
             discard: whether what is queued for the client is dropped.
             within: seconds after the goodbye in which the connection has to end, or it is aborted; by default
                 `CLOSE_TIMEOUT`, but with ``all`` the caller sees to that.
         """
         closing = Closing(goodbye, handle, discard, CLOSE_TIMEOUT if within is None else within)
-        if self.state is not OPEN:
-            self._handle_less(closing)
-            return
-        if handle != "all" or self._closing is None:
+        if self._closing is None or closing.handles_less_than(self._closing):
             self._closing = closing
-        if handle in ("nothing", "current") or self.inbox.is_idle:
-            self._say_goodbye()
-        elif handle == "arrived":
-            self.inbox.stop(discard=False)
-        if patience is not None and self.state is OPEN and self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(patience, self._say_goodbye)
-        if handle == "all":  # which only a server that is stopping asks for
+        if handle == "all" and self.state is OPEN:  # which only a server that is stopping asks for
             self._context.stop_soon()
-        elif handle == "nothing":
+        if self.state is OPEN and (handle in ("nothing", "current") or self.inbox.is_idle):
+            self._say_goodbye(closing)
+        else:
+            self._handle_less(self._closing)
+            if self.state is OPEN and patience is not None and self._patience is None:
+                self._patience = asyncio.get_running_loop().call_later(patience, self._say_goodbye, closing)
+        if handle == "nothing":
             self.inbox.cancel()
 
     def _handle_less(self, closing: Closing) -> None:
-        """The goodbye is said, or it is too late for it; what is still handled may become less."""
-        if closing.handle in ("nothing", "arrived"):
-            self._closing = closing
-        if closing.handle != "all" and self.inbox.is_taking:
+        """Handle no more than a close lets be handled."""
+        if closing.handle != "all" and (self.inbox.is_taking or self._closed_by_us is not None):
             self.inbox.stop(discard=closing.handle != "arrived")
-        if closing.handle == "nothing":
-            self.inbox.cancel()
 
-    def _say_goodbye(self) -> None:
+    def _say_goodbye(self, closing: Closing) -> None:
         if self.state is not OPEN or self._closing is None or self.outbox is None:
             return
-        (code, reason), handle, discard, within = self._closing
+        (code, reason), handle, discard, within = closing
         self._closed_by_us = Close(code, reason, "server")
         self._leave()
-        if handle != "all":
-            self.inbox.stop(discard=True)
+        self._handle_less(self._closing)
         self.outbox.close(code, reason, discard=discard)
         if handle != "all":
             self._abort_in(within)
@@ -206,7 +203,9 @@ class Session(Addressable):
     @property
     def is_dismissed(self) -> bool:
         """Whether this side has closed it, so that nothing more of it is handled."""
-        return self._closed_by_us is not None and not self.inbox.is_taking
+        if self._closing is None or self._closed_by_us is None or self.inbox.is_taking:
+            return False
+        return self._closing.handle in ("nothing", "current") or self.inbox.is_idle
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether a task is one that runs this session's hooks."""
@@ -237,7 +236,7 @@ class Session(Addressable):
     def all_handled(self) -> None:
         """Nothing is being handled any more."""
         if self._closing is not None:
-            self._say_goodbye()
+            self._say_goodbye(self._closing)
 
     def handling_failed(self, error: BaseException) -> None:
         """Nothing more will be handled."""
@@ -245,7 +244,7 @@ class Session(Addressable):
         # there is no telling what has been left half done. What waits behind it is not handled either.
         self.inbox.stop(discard=True)
         if self._closing is not None and self._closing.handle in ("nothing", "arrived"):
-            self._say_goodbye()
+            self._say_goodbye(self._closing)
         elif self._ending is None:
             self._context.counters.errors += 1
             what = (

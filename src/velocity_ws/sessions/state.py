@@ -12,7 +12,7 @@ waits for what is to be handled first.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from velocity_ws.close import Goodbye
 
@@ -34,6 +34,8 @@ OPEN: Final = SessionState.OPEN
 Handle = Literal["nothing", "current", "arrived", "all"]
 """What of a client's messages is still handled when its connection is closed: ``nothing`` (the handler that runs is
 cancelled), the ``current`` one, all that have ``arrived``, or ``all``, those too that come until the client answers."""
+HANDLES: Final[tuple[Handle, ...]] = get_args(Handle)
+"""From the least to the most."""
 
 
 class Closing(NamedTuple):
@@ -43,3 +45,7 @@ class Closing(NamedTuple):
     handle: Handle
     discard: bool
     within: float
+
+    def handles_less_than(self, other: Closing) -> bool:
+        """Whether less is still handled with this one than with the other."""
+        return HANDLES.index(self.handle) < HANDLES.index(other.handle)
