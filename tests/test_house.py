@@ -56,7 +56,7 @@ async def lint_imports(folder: Path) -> tuple[int | None, str]:
     [
         ("sessions/session.py", "from velocity_ws.asgi.app import WebSocketApp", "Rooms"),
         ("new_room/__init__.py", "", "Rooms"),
-        ("concurrency/eager.py", "from velocity_ws.concurrency.portal import Home", None),
+        ("concurrency/eager.py", "from velocity_ws.concurrency.portal import Portal", None),
         ("cluster/link.py", "import uvicorn", "uvicorn is known"),
         ("messages/scan.py", "import asyncio", "Pure rooms"),
     ],
