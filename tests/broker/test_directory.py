@@ -1,12 +1,16 @@
-"""Directory: the way of a join from the application to the hub."""
+"""Directory: the way of a join from the application to the hub, and clients that no node has."""
 
 from __future__ import annotations
 
 import sys
 from types import FrameType
 
+import pytest
+
 from tests.support import running, settings
-from velocity_ws import Broker, Client
+from velocity_ws import Broker, Client, ClientNotFound
+from velocity_ws.broker.directory import Directory
+from velocity_ws.sessions.hub import Hub
 
 MAX_CALLS = 6
 """Of our functions on the way to `Hub.join`: checks of both names, the portal, and the directory, which finds it."""
@@ -33,3 +37,11 @@ async def test_a_join_reaches_the_hub_in_six_calls_at_most() -> None:
     before = called[: called.index("Hub.join")]
     assert before[0] == "ServerAPI.join_room"
     assert len(before) <= MAX_CALLS, before
+
+
+@pytest.mark.parametrize("client_id", ["nobody", "", "a.b.c"])
+async def test_leaving_is_harmless_for_an_id_that_names_no_node_where_no_client_is(client_id: str) -> None:
+    directory = Directory("an emitter", Hub(), None)
+    await directory.leave(client_id, "tea")
+    with pytest.raises(ClientNotFound):
+        await directory.join(client_id, "tea")

@@ -77,12 +77,12 @@ class Directory:
             BrokerError: the hooks that are told of its moves are too far behind.
             BackplaneUnavailable: its node did not answer.
         """
+        if self._cluster is not None or self._presence is not None:
+            validate_text(room)
         session = self._hub.get(client_id)
         if session is None:
             await self._join_elsewhere(client_id, room)
             return
-        if self._cluster is not None or self._presence is not None:
-            validate_text(room)
         if session.moves is not None and session.moves.is_full:
             raise BrokerError(
                 f"on_join and on_leave hooks are too far behind the moves of client {client_id}: one does not return"
@@ -111,8 +111,6 @@ class Directory:
         await told(move)
 
     async def _join_elsewhere(self, client_id: str, room: str) -> None:
-        if self._cluster is not None or self._presence is not None:
-            validate_text(room)
         if self._is_here(client_id) or not await self._ask_its_node(JOIN, client_id, (client_id, room)):
             raise ClientNotFound(client_id)
 
