@@ -50,7 +50,7 @@ async def admitted(broker: Broker, transport: LocalTransport, *subprotocols: str
     async with broker, asyncio.timeout(DEADLINE):
         session = Session(broker.node.context, HTTPConnection(scope))
         result = await Admission(broker.node).admit(session, full, transport)
-        session.release()
+        session.detach()
         return result
 
 

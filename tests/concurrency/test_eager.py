@@ -23,9 +23,9 @@ async def test_what_does_not_wait_is_over_at_once_and_its_task_is_lent_again() -
     for _ in range(3):
         worker = workers.take()
         assert worker.step(brief()) is None
-        workers.release(worker)
+        workers.give_back(worker)
     assert tasks == [worker.task] * 3
-    await workers.close()
+    await workers.stop()
     assert worker.task.done()
 
 
@@ -50,7 +50,7 @@ async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
     worker.end()
     other = workers.take()
     assert other is not worker, "it is busy"
-    workers.release(other)
+    workers.give_back(other)
     go.set()
     await eventually(worker.task.done)
     assert seen == [("its own", True), ("its own", True)]
@@ -58,7 +58,7 @@ async def test_what_waits_goes_on_in_its_task_and_in_its_context() -> None:
     assert variable.get() == ""
     assert workers.take() is other
     other.end()
-    await workers.close()
+    await workers.stop()
 
 
 async def test_a_cancelled_one_is_not_lent_again() -> None:
@@ -71,7 +71,7 @@ async def test_a_cancelled_one_is_not_lent_again() -> None:
 
     worker = workers.take()
     worker.step(cancels_itself())
-    workers.release(worker)
+    workers.give_back(worker)
     assert workers.take() is not worker
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(asyncio.CancelledError):
@@ -82,9 +82,9 @@ async def test_only_so_many_are_kept() -> None:
     workers = TaskPool()
     lent = [workers.take() for _ in range(KEEP + 5)]
     for worker in lent:
-        workers.release(worker)
+        workers.give_back(worker)
     await eventually(lambda: sum(worker.task.done() for worker in lent) == 5)
-    await workers.close()
+    await workers.stop()
     assert all(worker.task.done() for worker in lent)
 
 

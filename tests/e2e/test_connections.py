@@ -518,7 +518,7 @@ async def test_on_connect_may_disconnect(kind: ServerKind) -> None:
     async with running(broker, kind) as address, address.connect() as peer:
         assert await peer.expect("bye") == 1
         assert await peer.closed() == (4000, "enough")
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert later == []
     assert broker.get_stats().dropped == 1
 
@@ -626,9 +626,9 @@ async def test_a_handler_that_hangs_does_not_keep_on_disconnect_away(
                 await running_now.wait()
             await eventually(lambda number=number: len(ended) == number)  # type: ignore[misc]
         assert cancelled.is_set()
-        assert len(broker.node.stragglers) == 1
+        assert len(broker.node.lifecycle.stragglers) == 1
         never.set()
-        await eventually(lambda: not broker.node.stragglers)
+        await eventually(lambda: not broker.node.lifecycle.stragglers)
 
 
 async def test_messages_that_arrived_before_the_client_left_are_handled(kind: ServerKind) -> None:
@@ -667,7 +667,7 @@ async def test_nothing_is_handled_after_disconnect(kind: ServerKind) -> None:
         await peer.expect("error")
         await peer.expect("last")
         assert await peer.closed() == (4000, "")
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert handled == [0, 1, 2, 3]
 
 
@@ -691,7 +691,7 @@ async def test_logging_is_quiet_and_tells_no_payloads(kind: ServerKind, caplog: 
             await peer.request("x", "t0p-secret")
             await peer.ws.send("t0p-secret {")
             await peer.expect("error")
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     ours = [record for record in caplog.records if record.name.startswith("velocity_ws")]
     assert ours
     assert all(record.levelno < logging.WARNING for record in ours)

@@ -530,7 +530,7 @@ async def test_the_largest_message(kind: ServerKind) -> None:
         async with address.connect(compression="deflate") as peer:
             await peer.ws.send("x" * 100_000)  # some hundred bytes on the wire
             assert (await peer.closed())[0] == 1009
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 async def test_the_read_buffer_bounds_what_waits_for_a_busy_handler(kind: ServerKind) -> None:
@@ -546,7 +546,7 @@ async def test_the_read_buffer_bounds_what_waits_for_a_busy_handler(kind: Server
     async with running(broker, kind) as address, address.connect(compression=None) as peer:
         flood = asyncio.create_task(_flood(peer, 1500))
         await eventually(lambda: broker.get_stats().bytes_received > 100_000)
-        session = next(iter(broker.node.sessions))
+        session = next(iter(broker.node.lifecycle.sessions))
         await eventually(lambda: session.inbox.is_full)
         before = broker.get_stats().bytes_received
         assert before < 100_000 + 20 * 10_100  # one over the limit, and what the server had read

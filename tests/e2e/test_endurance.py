@@ -214,7 +214,7 @@ async def test_a_hundred_thousand_random_and_mutated_frames(caplog: pytest.LogCa
 
         sizes: list[int] = []
         answers = sum(await asyncio.gather(*[one(seed) for seed in range(connections)]))
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     stats = broker.get_stats()
     total = connections * frames_each
     end = len(json.dumps({"event": "echo", "data": "alive", "id": "the end"}))
@@ -293,8 +293,8 @@ async def test_ten_thousand_connections_come_and_go() -> None:
     stats = broker.get_stats()
     assert stats.connections == 10_000
     assert (stats.connected_clients, stats.rooms) == (0, 0)
-    assert not broker.node.sessions
-    assert not broker.node.handshakes
+    assert not broker.node.lifecycle.sessions
+    assert not broker.node.lifecycle.handshakes
     assert broker.node.connection_limits.is_empty
     assert objects_after - objects < 500
     assert memory_after - memory < 8 * 1024 * 1024

@@ -217,11 +217,11 @@ async def test_each_limit_is_named_once_a_minute_with_how_often_it_was_reached_s
 
         for _ in range(3):
             await reach()
-            await eventually(lambda: not broker.node.sessions)
+            await eventually(lambda: not broker.node.lifecycle.sessions)
         once = [line for line in said if "WS_" in line]
         monkeypatch.setattr("velocity_ws.logs.SECONDS_BETWEEN", 0.0)
         await reach()
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     kinds = ("WS_MAX_CONNECTIONS_PER_IP (1) is reached", "was closed (1009)", "too many bytes")
     for what in kinds:
         assert len([line for line in once if what in line]) == 1, once

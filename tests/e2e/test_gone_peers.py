@@ -95,7 +95,7 @@ async def leave(ends: list[str], options: Any, **values: Any) -> dict[str, tuple
         names = [*ends, "stays"]
         leavers = await asyncio.gather(*[asyncio.to_thread(Leaver, server.port, context, name) for name in names])
         await eventually(lambda: sorted(inside) == sorted(names))
-        await eventually(lambda: all(session.inbox.is_full for session in broker.node.sessions))
+        await eventually(lambda: all(session.inbox.is_full for session in broker.node.lifecycle.sessions))
         began = time.monotonic()
         await asyncio.gather(*[asyncio.to_thread(leaver.go) for leaver in leavers])
         await eventually(lambda: set(ended) >= set(ends), within=60)
@@ -104,7 +104,7 @@ async def leave(ends: list[str], options: Any, **values: Any) -> dict[str, tuple
         await eventually(lambda: handled >= 20)
         for leaver in leavers:
             leaver.sock.close()
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     return {end: (ended[end][0], ended[end][1] - began) for end in ends}
 
 

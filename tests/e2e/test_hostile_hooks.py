@@ -88,7 +88,7 @@ async def test_on_disconnect_is_called_though_the_server_cancels_the_end(kind: S
         assert gone == []
         go.set()
         await eventually(lambda: gone)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert len(gone) == 1
 
 
@@ -116,10 +116,10 @@ async def test_a_handler_that_cleans_up_slowly_is_accounted_for_by_stop() -> Non
         assert time.monotonic() - begun < 2
         async with asyncio.timeout(DEADLINE):
             await gone.wait()
-        assert not broker.node.sessions
-        assert len(broker.node.stragglers) == 1
+        assert not broker.node.lifecycle.sessions
+        assert len(broker.node.lifecycle.stragglers) == 1
         release.set()
-        await eventually(lambda: not broker.node.stragglers)
+        await eventually(lambda: not broker.node.lifecycle.stragglers)
 
 
 async def test_authenticate_that_swallows_its_timeout_lets_nobody_in(kind: ServerKind) -> None:
@@ -171,14 +171,14 @@ async def test_hooks_that_clean_up_slowly_after_their_timeout_do_not_keep_the_br
         await eventually(lambda: sorted(cancelled) == ["authenticate", "on_disconnect"])
         try:
             async with address.connect() as peer:
-                await eventually(lambda: len(broker.node.sessions) == 2)
+                await eventually(lambda: len(broker.node.lifecycle.sessions) == 2)
                 async with asyncio.timeout(DEADLINE):
                     await broker.stop()
                 assert (await peer.closed())[0] == 1001
         finally:
             release.set()
         await handshake
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 def test_a_last_hook_that_ignores_its_cancellation_keeps_no_loop_open() -> None:
@@ -226,7 +226,7 @@ async def test_a_handler_whose_task_is_cancelled_from_outside_ends_its_client(ki
         await eventually(lambda: tasks)
         tasks[0].cancel()
         assert (await peer.closed())[0] == 1011
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert broker.get_stats().errors == 1
 
 
@@ -244,7 +244,7 @@ async def test_on_disconnect_and_on_error_that_both_hang_hold_nothing(kind: Serv
     async with running(broker, kind) as address:
         async with address.connect():
             await eventually(broker.get_clients)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         await eventually(lambda: broker.node.connection_limits.is_empty)
     assert broker.get_stats().errors >= 1
 
@@ -402,7 +402,7 @@ async def test_empty_messages_are_bounded_too() -> None:
     async with running(broker) as address, address.connect(compression=None) as peer:
         for _ in range(5000):
             await peer.ws.send(b"")
-        session = next(iter(broker.node.sessions))
+        session = next(iter(broker.node.lifecycle.sessions))
         await eventually(lambda: session.inbox.is_full)
         go.set()
         await eventually(lambda: broker.get_stats().messages_received == 5000)
@@ -439,7 +439,7 @@ async def test_a_hook_that_stops_the_broker_ends_undisturbed(kind: ServerKind) -
     async with running(broker, kind) as address, address.connect() as peer:
         assert (await peer.request("shutdown"))["data"] == "stopping"
         assert (await peer.closed())[0] == 1001
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         await broker.stop()
     assert ended == ["handler", "disconnect"]
     assert broker.get_stats().errors == 0
@@ -531,7 +531,7 @@ async def test_a_handler_cancelled_from_outside_while_the_server_restarts_is_the
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame(0x81, b'{"event":"hang"}') + frame(0x81, b'{"event":"n","data":1}'))
         await eventually(lambda: tasks)
-        (session,) = broker.node.sessions
+        (session,) = broker.node.lifecycle.sessions
         session.close((1012, ""), handle="all", patience=0)
         assert (await reader.readexactly(2))[0] == 0x88  # and it is not answered
         tasks[0].cancel()
@@ -540,7 +540,7 @@ async def test_a_handler_cancelled_from_outside_while_the_server_restarts_is_the
         writer.write(frame(0x81, b'{"event":"n","data":2}'))
         await eventually(lambda: broker.get_stats().messages_received > received)
         writer.transport.abort()
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert handled == []
     (said,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert said.startswith("the task that handles messages was cancelled from outside (client ")
@@ -606,7 +606,7 @@ async def test_a_client_that_leaves_while_its_hook_runs_is_no_error(
                 await peer.ws.send(b"x" if hook == "binary" else '{"event": "go", "id": 1}')
             if hook not in ("leave", "disconnect"):
                 await eventually(lambda: reached)
-        await eventually(lambda: "went on" in reached and not broker.node.sessions)
+        await eventually(lambda: "went on" in reached and not broker.node.lifecycle.sessions)
     assert "never" not in reached
     assert broker.get_stats().errors == 0
     late = 0 if hook == "plain event" else reached.count("went on")

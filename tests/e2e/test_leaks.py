@@ -68,12 +68,12 @@ async def test_of_a_broker() -> None:
 
     async with running(broker, "ours") as server:
         await come_and_go(server)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         gc.collect()
         before = alive()
         for _ in range(COUNT):
             await come_and_go(server)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
         assert alive() - before == Counter()
 
@@ -95,11 +95,11 @@ async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPa
             async with server.connect() as peer:
                 for number in range(4):
                     await peer.send("wait", number, id=number)
-                await eventually(lambda: any(session.inbox.is_full for session in broker.node.sessions))
+                await eventually(lambda: any(session.inbox.is_full for session in broker.node.lifecycle.sessions))
                 release.set()
                 for _ in range(4):
                     await peer.receive()
-            await eventually(lambda: not broker.node.sessions)
+            await eventually(lambda: not broker.node.lifecycle.sessions)
 
         await stuck()
         gc.collect()
@@ -200,7 +200,7 @@ async def test_a_client_that_is_kept_is_one_that_has_gone() -> None:
     async with running(broker, "ours") as server:
         async with server.connect():
             await eventually(lambda: bool(kept))
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         (client,) = kept
         assert not client.is_connected
         assert client.rooms == frozenset()

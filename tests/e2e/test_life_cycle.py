@@ -116,7 +116,7 @@ async def test_attach_to_a_sub_application_whose_lifespan_nobody_runs(kind: Serv
         assert await broker.broadcast("nobody yet") == 0
         await works_at(address, "/api/ws", "/api/ws/")
         assert (await http.get("/api/ws/velocity.js")).status_code == 200
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     await broker.stop()
 
 
@@ -463,7 +463,7 @@ async def test_stop_is_bounded_when_hooks_hang(kind: ServerKind) -> None:
                 assert (await peer.closed())[0] == 1001
         assert cancelled == ["async"]
         assert len(gone) == 3
-        assert not broker.node.sessions
+        assert not broker.node.lifecycle.sessions
         never.set()
 
 
@@ -495,7 +495,7 @@ async def test_a_hook_may_stop_the_broker(kind: ServerKind) -> None:
     async with running(broker, kind) as address, address.connect() as peer:
         await peer.send("shutdown")
         assert (await peer.closed())[0] == 1001
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 async def test_nothing_is_left(kind: ServerKind) -> None:
@@ -515,8 +515,8 @@ async def test_nothing_is_left(kind: ServerKind) -> None:
     assert asyncio.all_tasks() == before
     assert not broker.get_clients()
     assert not broker.get_rooms()
-    assert not broker.node.sessions
-    assert not broker.node.handshakes
+    assert not broker.node.lifecycle.sessions
+    assert not broker.node.lifecycle.handshakes
     stats = broker.get_stats()
     assert (stats.connected_clients, stats.rooms) == (0, 0)
 

@@ -100,7 +100,7 @@ async def test_a_handshake_without_upgrade_is_426_in_every_way_of_mounting(
         assert (await http.get("/plain", headers=KEY)).text == "the application's /plain"
         for path in paths:
             assert await parameters_at(address, path) == {}
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert "s3cret" not in "".join(caplog.messages)
     access = [record for record in caplog.records if record.name == "uvicorn.access"]
     assert len(access) == (0 if kind == "hypercorn" else 2 * len(paths))
@@ -265,7 +265,7 @@ async def test_path_parameters_reach_the_client_in_every_way_of_mounting(kind: S
             assert (await http.get(path + "/health")).json() == {"healthy": True}, path
             assert (await http.get(path, headers=KEY)).status_code == 426, path
         assert (await http.get("/ws/acme/other")).status_code == 404
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ async def test_no_token_in_the_servers_log(caplog: pytest.LogCaptureFixture) -> 
         with pytest.raises(InvalidStatus):
             async with Address(server.port).connect("/ws?token=s3cret-2"):
                 pass
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     ours = [record for record in caplog.records if record.name.startswith(("uvicorn", "velocity_ws"))]
     assert any('"WebSocket /ws" [accepted]' in record.getMessage() for record in ours)
     assert not [record for record in ours if "s3cret" in record.getMessage()]

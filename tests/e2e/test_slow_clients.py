@@ -56,7 +56,7 @@ async def test_disconnect_policy(kind: ServerKind, monkeypatch: pytest.MonkeyPat
         stats = broker.get_stats()
         assert stats.slow_closes == 1
         assert stats.messages_sent + stats.dropped == sent + 2  # the one that was refused, and the other's
-        await eventually(lambda: len(broker.node.sessions) == 1)
+        await eventually(lambda: len(broker.node.lifecycle.sessions) == 1)
         slow.socket.close()
 
 
@@ -69,7 +69,7 @@ async def test_a_slow_client_that_reads_again_is_told_why(kind: ServerKind) -> N
         numbers = [frame["data"][0] for frame in frames[:-1]]
         assert numbers == list(range(len(numbers)))
         assert frames[-1] == 1013
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 async def test_drop_policy(kind: ServerKind) -> None:
@@ -130,7 +130,7 @@ async def test_stop_gives_a_stalled_client_up(kind: ServerKind) -> None:
         sent = await fill(broker.get_clients()[0])
         async with asyncio.timeout(2):
             await broker.stop()
-        assert not broker.node.sessions
+        assert not broker.node.lifecycle.sessions
         stats = broker.get_stats()
         assert stats.messages_sent + stats.dropped == sent + 1
         slow.socket.close()

@@ -63,7 +63,7 @@ async def test_what_is_not_listed_is_never_sent_back_and_the_log_says_so_once_wi
                 assert await peer.closed() == (4401, "bad token")
                 assert peer.ws.response is not None
                 assert "sec-websocket-protocol" not in peer.ws.response.headers
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     (warning,) = [message for message in caplog.messages if "WS_SUBPROTOCOLS" in message]
     assert "1006" in warning
     assert "s3cret" not in caplog.text

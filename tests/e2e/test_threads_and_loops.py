@@ -199,7 +199,7 @@ async def first():
     await broker.start()
     session = Session(broker.node.context, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
     session.client.identify("ann", "ann")
-    broker.node.sessions.add(session)
+    broker.node.lifecycle.sessions.add(session)
     broker.node.hub.add(session)
     await broker.join_room(session.id, "x")
 

@@ -49,7 +49,7 @@ async def test_a_snapshot_of_any_size_reaches_a_client_that_reads(kind: ServerKi
     @broker.on("snapshot")
     async def snapshot(client: Client) -> None:
         nonlocal most
-        outbox: Any = next(iter(broker.node.sessions)).outbox
+        outbox: Any = next(iter(broker.node.lifecycle.sessions)).outbox
         for number in range(PIECES if way == "wait" else PIECES // 4):
             if way == "wait":
                 assert await client.send_bytes(PIECE, wait=True)
@@ -84,7 +84,7 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
     async with running(broker, kind) as address, stalled(address):
         async with asyncio.timeout(DEADLINE):
             error = await caught
-        (session,) = broker.node.sessions
+        (session,) = broker.node.lifecycle.sessions
         assert (error.client_id, error.seconds) == (session.id, 0.1)
         assert "longer timeout" in str(error)
         assert session.client.is_connected == (policy == "drop")
@@ -97,7 +97,7 @@ async def test_one_that_reads_nothing_is_given_up_in_time(kind: ServerKind, poli
                 await session.client.drained(timeout=0.05)
             assert session.client.is_connected
         session.abort(hurry=True)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
 
 
 async def test_who_waits_for_what_was_lost_with_its_connection_is_told() -> None:
@@ -105,7 +105,7 @@ async def test_who_waits_for_what_was_lost_with_its_connection_is_told() -> None
     async with running(broker, "ours") as address, address.connect():
         await eventually(broker.get_clients)
         (client,) = broker.get_clients()
-        (session,) = broker.node.sessions
+        (session,) = broker.node.lifecycle.sessions
         outbox: Any = session.outbox
         outbox._writer.transport.abort()  # of which is heard in a later turn of the loop
         assert await client.send("rows", 1)
@@ -137,7 +137,7 @@ async def test_who_waits_for_a_client_that_goes_is_told(way: str) -> None:
                 await client.send("rows", "x" * 60_000)
                 await client.drained(timeout=0.05)
         assert client.is_connected
-        (session,) = broker.node.sessions
+        (session,) = broker.node.lifecycle.sessions
         waiting = asyncio.create_task(wait(client))
         outbox: Any = session.outbox
         await eventually(lambda: outbox._waiters)
@@ -146,7 +146,7 @@ async def test_who_waits_for_a_client_that_goes_is_told(way: str) -> None:
             async with asyncio.timeout(DEADLINE):
                 await waiting
         assert caught.value.client_id == client.id
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
         with pytest.raises(ClientGone):
             await wait(client)
 
@@ -257,7 +257,9 @@ async def test_stopping_ends_the_wait() -> None:
             raise
 
     async with running(broker, "ours") as address, stalled(address):
-        await eventually(lambda: any(getattr(session.outbox, "_waiters", None) for session in broker.node.sessions))
+        await eventually(
+            lambda: any(getattr(session.outbox, "_waiters", None) for session in broker.node.lifecycle.sessions)
+        )
         async with asyncio.timeout(DEADLINE):
             await broker.stop()
     assert len(told) == 1
@@ -275,7 +277,7 @@ async def test_that_a_client_went_or_was_too_slow_is_no_error_of_the_handler() -
 
     async with running(broker, "ours") as address, stalled(address):
         await eventually(lambda: broker.get_stats().slow_closes)
-        for session in list(broker.node.sessions):
+        for session in list(broker.node.lifecycle.sessions):
             session.abort(hurry=True)
-        await eventually(lambda: not broker.node.sessions)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
     assert broker.get_stats().errors == 0

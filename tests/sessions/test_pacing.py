@@ -179,7 +179,7 @@ async def test_nothing_is_handled_of_a_client_that_was_closed_while_its_large_me
         pace._rests = True  # others have their time now
         await peer.send("large", "x" * PACED)
         await eventually(lambda: pace._waiting)
-        (session,) = broker.node.sessions
+        (session,) = broker.node.lifecycle.sessions
         if by == "application":
             await session.client.disconnect()
         else:

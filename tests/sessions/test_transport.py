@@ -377,7 +377,7 @@ async def test_a_stopping_broker_does_not_wait_for_a_client_that_does_not_read(k
         async with asyncio.timeout(3):
             await app.broker.stop()
         assert app.told == ["came", "went"]
-        assert not app.broker.node.sessions
+        assert not app.broker.node.lifecycle.sessions
         caller.drop()
 
 

@@ -64,12 +64,12 @@ class Admission:
             accepted_at = transport.accepted_at
             began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
             async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
-                node.handshakes.add(deadline)
+                node.lifecycle.handshakes.add(deadline)
                 try:
                     await self._let_in(session, full, transport, deadline, identifies=identifies)
                     return True
                 finally:
-                    node.handshakes.discard(deadline)
+                    node.lifecycle.handshakes.discard(deadline)
         except Reject as refusal:
             reject = refusal
         except TimeoutError:

@@ -121,7 +121,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
             node.counters.rejected += 1
     finally:
         if not is_accepted:
-            session.release()
+            session.detach()
         if node.users.expected:
             node.users.expect_no_more(session)
         if full is None:

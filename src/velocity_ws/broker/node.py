@@ -55,9 +55,6 @@ class Node:
         users: what users are called, and which client is whose.
         directory: clients and their rooms, on all nodes.
         lifecycle: starts and stops it, with all its connections.
-        sessions: connections that were accepted and have not ended.
-        stragglers: hooks that swallowed their cancellation.
-        handshakes: deadlines of handshakes that wait for a hook.
         context: what its sessions share.
         connection_limits: how many connections may be open.
         cluster: the way to the other nodes, while there are any.
@@ -97,9 +94,6 @@ class Node:
             is_twin=is_twin,
             drain_timeout=settings.drain_timeout,
         )
-        self.sessions = self.lifecycle.sessions
-        self.stragglers = self.lifecycle.stragglers
-        self.handshakes = self.lifecycle.handshakes
         self.context = self._new_context(node_id)
         self.connection_limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_ip)
         self.cluster: Cluster | None = None
@@ -224,24 +218,24 @@ class Node:
 
     async def end(self) -> None:
         """End the workers and the cluster, when the last connection is over."""
-        await self.context.workers.close()
+        await self.context.workers.stop()
         cluster, presence = self.cluster, self.presence
         self._part()
         if presence is not None:
-            presence.close()
+            presence.stop()
         if cluster is not None:
             await cluster.stop()
 
     def let_go(self) -> None:
         """Let the threads of hooks go."""
-        self.dispatcher.close()
+        self.dispatcher.stop()
 
     def abandon(self) -> None:
         """Forget connections whose loop was closed under them: they can no longer end by themselves."""
         if self.cluster is not None:
             self.cluster.release()
         self._part()
-        for session in self.sessions:
+        for session in self.lifecycle.sessions:
             self.hub.remove(session.id)
         self.users.expected.clear()
         self.context.flusher, self.context.workers = Flusher(), TaskPool()
@@ -269,7 +263,7 @@ class Node:
         return [session.id for session in self.hub.select(address)]
 
     def _let_in(self, session: Session) -> None:
-        self.sessions.add(session)
+        self.lifecycle.sessions.add(session)
         self.hub.add(session)
         if self.users.expected:
             self.users.expect_no_more(session)

@@ -115,7 +115,7 @@ class Presence:
             if room in self._rooms:
                 self._touch(room)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop telling members of changes, and forget all rooms."""
         if self._timer is not None:
             self._timer.cancel()

@@ -157,14 +157,14 @@ class TaskPool:
                 return worker
         return EagerTask()
 
-    def release(self, worker: EagerTask) -> None:
+    def give_back(self, worker: EagerTask) -> None:
         """Take back a task that has nothing to run any more."""
         if len(self._idle) < KEEP:
             self._idle.append(worker)
         else:
             self._end(worker)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         """End all idle tasks, and wait until they have ended."""
         while self._idle:
             self._end(self._idle.pop())

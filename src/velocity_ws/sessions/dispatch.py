@@ -52,7 +52,7 @@ class Dispatcher:
         self._threads: Threads | None = None
         self._stranger_threads: Threads | None = None
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Let the threads go; they come back when they are needed."""
         for threads in (self._threads, self._stranger_threads):
             if threads is not None:

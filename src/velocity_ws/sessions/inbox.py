@@ -153,8 +153,8 @@ class Inbox:
         if self.worker is not None:
             self.worker.cancel()
 
-    def release(self) -> None:
-        """Let go of what refers back here, so that all of it is freed at once."""
+    def detach(self) -> None:
+        """Break the reference cycles with the session."""
         self.is_taking = False
         self.on_room = None
         self._refusals = None
@@ -175,7 +175,7 @@ class Inbox:
                 raise
             return
         if rest is None:
-            workers.release(worker)
+            workers.give_back(worker)
         else:
             # From now on the task is its own, and ends with it: what it left with others, they may cancel or await.
             worker.drive(rest)

@@ -155,7 +155,7 @@ class Moves:
                 raise
             return
         if rest is None:
-            workers.release(worker)
+            workers.give_back(worker)
             self._next()
         else:
             move.later()

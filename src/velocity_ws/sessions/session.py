@@ -130,14 +130,16 @@ class Session(Addressable):
         if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
             self._context.hints.too_big(self.id)
         self._last_rooms = frozenset()
-        self.release()
+        self.detach()
         self._context.forget(self)
 
-    def release(self) -> None:
-        """Let go of what refers back here, at the end or where it never began: all of it is freed at once, and not when
-        the garbage collector comes."""
+    def detach(self) -> None:
+        """End, and break the reference cycles, so that all of it is freed without the garbage collector.
+
+        Called at the end, or if the client was not accepted.
+        """
         self.state = SessionState.ENDED
-        self.inbox.release()
+        self.inbox.detach()
         self.outbox = self._transport_task = None
         self.client.detach(self._context.gone)
 

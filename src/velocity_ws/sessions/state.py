@@ -1,12 +1,13 @@
 """SessionState: where a session stands between its first hook and its last, and what leads from one to the next.
 
-    NEW      open()                                                          -> OPEN
-    NEW      release(), where it was not accepted                            -> ENDED
+    NEW      open()                                                           -> OPEN
+    NEW      detach(), if the client was not accepted                         -> ENDED
+    NEW      finish(), if open() raised                                       -> ENDED
     OPEN     close() as the goodbye is said, abort(), finish(), a failed send -> CLOSING
-    CLOSING  the last hook has run                                           -> ENDED
+    CLOSING  no hook is waited for any more                                   -> ENDED
 
 None goes back. A client is in the hub, and can be sent to, only while its session is OPEN; so it still is while a close
-waits for what is to be handled first.
+waits for what is to be handled first. In NEW, `abort` changes no state: there is no transport to cancel yet.
 """
 
 from __future__ import annotations

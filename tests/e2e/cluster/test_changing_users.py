@@ -201,7 +201,7 @@ async def test_a_user_is_listened_to_while_a_handshake_expects_it(pair: list[Nod
     await node.users.expect(one)  # type: ignore[arg-type] # what it looks at
     async with person(pair[0], "ann"):
         await node.users.expect(other)  # type: ignore[arg-type]
-    await eventually(lambda: not node.sessions)
+    await eventually(lambda: not node.lifecycle.sessions)
     assert user_topics(pair[0]) == {"ann"}, "the last client of the user is gone, and others are about to come"
     node.users.expect_no_more(one)  # type: ignore[arg-type]
     node.users.expect_no_more(one)  # type: ignore[arg-type]

@@ -172,12 +172,12 @@ async def test_a_hook_that_swallows_its_cancellation_is_left_behind(monkeypatch:
         async with person(node) as (_, who):
             joining = asyncio.create_task(node.broker.join_room(who, "x"))
             await eventually(lambda: heard == ["joins"])
-        await eventually(lambda: not node.broker.node.sessions)
+        await eventually(lambda: not node.broker.node.lifecycle.sessions)
         assert heard == ["joins", "swallowed", "left"]
-        assert len(node.broker.node.stragglers) == 1
+        assert len(node.broker.node.lifecycle.stragglers) == 1
         end.set()
         await joining
-        await eventually(lambda: not node.broker.node.stragglers)
+        await eventually(lambda: not node.broker.node.lifecycle.stragglers)
 
 
 async def test_moves_that_a_hook_makes_are_told_after_it() -> None:
