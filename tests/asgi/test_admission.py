@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
+from starlette.types import Message, Scope
 
-from tests.support import DEADLINE, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.local import LocalTransport
-from velocity_ws import Broker, Reject
+from velocity_ws import Broker, Reject, WebSocketApp
 from velocity_ws.asgi.admission import Admission
 from velocity_ws.sessions.session import Session
 
@@ -121,3 +122,86 @@ async def test_a_subprotocol_is_selected_where_a_refusal_has_a_code(code: int | 
     transport = Reluctant()
     assert not await admitted(broker, transport, "v3", "v2")
     assert transport.subprotocols == [selected]
+
+
+class Call:
+    """A call of a broker's endpoint, as a server makes it, whose first event is late or cannot come any more."""
+
+    def __init__(self, app: WebSocketApp, *extensions: str, has_gone: bool = False) -> None:
+        self.sent: list[Message] = []
+        self._has_gone = has_gone
+        scope: Scope = {
+            "type": "websocket", "path": "/", "query_string": b"", "headers": [], "client": ("192.0.2.1", 1),
+            "extensions": {name: {} for name in extensions},
+        }  # fmt: skip
+        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> Message:
+        if self._has_gone:
+            raise OSError("has gone")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def ended(self) -> list[Message]:
+        """What was sent until it returned."""
+        async with asyncio.timeout(DEADLINE):
+            await self.task
+        return self.sent
+
+
+async def test_a_request_that_never_comes_is_refused_in_time() -> None:
+    broker = Broker(settings(handshake_timeout=0.05))
+    app = WebSocketApp(broker)
+    async with broker:
+        assert await Call(app).ended() == [
+            {"type": "websocket.close", "code": 1008, "reason": "the handshake took too long"}
+        ]
+        start, body = await Call(app, "websocket.http.response").ended()
+        assert (start["status"], body["body"]) == (503, b"the handshake took too long")
+        assert broker.get_stats().rejected == 2
+        assert broker.node.connection_limits.is_empty
+
+
+async def test_a_client_that_has_gone_before_its_request_came_is_counted() -> None:
+    broker = Broker(settings())
+    async with broker:
+        assert await Call(WebSocketApp(broker), has_gone=True).ended() == []
+        assert broker.get_stats().rejected == 1
+        assert broker.node.connection_limits.is_empty
+
+
+@pytest.mark.parametrize("setting", ["max_connections", "max_connections_per_ip"])
+async def test_a_client_whose_request_has_not_come_is_counted_as_a_connection(setting: str) -> None:
+    broker = Broker(settings(**{setting: 1}))
+    app = WebSocketApp(broker)
+    async with broker:
+        call = Call(app)
+        await eventually(lambda: not broker.node.connection_limits.is_empty)
+        assert broker.node.connection_limits.count_in("192.0.2.1") == f"WS_{setting.upper()}"
+        call.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call.task
+        assert broker.node.connection_limits.is_empty
+
+
+async def test_a_stopping_broker_ends_handshakes_whose_request_has_not_come() -> None:
+    broker = Broker(settings())
+    app = WebSocketApp(broker)
+    async with broker:
+        calls = [Call(app) for _ in range(3)]
+        await eventually(lambda: len(broker.node.handshakes) == 3)
+    for call in calls:
+        assert await call.ended() == [{"type": "websocket.close", "code": 1008, "reason": "shutting down"}]
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+async def test_a_broker_that_was_stopped_refuses_although_no_request_comes(*, has_gone: bool) -> None:
+    broker = Broker(settings(handshake_timeout=0.05))
+    async with broker:
+        pass
+    call = Call(WebSocketApp(broker), has_gone=has_gone)
+    assert await call.ended() == [{"type": "websocket.close", "code": 1008, "reason": "not running"}]
+    assert broker.get_stats().rejected == 1

@@ -142,6 +142,44 @@ class AddsHeader:
         await self.app(scope, receive, send_with_header)
 
 
+class WithoutResponses:
+    """Middleware that takes HTTP responses out of what the server offers, and notes what passes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.passed: list[Message] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def received() -> Message:
+            message = await receive()
+            self.passed.append(message)
+            return message
+
+        async def sent(message: Message) -> None:
+            self.passed.append(message)
+            await send(message)
+
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        extensions = {name: value for name, value in scope["extensions"].items() if name != "websocket.http.response"}
+        await self.app({**scope, "extensions": extensions}, received, sent)
+
+
+@pytest.mark.parametrize("kind", SERVER_KINDS)
+async def test_a_refusal_has_the_form_that_middleware_leaves(kind: ServerKind) -> None:
+    app = WithoutResponses(WebSocketApp(Broker(settings())))
+    async with serve(app, kind) as address:
+        with pytest.raises(InvalidStatus) as caught:
+            async with address.connect(origin="https://elsewhere.example"):
+                raise AssertionError("it was accepted")
+        assert (caught.value.response.status_code, caught.value.response.body) == (403, b"")
+        assert app.passed == [
+            {"type": "websocket.connect"},
+            {"type": "websocket.close", "code": 1008, "reason": "origin not allowed"},
+        ]
+
+
 @pytest.mark.parametrize("kind", SERVER_KINDS)
 async def test_middleware_sees_how_a_handshake_is_answered(kind: ServerKind) -> None:
     broker = Broker(settings(allowed_origins="https://app.example"))

@@ -33,6 +33,8 @@ class LocalTransport(BoundedOutbox):
 
     def configure(self, settings: Settings) -> None: ...
 
+    async def begin(self) -> None: ...
+
     async def accept(self, subprotocol: str | None) -> None:
         self.answer.set_result(None)
 

@@ -1,1 +1,1 @@
-"""ASGI: the way in, on any server: admission, transports, middleware, pages. Knows no server by name."""
+"""ASGI: the way in, on any server: admission, transports, middleware, pages. Knows no server's code."""

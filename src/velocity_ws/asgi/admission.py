@@ -1,9 +1,10 @@
-"""Admission: may this connection come in, and as whom: limits, origin, authentication, in time. Knows no ASGI."""
+"""Admission: may this connection come in, and as whom: limits, origin, authentication, in time. Knows no ASGI event."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import suppress
 from typing import NoReturn
 
 from velocity_ws.asgi.proxies import AddressCheck
@@ -59,14 +60,14 @@ class Admission:
         try:
             transport.configure(node.settings)
             if transport.accepts_at_once and not asks:  # then nothing in it can wait
-                await self._let_in(session, full, transport)
+                await self._check_and_accept(session, full, transport)
                 return True
             accepted_at = transport.accepted_at
             began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
             async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
                 node.lifecycle.handshakes.add(deadline)
                 try:
-                    await self._let_in(session, full, transport, deadline, identifies=identifies)
+                    await self._check_and_accept(session, full, transport, deadline, identifies=identifies)
                     return True
                 finally:
                     node.lifecycle.handshakes.discard(deadline)
@@ -82,12 +83,19 @@ class Admission:
             return False
         try:
             selected = None if reject.code is None else self._select_subprotocol(session)
-            await self.refuse(reject, transport, selected)
+            await self._send_refusal(reject, transport, selected)
         finally:
             del reject  # which refers to this frame, and to all that is in it
         return False
 
-    async def refuse(self, reject: Reject, transport: Transport, subprotocol: str | None = None) -> None:
+    async def refuse(self, reject: Reject, transport: Transport) -> None:
+        """Begin a handshake and refuse it, each in time; harmless where the client has gone."""
+        with suppress(OSError):  # gone or late, which is for the refusal to find out
+            async with asyncio.timeout(self._node.settings.handshake_timeout):
+                await transport.begin()
+        await self._send_refusal(reject, transport, None)
+
+    async def _send_refusal(self, reject: Reject, transport: Transport, subprotocol: str | None) -> None:
         """Tell a client that it may not come in, in time; harmless where it has gone."""
         try:
             async with asyncio.timeout(self._node.settings.handshake_timeout):
@@ -95,7 +103,7 @@ class Admission:
         except OSError:
             log.debug("the client had gone before it could be refused")
 
-    async def _let_in(
+    async def _check_and_accept(
         self,
         session: Session,
         full: str | None,
@@ -104,6 +112,7 @@ class Admission:
         *,
         identifies: bool = False,
     ) -> None:
+        await transport.begin()
         await self._check(session, full)
         if identifies:
             await self._identify(session)

@@ -40,7 +40,6 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             node = self._broker.node
-            await receive()  # "websocket.connect": all that it says is in the scope
             transport = transport_for(scope, receive, send)
             await serve_client(node, self._admission, HTTPConnection(scope), transport)
         elif scope["type"] == "http":

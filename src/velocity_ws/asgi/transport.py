@@ -20,26 +20,34 @@ from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 from velocity_ws.settings import Settings
 
-__all__ = ["EXTENSION", "ASGITransport", "ServerTransport", "send_refusal", "transport_for"]
+__all__ = ["EXTENSION", "ASGICall", "ASGITransport", "ServerTransport", "send_refusal", "transport_for"]
 
 EXTENSION = "velocity_ws.transport"
 """Where a server's own class is found in ``scope["extensions"]``, which survive ``Mount`` and middleware."""
+ASGICall = tuple[Scope, Receive, Send]
+"""What an application is called with. Middleware may pass on another of each."""
 EVENTS_PER_TURN = 16
 """Messages read before others get their turn: ``receive`` does not suspend while the server has one ready."""
 
 
 class ServerTransport(Transport, Protocol):
-    """A transport that a server offers beside ASGI's events, of which only the handshake's answer is used.
+    """A transport that a server offers beside ASGI's events, of which only the handshake's are used.
 
     Attributes:
-        answer: the application's ``send``, as middleware may have something to add to the answer.
+        call: what the broker's endpoint was called with: middleware sees the handshake, and may change its answer.
     """
 
-    answer: Send
+    call: ASGICall
 
 
 class ASGITransport:
-    """A transport of ASGI events, one for each message: what every server has."""
+    """A transport of ASGI events, one for each message: what every server has.
+
+    Attributes:
+        accepted_at: ``None``, as no event says when the client connected.
+        accepts_at_once: false, as the server or middleware may wait in any event.
+        trusts_everyone: false, as no event says whether the server believes any peer's word of the client's address.
+    """
 
     __slots__ = ("_receive", "_scope", "_send", "_session")
 
@@ -56,6 +64,10 @@ class ASGITransport:
 
     def configure(self, settings: Settings) -> None:
         """What there is to set is set where the server is started."""
+
+    async def begin(self) -> None:
+        """Take the event that every handshake begins with. All that it says is in the scope."""
+        await self._receive()
 
     async def accept(self, subprotocol: str | None) -> None:
         """Accept the handshake, with the selected subprotocol if any."""
@@ -98,7 +110,7 @@ def transport_for(scope: Scope, receive: Receive, send: Send) -> Transport:
     offered: ServerTransport | None = scope.get("extensions", {}).get(EXTENSION)
     if offered is None:
         return ASGITransport(scope, receive, send)
-    offered.answer = send
+    offered.call = scope, receive, send
     return offered
 
 

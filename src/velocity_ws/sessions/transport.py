@@ -3,10 +3,11 @@
 A transport carries one client. Its calls come in this order, all of them in one task on the broker's loop:
 
 1. `Transport.configure`, before anything is decided.
-2. `Transport.accept` or `Transport.refuse`. Where the node cannot be started, `Transport.refuse` is the first call.
-   It also follows a `Transport.accept` that did not return within the deadline of the handshake.
-3. `Transport.open`, if it was accepted, and after that ``session.open`` with what it returned.
-4. `Transport.wait_closed`, whose result is told to the ``on_disconnect`` hooks.
+2. `Transport.begin`. Where the node cannot be started, it is the first call, and `Transport.refuse` the second.
+3. `Transport.accept` or `Transport.refuse`. `Transport.refuse` also follows a `Transport.begin` or a `Transport.accept`
+   that did not return within the deadline of the handshake.
+4. `Transport.open`, if it was accepted, and after that ``session.open`` with what it returned.
+5. `Transport.wait_closed`, whose result is told to the ``on_disconnect`` hooks.
 
 That task is cancelled where the connection is to end at once (``session.abort``), and may be cancelled by the server at
 any time. Then nothing more is called, and the transport lets go of what it holds.
@@ -42,7 +43,7 @@ class Transport(Protocol):
     Attributes:
         accepted_at: loop time, in seconds, at which the client connected, from which the deadline of its handshake
             counts; ``None`` where it is not known.
-        accepts_at_once: whether `accept` never waits, so that it needs no deadline.
+        accepts_at_once: whether neither `begin` nor `accept` waits, so that they need no deadline.
     """
 
     accepted_at: float | None
@@ -54,6 +55,13 @@ class Transport(Protocol):
 
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself: sizes, compression, pings."""
+
+    async def begin(self) -> None:
+        """Wait until the client's request is there to be answered.
+
+        Raises:
+            OSError: the client has gone.
+        """
 
     async def accept(self, subprotocol: str | None) -> None:
         """Tell the client that it may come in.

@@ -1,4 +1,4 @@
-"""Session transport: how a broker's session uses a WebSocket connection of uvicorn's. Knows no handshake and no event.
+"""Session transport: a broker's session on a WebSocket of uvicorn's. Knows no handshake's bytes and no message's event.
 
 A session gets its messages without an ASGI event, a queue or a task for each, and sends frames that are built once for
 everyone.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from typing import NoReturn
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Message
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
-from velocity_ws.asgi.transport import send_refusal
+from velocity_ws.asgi.transport import ASGICall, send_refusal
 from velocity_ws.close import Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
@@ -26,10 +27,22 @@ from velocity_ws.uvicorn.proxies import trusts
 from velocity_ws.uvicorn.state import WebSocketState
 from velocity_ws.websocket.connection import WebSocketConnection
 
-__all__ = ["SessionTransport", "send_nowhere"]
+__all__ = ["NO_CALL", "SessionTransport"]
 
 DRAIN_TIMEOUT = 10.0
 """Seconds that a stopping server gives the connections of an application without a broker."""
+
+
+async def _nowhere(message: Message | None = None) -> NoReturn:  # noqa: ARG001 - ASGI's signature
+    """
+    Raises:
+        ClientDisconnected: always.
+    """
+    raise ClientDisconnected
+
+
+NO_CALL: ASGICall = ({}, _nowhere, _nowhere)
+"""Stands for an endpoint's call before there is one, and after the handshake is answered or its connection gone."""
 
 
 class SessionTransport(WebSocketConnection):
@@ -37,12 +50,13 @@ class SessionTransport(WebSocketConnection):
 
     Attributes:
         accepted_at: loop time of the TCP accept, where the HTTP class tells.
-        answer: the ``send`` that a broker answers the handshake with.
+        accepts_at_once: true, as the request has been read before the application is called.
+        call: what a broker's endpoint was called with, from then on until the handshake is answered.
     """
 
     __slots__ = (
-        "_config", "_deflate", "_drain_timeout", "_ended", "_restart_code", "_scope", "_session", "_shared",
-        "_waits_for_session", "accepted_at", "answer",
+        "_config", "_deflate", "_drain_timeout", "_ended", "_restart_code", "_session", "_shared",
+        "_waits_for_session", "accepted_at", "call",
     )  # fmt: skip
 
     def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,12 +66,11 @@ class SessionTransport(WebSocketConnection):
         self._deflate = config.ws_per_message_deflate
         self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
         self._restart_code = int(CloseCode.SERVICE_RESTART)
-        self._scope: Scope = {}
         self._session: Session | None = None
         self._ended: asyncio.Future[Close] | None = None
         self._waits_for_session = False
         self.accepted_at: float | None = None
-        self.answer: Send = send_nowhere
+        self.call = NO_CALL
 
     accepts_at_once = True
 
@@ -80,18 +93,25 @@ class SessionTransport(WebSocketConnection):
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer)
 
+    async def begin(self) -> None:
+        """Take the event that the handshake begins with, which middleware sees."""
+        _, receive, _ = self.call
+        await receive()
+
     async def accept(self, subprotocol: str | None) -> None:
         """Accept the handshake by an event, which middleware sees."""
-        await self.answer({"type": "websocket.accept", "subprotocol": subprotocol})
+        _, _, send = self.call
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         """Refuse the handshake by events, which middleware sees."""
-        await send_refusal(self._scope, self.answer, reject, subprotocol)
+        scope, _, send = self.call
+        await send_refusal(scope, send, reject, subprotocol)
 
     def open(self, session: Session, context: NodeContext[Session]) -> TransportOutbox:
         """Feed a session from now on, and send what its outbox, which this returns, is given."""
         settings = context.settings
-        self.answer = send_nowhere
+        self.call = NO_CALL
         self._session = session
         session.inbox.on_room = self._reader.resume
         self._outbox = TransportOutbox(
@@ -121,12 +141,3 @@ class SessionTransport(WebSocketConnection):
     def _tell_end(self, close: Close) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(close)
-
-
-async def send_nowhere(message: Message) -> None:  # noqa: ARG001 - ASGI's signature
-    """A ``send`` for when the handshake is answered, or its connection gone.
-
-    Raises:
-        ClientDisconnected: always.
-    """
-    raise ClientDisconnected

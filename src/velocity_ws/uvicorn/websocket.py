@@ -21,7 +21,7 @@ from velocity_ws.close import APPLICATION_FAILED, APPLICATION_RETURNED, Close, C
 from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn.events import ASGIEvents
-from velocity_ws.uvicorn.session_transport import SessionTransport, send_nowhere
+from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
 from velocity_ws.uvicorn.state import count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.websocket.handshake import Handshake, RawHeaders, RequestReader
 
@@ -45,8 +45,8 @@ class WebSocketProtocol(SessionTransport):
     """
 
     __slots__ = (
-        "_app_state", "_events", "_handshake", "_is_lost", "_request", "_server_state", "_task", "is_accepted",
-        "on_lost",
+        "_app_state", "_events", "_handshake", "_is_lost", "_request", "_scope", "_server_state", "_task",
+        "is_accepted", "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,7 @@ class WebSocketProtocol(SessionTransport):
         self._app_state = app_state
         self._events = ASGIEvents(self, loop)
         self._request: RequestReader | None = None
+        self._scope: Scope = {}
         self._handshake: Handshake | None = None
         self._task: asyncio.Task[None] | None = None
         self.on_lost: Callable[[], None] | None = None
@@ -266,7 +267,7 @@ class WebSocketProtocol(SessionTransport):
         if self._is_lost and self._task is None:
             self._reader.detach()
             self._events.detach()
-            self._scope, self.answer, self.on_lost = {}, send_nowhere, None
+            self._scope, self.call, self.on_lost = {}, NO_CALL, None
 
     async def _run(self, scope: Scope) -> None:
         try:
