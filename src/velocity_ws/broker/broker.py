@@ -36,8 +36,8 @@ class Broker(ServerAPI):
     ``broker.sync`` blocks instead, for plain threads and ``def`` routes. Everything else may be called from anywhere.
 
     Attributes:
-        settings: what it was configured with.
-        name: what it is called among the brokers on one engine.
+        settings: the settings that it was made with.
+        name: its name among the brokers on one engine.
         sync: the blocking form of the methods that are awaited.
     """
 
@@ -56,19 +56,21 @@ class Broker(ServerAPI):
             settings: by default read from ``WS_*`` variables and ``.env``.
             name: 1 to 32 letters, digits, - and _. Brokers of different names hear nothing of each other on one engine;
                 those of the same name are one cluster. An application with several endpoints names each.
-            twin: whether it may run beside another broker of its name on the same engine *in this process*, which says
-                so too: several nodes in one process, for tests.
-            user_id: says what ``client.user`` is called, from what ``authenticate`` returned; by default itself, where
-                it is a string or number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
-            presence: the rooms whose members are told who is there, as ``event: "presence"`` with the number of clients
-                of each user on all nodes: their names, or a function that says whether a room is one of them. It has to
-                be the same on every node. Where the function raises, the room has none, and ``on_error`` is told.
+            twin: whether several brokers of this name may run in this process on one engine (for tests); all of them
+                must set it.
+            user_id: a plain function from ``client.user`` to ``client.user_id``. By default the user itself if it is a
+                string or a number, else its ``id``, ``user_id`` or ``sub``, as an attribute or a key.
+            presence: the rooms whose members get ``event: "presence"``, with the number of clients of each user on all
+                nodes: names of rooms, or a plain function from a name to a bool. It must be the same on every node. If
+                the function raises, the room has no presence, and ``on_error`` gets the error.
             clock: seconds, never going back; for tests that must not wait.
 
         Raises:
             SettingsError: a variable has a value that cannot be used.
-            InvalidNameError: the name is none, or that of a room with presence.
-            HookError: ``user_id`` is no plain function, or ``presence`` neither that nor names of rooms.
+            InvalidNameError: ``name`` is not 1 to 32 letters, digits, - and _; or a name in ``presence`` is not
+                that of a room.
+            HookError: ``user_id`` is not a plain function, or ``presence`` is neither a plain function nor names of
+                rooms.
         """
         _check_function("user_id", user_id)
         self.settings = settings or Settings()
@@ -84,16 +86,16 @@ class Broker(ServerAPI):
     def authenticate(self, function: F) -> F:
         """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
 
-        What it returns becomes ``client.user``; it raises `Reject` to refuse. Anything else it raises, and taking
-        longer than ``WS_HANDSHAKE_TIMEOUT``, lets nobody in.
+        What it returns becomes ``client.user``; it raises `Reject` to refuse. Any other exception, or taking longer
+        than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
         """
         return self._hooks.register("authenticate", function)
 
     def on_connect(self, function: F) -> F:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.
 
-        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile:
-        who may connect at all is for ``authenticate`` to say.
+        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile;
+        refuse connections in ``authenticate``.
         """
         return self._hooks.register("connect", function)
 
@@ -118,19 +120,22 @@ class Broker(ServerAPI):
         return lambda function: self._hooks.register_event(event, function)
 
     def on_disconnect(self, function: F) -> F:
-        """Register a hook called with ``client`` (or ``client, close``), once for each client that got on_connect."""
+        """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
         return self._hooks.register("disconnect", function)
 
     def on_join(self, function: F) -> F:
-        """Register a hook called with ``client, room`` when a client of this process has come into a room.
+        """Register a hook called with ``client, room`` when a client of this process has joined a room.
 
-        The moves of one client are told one after the other, in order, wherever they are made. The code that moves it
-        waits for these hooks; a move that such a hook makes itself is told after the hook has ended.
+        The hooks of one client run one after the other, in the order in which it joined and left. `join_room` waits
+        for them; if such a hook moves the client itself, the hooks for that run after it has ended.
         """
         return self._hooks.register("join", function)
 
     def on_leave(self, function: F) -> F:
-        """Register a hook called with ``client, room`` when one has left it, or has gone; before ``on_disconnect``."""
+        """Register a hook called with ``client, room`` when a client has left a room or disconnected.
+
+        On a disconnection it runs before ``on_disconnect``.
+        """
         return self._hooks.register("leave", function)
 
     def on_error(self, function: F) -> F:
@@ -152,12 +157,20 @@ class Broker(ServerAPI):
         return [session.client for session in self._node.hub.members()]
 
     def get_client(self, client_id: str) -> Client | None:
-        """The client of that id, if it is connected to this process."""
+        """The client with an id; ``None`` if it is not connected to this process. From any thread.
+
+        Raises:
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
+        """
         session = self._node.hub.get(validate_client_id("get_client(client_id)", client_id))
         return None if session is None else session.client
 
     def is_connected(self, client_id: str) -> bool:
-        """Whether that client is connected to this process."""
+        """Whether the client with an id is connected to this process. From any thread.
+
+        Raises:
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
+        """
         return validate_client_id("is_connected(client_id)", client_id) in self._node.hub
 
     def get_stats(self) -> Stats:
@@ -168,12 +181,12 @@ class Broker(ServerAPI):
 
     @property
     def node_id(self) -> str:
-        """This process's name among the others; new at each start, and the first part of its clients' ids."""
+        """The id of this node, new at each start; the ids of its clients begin with it."""
         return self._node.id
 
     @property
     def healthy(self) -> bool:
-        """Whether it is running and hears the other nodes: false within 3 s of when it does not any more."""
+        """Whether it is running and hears the other nodes; becomes false at most 3 s after it stops hearing them."""
         return self._node.is_healthy
 
     @property
@@ -184,38 +197,40 @@ class Broker(ServerAPI):
     def attach(self, app: Starlette, path: str | None = None) -> None:
         """Serve this broker in a Starlette or FastAPI application, with its life cycle.
 
-        Where several are attached, the first whose path fits gets a connection, as with Starlette's routes: attach
-        ``/ws/admin`` before ``/ws/{tenant}``.
+        If several brokers are attached, the first one whose path fits gets the connection, as with Starlette's routes:
+        attach ``/ws/admin`` before ``/ws/{tenant}``.
 
         Args:
             app: the application, or a sub-application that is mounted in one.
-            path: where, in place of ``settings.path``, with Starlette's parameters where it has some:
-                ``"/ws/{tenant}"`` puts ``tenant`` into ``client.request.path_params``.
+            path: in place of ``settings.path``. It may have Starlette's parameters: ``"/ws/{tenant}"`` puts ``tenant``
+                into ``client.request.path_params``.
 
         Raises:
-            InvalidPathError: the path does not start with a slash, or its parameters are none that Starlette knows, or
-                a broker is attached there already.
+            InvalidPathError: the path does not start with a slash, it has a parameter type that Starlette does not
+                know, or a broker is attached there already.
         """
         from velocity_ws.asgi.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
 
         attach(app, self, path)
 
     async def start(self) -> None:
-        """Begin on the running event loop, which becomes the broker's. Harmless when it runs here already.
+        """Start on the running event loop, which becomes the broker's. From any loop, in a coroutine.
 
-        A first connection starts a broker that nobody started. After `stop` it can be started again.
+        Does nothing if the broker runs on this loop. The first connection starts a broker that is not started. After
+        `stop` it can be started again.
 
         Raises:
-            BrokerError: it runs on another event loop, or is stopping; or another broker of its name runs on the same
-                engine in this process, and they are not both twins.
+            BrokerError: the broker runs on another event loop, or is stopping; or another broker of its name runs on
+                the same engine in this process, and they are not both twins.
         """
         await self._node.lifecycle.start()
 
     async def stop(self) -> None:
-        """End: no new connection, what has arrived is handled, what is queued is sent, everyone gets 1001.
+        """Refuse new connections, handle what has arrived, send what is queued, and close all clients with 1001.
 
-        Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Harmless when it does not
-        run; while it is stopping, waits for that. Called in a hook it only begins, and returns at once.
+        Takes at most ``WS_DRAIN_TIMEOUT``, and a second for what has to be cancelled then. Does nothing if the broker
+        is not running. If it is stopping already, waits for the end. Called in a hook, starts stopping and returns at
+        once. From any loop, in a coroutine.
         """
         await self.portal.run(self._node.lifecycle.stop)
 

@@ -96,6 +96,7 @@ class Directory:
         """A client has come into a room: have other nodes know, and tell its members and the hooks."""
         since = self._hub.joined_at(session.id, room)
         move: asyncio.Future[None] | None = None
+        presence: Presence | None = None
         failure: Exception | None = None
         try:
             if self._cluster is not None:
@@ -103,11 +104,12 @@ class Directory:
         finally:  # it is in the room, also where the caller does not wait any more
             # Unless it has left meanwhile, and may have come again, which is for that call to tell.
             if self._hub.joined_at(session.id, room) == since:
-                if self._presence is not None:
-                    failure = self._presence.joined(session, room)
+                presence = self._presence
+                if presence is not None:
+                    failure = presence.joined(session, room)
                 move = session.joined(room)
-        if failure is not None:
-            await session.report(failure)
+        if presence is not None and failure is not None:
+            await presence.report(session.client, failure)
         await told(move)
 
     async def _join_elsewhere(self, client_id: str, room: str) -> None:

@@ -48,14 +48,14 @@ class Emitter(ServerAPI):
     def __init__(self, url: str | None = None, *, name: str = MAIN, timeout: float = 1.0) -> None:
         """
         Args:
-            url: the nodes' ``WS_BACKPLANE_URL``; by default this process's.
-            name: of the brokers whose clients it reaches.
-            timeout: seconds after which a message ends, whatever its outcome; connecting, for the first one, included.
-                A question may take as long once there is a connection.
+            url: the ``WS_BACKPLANE_URL`` of the nodes; by default that of this process.
+            name: the name of the brokers whose clients it reaches.
+            timeout: seconds that a send may take, including the first connection. A question (`members`) may take as
+                long again once there is a connection.
 
         Raises:
-            SettingsError: there is no engine at that URL, as ``memory://`` has none.
-            InvalidNameError: the name is none.
+            SettingsError: the URL is not valid, or is ``memory://``, which has no engine.
+            InvalidNameError: ``name`` is not 1 to 32 letters, digits, - and _.
         """
         self._url = url or Settings().backplane_url
         if self._url == ALONE:
@@ -83,7 +83,7 @@ class Emitter(ServerAPI):
         return self._sync
 
     def blocking_portal(self) -> Portal:
-        """The way to its event loop, which runs in a thread of its own where there is none yet."""
+        """The way to its event loop; if there is none yet, one is started in a thread. From any thread."""
         if self._pid != os.getpid():
             self._begin()
         with self._lock:
@@ -118,7 +118,7 @@ class Emitter(ServerAPI):
         self._thread = thread
 
     async def start(self) -> None:
-        """Connect, on the running loop or, where it has one, its own. Harmless when it has."""
+        """Connect, on its event loop if it has one, else on the running one. From any loop, in a coroutine."""
         self._settle()
         await self._portal.run(self._started)
 
@@ -128,12 +128,12 @@ class Emitter(ServerAPI):
             self._portal.settle(asyncio.get_running_loop())
 
     async def stop(self) -> None:
-        """Disconnect. It connects again when it is used again."""
+        """Disconnect. It connects again when it is used again. From any loop, in a coroutine."""
         if self._portal.loop is not None:
             await self._portal.run(self._stop)
 
     def close(self) -> None:
-        """Disconnect, and end the thread that ``sync`` has begun; from a plain thread."""
+        """Disconnect, and end the thread that ``sync`` has started; blocks, so call it in a plain thread."""
         loop, thread = self._portal.loop, self._thread
         if thread is None or loop is None:
             return

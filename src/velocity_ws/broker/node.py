@@ -199,7 +199,9 @@ class Node:
         if not self._is_alone:
             self._form_cluster()
         if self._has_presence is not None:
-            self.presence = Presence(self._has_presence, self.hub, self.hub.deliver, self.cluster)
+            self.presence = Presence(
+                self._has_presence, self.hub, self.hub.deliver, self.cluster, self.dispatcher.report
+            )
         self.directory.begin(self.id, self.cluster, self.presence)
         self.users.begin(self.cluster, self.presence)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -18,6 +18,7 @@ from velocity_ws.cluster.envelopes import Count, Name
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.events import encode_presence
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 
@@ -73,6 +74,7 @@ class Presence:
         hub: Hub[Session],
         deliver: Callable[[Address, PreparedMessage], object],
         cluster: Cluster | None,
+        report: Callable[[Client, Exception], Awaitable[None]],
     ) -> None:
         """
         Args:
@@ -80,7 +82,9 @@ class Presence:
             hub: the clients of this node.
             deliver: gives a message to clients of this node.
             cluster: the way to the other nodes.
+            report: tells ``on_error`` of what `joined` returns.
         """
+        self.report = report
         self._is_wanted = is_wanted
         self._hub = hub
         self._deliver = deliver

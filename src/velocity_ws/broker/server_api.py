@@ -55,19 +55,19 @@ class ServerAPI:
     # --- sending
 
     async def broadcast(self, event: str, data: Any = None) -> int:
-        """Send a message to everyone; returns and raises what `Target.send` does."""
+        """Send a message to all clients, as `Target.send` does. From any loop, in a coroutine."""
         return await self.to_all().send(event, data)
 
     async def broadcast_bytes(self, data: bytes) -> int:
-        """Send a binary message to everyone; returns and raises what `Target.send_bytes` does."""
+        """Send a binary message to all clients, as `Target.send_bytes` does. From any loop, in a coroutine."""
         return await self.to_all().send_bytes(data)
 
     def to_all(self) -> Target:
-        """Everyone, as a target: ``broker.to_all().except_(client.id).send(...)``."""
+        """All clients: ``broker.to_all().except_(client.id).send(...)``. From any thread."""
         return self._targets.all()
 
     def to_room(self, room: str) -> Target:
-        """The members of a room.
+        """The members of a room, on all nodes. From any thread.
 
         Raises:
             InvalidNameError: the room is not a string of at most 256 characters.
@@ -75,118 +75,172 @@ class ServerAPI:
         return self._targets.rooms([room])
 
     def to_rooms(self, rooms: Iterable[str]) -> Target:
-        """The members of several rooms; a client in more than one of them gets a message once."""
+        """The members of several rooms; a client in more than one of them gets a message once. From any thread.
+
+        Raises:
+            TypeError: a single string was given; use `to_room`.
+            InvalidNameError: a room is not a string of at most 256 characters.
+        """
         return self._targets.rooms(rooms)
 
     def to_user(self, user_id: str | int) -> Target:
-        """All clients of a user, on every node: each tab and device; see ``client.user_id``. 42 is ``"42"``.
+        """All clients of a user, on all nodes: each tab and device. From any thread.
+
+        Args:
+            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
 
         Raises:
-            TypeError: the user is named by neither a string nor an integer.
-            InvalidNameError: the name is longer than 256 characters.
+            TypeError: the argument is neither a string nor an integer.
+            InvalidNameError: the id is longer than 256 characters.
         """
         return self._targets.users([user_id])
 
     def to_client(self, client_id: str) -> Target:
-        """One client, on any node.
+        """One client, on any node. From any thread.
 
         Raises:
-            ClientIdError: it is no id that was given, but the client itself.
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
         """
         return self._targets.clients([client_id])
 
     def to_clients(self, client_ids: Iterable[str]) -> Target:
-        """Several clients, on any node.
+        """Several clients, on any node. From any thread.
 
         Raises:
-            TypeError: it is one string, and not several.
-            ClientIdError: one of them is no id that was given.
+            TypeError: a single string was given; use `to_client`.
+            ClientIdError: an argument is not a string; pass ``client.id``, not the client.
         """
         return self._targets.clients(client_ids)
 
     # --- clients, on any node
 
     async def join_room(self, client_id: str, room: str) -> None:
-        """Put a client, on any node, into a room; harmless when it is there already.
+        """Put a client, on any node, into a room; does nothing if it is there. From any loop, in a coroutine.
 
-        Whatever is published to the room after this returns reaches the client. Only while the engine cannot be
-        reached it returns without that; the client gets ``event: "gap"`` when it can.
+        What is published to the room after this returns, on any node, reaches the client. If the engine cannot be
+        reached, it returns before that; the client gets a ``gap`` event later.
+
+        Args:
+            client_id: the ``id`` of the client.
+            room: the name of the room, a string of at most 256 characters.
 
         Raises:
-            ClientIdError: it is no id that was given, but the client itself.
-            ClientNotFound: it is not connected.
-            InvalidNameError: the room is not a string of at most 256 characters, or cannot travel between processes.
-            BackplaneUnavailable: it is another node's, which did not answer, or was not heard for more than its lease;
-                if it was only held up, it may do it later.
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
+            ClientNotFound: the client is not connected.
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot be sent to other
+                processes.
+            BrokerError: the ``on_join`` and ``on_leave`` hooks of the client are too far behind.
+            BackplaneUnavailable: the client's node did not answer, or has been silent for longer than its lease. If it
+                was only slow, it may still do it later.
         """
         validate_client_id("join_room(client_id, room)", client_id)
         validate_room(room)
         await self._run(self._directory.join, client_id, room)
 
     async def leave_room(self, client_id: str, room: str) -> None:
-        """Take a client, on any node, out of a room; harmless when it is not there. An empty room vanishes.
+        """Take a client, on any node, out of a room. From any loop, in a coroutine.
+
+        Does nothing if the client is not in the room, or not connected. A room ends with its last member.
+
+        Args:
+            client_id: the ``id`` of the client.
+            room: the name of the room, a string of at most 256 characters.
 
         Raises:
-            ClientIdError: it is no id that was given, but the client itself.
-            BackplaneUnavailable: it is another node's, which did not answer.
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot be sent to other processes.
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
+            BackplaneUnavailable: the client's node did not answer, or has been silent for longer than its lease. If it
+                was only slow, it may still do it later.
         """
         validate_client_id("leave_room(client_id, room)", client_id)
         validate_room(room)
         await self._run(self._directory.leave, client_id, room)
 
     async def disconnect(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
-        """Close a client's connection, on any node, as `Client.disconnect` does.
+        """Close a client's connection, on any node, as `Client.disconnect` does. From any loop, in a coroutine.
+
+        Args:
+            client_id: the ``id`` of the client.
+            code: 1000, or 4000 to 4999 for the application's own; the protocol uses the others.
+            reason: at most 123 bytes of UTF-8.
 
         Returns:
-            Whether there was such a client.
+            Whether the client was connected.
 
         Raises:
-            ClientIdError: it is no id that was given, but the client itself.
+            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
             InvalidCloseError: the code may not be sent, or the reason is too long.
-            BackplaneUnavailable: it is another node's, which did not answer.
+            BackplaneUnavailable: the client's node did not answer, or has been silent for longer than its lease. If it
+                was only slow, it may still do it later.
         """
         validate_client_id("disconnect(client_id)", client_id)
         validate_close(code, reason)
         return await self._run(self._directory.disconnect, client_id, code, reason)
 
     async def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
-        """Close all connections of a user, on every node.
+        """Close all connections of a user, on every node. From any loop, in a coroutine.
 
-        A node that was not heard for more than its lease is not waited for; if it was only held up, it does it later.
+        A node that has been silent for longer than its lease is not waited for; if it was only slow, it does it later.
+
+        Args:
+            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
+            code: 1000, or 4000 to 4999 for the application's own; the protocol uses the others.
+            reason: at most 123 bytes of UTF-8.
 
         Returns:
-            How many there were.
+            The number of connections.
 
         Raises:
-            TypeError: the user is named by neither a string nor an integer.
-            InvalidNameError: the name is longer than 256 characters, or cannot travel between processes.
+            TypeError: ``user_id`` is neither a string nor an integer.
+            InvalidNameError: the id is longer than 256 characters, or cannot be sent to other processes.
             InvalidCloseError: the code may not be sent, or the reason is too long.
-            BackplaneUnavailable: a node did not answer; those of the others are closed.
+            BackplaneUnavailable: a node did not answer; the connections on the other nodes are closed.
         """
         validate_close(code, reason)
         name = name_user(user_id)
         return await self._run(self._directory.disconnect_user, name, code, reason)
 
     async def members(self, room: str) -> Members:
-        """The members of a room, on all nodes; nodes that did not answer in time are named in its ``missing``."""
+        """The members of a room, on all nodes. From any loop, in a coroutine.
+
+        Args:
+            room: the name of the room, a string of at most 256 characters.
+
+        Returns:
+            The members; its ``missing`` names the nodes that did not answer in time.
+
+        Raises:
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot be sent to other processes.
+        """
         validate_room(room)
         return await self._run(self._directory.members, room)
 
     async def count(self, room: str) -> int:
-        """How many clients are in a room, on all nodes that answer in time."""
+        """The number of clients in a room, on all nodes that answer in time. From any loop, in a coroutine.
+
+        Args:
+            room: the name of the room, a string of at most 256 characters.
+
+        Raises:
+            InvalidNameError: the room is not a string of at most 256 characters, or cannot be sent to other processes.
+        """
         validate_room(room)
         return await self._run(self._directory.count, room)
 
     async def cluster_stats(self) -> ClusterStats:
-        """The figures of every node and their sum; nodes that did not answer in time are named."""
+        """The figures of all nodes, and their sum. From any loop, in a coroutine.
+
+        Returns:
+            The figures; its ``missing`` names the nodes that did not answer in time.
+        """
         return await self._run(self._directory.stats)
 
 
 def validate_client_id(call: str, client_id: str) -> str:
-    """Check that it is an id that was given.
+    """Return an argument that has to be the id of a client.
 
     Raises:
-        ClientIdError: it is something else.
+        ClientIdError: the argument is not a string.
     """
     if not isinstance(client_id, str):
         raise ClientIdError(call, client_id)

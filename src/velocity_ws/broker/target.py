@@ -19,7 +19,7 @@ Publish = Callable[[Address, PreparedMessage], Awaitable[int]]
 
 
 class Target:
-    """Some clients: those that it describes at the moment a message is sent. It can be kept and used many times."""
+    """The clients that fit a description when a message is sent. Can be kept, and used many times."""
 
     def __init__(self, publish: Publish, address: Address) -> None:
         self._publish = publish
@@ -32,24 +32,39 @@ class Target:
         """The same without these clients; unknown ids are harmless.
 
         Raises:
-            ClientIdError: one of them is no id that was given.
+            ClientIdError: an argument is not a string; pass ``client.id``, not the client.
         """
         return Target(self._publish, _without(self._address, client_ids))
 
     async def send(self, event: str, data: Any = None) -> int:
         """Send a message, encoded once, to all of them. From any loop, in a coroutine.
 
+        Args:
+            event: the name of the event, 1 to 256 characters.
+            data: anything that has a JSON form.
+
         Returns:
-            For how many clients of this process it was queued.
+            The number of clients of this process for which it was queued.
 
         Raises:
-            InvalidNameError: the event name is empty or too long.
-            EncodeError: the data has no JSON form; nobody got anything.
+            InvalidNameError: the event name is empty or too long, or the name of a room or a user cannot be sent to
+                other processes.
+            EncodeError: the data has no JSON form; it was sent to nobody.
+            BackplaneUnavailable: it could not be sent to the other nodes, or it is not known whether it was; clients of
+                this process have it.
         """
         return await self._publish(self._address, encode(event, data))
 
     async def send_bytes(self, data: bytes) -> int:
-        """Send a binary message to all of them; returns what `send` returns. From any loop, in a coroutine."""
+        """Send a binary message to all of them. From any loop, in a coroutine.
+
+        Returns:
+            The number of clients of this process for which it was queued.
+
+        Raises:
+            InvalidNameError: the name of a room or a user cannot be sent to other processes.
+            BackplaneUnavailable: as for `send`.
+        """
         return await self._publish(self._address, encode_bytes(data))
 
 

@@ -1,4 +1,4 @@
-"""Addressable: the side of a session that others see: it can be sent to, and be in rooms. Knows no beginning or end."""
+"""Addressable: the half of `Session` that hub and client use: sending, rooms, user. Knows no beginning or end."""
 
 from __future__ import annotations
 
@@ -66,10 +66,6 @@ class Addressable:
     def left(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks that it left a room, if they were told that it came; what is done when they are told."""
         return None if self.moves is None else self.moves.left(room)
-
-    async def report(self, error: Exception) -> None:
-        """Log and count a failure that no hook of the client's is to blame for, and show it to ``on_error``."""
-        await self._context.dispatcher.report(self.client, error)
 
     def offer(self, message: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""

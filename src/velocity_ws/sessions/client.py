@@ -31,7 +31,7 @@ class Client:
         id: unguessable, unique, new for each connection.
         request: the handshake: ``headers``, ``query_params``, ``cookies``, ``url``.
         connected_at: when the handshake arrived, in UTC.
-        subprotocol: which of WS_SUBPROTOCOLS was selected, or ``None``.
+        subprotocol: the one of ``WS_SUBPROTOCOLS`` that was selected, or ``None``.
     """
 
     subprotocol: str | None = None
@@ -51,7 +51,7 @@ class Client:
 
     @property
     def user(self) -> Any:
-        """What the ``authenticate`` hook returned, or `set_user` was given; ``None`` where nobody is logged in."""
+        """What the ``authenticate`` hook returned, or what `set_user` was given; ``None`` if nobody is logged in."""
         return self._user
 
     @user.setter
@@ -60,7 +60,7 @@ class Client:
 
     @property
     def user_id(self) -> str | None:
-        """The user's name, as ``to_user`` and presence know it; ``None`` where there is none."""
+        """The id of the user, as ``to_user`` and presence use it; ``None`` if there is none."""
         return self._user_id
 
     @user_id.setter
@@ -69,13 +69,13 @@ class Client:
 
     @property
     def remote_addr(self) -> str:
-        """``"ip:port"`` as the server and its proxy settings report it; ``""`` where there is none (a Unix socket)."""
+        """``"ip:port"`` as the server and its proxy settings report it; ``""`` if there is none (a Unix socket)."""
         address = self.request.client
         return _join(address.host, address.port) if address is not None and address.host else ""
 
     @property
     def user_agent(self) -> str:
-        """The header of that name, or ``""``."""
+        """The ``User-Agent`` header; ``""`` if there is none."""
         agent: str = self.request.headers.get("user-agent", "")
         return agent
 
@@ -91,37 +91,37 @@ class Client:
 
     @property
     def is_dismissed(self) -> bool:
-        """Whether this side has closed it, so that nothing more of it is handled."""
+        """Whether the server has closed the connection, so that no further message is handled."""
         return self._session.is_dismissed
 
     @property
     def rooms(self) -> frozenset[str]:
-        """The rooms it is in; while ``on_disconnect`` runs, those it was in when it left."""
+        """The rooms that the client is in; while ``on_disconnect`` runs, those it was in before."""
         return self._session.rooms
 
     def set_data(self, key: str, value: Any) -> None:
-        """Keep something with the client, for as long as it is connected."""
+        """Keep a value with the client, for as long as it is connected. As safe as a dict."""
         if self._data is None:
             self._data = {}
         self._data[key] = value
 
     def get_data(self, key: str, default: Any = None) -> Any:
-        """What `set_data` kept, or the default."""
+        """Return what `set_data` kept under a key, or the default. As safe as a dict."""
         return default if self._data is None else self._data.get(key, default)
 
     async def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
-        """Send a message to this client.
+        """Send a message to this client. From any loop, in a coroutine.
 
         Args:
-            event: its name.
-            data: what it says.
+            event: the name of the event, 1 to 256 characters.
+            data: anything that has a JSON form.
             wait: whether to wait until nothing else is queued for the client, so that a snapshot of any size, sent in
                 pieces, reaches a client that reads. A piece may be larger than ``WS_SEND_QUEUE_SIZE``.
-            timeout: seconds to wait at most. Then the message is dropped and ``WS_SLOW_CLIENT`` decides, which it
-                does at once without ``wait``.
+            timeout: seconds to wait at most. After it the message is dropped, and ``WS_SLOW_CLIENT`` says whether the
+                client is closed. Without ``wait`` this happens as soon as the queue is full.
 
         Returns:
-            Whether it was queued: false where the client has gone or is too slow, which is counted as dropped.
+            Whether it was queued: false if the client has gone or is too slow; then it is counted as dropped.
 
         Raises:
             InvalidNameError: the event name is empty or too long.
@@ -137,60 +137,71 @@ class Client:
         return await self._portal.run(self._offer, message)
 
     async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
-        """Send a binary message to this client; arguments, result and errors are those of `send`."""
+        """Send a binary message to this client. From any loop, in a coroutine.
+
+        Args:
+            data: the bytes of the message.
+            wait: as for `send`.
+            timeout: as for `send`.
+
+        Returns:
+            What `send` returns.
+
+        Raises:
+            ClientGone: with ``wait``: the client has gone.
+            ClientTimeout: with ``wait``: it did not read in time.
+        """
         message = encode_bytes(data)
         if wait:
             return await self._portal.run(self._put, message, timeout)
         return await self._portal.run(self._offer, message)
 
     async def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
-        """Wait until nothing is queued for this client any more, so that there is room for what comes next.
+        """Wait until nothing is queued for this client. From any loop, in a coroutine.
 
-        What was sent before has left then, but for what the transport (below its low-water mark), the kernel and
-        proxies hold.
+        Earlier messages have then left the queue; some bytes may still be in the transport, the kernel or a proxy.
 
         Args:
             timeout: seconds to wait at most.
 
         Raises:
             ClientGone: the client has gone.
-            ClientTimeout: it did not read in time. Nothing else comes of that.
+            ClientTimeout: it did not read in time. The client stays connected.
         """
         await self._portal.run(self._put, None, timeout)
 
     async def set_user(self, user: Any) -> None:
-        """Log the client in, over to another user, or with ``None`` out.
+        """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
-        When it returns, ``to_user`` reaches the client as this user's from every node, presence counts it as such, and
-        ``members`` and ``disconnect_user`` know it. Only while the engine cannot be reached it returns without
-        that; the client gets ``event: "gap"`` when it can. Of several at once the last one that was called holds.
+        When this returns, ``to_user`` reaches the client as this user from every node, and ``members``, presence and
+        ``disconnect_user`` know it. If the engine cannot be reached, it returns before that; the client gets a ``gap``
+        event later. If calls overlap, the last one wins.
 
         Args:
-            user: what ``client.user`` is from now on; ``client.user_id`` is made of it as when the client connects.
+            user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects.
 
         Raises:
-            ClientNotFound: it has gone, or is not accepted yet.
+            ClientNotFound: the client has gone, or is not accepted yet.
             HookError: the broker's ``user_id`` function failed; nothing has changed.
-            InvalidNameError: what it returned is no name of a user; nothing has changed.
+            InvalidNameError: what that function returned cannot be the id of a user; nothing has changed.
         """
         await self._portal.run(self._set_user, user)
 
     async def ping(self) -> float | None:
-        """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong.
+        """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong. From any loop, in a coroutine.
 
         Returns:
-            The round trip in seconds, or ``None`` on a server that offers no ping frames.
+            The round trip in seconds, or ``None`` if the server offers no ping frames or the client has gone.
         """
         return await self._portal.run(self._session.ping)
 
     async def disconnect(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection after everything sent before has been delivered.
+        """Close the connection after sending what is queued. From any loop, in a coroutine.
 
-        No further message of this client is handled, and it is out of every room at once. The second time is
-        harmless.
+        No further message of this client is handled, and it leaves every room at once. A second call does nothing.
 
         Args:
-            code: 1000, or 4000 to 4999 for the application's own; the others are the protocol's.
+            code: 1000, or 4000 to 4999 for the application's own; the protocol uses the others.
             reason: at most 123 bytes of UTF-8.
 
         Raises:
@@ -200,11 +211,11 @@ class Client:
         await self._portal.run(self._close, (code, reason))
 
     def detach(self, session: ClientSession) -> None:
-        """Its session has ended: another stands for it from now on, which is nobody's. On the broker's loop only."""
+        """Replace the ended session by one that only counts dropped messages. On the broker's loop only."""
         self._session = session
 
     def identify(self, user: Any, user_id: str | None) -> None:
-        """Say whose client it is; others are not told. On the broker's loop only."""
+        """Set the user, without telling presence or other nodes. On the broker's loop only."""
         self._user = user
         self._user_id = user_id
 
@@ -229,9 +240,10 @@ class Client:
 
 
 class SyncClient:
-    """`Client` for plain threads: the same methods, blocking until done.
+    """The methods of `Client` for plain threads; each blocks until it is done.
 
-    Raises, from each: WouldDeadlockError on the broker's own event loop.
+    Raises:
+        WouldDeadlockError: a method was called on the broker's own event loop.
     """
 
     def __init__(self, client: Client, portal: Portal) -> None:

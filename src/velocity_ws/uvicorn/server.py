@@ -42,8 +42,8 @@ class Server:
     """Serves a broker, alone or beside an ASGI application, on the running event loop.
 
     Args:
-        broker: what is served, at ``settings.path``.
-        app: what answers everything else; by default 404.
+        broker: the broker that is served at ``settings.path``.
+        app: the application that answers all other requests; by default they get 404.
         host: in place of ``settings.host``.
         port: in place of ``settings.port``; 0 takes any free one.
         options: passed on to ``uvicorn.Config``, such as ``ssl_keyfile`` or ``log_level``.
@@ -94,10 +94,10 @@ class Server:
         return self._bound_port
 
     async def start(self) -> None:
-        """Start listening; returns once connections are taken.
+        """Start listening, and return when connections are accepted.
 
         Raises:
-            OSError: the address cannot be had, because it is taken or not this machine's.
+            OSError: the address is taken, or is not one of this machine.
             ServerError: it has been started before, or the application's startup failed.
         """
         if self._task is not None:
@@ -121,9 +121,9 @@ class Server:
         uvicorn_log.info("Uvicorn running on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, self.port)
 
     async def stop(self) -> None:
-        """Close every connection (1012, with a hint when to come back), in small batches, and every socket.
+        """Stop listening, and close all connections in small batches (1012, with a hint when to come back).
 
-        Takes up to ``WS_DRAIN_TIMEOUT``, and no longer than the clients need. Harmless when it does not run.
+        Takes as long as the clients need, at most ``WS_DRAIN_TIMEOUT``. Does nothing if the server is not running.
         """
         if self._task is None or self._task.done():
             return
@@ -137,7 +137,7 @@ class Server:
     async def serve(self) -> None:
         """Start, wait for SIGINT or SIGTERM, and stop. Only in the main thread.
 
-        The second of them aborts the connections of the clients that are left, and nothing is waited for any longer.
+        A second signal aborts all connections that are left, and waits for nothing.
         """
         first, second = asyncio.Event(), asyncio.Event()
 
@@ -174,7 +174,7 @@ class Server:
                 await self._broker.stop()
 
     def run(self) -> None:
-        """`serve` in an event loop of its own; returns after SIGINT or SIGTERM.
+        """Run `serve` in a new event loop, and return after SIGINT or SIGTERM. Only in the main thread.
 
         Shows uvicorn's lines as the ``uvicorn`` command does, unless logging is configured already.
         """
