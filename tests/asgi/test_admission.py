@@ -192,7 +192,7 @@ async def test_a_stopping_broker_ends_handshakes_whose_request_has_not_come() ->
     app = WebSocketApp(broker)
     async with broker:
         calls = [Call(app) for _ in range(3)]
-        await eventually(lambda: len(broker.node.handshakes) == 3)
+        await eventually(lambda: len(broker.node.lifecycle.handshakes) == 3)
     for call in calls:
         assert await call.ended() == [{"type": "websocket.close", "code": 1008, "reason": "shutting down"}]
 
