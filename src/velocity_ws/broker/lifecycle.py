@@ -56,7 +56,7 @@ class Lifecycle:
         is_twin: whether it may share its place.
         sessions: every connection that was accepted and has not ended.
         stragglers: hooks that swallowed their cancellation, until they end.
-        handshakes: the deadlines of handshakes that wait for a hook.
+        handshakes: the deadlines of handshakes that wait for a request, a hook or an answer to be sent.
     """
 
     def __init__(
