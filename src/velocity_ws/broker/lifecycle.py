@@ -212,7 +212,7 @@ class Lifecycle:
         if self.sessions or self.stragglers:
             counts = len(self.sessions), len(self.stragglers)
             log.error("stopped with %d connections and %d handlers that ignored their cancellation", *counts)
-        endings = [session.task for session in self.sessions if session.task is not None]
+        endings = [session.end_task for session in self.sessions if session.end_task is not None]
         for task in [*self.stragglers, *endings]:  # a server that ends its loop would wait for them, and for ever
             asyncio._unregister_task(task)  # documented for those who implement tasks
 

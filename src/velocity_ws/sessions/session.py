@@ -37,19 +37,19 @@ class Session(Addressable):
 
     Attributes:
         inbox: what the client has sent.
-        task: runs its last hooks; ``None`` until it ends.
+        end_task: runs its last hooks; ``None`` until it ends.
         is_aborted: whether `abort` has cancelled the task of the transport.
     """
 
     __slots__ = (
-        "_closed_by_us", "_closing", "_deadline", "_ending", "_is_hurried", "_patience", "_transport_task", "inbox",
-        "is_aborted", "task",
+        "_closed_by_us", "_closing", "_deadline", "_ending", "_is_hurried", "_patience", "_transport_task", "end_task",
+        "inbox", "is_aborted",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Session], request: HTTPConnection) -> None:
         super().__init__(context, Client(request, context.portal, self, context.node_id))
         self.inbox = Inbox(context, self)
-        self.task: asyncio.Task[None] | None = None
+        self.end_task: asyncio.Task[None] | None = None
         self.is_aborted = False
         self._transport_task: asyncio.Task[object] | None = None
         self._closing: Closing | None = None
@@ -99,8 +99,8 @@ class Session(Addressable):
             close: how the connection ended, unless this side closed it.
         """
         self._ending = Ending(self._context, self.client, is_hurried=self._is_hurried)
-        self.task = asyncio.create_task(self._finish(self._ending, close))
-        await asyncio.shield(self.task)
+        self.end_task = asyncio.create_task(self._finish(self._ending, close))
+        await asyncio.shield(self.end_task)
 
     async def _finish(self, ending: Ending, close: Close) -> None:
         try:
@@ -214,7 +214,7 @@ class Session(Addressable):
         moves = self.moves
         if task is None or (moves is not None and moves.runs(task)):
             return task is not None
-        return task in (self._transport_task, self.task) or self.inbox.runs(task)
+        return task in (self._transport_task, self.end_task) or self.inbox.runs(task)
 
     # --- what the outbox tells
 
