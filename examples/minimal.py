@@ -1,4 +1,4 @@
-# examples/minimal.py: velocity-ws dev examples/minimal.py
+# examples/minimal.py: velocity-ws dev examples/minimal.py (needs fastapi)
 from fastapi import FastAPI
 from pydantic import BaseModel
 

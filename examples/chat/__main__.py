@@ -11,7 +11,7 @@ from velocity_ws import Server
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # uvicorn logs the URL of every handshake, and here the URL holds the token.
+    # The access log has the query of plain requests, and here a query holds the token.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     host, port = broker.settings.host, broker.settings.port
     print(f"velocity-ws chat: http://{host}:{port}/  (Ctrl+C stops it)", flush=True)

@@ -1,4 +1,4 @@
-"""Settings: every ``WS_*`` variable, parsed and checked at start. The only reader of the environment."""
+"""Settings: every ``WS_*`` variable, parsed and checked at start. Nothing else reads one."""
 
 from __future__ import annotations
 
