@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
 import velocity_ws
@@ -150,3 +154,39 @@ def test_details_may_have_any_name() -> None:
     error = ClientError("A", "b", code="x", message="y", self="z")
     assert (error.code, error.message) == ("A", "b")
     assert error.details == {"code": "x", "message": "y", "self": "z"}
+
+
+# --- copies, as process pools and task queues make them
+
+SAMPLES: list[VelocityError] = [
+    BackplaneUnavailable("the engine is away", "unknown"),
+    BrokerError("it is not running"),
+    ClientError("CODE", "why", field=1),
+    ClientGone("a.b"),
+    ClientIdError("to_client(client_id)", object),
+    ClientNotFound("a.b"),
+    ClientTimeout("a.b", 2.5),
+    EncodeError("chat", "it holds itself"),
+    HookError("not a hook"),
+    InvalidCloseError("not a code"),
+    InvalidNameError("not a name"),
+    InvalidPathError("not a path"),
+    Reject("no", code=4401),
+    ServerError("the port is taken"),
+    SettingsError({"WS_PORT": "not a port"}),
+    VelocityError("anything"),
+    WouldDeadlockError("here"),
+]
+
+
+def test_each_exception_has_a_sample() -> None:
+    assert {type(error) for error in SAMPLES} == {VelocityError, *BUILTIN}
+
+
+@pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_copy_says_and_carries_the_same(error: VelocityError, duplicate: Callable[[VelocityError], object]) -> None:
+    again = duplicate(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

@@ -54,7 +54,18 @@ _ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
 
 
 class VelocityError(Exception):
-    """The base class of every exception that this package raises."""
+    """The base class of every exception that this package raises. Copied or pickled, it stays the same."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how to copy it: an exception is copied by calling its class with the text, and ours take its parts."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[VelocityError], args: tuple[Any, ...], fields: dict[str, Any]) -> VelocityError:
+    error = kind.__new__(kind, *args)
+    error.args = args  # which OSError leaves to __init__, where a subclass has one
+    error.__dict__.update(fields)
+    return error
 
 
 class SettingsError(VelocityError, ValueError):
