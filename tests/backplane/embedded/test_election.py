@@ -19,8 +19,8 @@ async def test_what_a_dead_process_told_is_gone_before_the_next_server_is_there(
     )
     starting, other = Election("default"), Election("default")
     try:
-        assert starting.address() is None
-        assert other.address() is None, "and not what is in the file"
+        told = [starting.address(), other.address()]  # none where the server takes longer than we to get here
+        assert [address for address in told if address is not None and address.server_name == "old"] == []
         await eventually(starting.address)
         assert other.address() == starting.address()
     finally:
