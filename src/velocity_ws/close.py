@@ -14,6 +14,7 @@ __all__ = [
     "APPLICATION_RETURNED",
     "HANDLING_FAILED",
     "INVALID_UTF8",
+    "LOST",
     "MAX_REASON_BYTES",
     "PING_TIMEOUT",
     "SETUP_FAILED",
@@ -179,3 +180,7 @@ class Close:
     code: int
     reason: str
     by: Literal["client", "server", "network"]
+
+
+LOST: Final = Close(CloseCode.ABNORMAL, "", "network")
+"""A connection that ended without a close frame (RFC 6455, section 7.1.5)."""

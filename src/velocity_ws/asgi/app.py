@@ -18,7 +18,7 @@ from velocity_ws.asgi.pages import answer
 from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.node import Node
-from velocity_ws.close import SHUTTING_DOWN, Close, CloseCode
+from velocity_ws.close import LOST, SHUTTING_DOWN
 from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.sessions.session import Session
@@ -129,7 +129,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
 
 async def _serve(node: Node, session: Session, transport: Transport) -> None:
     outbox = transport.open(session, node.context)
-    close = Close(CloseCode.ABNORMAL, "", "network")
+    close = LOST
     if log.isEnabledFor(logging.DEBUG):
         log.debug("client connected", extra=fields_of(session))
     try:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from velocity_ws.close import MAX_REASON_BYTES, Close, CloseCode, refused
+from velocity_ws.close import LOST, MAX_REASON_BYTES, Close, CloseCode, refused
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.queue_outbox import QueueOutbox
 from velocity_ws.errors import Reject
@@ -142,7 +142,7 @@ def _close(event: Any) -> Close:
     reason = event.get("reason")
     if code == CloseCode.ABNORMAL or (code == CloseCode.NO_STATUS and reason is None):
         # Without a close frame uvicorn says 1005, and gives no reason; RFC 6455, section 7.1.5, calls that 1006.
-        return Close(CloseCode.ABNORMAL, "", "network")
+        return LOST
     if code == CloseCode.SERVICE_RESTART:
         return Close(code, reason or "", "server")
     return Close(code, reason or "", "client")

@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import ASGICall, send_refusal
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import LOST, Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
@@ -132,7 +132,7 @@ class SessionTransport(WebSocketConnection):
         if self._end is None:
             self._ended = self._loop.create_future()
             await self._ended
-        return self._end or Close(CloseCode.ABNORMAL, "", "network")
+        return self._end or LOST
 
     def got_stuck(self) -> None:
         """Watch the peer: nothing is read for now, so its end would not be noticed."""

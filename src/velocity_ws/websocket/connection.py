@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
-from velocity_ws.close import INVALID_UTF8, TOO_BIG, TOO_MANY_PINGS, Close, CloseCode
+from velocity_ws.close import INVALID_UTF8, LOST, TOO_BIG, TOO_MANY_PINGS, Close
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.frames import TEXT
@@ -110,7 +110,7 @@ class WebSocketConnection(asyncio.Protocol):
         """The client closes without a close frame, and sends nothing more; the transport closes."""
         self._reader.stop()
         self._writer.close_in_time()
-        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._finish(LOST)
 
     def pause_writing(self) -> None:
         """The transport is above its high-water mark."""
@@ -130,7 +130,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._keepalive.remove(self)
         self._reader.stop()
         self._writer.lost()
-        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._finish(LOST)
 
     # --- what the reader finds
 
@@ -211,7 +211,7 @@ class WebSocketConnection(asyncio.Protocol):
     def peer_has_gone(self) -> None:
         """End without an answer, as the peer has gone. What it sent before and was not read is lost."""
         self._reader.stop()
-        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._finish(LOST)
         self._writer.abort(even_if_closing=True)
 
     # --- keepalive
@@ -253,5 +253,5 @@ class WebSocketConnection(asyncio.Protocol):
                 self._pinged = payload, so_far, position
                 self._keepalive.pinged(self)
                 return
-        self._finish(Close(CloseCode.ABNORMAL, "", "network"))
+        self._finish(LOST)
         self._writer.peer_is_dead()
