@@ -6,15 +6,16 @@ import inspect
 import time
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from velocity_ws.broker.decorators import HookDecorators
 from velocity_ws.broker.node import Node
 from velocity_ws.broker.server_api import ServerAPI, validate_client_id
 from velocity_ws.broker.sync import SyncBroker
 from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.topics import MAIN
 from velocity_ws.errors import HookError
-from velocity_ws.hooks.registry import Hooks, validate_event
+from velocity_ws.hooks.registry import Hooks
 from velocity_ws.messages.names import validate_room
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-class Broker(ServerAPI):
+class Broker(HookDecorators, ServerAPI):
     """The connected clients of an application, and the hooks that serve them.
 
     Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
@@ -76,71 +75,11 @@ class Broker(ServerAPI):
         self.settings = settings or Settings()
         self.name = name
         self.sync = SyncBroker(self, self.stop)
-        self._hooks = Hooks()
+        hooks = Hooks()
         has_presence = _has_presence(presence)
-        self._node = Node(self.settings, self._hooks, clock, user_id, has_presence, name, twin)
-        super().__init__(self._node.portal, self._node.directory, self._node.portal.run, self._node.publish)
-
-    # --- hooks
-
-    def authenticate(self, function: F) -> F:
-        """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
-
-        What it returns becomes ``client.user``; it raises `Reject` to refuse. Any other exception, or taking longer
-        than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
-        """
-        return self._hooks.register("authenticate", function)
-
-    def on_connect(self, function: F) -> F:
-        """Register a hook called with ``client`` after accept; no message is handled before it has finished.
-
-        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile;
-        refuse connections in ``authenticate``.
-        """
-        return self._hooks.register("connect", function)
-
-    def on_message(self, function: F) -> F:
-        """Register a hook called with ``client, message`` for every well-formed message, before its handler."""
-        return self._hooks.register("message", function)
-
-    def on_binary(self, function: F) -> F:
-        """Register a hook called with ``client, data`` (bytes) for every binary message."""
-        return self._hooks.register("binary", function)
-
-    def on(self, event: str) -> Callable[[F], F]:
-        """Register the handler of an event, called with ``client, data``.
-
-        The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
-        handler returns answers a message that carried an ``id``.
-
-        Raises:
-            HookError: the event has a handler already, or its name is empty or too long.
-        """
-        validate_event(event)
-        return lambda function: self._hooks.register_event(event, function)
-
-    def on_disconnect(self, function: F) -> F:
-        """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
-        return self._hooks.register("disconnect", function)
-
-    def on_join(self, function: F) -> F:
-        """Register a hook called with ``client, room`` when a client of this process has joined a room.
-
-        The hooks of one client run one after the other, in the order in which it joined and left. `join_room` waits
-        for them; if such a hook moves the client itself, the hooks for that run after it has ended.
-        """
-        return self._hooks.register("join", function)
-
-    def on_leave(self, function: F) -> F:
-        """Register a hook called with ``client, room`` when a client has left a room or disconnected.
-
-        On a disconnection it runs before ``on_disconnect``.
-        """
-        return self._hooks.register("leave", function)
-
-    def on_error(self, function: F) -> F:
-        """Register a hook called with ``client, error`` for every exception of another hook."""
-        return self._hooks.register("error", function)
+        self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
+        HookDecorators.__init__(self, hooks)
+        ServerAPI.__init__(self, self._node.portal, self._node.directory, self._node.portal.run, self._node.publish)
 
     # --- the clients of this process
 

@@ -1,16 +1,17 @@
 """ServerAPI: what can be done to clients on any node, the same for a `Broker` and an `Emitter`.
 
-Knows targets and the directory; how to get to the loop where these live is said by its subclasses.
+Knows the directory; how to get to the loop where these live is said by its subclasses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.members import ClusterStats, Members
-from velocity_ws.broker.target import Publish, Target, TargetFactory
+from velocity_ws.broker.sending import SendingAPI
+from velocity_ws.broker.target import Publish
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
 from velocity_ws.messages.names import name_user, validate_room
@@ -27,7 +28,7 @@ class Run(Protocol):
         """What ``function(*args)`` returns."""
 
 
-class ServerAPI:
+class ServerAPI(SendingAPI):
     """Messages to clients wherever they are, and what can be asked about them. From any loop, in a coroutine."""
 
     def __init__(self, portal: Portal, directory: Directory, run: Run, publish: Publish) -> None:
@@ -41,7 +42,7 @@ class ServerAPI:
         self._portal = portal
         self._directory = directory
         self._run = run
-        self._targets = TargetFactory(publish)
+        super().__init__(publish)
 
     @property
     def portal(self) -> Portal:
@@ -51,66 +52,6 @@ class ServerAPI:
     def blocking_portal(self) -> Portal:
         """The same, to a loop that a plain thread can wait for. From any thread. For this package."""
         return self._portal
-
-    # --- sending
-
-    async def broadcast(self, event: str, data: Any = None) -> int:
-        """Send a message to all clients, as `Target.send` does. From any loop, in a coroutine."""
-        return await self.to_all().send(event, data)
-
-    async def broadcast_bytes(self, data: bytes) -> int:
-        """Send a binary message to all clients, as `Target.send_bytes` does. From any loop, in a coroutine."""
-        return await self.to_all().send_bytes(data)
-
-    def to_all(self) -> Target:
-        """All clients: ``broker.to_all().except_(client.id).send(...)``. From any thread."""
-        return self._targets.all()
-
-    def to_room(self, room: str) -> Target:
-        """The members of a room, on all nodes. From any thread.
-
-        Raises:
-            InvalidNameError: the room is not a string of at most 256 characters.
-        """
-        return self._targets.rooms([room])
-
-    def to_rooms(self, rooms: Iterable[str]) -> Target:
-        """The members of several rooms; a client in more than one of them gets a message once. From any thread.
-
-        Raises:
-            TypeError: a single string was given; use `to_room`.
-            InvalidNameError: a room is not a string of at most 256 characters.
-        """
-        return self._targets.rooms(rooms)
-
-    def to_user(self, user_id: str | int) -> Target:
-        """All clients of a user, on all nodes: each tab and device. From any thread.
-
-        Args:
-            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
-
-        Raises:
-            TypeError: the argument is neither a string nor an integer.
-            InvalidNameError: the id is longer than 256 characters.
-        """
-        return self._targets.users([user_id])
-
-    def to_client(self, client_id: str) -> Target:
-        """One client, on any node. From any thread.
-
-        Raises:
-            ClientIdError: the argument is not a string; pass ``client.id``, not the client.
-        """
-        return self._targets.clients([client_id])
-
-    def to_clients(self, client_ids: Iterable[str]) -> Target:
-        """Several clients, on any node. From any thread.
-
-        Raises:
-            TypeError: a single string was given; use `to_client`.
-            ClientIdError: an argument is not a string; pass ``client.id``, not the client.
-        """
-        return self._targets.clients(client_ids)
 
     # --- clients, on any node
 

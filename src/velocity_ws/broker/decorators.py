@@ -1,0 +1,82 @@
+"""HookDecorators: the decorators by which an application registers its hooks. Knows no client, and calls no hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from velocity_ws.hooks.registry import Hooks, validate_event
+
+__all__ = ["HookDecorators"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class HookDecorators:
+    """Registers hooks: ``async def`` or plain ``def`` functions, which get those of their arguments that they name."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        """
+        Args:
+            hooks: where they are registered.
+        """
+        self._hooks = hooks
+
+    def authenticate(self, function: F) -> F:
+        """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
+
+        What it returns becomes ``client.user``; it raises `Reject` to refuse. Any other exception, or taking longer
+        than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
+        """
+        return self._hooks.register("authenticate", function)
+
+    def on_connect(self, function: F) -> F:
+        """Register a hook called with ``client`` after accept; no message is handled before it has finished.
+
+        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile;
+        refuse connections in ``authenticate``.
+        """
+        return self._hooks.register("connect", function)
+
+    def on_message(self, function: F) -> F:
+        """Register a hook called with ``client, message`` for every well-formed message, before its handler."""
+        return self._hooks.register("message", function)
+
+    def on_binary(self, function: F) -> F:
+        """Register a hook called with ``client, data`` (bytes) for every binary message."""
+        return self._hooks.register("binary", function)
+
+    def on(self, event: str) -> Callable[[F], F]:
+        """Register the handler of an event, called with ``client, data``.
+
+        The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
+        handler returns answers a message that carried an ``id``.
+
+        Raises:
+            HookError: the event has a handler already, or its name is empty or too long.
+        """
+        validate_event(event)
+        return lambda function: self._hooks.register_event(event, function)
+
+    def on_disconnect(self, function: F) -> F:
+        """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
+        return self._hooks.register("disconnect", function)
+
+    def on_join(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client of this process has joined a room.
+
+        The hooks of one client run one after the other, in the order in which it joined and left. `join_room` waits
+        for them; if such a hook moves the client itself, the hooks for that run after it has ended.
+        """
+        return self._hooks.register("join", function)
+
+    def on_leave(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client has left a room or disconnected.
+
+        On a disconnection it runs before ``on_disconnect``.
+        """
+        return self._hooks.register("leave", function)
+
+    def on_error(self, function: F) -> F:
+        """Register a hook called with ``client, error`` for every exception of another hook."""
+        return self._hooks.register("error", function)
