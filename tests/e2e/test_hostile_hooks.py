@@ -250,7 +250,7 @@ async def test_on_disconnect_and_on_error_that_both_hang_hold_nothing(kind: Serv
 
 
 async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.sessions.dispatch.MAX_STRANGER_THREADS", 4)
+    monkeypatch.setattr("velocity_ws.sessions.calls.MAX_STRANGER_THREADS", 4)
     broker = Broker(settings(handshake_timeout=0.1))
     release = threading.Event()
     inside = 0
@@ -318,7 +318,7 @@ async def test_who_comes_in_after_stopping_has_begun_is_no_error(caplog: pytest.
 def with_few_threads(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
     """Four for clients, four for handshakes, and four more of each in place of slow ones."""
     for name, value in (("MAX_THREADS", 4), ("MAX_STRANGER_THREADS", 4), ("SPARE", 1), ("PATIENCE", patience)):
-        monkeypatch.setattr(f"velocity_ws.sessions.dispatch.{name}", value)
+        monkeypatch.setattr(f"velocity_ws.sessions.calls.{name}", value)
 
 
 @pytest.mark.parametrize("hook", ["authenticate", "on_error"])

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, TypeAdapte
 from pydantic_core import core_schema
 
 from velocity_ws.hooks.annotations import validator
-from velocity_ws.hooks.registry import Hook, InvalidDataError
+from velocity_ws.hooks.hook import Hook
+from velocity_ws.hooks.validation import InvalidDataError
 
 STRICT = ConfigDict(strict=True)
 T = TypeVar("T")

@@ -6,10 +6,10 @@ import functools
 
 import pytest
 
-from tests.support.hooks import VALUES, F, call
+from tests.support.hooks import THREADS, VALUES, F, call
 from velocity_ws.errors import HookError, VelocityError
 from velocity_ws.hooks.binding import Kind
-from velocity_ws.hooks.registry import Hook
+from velocity_ws.hooks.hook import Hook
 
 GETS: dict[Kind, tuple[str, ...]] = {
     "authenticate": ("request",),
@@ -142,3 +142,32 @@ def test_a_known_name_never_gets_another_value(kind: Kind, function: F) -> None:
     # By position it would get the value of the other name, which nobody can mean.
     with pytest.raises(HookError):
         Hook(kind, function)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "expected"),
+    [
+        ("room_event", lambda client, data, chat_id: (client, data, chat_id), ("CLIENT", "DATA", "7")),
+        ("room_event", lambda c, d, chat_id: (c, d, chat_id), ("CLIENT", "DATA", "7")),
+        ("room_event", lambda c, chat_id, d: (c, chat_id, d), ("CLIENT", "7", "DATA")),
+        ("room_event", lambda chat_id: chat_id, "7"),
+        ("room_event", lambda *, chat_id, room: (chat_id, room), ("7", "ROOM")),
+        ("room_event", lambda c, d, *, chat_id: (c, d, chat_id), ("CLIENT", "DATA", "7")),
+        ("room_event", lambda client, limit=5, chat_id=None: (client, limit, chat_id), ("CLIENT", 5, "7")),
+        ("authorize", lambda client, chat_id: (client, chat_id), ("CLIENT", "7")),
+        ("authorize", lambda c: c, "CLIENT"),
+        ("authorize", lambda c, r: (c, r), ("CLIENT", "ROOM")),
+        ("room_join", lambda c, chat_id: (c, chat_id), ("CLIENT", "7")),
+    ],
+)
+async def test_parameters_of_a_room_are_asked_for_by_their_names(kind: Kind, function: F, expected: object) -> None:
+    values = {**VALUES, "room": "ROOM", "chat_id": "7"}
+    assert await Hook(kind, function, ["chat_id"])(THREADS, values) == expected
+
+
+@pytest.mark.parametrize(
+    "function", [lambda client, data, other: None, lambda a, b, c, chat_id: None, lambda chat_id, x: None]
+)
+def test_a_parameter_that_the_room_does_not_have_is_refused(function: F) -> None:
+    with pytest.raises(HookError, match=r"no room event hook gets.*client, data, message, room, chat_id"):
+        Hook("room_event", function, ["chat_id"])

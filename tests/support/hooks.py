@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from velocity_ws.hooks.binding import Kind
-from velocity_ws.hooks.registry import Hook
+from velocity_ws.hooks.hook import Hook
 
 __all__ = ["THREADS", "VALUES", "F", "call"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from velocity_ws.hooks.options import HandlerOptions
 from velocity_ws.hooks.registry import Hooks, validate_event
 
 __all__ = ["HookDecorators"]
@@ -46,17 +47,29 @@ class HookDecorators:
         """Register a hook called with ``client, data`` (bytes) for every binary message."""
         return self._hooks.register("binary", function)
 
-    def on(self, event: str) -> Callable[[F], F]:
+    def on(
+        self, event: str, *, concurrent: bool = False, rate: float | None = None, burst: int | None = None
+    ) -> Callable[[F], F]:
         """Register the handler of an event, called with ``client, data``.
 
         The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
         handler returns answers a message that carried an ``id``.
 
+        Args:
+            event: its name; one that begins with ``$`` is reserved.
+            concurrent: whether the client's next message does not wait for this handler.
+            rate: messages a second of each client that this event allows, in place of the client's own limit.
+            burst: messages at once that ``rate`` allows; by default twice the rate.
+
         Raises:
-            HookError: the event has a handler already, or its name is empty or too long.
+            HookError: the event has a handler already, its name is empty, too long or reserved, or ``rate`` and
+                ``burst`` are no limit.
         """
         validate_event(event)
-        return lambda function: self._hooks.register_event(event, function)
+        HandlerOptions(concurrent, rate, burst)  # refused here, where it stands, before there is a function
+        return lambda function: self._hooks.register_event(
+            event, function, concurrent=concurrent, rate=rate, burst=burst
+        )
 
     def on_disconnect(self, function: F) -> F:
         """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""

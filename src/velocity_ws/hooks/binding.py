@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from velocity_ws.errors import HookError
@@ -12,11 +12,29 @@ from velocity_ws.messages.inbound import Message
 
 __all__ = ["ARGUMENTS", "Kind", "bind", "data_parameter", "refuse_wrong_message"]
 
-Kind = Literal["authenticate", "connect", "message", "binary", "event", "disconnect", "join", "leave", "error"]
+Kind = Literal[
+    "authenticate",
+    "connect",
+    "refresh",
+    "message",
+    "binary",
+    "event",
+    "disconnect",
+    "join",
+    "leave",
+    "error",
+    "node",
+    "authorize",
+    "room_event",
+    "room_join",
+    "room_leave",
+    "presence_info",
+]
 
 ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "authenticate": ("request",),
     "connect": ("client",),
+    "refresh": ("client", "data"),
     "message": ("client", "message"),
     "binary": ("client", "data"),
     "event": ("client", "data", "message"),
@@ -24,12 +42,20 @@ ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "join": ("client", "room"),
     "leave": ("client", "room"),
     "error": ("client", "error"),
+    "node": ("data", "node"),
+    "authorize": ("client", "room"),
+    "room_event": ("client", "data", "message", "room"),
+    "room_join": ("client", "room"),
+    "room_leave": ("client", "room"),
+    "presence_info": ("user",),
 }
 """The values that a hook of each kind can ask for by name, in the order in which it gets them by position."""
-_ALL_ARGUMENTS = {name for names in ARGUMENTS.values() for name in names}
+_NEVER_ANOTHER = {"request", "client", "message", "data", "close", "error", "room"}
+"""Names that no hook uses for another value: where it does not get that one, nobody can mean the one it would get."""
 _BY_POSITION: dict[Kind, tuple[int, ...]] = {  # how many of them a hook may take under names of its own
     "authenticate": (1,),
     "connect": (1,),
+    "refresh": (2,),
     "message": (2,),
     "binary": (2,),
     "event": (2,),
@@ -37,16 +63,25 @@ _BY_POSITION: dict[Kind, tuple[int, ...]] = {  # how many of them a hook may tak
     "join": (2,),
     "leave": (2,),
     "error": (2,),
+    "node": (1, 2),
+    "authorize": (1, 2),
+    "room_event": (2,),
+    "room_join": (1, 2),
+    "room_leave": (1, 2),
+    "presence_info": (1,),
 }
 
 
-def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, str]]:
+def bind(
+    kind: Kind, function: Callable[..., Any], name: str, more: Sequence[str] = ()
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Decide which values a hook gets by position and which by keyword.
 
     Args:
         kind: the kind of the hook, which decides what it can ask for.
         function: the hook.
         name: the name of the hook in errors.
+        more: names of values that it can ask for too, by these names alone.
 
     Returns:
         The names of the values that it gets by position; and a dict from its keywords to the names of their values.
@@ -54,7 +89,8 @@ def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str
     Raises:
         HookError: the hook asks for a value that its kind does not get, or has no signature that can be read.
     """
-    known = ARGUMENTS[kind]
+    in_order = ARGUMENTS[kind]
+    known = {*in_order, *more}
     try:
         parameters = list(signature_of(function).parameters.values())
     except (TypeError, ValueError):
@@ -63,22 +99,15 @@ def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str
     keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     for parameter in keyword:
         if parameter.name not in known and parameter.default is parameter.empty:
-            raise _refused(kind, name, parameter.name)
+            raise _refused(kind, name, parameter.name, more)
     by_keyword = {p.name: p.name for p in keyword if p.name in known}
     if not positional:
         takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        return (known[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
+        return (in_order[: _BY_POSITION[kind][-1]] if takes_all else ()), by_keyword
     required = [p.name for p in positional if p.default is p.empty]
     unknown = [parameter for parameter in required if parameter not in known]
     if unknown:
-        # The hook has names of its own: then it takes the values of its kind, in their order.
-        in_order = len(required) in _BY_POSITION[kind] and all(
-            mine == theirs or (mine in unknown and mine not in _ALL_ARGUMENTS)
-            for mine, theirs in zip(required, known, strict=False)
-        )
-        if not in_order:
-            raise _refused(kind, name, unknown[0])
-        return known[: len(required)], by_keyword
+        return _in_their_order(kind, name, required, more), by_keyword
     # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
     by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
     for parameter in positional[len(by_position) :]:
@@ -87,9 +116,24 @@ def bind(kind: Kind, function: Callable[..., Any], name: str) -> tuple[tuple[str
     return tuple(by_position), by_keyword
 
 
-def _refused(kind: Kind, name: str, parameter: str) -> HookError:
-    known = ", ".join(ARGUMENTS[kind])
-    return HookError(f"{name} asks for {parameter!r}, which no {kind} hook gets. Name what it needs of: {known}")
+def _in_their_order(kind: Kind, name: str, required: list[str], more: Sequence[str]) -> tuple[str, ...]:
+    """The values of a hook that has names of its own: it takes those of its kind, in their order."""
+    theirs = ARGUMENTS[kind]
+    mine = [parameter for parameter in required if parameter not in more]
+    fits = len(mine) in _BY_POSITION[kind] and all(
+        each == other or each not in _NEVER_ANOTHER for each, other in zip(mine, theirs, strict=False)
+    )
+    if not fits:
+        unknown = next(parameter for parameter in mine if parameter not in theirs)
+        raise _refused(kind, name, unknown, more)
+    values = iter(theirs)
+    return tuple([parameter if parameter in more else next(values) for parameter in required])
+
+
+def _refused(kind: Kind, name: str, parameter: str, more: Sequence[str]) -> HookError:
+    known = ", ".join([*ARGUMENTS[kind], *more])
+    what = kind.replace("_", " ")
+    return HookError(f"{name} asks for {parameter!r}, which no {what} hook gets. Name what it needs of: {known}")
 
 
 def refuse_wrong_message(function: Callable[..., Any], names: set[str], name: str) -> None:

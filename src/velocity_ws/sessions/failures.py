@@ -1,0 +1,137 @@
+"""Failures: what a hook has raised becomes a line of the log, a call of ``on_error``, and an answer. Knows no queue."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+
+from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout
+from velocity_ws.hooks.hook import Hook
+from velocity_ws.hooks.registry import Hooks
+from velocity_ws.hooks.validation import InvalidDataError
+from velocity_ws.logs import get_logger, quote
+from velocity_ws.messages.events import encode_error
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.calls import Calls
+from velocity_ws.sessions.client import Client, describe
+from velocity_ws.sessions.hints import Hints
+from velocity_ws.stats import Counters
+
+__all__ = ["Failures", "is_end_of_task"]
+
+log = get_logger("velocity_ws.sessions")
+
+
+class Failures:
+    """What becomes of the exceptions of hooks. On the broker's loop only."""
+
+    def __init__(self, hooks: Hooks, counters: Counters, hints: Hints, calls: Calls) -> None:
+        """
+        Args:
+            hooks: has those that are told.
+            counters: where failures are counted.
+            hints: what is logged once about how the broker is used.
+            calls: runs the hooks that are told.
+        """
+        self._hooks = hooks
+        self._counters = counters
+        self._hints = hints
+        self._calls = calls
+
+    async def report(
+        self,
+        client: Client,
+        error: BaseException,
+        hook: Hook | None = None,
+        event: str | None = None,
+        *,
+        of_stranger: bool = False,
+    ) -> None:
+        """Log an exception once, count it, and show it to the ``on_error`` hooks.
+
+        That its own client has gone is no failure of a hook: nobody could know it before.
+
+        Args:
+            client: whose connection it was.
+            error: the exception.
+            hook: the function that raised; where there is none, the connection itself failed.
+            event: of the message that was handled.
+            of_stranger: whether the client has not been let in.
+        """
+        if hook is not None and _misses_own_client(error, client):
+            log.debug("%s was told that its client has gone", hook.name, extra={"client_id": client.id})
+            return
+        self._counters.errors += 1
+        where = "the connection" if hook is None else hook.name
+        handling = "" if event is None else f" while handling {quote(event)}"
+        fields = {"client_id": client.id, "hook": where}
+        log.error("exception in %s%s (%s)", where, handling, describe(client), exc_info=error, extra=fields)
+        for on_error in self._hooks.of("error"):
+            try:
+                await self._calls.call(on_error, {"client": client, "error": error}, of_stranger=of_stranger)
+            except BaseException as failure:
+                if is_end_of_task(failure):
+                    raise
+                if _misses_own_client(failure, client):
+                    continue
+                self._counters.errors += 1
+                fields = {"client_id": client.id, "hook": on_error.name}
+                what = "exception in the on_error hook %s (%s)"
+                log.error(what, on_error.name, describe(client), exc_info=failure, extra=fields)
+
+    async def answer(
+        self,
+        client: Client,
+        error: BaseException,
+        hook: Hook | None,
+        request_id: int | str | None,
+        event: str | None = None,
+    ) -> PreparedMessage | None:
+        """What a client is told of an exception that its message caused; all but its own mistakes are reported.
+
+        Args:
+            client: who has sent the message.
+            error: the exception.
+            hook: the function that raised.
+            request_id: the ``id`` of the message, if it had one.
+            event: the event of the message; ``None`` for a binary one.
+        """
+        if isinstance(error, InvalidDataError):
+            self._counters.invalid += 1
+            if hook is not None and event is not None:
+                self._hints.invalid_data(event, hook.name, functools.partial(hook.describe, error))
+            details = {"details": error.details}
+            return encode_error("INVALID_DATA", "the data does not have the expected form", details, request_id)
+        if isinstance(error, ClientError):
+            try:
+                return encode_error(error.code, error.message, error.details, request_id)
+            except Exception as failure:
+                error = failure
+        await self.report(client, error, hook, event)
+        if _misses_own_client(error, client):
+            return None
+        return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
+
+
+def _misses_own_client(error: BaseException, client: Client) -> bool:
+    """Whether an exception says only that the client a hook runs for has gone meanwhile."""
+    if isinstance(error, BaseExceptionGroup):  # of tasks that the hook has started
+        return all(_misses_own_client(each, client) for each in error.exceptions)
+    if isinstance(error, ClientNotFound | ClientGone | ClientTimeout):
+        return error.client_id == client.id and not client.is_connected
+    return False
+
+
+def is_end_of_task(error: BaseException) -> bool:
+    """Whether an exception is no failure of a hook: our own cancellation, or the end of the process.
+
+    The caller raises it again. A function that did so for its caller would leave it in its own frame, which it then
+    refers to: all that is on the way would wait for the garbage collector.
+
+    A ``CancelledError`` while nobody cancels this task comes out of something the hook awaited, and is its failure;
+    so is ``SystemExit``, or else one message could stop the server.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)
