@@ -6,7 +6,7 @@ from velocity_ws.asgi.app import WebSocketApp
 from velocity_ws.asgi.middleware import WebSocketMiddleware
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.emitter import Emitter
-from velocity_ws.broker.members import ClusterStats, Members, RoomMember
+from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
 from velocity_ws.broker.target import Target
 from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
@@ -49,6 +49,7 @@ __all__ = [
     "Close",
     "CloseCode",
     "ClusterStats",
+    "Connections",
     "Emitter",
     "EncodeError",
     "HookError",
@@ -65,6 +66,7 @@ __all__ = [
     "SettingsError",
     "Stats",
     "Target",
+    "UserConnection",
     "VelocityError",
     "WebSocketApp",
     "WebSocketMiddleware",

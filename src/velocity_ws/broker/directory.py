@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
 from velocity_ws.broker.presence import Presence
-from velocity_ws.broker.procedures import COUNT, DISCONNECT, DISCONNECT_USER, JOIN, LEAVE, MEMBERS, STATS
+from velocity_ws.broker.procedures import COUNT, DISCONNECT, JOIN, LEAVE, MEMBERS, STATS
+from velocity_ws.broker.user_directory import UserDirectory
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.rpc import Procedure
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientNotFound, validate_close
@@ -28,7 +29,11 @@ A = TypeVar("A")
 
 
 class Directory:
-    """The clients of all nodes; without a cluster, those of this process. On the broker's loop only."""
+    """The clients of all nodes; without a cluster, those of this process. On the broker's loop only.
+
+    Attributes:
+        users: what is asked and done about all clients of a user.
+    """
 
     def __init__(self, node_id: str, hub: Hub[Session], stats: Callable[[], Stats] | None) -> None:
         """
@@ -37,6 +42,7 @@ class Directory:
             hub: its clients.
             stats: its figures; ``None`` where it is no node but only asks.
         """
+        self.users = UserDirectory(node_id, hub)
         self._node_id = node_id
         self._hub = hub
         self._stats = stats
@@ -54,11 +60,11 @@ class Directory:
         self._node_id = node_id
         self._cluster = cluster
         self._presence = presence
+        self.users.begin(node_id, cluster, presence)
         if cluster is not None:
             cluster.register(JOIN, self._answer_join)
             cluster.register(LEAVE, self._answer_leave)
             cluster.register(DISCONNECT, self._answer_disconnect)
-            cluster.register(DISCONNECT_USER, self._answer_disconnect_user)
             cluster.register(MEMBERS, self._answer_members)
             cluster.register(COUNT, self._answer_count)
             cluster.register(STATS, self._answer_stats)
@@ -66,6 +72,7 @@ class Directory:
     def end(self) -> None:
         """Know no other node any more."""
         self._cluster = self._presence = None
+        self.users.end()
 
     # --- one client
 
@@ -173,25 +180,6 @@ class Directory:
 
     # --- all nodes
 
-    async def disconnect_user(self, user_id: str, code: int, reason: str) -> int:
-        """Close all connections of a user; how many there were.
-
-        Raises:
-            BackplaneUnavailable: a node did not answer; those of the others are closed.
-        """
-        cluster = self._cluster
-        if cluster is not None:
-            validate_text(user_id)
-        here = await self._answer_disconnect_user((user_id, code, reason))
-        if cluster is None:
-            return here
-        replies = await cluster.call_all(DISCONNECT_USER, (user_id, code, reason))
-        silent = sorted({*replies.missing, *replies.errors})
-        if silent or not cluster.is_healthy:
-            who = ", ".join(silent) or "the others"
-            raise BackplaneUnavailable(f"{here} connections are closed here; {who} did not answer in time", "unknown")
-        return here + sum(replies.by_node.values())
-
     async def members(self, room: str) -> Members:
         """The members of a room, on all nodes."""
         here = await self._answer_members(room)
@@ -243,14 +231,6 @@ class Directory:
             return False
         session.close((code, reason))
         return True
-
-    async def _answer_disconnect_user(self, args: tuple[str, int, str]) -> int:
-        user_id, code, reason = args
-        validate_close(code, reason)
-        sessions = self._hub.user_members(user_id)
-        for session in sessions:
-            session.close((code, reason))
-        return len(sessions)
 
     async def _answer_members(self, room: str) -> list[RoomMember]:
         return [

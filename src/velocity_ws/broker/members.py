@@ -1,4 +1,4 @@
-"""Members and ClusterStats: what questions about rooms and nodes are answered with. Knows no client and no cluster."""
+"""Members, Connections, ClusterStats: what questions to all nodes are answered with. Knows no client and no cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from velocity_ws.stats import Stats
 
-__all__ = ["ClusterStats", "Members", "RoomMember"]
+__all__ = ["ClusterStats", "Connections", "Members", "RoomMember", "UserConnection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,33 @@ class Members(list[RoomMember]):
 
     def __init__(self, members: Iterable[RoomMember], missing: Iterable[str] = ()) -> None:
         super().__init__(sorted(members, key=lambda member: (member.since, member.client_id)))
+        self.missing = tuple(sorted(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class UserConnection:
+    """One client of a user, on any node.
+
+    Attributes:
+        client_id: the client's.
+        node: the node it is connected to.
+        since: when it connected, in seconds since the epoch, by its node's clock.
+    """
+
+    client_id: str
+    node: str
+    since: float
+
+
+class Connections(list[UserConnection]):
+    """The clients of a user, those who connected first first.
+
+    Attributes:
+        missing: nodes that did not answer in time, whose clients are not here.
+    """
+
+    def __init__(self, connections: Iterable[UserConnection], missing: Iterable[str] = ()) -> None:
+        super().__init__(sorted(connections, key=lambda connection: (connection.since, connection.client_id)))
         self.missing = tuple(sorted(missing))
 
 

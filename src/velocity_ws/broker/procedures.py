@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
 
-from velocity_ws.broker.members import RoomMember
+from velocity_ws.broker.members import RoomMember, UserConnection
 from velocity_ws.close import MAX_REASON_BYTES
 from velocity_ws.cluster.envelopes import ClientId, Count, Name
 from velocity_ws.cluster.rpc import Procedure
@@ -15,20 +16,33 @@ from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.stats import Stats
 
-__all__ = ["COUNT", "DISCONNECT", "DISCONNECT_USER", "JOIN", "LEAVE", "MEMBERS", "STATS"]
+__all__ = [
+    "CONNECTIONS",
+    "COUNT",
+    "DISCONNECT",
+    "DISCONNECT_USER",
+    "JOIN",
+    "LEAVE",
+    "MEMBERS",
+    "REMOVE_USER",
+    "STATS",
+]
 
 Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
 
 
-def _are_members(members: list[RoomMember]) -> bool:
+def _are_clients(clients: Iterable[RoomMember | UserConnection]) -> bool:
     return all(
-        node_of(member.client_id) is not None
-        and node_of(f"{member.node}.x") is not None
-        and len(member.user or "") <= MAX_NAME_LENGTH
-        and math.isfinite(member.since)
-        for member in members
+        node_of(client.client_id) is not None
+        and node_of(f"{client.node}.x") is not None
+        and math.isfinite(client.since)
+        for client in clients
     )
+
+
+def _are_members(members: list[RoomMember]) -> bool:
+    return _are_clients(members) and all(len(member.user or "") <= MAX_NAME_LENGTH for member in members)
 
 
 def _are_figures(stats: Stats) -> bool:
@@ -41,6 +55,8 @@ DISCONNECT: Procedure[tuple[str, int, str], bool] = Procedure("disconnect", tupl
 DISCONNECT_USER: Procedure[tuple[str, int, str], int] = Procedure(
     "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
 )
+REMOVE_USER: Procedure[tuple[str, str], int] = Procedure("remove_user", tuple[Name, Name], Count, is_order=True)
+CONNECTIONS: Procedure[str, list[UserConnection]] = Procedure("connections", Name, list[UserConnection], _are_clients)
 MEMBERS: Procedure[str, list[RoomMember]] = Procedure("members", Name, list[RoomMember], _are_members)
 COUNT: Procedure[str, int] = Procedure("count", Name, Count)
 STATS: Procedure[None, Stats] = Procedure("stats", type(None), Stats, _are_figures)

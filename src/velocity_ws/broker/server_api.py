@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from velocity_ws.broker.directory import Directory
-from velocity_ws.broker.members import ClusterStats, Members
+from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.sending import SendingAPI
 from velocity_ws.broker.target import Publish
 from velocity_ws.concurrency.portal import Portal
@@ -139,7 +139,57 @@ class ServerAPI(SendingAPI):
         """
         validate_close(code, reason)
         name = name_user(user_id)
-        return await self._run(self._directory.disconnect_user, name, code, reason)
+        return await self._run(self._directory.users.disconnect, name, code, reason)
+
+    async def remove_user(self, user_id: str | int, room: str) -> int:
+        """Take all clients of a user, on every node, out of a room. From any loop, in a coroutine.
+
+        Waits for what `leave_room` waits for. A node that has been silent for longer than its lease is not waited for;
+        if it was only slow, it does it later.
+
+        Args:
+            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
+            room: the name of the room, a string of at most 256 characters.
+
+        Returns:
+            The number of clients that were in the room.
+
+        Raises:
+            TypeError: ``user_id`` is neither a string nor an integer.
+            InvalidNameError: the id or the room is longer than 256 characters, or cannot be sent to other processes.
+            BackplaneUnavailable: a node did not answer; the clients on the other nodes are out of the room.
+        """
+        name = name_user(user_id)
+        validate_room(room)
+        return await self._run(self._directory.users.remove, name, room)
+
+    async def is_online(self, user_id: str | int) -> bool:
+        """Say whether a user has a client on any node. From any loop, in a coroutine.
+
+        Args:
+            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
+
+        Raises:
+            TypeError: ``user_id`` is neither a string nor an integer.
+            InvalidNameError: the id is longer than 256 characters, or cannot be sent to other processes.
+            BackplaneUnavailable: no node that answered has one, and not all did.
+        """
+        return await self._run(self._directory.users.is_online, name_user(user_id))
+
+    async def connections(self, user_id: str | int) -> Connections:
+        """The clients of a user, on all nodes. From any loop, in a coroutine.
+
+        Args:
+            user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
+
+        Returns:
+            The clients; its ``missing`` names the nodes that did not answer in time.
+
+        Raises:
+            TypeError: ``user_id`` is neither a string nor an integer.
+            InvalidNameError: the id is longer than 256 characters, or cannot be sent to other processes.
+        """
+        return await self._run(self._directory.users.connections, name_user(user_id))
 
     async def members(self, room: str) -> Members:
         """The members of a room, on all nodes. From any loop, in a coroutine.

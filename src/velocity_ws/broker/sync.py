@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from velocity_ws.broker.members import ClusterStats, Members
+from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.server_api import ServerAPI
 from velocity_ws.broker.target import Target
 from velocity_ws.concurrency.portal import Portal
@@ -89,6 +89,18 @@ class SyncServerAPI:
     def disconnect_user(self, user_id: str | int, code: int = 1000, reason: str = "") -> int:
         """Blocking `ServerAPI.disconnect_user`."""
         return self._api.blocking_portal().block(self._api.disconnect_user, user_id, code, reason)
+
+    def remove_user(self, user_id: str | int, room: str) -> int:
+        """Blocking `ServerAPI.remove_user`."""
+        return self._api.blocking_portal().block(self._api.remove_user, user_id, room)
+
+    def is_online(self, user_id: str | int) -> bool:
+        """Blocking `ServerAPI.is_online`."""
+        return self._api.blocking_portal().block(self._api.is_online, user_id)
+
+    def connections(self, user_id: str | int) -> Connections:
+        """Blocking `ServerAPI.connections`."""
+        return self._api.blocking_portal().block(self._api.connections, user_id)
 
     def members(self, room: str) -> Members:
         """Blocking `ServerAPI.members`."""

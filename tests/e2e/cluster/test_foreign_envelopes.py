@@ -71,6 +71,8 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
             await broker.count("x")
             await broker.cluster_stats()
             await broker.disconnect_user("nobody")
+            await broker.remove_user("nobody", "x")
+            await broker.connections("ann")
         await a.broker.join_room(bob, "z")
         await a.broker.leave_room(bob, "z")
         await a.broker.disconnect(f"{b.broker.node_id}.nobody")
@@ -97,6 +99,8 @@ SAID: dict[str, set[tuple[type, ...]]] = {
     "ask leave": {(str, str)},
     "ask disconnect": {(str, int, str)},
     "ask disconnect_user": {(str, int, str)},
+    "ask remove_user": {(str, str)},
+    "ask connections": {(str,)},
     "ask members": {(str,)},
     "ask count": {(str,)},
     "ask stats": {(type(None),)},

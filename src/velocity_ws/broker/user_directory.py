@@ -1,0 +1,133 @@
+"""UserDirectory: all clients of a user, on all nodes: who they are, and what can be done to them.
+
+Knows no other node's clients: each node knows its own, and is asked.
+"""
+
+from __future__ import annotations
+
+from velocity_ws.broker.members import Connections, UserConnection
+from velocity_ws.broker.presence import Presence
+from velocity_ws.broker.procedures import CONNECTIONS, DISCONNECT_USER, REMOVE_USER
+from velocity_ws.cluster.cluster import Cluster
+from velocity_ws.errors import BackplaneUnavailable, validate_close
+from velocity_ws.messages.names import validate_text
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.moves import told
+from velocity_ws.sessions.session import Session
+
+__all__ = ["UserDirectory"]
+
+
+class UserDirectory:
+    """The users of all nodes; without a cluster, those of this process. On the broker's loop only."""
+
+    def __init__(self, node_id: str, hub: Hub[Session]) -> None:
+        """
+        Args:
+            node_id: this node's.
+            hub: its clients.
+        """
+        self._node_id = node_id
+        self._hub = hub
+        self._cluster: Cluster | None = None
+        self._presence: Presence | None = None
+
+    def begin(self, node_id: str, cluster: Cluster | None, presence: Presence | None) -> None:
+        """Ask other nodes, and answer them, from now on; see `Directory.begin`."""
+        self._node_id = node_id
+        self._cluster = cluster
+        self._presence = presence
+        if cluster is not None:
+            cluster.register(CONNECTIONS, self._answer_connections)
+            cluster.register(DISCONNECT_USER, self._answer_disconnect)
+            cluster.register(REMOVE_USER, self._answer_remove)
+
+    def end(self) -> None:
+        """Know no other node any more."""
+        self._cluster = self._presence = None
+
+    async def connections(self, user_id: str) -> Connections:
+        """The clients of a user, on all nodes."""
+        here = await self._answer_connections(user_id)
+        if self._cluster is None:
+            return Connections(here)
+        validate_text(user_id)
+        replies = await self._cluster.call_all(CONNECTIONS, user_id)
+        there = [connection for connections in replies.by_node.values() for connection in connections]
+        return Connections(here + there, [*replies.missing, *replies.errors])
+
+    async def is_online(self, user_id: str) -> bool:
+        """Whether a user has a client on any node.
+
+        Raises:
+            BackplaneUnavailable: none was found, and a node that may have one did not answer.
+        """
+        cluster = self._cluster
+        if self._hub.user_members(user_id) or cluster is None:
+            return bool(self._hub.user_members(user_id))
+        found = await self.connections(user_id)
+        if not found and (found.missing or not cluster.is_healthy):
+            who = ", ".join(found.missing) or "the others"
+            raise BackplaneUnavailable(f"the user has no connection here, and {who} did not answer in time", "unknown")
+        return bool(found)
+
+    async def disconnect(self, user_id: str, code: int, reason: str) -> int:
+        """Close all connections of a user; how many there were.
+
+        Raises:
+            BackplaneUnavailable: a node did not answer; those of the others are closed.
+        """
+        if self._cluster is not None:
+            validate_text(user_id)
+        here = await self._answer_disconnect((user_id, code, reason))
+        if self._cluster is None:
+            return here
+        replies = await self._cluster.call_all(DISCONNECT_USER, (user_id, code, reason))
+        self._check_all_did({*replies.missing, *replies.errors}, f"{here} connections are closed here")
+        return here + sum(replies.by_node.values())
+
+    async def remove(self, user_id: str, room: str) -> int:
+        """Take all clients of a user out of a room; how many were in it.
+
+        Raises:
+            BackplaneUnavailable: a node did not answer; on the others they are out.
+        """
+        if self._cluster is not None:
+            validate_text(user_id)
+            validate_text(room)
+        here = await self._answer_remove((user_id, room))
+        if self._cluster is None:
+            return here
+        replies = await self._cluster.call_all(REMOVE_USER, (user_id, room))
+        self._check_all_did({*replies.missing, *replies.errors}, f"{here} clients are taken out of the room here")
+        return here + sum(replies.by_node.values())
+
+    def _check_all_did(self, silent: set[str], done: str) -> None:
+        if silent or (self._cluster is not None and not self._cluster.is_healthy):
+            who = ", ".join(sorted(silent)) or "the others"
+            raise BackplaneUnavailable(f"{done}; {who} did not answer in time", "unknown")
+
+    # --- answers
+
+    async def _answer_connections(self, user_id: str) -> list[UserConnection]:
+        return [
+            UserConnection(session.id, self._node_id, session.client.connected_at.timestamp())
+            for session in self._hub.user_members(user_id)
+        ]
+
+    async def _answer_disconnect(self, args: tuple[str, int, str]) -> int:
+        user_id, code, reason = args
+        validate_close(code, reason)  # it may be another node's wish
+        sessions = self._hub.user_members(user_id)
+        for session in sessions:
+            session.close((code, reason))
+        return len(sessions)
+
+    async def _answer_remove(self, args: tuple[str, str]) -> int:
+        user_id, room = args
+        left = [session for session in self._hub.user_members(user_id) if self._hub.leave(session.id, room)]
+        if left and self._presence is not None:
+            self._presence.changed([room])
+        for move in [session.left(room) for session in left]:
+            await told(move)
+        return len(left)
