@@ -5,6 +5,7 @@ from __future__ import annotations
 from velocity_ws.asgi.app import WebSocketApp
 from velocity_ws.asgi.middleware import WebSocketMiddleware
 from velocity_ws.broker.broker import Broker
+from velocity_ws.broker.decorators import EventRouter
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
 from velocity_ws.broker.target import Target
@@ -52,6 +53,7 @@ __all__ = [
     "Connections",
     "Emitter",
     "EncodeError",
+    "EventRouter",
     "HookError",
     "InvalidCloseError",
     "InvalidNameError",

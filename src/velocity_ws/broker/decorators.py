@@ -1,14 +1,15 @@
-"""HookDecorators: the decorators by which an application registers its hooks. Knows no client, and calls no hook."""
+"""HookDecorators: the decorators by which an application registers its hooks, on a broker or a router. Calls none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from velocity_ws.errors import HookError
 from velocity_ws.hooks.options import HandlerOptions
 from velocity_ws.hooks.registry import Hooks, validate_event
 
-__all__ = ["HookDecorators"]
+__all__ = ["EventRouter", "HookDecorators"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,3 +94,31 @@ class HookDecorators:
     def on_error(self, function: F) -> F:
         """Register a hook called with ``client, error`` for every exception of another hook."""
         return self._hooks.register("error", function)
+
+    def include(self, router: EventRouter, prefix: str = "") -> None:
+        """Take over everything that was registered on a router, in its order, behind what is registered here.
+
+        A broker may be running. A router can be included in several brokers, or in another router, and takes nothing
+        more from then on.
+
+        Args:
+            router: the router.
+            prefix: goes before the events of its ``on``: ``"chat."`` makes ``said`` ``chat.said``.
+
+        Raises:
+            HookError: an event has a handler already; the error names both. Nothing has been taken over.
+        """
+        if not isinstance(router, EventRouter) or router is self:
+            raise HookError(f"include() takes another EventRouter, and not {router!r:.80}")
+        self._hooks.include(router._hooks, prefix)
+
+
+class EventRouter(HookDecorators):
+    """Hooks and handlers of one module, for `Broker.include`. It has the decorators of a broker and nothing else.
+
+    Functions are checked when they are registered here, as on a broker; whether an event is handled twice is checked
+    when the router is included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Hooks())

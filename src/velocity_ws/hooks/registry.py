@@ -22,6 +22,7 @@ class Hooks:
     def __init__(self) -> None:
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
+        self._is_included = False
 
     def register(self, kind: Kind, function: F) -> F:
         """Add a function as a hook, and return it unchanged, as decorators do.
@@ -29,6 +30,7 @@ class Hooks:
         Raises:
             HookError: the function cannot be a hook of that kind.
         """
+        self._refuse_if_included()
         self._by_kind[kind].append(Hook(kind, function))
         return function
 
@@ -53,13 +55,32 @@ class Hooks:
         Raises:
             HookError: the event has a handler already, the function cannot be one, or an option cannot be.
         """
+        self._refuse_if_included()
         if event in self._by_event:
-            raise HookError(
-                f"event {event!r} is handled by {self._by_event[event].name} already; "
-                "an event has one handler, on_message sees every message"
-            )
+            raise _handled_already(event, self._by_event[event])
         self._by_event[event] = Hook("event", function, options=HandlerOptions(concurrent, rate, burst))
         return function
+
+    def include(self, others: Hooks, prefix: str) -> None:
+        """Take over the hooks of a router, behind those that are here; from then on it takes no more.
+
+        Args:
+            others: the hooks.
+            prefix: goes before the names of their events.
+
+        Raises:
+            HookError: an event has a handler already, or would have a name that is too long or reserved. Nothing has
+                been taken over.
+        """
+        self._refuse_if_included()
+        events = {validate_event(prefix + event): hook for event, hook in others._by_event.items()}
+        for event, hook in events.items():
+            if event in self._by_event:
+                raise _handled_already(event, self._by_event[event], hook)
+        others._is_included = True
+        self._by_event |= events
+        for kind, hooks in others._by_kind.items():
+            self._by_kind[kind] += hooks
 
     def of(self, kind: Kind) -> list[Hook]:
         """Return the hooks of one kind, in order of registration."""
@@ -72,6 +93,21 @@ class Hooks:
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""
         return sorted(self._by_event)
+
+    def _refuse_if_included(self) -> None:
+        if self._is_included:
+            raise HookError(
+                "this router is included already, and what is registered now would be called by nobody: "
+                "register everything on it before include()"
+            )
+
+
+def _handled_already(event: str, handler: Hook, second: Hook | None = None) -> HookError:
+    what = "" if second is None else f", and {second.name} cannot handle it too"
+    return HookError(
+        f"event {event!r} is handled by {handler.name} already{what}; "
+        "an event has one handler, on_message sees every message"
+    )
 
 
 def validate_event(event: str) -> str:
