@@ -105,6 +105,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/presence": (CLUSTER, {"e2e/cluster/test_members": "presence"}),
     "broker/procedures": (CLUSTER, {"e2e/cluster/test_foreign_envelopes": "disconnect_user"}),
     "broker/sending": (SERVED, {"e2e/test_sending": "broadcast_bytes"}),
+    "broker/rooms": ("it registers", {"hooks/test_kinds": "authorize"}),
     "broker/server_api": (SERVED, {"e2e/cluster/test_members": "members"}),
     "broker/sync": (
         SERVED,

@@ -156,7 +156,6 @@ def test_a_known_name_never_gets_another_value(kind: Kind, function: F) -> None:
         ("room_event", lambda client, limit=5, chat_id=None: (client, limit, chat_id), ("CLIENT", 5, "7")),
         ("authorize", lambda client, chat_id: (client, chat_id), ("CLIENT", "7")),
         ("authorize", lambda c: c, "CLIENT"),
-        ("authorize", lambda c, r: (c, r), ("CLIENT", "ROOM")),
         ("room_join", lambda c, chat_id: (c, chat_id), ("CLIENT", "7")),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.hooks import THREADS, VALUES
 from velocity_ws.errors import HookError
-from velocity_ws.hooks.registry import Hooks, validate_event
+from velocity_ws.hooks.options import validate_event
+from velocity_ws.hooks.registry import Hooks
 
 
 def test_registering_returns_the_function_unchanged() -> None:

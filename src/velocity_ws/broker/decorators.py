@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from velocity_ws.broker.rooms import Rooms
 from velocity_ws.errors import HookError
-from velocity_ws.hooks.options import HandlerOptions
-from velocity_ws.hooks.registry import Hooks, validate_event
+from velocity_ws.hooks.options import HandlerOptions, validate_event
+from velocity_ws.hooks.registry import Hooks
 
 __all__ = ["EventRouter", "HookDecorators"]
 
@@ -72,6 +73,25 @@ class HookDecorators:
             event, function, concurrent=concurrent, rate=rate, burst=burst
         )
 
+    def rooms(self, pattern: str, *, presence: bool = False) -> Rooms:
+        """Register a kind of rooms: those whose names fit a pattern.
+
+        If several patterns fit the name of a room, it is of the kind that was registered first.
+
+        Args:
+            pattern: a text with parameters, such as ``"chat:{chat_id}"``. ``{name}`` stands for one or more characters,
+                none of them ``:`` or ``/``; ``{name:path}`` for one or more of any kind.
+            presence: whether the members of such a room get ``event: "presence"``, as with the broker's ``presence``.
+
+        Returns:
+            The kind, whose decorators register what is done for its rooms.
+
+        Raises:
+            HookError: it is no pattern, or one that means the same rooms is registered, be it under other names of
+                parameters.
+        """
+        return Rooms(self._hooks.kinds.register(pattern, presence=presence))
+
     def on_disconnect(self, function: F) -> F:
         """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
         return self._hooks.register("disconnect", function)
@@ -103,10 +123,12 @@ class HookDecorators:
 
         Args:
             router: the router.
-            prefix: goes before the events of its ``on``: ``"chat."`` makes ``said`` ``chat.said``.
+            prefix: goes before the events of its ``on``, in rooms of a kind, too: ``"chat."`` makes ``said``
+                ``chat.said``. Patterns of rooms stay as they are.
 
         Raises:
-            HookError: an event has a handler already; the error names both. Nothing has been taken over.
+            HookError: an event has a handler already, or rooms are registered already; the error names both. Nothing
+                has been taken over.
         """
         if not isinstance(router, EventRouter) or router is self:
             raise HookError(f"include() takes another EventRouter, and not {router!r:.80}")

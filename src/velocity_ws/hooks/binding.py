@@ -64,10 +64,10 @@ _BY_POSITION: dict[Kind, tuple[int, ...]] = {  # how many of them a hook may tak
     "leave": (2,),
     "error": (2,),
     "node": (1, 2),
-    "authorize": (1, 2),
+    "authorize": (1,),
     "room_event": (2,),
-    "room_join": (1, 2),
-    "room_leave": (1, 2),
+    "room_join": (1,),
+    "room_leave": (1,),
     "presence_info": (1,),
 }
 

@@ -1,4 +1,4 @@
-"""HandlerOptions: what an application says of a handler beside its function. Knows nothing of how it is obeyed."""
+"""Options: what an application says of a handler beside its function. Knows nothing of how it is obeyed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from velocity_ws.errors import HookError
+from velocity_ws.messages.names import MAX_NAME_LENGTH
 
-__all__ = ["NO_OPTIONS", "HandlerOptions"]
+__all__ = ["NO_OPTIONS", "HandlerOptions", "validate_event"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,19 @@ NO_OPTIONS = HandlerOptions()
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def validate_event(event: str) -> str:
+    """Check the name of an event that a handler is registered for, and return it.
+
+    Raises:
+        HookError: it is not a string of 1 to 256 characters, or begins with a $.
+    """
+    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
+        raise HookError(
+            f"on() takes the event's name, 1 to {MAX_NAME_LENGTH} characters, as in @broker.on('chat_message'); "
+            f"it got {event!r:.80}"
+        )
+    if event.startswith("$"):
+        raise HookError(f"events that begin with $ are reserved: give the event {event!r:.80} another name")
+    return event

@@ -8,18 +8,23 @@ from typing import Any, TypeVar
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.binding import ARGUMENTS, Kind
 from velocity_ws.hooks.hook import Hook
-from velocity_ws.hooks.options import HandlerOptions
-from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.hooks.kinds import Kinds, included_already
+from velocity_ws.hooks.options import HandlerOptions, validate_event
 
-__all__ = ["Hooks", "validate_event"]
+__all__ = ["Hooks"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Hooks:
-    """All hooks of one broker, in order of registration."""
+    """All hooks of one broker, in order of registration.
+
+    Attributes:
+        kinds: the kinds of rooms, with the hooks of each.
+    """
 
     def __init__(self) -> None:
+        self.kinds = Kinds()
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
         self._is_included = False
@@ -69,14 +74,15 @@ class Hooks:
             prefix: goes before the names of their events.
 
         Raises:
-            HookError: an event has a handler already, or would have a name that is too long or reserved. Nothing has
-                been taken over.
+            HookError: an event has a handler already, or would have a name that is too long or reserved, or rooms are
+                registered already. Nothing has been taken over.
         """
         self._refuse_if_included()
         events = {validate_event(prefix + event): hook for event, hook in others._by_event.items()}
         for event, hook in events.items():
             if event in self._by_event:
                 raise _handled_already(event, self._by_event[event], hook)
+        self.kinds.include(others.kinds, prefix)
         others._is_included = True
         self._by_event |= events
         for kind, hooks in others._by_kind.items():
@@ -96,10 +102,7 @@ class Hooks:
 
     def _refuse_if_included(self) -> None:
         if self._is_included:
-            raise HookError(
-                "this router is included already, and what is registered now would be called by nobody: "
-                "register everything on it before include()"
-            )
+            raise included_already()
 
 
 def _handled_already(event: str, handler: Hook, second: Hook | None = None) -> HookError:
@@ -108,19 +111,3 @@ def _handled_already(event: str, handler: Hook, second: Hook | None = None) -> H
         f"event {event!r} is handled by {handler.name} already{what}; "
         "an event has one handler, on_message sees every message"
     )
-
-
-def validate_event(event: str) -> str:
-    """Check the name of an event that a handler is registered for, and return it.
-
-    Raises:
-        HookError: it is not a string of 1 to 256 characters, or begins with a $.
-    """
-    if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
-        raise HookError(
-            f"on() takes the event's name, 1 to {MAX_NAME_LENGTH} characters, as in @broker.on('chat_message'); "
-            f"it got {event!r:.80}"
-        )
-    if event.startswith("$"):
-        raise HookError(f"events that begin with $ are reserved: give the event {event!r:.80} another name")
-    return event

@@ -1,0 +1,87 @@
+"""Rooms: the decorators by which an application says what is done for rooms of a kind. Knows no client and no room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from velocity_ws.hooks.kinds import RoomKind
+from velocity_ws.hooks.options import HandlerOptions, validate_event
+
+__all__ = ["Rooms"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Rooms:
+    """Rooms of a kind, as ``broker.rooms("chat:{chat_id}")`` registers them.
+
+    Registers hooks as the broker does. A hook may ask for the parameters of the pattern, too: their annotations
+    validate what stands in a room's name, as in a path of FastAPI. A name that they do not allow is that of no room.
+    """
+
+    def __init__(self, kind: RoomKind) -> None:
+        """
+        Args:
+            kind: where the hooks are registered.
+        """
+        self._kind = kind
+
+    @property
+    def pattern(self) -> str:
+        """The pattern that was registered. From any thread."""
+        return self._kind.pattern.text
+
+    def authorize(self, function: F) -> F:
+        """Register the function that decides whether a client may be in a room, called with ``client``.
+
+        It is asked when a client asks to join. It returns a bool, or raises `ClientError`, which answers the client.
+        Rooms of a kind that has none cannot be joined by a client alone. `Broker.join_room` does not ask.
+
+        Raises:
+            HookError: the kind has such a function already, or this one cannot be it.
+        """
+        return self._kind.register_authorize(function)
+
+    def on(
+        self, event: str, *, concurrent: bool = False, rate: float | None = None, burst: int | None = None
+    ) -> Callable[[F], F]:
+        """Register the handler of an event that a member sends to such a room, called with ``client, data``.
+
+        It is for messages that name their room: ``{"event", "room", "data"}``. It comes before the broker's handler of
+        the same event. A message of somebody who is not in the room is answered ``FORBIDDEN``.
+
+        Args:
+            event: as for `Broker.on`.
+            concurrent: as for `Broker.on`.
+            rate: as for `Broker.on`; the limit is one for all rooms of the kind.
+            burst: as for `Broker.on`.
+
+        Raises:
+            HookError: the event has a handler in these rooms already, or cannot have one with these options.
+        """
+        validate_event(event)
+        options = HandlerOptions(concurrent, rate, burst)
+        return lambda function: self._kind.register_event(event, function, options)
+
+    def on_join(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client of this process has joined such a room.
+
+        It runs after those of the broker.
+        """
+        return self._kind.register_move("room_join", function)
+
+    def on_leave(self, function: F) -> F:
+        """Register a hook called with ``client, room`` when a client has left such a room or disconnected.
+
+        It runs before those of the broker.
+        """
+        return self._kind.register_move("room_leave", function)
+
+    def presence_info(self, function: F) -> F:
+        """Register the function that says, of a ``user``, what members are told beside the user's id.
+
+        Raises:
+            HookError: these rooms have no presence, the kind has such a function already, or this one cannot be it.
+        """
+        return self._kind.register_presence_info(function)
