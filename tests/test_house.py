@@ -101,6 +101,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/emitter": (CLUSTER, {"e2e/cluster/test_emitter": "Emitter"}),
     "broker/lifecycle": (SERVED, {"e2e/test_life_cycle": "stop", "hostile/test_hurried": "hurried"}),
     "broker/members": (DECLARES, {"e2e/cluster/test_members": "missing"}),
+    "broker/node_messages": (CLUSTER, {"e2e/cluster/test_between_nodes": "MAX_RUNNING"}),
     "broker/node": (SERVED, {"e2e/test_life_cycle": "connected_clients", "e2e/test_settings_apply": "drain_timeout"}),
     "broker/presence": (CLUSTER, {"e2e/cluster/test_members": "presence"}),
     "broker/procedures": (CLUSTER, {"e2e/cluster/test_foreign_envelopes": "disconnect_user"}),

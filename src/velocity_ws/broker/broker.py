@@ -79,7 +79,8 @@ class Broker(HookDecorators, ServerAPI):
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
         HookDecorators.__init__(self, hooks)
-        ServerAPI.__init__(self, self._node.portal, self._node.directory, self._node.portal.run, self._node.publish)
+        node = self._node
+        ServerAPI.__init__(self, node.portal, node.directory, node.portal.run, node.publish, node.tell)
 
     # --- the clients of this process
 

@@ -111,8 +111,27 @@ class HookDecorators:
         """
         return self._hooks.register("leave", function)
 
+    def on_node(self, event: str) -> Callable[[F], F]:
+        """Register the handler of what nodes tell each other by a name, called with ``data, node`` on every node.
+
+        ``await broker.to_nodes().send(event, data)`` tells it. ``data`` is what JSON makes of it, on the sender's own
+        node too, validated by its annotation; ``node`` is the id of the sender. Calls begin in the order in which a
+        node sends, and do not wait for each other; 64 of a handler run at once, and what comes then waits.
+
+        Args:
+            event: its name, 1 to 256 characters; those of `on` are others.
+
+        Raises:
+            HookError: the name has a handler already, or is empty, too long or reserved.
+        """
+        validate_event(event, "on_node")
+        return lambda function: self._hooks.register_node_event(event, function)
+
     def on_error(self, function: F) -> F:
-        """Register a hook called with ``client, error`` for every exception of another hook."""
+        """Register a hook called with ``client, error`` for every exception of another hook.
+
+        ``client`` is ``None`` where an ``on_node`` handler has failed, which runs for no client.
+        """
         return self._hooks.register("error", function)
 
     def include(self, router: EventRouter, prefix: str = "") -> None:
@@ -124,7 +143,7 @@ class HookDecorators:
         Args:
             router: the router.
             prefix: goes before the events of its ``on``, in rooms of a kind, too: ``"chat."`` makes ``said``
-                ``chat.said``. Patterns of rooms stay as they are.
+                ``chat.said``. Patterns of rooms, and the names of ``on_node``, stay as they are.
 
         Raises:
             HookError: an event has a handler already, or rooms are registered already; the error names both. Nothing

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.node_messages import tell_others
 from velocity_ws.broker.server_api import ServerAPI
 from velocity_ws.broker.sync import SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster
@@ -64,7 +65,7 @@ class Emitter(ServerAPI):
         self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout
         self._hub: Hub[Session] = Hub()
-        super().__init__(Portal(), Directory(new_node_id(), self._hub, None), self._ask, self._publish)
+        super().__init__(Portal(), Directory(new_node_id(), self._hub, None), self._ask, self._publish, self._tell)
         self._sync = SyncServerAPI(self)
         self._begin()
 
@@ -198,6 +199,14 @@ class Emitter(ServerAPI):
         until = asyncio.get_running_loop().time() + self._timeout
         cluster = await self._started()
         await cluster.publish(address, message, until)
+
+    async def _tell(self, event: str, payload: bytes) -> None:
+        self._settle()
+        await self._portal.run(self._tell_here, event, payload)
+
+    async def _tell_here(self, event: str, payload: bytes) -> None:
+        until = asyncio.get_running_loop().time() + self._timeout
+        await tell_others(await self._started(), event, payload, until)
 
     async def _ask(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         self._settle()

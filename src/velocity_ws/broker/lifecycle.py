@@ -47,6 +47,19 @@ class Parts(Protocol):
         """Forget all of it: its loop was closed, and nothing of it can end by itself."""
 
 
+class Aside(Protocol):
+    """The hooks that run for no connection. On the broker's loop only."""
+
+    def runs(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether that task runs one of them now."""
+
+    async def finish(self, seconds: float, grace: float) -> set[asyncio.Task[None]]:
+        """Wait for them, then cancel them and wait for the grace; the tasks of those that still run."""
+
+    def cancel(self) -> None:
+        """Cancel those that run now."""
+
+
 class Lifecycle:
     """When a broker runs, and which connections it has to end. On the broker's loop only.
 
@@ -62,6 +75,7 @@ class Lifecycle:
     def __init__(
         self,
         parts: Parts,
+        aside: Aside,
         portal: Portal,
         clock: Callable[[], float],
         *,
@@ -73,6 +87,7 @@ class Lifecycle:
         """
         Args:
             parts: what starts and stops with it.
+            aside: the hooks that run for no connection.
             portal: gets the loop, and loses it.
             clock: seconds, never going back.
             name: the broker's.
@@ -81,6 +96,7 @@ class Lifecycle:
             drain_timeout: seconds that connections have to end by themselves.
         """
         self._parts = parts
+        self._aside = aside
         self._portal = portal
         self._clock = clock
         self.name = name
@@ -166,7 +182,7 @@ class Lifecycle:
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._shut_down())
         here = asyncio.current_task()
-        if any(session.runs(here) for session in self.sessions):
+        if self._aside.runs(here) or any(session.runs(here) for session in self.sessions):
             return  # a hook, which would wait for its own end
         await asyncio.shield(self._stopping)
 
@@ -175,13 +191,16 @@ class Lifecycle:
         self._is_hurried = True
         for session in list(self.sessions):
             session.abort(hurry=True)
+        self._aside.cancel()
         if self._emptied is not None:
             self._emptied.set()
 
     async def _shut_down(self) -> None:
         self._parts.stop_soon()
+        until = asyncio.get_running_loop().time() + self._drain_timeout
         try:
             await self._end_sessions()
+            await asyncio.gather(self._abort_sessions(), self._finish(until))
             self._disown_stragglers()
             await self._parts.end()
         finally:
@@ -193,7 +212,7 @@ class Lifecycle:
             self._portal.settle(None)
 
     async def _end_sessions(self) -> None:
-        """Close every connection in order; in the second half of the time cancel its handler, and abort it then."""
+        """Close every connection in order; in the second half of the time cancel its handler."""
         half = self._drain_timeout / 2
         for handshake in list(self.handshakes):
             end_now(handshake)
@@ -203,6 +222,18 @@ class Lifecycle:
         for session in list(self.sessions):
             session.close(SHUTTING_DOWN, handle="nothing")
         await self._emptied_within(half)
+
+    async def _finish(self, until: float) -> None:
+        """Wait for hooks that run for no connection, as long as connections may take; keep those that do not end."""
+        seconds, grace = max(until - asyncio.get_running_loop().time(), 0.0), ABORT_GRACE
+        if self._is_hurried:
+            seconds, grace = 0.0, HURRIED_GRACE
+        for task in await self._aside.finish(seconds, grace):
+            self.stragglers.add(task)
+            task.add_done_callback(self.stragglers.discard)
+
+    async def _abort_sessions(self) -> None:
+        """Abort the connections that have not ended."""
         for _ in range(2):  # the second time for hooks that run because of the first
             for session in list(self.sessions):
                 session.abort()

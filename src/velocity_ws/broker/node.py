@@ -10,6 +10,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.lifecycle import Lifecycle
+from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.users import Users
 from velocity_ws.cluster.cluster import Cluster
@@ -54,6 +55,7 @@ class Node:
         dispatcher: calls the hooks.
         users: what users are called, and which client is whose.
         directory: clients and their rooms, on all nodes.
+        messages: what nodes tell each other.
         lifecycle: starts and stops it, with all its connections.
         context: what its sessions share.
         connection_limits: how many connections may be open.
@@ -85,8 +87,10 @@ class Node:
         self.users = Users(user_id, self.hub, self.hints)
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)
+        self.messages = NodeMessages(self.dispatcher.node_handler, self.dispatcher.node, self.counters)
         self.lifecycle = Lifecycle(
             self,
+            self.messages,
             self.portal,
             clock,
             name=name,
@@ -160,6 +164,10 @@ class Node:
             raise BackplaneUnavailable("the broker is not started")
         return queued
 
+    async def tell(self, event: str, payload: bytes) -> None:
+        """Tell all nodes something; see `NodeMessages.tell`. From any loop, in a coroutine."""
+        await self.portal.run(self.messages.tell, event, payload)
+
     def _fan_out(self, members: Iterable[Session], message: PreparedMessage) -> int:
         if message.size > self.context.warn_size:
             self.hints.large(message)
@@ -204,6 +212,7 @@ class Node:
             )
         self.directory.begin(self.id, self.cluster, self.presence)
         self.users.begin(self.cluster, self.presence)
+        self.messages.begin(self.id, self.cluster)
 
     async def begin(self) -> None:
         """Connect to the other nodes, where there are any."""
@@ -247,6 +256,7 @@ class Node:
         self.cluster = self.presence = None
         self.directory.end()
         self.users.end()
+        self.messages.end()
 
     def _form_cluster(self) -> None:
         self.context.node_id = new_node_id()  # and not what a process that was forked has too

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from velocity_ws.broker.target import Publish, Target, TargetFactory
+from velocity_ws.broker.target import Nodes, Publish, Target, TargetFactory, Tell
 
 __all__ = ["SendingAPI"]
 
@@ -13,12 +13,14 @@ __all__ = ["SendingAPI"]
 class SendingAPI:
     """Messages to clients wherever they are. From any loop, in a coroutine."""
 
-    def __init__(self, publish: Publish) -> None:
+    def __init__(self, publish: Publish, tell: Tell) -> None:
         """
         Args:
             publish: sends a message; returns for how many clients of this process it was queued.
+            tell: tells all nodes something.
         """
         self._targets = TargetFactory(publish)
+        self._nodes = Nodes(tell)
 
     async def broadcast(self, event: str, data: Any = None) -> int:
         """Send a message to all clients, as `Target.send` does. From any loop, in a coroutine."""
@@ -77,3 +79,7 @@ class SendingAPI:
             ClientIdError: an argument is not a string; pass ``client.id``, not the client.
         """
         return self._targets.clients(client_ids)
+
+    def to_nodes(self) -> Nodes:
+        """All nodes, whose ``on_node`` handlers hear it: ``broker.to_nodes().send("cancel", 7)``. From any thread."""
+        return self._nodes

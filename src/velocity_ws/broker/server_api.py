@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.sending import SendingAPI
-from velocity_ws.broker.target import Publish
+from velocity_ws.broker.target import Publish, Tell
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
 from velocity_ws.messages.names import name_user, validate_room
@@ -31,18 +31,19 @@ class Run(Protocol):
 class ServerAPI(SendingAPI):
     """Messages to clients wherever they are, and what can be asked about them. From any loop, in a coroutine."""
 
-    def __init__(self, portal: Portal, directory: Directory, run: Run, publish: Publish) -> None:
+    def __init__(self, portal: Portal, directory: Directory, run: Run, publish: Publish, tell: Tell) -> None:
         """
         Args:
             portal: the way to its event loop.
             directory: what is asked there.
             run: the way to ask it.
             publish: sends a message; returns for how many clients of this process it was queued.
+            tell: tells all nodes something.
         """
         self._portal = portal
         self._directory = directory
         self._run = run
-        super().__init__(publish)
+        super().__init__(publish, tell)
 
     @property
     def portal(self) -> Portal:

@@ -1,4 +1,4 @@
-"""Sync: the blocking twins of `Broker`, `Emitter` and `Target`, for plain threads. Knows only what these await."""
+"""Sync: blocking twins of `Broker`, `Emitter`, `Target` and `Nodes`, for plain threads. Knows only what these await."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.server_api import ServerAPI
-from velocity_ws.broker.target import Target
+from velocity_ws.broker.target import Nodes, Target
 from velocity_ws.concurrency.portal import Portal
 
-__all__ = ["SyncBroker", "SyncServerAPI", "SyncTarget"]
+__all__ = ["SyncBroker", "SyncNodes", "SyncServerAPI", "SyncTarget"]
 
 
 class SyncTarget:
@@ -31,6 +31,18 @@ class SyncTarget:
     def send_bytes(self, data: bytes) -> int:
         """Blocking `Target.send_bytes`."""
         return self._portal().block(self._target.send_bytes, data)
+
+
+class SyncNodes:
+    """`Nodes` for plain threads: the same method, blocking."""
+
+    def __init__(self, nodes: Nodes, portal: Callable[[], Portal]) -> None:
+        self._nodes = nodes
+        self._portal = portal
+
+    def send(self, event: str, data: Any = None) -> None:
+        """Blocking `Nodes.send`."""
+        self._portal().block(self._nodes.send, event, data)
 
 
 class SyncServerAPI:
@@ -73,6 +85,10 @@ class SyncServerAPI:
     def to_clients(self, client_ids: Iterable[str]) -> SyncTarget:
         """Blocking form of `ServerAPI.to_clients`."""
         return self._target(self._api.to_clients(client_ids))
+
+    def to_nodes(self) -> SyncNodes:
+        """Blocking form of `ServerAPI.to_nodes`."""
+        return SyncNodes(self._api.to_nodes(), self._api.blocking_portal)
 
     def join_room(self, client_id: str, room: str) -> None:
         """Blocking `ServerAPI.join_room`."""

@@ -11,10 +11,11 @@ from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 
-__all__ = ["Target", "TargetFactory"]
+__all__ = ["Nodes", "Target", "TargetFactory"]
 
 N = TypeVar("N")
 
+Tell = Callable[[str, bytes], Awaitable[None]]
 Publish = Callable[[Address, PreparedMessage], Awaitable[int]]
 
 
@@ -66,6 +67,31 @@ class Target:
             BackplaneUnavailable: as for `send`.
         """
         return await self._publish(self._address, encode_bytes(data))
+
+
+class Nodes:
+    """All nodes, as the receivers of what ``on_node`` handlers hear. Can be kept, and used many times."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    async def send(self, event: str, data: Any = None) -> None:
+        """Tell something to every node that runs now, this one included. From any loop, in a coroutine.
+
+        It does not wait for the handlers. A node that has no handler of that name ignores it, and one that has no
+        connection to the engine misses it.
+
+        Args:
+            event: the name that ``on_node`` was given, 1 to 256 characters.
+            data: anything that has a JSON form; each node gets what JSON makes of it.
+
+        Raises:
+            InvalidNameError: the name is empty or too long.
+            EncodeError: the data has no JSON form; nobody was told.
+            BackplaneUnavailable: other nodes were not told, or it is not known whether they were; this node was. Or it
+                is not running.
+        """
+        await self._tell(event, encode(event, data).payload)
 
 
 class TargetFactory:

@@ -226,6 +226,20 @@ class Cluster:
         except BackplaneUnavailable as error:
             log.debug("a %s was not sent: %s", what, error)
 
+    async def tell(self, what: str, args: object, until: float | None = None) -> None:
+        """Tell all other nodes something. Returns when the engine has it.
+
+        Args:
+            what: the notification's name; a part of the wire.
+            args: its content.
+            until: when its outcome is told at the latest, in the loop's time; by default at the end of the timeout.
+
+        Raises:
+            BackplaneUnavailable: the engine has it not, or that is not known.
+        """
+        note = encode_body(Notification(what, msgspec.Raw(encode_body(args))))
+        await self._publisher.outcome(self._publisher.put(self.topics.nodes, note), until)
+
     async def _send(self, topic: str, body: Request | Response) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
 

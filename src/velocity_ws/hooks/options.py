@@ -49,16 +49,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def validate_event(event: str) -> str:
+def validate_event(event: str, decorator: str = "on") -> str:
     """Check the name of an event that a handler is registered for, and return it.
+
+    Args:
+        event: the name.
+        decorator: what registers it, for the error.
 
     Raises:
         HookError: it is not a string of 1 to 256 characters, or begins with a $.
     """
     if not isinstance(event, str) or not 0 < len(event) <= MAX_NAME_LENGTH:
         raise HookError(
-            f"on() takes the event's name, 1 to {MAX_NAME_LENGTH} characters, as in @broker.on('chat_message'); "
-            f"it got {event!r:.80}"
+            f"{decorator}() takes the event's name, 1 to {MAX_NAME_LENGTH} characters, as in "
+            f"@broker.{decorator}('chat_message'); it got {event!r:.80}"
         )
     if event.startswith("$"):
         raise HookError(f"events that begin with $ are reserved: give the event {event!r:.80} another name")

@@ -27,6 +27,7 @@ class Hooks:
         self.kinds = Kinds()
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
+        self._by_node_event: dict[str, Hook] = {}
         self._is_included = False
 
     def register(self, kind: Kind, function: F) -> F:
@@ -66,12 +67,24 @@ class Hooks:
         self._by_event[event] = Hook("event", function, options=HandlerOptions(concurrent, rate, burst))
         return function
 
+    def register_node_event(self, event: str, function: F) -> F:
+        """Make a function the handler of what nodes tell each other by a name, and return it unchanged.
+
+        Raises:
+            HookError: the name has a handler already, or the function cannot be one.
+        """
+        self._refuse_if_included()
+        if event in self._by_node_event:
+            raise _heard_already(event, self._by_node_event[event])
+        self._by_node_event[event] = Hook("node", function)
+        return function
+
     def include(self, others: Hooks, prefix: str) -> None:
         """Take over the hooks of a router, behind those that are here; from then on it takes no more.
 
         Args:
             others: the hooks.
-            prefix: goes before the names of their events.
+            prefix: goes before the names of their events, but not of those that nodes tell each other.
 
         Raises:
             HookError: an event has a handler already, or would have a name that is too long or reserved, or rooms are
@@ -82,9 +95,13 @@ class Hooks:
         for event, hook in events.items():
             if event in self._by_event:
                 raise _handled_already(event, self._by_event[event], hook)
+        for event, hook in others._by_node_event.items():
+            if event in self._by_node_event:
+                raise _heard_already(event, self._by_node_event[event], hook)
         self.kinds.include(others.kinds, prefix)
         others._is_included = True
         self._by_event |= events
+        self._by_node_event |= others._by_node_event
         for kind, hooks in others._by_kind.items():
             self._by_kind[kind] += hooks
 
@@ -95,6 +112,10 @@ class Hooks:
     def handler(self, event: str) -> Hook | None:
         """Return the handler of an event; ``None`` if it has none."""
         return self._by_event.get(event)
+
+    def node_handler(self, event: str) -> Hook | None:
+        """Return the handler of what nodes tell each other by a name; ``None`` if it has none."""
+        return self._by_node_event.get(event)
 
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""
@@ -111,3 +132,8 @@ def _handled_already(event: str, handler: Hook, second: Hook | None = None) -> H
         f"event {event!r} is handled by {handler.name} already{what}; "
         "an event has one handler, on_message sees every message"
     )
+
+
+def _heard_already(event: str, handler: Hook, second: Hook | None = None) -> HookError:
+    what = "" if second is None else f", and {second.name} cannot handle it too"
+    return HookError(f"event {event!r} of nodes is handled by {handler.name} already{what}")

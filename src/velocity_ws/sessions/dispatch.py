@@ -86,6 +86,21 @@ class Dispatcher:
         for hook in self._hooks.of(kind):
             await self._contained(hook, client, {"client": client, "room": room})
 
+    async def node(self, hook: Hook, event: str, data: Any, node_id: str) -> None:
+        """Call the handler of what a node has told all nodes.
+
+        Args:
+            hook: the handler.
+            event: what nodes know it by.
+            data: what was told.
+            node_id: the sender's.
+        """
+        await self._contained(hook, None, {"data": data, "node": node_id}, event)
+
+    def node_handler(self, event: str) -> Hook | None:
+        """The handler of what nodes tell each other by a name; ``None`` if it has none."""
+        return self._hooks.node_handler(event)
+
     async def text(self, client: Client, text: str) -> PreparedMessage | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""
         message = decode(text)
@@ -135,7 +150,7 @@ class Dispatcher:
 
     async def report(
         self,
-        client: Client,
+        client: Client | None,
         error: BaseException,
         hook: Hook | None = None,
         event: str | None = None,
@@ -145,7 +160,9 @@ class Dispatcher:
         """Log an exception, count it, and show it to the ``on_error`` hooks; see `Failures.report`."""
         await self._failures.report(client, error, hook, event, of_stranger=of_stranger)
 
-    async def _contained(self, hook: Hook, client: Client, values: dict[str, Any]) -> bool:
+    async def _contained(
+        self, hook: Hook, client: Client | None, values: dict[str, Any], event: str | None = None
+    ) -> bool:
         """Call a hook that answers nobody; whether it went through."""
         try:
             await self._call(hook, values)
@@ -153,5 +170,5 @@ class Dispatcher:
         except BaseException as error:
             if is_end_of_task(error):
                 raise
-            await self.report(client, error, hook)
+            await self.report(client, error, hook, event)
             return False

@@ -40,7 +40,7 @@ class Failures:
 
     async def report(
         self,
-        client: Client,
+        client: Client | None,
         error: BaseException,
         hook: Hook | None = None,
         event: str | None = None,
@@ -52,20 +52,20 @@ class Failures:
         That its own client has gone is no failure of a hook: nobody could know it before.
 
         Args:
-            client: whose connection it was.
+            client: whose connection it was; ``None`` where the hook runs for no client.
             error: the exception.
             hook: the function that raised; where there is none, the connection itself failed.
             event: of the message that was handled.
             of_stranger: whether the client has not been let in.
         """
         if hook is not None and _misses_own_client(error, client):
-            log.debug("%s was told that its client has gone", hook.name, extra={"client_id": client.id})
+            log.debug("%s was told that its client has gone", hook.name, extra=_fields(client, hook.name))
             return
         self._counters.errors += 1
         where = "the connection" if hook is None else hook.name
         handling = "" if event is None else f" while handling {quote(event)}"
-        fields = {"client_id": client.id, "hook": where}
-        log.error("exception in %s%s (%s)", where, handling, describe(client), exc_info=error, extra=fields)
+        whose = "for no client" if client is None else describe(client)
+        log.error("exception in %s%s (%s)", where, handling, whose, exc_info=error, extra=_fields(client, where))
         for on_error in self._hooks.of("error"):
             try:
                 await self._calls.call(on_error, {"client": client, "error": error}, of_stranger=of_stranger)
@@ -75,9 +75,8 @@ class Failures:
                 if _misses_own_client(failure, client):
                     continue
                 self._counters.errors += 1
-                fields = {"client_id": client.id, "hook": on_error.name}
-                what = "exception in the on_error hook %s (%s)"
-                log.error(what, on_error.name, describe(client), exc_info=failure, extra=fields)
+                what, fields = "exception in the on_error hook %s (%s)", _fields(client, on_error.name)
+                log.error(what, on_error.name, whose, exc_info=failure, extra=fields)
 
     async def answer(
         self,
@@ -113,8 +112,15 @@ class Failures:
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
 
 
-def _misses_own_client(error: BaseException, client: Client) -> bool:
+def _fields(client: Client | None, hook: str) -> dict[str, object]:
+    """What a record of the log carries beside its text."""
+    return {"client_id": None if client is None else client.id, "hook": hook}
+
+
+def _misses_own_client(error: BaseException, client: Client | None) -> bool:
     """Whether an exception says only that the client a hook runs for has gone meanwhile."""
+    if client is None:
+        return False
     if isinstance(error, BaseExceptionGroup):  # of tasks that the hook has started
         return all(_misses_own_client(each, client) for each in error.exceptions)
     if isinstance(error, ClientNotFound | ClientGone | ClientTimeout):

@@ -67,6 +67,7 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
             await broker.to_rooms(["x", "y"]).except_(bob).send("some", 2)
             await broker.to_user("ann").send_bytes(b"\xff")
             await broker.to_client(bob).send("one", 3)
+            await broker.to_nodes().send("tell", {"n": 1})
             await broker.members("x")
             await broker.count("x")
             await broker.cluster_stats()
@@ -105,6 +106,7 @@ SAID: dict[str, set[tuple[type, ...]]] = {
     "ask count": {(str,)},
     "ask stats": {(type(None),)},
     "ask numbers": {(str, str)},
+    "note told": {(str, bytes)},
     "note presence": {(list, dict)},
     "note presence_change": {(str, int, int, dict)},
     "note presence_asked": {(str,)},
@@ -138,6 +140,10 @@ async def test_nodes_are_well_and_serve_whatever_a_stranger_publishes(
         @broker.on("echo")
         async def echo(client: Client, data: int) -> int:
             return data
+
+        @broker.on_node("tell")
+        async def tell(data: object) -> None:
+            pass
 
     rng = random.Random(kind)
     async with an_engine(kind, tmp_path, monkeypatch) as url:
