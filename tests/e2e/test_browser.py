@@ -222,6 +222,9 @@ async def wire() -> AsyncIterator[str]:
         assert connection.request is not None
         if connection.request.path == "/abort":
             connection.transport.abort()
+        elif connection.request.path == "/back":
+            async for text in connection:
+                await connection.send(text)
         elif connection.request.path == "/malformed":
             for text in ("no json", "null", "[]", '{"event": 1}', '{"event": "fine", "data": 1}'):
                 await connection.send(text)
@@ -319,6 +322,27 @@ async def test_a_browser_gives_up_where_none_of_its_subprotocols_is_listed(
     """
     assert [await site.run(closed, token) for token in ("good", "bad")] == [1006, 1006]
     assert sum("WS_SUBPROTOCOLS has none" in message for message in caplog.messages) == 1
+
+
+async def test_a_message_names_its_room_and_the_room_of_what_comes_is_read(wire: str, site: Site) -> None:
+    result = await site.run(
+        """
+        const ws = connect(argument + "/back");
+        const heard = [];
+        ws.on("said", (data, { room }) => heard.push(["said", data, room ?? null]));
+        ws.on("*", (event, data, message) => heard.push([event, message.room ?? null]));
+        ws.send("said", 1, { room: "chat:7" });
+        ws.send("said", 2);
+        ws.request("asked", 3, { room: "chat:8", timeout: 100 }).catch(() => {});
+        await until(() => heard.length === 5);
+        return heard;
+        """,
+        wire,
+    )
+    assert result == [
+        *(["said", 1, "chat:7"], ["said", "chat:7"], ["said", 2, None], ["said", None]),
+        ["asked", "chat:8"],
+    ]
 
 
 async def test_requests_are_answered(site: Site) -> None:

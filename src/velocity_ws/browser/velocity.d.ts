@@ -58,11 +58,24 @@ export interface StatusDetail {
   reason?: string;
 }
 
-export interface RequestOptions {
+export interface SendOptions {
+  /** The room, of a kind that the server has handlers for (`broker.rooms`), that the message is for. */
+  room?: string;
+}
+
+export interface RequestOptions extends SendOptions {
   /** In ms, waiting for a connection included. Default 10000; `Infinity` is never. */
   timeout?: number;
   /** Gives the request up: it rejects with the signal's reason. */
   signal?: AbortSignal;
+}
+
+/** A message of the server as it came. */
+export interface Incoming {
+  event: string;
+  data?: any;
+  /** The room that it was sent to, where that is one of a kind (`broker.rooms`). */
+  room?: string;
 }
 
 /** A request that failed. */
@@ -135,11 +148,11 @@ export class Velocity {
   /** Binary messages. */
   on(event: "binary", handler: (data: ArrayBuffer) => void): () => void;
   /** Every event of the server, beside its own handlers. Answers to requests are none. */
-  on(event: "*", handler: (event: string, data: any) => void): () => void;
+  on(event: "*", handler: (event: string, data: any, message: Incoming) => void): () => void;
   /** What the server complains about outside of a request, and rooms that could not be joined again (`room`). */
   on(event: "error", handler: (error: { code: string; message: string; [more: string]: any }) => void): () => void;
-  /** Any event of the server. */
-  on<Data = any>(event: string, handler: (data: Data) => void): () => void;
+  /** Any event of the server; `message` is all of it. */
+  on<Data = any>(event: string, handler: (data: Data, message: Incoming) => void): () => void;
 
   /** Undo `on`. */
   off(event: string, handler: (...args: any[]) => void): void;
@@ -149,7 +162,7 @@ export class Velocity {
    *
    * @returns false if it was dropped, because the queue is full or the connection closed.
    */
-  send(event: string, data?: unknown): boolean;
+  send(event: string, data?: unknown, options?: SendOptions): boolean;
 
   /** The same for a binary message. */
   sendBytes(data: ArrayBuffer | ArrayBufferView | Blob): boolean;

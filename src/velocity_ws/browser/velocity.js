@@ -77,8 +77,8 @@ export class Velocity {
     this.#handlers.get(event)?.delete(handler);
   }
 
-  send(event, data) {
-    return this.#sendOrQueue(JSON.stringify({ event, data }));
+  send(event, data, { room } = {}) {
+    return this.#sendOrQueue(JSON.stringify({ event, room, data })); // undefined is left out
   }
 
   sendBytes(data) {
@@ -242,9 +242,9 @@ export class Velocity {
   }
 
   /** Prepare a request; `repeat` says that it outlives its connection. */
-  #ask(event, data, { timeout = 10_000, signal } = {}) {
+  #ask(event, data, { timeout = 10_000, signal, room } = {}) {
     const id = ++this.#lastId;
-    const request = { id, frame: JSON.stringify({ event, data, id }), sent: false, repeat: false };
+    const request = { id, frame: JSON.stringify({ event, room, data, id }), sent: false, repeat: false };
     request.promise = new Promise((succeed, reject) => {
       const settled = (finish) => (value) => {
         clearTimeout(timer);
@@ -315,7 +315,7 @@ export class Velocity {
     const { event, id, data = null } = message ?? {};
     if (typeof event !== "string") return console.warn("velocity: ignored a message without an event:", text);
     if (id != null && ANSWERS.has(event)) return this.#answer(this.#requests.get(id), event, data);
-    const heard = (RESERVED.has(event) ? 0 : this.#emit(event, data)) + this.#emit("*", event, data);
+    const heard = (RESERVED.has(event) ? 0 : this.#emit(event, data, message)) + this.#emit("*", event, data, message);
     if (!heard && (event === "error" || RESERVED.has(event))) console.warn(`velocity: nobody heard "${event}":`, data);
   }
 
