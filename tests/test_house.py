@@ -137,6 +137,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "sessions/inbox_owner": (DECLARES, {"sessions/test_session": "close"}),
     "sessions/moves": (SERVED, {"e2e/cluster/test_coming_and_going": "MAX_WAITING"}),
     "sessions/refused": (SERVED, {"e2e/test_dispatch": "REFUSALS_AT_ONCE"}),
+    "sessions/room_messages": (SERVED, {"e2e/test_rooms": "handler"}),
     "sessions/state": (DECLARES, {"sessions/test_session": "OPEN"}),
     "stats": (DECLARES, {"delivery/test_fanout": "Counters", "e2e/test_dispatch": "to_dict"}),
     "testing/backplanes": (USED, {"backplane/test_contract": "BackplaneContract"}),

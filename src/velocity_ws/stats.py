@@ -25,7 +25,8 @@ class Stats:
             was refused before any of them saw it counts for each.
         dropped: messages for a client that never reached its socket, as the client had gone or was too slow.
         rate_limited: inbound messages refused by the rate limit.
-        invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT.
+        invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT, or FORBIDDEN for
+            naming a room that their sender is not in.
         slow_closes: clients closed because their queue was full.
         errors: exceptions raised by the application's hooks, and by connections.
         backplane_sent: messages that the engine took for other nodes; one message to three rooms counts three.

@@ -46,6 +46,10 @@ def test_decode_is_the_inverse_of_any_json_encoder(event: str, data: Any, reques
         ('{"event":"' + "x" * 256 + '"}', Message("x" * 256)),
         ('{"event":"' + "😀" * 256 + '"}', Message("😀" * 256)),
         ('{"event":" "}', Message(" ")),
+        ('{"event":"a","room":"tea","data":1}', Message("a", 1, None, "tea")),
+        ('{"event":"a","room":null}', Message("a")),
+        ('{"event":"a","room":""}', Message("a", None, None, "")),
+        ('{"event":"a","room":"' + "😀" * 256 + '"}', Message("a", None, None, "😀" * 256)),
         ('{"event":"__proto__","data":{"__proto__":1}}', Message("__proto__", {"__proto__": 1})),
     ],
 )
@@ -167,6 +171,9 @@ def test_invalid_json(raw: str | bytes) -> None:
         ('{"id":"","event":null}', ""),
         ('{"event":[],"id":1180591620717411303424}', 2**70),
         ('{"event":"' + "x" * 257 + '","id":"é"}', "é"),
+        ('{"event":"a","id":7,"room":5}', 7),
+        ('{"event":"a","id":7,"room":["tea"]}', 7),
+        ('{"event":"a","room":"' + "x" * 257 + '","id":7}', 7),
     ],
 )
 def test_invalid_event(raw: str, request_id: int | str | None) -> None:

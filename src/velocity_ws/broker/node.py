@@ -83,7 +83,7 @@ class Node:
         self._unattributed = UNATTRIBUTED.rejected
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
-        self.dispatcher = Dispatcher(hooks, self.counters, self.hints)
+        self.dispatcher = Dispatcher(hooks, self.counters, self.hints, self.hub)
         self.users = Users(user_id, self.hub, self.hints)
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)

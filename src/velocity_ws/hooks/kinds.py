@@ -201,6 +201,13 @@ class Kinds:
                 return kind, parameters
         return None
 
+    def moves(self, kind: Literal["join", "leave"], room: str) -> tuple[list[Hook], Mapping[str, str]]:
+        """The hooks that are told of those who come into a room, or leave it, and what its parameters stand for."""
+        found = self.of(room)
+        if found is None:
+            return [], {}
+        return (found[0].on_join if kind == "join" else found[0].on_leave), found[1]
+
     @property
     def has_authorize(self) -> bool:
         """Whether clients can join rooms of some kind by themselves."""

@@ -28,6 +28,7 @@ class Hooks:
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
         self._by_node_event: dict[str, Hook] = {}
+        self._built_in: dict[str, tuple[Hook, Callable[[], bool]]] = {}
         self._is_included = False
 
     def register(self, kind: Kind, function: F) -> F:
@@ -116,6 +117,21 @@ class Hooks:
     def node_handler(self, event: str) -> Hook | None:
         """Return the handler of what nodes tell each other by a name; ``None`` if it has none."""
         return self._by_node_event.get(event)
+
+    def register_built_in(self, event: str, function: Callable[..., Any], is_there: Callable[[], bool]) -> None:
+        """Handle an event by a function of this package, where the application has no handler of it.
+
+        Args:
+            event: the name of the event.
+            function: a handler as those of `register_event`.
+            is_there: whether there is such an event now.
+        """
+        self._built_in[event] = Hook("event", function), is_there
+
+    def built_in(self, event: str) -> Hook | None:
+        """Return the handler of this package's own for an event; ``None`` if there is no such event now."""
+        handler, is_there = self._built_in.get(event, (None, bool))
+        return handler if is_there() else None
 
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""

@@ -19,17 +19,19 @@ SHORT = 256
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message from a client: ``{"event": "name", "data": any, "id"?: int|str}``.
+    """A message from a client: ``{"event": "name", "data": any, "id"?: int|str, "room"?: str}``.
 
     Attributes:
         event: the name; 1 to 256 characters.
         data: the decoded JSON value; ``None`` if the message had none.
         id: the client's id of this request, which its answer repeats; ``None`` if the client asked for no answer.
+        room: the room that the client has sent it to, and is in; ``None`` if it named none.
     """
 
     event: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
     data: Any = None
     id: int | str | None = None
+    room: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class _Outside(msgspec.Struct):
 
     event: Any = None
     id: Any = None
+    room: Any = None
 
 
 def _number(text: str) -> float:
@@ -123,10 +126,12 @@ def _not_a_message(text: str, error: msgspec.ValidationError) -> Malformed | Non
             outside = _decode_outside(text)
             request_id = outside.id if type(outside.id) in (int, str) else None
             is_event = isinstance(outside.event, str) and 0 < len(outside.event) <= MAX_NAME_LENGTH
-            if is_event and (request_id is not None or outside.id is None):
+            is_room = outside.room is None or (isinstance(outside.room, str) and len(outside.room) <= MAX_NAME_LENGTH)
+            if is_event and is_room and (request_id is not None or outside.id is None):
                 return None  # a number within is beyond what can be decoded
         else:
             _decode_any(text)
     except (msgspec.DecodeError, RecursionError, ValueError):
         return None
-    return Malformed("INVALID_EVENT", f'expected {{"event": name, "data": …, "id"?: int|str}}: {error}', request_id)
+    expected = 'expected {"event": name, "data": …, "id"?: int|str, "room"?: str}'
+    return Malformed("INVALID_EVENT", f"{expected}: {error}", request_id)

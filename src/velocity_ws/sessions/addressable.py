@@ -57,7 +57,7 @@ class Addressable:
     def joined(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks, if there are any, that it came into a room; what is done when they are told."""
         dispatcher = self._context.dispatcher
-        if not (dispatcher.has("join") or dispatcher.has("leave")):
+        if not (dispatcher.tells("join", room) or dispatcher.tells("leave", room)):
             return None
         if self.moves is None:
             self.moves = Moves(self._context, self.client)

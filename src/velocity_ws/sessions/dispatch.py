@@ -5,6 +5,7 @@ Knows hooks and clients; knows no queue, no task and no socket.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from velocity_ws.close import Close
@@ -14,12 +15,14 @@ from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.logs import quote
 from velocity_ws.messages.events import REPLY, encode_error
-from velocity_ws.messages.inbound import Malformed, decode
+from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import Failures, is_end_of_task
 from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.room_messages import RoomMessages
 from velocity_ws.stats import Counters
 
 __all__ = ["Dispatcher"]
@@ -31,8 +34,9 @@ class Dispatcher:
     Its methods raise nothing that the application raised, except where they say so.
     """
 
-    def __init__(self, hooks: Hooks, counters: Counters, hints: Hints) -> None:
+    def __init__(self, hooks: Hooks, counters: Counters, hints: Hints, hub: Hub[Any]) -> None:
         self._hooks = hooks
+        self._rooms = RoomMessages(hooks.kinds, hub, counters)
         self._counters = counters
         self._hints = hints
         self._calls = Calls()
@@ -78,13 +82,21 @@ class Dispatcher:
 
     async def disconnect(self, client: Client, close: Close) -> None:
         """Run every ``on_disconnect`` hook, whether or not those before it raised."""
-        for hook in self._hooks.of("disconnect"):
-            await self._contained(hook, client, {"client": client, "close": close})
+        await self._run(self._hooks.of("disconnect"), client, {"client": client, "close": close})
+
+    def tells(self, kind: Literal["join", "leave"], room: str) -> bool:
+        """Whether there is a hook that is told of those who come into a room, or of those who leave it."""
+        return bool(self._hooks.of(kind)) or bool(self._hooks.kinds.all and self._hooks.kinds.moves(kind, room)[0])
 
     async def moved(self, kind: Literal["join", "leave"], client: Client, room: str) -> None:
-        """Run every ``on_join`` or ``on_leave`` hook for a room."""
-        for hook in self._hooks.of(kind):
-            await self._contained(hook, client, {"client": client, "room": room})
+        """Run every ``on_join`` or ``on_leave`` hook for a room, those of its kind within those of the broker."""
+        values = {"client": client, "room": room}
+        own, parameters = self._hooks.kinds.moves(kind, room)
+        if kind == "leave":
+            await self._run(own, client, {**values, **parameters})
+        await self._run(self._hooks.of(kind), client, values)
+        if kind == "join":
+            await self._run(own, client, {**values, **parameters})
 
     async def node(self, hook: Hook, event: str, data: Any, node_id: str) -> None:
         """Call the handler of what a node has told all nodes.
@@ -109,19 +121,19 @@ class Dispatcher:
             return encode_error(message.code, message.message, None, message.id)
         values = {"client": client, "message": message, "data": message.data}
         hooks = self._hooks.of("message")
-        handler = self._hooks.handler(message.event)
-        if handler is None:
-            self._hints.no_handler(message.event, self._hooks.events, is_seen=bool(hooks))
-            if not hooks:
-                self._counters.invalid += 1
-                what = f"there is no handler for event {quote(message.event)}"
-                return encode_error("UNKNOWN_EVENT", what, None, message.id)
+        room = message.room
         hook: Hook | None = None
         try:
+            handler = None if room is None else self._rooms.handler(client.id, room, message.event, values)
+            handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
+            if handler is None and (refusal := self._unhandled(message, is_seen=bool(hooks))):
+                return refusal
             for hook in hooks:
                 await self._call(hook, values)
                 if client.is_dismissed:  # a guard that closes
                     return None
+                if room is not None:  # which it may have left meanwhile
+                    self._rooms.validate(client.id, room)
             hook = handler
             result = None if handler is None else await self._call(handler, values)
             return None if message.id is None else encode(REPLY, result, message.id)
@@ -129,6 +141,14 @@ class Dispatcher:
             if is_end_of_task(error):
                 raise
             return await self._failures.answer(client, error, hook, message.id, message.event)
+
+    def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
+        """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""
+        self._hints.no_handler(message.event, self._hooks.events, is_seen=is_seen)
+        if is_seen:
+            return None
+        self._counters.invalid += 1
+        return encode_error("UNKNOWN_EVENT", f"there is no handler for event {quote(message.event)}", None, message.id)
 
     async def binary(self, client: Client, data: bytes) -> PreparedMessage | None:
         """Handle a binary message; what is to be answered."""
@@ -159,6 +179,10 @@ class Dispatcher:
     ) -> None:
         """Log an exception, count it, and show it to the ``on_error`` hooks; see `Failures.report`."""
         await self._failures.report(client, error, hook, event, of_stranger=of_stranger)
+
+    async def _run(self, hooks: Iterable[Hook], client: Client, values: dict[str, Any]) -> None:
+        for hook in hooks:
+            await self._contained(hook, client, values)
 
     async def _contained(
         self, hook: Hook, client: Client | None, values: dict[str, Any], event: str | None = None

@@ -8,13 +8,14 @@ import functools
 from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.hooks.validation import InvalidDataError
+from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages.events import encode_error
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.hints import Hints
+from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
 from velocity_ws.stats import Counters
 
 __all__ = ["Failures", "is_end_of_task"]
@@ -101,6 +102,9 @@ class Failures:
                 self._hints.invalid_data(event, hook.name, functools.partial(hook.describe, error))
             details = {"details": error.details}
             return encode_error("INVALID_DATA", "the data does not have the expected form", details, request_id)
+        if isinstance(error, InvalidParameterError):
+            self._counters.invalid += 1
+            return encode_error("FORBIDDEN", MAY_NOT_BE_IN, None, request_id)
         if isinstance(error, ClientError):
             try:
                 return encode_error(error.code, error.message, error.details, request_id)

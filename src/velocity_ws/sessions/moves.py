@@ -130,7 +130,7 @@ class Moves:
     # --- inside
 
     def _put(self, kind: Literal["join", "leave"], room: str) -> asyncio.Future[None] | None:
-        if not self._context.dispatcher.has(kind):
+        if not self._context.dispatcher.tells(kind, room):
             return None
         move = _Move(kind, room)
         if self._current is None:
