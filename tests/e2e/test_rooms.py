@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import Peer, ServerKind, eventually, running, settings
-from velocity_ws import Broker, Client, HookError, Message
+from velocity_ws import Broker, Client, EventRouter, HookError, Message
 
 BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
 
@@ -242,3 +242,47 @@ def test_rooms_are_registered_once() -> None:
     broker.rooms("chat:{chat_id}")
     with pytest.raises(HookError, match="registered already"):
         broker.rooms("chat:{other}")
+
+
+# --- presence
+
+
+async def presence(peer: Peer) -> dict[str, Any]:
+    """The next message, which tells who is in a room."""
+    data: dict[str, Any] = await peer.expect("presence")
+    return data
+
+
+@pytest.mark.parametrize("also", [(), ["tea"], lambda room: room == "tea"])
+async def test_rooms_of_a_kind_have_presence_beside_those_of_the_broker(also: Any) -> None:
+    broker = Broker(settings(), presence=also, user_id=lambda user: user)
+    broker.authenticate(lambda request: request.query_params["user"])
+    broker.rooms("chat:{chat_id}", presence=True)
+    broker.rooms("game:{game_id}")
+    async with running(broker) as address, address.connect("/ws?user=ann") as ann, address.connect("/ws?user=bob"):
+        await eventually(lambda: len(broker.get_clients()) == 2)
+        for client in broker.get_clients():
+            await broker.join_room(client.id, "game:1")
+            await broker.join_room(client.id, "chat:7")
+        assert (await presence(ann)) == {"room": "chat:7", "users": {"ann": 1, "bob": 1}, "anonymous": 0, "full": True}
+        for client in broker.get_clients():
+            await broker.join_room(client.id, "tea")
+        if also:
+            assert (await presence(ann))["room"] == "tea"
+        await broker.to_room("tea").send("last")
+        await ann.expect("last")
+
+
+async def test_presence_of_a_kind_is_too_late_on_a_broker_that_has_begun_without() -> None:
+    broker = Broker(settings())
+    router = EventRouter()
+    router.rooms("chat:{chat_id}", presence=True)
+    async with broker:
+        with pytest.raises(HookError, match="before it starts"):
+            broker.rooms("game:{game_id}", presence=True)
+        with pytest.raises(HookError, match="before it starts"):
+            broker.include(router)
+        broker.rooms("game:{game_id}")
+    broker.include(router)
+    async with broker:
+        broker.rooms("tea:{name}", presence=True)

@@ -12,6 +12,7 @@ from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.lifecycle import Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.presence import Presence
+from velocity_ws.broker.rooms import presence_wanted
 from velocity_ws.broker.users import Users
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.options import ClusterOptions
@@ -77,6 +78,7 @@ class Node:
         self._prefix = prefix_of(split_url(url)[1], name)
         self.settings = settings
         self._clock = clock
+        self._kinds = hooks.kinds
         self._has_presence = has_presence
         self.portal = Portal()
         self.counters = Counters()
@@ -206,10 +208,10 @@ class Node:
         self.hints.alone()
         if not self._is_alone:
             self._form_cluster()
-        if self._has_presence is not None:
-            self.presence = Presence(
-                self._has_presence, self.hub, self.hub.deliver, self.cluster, self.dispatcher.report
-            )
+        is_wanted = presence_wanted(self._kinds, self._has_presence)
+        self._kinds.is_without_presence = is_wanted is None
+        if is_wanted is not None:
+            self.presence = Presence(is_wanted, self.hub, self.hub.deliver, self.cluster, self.dispatcher.report)
         self.directory.begin(self.id, self.cluster, self.presence)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
@@ -254,6 +256,7 @@ class Node:
 
     def _part(self) -> None:
         self.cluster = self.presence = None
+        self._kinds.is_without_presence = False
         self.directory.end()
         self.users.end()
         self.messages.end()

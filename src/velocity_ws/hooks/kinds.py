@@ -130,10 +130,12 @@ class Kinds:
     Attributes:
         all: the kinds; an empty list where the application has none.
         is_included: whether they are those of a router that has been included, and takes no more.
+        is_without_presence: whether they are those of a broker that runs, and has begun without presence.
     """
 
     def __init__(self) -> None:
         self.is_included = False
+        self.is_without_presence = False
         self.all: list[RoomKind] = []
         self._found: dict[str, tuple[RoomKind, Mapping[str, str]] | None] = {}
 
@@ -142,17 +144,22 @@ class Kinds:
 
         Raises:
             HookError: it is no pattern, or one that means the same rooms is registered, be it under other names of
-                parameters.
+                parameters; or it is too late for presence.
         """
         if self.is_included:
             raise included_already()
         kind = RoomKind(Pattern(pattern), presence=presence)
-        self._refuse_another(kind)
+        self._refuse(kind)
         self.all.append(kind)
         self._found.clear()
         return kind
 
-    def _refuse_another(self, kind: RoomKind) -> None:
+    def _refuse(self, kind: RoomKind) -> None:
+        if kind.presence and self.is_without_presence:
+            raise HookError(
+                f"rooms {kind.pattern.text!r} cannot have presence, as the broker runs, and has begun without any: "
+                "register them before it starts"
+            )
         for other in self.all:
             if other.pattern.shape == kind.pattern.shape:
                 raise HookError(
@@ -168,12 +175,12 @@ class Kinds:
             prefix: goes before the names of their events.
 
         Raises:
-            HookError: one of them means the same rooms as one that is here, or an event would have a name that is too
-                long or reserved. Nothing has been taken over.
+            HookError: one of them means the same rooms as one that is here, an event would have a name that is too
+                long or reserved, or it is too late for presence. Nothing has been taken over.
         """
         taken = [kind.copy(prefix) for kind in others.all]
         for kind in taken:
-            self._refuse_another(kind)
+            self._refuse(kind)
         self.all += taken
         self._found.clear()
         others.is_included = True
@@ -207,6 +214,11 @@ class Kinds:
         if found is None:
             return [], {}
         return (found[0].on_join if kind == "join" else found[0].on_leave), found[1]
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether rooms of some kind have presence."""
+        return any(kind.presence for kind in self.all)
 
     @property
     def has_authorize(self) -> bool:
