@@ -32,6 +32,7 @@ STAY_AWAY: dict[str, Goodbye] = {
     "TOO_MANY_MESSAGES": close.TOO_MANY_MESSAGES,
     "TOO_MANY_FRAGMENTS": close.TOO_MANY_FRAGMENTS,
     "TOO_MANY_PINGS": close.TOO_MANY_PINGS,
+    "SESSION_EXPIRED": close.SESSION_EXPIRED,
     "INVALID_UTF8": close.INVALID_UTF8,
     "slow_message": close.slow_message(60.0),
     "wrong_frame": close.wrong_frame("invalid opcode"),

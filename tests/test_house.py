@@ -17,12 +17,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "velocity_ws": {
-        *("Broker", "Client", "Emitter", "Message", "Server", "Settings", "Target"),
+        *("Accept", "Broker", "Client", "Emitter", "Message", "Server", "Settings", "Target"),
         *("WebSocketApp", "WebSocketMiddleware"),
         *("Close", "CloseCode", "EventRouter", "Reject", "may_reconnect"),
         *("ClusterStats", "Connections", "Members", "RoomMember", "Stats", "UserConnection"),
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),
+        *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired"),
         *("ServerError", "SettingsError", "VelocityError", "WouldDeadlockError"),
         "__version__",
     },

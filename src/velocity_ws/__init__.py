@@ -21,8 +21,11 @@ from velocity_ws.errors import (
     EncodeError,
     HookError,
     InvalidCloseError,
+    InvalidExpiryError,
+    InvalidHeaderError,
     InvalidNameError,
     InvalidPathError,
+    LoginExpired,
     Reject,
     ServerError,
     SettingsError,
@@ -30,6 +33,7 @@ from velocity_ws.errors import (
     WouldDeadlockError,
 )
 from velocity_ws.messages.inbound import Message
+from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
@@ -38,6 +42,7 @@ from velocity_ws.uvicorn.server import Server
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accept",
     "BackplaneUnavailable",
     "Broker",
     "BrokerError",
@@ -56,8 +61,11 @@ __all__ = [
     "EventRouter",
     "HookError",
     "InvalidCloseError",
+    "InvalidExpiryError",
+    "InvalidHeaderError",
     "InvalidNameError",
     "InvalidPathError",
+    "LoginExpired",
     "Members",
     "Message",
     "Reject",

@@ -17,6 +17,7 @@ __all__ = [
     "LOST",
     "MAX_REASON_BYTES",
     "PING_TIMEOUT",
+    "SESSION_EXPIRED",
     "SETUP_FAILED",
     "SHUTTING_DOWN",
     "TOO_BIG",
@@ -111,6 +112,8 @@ TOO_MANY_FRAGMENTS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many frag
 """A message came in more than 1,024 tiny fragments. Stay away."""
 TOO_MANY_PINGS: Final[Goodbye] = (CloseCode.POLICY_VIOLATION, "too many pings")
 """A client sent more than 500 control frames in a second. Stay away."""
+SESSION_EXPIRED: Final[Goodbye] = (4401, "session expired")
+"""A login has ended, and was not renewed within WS_EXPIRY_GRACE. Stay away: another login is needed."""
 INVALID_UTF8: Final[Goodbye] = (CloseCode.INVALID_PAYLOAD, "invalid UTF-8")
 """A text message is not valid UTF-8 (RFC 6455, section 8.1). Stay away."""
 

@@ -13,6 +13,8 @@
         * `InvalidNameError` (a ``ValueError``): a name of a room, an event, a user or a broker
         * `InvalidPathError` (a ``ValueError``): a path of an endpoint
         * `InvalidCloseError` (a ``ValueError``): a close code or a reason
+        * `InvalidExpiryError` (a ``ValueError``): when a login ends
+        * `InvalidHeaderError` (a ``ValueError``): a header or a subprotocol of a handshake's answer
     * the client that a call was for:
         * `ClientNotFound` (a ``LookupError``): no client has this id
         * `ClientGone` (a ``ConnectionError``): it has gone
@@ -20,6 +22,7 @@
     * raised by the application, in its hooks:
         * `Reject`: refuses a connection
         * `ClientError`: answers a message with an error
+            * `LoginExpired`: raised by `Client.set_user`, where a login is over already
 """
 
 from __future__ import annotations
@@ -40,8 +43,11 @@ __all__ = [
     "EncodeError",
     "HookError",
     "InvalidCloseError",
+    "InvalidExpiryError",
+    "InvalidHeaderError",
     "InvalidNameError",
     "InvalidPathError",
+    "LoginExpired",
     "Reject",
     "ServerError",
     "SettingsError",
@@ -113,6 +119,14 @@ class InvalidPathError(VelocityError, ValueError):
 
 class InvalidCloseError(VelocityError, ValueError):
     """A close code may not be sent, or a reason does not fit into a close frame."""
+
+
+class InvalidExpiryError(VelocityError, ValueError):
+    """What was given as ``expires_at`` is no time at which a login can end."""
+
+
+class InvalidHeaderError(VelocityError, ValueError):
+    """A header, or a subprotocol, cannot be sent with the answer to a handshake."""
 
 
 class ClientIdError(VelocityError, TypeError):
@@ -232,6 +246,20 @@ class ClientError(VelocityError):
         self.message = message
         self.details = details
         super().__init__(f"{code}: {message}" if message else code)
+
+
+class LoginExpired(ClientError):
+    """A login is over before it has begun: ``expires_at`` has passed. Nothing has changed.
+
+    It is a `ClientError` with the code ``UNAUTHORIZED``, so that a client whose message led to it is answered so.
+
+    Attributes:
+        seconds: since when it is over.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__("UNAUTHORIZED", "this login has expired; log in again")
 
 
 def validate_close(code: int, reason: str) -> None:

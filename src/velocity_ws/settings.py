@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     handshake_timeout: Duration = Field(10.0, gt=0)
     """Seconds from the TCP accept until the WebSocket is accepted, authentication included; then the handshake is
     refused."""
+    expiry_grace: Duration = Field(10.0, ge=0)
+    """Seconds between the end of a login and the close of its client (4401), in which the login can be renewed."""
     read_buffer_size: Size = Field(64 * 1024, gt=0)
     """Bytes of one client's messages that may wait to be handled before its socket is no longer read."""
     write_buffer_size: Size = Field(64 * 1024, gt=0)

@@ -14,6 +14,7 @@ from tests.support.local import LocalTransport
 from velocity_ws import Broker, Reject, WebSocketApp
 from velocity_ws.asgi.admission import Admission
 from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.transport import RawHeaders
 
 
 class Reluctant(LocalTransport):
@@ -28,10 +29,10 @@ class Reluctant(LocalTransport):
         self.accepted_at = accepted_at
         self.subprotocols: list[str | None] = []
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         self.subprotocols.append(subprotocol)
         await self._do(self.on_accept)
-        await super().accept(subprotocol)
+        await super().accept(subprotocol, headers)
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         self.subprotocols.append(subprotocol)

@@ -198,7 +198,7 @@ broker = Broker(Settings(_env_file=None, backplane_url="memory://left"), presenc
 async def first():
     await broker.start()
     session = Session(broker.node.context, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
-    session.client.identify("ann", "ann")
+    session.client.identify("ann", "ann", None)
     broker.node.lifecycle.sessions.add(session)
     broker.node.hub.add(session)
     await broker.join_room(session.id, "x")

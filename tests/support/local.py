@@ -11,6 +11,7 @@ from velocity_ws.errors import Reject
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.transport import RawHeaders
 from velocity_ws.settings import Settings
 
 
@@ -35,7 +36,7 @@ class LocalTransport(BoundedOutbox):
 
     async def begin(self) -> None: ...
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         self.answer.set_result(None)
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:

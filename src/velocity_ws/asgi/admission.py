@@ -9,9 +9,10 @@ from typing import NoReturn
 
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.node import Node
-from velocity_ws.errors import Reject
+from velocity_ws.errors import LoginExpired, Reject
 from velocity_ws.logs import MAX_QUOTED, RateLimitedWarnings, get_logger, printable, quote
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
+from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 
@@ -114,8 +115,7 @@ class Admission:
     ) -> None:
         await transport.begin()
         await self._check(session, full)
-        if identifies:
-            await self._identify(session)
+        accept = await self._identify(session) if identifies else None
         if deadline is not None:  # else nothing has waited
             if deadline.expired():  # and a hook has swallowed it
                 raise TimeoutError
@@ -123,10 +123,10 @@ class Admission:
                 raise Reject("shutting down", status=503)
         selected = None
         if session.client.request.scope.get("subprotocols"):
-            selected = self._select_subprotocol(session)
+            selected = self._select_subprotocol(session, None if accept is None else accept.subprotocol)
             if selected is not None:
                 session.client.subprotocol = selected
-        await transport.accept(selected)
+        await transport.accept(selected, [] if accept is None else accept.headers)
 
     async def _check(self, session: Session, full: str | None) -> None:
         """
@@ -141,18 +141,29 @@ class Admission:
             raise Reject("too many connections", status=503)
         await self._check_origin(session)
 
-    async def _identify(self, session: Session) -> None:
+    async def _identify(self, session: Session) -> Accept | None:
+        """Find out who it is; what is to be said with the acceptance, if anything."""
         node, client = self._node, session.client
         user = await node.dispatcher.authenticate(client)
+        accept: Accept | None = None
+        if isinstance(user, Accept):
+            accept, user = user, user.user
         if user is None:
-            return
+            return accept
         try:
             user_id = node.users.id_of(user)
         except Exception as error:
             await node.dispatcher.report(client, error, of_stranger=True)
             raise Reject("authentication failed", status=500) from None
-        client.identify(user, user_id)
+        try:
+            login = None if accept is None else node.logins.new(accept.expires_at)
+        except LoginExpired as error:
+            late = "handshake of %s refused: authenticate let it in with a login that was over %.3f s ago"
+            self._warnings.warn(late, _who(session), error.seconds, extra=fields_of(session))
+            raise Reject("session expired", status=401) from None
+        client.identify(user, user_id, login)
         await node.users.expect(session)
+        return accept
 
     async def _check_origin(self, session: Session) -> None:
         settings = self._node.settings
@@ -205,12 +216,16 @@ class Admission:
                 self._refused_origins.add((origin, host))
         raise Reject("origin not allowed")
 
-    def _select_subprotocol(self, session: Session) -> str | None:
-        """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token."""
+    def _select_subprotocol(self, session: Session, second_choice: str | None = None) -> str | None:
+        """The first that the client offers and WS_SUBPROTOCOLS has: what is not listed may be a token. Else the second
+        choice, if that is offered: a client fails a connection with one that it has not named (RFC 6455, section 4.1).
+        """
         offered = session.client.request.scope.get("subprotocols")
         if not offered:
             return None
         selected = next((name for name in offered if name in self._node.settings.subprotocols), None)
+        if selected is None and second_choice in offered:
+            selected = second_choice
         if selected is None:
             self._node.hints.no_subprotocol_fits()
         return selected

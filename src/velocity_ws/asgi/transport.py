@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from velocity_ws.close import LOST, MAX_REASON_BYTES, Close, CloseCode, refused
 from velocity_ws.delivery.outbox import Outbox
@@ -17,10 +17,10 @@ from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox import SECONDS_PER_TURN
 from velocity_ws.sessions.session import Session
-from velocity_ws.sessions.transport import Transport
+from velocity_ws.sessions.transport import RawHeaders, Transport
 from velocity_ws.settings import Settings
 
-__all__ = ["EXTENSION", "ASGICall", "ASGITransport", "ServerTransport", "send_refusal", "transport_for"]
+__all__ = ["EXTENSION", "ASGICall", "ASGITransport", "ServerTransport", "acceptance", "send_refusal", "transport_for"]
 
 EXTENSION = "velocity_ws.transport"
 """Where a server's own class is found in ``scope["extensions"]``, which survive ``Mount`` and middleware."""
@@ -69,9 +69,9 @@ class ASGITransport:
         """Take the event that every handshake begins with. All that it says is in the scope."""
         await self._receive()
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Accept the handshake, with the selected subprotocol if any."""
-        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await self._send(acceptance(subprotocol, headers))
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         """Refuse the handshake with a status, or with a close code."""
@@ -112,6 +112,12 @@ def transport_for(scope: Scope, receive: Receive, send: Send) -> Transport:
         return ASGITransport(scope, receive, send)
     offered.call = scope, receive, send
     return offered
+
+
+def acceptance(subprotocol: str | None, headers: RawHeaders) -> Message:
+    """The event that accepts a handshake; middleware may add to its headers."""
+    event: Message = {"type": "websocket.accept", "subprotocol": subprotocol}
+    return {**event, "headers": list(headers)} if headers else event
 
 
 async def send_refusal(scope: Scope, send: Send, reject: Reject, subprotocol: str | None) -> None:

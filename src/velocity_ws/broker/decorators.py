@@ -28,10 +28,22 @@ class HookDecorators:
     def authenticate(self, function: F) -> F:
         """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
 
-        What it returns becomes ``client.user``; it raises `Reject` to refuse. Any other exception, or taking longer
-        than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
+        What it returns becomes ``client.user``; an `Accept` also says when the login ends, and adds headers to the
+        answer. Of several hooks the last one counts whose result is not ``None``. It raises `Reject` to refuse. Any
+        other exception, or taking longer than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
         """
         return self._hooks.register("authenticate", function)
+
+    def refresh(self, function: F) -> F:
+        """Register the hook that renews logins, called with ``client, data`` when a client sends ``event: "refresh"``.
+
+        It returns the user, who must have the id of the one before, or an `Accept` with the new ``expires_at``. The
+        answer has ``expires_in``, in seconds; ``None`` and exceptions refuse, and leave the login as it was.
+
+        Raises:
+            HookError: there is such a hook already, or a handler of the event ``refresh``.
+        """
+        return self._hooks.register("refresh", function)
 
     def on_connect(self, function: F) -> F:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.

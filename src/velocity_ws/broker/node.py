@@ -34,6 +34,7 @@ from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Kind
+from velocity_ws.sessions.logins import Logins
 from velocity_ws.sessions.pacing import Pace
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
@@ -55,6 +56,7 @@ class Node:
         hints: what is logged once about how the broker is used.
         dispatcher: calls the hooks.
         users: what users are called, and which client is whose.
+        logins: when the logins of its clients end.
         directory: clients and their rooms, on all nodes.
         messages: what nodes tell each other.
         lifecycle: starts and stops it, with all its connections.
@@ -85,8 +87,9 @@ class Node:
         self._unattributed = UNATTRIBUTED.rejected
         self.hub: Hub[Session] = Hub(self._fan_out, self)
         self.hints = Hints(settings)
-        self.dispatcher = Dispatcher(hooks, self.counters, self.hints, self.hub)
-        self.users = Users(user_id, self.hub, self.hints)
+        self.logins: Logins[Session] = Logins(clock, settings.expiry_grace)
+        self.users = Users(user_id, self.hub, self.hints, self.logins)
+        self.dispatcher = Dispatcher(hooks, self.counters, self.hints, self.hub, self.users.refresh)
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)
         self.messages = NodeMessages(self.dispatcher.node_handler, self.dispatcher.node, self.counters)
@@ -126,6 +129,7 @@ class Node:
             let_in=self._let_in,
             remove=self.directory.remove,
             forget=self.lifecycle.forget,
+            logins=self.logins,
             set_user=self.users.set_user,
             stop_soon=self.stop_soon,
             leave_behind=self.lifecycle.leave_behind,
@@ -255,6 +259,7 @@ class Node:
         self.connection_limits = ConnectionLimits(self.settings.max_connections, self.settings.max_connections_per_ip)
 
     def _part(self) -> None:
+        self.logins.end()
         self.cluster = self.presence = None
         self._kinds.is_without_presence = False
         self.directory.end()

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
 
 from velocity_ws.broker.presence import Presence
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.errors import HookError, InvalidNameError
+from velocity_ws.errors import ClientError, HookError, InvalidNameError, Reject
 from velocity_ws.messages.names import validate_user_id
+from velocity_ws.sessions.accept import Accept
+from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.logins import Login, Logins
 from velocity_ws.sessions.session import Session
 
 __all__ = ["Users", "user_id_of"]
+
+
+class Authorizes(Protocol):
+    """What is told that a client has become another user's, or that its user is another object. It may refuse rooms."""
+
+    async def user_changed(self, session: Session) -> None:
+        """Ask again who may be in the rooms that a client is in; return when it is out of those that refuse it."""
 
 
 class Users:
@@ -21,18 +32,24 @@ class Users:
 
     Attributes:
         expected: clients that are about to be accepted, their ids by that of their user.
+        authorization: is told of clients whose user has changed; ``None`` where no room asks who may be in it.
     """
 
-    def __init__(self, name: Callable[[Any], str | int | None], hub: Hub[Session], hints: Hints) -> None:
+    def __init__(
+        self, name: Callable[[Any], str | int | None], hub: Hub[Session], hints: Hints, logins: Logins[Session]
+    ) -> None:
         """
         Args:
             name: the application's function, or `user_id_of`, that says what a user is called.
             hub: the clients of this node.
             hints: told of users that have no name.
+            logins: told of logins that end.
         """
         self._name = name
         self._hub = hub
         self._hints = hints
+        self._logins = logins
+        self.authorization: Authorizes | None = None
         self._cluster: Cluster | None = None
         self._presence: Presence | None = None
         self.expected: dict[str, set[str]] = {}
@@ -60,21 +77,86 @@ class Users:
             self._hints.no_user_id(type(user))
         return user_id
 
-    async def set_user(self, session: Session, user: Any) -> None:
-        """Make a client of this node another user's, or nobody's, as `Client.set_user` says."""
+    async def set_user(self, session: Session, user: Any, expires_at: datetime | None) -> None:
+        """Make a client of this node another user's, or nobody's, as `Client.set_user` says.
+
+        Args:
+            session: the client's.
+            user: the user, or ``None``.
+            expires_at: when the login ends, in UTC.
+        """
+        user_id = self._new_id_of(session, user)
+        ended = session.login is not None
+        self._change(session, user, user_id, self._logins.new(expires_at))
+        if ended or session.login is not None:
+            self._logins.tell(session)
+        await self._changed(session, user_id)
+
+    async def refresh(self, client: Client, ask: Callable[[], Awaitable[Any]]) -> dict[str, Any] | None:
+        """Renew a client's login, as ``refresh`` says.
+
+        Args:
+            client: the client that asks for it.
+            ask: calls the application's hook, which says who it is.
+
+        Returns:
+            The answer: ``expires_in``, in seconds, where the new login ends; ``None`` where the client has gone.
+
+        Raises:
+            ClientError: the login is not renewed, and as it was; or whatever the hook raises.
+        """
+        session = self._hub.get(client.id)
+        if session is None:
+            return None
+        if client.user is None:
+            raise ClientError("UNAUTHORIZED", "nobody is logged in, so that there is no login to renew")
+        with self._logins.renewing(session):
+            try:
+                result = await ask()
+            except Reject as reject:  # of a function that serves `authenticate`, too
+                raise _as_client_error(reject) from reject
+            accept = result if isinstance(result, Accept) else Accept(result)
+            if accept.user is None:
+                raise ClientError("UNAUTHORIZED", "the login was not renewed")
+            if not session.is_connected:
+                return None
+            user_id = self._new_id_of(session, accept.user)
+            # Looked at when the hook has answered: the client may have become another's meanwhile.
+            if client.user is None or user_id != client.user_id:
+                raise ClientError("FORBIDDEN", "a login is renewed for its own user alone; connect anew as another")
+            self._change(session, accept.user, user_id, self._logins.new(accept.expires_at))
+        await self._changed(session, user_id)
+        expires_in = self._logins.tell(session)
+        return {} if expires_in is None else {"expires_in": expires_in}
+
+    def _new_id_of(self, session: Session, user: Any) -> str | None:
         try:
-            user_id = self.id_of(user)
+            return self.id_of(user)
         except InvalidNameError:
             raise
         except Exception as error:
             raise HookError(
                 f"user_id failed, so that the user of client {session.id} is as before: {error!r}"
             ) from error
-        session.client.identify(user, user_id)
+
+    def _change(self, session: Session, user: Any, user_id: str | None, login: Login | None) -> None:
+        """Have all of this node know a client's new user, without waiting: of several that are set at once, the last
+        one holds."""
+        had_login = session.login is not None
+        session.client.identify(user, user_id, login)
+        if login is not None or had_login:
+            self._logins.watch(session)
         if self._hub.set_user(session.id, user_id) and self._presence is not None:
             self._presence.changed(self._hub.rooms_of(session.id))
-        if self._cluster is not None and user_id is not None:
-            await self._cluster.wait_subscribed("user", user_id)
+
+    async def _changed(self, session: Session, user_id: str | None) -> None:
+        """Have rooms ask again who may be in them, and be sure to hear what other nodes send to the user."""
+        try:
+            if self.authorization is not None:
+                await self.authorization.user_changed(session)
+        finally:  # it has begun with the change of the user, so that these take no time one after the other
+            if self._cluster is not None and user_id is not None:
+                await self._cluster.wait_subscribed("user", user_id)
 
     async def expect(self, session: Session) -> None:
         """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
@@ -95,6 +177,11 @@ class Users:
             del self.expected[user_id]
             if self._cluster is not None and not self._hub.user_members(user_id):
                 self._cluster.unsubscribe("user", user_id)
+
+
+def _as_client_error(reject: Reject) -> ClientError:
+    status = reject.status if reject.code is None else reject.code - 4000  # 4401 is what 401 is in HTTP
+    return ClientError("UNAUTHORIZED" if status == 401 else "FORBIDDEN", reject.reason)
 
 
 def user_id_of(user: Any) -> str | None:

@@ -30,6 +30,7 @@ class Hook:
     """One registered function of the application: how it is called, and how its data is validated.
 
     Attributes:
+        kind: what it is called for.
         name: what errors and the log call it.
         options: what was said of it beside the function.
     """
@@ -58,6 +59,7 @@ class Hook:
         self.name = _name(function)
         if inspect.isgeneratorfunction(unwrap(function)) or inspect.isasyncgenfunction(unwrap(function)):
             raise HookError(f"{self.name} is a generator, which nobody would run; a hook returns, and sends as it goes")
+        self.kind = kind
         self._function = function
         self._is_async = inspect.iscoroutinefunction(_called(function))
         self.options = options

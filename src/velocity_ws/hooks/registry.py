@@ -15,6 +15,9 @@ __all__ = ["Hooks"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+REFRESH = "refresh"
+"""The event by which clients renew their logins, where there is a hook of that kind."""
+
 
 class Hooks:
     """All hooks of one broker, in order of registration.
@@ -35,10 +38,13 @@ class Hooks:
         """Add a function as a hook, and return it unchanged, as decorators do.
 
         Raises:
-            HookError: the function cannot be a hook of that kind.
+            HookError: the function cannot be a hook of that kind; or ``refresh`` has one or is handled already.
         """
         self._refuse_if_included()
-        self._by_kind[kind].append(Hook(kind, function))
+        hook = Hook(kind, function)
+        if kind == "refresh":  # what clients send for it is an event like any other, and so has one handler
+            self._handle(REFRESH, hook)
+        self._by_kind[kind].append(hook)
         return function
 
     def register_event(
@@ -63,9 +69,7 @@ class Hooks:
             HookError: the event has a handler already, the function cannot be one, or an option cannot be.
         """
         self._refuse_if_included()
-        if event in self._by_event:
-            raise _handled_already(event, self._by_event[event])
-        self._by_event[event] = Hook("event", function, options=HandlerOptions(concurrent, rate, burst))
+        self._handle(event, Hook("event", function, options=HandlerOptions(concurrent, rate, burst)))
         return function
 
     def register_node_event(self, event: str, function: F) -> F:
@@ -92,7 +96,10 @@ class Hooks:
                 registered already. Nothing has been taken over.
         """
         self._refuse_if_included()
-        events = {validate_event(prefix + event): hook for event, hook in others._by_event.items()}
+        events = {
+            event if hook.kind == "refresh" else validate_event(prefix + event): hook
+            for event, hook in others._by_event.items()
+        }
         for event, hook in events.items():
             if event in self._by_event:
                 raise _handled_already(event, self._by_event[event], hook)
@@ -136,6 +143,11 @@ class Hooks:
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""
         return sorted(self._by_event)
+
+    def _handle(self, event: str, hook: Hook) -> None:
+        if event in self._by_event:
+            raise _handled_already(event, self._by_event[event])
+        self._by_event[event] = hook
 
     def _refuse_if_included(self) -> None:
         if self._is_included:

@@ -6,6 +6,8 @@
 ``rate_limit_exceeded``       a message was refused: ``message``, ``retry_after`` in seconds
 ``gap``                       messages are missing: how many were ``dropped``, or ``missed`` in a ``room``
 ``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``
+``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never
+``session_expired``           it has ended, and the connection will soon
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers.
@@ -27,6 +29,8 @@ __all__ = [
     "encode_missed",
     "encode_presence",
     "encode_rate_limit_exceeded",
+    "encode_session",
+    "encode_session_expired",
 ]
 
 REPLY: Final = "reply"
@@ -34,6 +38,8 @@ _ERROR: Final = "error"
 _RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
+_SESSION: Final = "session"
+_SESSION_EXPIRED: Final = "session_expired"
 ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 
@@ -94,3 +100,17 @@ def encode_presence(room: str, users: Mapping[str, int], anonymous: int, *, is_f
         is_full: whether ``users`` holds all users of the room; if false, only those whose number has changed.
     """
     return encode(_PRESENCE, {"room": room, "users": users, "anonymous": anonymous, "full": is_full})
+
+
+def encode_session(expires_in: float | None) -> PreparedMessage:
+    """Encode ``event: "session"``: what the client needs to know of its login.
+
+    Args:
+        expires_in: seconds until it ends; ``None`` if it does not end by itself.
+    """
+    return encode(_SESSION, {} if expires_in is None else {"expires_in": expires_in})
+
+
+def encode_session_expired() -> PreparedMessage:
+    """Encode ``event: "session_expired"``: the login has ended, and the connection will, unless it is renewed."""
+    return encode(_SESSION_EXPIRED, None)

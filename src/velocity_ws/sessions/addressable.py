@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.logins import Login
 from velocity_ws.sessions.moves import Moves
 from velocity_ws.sessions.state import OPEN, SessionState
 
@@ -46,6 +48,11 @@ class Addressable:
     def user_id(self) -> str | None:
         """The id of the client's user; ``None`` where it has none."""
         return self.client.user_id
+
+    @property
+    def login(self) -> Login | None:
+        """The client's login, if it ends."""
+        return self.client._login
 
     @property
     def rooms(self) -> frozenset[str]:
@@ -94,6 +101,6 @@ class Addressable:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""
         return None if self.outbox is None else await self.outbox.ping()
 
-    async def set_user(self, user: Any) -> None:
+    async def set_user(self, user: Any, expires_at: datetime | None) -> None:
         """Make the client another user's, or nobody's."""
-        await self._context.set_user(self, user)
+        await self._context.set_user(self, user, expires_at)

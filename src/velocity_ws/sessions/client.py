@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from velocity_ws.close import Goodbye
@@ -9,6 +10,7 @@ from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
+from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
 from velocity_ws.sessions.client_info import ClientInfo
 
 WAIT_TIMEOUT = 30.0
@@ -96,22 +98,27 @@ class Client(ClientInfo):
         """
         await self._portal.run(self._put, None, timeout)
 
-    async def set_user(self, user: Any) -> None:
+    async def set_user(self, user: Any, expires_at: ExpiresAt = None) -> None:
         """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
         When this returns, ``to_user`` reaches the client as this user from every node, and ``members``, presence and
         ``disconnect_user`` know it. If the engine cannot be reached, it returns before that; the client gets a ``gap``
-        event later. If calls overlap, the last one wins.
+        event later. If calls overlap, the last one wins, with its ``expires_at``.
 
         Args:
             user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects.
+            expires_at: when the login ends: an aware datetime, or Unix seconds; by default never. The client is told
+                then, as it is told now when that will be, and closed ``WS_EXPIRY_GRACE`` later (4401) unless it renews
+                its login.
 
         Raises:
             ClientNotFound: the client has gone, or is not accepted yet.
+            InvalidExpiryError: ``expires_at`` is no such time, or there is no user; nothing has changed.
+            LoginExpired: ``expires_at`` has passed; nothing has changed.
             HookError: the broker's ``user_id`` function failed; nothing has changed.
             InvalidNameError: what that function returned cannot be the id of a user; nothing has changed.
         """
-        await self._portal.run(self._set_user, user)
+        await self._portal.run(self._set_user, user, parse_expiry(user, expires_at))
 
     async def ping(self) -> float | None:
         """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong. From any loop, in a coroutine.
@@ -136,10 +143,10 @@ class Client(ClientInfo):
         validate_close(code, reason)
         await self._portal.run(self._close, (code, reason))
 
-    async def _set_user(self, user: Any) -> None:
+    async def _set_user(self, user: Any, expires_at: datetime | None) -> None:
         if not self.is_connected:
             raise ClientNotFound(self.id)
-        await self._session.set_user(user)
+        await self._session.set_user(user, expires_at)
 
     async def _offer(self, message: PreparedMessage) -> bool:
         return self._session.offer(message)
@@ -179,9 +186,9 @@ class SyncClient:
         """Blocking `Client.drained`."""
         self._portal.block(self._client.drained, timeout)
 
-    def set_user(self, user: Any) -> None:
+    def set_user(self, user: Any, expires_at: ExpiresAt = None) -> None:
         """Blocking `Client.set_user`."""
-        self._portal.block(self._client.set_user, user)
+        self._portal.block(self._client.set_user, user, expires_at)
 
     def ping(self) -> float | None:
         """Blocking `Client.ping`."""

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.messages.ids import new_client_id
 from velocity_ws.sessions.client_session import ClientSession
+from velocity_ws.sessions.logins import Login
 
 __all__ = ["ClientInfo"]
 
@@ -25,6 +26,7 @@ class ClientInfo:
     """
 
     subprotocol: str | None = None
+    _login: Login | None = None  # nor has every client one
 
     def __init__(self, request: HTTPConnection, portal: Portal, session: ClientSession, node_id: str) -> None:
         self.id = new_client_id(node_id)
@@ -56,6 +58,18 @@ class ClientInfo:
     @user_id.setter
     def user_id(self, user_id: Never) -> None:  # noqa: ARG002 - the same
         _read_only("user_id")
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the client's login ends, in UTC, as `Accept` or `set_user` said it; ``None`` if it does not.
+
+        After that time the client is still served for ``WS_EXPIRY_GRACE``, unless it renews its login.
+        """
+        return None if self._login is None else self._login.expires_at
+
+    @expires_at.setter
+    def expires_at(self, expires_at: Never) -> None:  # noqa: ARG002 - the same
+        _read_only("expires_at")
 
     @property
     def remote_addr(self) -> str:
@@ -98,15 +112,17 @@ class ClientInfo:
         """Replace the ended session by one that only counts dropped messages. On the broker's loop only."""
         self._session = session
 
-    def identify(self, user: Any, user_id: str | None) -> None:
-        """Set the user, without telling presence or other nodes. On the broker's loop only."""
+    def identify(self, user: Any, user_id: str | None, login: Login | None) -> None:
+        """Set the user, and when its login ends, without telling anybody. On the broker's loop only."""
         self._user = user
         self._user_id = user_id
+        if login is not self._login:
+            self._login = login
 
 
 def _read_only(name: str) -> NoReturn:
     raise AttributeError(
-        f"client.{name} is read-only; await client.set_user(user) logs a client in, over or out (None)"
+        f"client.{name} is read-only; await client.set_user(user, expires_at) logs a client in, over or out (None)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Protocol
 
 from velocity_ws.close import Goodbye
@@ -46,7 +47,7 @@ class ClientSession(Protocol):
     async def ping(self) -> float | None:
         """Ping the client; return the round trip in seconds, or ``None`` if the server offers no pings."""
 
-    async def set_user(self, user: Any) -> None:
+    async def set_user(self, user: Any, expires_at: datetime | None) -> None:
         """Give the client another user, or with ``None`` no user; see `Client.set_user`."""
 
 
@@ -65,7 +66,7 @@ class Gone:
         self._counters.dropped += 1
         return False
 
-    async def set_user(self, user: Any) -> None:
+    async def set_user(self, user: Any, expires_at: datetime | None) -> None:
         """Do nothing, as the client has gone."""
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:  # noqa: ARG002 - nobody gets it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from velocity_ws.concurrency.eager import TaskPool
@@ -15,6 +16,7 @@ from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, HubMember
+from velocity_ws.sessions.logins import Logins
 from velocity_ws.sessions.pacing import Pace
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
@@ -47,6 +49,7 @@ class NodeContext(Generic[S]):
         let_in: takes up a session that was accepted.
         remove: takes a client out of the hub, by its id; returns the rooms it was in.
         forget: hears that a session has ended.
+        logins: when the logins of clients end.
         set_user: makes a session's client another user's; see `Client.set_user`.
         stop_soon: hears that the server is stopping, so that other nodes expect this one to go.
         leave_behind: keeps the task of a hook that swallowed its cancellation, and whose client it served.
@@ -68,6 +71,7 @@ class NodeContext(Generic[S]):
     let_in: Callable[[S], None]
     remove: Callable[[str], frozenset[str]]
     forget: Callable[[S], None]
-    set_user: Callable[[S, Any], Awaitable[None]]
+    logins: Logins[Any]
+    set_user: Callable[[S, Any, datetime | None], Awaitable[None]]
     stop_soon: Callable[[], None]
     leave_behind: Callable[[asyncio.Task[None], Client], None]

@@ -5,7 +5,8 @@ Knows hooks and clients; knows no queue, no task and no socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 from velocity_ws.close import Close
@@ -34,8 +35,24 @@ class Dispatcher:
     Its methods raise nothing that the application raised, except where they say so.
     """
 
-    def __init__(self, hooks: Hooks, counters: Counters, hints: Hints, hub: Hub[Any]) -> None:
+    def __init__(
+        self,
+        hooks: Hooks,
+        counters: Counters,
+        hints: Hints,
+        hub: Hub[Any],
+        refresh: Callable[[Client, Callable[[], Awaitable[Any]]], Awaitable[Any]],
+    ) -> None:
+        """
+        Args:
+            hooks: all that are registered.
+            counters: where messages that cannot be handled are counted.
+            hints: what is logged once about how the broker is used.
+            hub: knows who is in which room.
+            refresh: renews a client's login, given a call of the hook that says who it is; returns the answer.
+        """
         self._hooks = hooks
+        self._refresh = refresh
         self._rooms = RoomMessages(hooks.kinds, hub, counters)
         self._counters = counters
         self._hints = hints
@@ -135,7 +152,12 @@ class Dispatcher:
                 if room is not None:  # which it may have left meanwhile
                     self._rooms.validate(client.id, room)
             hook = handler
-            result = None if handler is None else await self._call(handler, values)
+            if handler is None:
+                result = None
+            elif handler.kind == "refresh":
+                result = await self._refresh(client, functools.partial(self._call, handler, values))
+            else:
+                result = await self._call(handler, values)
             return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
             if is_end_of_task(error):

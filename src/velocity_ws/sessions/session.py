@@ -71,7 +71,10 @@ class Session(Addressable):
         self._transport_task = asyncio.current_task()
         self.state = OPEN
         context.let_in(self)
-        self.inbox.open(context.dispatcher.connect(self.client) if context.dispatcher.has("connect") else None)
+        greeting = context.dispatcher.connect(self.client) if context.dispatcher.has("connect") else None
+        if self.client._login is not None:
+            greeting = context.logins.welcome(self, greeting)
+        self.inbox.open(greeting)
 
     def finish_now(self, close: Close) -> bool:
         """End the session if there is nothing to wait for; otherwise await `finish`.
@@ -283,6 +286,8 @@ class Session(Addressable):
         if self.state is OPEN:
             self.state = SessionState.CLOSING
             self._last_rooms = self._context.remove(self.id)
+            if self.client._login is not None:
+                self._context.logins.forget(self)
 
     def _abort_in(self, seconds: float) -> None:
         if self._deadline is None:

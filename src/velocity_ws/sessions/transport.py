@@ -34,7 +34,9 @@ from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 
-__all__ = ["Transport"]
+__all__ = ["RawHeaders", "Transport"]
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Transport(Protocol):
@@ -63,11 +65,12 @@ class Transport(Protocol):
             OSError: the client has gone.
         """
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Tell the client that it may come in.
 
         Args:
             subprotocol: which of those it offered was selected; a transport without subprotocols ignores it.
+            headers: to send with the answer, names in lower case; none of them is the handshake's own.
 
         Raises:
             OSError: the client has gone.

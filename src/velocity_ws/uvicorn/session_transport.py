@@ -16,12 +16,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
-from velocity_ws.asgi.transport import ASGICall, send_refusal
+from velocity_ws.asgi.transport import ASGICall, acceptance, send_refusal
 from velocity_ws.close import LOST, Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.transport import RawHeaders
 from velocity_ws.settings import Settings
 from velocity_ws.uvicorn.proxies import trusts
 from velocity_ws.uvicorn.state import WebSocketState
@@ -98,10 +99,10 @@ class SessionTransport(WebSocketConnection):
         _, receive, _ = self.call
         await receive()
 
-    async def accept(self, subprotocol: str | None) -> None:
+    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
         """Accept the handshake by an event, which middleware sees."""
         _, _, send = self.call
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await send(acceptance(subprotocol, headers))
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         """Refuse the handshake by events, which middleware sees."""

@@ -1,0 +1,137 @@
+"""Accept: what ``authenticate`` may return in place of a user, checked where it is made. Knows no client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from velocity_ws.errors import InvalidExpiryError, InvalidHeaderError
+
+__all__ = ["Accept", "ExpiresAt", "HeaderSource", "parse_expiry"]
+
+ExpiresAt: TypeAlias = datetime | float | None
+"""When a login ends: an aware datetime, or Unix seconds; ``None`` for never."""
+HeaderSource: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+"""Headers: a mapping (Starlette's may have a name several times), or pairs of a name and a value."""
+
+_LAST = 253_402_300_799  # the last second of the year 9999, which is as far as a datetime goes
+_MIN, _MAX = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~\w]+", re.ASCII)  # RFC 9110, section 5.6.2
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # section 5.5: a value has none but the tab
+_OWNED = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers of the connection itself (RFC 9110, section 7.6.1), which the answer to a handshake has its own of."""
+
+
+class Accept:
+    """Return it from ``authenticate`` in place of the user, to say more of the login; from ``refresh``, too.
+
+    Attributes:
+        user: becomes ``client.user``; ``None`` lets the client in as nobody.
+        expires_at: when the login ends, in UTC; ``None`` for never.
+        subprotocol: to select where the client offers it, and none of ``WS_SUBPROTOCOLS``.
+        headers: sent with the answer to the handshake, names in lower case.
+    """
+
+    __slots__ = ("expires_at", "headers", "subprotocol", "user")
+
+    def __init__(
+        self,
+        user: Any,
+        expires_at: ExpiresAt = None,
+        subprotocol: str | None = None,
+        headers: HeaderSource | None = None,
+    ) -> None:
+        """
+        Args:
+            user: the user.
+            expires_at: when the login ends: an aware datetime, or Unix seconds, such as the ``exp`` of a JWT.
+            subprotocol: one that the client may have offered. If it has not, none is sent, as RFC 6455 demands
+                (section 4.2.2).
+            headers: a mapping, or pairs where a name comes several times, as ``Set-Cookie`` may: those of a Starlette
+                or FastAPI ``Response`` fit. ``Content-Length`` is left out, as there is no body. ``refresh`` sends
+                none of them.
+
+        Raises:
+            InvalidExpiryError: ``expires_at`` is no such time, or nobody is logged in.
+            InvalidHeaderError: a header or the subprotocol cannot be sent.
+        """
+        self.user = user
+        self.expires_at = parse_expiry(user, expires_at)
+        if subprotocol is not None and not _is_token(subprotocol):
+            raise InvalidHeaderError(f"a subprotocol is letters, digits and !#$%&'*+-.^_`|~ alone, not {subprotocol!r}")
+        self.subprotocol = subprotocol
+        self.headers = [] if headers is None else _parse_headers(headers)
+
+    def __repr__(self) -> str:
+        return f"<Accept until {self.expires_at}>"  # no user, which may hold anything, and no cookie
+
+
+def parse_expiry(user: object, expires_at: ExpiresAt) -> datetime | None:
+    """When a login ends, in UTC; ``None`` for never.
+
+    Args:
+        user: who is logged in.
+        expires_at: as the application says it.
+
+    Raises:
+        InvalidExpiryError: it is neither an aware datetime nor Unix seconds; or nobody is logged in.
+    """
+    if expires_at is None:
+        return None
+    if user is None:
+        raise InvalidExpiryError("expires_at is the end of a login, and there is none without a user: leave it out")
+    if isinstance(expires_at, datetime):
+        if expires_at.utcoffset() is None:
+            raise InvalidExpiryError(
+                f"{expires_at!r} has no time zone, so that it is another time on each server: use datetime.now(UTC)"
+            )
+        return _in_utc(expires_at)
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+        raise InvalidExpiryError(f"expires_at is an aware datetime, or Unix seconds, and not {expires_at!r:.80}")
+    if not 0 <= expires_at <= _LAST:  # which NaN is not either
+        hint = "; Unix time is in seconds, and these look like milliseconds" if expires_at > _LAST else ""
+        raise InvalidExpiryError(f"expires_at is between 1970 and the year 9999, and not {expires_at!r:.80}{hint}")
+    return datetime.fromtimestamp(expires_at, UTC)
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:  # within hours of what datetimes can say
+        return _MAX if time.year > 1 else _MIN
+
+
+def _parse_headers(source: HeaderSource) -> list[tuple[bytes, bytes]]:
+    pairs = source.items() if isinstance(source, Mapping) else source
+    found: list[tuple[bytes, bytes]] = []
+    for pair in pairs:
+        name, value = _texts(pair)
+        if name == "content-length":
+            continue
+        if not _is_token(name) or _CONTROL.search(value):
+            raise InvalidHeaderError(f"this cannot be sent as a header, as it would break out of its line: {name!r}")
+        if name in _OWNED or name.startswith("sec-websocket-"):
+            raise InvalidHeaderError(f"{name} belongs to the handshake itself; Accept(headers=…) is for all others")
+        try:
+            found.append((name.encode(), value.encode("latin-1")))
+        except UnicodeEncodeError:
+            raise InvalidHeaderError(f"the value of {name} has characters that no header can: quote them") from None
+    return found
+
+
+def _texts(pair: object) -> tuple[str, str]:
+    """A header's name in lower case, and its value without the spaces around it."""
+    match pair:
+        case (str() | bytes() as name, str() | bytes() as value):
+            return _text(name).lower(), _text(value).strip(" \t")
+    raise InvalidHeaderError("headers are a mapping, or pairs of a name and a value, each of them text")
+
+
+def _text(part: str | bytes) -> str:
+    return part if isinstance(part, str) else part.decode("latin-1")
+
+
+def _is_token(text: object) -> bool:
+    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
