@@ -23,7 +23,8 @@ class Stats:
         rejected: handshakes refused (limits, origin, authentication), and requests that our HTTP class refused before
             it knew what they ask for. If the ``uvicorn`` command serves several brokers in one process, a request that
             was refused before any of them saw it counts for each.
-        dropped: messages for a client that never reached its socket, as the client had gone or was too slow.
+        dropped: messages for a client that never reached its socket, as the client had gone or was too slow. Those
+            that were sent to be lossy are in ``left_out`` and ``replaced`` alone: each message is in one figure.
         rate_limited: inbound messages refused by the rate limit.
         invalid: inbound messages answered INVALID_JSON, INVALID_EVENT, INVALID_DATA or UNKNOWN_EVENT, or FORBIDDEN for
             naming a room that their sender is not in.
@@ -37,6 +38,8 @@ class Stats:
         backplane_gaps: ``gap`` events for messages of other nodes; each room counts one.
         backplane_invalid: payloads that came through the engine and are not messages of this version of the package.
         uptime: seconds since the broker was started; 0 while it does not run.
+        left_out: messages sent with ``volatile=True`` that a client did not get, as something waited for it.
+        replaced: messages sent with a ``key`` that a client did not get, as a newer one took their place.
     """
 
     connected_clients: int
@@ -60,6 +63,8 @@ class Stats:
     backplane_gaps: int
     backplane_invalid: int
     uptime: float
+    left_out: int = 0  # nodes tell each other their figures, and an older one does not have these
+    replaced: int = 0
 
     def to_dict(self) -> dict[str, int | float]:
         """Return the figures as a dict, for a JSON response."""
@@ -88,6 +93,8 @@ class Counters:
     backplane_missed: int = 0
     backplane_gaps: int = 0
     backplane_invalid: int = 0
+    left_out: int = 0
+    replaced: int = 0
 
 
 UNATTRIBUTED = Counters()

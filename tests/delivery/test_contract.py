@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
 from tests.support.outboxes import LIMIT, QueueRig, Rig, TransportRig
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy
 
 RIGS = {"queue": QueueRig, "transport": TransportRig}
 
@@ -138,6 +138,169 @@ async def test_an_abort_drops_and_counts_what_waits(rig: Rig) -> None:
         await rig.outbox.wait_ended()
     assert rig.counters.dropped == 2
     assert rig.seen == []
+
+
+# --- messages that may be lost on purpose
+
+
+def lossy(data: Any, *, volatile: bool = False, key: str | None = None, event: str = "e") -> PreparedMessage:
+    message = encode(event, data)
+    make_lossy(message, volatile=volatile, key=key)
+    return message
+
+
+def offer(rig: Rig, data: Any, **how: Any) -> bool:
+    return rig.outbox.offer(lossy(data, **how))
+
+
+async def stopped(rig: Rig) -> None:
+    """The client reads nothing, and one message, which nothing can replace any more, is on its way to it."""
+    await rig.hold()
+    rig.offer("first")
+    await asyncio.sleep(0)
+
+
+async def test_a_volatile_message_is_sent_where_nothing_waits(rig: Rig) -> None:
+    assert offer(rig, "a", volatile=True)
+    assert offer(rig, "b", volatile=True)
+    await rig.sees("a", "b")
+    assert rig.counters.left_out == 0
+
+
+async def test_a_volatile_message_is_left_out_where_something_waits(dropping: Rig) -> None:
+    await stopped(dropping)
+    dropping.offer("waits")
+    assert [offer(dropping, "x" * size, volatile=True) for size in (1, LIMIT * 2)] == [False, False]
+    dropping.read()
+    await dropping.sees("first", "waits")
+    assert offer(dropping, "y", volatile=True)
+    await dropping.sees("first", "waits", "y")  # and no gap
+    assert (dropping.counters.left_out, dropping.counters.dropped) == (2, 0)
+
+
+async def test_nobody_is_too_slow_for_what_is_volatile(rig: Rig) -> None:
+    await stopped(rig)
+    rig.offer("x" * (LIMIT - 100))
+    assert not any(offer(rig, "y" * 100, volatile=True) for _ in range(50))
+    assert (rig.owner.full, rig.counters.left_out) == (0, 50)
+    rig.read()
+
+
+async def test_a_message_replaces_the_one_of_its_key_that_waits(rig: Rig) -> None:
+    await stopped(rig)
+    assert all(offer(rig, [key, number], key=key) for number in range(100) for key in ("ann", "bob"))
+    rig.read()
+    await rig.sees("first", ["ann", 99], ["bob", 99])
+    assert offer(rig, ["ann", 100], key="ann")
+    await rig.sees("first", ["ann", 99], ["bob", 99], ["ann", 100])
+    assert (rig.counters.replaced, rig.counters.dropped, rig.owner.full) == (198, 0, 0)
+
+
+async def test_nothing_is_replaced_where_nothing_waits(rig: Rig) -> None:
+    assert all(offer(rig, number, key="a") for number in range(3))
+    await rig.sees(0, 1, 2)
+    assert rig.counters.replaced == 0
+
+
+async def test_a_replacement_comes_after_all_that_was_sent_before_it(rig: Rig) -> None:
+    await stopped(rig)
+    offer(rig, "old", key="a")
+    offer(rig, "another event", key="a", event="f")
+    rig.offer("snapshot")
+    offer(rig, "new", key="a")
+    rig.offer("last")
+    rig.read()
+    await rig.sees("first", "another event", "snapshot", "new", "last")
+
+
+async def test_what_waits_before_the_first_key_stays_in_front(rig: Rig) -> None:
+    await stopped(rig)
+    rig.offer("a", "b")
+    offer(rig, "c", key="k")
+    rig.offer("d")
+    rig.read()
+    await rig.sees("first", "a", "b", "c", "d")
+    await stopped(rig)
+    rig.offer("e")
+    rig.read()
+    await rig.sees("first", "a", "b", "c", "d", "first", "e")
+
+
+async def test_a_binary_message_replaces_a_binary_one(rig: Rig) -> None:
+    await stopped(rig)
+    for content in (b"\x00", b"\x01"):
+        message = PreparedMessage(content, is_text=False)
+        make_lossy(message, volatile=False, key="frame")
+        assert rig.outbox.offer(message)
+    rig.read()
+    await rig.sees("first", b"\x01")
+
+
+async def test_the_bound_is_exact_when_a_replacement_is_smaller_or_larger(dropping: Rig) -> None:
+    await stopped(dropping)
+    room = LIMIT - len(encode("e", "first").payload) - len(encode("e", "").payload)
+    assert offer(dropping, "x" * room, key="a")
+    assert dropping.offer(1) == [False]
+    assert offer(dropping, "y" * 10, key="a")
+    assert offer(dropping, "z" * room, key="a") is False, "the gap takes some of it"
+    dropping.read()
+    await dropping.sees("first", "gap 1", "y" * 10, "gap 1")
+    assert (dropping.counters.dropped, dropping.counters.replaced) == (2, 1)
+
+
+async def test_what_a_replacement_leaves_free_is_for_others(rig: Rig) -> None:
+    await stopped(rig)
+    for _ in range(10):
+        assert offer(rig, "x" * (LIMIT - 100), key="a")
+        assert offer(rig, "", key="a")
+    assert rig.offer("y" * (LIMIT - 150)) == [True]
+    rig.read()
+    await rig.sees("first", "", "y" * (LIMIT - 150))
+
+
+@pytest.mark.parametrize("end", ["discard", "abort"])
+async def test_what_waits_with_a_key_is_dropped_and_counted(rig: Rig, end: str) -> None:
+    await stopped(rig)
+    rig.offer("a")
+    for number in range(3):
+        offer(rig, number, key="k")
+    rig.offer("b")
+    offer(rig, 3, key="k")
+    if end == "abort":
+        rig.outbox.abort()
+    else:
+        rig.outbox.close(4000, "", discard=True)
+    rig.read()
+    await eventually(lambda: rig.counters.dropped + rig.counters.messages_sent == 4)
+    assert rig.counters.dropped >= 3
+    assert rig.counters.replaced == 3
+
+
+async def test_what_waits_with_a_key_is_sent_before_the_close(rig: Rig) -> None:
+    await stopped(rig)
+    offer(rig, "a", key="a")
+    offer(rig, "b", key="b")
+    rig.outbox.close(4000, "")
+    rig.read()
+    await rig.sees("first", "a", "b", "close 4000")
+
+
+async def test_who_waits_for_room_comes_after_what_waits_with_a_key(rig: Rig) -> None:
+    (task,) = await waiting(rig, "second")
+    offer(rig, 1, key="k")
+    rig.read()
+    assert await task
+    await rig.sees("first", 1, "second")
+
+
+async def test_more_than_one_write_of_what_has_keys(rig: Rig) -> None:
+    for pause in range(5):
+        await rig.hold()
+        for number in range(8):
+            assert offer(rig, [pause, number, "x" * 80], key=str(number))
+        rig.read()
+        await eventually(lambda: rig.counters.messages_sent == 8 * (pause + 1))  # noqa: B023 - awaited here
+    assert rig.seen == [[pause, number, "x" * 80] for pause in range(5) for number in range(8)]
 
 
 # --- waiting until nothing else waits
@@ -315,5 +478,75 @@ def test_every_message_is_sent_or_counted(name: str, script: list[int | str], dr
         # One more was offered after the end; and a gap that is discarded itself is a message that was dropped.
         dropped_gaps = len(numbers) + rig.counters.dropped - 1 - len(offered)
         assert 0 <= dropped_gaps <= sum(not queued for _, queued in offered)
+
+    asyncio.run(scenario())
+
+
+lossy_actions = st.lists(
+    st.one_of(
+        st.tuples(st.integers(1, 300), st.sampled_from(["", "", "volatile", "a", "b", "c"])),
+        st.sampled_from(["hold", "read", "turn"]),
+    ),
+    max_size=60,
+)
+"""Of each message the size, and whether it is volatile or which key it has."""
+
+
+@pytest.mark.parametrize("name", RIGS)
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(lossy_actions, st.booleans(), st.sampled_from(["close", "discard", "abort"]))
+def test_what_is_lost_on_purpose_is_counted_and_changes_no_order(
+    name: str, script: list[str | tuple[int, str]], drop: bool, end: str
+) -> None:
+    async def scenario() -> None:
+        rig = RIGS[name](drop)
+        outbox: Any = rig.outbox
+        keys: dict[int, str] = {}
+        queued: set[int] = set()
+        for number, action in enumerate(script):
+            if action == "hold":
+                await rig.hold()
+            elif action == "read":
+                rig.read()
+            elif isinstance(action, tuple):
+                size, keys[number] = action
+                volatile = keys[number] == "volatile"
+                key = None if volatile else keys[number] or None
+                if offer(rig, [number, "x" * size], volatile=volatile, key=key):
+                    queued.add(number)
+            else:
+                await asyncio.sleep(0)
+            held = [] if outbox._backlog is None else outbox._backlog._places.values()
+            assert outbox._backlog is None or len(outbox._backlog)
+            costs = [message.cost for message in outbox.queue] + [
+                place.message.cost for place in held if place.message is not None
+            ]
+            plain = [] if outbox._backlog is None else outbox._backlog._line
+            costs += [message.cost for message in plain if isinstance(message, PreparedMessage)]
+            assert outbox.queued_bytes == sum(costs)
+            assert outbox.queued_bytes <= LIMIT + 400
+        if end == "abort":
+            rig.outbox.abort()
+        else:
+            rig.outbox.close(1000, "", discard=end == "discard")
+        rig.read()
+        for _ in range(40):
+            await asyncio.sleep(0)
+        await over(rig)
+        gaps = [item for item in rig.seen if isinstance(item, str) and item.startswith("gap")]
+        numbers = [item[0] for item in rig.seen if isinstance(item, list)]
+        assert set(numbers) <= queued
+        for key in ("a", "b", "c"):
+            order = [number for number in numbers if keys[number] in ("", "volatile", key)]
+            assert order == sorted(set(order))
+        if end == "close" and not rig.owner.full:
+            for key in ("", "volatile", "a", "b", "c"):  # the newest of each key comes
+                newest = max((number for number in queued if keys[number] == key), default=None)
+                assert newest is None or newest in numbers
+        counters = rig.counters
+        assert counters.messages_sent == len(numbers) + len(gaps)
+        refused = len(keys) - len(queued) - counters.left_out
+        lost = len(keys) + 1 - len(numbers) - counters.left_out - counters.replaced
+        assert 0 <= counters.dropped - lost <= refused  # a gap that is discarded is a message too
 
     asyncio.run(scenario())

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.outboxes import LIMIT, TransportRig
 from velocity_ws.delivery.transport_outbox import Flusher
-from velocity_ws.messages.outbound import encode
+from velocity_ws.messages.outbound import PreparedMessage, encode
 
 
 async def test_one_write_for_each_turn() -> None:
@@ -58,3 +58,41 @@ async def test_one_that_cannot_be_written_to_costs_no_other(
 
 async def test_a_ping_is_the_connections() -> None:
     assert await TransportRig(False).outbox.ping() == 0.5
+
+
+def with_key(data: object, key: str = "k") -> PreparedMessage:
+    message = encode("e", data)
+    message.key = key
+    return message
+
+
+async def test_a_replacement_over_the_limit_goes_out_where_nothing_else_waits() -> None:
+    rig = TransportRig(True)
+    await rig.hold()
+    assert [rig.outbox.offer(with_key(data)) for data in ("small", "x" * LIMIT * 2)] == [True, True]
+    assert not rig.outbox.offer(with_key("y", "another"))
+    rig.read()
+    await rig.sees("x" * LIMIT * 2, "gap 1")
+
+
+async def test_what_the_transport_does_not_take_yet_can_still_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = TransportRig(False)
+    await rig.hold()
+    for number in range(8):
+        assert rig.outbox.offer(with_key("x" * 90, str(number)))
+    write, rig.is_paused = rig.write, False
+
+    def write_once(data: bytes) -> None:
+        write(data)
+        rig.is_paused = True
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig, "write", write_once)
+        rig.direct.resume()
+    left = len(rig.seen)
+    assert 0 < left < 8
+    assert all(rig.outbox.offer(with_key("new", str(number))) for number in range(left, 8))
+    rig.read()
+    await rig.sees(*["x" * 90] * left, *["new"] * (8 - left))
+    assert rig.counters.replaced == 8 - left
+    assert rig.direct.queued_bytes == 0

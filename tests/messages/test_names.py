@@ -1,4 +1,4 @@
-"""Names: any string up to a length is a room."""
+"""Names: any string up to a length is a room, and any valid text of a length is a key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from velocity_ws.errors import InvalidNameError
-from velocity_ws.messages.names import validate_room
+from velocity_ws.messages.names import validate_key, validate_room
 
 
 @pytest.mark.parametrize("room", ["", "a", "*", ">", "a.b c", "\n\x00", "é" * 256, "\ud800"])
@@ -19,4 +19,16 @@ def test_any_string_is_a_room(room: str) -> None:
 def test_no_room(room: Any) -> None:
     with pytest.raises(InvalidNameError, match="at most 256 characters") as caught:
         validate_room(room)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("key", ["a", "cursor:ann", "é" * 256, "\n\x00"])
+def test_any_text_is_a_key(key: str) -> None:
+    assert validate_key(key) is key
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, None, 5, b"key", "\ud800"])
+def test_no_key(key: Any) -> None:
+    with pytest.raises(InvalidNameError, match=r"1 to 256 characters|valid Unicode") as caught:
+        validate_key(key)
     assert len(str(caught.value)) < 200

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tests.support.json_values import ids, names, read, values
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.messages.inbound import Message, decode
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy
 
 
 class Colour(enum.Enum):
@@ -222,3 +222,25 @@ class OwnDict(dict[str, object]):
 def test_subclasses_of_what_json_has_are_sent_as_that() -> None:
     data = OwnDict(text=SafeString("<b>"), inner=[OwnDict(a=1)])
     assert json.loads(encode("x", data).payload)["data"] == {"text": "<b>", "inner": [{"a": 1}]}
+
+
+@given(names)
+def test_a_message_replaces_one_of_its_event_and_key(event: str) -> None:
+    message = encode(event, 1)
+    assert message.slot is None
+    make_lossy(message, volatile=False, key="k")
+    assert message.slot == (event, "k")
+
+
+def test_a_binary_message_replaces_none_that_has_an_event() -> None:
+    message = PreparedMessage(b"{}", is_text=False)
+    make_lossy(message, volatile=False, key="k")
+    assert message.slot == (None, "k")
+
+
+def test_a_message_is_lossy_in_one_way() -> None:
+    message = encode("e")
+    with pytest.raises(TypeError, match="either volatile=True or a key"):
+        make_lossy(message, volatile=True, key="k")
+    make_lossy(message, volatile=True, key=None)
+    assert (message.volatile, message.key, message.slot) == (True, None, None)

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Final, Protocol
 
 from velocity_ws.close import Goodbye
+from velocity_ws.delivery.backlog import Backlog
 from velocity_ws.messages.events import encode_dropped
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
@@ -49,7 +50,11 @@ class Outbox(Protocol):
     """Holds the messages for one client, bounded in bytes. On the broker's loop only."""
 
     def offer(self, message: PreparedMessage) -> bool:
-        """Take a message; return whether it was queued. Never waits or raises; a refused message counts as dropped."""
+        """Take a message; return whether it was queued. Never waits or raises.
+
+        A refused message counts as dropped. A volatile one is left out, and counted, where others wait; one with a key
+        replaces, and counts, the one of its event and key that waits.
+        """
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Wait until nothing else is queued, then take a message. Callers are served in the order in which they came.
@@ -109,11 +114,12 @@ class BoundedOutbox(ABC):
     On the broker's loop only.
 
     Attributes:
-        queue: the messages that wait.
-        queued_bytes: the sum of their ``cost``, in bytes.
+        queue: the messages that wait; those in the backlog come after them.
+        queued_bytes: the sum of the ``cost`` of all of them, in bytes.
     """
 
     __slots__ = (
+        "_backlog",
         "_counters",
         "_drop",
         "_full",
@@ -149,6 +155,7 @@ class BoundedOutbox(ABC):
         """
         self.queue = queue
         self.queued_bytes = 0
+        self._backlog: Backlog | None = None  # from the first message with a key that has to wait, until it is empty
         self._owner = owner
         self._counters = counters
         self._limit = limit
@@ -213,10 +220,50 @@ class BoundedOutbox(ABC):
             self._counters.dropped += message is not None
             waiter.set_result(False)
 
+    def _hold(self, message: PreparedMessage, in_flight: int = 0) -> bool:
+        """Let a message wait; return whether it does.
+
+        Args:
+            message: the message.
+            in_flight: bytes that wait and are in the queue no more.
+        """
+        if message.volatile:
+            self._counters.left_out += 1
+            return False
+        replaced = None
+        if self._backlog is not None and message.slot is not None:
+            replaced = self._backlog.waiting(message.slot)
+        waiting = self.queued_bytes + in_flight - (0 if replaced is None else replaced.cost)
+        if waiting and waiting + message.cost > self._limit:
+            self._refuse()
+            return False
+        if self._missed:
+            self._append(self._take_gap())
+        self._append(message)
+        if replaced is not None:
+            self.queued_bytes -= replaced.cost
+            self._counters.replaced += 1
+        return True
+
     def _append(self, message: PreparedMessage) -> None:
-        """Add a message to the queue."""
-        self.queue.append(message)
+        """Add a message to those that wait."""
+        if self._backlog is not None:
+            self._backlog.add(message)
+        elif message.key is not None:
+            self._backlog = Backlog()
+            self._backlog.add(message)
+        else:
+            self.queue.append(message)
         self.queued_bytes += message.cost
+
+    def _pop_backlog(self) -> PreparedMessage | None:
+        """Take the first message out of the backlog; ``None`` where nothing is in it."""
+        if self._backlog is None:
+            return None
+        message = self._backlog.pop()
+        if not self._backlog:
+            self._backlog = None
+        return message
 
     def _refuse(self) -> None:
         """Count a message that does not fit, and tell the owner where the policy asks for it."""
@@ -238,8 +285,9 @@ class BoundedOutbox(ABC):
 
     def _discard(self) -> None:
         """Drop all queued messages, and turn the waiters away."""
-        self._counters.dropped += len(self.queue)
+        self._counters.dropped += len(self.queue) + (0 if self._backlog is None else len(self._backlog))
         self.queue.clear()
+        self._backlog = None
         self.queued_bytes = 0
         self._missed = 0
         if self._waiters:

@@ -58,14 +58,10 @@ class QueueOutbox(BoundedOutbox):
         elif self._state is not OPEN:
             self._counters.dropped += 1
             return False
-        elif not self._has_room(message):
-            self.is_disturbed = True
-            self._refuse()
-            return False
         else:
-            if self._missed:
-                self._append(self._take_gap())
-            self._append(message)
+            self.is_disturbed = True
+            if not self._hold(message, 0 if self.sending is None else self.sending.cost):
+                return False
             self._write()
         return self._state is not OVER
 
@@ -143,14 +139,6 @@ class QueueOutbox(BoundedOutbox):
     def _is_free(self) -> bool:
         return self.is_idle
 
-    def _has_room(self, message: PreparedMessage) -> bool:
-        waiting = self.queued_bytes + (0 if self.sending is None else self.sending.cost)
-        return not waiting or waiting + message.cost <= self._limit
-
-    def _append(self, message: PreparedMessage) -> None:
-        super()._append(message)
-        self.is_disturbed = True
-
     def _write(self, *, soon: bool = False) -> None:
         if self.sending is None and not self._writer.is_busy:
             self.is_idle = False
@@ -159,17 +147,15 @@ class QueueOutbox(BoundedOutbox):
 
     async def _send_queue(self, rest: Suspended | None = None) -> None:
         try:
-            if rest is not None and self.sending is not None:
-                message = self.sending
+            if rest is not None and (first := self.sending) is not None:
                 await rest
-                self._sent(message)
-            while self.queue or self._missed or self._waiters:
-                if not self.queue and self._missed:
-                    self._append(self._take_gap())
-                elif not self.queue:
+                self._sent(first)
+            while self.queue or self._backlog is not None or self._missed or self._waiters:
+                message = self.queue.popleft() if self.queue else self._pop_backlog()
+                if message is None:
                     self._admit()
                     continue
-                message = self.sending = self.queue.popleft()
+                self.sending = message
                 self.queued_bytes -= message.cost
                 await self.send(_asgi(message))
                 self._sent(message)
@@ -185,8 +171,10 @@ class QueueOutbox(BoundedOutbox):
             self.fail(error)
 
     def _admit(self) -> None:
-        """Queue the message of the waiter that came first."""
-        if (turn := self._next_waiter()) is not None:
+        """Queue what comes after all that waited: the ``gap``, then the message of the waiter that came first."""
+        if self._missed:
+            self._append(self._take_gap())
+        elif (turn := self._next_waiter()) is not None:
             waiter, message = turn
             if message is not None:
                 self._append(message)

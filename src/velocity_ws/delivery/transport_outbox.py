@@ -122,13 +122,7 @@ class TransportOutbox(BoundedOutbox):
         if self._state is not OPEN:
             self._counters.dropped += 1
             return False
-        if self.queue and self.queued_bytes + message.cost > self._limit:
-            self._refuse()
-            return False
-        if self._missed:
-            self._append(self._take_gap())
-        self._append(message)
-        return True
+        return self._hold(message)
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Wait until nothing else is queued, then take a message; return whether it was queued."""
@@ -177,6 +171,9 @@ class TransportOutbox(BoundedOutbox):
     def resume(self) -> None:
         """Write again, as the transport has room; then serve waiters, or close the connection if that was asked for."""
         self.flush()
+        while self._backlog is not None and not self.queue and not self._writer.is_paused:
+            self._refill()
+            self.flush()
         if self.queue or self._state is OVER or self._writer.is_paused:
             return
         if self._missed:
@@ -216,6 +213,13 @@ class TransportOutbox(BoundedOutbox):
             self._counters.messages_sent += sent
             self._counters.bytes_sent += size
             transport.write(data)
+
+    def _refill(self) -> None:
+        """Move from the backlog to the empty queue what leaves in the next write; the rest can still be replaced."""
+        size = 0
+        while size < self.burst and (message := self._pop_backlog()) is not None:
+            self.queue.append(message)
+            size += len(message.wire(self._window_bits))
 
     def _chunks(self) -> list[bytes]:
         """Build the frames of the first queued messages, up to ``burst`` bytes."""

@@ -1,13 +1,13 @@
-"""Names: the rules for names of rooms, events and users. Pure: knows no room, no event and no user."""
+"""Names: the rules for names of rooms, events, users and keys. Pure: knows no room, no event and no user."""
 
 from __future__ import annotations
 
 from velocity_ws.errors import InvalidNameError
 
-__all__ = ["MAX_NAME_LENGTH", "name_user", "validate_room", "validate_text", "validate_user_id"]
+__all__ = ["MAX_NAME_LENGTH", "name_user", "validate_key", "validate_room", "validate_text", "validate_user_id"]
 
 MAX_NAME_LENGTH = 256
-"""Characters of the longest name of an event, a room or a user."""
+"""Characters of the longest name of an event, a room or a user, and of the longest key."""
 
 
 def validate_room(room: str) -> str:
@@ -19,6 +19,17 @@ def validate_room(room: str) -> str:
     if not isinstance(room, str) or len(room) > MAX_NAME_LENGTH:
         raise InvalidNameError(f"a room is a string of at most {MAX_NAME_LENGTH} characters, not {room!r:.80}")
     return room
+
+
+def validate_key(key: str) -> str:
+    """Check the key of a message, and return it.
+
+    Raises:
+        InvalidNameError: it is not a string of 1 to 256 characters, or not valid Unicode.
+    """
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH:
+        raise InvalidNameError(f"a key is a string of 1 to {MAX_NAME_LENGTH} characters, not {key!r:.80}")
+    return validate_text(key)
 
 
 def validate_text(name: str) -> str:

@@ -8,10 +8,13 @@ import msgspec
 
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, TEXT, deflate, header
-from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_key
 from velocity_ws.messages.plain import plain
 
-__all__ = ["PreparedMessage", "encode", "encode_bytes", "event_of"]
+__all__ = ["PreparedMessage", "Slot", "encode", "encode_bytes", "event_of", "make_lossy"]
+
+Slot = tuple[str | None, str]
+"""An event, which a binary message has not, and a key."""
 
 
 class PreparedMessage:
@@ -22,15 +25,20 @@ class PreparedMessage:
         is_text: whether it is sent as a text message; if false, as a binary one.
         size: the bytes of the payload.
         cost: the bytes that it counts for in a queue: its size, but at least 1, which bounds a queue of empty ones too.
+        volatile: whether clients for which something waits do not get it.
+        key: replaces a message of the same event and key that still waits for a client; ``None`` replaces nothing.
     """
 
-    __slots__ = ("_deflated", "_plain", "_text", "cost", "is_text", "payload", "size")
+    __slots__ = ("_deflated", "_plain", "_slot", "_text", "cost", "is_text", "key", "payload", "size", "volatile")
 
     def __init__(self, payload: bytes, is_text: bool = True) -> None:
         self.payload = payload
         self.is_text = is_text
         self.size = len(payload)
         self.cost = self.size or 1
+        self.volatile = False
+        self.key: str | None = None
+        self._slot: Slot | None = None
         self._text: str | None = None
         self._plain: bytes | None = None
         self._deflated: dict[int, bytes] | None = None
@@ -66,6 +74,13 @@ class PreparedMessage:
         if self._text is None:
             self._text = self.payload.decode()
         return self._text
+
+    @property
+    def slot(self) -> Slot | None:
+        """What it replaces a message of: its event, read once, and its key; ``None`` without a key."""
+        if self._slot is None and self.key is not None:
+            self._slot = event_of(self) if self.is_text else None, self.key
+        return self._slot
 
 
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
@@ -120,3 +135,21 @@ def encode_bytes(data: bytes | bytearray | memoryview) -> PreparedMessage:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"a binary message is bytes, not {data!r:.80}; send(event, data) sends everything else")
     return PreparedMessage(bytes(data), is_text=False)
+
+
+def make_lossy(message: PreparedMessage, *, volatile: bool, key: str | None) -> None:
+    """Let a message be left out, or be replaced, for clients that do not read fast enough. Called before it is sent.
+
+    Args:
+        message: the message.
+        volatile: whether clients for which something waits do not get it.
+        key: 1 to 256 characters; it replaces a message of the same event and key that waits. ``None`` for no key.
+
+    Raises:
+        TypeError: it is volatile and has a key.
+        InvalidNameError: the key is not valid.
+    """
+    if volatile and key is not None:
+        raise TypeError("a volatile message never waits, so none can replace it: pass either volatile=True or a key")
+    message.volatile = bool(volatile)
+    message.key = None if key is None else validate_key(key)
