@@ -30,9 +30,11 @@ NODE = "elevenchars"
 RAW = msgspec.Raw(b"\x92\xa1a\x01")
 HEADER = b"VWS\x01elevenchars\0\0\0\0\0\0\x01\x02"
 GOLDEN = {
-    b"\x97\xa4post\xa5rooms\x91\xa5lobby\x07\x91\xadelevenchars.c\xc3\xc4\x02{}": (
-        *(Publication, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}"),
+    b"\x99\xa4post\xa5rooms\x91\xa5lobby\x07\x91\xadelevenchars.c\xc3\xc4\x02{}\xc2\xa0": (
+        *(Publication, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}", False, ""),
     ),
+    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc3\xa0": (Publication, "all", (), 0, (), True, b"{}", True, ""),
+    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc2\xa1k": (Publication, "all", (), 0, (), True, b"{}", False, "k"),
     b"\x95\xa4beat\xa5hello\xcb@$\0\0\0\0\0\0\x90\xc3": (Heartbeat, "hello", 10.0, (), True),
     b"\x95\xa4beat\xa7welcome\xcb@$\0\0\0\0\0\0\x91\xabelevenchars\xc3": (Heartbeat, "welcome", 10.0, (NODE,), True),
     b"\x95\xa4beat\xa5alive\xcb@\x04\0\0\0\0\0\0\x90\xc3": (Heartbeat, "alive", 2.5, (), True),
@@ -44,6 +46,37 @@ GOLDEN = {
     b"\x92\xa5probe\x03": (Probe, 3),
 }
 """What travels, byte for byte: nodes of two releases meet on one engine, and no name that changes may change it."""
+
+
+OLDER = {
+    b"\x97\xa4post\xa5rooms\x91\xa5lobby\x07\x91\xadelevenchars.c\xc3\xc4\x02{}": Publication(
+        "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}"
+    ),
+}
+"""What older nodes send, which have not all fields, and how it is taken."""
+
+
+class OlderPublication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+    """A message for clients as older nodes know it."""
+
+    kind: str
+    names: tuple[str, ...]
+    number: int
+    excluded: tuple[str, ...]
+    is_text: bool
+    payload: bytes
+
+
+@pytest.mark.parametrize(("raw", "body"), OLDER.items())
+def test_what_older_nodes_send_is_taken(raw: bytes, body: Publication) -> None:
+    assert decode_body(HEADER + raw) == body
+    assert (body.is_volatile, body.key) == (False, "")
+
+
+def test_what_is_new_in_a_message_is_skipped_by_older_nodes() -> None:
+    newer = encode_body(Publication("all", (), 0, (), True, b"{}", True, "k"))
+    older = msgspec.msgpack.decode(newer, type=OlderPublication)
+    assert older == OlderPublication("all", (), 0, (), True, b"{}")
 
 
 @pytest.mark.parametrize(("raw", "kind_and_fields"), GOLDEN.items())
@@ -71,7 +104,8 @@ def test_what_is_encoded_is_decoded(
 ) -> None:
     names = names[:1] if kind in ("rooms", "users") else names
     names = tuple([f"{NODE}.{number}" for number in range(len(names))]) if kind == "clients" else names
-    post = Publication(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload)
+    how = data.draw(st.sampled_from([(False, ""), (True, ""), (False, "a key")]))
+    post = Publication(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload, *how)
     raw = encode_header(NODE, number) + encode_body(post)
     assert decode_header(raw) == (NODE, number)
     assert decode_body(raw) == post
@@ -97,6 +131,8 @@ def test_any_bytes_are_one_or_foreign(data: bytes) -> None:
         (["post", "rooms", ["x"], 0, ["x" * 257], True, b"{}"], "length <= 256"),
         (["post", "clients", ["x"], 0, [], True, b"{}"], "names what is none"),
         (["post", "all", [], 0, [], True, b"\xff"], "invalid start byte"),
+        (["post", "all", [], 0, [], True, b"{}", "yes"], "Expected `bool`"),
+        (["post", "all", [], 0, [], True, b"{}", False, "x" * 257], "length <= 256"),
         (["post", "somebody", [], 0, [], True, b""], "Invalid enum"),
         (["beat", "alive", 0.0], "gone at once"),
         (["beat", "alive", -1.0], ">= 0"),

@@ -57,7 +57,7 @@ _BODY_AT = _SEQUENCE_AT + 8
 NodeId = Annotated[str, msgspec.Meta(pattern=rf"^{NODE_ID}\Z")]
 ClientId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID}\Z")]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
-"""The name of a room or the id of a user."""
+"""The name of a room, the id of a user, or a key."""
 Topic = Annotated[str, msgspec.Meta(max_length=512)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _What = Annotated[str, msgspec.Meta(max_length=64)]
@@ -98,6 +98,8 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
         excluded: ids of clients that do not get it.
         is_text: whether the payload is text.
         payload: the message's bytes, as clients get them.
+        is_volatile: whether clients for which something waits do not get it.
+        key: replaces a message of the same event and key that waits for a client; empty for none.
     """
 
     kind: Literal["all", "rooms", "users", "clients"]
@@ -106,6 +108,8 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     excluded: tuple[Name, ...]
     is_text: bool
     payload: bytes
+    is_volatile: bool = False
+    key: Name = ""
 
 
 class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):

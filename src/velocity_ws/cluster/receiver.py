@@ -22,7 +22,7 @@ from velocity_ws.cluster.envelopes import (
 )
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
-from velocity_ws.cluster.routing import Arrivals
+from velocity_ws.cluster.routing import Arrivals, message_of
 from velocity_ws.cluster.rpc import Rpc
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages.address import Address
@@ -132,7 +132,7 @@ class Receiver:
         match body:
             case Publication():
                 self._counters.backplane_received += 1
-                self._deliver(self._arrivals.address_of(origin, body), PreparedMessage(body.payload, body.is_text))
+                self._deliver(self._arrivals.address_of(origin, body), message_of(body))
             case Heartbeat():
                 self._membership.received(origin, body)
             case Request():

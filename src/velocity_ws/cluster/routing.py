@@ -15,7 +15,7 @@ from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.outbound import PreparedMessage
 
-__all__ = ["Arrivals", "routes"]
+__all__ = ["Arrivals", "message_of", "routes"]
 
 KEPT_FOR = 5.0
 """Seconds that the receivers of a message to several rooms are remembered; its parts arrive soon after each other."""
@@ -42,7 +42,18 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
     excluded = tuple(name for name in address.excluded if node_of(name) is not None)
 
     def body(names: tuple[str, ...], number: int = 0) -> bytes:
-        return encode_body(Publication(address.kind, names, number, excluded, message.is_text, message.payload))
+        return encode_body(
+            Publication(
+                address.kind,
+                names,
+                number,
+                excluded,
+                message.is_text,
+                message.payload,
+                message.volatile,
+                message.key or "",
+            )
+        )
 
     if address.kind == "all":
         yield topics.all, body(())
@@ -61,6 +72,14 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
                 by_node.setdefault(at, []).append(name)
         for at, ids in by_node.items():
             yield topics.node(at), body(tuple(ids))
+
+
+def message_of(publication: Publication) -> PreparedMessage:
+    """The message that a publication carries."""
+    message = PreparedMessage(publication.payload, publication.is_text)
+    message.volatile = publication.is_volatile
+    message.key = publication.key or None
+    return message
 
 
 class Arrivals:
