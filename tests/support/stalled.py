@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -10,8 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.support import DEADLINE, Address
+from velocity_ws import Client
 
-__all__ = ["Stalled", "stalled"]
+__all__ = ["Stalled", "fill_up", "stalled"]
 
 
 class Stalled:
@@ -42,6 +44,15 @@ class Stalled:
                 if not chunk:
                     return [*found, 1006]
                 data += chunk
+
+
+async def fill_up(client: Client) -> int:
+    """Send a client that does not read numbered volatile messages until one is left out; how many were sent."""
+    for number in itertools.count():
+        if not await client.send("v", [number, "x" * 16_000], volatile=True):
+            return number
+        await asyncio.sleep(0)
+    raise AssertionError
 
 
 def _frame(data: bytes) -> tuple[int, bytes, bytes] | None:

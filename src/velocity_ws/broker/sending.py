@@ -22,13 +22,13 @@ class SendingAPI:
         self._targets = TargetFactory(publish)
         self._nodes = Nodes(tell)
 
-    async def broadcast(self, event: str, data: Any = None) -> int:
+    async def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
         """Send a message to all clients, as `Target.send` does. From any loop, in a coroutine."""
-        return await self.to_all().send(event, data)
+        return await self.to_all().send(event, data, volatile=volatile, key=key)
 
-    async def broadcast_bytes(self, data: bytes) -> int:
+    async def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
         """Send a binary message to all clients, as `Target.send_bytes` does. From any loop, in a coroutine."""
-        return await self.to_all().send_bytes(data)
+        return await self.to_all().send_bytes(data, volatile=volatile, key=key)
 
     def to_all(self) -> Target:
         """All clients: ``broker.to_all().except_(client.id).send(...)``. From any thread."""

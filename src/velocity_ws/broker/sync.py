@@ -24,13 +24,13 @@ class SyncTarget:
         """The same without these clients."""
         return SyncTarget(self._target.except_(*client_ids), self._portal)
 
-    def send(self, event: str, data: Any = None) -> int:
+    def send(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
         """Blocking `Target.send`."""
-        return self._portal().block(self._target.send, event, data)
+        return self._portal().block(self._target.send, event, data, volatile=volatile, key=key)
 
-    def send_bytes(self, data: bytes) -> int:
+    def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
         """Blocking `Target.send_bytes`."""
-        return self._portal().block(self._target.send_bytes, data)
+        return self._portal().block(self._target.send_bytes, data, volatile=volatile, key=key)
 
 
 class SyncNodes:
@@ -54,13 +54,13 @@ class SyncServerAPI:
     def __init__(self, api: ServerAPI) -> None:
         self._api = api
 
-    def broadcast(self, event: str, data: Any = None) -> int:
+    def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
         """Blocking `ServerAPI.broadcast`."""
-        return self.to_all().send(event, data)
+        return self.to_all().send(event, data, volatile=volatile, key=key)
 
-    def broadcast_bytes(self, data: bytes) -> int:
+    def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
         """Blocking `ServerAPI.broadcast_bytes`."""
-        return self.to_all().send_bytes(data)
+        return self.to_all().send_bytes(data, volatile=volatile, key=key)
 
     def to_all(self) -> SyncTarget:
         """Blocking form of `ServerAPI.to_all`."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from velocity_ws.errors import ClientIdError
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.names import name_user, validate_room
-from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 
 __all__ = ["Nodes", "Target", "TargetFactory"]
 
@@ -37,36 +37,52 @@ class Target:
         """
         return Target(self._publish, _without(self._address, client_ids))
 
-    async def send(self, event: str, data: Any = None) -> int:
+    async def send(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
         """Send a message, encoded once, to all of them. From any loop, in a coroutine.
 
         Args:
             event: the name of the event, 1 to 256 characters.
             data: anything that has a JSON form.
+            volatile: whether it is left out for the clients for which something waits, as they read too slowly.
+            key: 1 to 256 characters, such as ``cursor:ann``. The message replaces one of the same event and key that
+                still waits for a client, and keeps its place, unless a message without a key has come after that.
 
         Returns:
             The number of clients of this process for which it was queued.
 
         Raises:
-            InvalidNameError: the event name is empty or too long, or the name of a room or a user cannot be sent to
-                other processes.
+            InvalidNameError: the event name or the key is empty or too long, or the name of a room or a user cannot be
+                sent to other processes.
+            TypeError: it is volatile and has a key.
             EncodeError: the data has no JSON form; it was sent to nobody.
             BackplaneUnavailable: it could not be sent to the other nodes, or it is not known whether it was; clients of
                 this process have it.
         """
-        return await self._publish(self._address, encode(event, data))
+        message = encode(event, data)
+        if volatile or key is not None:
+            make_lossy(message, volatile=volatile, key=key)
+        return await self._publish(self._address, message)
 
-    async def send_bytes(self, data: bytes) -> int:
+    async def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
         """Send a binary message to all of them. From any loop, in a coroutine.
+
+        Args:
+            data: the bytes of the message.
+            volatile: as for `send`.
+            key: as for `send`; it replaces a binary message of the same key.
 
         Returns:
             The number of clients of this process for which it was queued.
 
         Raises:
-            InvalidNameError: the name of a room or a user cannot be sent to other processes.
+            InvalidNameError: the name of a room or a user cannot be sent to other processes, or the key is not valid.
+            TypeError: it is volatile and has a key.
             BackplaneUnavailable: as for `send`.
         """
-        return await self._publish(self._address, encode_bytes(data))
+        message = encode_bytes(data)
+        if volatile or key is not None:
+            make_lossy(message, volatile=volatile, key=key)
+        return await self._publish(self._address, message)
 
 
 class Nodes:

@@ -9,7 +9,7 @@ from velocity_ws.close import Goodbye
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
-from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
 from velocity_ws.sessions.client_info import ClientInfo
 
@@ -37,7 +37,16 @@ class Client(ClientInfo):
         """The blocking form of the methods that are awaited, for plain threads."""
         return SyncClient(self, self._portal)
 
-    async def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
+    async def send(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        wait: bool = False,
+        timeout: float = WAIT_TIMEOUT,
+        volatile: bool = False,
+        key: str | None = None,
+    ) -> bool:
         """Send a message to this client. From any loop, in a coroutine.
 
         Args:
@@ -47,39 +56,60 @@ class Client(ClientInfo):
                 pieces, reaches a client that reads. A piece may be larger than ``WS_SEND_QUEUE_SIZE``.
             timeout: seconds to wait at most. After it the message is dropped, and ``WS_SLOW_CLIENT`` says whether the
                 client is closed. Without ``wait`` this happens as soon as the queue is full.
+            volatile: whether it is left out if something waits for the client, as it reads too slowly.
+            key: 1 to 256 characters, such as ``cursor:ann``. The message replaces one of the same event and key that
+                still waits for the client, and keeps its place, unless a message without a key has come after that.
 
         Returns:
-            Whether it was queued: false if the client has gone or is too slow; then it is counted as dropped.
+            Whether it was queued: false if the client has gone or is too slow; then it is counted as dropped, or, if it
+            was volatile, as left out.
 
         Raises:
-            InvalidNameError: the event name is empty or too long.
+            InvalidNameError: the event name or the key is empty or too long.
             EncodeError: the data has no JSON form.
+            TypeError: more than one of ``wait``, ``volatile`` and ``key`` was given.
             ClientGone: with ``wait``: the client has gone.
             ClientTimeout: with ``wait``: it did not read in time.
         """
         message = encode(event, data)
+        if volatile or key is not None:
+            _make_lossy(message, wait=wait, volatile=volatile, key=key)
         if wait:
             return await self._portal.run(self._put, message, timeout)
         if self._portal.is_here:  # by far the most common
             return self._session.offer(message)
         return await self._portal.run(self._offer, message)
 
-    async def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
+    async def send_bytes(
+        self,
+        data: bytes,
+        *,
+        wait: bool = False,
+        timeout: float = WAIT_TIMEOUT,
+        volatile: bool = False,
+        key: str | None = None,
+    ) -> bool:
         """Send a binary message to this client. From any loop, in a coroutine.
 
         Args:
             data: the bytes of the message.
             wait: as for `send`.
             timeout: as for `send`.
+            volatile: as for `send`.
+            key: as for `send`; it replaces a binary message of the same key.
 
         Returns:
             What `send` returns.
 
         Raises:
+            InvalidNameError: the key is empty or too long.
+            TypeError: more than one of ``wait``, ``volatile`` and ``key`` was given.
             ClientGone: with ``wait``: the client has gone.
             ClientTimeout: with ``wait``: it did not read in time.
         """
         message = encode_bytes(data)
+        if volatile or key is not None:
+            _make_lossy(message, wait=wait, volatile=volatile, key=key)
         if wait:
             return await self._portal.run(self._put, message, timeout)
         return await self._portal.run(self._offer, message)
@@ -174,13 +204,32 @@ class SyncClient:
         self._client = client
         self._portal = portal
 
-    def send(self, event: str, data: Any = None, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
+    def send(
+        self,
+        event: str,
+        data: Any = None,
+        *,
+        wait: bool = False,
+        timeout: float = WAIT_TIMEOUT,
+        volatile: bool = False,
+        key: str | None = None,
+    ) -> bool:
         """Blocking `Client.send`."""
-        return self._portal.block(self._client.send, event, data, wait=wait, timeout=timeout)
+        return self._portal.block(
+            self._client.send, event, data, wait=wait, timeout=timeout, volatile=volatile, key=key
+        )
 
-    def send_bytes(self, data: bytes, *, wait: bool = False, timeout: float = WAIT_TIMEOUT) -> bool:
+    def send_bytes(
+        self,
+        data: bytes,
+        *,
+        wait: bool = False,
+        timeout: float = WAIT_TIMEOUT,
+        volatile: bool = False,
+        key: str | None = None,
+    ) -> bool:
         """Blocking `Client.send_bytes`."""
-        return self._portal.block(self._client.send_bytes, data, wait=wait, timeout=timeout)
+        return self._portal.block(self._client.send_bytes, data, wait=wait, timeout=timeout, volatile=volatile, key=key)
 
     def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
         """Blocking `Client.drained`."""
@@ -197,6 +246,12 @@ class SyncClient:
     def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Blocking `Client.disconnect`."""
         self._portal.block(self._client.disconnect, code, reason)
+
+
+def _make_lossy(message: PreparedMessage, *, wait: bool, volatile: bool, key: str | None) -> None:
+    if wait:
+        raise TypeError("with wait=True a message is neither left out nor replaced: pass it without volatile and key")
+    make_lossy(message, volatile=volatile, key=key)
 
 
 def describe(client: Client) -> str:
