@@ -28,6 +28,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from velocity_ws.close import problem_of_close
@@ -194,10 +195,14 @@ class BackplaneUnavailable(VelocityError, ConnectionError):
     Attributes:
         outcome: ``refused``: it reached no other node. ``unknown``: the engine took it and did not confirm it in time,
             so it may have reached them. The package never sends it a second time.
+        nodes: the ids of the nodes that did not confirm, where it is known which.
     """
 
-    def __init__(self, reason: str, outcome: Literal["refused", "unknown"] = "refused") -> None:
+    def __init__(
+        self, reason: str, outcome: Literal["refused", "unknown"] = "refused", nodes: Iterable[str] = ()
+    ) -> None:
         self.outcome = outcome
+        self.nodes = tuple(nodes)
         hint = "it reached no other node" if outcome == "refused" else "whether it reached other nodes is not known"
         super().__init__(f"{reason}; {hint}. Catch this, or ask broker.healthy, to tell users")
 

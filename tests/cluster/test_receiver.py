@@ -16,6 +16,7 @@ from velocity_ws.cluster.envelopes import (
 )
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
+from velocity_ws.cluster.orders import MissedOrders
 from velocity_ws.cluster.receiver import InvalidEnvelopes, Receiver
 from velocity_ws.cluster.routing import Arrivals
 from velocity_ws.cluster.rpc import Rpc
@@ -47,6 +48,7 @@ class Parts:
             gaps=Gaps(TOPICS, self.counters, self.deliver),
             arrivals=Arrivals(lambda _: (), lambda: self.now),
             membership=self.membership,
+            orders=MissedOrders(5.0, lambda: self.now),
             rpc=self.rpc,
             invalid=invalid,
             counters=self.counters,
@@ -55,7 +57,7 @@ class Parts:
             probe_returned=self.probes.append,
         )
 
-    def deliver(self, address: Address, message: PreparedMessage) -> None:
+    def deliver(self, address: Address, message: PreparedMessage, had: set[str] | None = None) -> None:
         self.delivered.append((address, message))
 
     async def respond(self, node_id: str, response: Response) -> None:

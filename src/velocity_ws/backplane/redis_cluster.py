@@ -42,6 +42,7 @@ class RedisClusterBackplane:
         self._roles = Roles(is_sharded=True)
         pool_of(self._url)  # raises now what it would raise later
         self.max_payload = MAX_PAYLOAD
+        self.is_ordered = False
         self._shards: list[_Shard] = []
         self._firsts: list[int] = []
         self._by_first: list[_Shard] = []

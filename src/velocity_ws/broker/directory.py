@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.members import ClusterStats, Members, RoomMember
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.procedures import COUNT, DISCONNECT, JOIN, LEAVE, MEMBERS, STATS
+from velocity_ws.broker.revocation import Revocation
 from velocity_ws.broker.user_directory import UserDirectory
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.rpc import Procedure
@@ -33,6 +35,7 @@ class Directory:
 
     Attributes:
         users: what is asked and done about all clients of a user.
+        revocation: has all nodes ask again who may be in rooms.
     """
 
     def __init__(self, node_id: str, hub: Hub[Session], stats: Callable[[], Stats] | None) -> None:
@@ -43,24 +46,33 @@ class Directory:
             stats: its figures; ``None`` where it is no node but only asks.
         """
         self.users = UserDirectory(node_id, hub)
+        self.revocation = Revocation()
         self._node_id = node_id
         self._hub = hub
         self._stats = stats
         self._cluster: Cluster | None = None
         self._presence: Presence | None = None
 
-    def begin(self, node_id: str, cluster: Cluster | None, presence: Presence | None) -> None:
+    def begin(
+        self,
+        node_id: str,
+        cluster: Cluster | None,
+        presence: Presence | None,
+        authorization: Authorization | None = None,
+    ) -> None:
         """Ask other nodes, and answer them, from now on.
 
         Args:
             node_id: this node's, from now on.
             cluster: the way to the others; ``None`` where there are none.
             presence: what is told who joins and leaves; ``None`` where no room has it.
+            authorization: asks who may be in rooms; ``None`` where there are no clients.
         """
         self._node_id = node_id
         self._cluster = cluster
         self._presence = presence
         self.users.begin(node_id, cluster, presence)
+        self.revocation.begin(cluster, authorization)
         if cluster is not None:
             cluster.register(JOIN, self._answer_join)
             cluster.register(LEAVE, self._answer_leave)
@@ -73,6 +85,7 @@ class Directory:
         """Know no other node any more."""
         self._cluster = self._presence = None
         self.users.end()
+        self.revocation.end()
 
     # --- one client
 
@@ -136,11 +149,16 @@ class Directory:
 
     async def _leave_here(self, client_id: str, room: str) -> None:
         session = self._hub.get(client_id)
-        if session is None or not self._hub.leave(client_id, room):
-            return
+        if session is not None:
+            await told(self.take_out(session, room))
+
+    def take_out(self, session: Session, room: str) -> asyncio.Future[None] | None:
+        """Take a client of this node out of a room, if it is there; what is done when the hooks are told of it."""
+        if not self._hub.leave(session.id, room):
+            return None
         if self._presence is not None:
             self._presence.changed([room])
-        await told(session.left(room))
+        return session.left(room)
 
     def remove(self, client_id: str) -> frozenset[str]:
         """Take a client of this node out of everything; the rooms it was in."""

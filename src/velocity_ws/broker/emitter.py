@@ -186,6 +186,7 @@ class Emitter(ServerAPI):
     async def _stop(self) -> None:
         async with self._starting:
             cluster, self._cluster = self._cluster, None
+            await self._directory.revocation.stop()
             self._directory.end()
             if cluster is not None:
                 await cluster.stop()

@@ -8,6 +8,7 @@ from typing import Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
+from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.lifecycle import Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
@@ -58,6 +59,7 @@ class Node:
         users: what users are called, and which client is whose.
         logins: when the logins of its clients end.
         directory: clients and their rooms, on all nodes.
+        authorization: asks which clients may be in rooms.
         messages: what nodes tell each other.
         lifecycle: starts and stops it, with all its connections.
         context: what its sessions share.
@@ -92,6 +94,10 @@ class Node:
         self.dispatcher = Dispatcher(hooks, self.counters, self.hints, self.hub, self.users.refresh)
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)
+        self.authorization = Authorization(
+            hooks.kinds, self.hub, self.dispatcher, self.directory, self.counters, settings.send_queue_size
+        )
+        self.users.authorization = self.authorization
         self.messages = NodeMessages(self.dispatcher.node_handler, self.dispatcher.node, self.counters)
         self.lifecycle = Lifecycle(
             self,
@@ -216,7 +222,7 @@ class Node:
         self._kinds.is_without_presence = is_wanted is None
         if is_wanted is not None:
             self.presence = Presence(is_wanted, self.hub, self.hub.deliver, self.cluster, self.dispatcher.report)
-        self.directory.begin(self.id, self.cluster, self.presence)
+        self.directory.begin(self.id, self.cluster, self.presence, self.authorization)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
 
@@ -235,6 +241,8 @@ class Node:
 
     async def end(self) -> None:
         """End the workers and the cluster, when the last connection is over."""
+        await self.authorization.stop()
+        await self.directory.revocation.stop()
         await self.context.workers.stop()
         cluster, presence = self.cluster, self.presence
         self._part()
@@ -252,6 +260,7 @@ class Node:
         if self.cluster is not None:
             self.cluster.release()
         self._part()
+        self.authorization.abandon()
         for session in self.lifecycle.sessions:
             self.hub.remove(session.id)
         self.users.expected.clear()
@@ -277,10 +286,9 @@ class Node:
             engine=engine_of(settings.backplane_url),
         )
         backplane = create_backplane(settings.backplane_url)
-        self.cluster = Cluster(backplane, self.id, options, self.counters, self.hub.deliver, self._who, self._clock)
-
-    def _who(self, address: Address) -> list[str]:
-        return [session.id for session in self.hub.select(address)]
+        self.cluster = Cluster(
+            backplane, self.id, options, self.counters, self.hub.deliver, self.hub.recipients, self._clock
+        )
 
     def _let_in(self, session: Session) -> None:
         self.lifecycle.sessions.add(session)

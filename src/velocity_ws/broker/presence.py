@@ -172,7 +172,7 @@ class Presence:
         if changes:
             self._deliver(Address("rooms", (room,), frozenset(newcomers)), _event(room, changes, total, is_full=False))
         if newcomers:
-            self._deliver(Address("clients", newcomers), _event(room, total, total, is_full=True))
+            self._hub.deliver_to(room, newcomers, _event(room, total, total, is_full=True))
 
     # --- other nodes
 

@@ -24,11 +24,14 @@ __all__ = [
     "JOIN",
     "LEAVE",
     "MEMBERS",
+    "REAUTHORIZE",
+    "REAUTHORIZED",
     "REMOVE_USER",
     "STATS",
 ]
 
 Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=60)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
 
 
@@ -55,6 +58,10 @@ DISCONNECT: Procedure[tuple[str, int, str], bool] = Procedure("disconnect", tupl
 DISCONNECT_USER: Procedure[tuple[str, int, str], int] = Procedure(
     "disconnect_user", tuple[Name, Code, Reason], Count, is_order=True
 )
+REAUTHORIZE: Procedure[tuple[str | None, str | None], int] = Procedure(
+    "reauthorize", tuple[Name | None, Name | None], Count, is_order=True
+)
+REAUTHORIZED: Procedure[tuple[int, float], bool] = Procedure("reauthorized", tuple[Count, Seconds], bool)
 REMOVE_USER: Procedure[tuple[str, str], int] = Procedure("remove_user", tuple[Name, Name], Count, is_order=True)
 CONNECTIONS: Procedure[str, list[UserConnection]] = Procedure("connections", Name, list[UserConnection], _are_clients)
 MEMBERS: Procedure[str, list[RoomMember]] = Procedure("members", Name, list[RoomMember], _are_members)

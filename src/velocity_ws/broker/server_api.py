@@ -192,6 +192,34 @@ class ServerAPI(SendingAPI):
         """
         return await self._run(self._directory.users.connections, name_user(user_id))
 
+    async def reauthorize(self, room: str | None = None, user_id: str | int | None = None) -> None:
+        """Ask again who may be in rooms, on all nodes: the ``authorize`` of each room's kind, for each of its members.
+
+        Call it when rights have changed. As soon as a node hears it, what is said in the rooms is held for the members
+        that are asked about. Who is refused is out of the room, and gets ``event: "left"`` and nothing of what was
+        held; the others get that first. Members that `join_room` has put in are asked about too. Returns when there is
+        an answer for all. From then on nothing of the room is queued any more for who was refused.
+
+        Without arguments it asks about all members of all rooms of kinds that have an ``authorize``. From any loop, in
+        a coroutine.
+
+        Args:
+            room: only the members of this room, a string of at most 256 characters.
+            user_id: only the clients of this user, as in ``client.user_id``; the integer 42 means ``"42"``.
+
+        Raises:
+            TypeError: ``user_id`` is neither a string nor an integer.
+            InvalidNameError: the room is not a string of at most 256 characters, or a name cannot be sent to other
+                processes.
+            BackplaneUnavailable: a node (see ``nodes``) has not confirmed within ``WS_BACKPLANE_TIMEOUT`` that it holds
+                what is said to these members. As soon as it hears the others again, it asks about all its members
+                before it delivers anything more in their rooms.
+        """
+        name = None if user_id is None else name_user(user_id)
+        if room is not None:
+            validate_room(room)
+        await self._run(self._directory.revocation.reauthorize, room, name)
+
     async def members(self, room: str) -> Members:
         """The members of a room, on all nodes. From any loop, in a coroutine.
 

@@ -118,6 +118,10 @@ class SyncServerAPI:
         """Blocking `ServerAPI.connections`."""
         return self._api.blocking_portal().block(self._api.connections, user_id)
 
+    def reauthorize(self, room: str | None = None, user_id: str | int | None = None) -> None:
+        """Blocking `ServerAPI.reauthorize`."""
+        self._api.blocking_portal().block(self._api.reauthorize, room, user_id)
+
     def members(self, room: str) -> Members:
         """Blocking `ServerAPI.members`."""
         return self._api.blocking_portal().block(self._api.members, room)

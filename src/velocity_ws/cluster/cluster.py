@@ -18,9 +18,10 @@ from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.options import ClusterOptions
+from velocity_ws.cluster.orders import missed_orders
 from velocity_ws.cluster.publisher import Entry, Publisher
 from velocity_ws.cluster.receiver import InvalidEnvelopes, Receiver
-from velocity_ws.cluster.routing import Arrivals, routes
+from velocity_ws.cluster.routing import Arrivals, Deliver, routes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
 from velocity_ws.cluster.subscriptions import Subscriptions
 from velocity_ws.cluster.topics import Topics
@@ -45,12 +46,14 @@ class Cluster:
 
     Attributes:
         node_id: this node's id.
+        timeout: seconds that a call waits for its answers.
         topics: the names of the cluster's topics.
         membership: the other nodes.
         subscriptions: the topics this node listens to.
         on_node_up: called with the id of a node that is heard for the first time.
         on_node_down: called with the id of a node that is gone.
         on_connected: called each time this node hears the others, after a start or a lost connection.
+        orders: sees when this node may have missed what another has ordered all to do.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Cluster:
         node_id: str,
         options: ClusterOptions,
         counters: Counters,
-        deliver: Callable[[Address, PreparedMessage], object],
+        deliver: Deliver,
         recipients: Callable[[Address], Iterable[str]],
         clock: Callable[[], float],
     ) -> None:
@@ -70,10 +73,11 @@ class Cluster:
             options: how it takes part.
             counters: the node's.
             deliver: gives a message to the clients of this node that an address means.
-            recipients: the ids of those clients.
+            recipients: the ids of those clients, where it does so at once.
             clock: seconds, never going back.
         """
         self.node_id = node_id
+        self.timeout = options.timeout
         self.topics = Topics(options.prefix)
         self.on_node_up: list[Callable[[str], None]] = []
         self.on_node_down: list[Callable[[str], None]] = []
@@ -82,7 +86,8 @@ class Cluster:
         self._backplane = backplane
         self._own_topic = self.topics.node(node_id)
         self._heartbeats: asyncio.Task[None] | None = None
-        self._gaps = Gaps(self.topics, counters, deliver)
+        self.orders = missed_orders(backplane, options, clock)
+        self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.subscriptions = Subscriptions(backplane, self._gaps.unsubscribed, options.linger)
         self.membership = Membership(
@@ -98,11 +103,12 @@ class Cluster:
             gaps=self._gaps,
             arrivals=Arrivals(recipients, clock),
             membership=self.membership,
+            orders=self.orders,
             rpc=self._rpc,
             invalid=invalid,
             counters=counters,
             deliver=deliver,
-            respond=self._respond,
+            respond=lambda node_id, response: self._send(self.topics.node(node_id), response),
             probe_returned=self._link.probe_returned,
         )
 
@@ -116,10 +122,10 @@ class Cluster:
     async def start(self) -> None:
         """Connect and make itself known. Where the engine is not there in time, goes on and connects when it is."""
         self.subscriptions.add(self._own_topic)
-        self.subscriptions.add(self.topics.nodes)
+        self.subscriptions.add_first(self.topics.nodes)
         if self._options.is_node:
             self.subscriptions.add(self.topics.all)
-        heartbeats = self.membership.run(lambda: self.is_healthy)
+        heartbeats = self.membership.run(lambda: self.is_healthy, self.orders.look)
         self._heartbeats = asyncio.create_task(heartbeats, name="velocity-ws heartbeats")
         await self._link.start(self, self._receiver.received, self._options.patience)
 
@@ -196,13 +202,17 @@ class Cluster:
         topic = self.topics.node(node_id)
         return await self._rpc.call(procedure, args, [node_id], lambda request: self._send(topic, request))
 
-    async def call_all(self, procedure: Procedure[A, R], args: A) -> Replies[R]:
-        """Call a procedure of all other nodes that live, and wait for those alone: others may hear it later."""
+    async def call_all(self, procedure: Procedure[A, R], args: A, *, lost: bool = False) -> Replies[R]:
+        """Call a procedure of all other nodes, and wait for those that live, or are lost; others may hear it later."""
         await self.wait_discovered()
-        topic, nodes = self.topics.nodes, self.membership.ids()
+        topic, nodes = self.topics.nodes, self.membership.ids(lost=lost)
         if not nodes and not procedure.is_order:
             return Replies()
         return await self._rpc.call(procedure, args, nodes, lambda request: self._send(topic, request))
+
+    def register_at_once(self, procedure: Procedure[A, R], function: Callable[[A], R]) -> None:
+        """Answer the calls of other nodes by what cannot wait; see `Rpc.register_at_once`."""
+        self._rpc.register_at_once(procedure, function)
 
     async def wait_discovered(self) -> None:
         """Wait a moment at most until the other nodes are known; not at all where there is no connection."""
@@ -243,9 +253,6 @@ class Cluster:
     async def _send(self, topic: str, body: Request | Response) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
 
-    async def _respond(self, node_id: str, response: Response) -> None:
-        await self._send(self.topics.node(node_id), response)
-
     # --- other nodes
 
     def _send_heartbeat(self, node_id: str | None, heartbeat: Heartbeat) -> Entry | None:
@@ -268,8 +275,14 @@ class Cluster:
 
     # --- the connection
 
+    def connecting(self) -> None:
+        """The link will be up, perhaps. Called by the link before anything can arrive."""
+        self._gaps.connecting()
+        self.orders.connecting()
+
     async def connected(self) -> None:
         """The link is up: learn of the other nodes, and find out what was missed. Called by the link."""
+        self.orders.arriving()
         await self.membership.discover()
         for function in self.on_connected:
             function()

@@ -99,17 +99,23 @@ class Gaps:
     """What was missed on each topic. On the broker's loop only."""
 
     def __init__(
-        self, topics: Topics, counters: Counters, deliver: Callable[[Address, PreparedMessage], object]
+        self,
+        topics: Topics,
+        counters: Counters,
+        deliver: Callable[[Address, PreparedMessage], object],
+        missed_order: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             topics: the cluster's.
             counters: the node's; what was missed is counted there.
             deliver: gives a message to clients of this node.
+            missed_order: called when something that was said to all nodes did not come.
         """
         self._topics = topics
         self._counters = counters
         self._deliver = deliver
+        self._missed_order = missed_order
         self._numbers = ReceivedNumbers()
         self._names: dict[str, tuple[Literal["room", "user"], str]] = {}
         self._suspects: dict[str, int | None] = {}
@@ -138,12 +144,18 @@ class Gaps:
     def received(self, topic: str, origin: str, number: int) -> None:
         """A message came through a topic, with this number of its sender."""
         missed = self._numbers.received(topic, origin, number)
-        if missed and topic != self._topics.nodes:
+        if missed and topic == self._topics.nodes:
+            self._missed_order()
+        elif missed:
             self._counters.backplane_missed += missed
             if topic in self._suspects:
                 self._add(topic, missed)
             else:
                 self._tell(topic, missed)
+
+    def connecting(self) -> None:
+        """A connection begins: what was said to all nodes until then was missed, and is not counted."""
+        self._numbers.forget(self._topics.nodes)
 
     def suspect(self, topics: Iterable[str]) -> None:
         """Nothing is heard on these topics from now on. `run` settles them when they are heard again."""

@@ -46,6 +46,9 @@ CLOSE_TIMEOUT = 1.5
 class LinkUser(Protocol):
     """What a link tells of its connection. On the broker's loop only."""
 
+    def connecting(self) -> None:
+        """A connection begins, from which something may be heard before it is proven."""
+
     async def connected(self) -> None:
         """A connection is proven to hear everything that is needed. Cancelled when it is lost."""
 
@@ -161,6 +164,7 @@ class Link:
             self._arrivals += 1
             receive(topic, data)
 
+        user.connecting()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await self._backplane.connect(received, on_lost)
         async with asyncio.TaskGroup() as group:

@@ -73,9 +73,9 @@ class Membership:
     def __len__(self) -> int:
         return len(self._until)
 
-    def ids(self) -> frozenset[str]:
-        """The ids of the nodes that live, without this one."""
-        return frozenset(self._until)
+    def ids(self, *, lost: bool = False) -> frozenset[str]:
+        """The ids of the nodes that live, without this one; with ``lost``, of those too that are lost and may live."""
+        return frozenset([*self._until, *self._lost] if lost else self._until)
 
     def may_live(self, node_id: str) -> bool:
         """Whether a node lives, or is lost and so may live."""
@@ -100,16 +100,18 @@ class Membership:
                 await self._discovered.wait()
         self._discovered.set()
 
-    async def run(self, is_healthy: Callable[[], bool]) -> None:
+    async def run(self, is_healthy: Callable[[], bool], tick: Callable[[], None] = lambda: None) -> None:
         """Send heartbeats and let leases run out, until cancelled.
 
         Args:
             is_healthy: whether this node hears the others.
+            tick: called as often as it looks whether leases are over, which is every twentieth of its own.
         """
         step = self._lease / CHECKS_PER_LEASE
         count, last = 0, self._clock()
         while True:
             await asyncio.sleep(step)
+            tick()
             now = self._clock()
             if not is_healthy() or now - last > step + self._lease / HEARTBEATS_PER_LEASE:
                 self.renew()  # it was this node that could not hear the others

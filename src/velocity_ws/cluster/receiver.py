@@ -22,11 +22,10 @@ from velocity_ws.cluster.envelopes import (
 )
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
-from velocity_ws.cluster.routing import Arrivals, message_of
+from velocity_ws.cluster.orders import MissedOrders
+from velocity_ws.cluster.routing import Arrivals, Deliver, message_of
 from velocity_ws.cluster.rpc import Rpc
 from velocity_ws.logs import get_logger, quote
-from velocity_ws.messages.address import Address
-from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["Receiver"]
@@ -74,10 +73,11 @@ class Receiver:
         gaps: Gaps,
         arrivals: Arrivals,
         membership: Membership,
+        orders: MissedOrders,
         rpc: Rpc,
         invalid: InvalidEnvelopes,
         counters: Counters,
-        deliver: Callable[[Address, PreparedMessage], object],
+        deliver: Deliver,
         respond: Callable[[str, Response], Awaitable[None]],
         probe_returned: Callable[[int], None],
     ) -> None:
@@ -88,6 +88,7 @@ class Receiver:
             gaps: takes the number of each message.
             arrivals: says which clients a publication is for.
             membership: takes heartbeats.
+            orders: looks, before anything is given to anybody, whether orders of other nodes may have been missed.
             rpc: takes requests, responses and notifications.
             invalid: told of what is invalid.
             counters: the node's.
@@ -100,6 +101,7 @@ class Receiver:
         self._gaps = gaps
         self._arrivals = arrivals
         self._membership = membership
+        self._orders = orders
         self._rpc = rpc
         self._refuse = invalid.drop
         self._counters = counters
@@ -120,6 +122,8 @@ class Receiver:
             self._refuse(topic, error)
             return
         try:
+            if self._orders.on_missed:
+                self._orders.arriving()
             self._gaps.received(topic, origin, number)
             self._take(origin, body)
         except InvalidEnvelope as error:
@@ -132,7 +136,8 @@ class Receiver:
         match body:
             case Publication():
                 self._counters.backplane_received += 1
-                self._deliver(self._arrivals.address_of(origin, body), message_of(body))
+                address, had = self._arrivals.address_of(origin, body)
+                self._deliver(address, message_of(body), had)
             case Heartbeat():
                 self._membership.received(origin, body)
             case Request():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from velocity_ws.cluster.envelopes import Publication, encode_body
 from velocity_ws.cluster.topics import Topics
@@ -15,7 +16,7 @@ from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.outbound import PreparedMessage
 
-__all__ = ["Arrivals", "message_of", "routes"]
+__all__ = ["Arrivals", "Deliver", "message_of", "routes"]
 
 KEPT_FOR = 5.0
 """Seconds that the receivers of a message to several rooms are remembered; its parts arrive soon after each other."""
@@ -24,6 +25,20 @@ MAX_KEPT = 100_000
 
 
 _numbers = itertools.count(1)
+
+
+class Deliver(Protocol):
+    """Gives a message to clients of this node. On the broker's loop only."""
+
+    def __call__(self, address: Address, message: PreparedMessage, had: set[str] | None = None, /) -> object:
+        """Give it to those that the address means.
+
+        Args:
+            address: who.
+            message: the message.
+            had: the ids of those who have had it, where it comes by several rooms, one after the other. Who gets it
+                later, and not at once, is looked for there then, and added.
+        """
 
 
 def routes(topics: Topics, own: str, address: Address, message: PreparedMessage) -> Iterator[tuple[str, bytes]]:
@@ -88,42 +103,44 @@ class Arrivals:
     def __init__(self, recipients: Callable[[Address], Iterable[str]], clock: Callable[[], float]) -> None:
         """
         Args:
-            recipients: the ids of this node's clients that an address means now.
+            recipients: the ids of this node's clients that get what is sent to an address at once.
             clock: seconds, never going back.
         """
         self._recipients = recipients
         self._clock = clock
-        self._had: dict[tuple[str, int], tuple[float, set[str]]] = {}
+        self._had: dict[tuple[str, int], tuple[float, int, set[str]]] = {}
         self._size = 0
 
-    def address_of(self, origin: str, publication: Publication) -> Address:
+    def address_of(self, origin: str, publication: Publication) -> tuple[Address, set[str] | None]:
         """Which clients of this node a message is for that have not had it yet.
 
         Args:
             origin: the id of the node that sent it.
             publication: what came.
+
+        Returns:
+            Them, and the ids of all that have had it, these included; ``None`` for what does not come by several rooms.
         """
         address = Address(publication.kind, publication.names, frozenset(publication.excluded))
         if not publication.number:
-            return address
+            return address, None
         key = (origin, publication.number)
-        until, had = self._had.pop(key, (self._clock() + KEPT_FOR, set[str]()))
+        until, size, had = self._had.pop(key, (self._clock() + KEPT_FOR, 0, set[str]()))
         if had:
             address = replace(address, excluded=address.excluded | had)
-        before = len(had)
         had.update(self._recipients(address))
-        self._size += len(had) - before
+        self._size += len(had) - size
         self._forget()
-        self._had[key] = (until, had)
-        return address
+        self._had[key] = (until, len(had), had)
+        return address, had
 
     def _forget(self) -> None:
         """Forget what is over, and the oldest while there is too much; what has just come is not among them."""
         now = self._clock()
         while self._had:
             key = next(iter(self._had))
-            until, had = self._had[key]
+            until, size, _ = self._had[key]
             if until > now and self._size <= MAX_KEPT:
                 return
-            self._size -= len(had)
+            self._size -= size
             del self._had[key]

@@ -62,11 +62,13 @@ class Replies(Generic[R]):
         by_node: results, by node id.
         missing: ids of nodes that did not answer in time, or could not be called.
         errors: what the nodes said that could not answer, by node id.
+        is_sent: whether the engine has confirmed that it took the call.
     """
 
     by_node: dict[str, R] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     errors: dict[str, str] = field(default_factory=dict)
+    is_sent: bool = False
 
 
 class _Call:
@@ -98,6 +100,7 @@ class Rpc:
         self._ids = itertools.count(1)
         self._calls: dict[int, _Call] = {}
         self._procedures: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Awaitable[Any]]]] = {}
+        self._at_once: dict[str, Callable[[msgspec.Raw], bytes]] = {}
         self._notified: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[str, Any], None]]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -121,6 +124,7 @@ class Rpc:
             with contextlib.suppress(TimeoutError, BackplaneUnavailable):
                 async with asyncio.timeout(self._timeout):
                     await send(Request(number, procedure.what, msgspec.Raw(_encode(args))))
+                    replies.is_sent = True
                     call.check()
                     await call.is_complete.wait()
         finally:
@@ -168,15 +172,26 @@ class Rpc:
         """
         self._procedures[procedure.what] = (msgspec.msgpack.Decoder(procedure.args), handler)
 
+    def register_at_once(self, procedure: Procedure[A, R], function: Callable[[A], R]) -> None:
+        """Answer the calls of a procedure by what cannot wait, done before anything that arrived later is looked at.
+
+        Args:
+            procedure: which one.
+            function: takes the arguments and returns the result; it raises what the handler of `register` may raise.
+        """
+        decoder = msgspec.msgpack.Decoder(procedure.args)
+        self._at_once[procedure.what] = lambda args: _encode(function(decode_as(decoder, args)))
+
     def request_received(self, request: Request, reply: Callable[[Response], Awaitable[None]]) -> None:
-        """Start to answer a request.
+        """Start to answer a request. Of what is to be done at once, only the answer may be dropped.
 
         Args:
             request: what came.
             reply: sends a part of the response to the caller.
         """
+        done = self._do_at_once(request)
         if len(self._running) < MAX_RUNNING:
-            task = asyncio.create_task(self._answer(request, reply))
+            task = asyncio.create_task(self._answer(request, reply, done))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
@@ -188,27 +203,44 @@ class Rpc:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _answer(self, request: Request, reply: Callable[[Response], Awaitable[None]]) -> None:
-        result, error = b"", ""
-        found = self._procedures.get(request.what)
-        if found is None:
-            error = f"{request.what} is not known here"
-        else:
-            decoder, handler = found
-            try:
-                result = _encode(await handler(decode_as(decoder, request.args)))
-            except InvalidEnvelope as failure:
-                self._refuse(f"the questions of {request.what}", failure)
-                error = str(failure)
-            except (VelocityError, UnicodeEncodeError) as failure:
-                error = f"{type(failure).__name__}: {failure}"
-            except Exception as failure:
-                log.exception("a question of another node failed: %s", quote(request.what))
-                error = f"it failed: {type(failure).__name__}"
+    def _do_at_once(self, request: Request) -> tuple[bytes, str] | None:
+        """The result and the error of what is done at once; ``None`` for all else."""
+        function = self._at_once.get(request.what)
+        if function is None:
+            return None
+        try:
+            return function(request.args), ""
+        except Exception as failure:
+            return b"", self._explain(request, failure)
+
+    async def _answer(
+        self, request: Request, reply: Callable[[Response], Awaitable[None]], done: tuple[bytes, str] | None
+    ) -> None:
+        result, error = done or (b"", "")
+        if done is None:
+            found = self._procedures.get(request.what)
+            if found is None:
+                error = f"{request.what} is not known here"
+            else:
+                decoder, handler = found
+                try:
+                    result = _encode(await handler(decode_as(decoder, request.args)))
+                except Exception as failure:
+                    error = self._explain(request, failure)
         parts = [result[at : at + PART] for at in range(0, len(result), PART)] or [b""]
         with contextlib.suppress(BackplaneUnavailable):
             for number, part in enumerate(parts, 1):
                 await reply(Response(request.id, part, error[:MAX_ERROR], len(parts) - number))
+
+    def _explain(self, request: Request, failure: Exception) -> str:
+        """What a caller is told of an exception."""
+        if isinstance(failure, InvalidEnvelope):
+            self._refuse(f"the questions of {request.what}", failure)
+            return str(failure)
+        if isinstance(failure, VelocityError | UnicodeEncodeError):
+            return f"{type(failure).__name__}: {failure}"
+        log.error("a question of another node failed: %s", quote(request.what), exc_info=failure)
+        return f"it failed: {type(failure).__name__}"
 
     # --- notifications
 

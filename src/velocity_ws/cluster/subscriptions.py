@@ -33,6 +33,7 @@ class Subscriptions:
         self._dropped = dropped
         self._linger = linger
         self._needed: set[str] = set()
+        self._first: set[str] = set()
         self._confirmed: set[str] = set()
         # What is to be done, kept as it changes: to look for it among all topics would cost every join.
         self._missing: dict[str, None] = {}
@@ -53,6 +54,11 @@ class Subscriptions:
     def is_confirmed(self, topic: str) -> bool:
         """Whether the engine has confirmed a topic, so that what is published to it is heard."""
         return topic in self._confirmed
+
+    def add_first(self, topic: str) -> None:
+        """Need a topic as `add` says, and hear it, on each connection, before any other that is not of these."""
+        self._first.add(topic)
+        self.add(topic)
 
     def add(self, topic: str) -> None:
         """Need a topic from now on. `run` subscribes to it."""
@@ -99,7 +105,8 @@ class Subscriptions:
             OSError: the engine did not confirm it.
         """
         while self._missing:
-            topics = list(itertools.islice(self._missing, CHUNK))
+            topics = [topic for topic in self._first if topic in self._missing]
+            topics = topics or list(itertools.islice(self._missing, CHUNK))
             async with asyncio.timeout(timeout):
                 await self._backplane.subscribe(topics)
             for topic in topics:

@@ -8,6 +8,7 @@
 ``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``
 ``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never
 ``session_expired``           it has ended, and the connection will soon
+``left``                      the client is out of a ``room`` in which it may not be, and the ``reason``
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers.
@@ -26,6 +27,7 @@ __all__ = [
     "REPLY",
     "encode_dropped",
     "encode_error",
+    "encode_left",
     "encode_missed",
     "encode_presence",
     "encode_rate_limit_exceeded",
@@ -40,6 +42,7 @@ _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
 _SESSION: Final = "session"
 _SESSION_EXPIRED: Final = "session_expired"
+_LEFT: Final = "left"
 ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 
@@ -114,3 +117,13 @@ def encode_session(expires_in: float | None) -> PreparedMessage:
 def encode_session_expired() -> PreparedMessage:
     """Encode ``event: "session_expired"``: the login has ended, and the connection will, unless it is renewed."""
     return encode(_SESSION_EXPIRED, None)
+
+
+def encode_left(room: str, reason: str) -> PreparedMessage:
+    """Encode ``event: "left"``: the client was put out of a room.
+
+    Args:
+        room: the room.
+        reason: why; ``FORBIDDEN``, ``INTERNAL_ERROR``, or the code that the application gave.
+    """
+    return encode(_LEFT, {"room": room, "reason": reason})

@@ -6,7 +6,7 @@ Knows hooks and clients; knows no queue, no task and no socket.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from velocity_ws.close import Close
@@ -23,6 +23,7 @@ from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import Failures, is_end_of_task
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.permission import Permission, ask
 from velocity_ws.sessions.room_messages import RoomMessages
 from velocity_ws.stats import Counters
 
@@ -105,6 +106,10 @@ class Dispatcher:
         """Whether there is a hook that is told of those who come into a room, or of those who leave it."""
         return bool(self._hooks.of(kind)) or bool(self._hooks.kinds.all and self._hooks.kinds.moves(kind, room)[0])
 
+    async def authorize(self, hook: Hook, client: Client, room: str, parameters: Mapping[str, str]) -> Permission:
+        """Ask whether a client may be in a room. A failure is for the caller to report; see `ask`."""
+        return await ask(self._calls, hook, client, room, parameters)
+
     async def moved(self, kind: Literal["join", "leave"], client: Client, room: str) -> None:
         """Run every ``on_join`` or ``on_leave`` hook for a room, those of its kind within those of the broker."""
         values = {"client": client, "room": room}
@@ -141,7 +146,7 @@ class Dispatcher:
         room = message.room
         hook: Hook | None = None
         try:
-            handler = None if room is None else self._rooms.handler(client.id, room, message.event, values)
+            handler = None if room is None else await self._rooms.handler(client.id, room, message.event, values)
             handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
             if handler is None and (refusal := self._unhandled(message, is_seen=bool(hooks))):
                 return refusal
@@ -150,7 +155,7 @@ class Dispatcher:
                 if client.is_dismissed:  # a guard that closes
                     return None
                 if room is not None:  # which it may have left meanwhile
-                    self._rooms.validate(client.id, room)
+                    await self._rooms.validate(client.id, room)
             hook = handler
             if handler is None:
                 result = None

@@ -9,6 +9,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from velocity_ws.errors import ClientNotFound
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.holds import Hold, Holds
 
 __all__ = ["Hub", "HubMember"]
 
@@ -64,6 +65,8 @@ class Hub(Generic[M]):
         self._user_of: dict[str, str] = {}
         self._rooms: dict[str, dict[str, M]] = {}
         self._rooms_of: dict[str, dict[str, float]] = {}
+        self._holds: Holds[M] = Holds()
+        self._held = self._holds.by_room
 
     def __len__(self) -> int:
         return len(self._members)
@@ -127,6 +130,9 @@ class Hub(Generic[M]):
         left = frozenset(self._rooms_of.pop(member_id, ()))
         user_id = self._user_of.pop(member_id, None)
         is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
+        if self._held:
+            for room in left:
+                self._holds.end(member_id, room)
         closed = left and [room for room in left if self._take_out(self._rooms, room, member_id)]
         # Nothing of it is left here, whatever the watcher does.
         if user_id is not None and is_last:
@@ -159,9 +165,38 @@ class Hub(Generic[M]):
         del rooms[room]
         if not rooms:
             del self._rooms_of[member_id]
+        if self._held:
+            self._holds.end(member_id, room)
         if self._take_out(self._rooms, room, member_id):
             self._tell_closed("room", room)
         return True
+
+    def hold(self, member_id: str, room: str, limit: int) -> Hold[M] | None:
+        """Keep what is said in a room from one of its members, from now on, until `release`, or it leaves.
+
+        It stays a member for everything else. What it is sent as itself, as its user or as one of all is not kept.
+
+        Args:
+            member_id: the member's.
+            room: the room.
+            limit: bytes that are kept.
+
+        Returns:
+            What is kept; ``None`` where it is not in the room. Where something is kept already, that.
+        """
+        if room not in self._rooms_of.get(member_id, ()):
+            return None
+        return self._holds.begin(self._members[member_id], room, limit)
+
+    def hold_of(self, member_id: str, room: str) -> Hold[M] | None:
+        """What is said in a room and kept from one of its members; ``None`` where nothing is kept from it."""
+        return self._held[room].get(member_id) if room in self._held else None
+
+    def release(self, hold: Hold[M]) -> None:
+        """Give a member what was kept from it, in order, and keep nothing more. Harmless when it is over."""
+        if not hold.is_over:
+            self._holds.end(hold.member.id, hold.room)
+            hold.deliver()
 
     def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
         group = groups.get(name)
@@ -203,12 +238,40 @@ class Hub(Generic[M]):
             return [member for member in found if member.id not in address.excluded]
         return list(found)
 
-    def deliver(self, address: Address, message: PreparedMessage) -> int:
+    def recipients(self, address: Address) -> list[str]:
+        """The ids of the members that get a message at once; not of those from which it is kept."""
+        kept = self._holds.of(address, self._rooms_of) if self._held else {}
+        return [member.id for member in self.select(address) if member.id not in kept]
+
+    def deliver_to(self, room: str, member_ids: Iterable[str], message: PreparedMessage) -> None:
+        """Offer a message of a room to some of its members, as `deliver` does to all of them."""
+        for member_id in member_ids:
+            member = self._rooms.get(room, {}).get(member_id)
+            hold = self.hold_of(member_id, room)
+            if hold is not None:
+                hold.take(message, None)
+            elif member is not None:
+                member.offer(message)
+
+    def deliver(self, address: Address, message: PreparedMessage, had: set[str] | None = None) -> int:
         """Offer a message to everyone the address means; how many queued it.
 
         Offering may end a member (its queue is full) and so change the hub: it works on a copy.
+
+        Args:
+            address: who.
+            message: the message.
+            had: the ids of those who have had it by another room, where it comes by several, one after the other.
         """
-        return self._fan_out(self.select(address), message)
+        if not self._held:
+            return self._fan_out(self.select(address), message)
+        kept = self._holds.of(address, self._rooms_of)
+        queued = self._fan_out([member for member in self.select(address) if member.id not in kept], message)
+        if had is None and len(address.names) > 1:
+            had = set()
+        for holds in kept.values():
+            queued += sum([hold.take(message, had) for hold in holds]) > 0
+        return queued
 
 
 def _offer_to_each(members: Iterable[HubMember], message: PreparedMessage) -> int:

@@ -30,17 +30,19 @@ class RoomMessages:
         self._hub = hub
         self._counters = counters
 
-    def validate(self, client_id: str, room: str) -> None:
-        """Check that a client is in a room which it names.
+    async def validate(self, client_id: str, room: str) -> None:
+        """Check that a client is in a room which it names; while it is asked whether it may stay, wait for the answer.
 
         Raises:
             ClientError: it is not.
         """
+        if (hold := self._hub.hold_of(client_id, room)) is not None:
+            await hold.wait_over()
         if self._hub.joined_at(client_id, room) is None:
             self._counters.invalid += 1
             raise ClientError("FORBIDDEN", "you are not in this room")
 
-    def handler(self, client_id: str, room: str, event: str, values: dict[str, Any]) -> Hook | None:
+    async def handler(self, client_id: str, room: str, event: str, values: dict[str, Any]) -> Hook | None:
         """Find the handler that the kind of a room has for an event; ``None`` if it has none.
 
         Args:
@@ -52,7 +54,7 @@ class RoomMessages:
         Raises:
             ClientError: the sender is not in the room.
         """
-        self.validate(client_id, room)
+        await self.validate(client_id, room)
         found = self._kinds.of(room)
         if found is None:
             return None

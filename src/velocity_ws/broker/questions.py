@@ -1,0 +1,215 @@
+"""Questions: whether members of rooms may stay in them, asked a few at a time; meanwhile what is said there is held.
+
+Knows holds and sessions, and neither what is asked nor why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from velocity_ws.messages.events import encode_left
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.permission import Permission, failed
+from velocity_ws.sessions.session import Session
+from velocity_ws.stats import Counters
+
+__all__ = ["MOST_ASKS", "MOST_SECONDS", "Questions", "Round"]
+
+AT_ONCE = 50
+"""Members that are asked about at once: a revocation that concerns 10,000 is not to take 10,000 connections to a
+database. As many beside them whose user has changed: they do not wait for a revocation, nor for hooks that hang in one.
+"""
+MOST_ASKS = 10
+"""How often it is asked again, because something has changed since it was asked, before it is given up."""
+MOST_SECONDS = 10.0
+"""Seconds for which it is asked again in any case."""
+
+
+class Round:
+    """Questions whose answers somebody waits for. On the broker's loop only."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._is_over = asyncio.Event()
+        self._on_over: list[Callable[[], object]] = []
+
+    def add(self) -> None:
+        """There is one more."""
+        self._left += 1
+
+    def answered(self) -> None:
+        """Count one as answered; at the last, let those go on who wait."""
+        self._left -= 1
+        if not self._left:
+            self._is_over.set()
+            for function in self._on_over:
+                function()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all are answered."""
+        return not self._left
+
+    def on_over(self, function: Callable[[], object]) -> None:
+        """Have a function called when all are answered, which they are not yet."""
+        self._on_over.append(function)
+
+    async def wait(self) -> None:
+        """Wait until all are answered."""
+        if self._left:
+            await self._is_over.wait()
+
+
+class _Question:
+    """Whether one member may stay in one room."""
+
+    __slots__ = ("hold", "is_asked", "is_stale", "rounds")
+
+    def __init__(self, hold: Hold[Session]) -> None:
+        self.hold = hold
+        self.rounds: list[Round] = []
+        self.is_asked = False
+        self.is_stale = False
+
+
+class _Lane:
+    """Questions that wait in a line of their own, and what asks them."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Question] = deque()
+        self.workers: set[asyncio.Task[None]] = set()
+
+
+class Questions:
+    """All questions of one node. On the broker's loop only."""
+
+    def __init__(
+        self,
+        hub: Hub[Session],
+        counters: Counters,
+        limit: int,
+        ask: Callable[[Session, str], Awaitable[Permission]],
+        take_out: Callable[[Session, str], object],
+        report: Callable[[Session, Permission], Awaitable[None]],
+    ) -> None:
+        """
+        Args:
+            hub: the clients of this node.
+            counters: where what is lost is counted.
+            limit: bytes that are held for one member in one room.
+            ask: says whether a client may be in a room. It raises nothing.
+            take_out: takes a client out of a room.
+            report: tells the application of a failure.
+        """
+        self._hub = hub
+        self._counters = counters
+        self._limit = limit
+        self._ask = ask
+        self._take_out = take_out
+        self._report = report
+        self._open: dict[tuple[str, str], _Question] = {}
+        self._urgent = _Lane()
+        self._others = _Lane()
+
+    def put(self, members: Iterable[tuple[Session, str]], *, is_urgent: bool) -> Round:
+        """Hold what is said to some members in a room of each, and ask about all of them; which begins after that.
+
+        Who is being asked about already is asked about again, as the answer may be one of before.
+
+        Args:
+            members: the members, and a room of each.
+            is_urgent: whether they come before others that wait.
+        """
+        round_ = Round()
+        lane = self._urgent if is_urgent else self._others
+        for session, room in members:
+            question = self._open.get((session.id, room))
+            if question is None or question.hold.is_over:
+                hold = self._hub.hold(session.id, room, self._limit)
+                if hold is None:
+                    continue
+                question = self._open[session.id, room] = _Question(hold)
+                lane.waiting.append(question)
+            elif question.is_asked:
+                question.is_stale = True
+            elif is_urgent:
+                lane.waiting.append(question)
+            question.rounds.append(round_)
+            round_.add()
+        for _ in range(min(AT_ONCE - len(lane.workers), len(lane.waiting))):
+            task = asyncio.create_task(self._work(lane), name="velocity-ws authorize")
+            lane.workers.add(task)
+            task.add_done_callback(lane.workers.discard)
+        return round_
+
+    async def stop(self) -> None:
+        """Ask no more. What is held is dropped with its clients, which have gone."""
+        workers = [*self._urgent.workers, *self._others.workers]
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody asks any more: those who wait for an answer wait no longer."""
+        for question in list(self._open.values()):
+            self._close(question)
+        self._urgent, self._others = _Lane(), _Lane()
+
+    async def _work(self, lane: _Lane) -> None:
+        while (question := self._next(lane.waiting)) is not None:
+            question.is_asked = True
+            try:
+                answer = await self._answer(question)
+                self._settle(question, answer)
+            finally:
+                self._close(question)
+            if answer.failure is not None:
+                await self._report(question.hold.member, answer)
+
+    def _next(self, waiting: deque[_Question]) -> _Question | None:
+        while waiting:
+            question = waiting.popleft()
+            if question.is_asked:  # as it has become urgent
+                continue
+            if not question.hold.is_over:
+                return question
+            self._close(question)
+        return None
+
+    async def _answer(self, question: _Question) -> Permission:
+        """Ask until the answer is one of after the last call of `put`."""
+        clock = asyncio.get_running_loop().time
+        until, asked = clock() + MOST_SECONDS, 0
+        while True:
+            question.is_stale = False
+            answer = await self._ask(question.hold.member, question.hold.room)
+            asked += 1
+            if question.hold.is_over or not question.is_stale:
+                return answer
+            if asked >= MOST_ASKS and clock() >= until:
+                return Permission(failed())
+
+    def _settle(self, question: _Question, answer: Permission) -> None:
+        hold = question.hold
+        if hold.is_over:
+            return
+        if answer.refusal is None:
+            self._hub.release(hold)
+            self._counters.dropped += hold.lost
+            self._counters.left_out += hold.left_out
+        else:
+            self._take_out(hold.member, hold.room)
+            hold.member.offer(encode_left(hold.room, str(answer.refusal.code)))
+
+    def _close(self, question: _Question) -> None:
+        key = (question.hold.member.id, question.hold.room)
+        if self._open.get(key) is question:
+            del self._open[key]
+        for round_ in question.rounds:
+            round_.answered()
+        question.rounds = []

@@ -1,0 +1,615 @@
+"""Who may be in a room: asked when a client joins, and again when rights change; and what it gets until then."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.support import Address, Peer, ServerKind, eventually, running, settings
+from tests.support.say import Say
+from velocity_ws import Broker, Client, ClientError
+
+ROOM = "chat:7"
+
+
+class Chats:
+    """A broker with rooms ``chat:{chat_id}``, and who may be in them.
+
+    Attributes:
+        allowed: user and room.
+        asked: who was asked about, in order.
+        asking: how many are being asked about now.
+        most: the same at most.
+        gate: answers wait for it.
+        errors: what ``on_error`` was told.
+        left: what ``on_leave`` was told.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.broker = broker = Broker(settings(**values), presence=["chat:9"])
+        self.allowed: set[tuple[str | None, str]] = set()
+        self.asked: list[str | None] = []
+        self.asking = self.most = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.errors: list[BaseException] = []
+        self.left: list[tuple[str | None, str]] = []
+        chats = broker.rooms("chat:{chat_id}")
+
+        @broker.authenticate
+        async def authenticate(request: Any) -> str | None:
+            name: str | None = request.query_params.get("user")
+            return name
+
+        @chats.authorize
+        async def may_enter(client: Client, room: str, chat_id: int) -> bool:
+            user = client.user_id
+            self.asked.append(user)
+            self.asking += 1
+            self.most = max(self.most, self.asking)
+            answer = (user, f"chat:{chat_id}") in self.allowed  # as it is when it is asked
+            try:
+                await self.gate.wait()
+            finally:
+                self.asking -= 1
+            assert room == f"chat:{chat_id}"
+            return answer
+
+        @chats.on("say")
+        async def say(client: Client, data: Any, room: str) -> int:
+            return await broker.to_room(room).except_(client.id).send("said", data)
+
+        @broker.on("enter")
+        async def enter(client: Client, data: str) -> str:
+            session = broker.node.hub.get(client.id)
+            assert session is not None
+            await broker.node.authorization.admit(session, data)
+            return client.id
+
+        @broker.on("put")
+        async def put(client: Client, data: str) -> str:
+            await broker.join_room(client.id, data)
+            return client.id
+
+        @broker.on_error
+        async def failed(error: Exception) -> None:
+            self.errors.append(error)
+
+        @broker.on_leave
+        async def on_leave(client: Client, room: str) -> None:
+            self.left.append((client.user_id, room))
+
+    def close_gate(self) -> None:
+        """Let no answer come."""
+        self.gate = asyncio.Event()
+
+    async def say(self, *numbers: int, room: str = ROOM) -> None:
+        """Say numbers in a room."""
+        for number in numbers:
+            await self.broker.to_room(room).send("said", number)
+
+
+@asynccontextmanager
+async def inside(chats: Chats, address: Address, user: str, *rooms: str) -> AsyncIterator[Peer]:
+    """Somebody that may be in some rooms, and is."""
+    async with address.connect(f"/ws?user={user}") as peer:
+        for room in rooms or (ROOM,):
+            chats.allowed.add((user, room))
+            assert "data" in await peer.request("enter", room)
+        yield peer
+
+
+# --- joins
+
+
+async def test_who_may_not_be_in_a_room_is_refused_with_the_reason(kind: ServerKind) -> None:
+    chats = Chats()
+    async with running(chats.broker, kind) as address, inside(chats, address, "ann"), address.connect() as peer:
+        for room in (ROOM, "chat:x", "other", "chat:"):
+            assert (await peer.request("enter", room))["data"]["code"] == "FORBIDDEN", room
+        assert chats.broker.get_rooms() == [ROOM]
+        assert chats.asked == ["ann", None]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reported"),
+    [
+        (ClientError("BANNED", "until noon"), "BANNED", False),
+        (OSError("no database"), "INTERNAL_ERROR", True),
+        ("yes", "INTERNAL_ERROR", True),
+        (None, "INTERNAL_ERROR", True),
+        ("late", "INTERNAL_ERROR", True),
+    ],
+)
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_an_authorize_that_does_not_answer_with_a_bool_lets_nobody_in_and_puts_members_out(
+    monkeypatch: pytest.MonkeyPatch, fault: Any, code: str, reported: bool, is_plain: bool
+) -> None:
+    monkeypatch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", 0.3)
+    broker, errors, release = Broker(settings()), [], asyncio.Event()
+    is_broken = False
+
+    def answer() -> Any:
+        if not is_broken:
+            return True
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+    async def waiting() -> Any:
+        if is_broken and fault == "late":
+            await release.wait()
+        return answer()
+
+    kind_of_rooms = broker.rooms("chat:{chat_id}")
+    kind_of_rooms.authorize(answer if is_plain and fault != "late" else waiting)
+
+    @broker.on("enter")
+    async def enter(client: Client, data: str) -> None:
+        session = broker.node.hub.get(client.id)
+        assert session is not None
+        await broker.node.authorization.admit(session, data)
+
+    @broker.on_error
+    async def failed(error: Exception) -> None:
+        errors.append(error)
+
+    async with running(broker) as address, address.connect() as peer:
+        assert "code" not in ((await peer.request("enter", ROOM))["data"] or {})
+        is_broken = True
+        assert (await peer.request("enter", "chat:8"))["data"]["code"] == code
+        await broker.reauthorize()
+        assert await peer.expect("left") == {"room": ROOM, "reason": code}
+        assert broker.get_rooms() == []
+        await eventually(lambda: len(errors) == 2 * reported)
+        release.set()
+
+
+async def test_a_join_whose_question_began_before_a_revocation_is_asked_about_again() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        chats.allowed.add(("ann", ROOM))
+        chats.close_gate()
+        await peer.send("enter", ROOM, id=1)
+        await eventually(lambda: chats.asking)
+        chats.allowed.clear()
+        await chats.broker.reauthorize(ROOM)
+        chats.gate.set()
+        assert (await peer.receive())["data"]["code"] == "FORBIDDEN"
+        assert chats.asked == ["ann", "ann"]
+        assert chats.broker.get_rooms() == []
+
+
+async def test_a_join_that_is_refused_while_rights_are_given_is_asked_about_again() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        chats.close_gate()
+        await peer.send("enter", ROOM, id=1)
+        await eventually(lambda: chats.asking)
+        chats.allowed.add(("ann", ROOM))
+        await chats.broker.reauthorize(user_id="ann")
+        chats.gate.set()
+        assert (await peer.receive())["event"] == "reply"
+
+
+async def test_a_join_is_given_up_when_rights_change_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.broker.authorization.MOST_SECONDS", 0.1)
+    broker = Broker(settings())
+    chats = broker.rooms("chat:{chat_id}")
+
+    @chats.authorize
+    async def may_enter() -> bool:
+        await broker.reauthorize(ROOM)
+        return True
+
+    @broker.on("enter")
+    async def enter(client: Client, data: str) -> None:
+        session = broker.node.hub.get(client.id)
+        assert session is not None
+        await broker.node.authorization.admit(session, data)
+
+    async with running(broker) as address, address.connect() as peer:
+        assert (await peer.request("enter", ROOM))["data"]["code"] == "INTERNAL_ERROR"
+
+
+# --- revocation
+
+
+async def test_what_is_said_while_members_are_asked_about_comes_in_order_or_not_at_all(kind: ServerKind) -> None:
+    chats = Chats()
+    async with (
+        running(chats.broker, kind) as address,
+        inside(chats, address, "ann") as ann,
+        inside(chats, address, "bob") as bob,
+    ):
+        await chats.say(0)
+        chats.allowed.discard(("bob", ROOM))
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize(ROOM))
+        await eventually(lambda: chats.asking == 2)
+        await chats.say(1, 2)
+        assert await chats.broker.count(ROOM) == 2
+        chats.gate.set()
+        await revoking
+        assert await chats.broker.count(ROOM) == 1
+        await chats.say(3)
+        assert [await ann.expect("said") for _ in range(4)] == [0, 1, 2, 3]
+        assert await bob.expect("said") == 0
+        assert await bob.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        await chats.broker.broadcast("all", 4)
+        assert await bob.expect("all") == 4
+        assert chats.left == [("bob", ROOM)]
+
+
+async def test_only_whom_it_means_is_asked_about() -> None:
+    chats = Chats()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(chats.broker))
+        for user in ("ann", "bob"):
+            await stack.enter_async_context(inside(chats, address, user, ROOM, "chat:8"))
+        plain = await stack.enter_async_context(address.connect("/ws?user=ann"))
+        await plain.request("put", "plain")
+        for arguments, asked in (
+            ({"room": ROOM}, ["ann", "bob"]),
+            ({"user_id": "ann"}, ["ann", "ann"]),
+            ({"room": ROOM, "user_id": "bob"}, ["bob"]),
+            ({"room": "plain"}, []),
+            ({"room": "chat:nobody"}, []),
+            ({"user_id": 42}, []),
+            ({}, ["ann", "ann", "bob", "bob"]),
+        ):
+            chats.asked.clear()
+            await chats.broker.reauthorize(**arguments)
+            assert sorted(map(str, chats.asked)) == asked, arguments
+
+
+async def test_members_that_the_application_put_in_are_asked_about_too() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        await peer.request("put", ROOM)
+        assert chats.asked == []
+        await chats.broker.reauthorize()
+        assert await peer.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+
+
+async def test_it_can_be_asked_for_from_a_thread() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, inside(chats, address, "ann") as ann:
+        chats.allowed.clear()
+        await asyncio.to_thread(chats.broker.sync.reauthorize, ROOM)
+        assert chats.broker.get_rooms() == []
+        assert (await ann.expect("left"))["room"] == ROOM
+
+
+async def test_another_revocation_meanwhile_asks_again_and_the_last_answer_counts() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, inside(chats, address, "ann") as ann:
+        chats.asked.clear()
+        chats.close_gate()
+        first = asyncio.create_task(chats.broker.reauthorize(ROOM))
+        await eventually(lambda: chats.asking)
+        chats.allowed.clear()
+        second = asyncio.create_task(chats.broker.reauthorize(user_id="ann"))
+        await chats.say(1)
+        await eventually(lambda: chats.broker.node.authorization._questions._open)
+        third = asyncio.create_task(chats.broker.reauthorize())
+        await asyncio.sleep(0)
+        chats.gate.set()
+        await asyncio.gather(first, second, third)
+        assert await ann.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        assert chats.asked == ["ann", "ann"]
+
+
+async def test_only_so_many_are_asked_about_at_once() -> None:
+    chats = Chats()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(chats.broker))
+        peers = [await stack.enter_async_context(inside(chats, address, f"u{number}")) for number in range(120)]
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking == 50)
+        await chats.say(1)
+        changed = asyncio.create_task(changes(chats, "u119"))  # who comes before the others
+        await eventually(lambda: chats.asked[-1] == "u119")
+        chats.gate.set()
+        await asyncio.gather(revoking, changed)
+        assert chats.most == 51
+        assert [await peer.expect("said") for peer in peers] == [1] * 120
+
+
+async def changes(chats: Chats, user: str) -> None:
+    """As `set_user` does for a client of that user."""
+    (session,) = chats.broker.node.hub.user_members(user)
+    await chats.broker.node.authorization.user_changed(session)
+
+
+async def test_when_its_user_changes_a_client_is_asked_about_in_all_its_rooms() -> None:
+    chats = Chats()
+    async with (
+        running(chats.broker) as address,
+        inside(chats, address, "ann", ROOM, "chat:8") as ann,
+        inside(chats, address, "bob"),
+    ):
+        await ann.request("put", "plain")
+        chats.asked.clear()
+        chats.allowed.discard(("ann", ROOM))
+        await changes(chats, "ann")
+        assert chats.asked == ["ann", "ann"]
+        await chats.say(1)
+        await chats.say(2, room="chat:8")
+        assert await ann.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        assert await ann.expect("said") == 2
+        assert sorted(chats.broker.get_rooms()) == [ROOM, "chat:8", "plain"]
+
+
+# --- what is held
+
+
+async def test_what_is_not_of_the_room_is_not_held(kind: ServerKind) -> None:
+    chats = Chats()
+    async with running(chats.broker, kind) as address, inside(chats, address, "ann") as ann:
+        (client,) = chats.broker.get_clients()
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking)
+        await chats.say(0)
+        await chats.broker.broadcast("all", 1)
+        await chats.broker.to_user("ann").send("user", 2)
+        await chats.broker.to_client(client.id).send("client", 3)
+        assert await client.send("own", 4)
+        assert [await ann.expect(event) for event in ("all", "user", "client", "own")] == [1, 2, 3, 4]
+        chats.gate.set()
+        await revoking
+        assert await ann.expect("said") == 0
+
+
+async def test_a_message_to_several_rooms_comes_once_to_who_is_held_in_some_of_them() -> None:
+    chats = Chats()
+    both = [ROOM, "chat:8"]
+    async with running(chats.broker) as address, inside(chats, address, "ann", *both) as ann:
+        chats.close_gate()
+        one = asyncio.create_task(chats.broker.reauthorize(ROOM))
+        await eventually(lambda: chats.asking == 1)
+        assert await chats.broker.to_rooms(both).send("said", 0) == 1
+        assert await ann.expect("said") == 0  # by the room in which it is not held
+        other = asyncio.create_task(chats.broker.reauthorize("chat:8"))
+        await eventually(lambda: chats.asking == 2)
+        assert await chats.broker.to_rooms([*both, "elsewhere"]).send("said", 1) == 1
+        await chats.say(2)
+        await chats.say(3, room="chat:8")
+        chats.gate.set()
+        await asyncio.gather(one, other)
+        assert sorted([await ann.expect("said") for _ in range(3)]) == [1, 2, 3]
+        await chats.say(4)
+        assert await ann.expect("said") == 4
+
+
+async def test_what_is_held_is_bounded_and_what_is_lost_is_told_where_it_was() -> None:
+    chats = Chats(send_queue_size=64 * 1024, enable_compression=False)
+    async with running(chats.broker) as address, inside(chats, address, "ann") as ann:
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking)
+        sizes = [30_000, 30_000, 30_000, 10]
+        assert [await chats.broker.to_room(ROOM).send("said", "x" * size) for size in sizes] == [1, 1, 0, 0]
+        chats.gate.set()
+        await revoking
+        await chats.say(1)
+        assert [len(await ann.expect("said")) for _ in range(2)] == sizes[:2]
+        assert await ann.expect("gap") == {"room": ROOM, "missed": 2}
+        assert await ann.expect("said") == 1
+        assert chats.broker.get_stats().dropped == 2
+
+
+async def test_a_message_of_a_member_waits_for_the_answer() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, AsyncExitStack() as stack:
+        ann, bob = [await stack.enter_async_context(inside(chats, address, user)) for user in ("ann", "bob")]
+        chats.close_gate()
+        chats.allowed.discard(("bob", ROOM))
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking == 2)
+        for peer in (ann, bob):
+            await peer.send("say", "hello", room=ROOM, id=5)
+        await chats.broker.broadcast("all")
+        for peer in (ann, bob):
+            await peer.expect("all")
+        chats.gate.set()
+        await revoking
+        assert (await ann.receive())["data"] == 0
+        assert await bob.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        assert (await bob.receive())["data"]["code"] == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_who_leaves_while_it_is_asked_about_gets_nothing_of_what_was_held(comes_back: bool) -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, inside(chats, address, "ann") as ann:
+        (client,) = chats.broker.get_clients()
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking)
+        await chats.say(1)
+        await chats.broker.leave_room(client.id, ROOM)
+        if comes_back:
+            await chats.broker.join_room(client.id, ROOM)
+            await chats.say(2)
+            assert await ann.expect("said") == 2
+        chats.allowed.clear()
+        chats.gate.set()
+        await revoking
+        await chats.broker.broadcast("all")
+        await ann.expect("all")
+        assert await chats.broker.count(ROOM) == comes_back
+
+
+async def test_who_is_gone_while_it_is_asked_about_is_forgotten() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address:
+        async with inside(chats, address, "ann"):
+            gone = weakref.ref(chats.broker.get_clients()[0])
+            chats.close_gate()
+            revoking = asyncio.create_task(chats.broker.reauthorize())
+            await eventually(lambda: chats.asking)
+            await chats.say(1)
+        await eventually(lambda: not chats.broker.get_clients())
+        chats.gate.set()
+        await revoking
+        gc.disable()
+        try:
+            await eventually(lambda: gone() is None)
+        finally:
+            gc.enable()
+        assert chats.broker.node.hub._held == {}
+        assert chats.broker.node.authorization._questions._open == {}
+
+
+async def test_a_broker_stops_while_members_are_asked_about() -> None:
+    chats = Chats(drain_timeout=1)
+    async with running(chats.broker) as address, inside(chats, address, "ann") as ann:
+        chats.close_gate()
+        revoking = asyncio.create_task(chats.broker.reauthorize())
+        await eventually(lambda: chats.asking)
+        await chats.broker.stop()
+        assert (await ann.closed())[0] == 1001
+        await revoking
+    assert chats.asking == 0
+
+
+async def test_where_no_kind_of_rooms_has_an_authorize_nothing_is_asked() -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}")
+
+    @broker.on("put")
+    async def put(client: Client, data: str) -> None:
+        await broker.join_room(client.id, data)
+
+    async with running(broker) as address, address.connect() as peer:
+        await peer.request("put", ROOM)
+        await broker.reauthorize()
+        await broker.to_room(ROOM).send("said", 1)
+        assert await peer.expect("said") == 1
+
+
+# --- all at once
+
+
+class Storm:
+    """Clients join again and again while their rights come and go, and messages flow.
+
+    Attributes:
+        entered: joins that went through.
+        put_out: members that lost their room.
+        refused: joins that were refused.
+    """
+
+    def __init__(self, users: int, seed: int) -> None:
+        self.entered = self.put_out = self.refused = 0
+        self._chats = Chats(rate_limit=0, rate_bytes=0)
+        self._users = [f"u{number}" for number in range(users)]
+        self._chance = random.Random(seed)
+        self._said = 0
+        self._forbidden: dict[str, list[tuple[int, int]]] = {user: [] for user in self._users}
+        """Numbers of which nobody of that user may get any: from one that is excluded to one that is included."""
+        self._heard: dict[str, list[int]] = {user: [] for user in self._users}
+        self._is_over = False
+
+    async def run(self, joins: int) -> None:
+        """Let each join so often, and look at what it has got."""
+        chats = self._chats
+
+        @chats.broker.on("leave")
+        async def leave(client: Client) -> None:
+            await chats.broker.leave_room(client.id, ROOM)
+
+        chats.allowed |= {(user, ROOM) for user in self._users}
+        async with running(chats.broker, "ours") as address, AsyncExitStack() as stack:
+            peers = {user: await stack.enter_async_context(address.connect(f"/ws?user={user}")) for user in self._users}
+            others = [asyncio.create_task(self._talk()), asyncio.create_task(self._revoke())]
+            async with asyncio.TaskGroup() as group:
+                for user, peer in peers.items():
+                    group.create_task(self._come_and_go(user, peer, joins // len(peers)))
+            self._is_over = True
+            await asyncio.gather(*others)
+        for user, heard in self._heard.items():
+            for after, until in self._forbidden[user]:
+                assert not [number for number in heard if after < number <= until], "said when it was out"
+
+    async def _talk(self) -> None:
+        while not self._is_over:
+            self._said += 1
+            await self._chats.say(self._said)
+            await asyncio.sleep(0)
+
+    async def _revoke(self) -> None:
+        broker, allowed, chance = self._chats.broker, self._chats.allowed, self._chance
+        while not self._is_over:
+            some = chance.sample(self._users, 1 + len(self._users) // 10)
+            allowed.difference_update((user, ROOM) for user in some)
+            if chance.random() < 0.5:
+                await broker.reauthorize(ROOM)
+                since = dict.fromkeys(some, self._said)
+            else:
+                since = {}
+                for user in some:
+                    await broker.reauthorize(user_id=user)
+                    since[user] = self._said
+            for _ in range(chance.randrange(10)):
+                await asyncio.sleep(0)
+            for user in some:
+                self._forbidden[user].append((since[user], self._said))
+            allowed.update((user, ROOM) for user in some)
+            await asyncio.sleep(0.01 * chance.random())
+
+    async def _come_and_go(self, user: str, peer: Peer, joins: int) -> None:
+        for number in range(joins):
+            await peer.send("enter", ROOM, id=number)
+            answer = await self._until_answered(user, peer)
+            if answer["event"] == "reply":
+                self.entered += 1
+            else:
+                assert answer["data"]["code"] == "FORBIDDEN"
+                self.refused += 1
+            if number % 5 == 0:
+                await peer.send("leave", id=number)
+                await self._until_answered(user, peer)
+                self._heard[user].append(0)
+
+    async def _until_answered(self, user: str, peer: Peer) -> Any:
+        """Read until an answer. What comes until a member has left, or is put out, has no hole; 0 stands for these."""
+        heard = self._heard[user]
+        while True:
+            message = await peer.receive()
+            if message["event"] == "said":
+                assert message["data"] > max(heard[-2:], default=0), "in order, and once"
+                assert not heard or heard[-1] in (0, message["data"] - 1), "a member misses nothing"
+                heard.append(message["data"])
+            elif message["event"] == "left":
+                self.put_out += 1
+                heard.append(0)
+            else:
+                return message
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_joins_and_revocations_at_once_while_messages_flow(seed: int) -> None:
+    storm = Storm(20, seed)
+    await storm.run(400)
+    assert storm.entered
+    assert storm.put_out
+
+
+@pytest.mark.soak
+async def test_ten_thousand_joins_against_revocations_while_messages_flow(say: Say) -> None:
+    storm = Storm(50, 1)
+    await storm.run(10_000)
+    say(f"{storm.entered} joins went through, {storm.refused} were refused, {storm.put_out} members were put out")
+    assert storm.entered > 1000
+    assert storm.put_out > 100
