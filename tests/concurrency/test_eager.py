@@ -108,3 +108,40 @@ async def test_a_context_without_any_variable_is_one_too() -> None:
     go.set()
     await eventually(worker.task.done)
     assert seen == ["within"]
+
+
+@pytest.mark.parametrize("is_lent", [True, False])
+async def test_one_that_is_cancelled_before_its_first_turn_tells_what_was_begun_in_it(is_lent: bool) -> None:
+    workers = TaskPool()
+    heard: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+            await asyncio.sleep(0)
+            heard.append("cleaned up")
+            raise
+
+    worker = workers.take() if is_lent else EagerTask()
+    rest = worker.step(work())
+    assert rest is not None
+    worker.drive(rest)
+    worker.end()
+    assert worker.task.cancel()
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(asyncio.CancelledError):
+            await worker.task
+    assert heard == ["cancelled", "cleaned up"]
+    assert worker.task.cancelled()
+
+
+async def test_a_cancellation_before_the_first_turn_may_be_taken_back() -> None:
+    worker = EagerTask()
+    worker.task.cancel()
+    assert worker.task.uncancel() == 0
+    worker.end()
+    async with asyncio.timeout(DEADLINE):
+        await worker.task
+    assert not worker.task.cancelled()

@@ -24,6 +24,37 @@ KEEP = 64
 """Idle tasks that a pool keeps for the next use."""
 
 
+class _Task(asyncio.Task[None]):
+    """A task that is not cancelled before its first turn, but in it.
+
+    One that has not begun would end without running, and what an `EagerTask` had begun in it would never go on, nor
+    hear that it was cancelled.
+    """
+
+    has_begun = False
+    is_to_end = False
+
+    def begin(self) -> None:
+        """Its first turn has come."""
+        self.has_begun = True
+        if self.is_to_end:
+            self.cancel()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it, or note that until it has begun."""
+        if self.has_begun:
+            return super().cancel(msg)
+        self.is_to_end = True
+        return True
+
+    def uncancel(self) -> int:
+        """Take one cancellation back; how many are left."""
+        if self.has_begun:
+            return super().uncancel()
+        self.is_to_end = False
+        return 0
+
+
 class EagerTask:
     """One task that runs coroutines, one at a time. Used on the event loop that it was made on.
 
@@ -43,9 +74,7 @@ class EagerTask:
         self._work: Awaitable[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._ending = False
-        self._started = False
-        self._cancel_at_start = False
-        self.task: asyncio.Task[None] = self._loop.create_task(self._serve(), context=context)
+        self.task = _Task(self._serve(), loop=self._loop, context=context)
 
     def run(self, work: Awaitable[None]) -> None:
         """Run a coroutine: up to its first wait now, the rest in the task. Must not be called while `is_busy`."""
@@ -99,10 +128,7 @@ class EagerTask:
     def cancel(self) -> None:
         """Cancel the coroutine that is running, and end the task."""
         self._ending = True
-        if self._started:
-            self.task.cancel()
-        else:  # a task that has not started would end without throwing anything into the coroutine begun before
-            self._cancel_at_start = True
+        self.task.cancel()
 
     async def wait_ended(self, timeout: float | None = None) -> bool:
         """Wait until the task has ended, for ``timeout`` seconds at most; return whether it has."""
@@ -114,9 +140,7 @@ class EagerTask:
             self._wake.set_result(None)
 
     async def _serve(self) -> None:
-        self._started = True
-        if self._cancel_at_start:
-            self.task.cancel()
+        self.task.begin()
         try:
             while True:
                 if self._work is not None:
@@ -153,7 +177,8 @@ class TaskPool:
         """Return an idle task. A caller whose coroutine ends at once gives it back; one that has to wait keeps it."""
         while self._idle:
             worker = self._idle.pop()
-            if not worker.task.done() and not worker.task.cancelling():
+            task = worker.task
+            if not task.done() and not task.cancelling() and not task.is_to_end:
                 return worker
         return EagerTask()
 
@@ -162,16 +187,17 @@ class TaskPool:
         if len(self._idle) < KEEP:
             self._idle.append(worker)
         else:
-            self._end(worker)
+            self.end(worker)
 
     async def stop(self) -> None:
         """End all idle tasks, and wait until they have ended."""
         while self._idle:
-            self._end(self._idle.pop())
+            self.end(self._idle.pop())
         if self._ending:
             await asyncio.wait(self._ending)
 
-    def _end(self, worker: EagerTask) -> None:
+    def end(self, worker: EagerTask) -> None:
+        """Let a task end that has nothing to run any more, and is not to be lent again."""
         worker.end()
         self._ending.add(worker.task)
         worker.task.add_done_callback(self._ending.discard)
