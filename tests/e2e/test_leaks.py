@@ -26,6 +26,8 @@ KINDS = (
     "Writer",
     "Session",
     "Inbox",
+    "ConcurrentHandlers",
+    "EagerTask",
     "Client",
     "TransportOutbox",
     "HTTPConnection",
@@ -106,6 +108,32 @@ async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPa
         before = alive()
         for _ in range(COUNT):
             await stuck()
+        await eventually(lambda: alive() - before == Counter())
+
+
+async def test_of_one_with_concurrent_handlers() -> None:
+    broker = Broker(settings(rate_limit=0))
+
+    @broker.on("late", concurrent=True)
+    async def late(client: Client, data: int) -> int:
+        await asyncio.sleep(0)
+        return data
+
+    async with running(broker, "ours") as server:
+
+        async def ask() -> None:
+            async with server.connect() as peer:
+                for number in range(20):  # more than run at once
+                    await peer.send("late", number, id=number)
+                for _ in range(20):
+                    await peer.receive()
+            await eventually(lambda: not broker.node.lifecycle.sessions)
+
+        await ask()
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await ask()
         await eventually(lambda: alive() - before == Counter())
 
 

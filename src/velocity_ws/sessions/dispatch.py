@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from velocity_ws.close import Close
 from velocity_ws.errors import Reject
@@ -27,7 +27,15 @@ from velocity_ws.sessions.permission import Permission, ask
 from velocity_ws.sessions.room_messages import RoomMessages
 from velocity_ws.stats import Counters
 
-__all__ = ["Dispatcher"]
+__all__ = ["ConcurrentCall", "Dispatcher"]
+
+
+class ConcurrentCall(NamedTuple):
+    """A message whose handler is still to be called, by `Dispatcher.concurrent`; others do not wait for it."""
+
+    handler: Hook
+    message: Message
+    values: dict[str, Any]
 
 
 class Dispatcher:
@@ -135,8 +143,12 @@ class Dispatcher:
         """The handler of what nodes tell each other by a name; ``None`` if it has none."""
         return self._hooks.node_handler(event)
 
-    async def text(self, client: Client, text: str) -> PreparedMessage | None:
-        """Handle a text message: the ``on_message`` hooks, then the handler of its event; what is to be answered."""
+    async def text(self, client: Client, text: str) -> PreparedMessage | ConcurrentCall | None:
+        """Handle a text message: the ``on_message`` hooks, then the handler of its event.
+
+        Returns:
+            What is to be answered; or the call of its handler, where that is a concurrent one.
+        """
         message = decode(text)
         if isinstance(message, Malformed):
             self._counters.invalid += 1
@@ -159,15 +171,33 @@ class Dispatcher:
             hook = handler
             if handler is None:
                 result = None
-            elif handler.kind == "refresh":
-                result = await self._refresh(client, functools.partial(self._call, handler, values))
+            elif handler.options.concurrent:
+                return ConcurrentCall(handler, message, values)
             else:
-                result = await self._call(handler, values)
+                is_refresh = handler.kind == "refresh"
+                call = self._call_refresh(client, handler, values) if is_refresh else self._call(handler, values)
+                result = await call
             return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
             if is_end_of_task(error):
                 raise
             return await self._failures.answer(client, error, hook, message.id, message.event)
+
+    async def concurrent(self, client: Client, call: ConcurrentCall) -> PreparedMessage | None:
+        """Call the handler of a message whose ``on_message`` hooks have run; what is to be answered."""
+        handler, message, values = call
+        try:
+            if message.room is not None:  # which it may have left while this waited
+                await self._rooms.validate(client.id, message.room)
+            result = await self._call(handler, values)
+            return None if message.id is None else encode(REPLY, result, message.id)
+        except BaseException as error:
+            if is_end_of_task(error):
+                raise
+            return await self._failures.answer(client, error, handler, message.id, message.event)
+
+    def _call_refresh(self, client: Client, handler: Hook, values: dict[str, Any]) -> Awaitable[Any]:
+        return self._refresh(client, functools.partial(self._call, handler, values))
 
     def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
         """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""

@@ -50,10 +50,10 @@ class Ending:
             end_now(self._timeout)
 
     async def finish_handling(self, inbox: Inbox, moves: Moves | None) -> None:
-        """Wait for the handler that runs, and for the ``on_join`` and ``on_leave`` hooks; what takes too long is
-        cancelled."""
+        """Wait for the handlers that run, and for the ``on_join`` and ``on_leave`` hooks; what takes too long is
+        cancelled. Concurrent handlers have been cancelled already, and have as long to clean up."""
         began = asyncio.get_running_loop().time()
-        await self._finish_handler(inbox)
+        await self._finish_handlers(inbox, began + HANDLER_GRACE)
         if moves is None:
             return
         left = began + HANDLER_GRACE - asyncio.get_running_loop().time()
@@ -61,21 +61,32 @@ class Ending:
         if not moves.is_over:
             await self._tell(moves.leave_all(LAST_GRACE if self._is_hurried else HURRIED_GRACE), "on_leave")
 
-    async def _finish_handler(self, inbox: Inbox) -> None:
-        worker = inbox.worker
-        if worker is None:
+    async def _finish_handlers(self, inbox: Inbox, until: float) -> None:
+        workers = inbox.workers
+        if not workers:
             return
-        if not self._is_hurried:
-            no_time = asyncio.create_task(self._hurried.wait())
+        for worker in workers:
             worker.end()
-            await asyncio.wait([worker.task, no_time], timeout=HANDLER_GRACE, return_when=asyncio.FIRST_COMPLETED)
-            no_time.cancel()
-        if worker.task.done():
+        running: set[asyncio.Task[None]] = {worker.task for worker in workers}
+        if not self._is_hurried:
+            running = await self._ended_by(running, until)
+        if not running:
             return
         inbox.stop(discard=True)
-        worker.cancel()
-        if not await worker.wait_ended(HURRIED_GRACE if self._is_hurried else CANCEL_GRACE):
-            self._context.leave_behind(worker.task, self._client)
+        inbox.cancel()
+        _, running = await asyncio.wait(running, timeout=HURRIED_GRACE if self._is_hurried else CANCEL_GRACE)
+        for task in running:
+            self._context.leave_behind(task, self._client)
+
+    async def _ended_by(self, tasks: set[asyncio.Task[None]], until: float) -> set[asyncio.Task[None]]:
+        """Wait for tasks, until some time or as long as there is time; those that still run."""
+        loop = asyncio.get_running_loop()
+        no_time = loop.create_task(self._hurried.wait())
+        while tasks and not self._is_hurried and (left := until - loop.time()) > 0:
+            await asyncio.wait([*tasks, no_time], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            tasks = {task for task in tasks if not task.done()}
+        no_time.cancel()
+        return tasks
 
     async def tell(self, close: Close) -> None:
         """Run the ``on_disconnect`` hooks."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from velocity_ws.close import SETUP_FAILED, TOO_BIG
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
+from velocity_ws.sessions.buffer import Buffer, size_of
 from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.concurrent import ConcurrentHandlers
 from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.dispatch import ConcurrentCall
+from velocity_ws.sessions.inbound_limits import BILLED, InboundLimits
 from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.pacing import PACED
-from velocity_ws.sessions.refused import RefusedMessages
 
 __all__ = ["Inbox"]
 
@@ -30,41 +32,30 @@ MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""
 SECONDS_PER_TURN = 0.01
 """The same in time, for messages that are expensive."""
-BILLED = 4096
-"""Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
-SECONDS_AT_ONCE = 4
-"""Seconds' worth of the limit in bytes that may come at once."""
 
 
-class Inbox:
+class Inbox(Buffer):
     """What a client has sent. On the broker's loop only.
 
     Attributes:
         is_taking: whether what arrives is handled.
-        is_full: whether so much waits that the transport should stop reading until `on_room`, or `room`.
-        on_room: called when there is room again.
         worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
-        "_byte_limiter", "_bytes", "_context", "_left", "_limiter", "_owner", "_queue", "_refusals", "_room",
-        "_variables", "is_full", "is_taking", "on_room", "worker",
+        "_concurrent", "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "is_taking", "worker",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
+        super().__init__(context.settings.read_buffer_size)
         self.is_taking = False
-        self.is_full = False
-        self.on_room: Callable[[], None] | None = None
         self._context = context
         self._owner = owner
         self._variables: contextvars.Context | None = None
         self._limiter: RateLimiter | None = None
-        self._byte_limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
-        self._refusals: RefusedMessages | None = None
-        self._queue: deque[str | bytes] | None = None  # as most clients never need one
-        self._bytes = 0
-        self._room: asyncio.Event | None = None
+        self._limits: InboundLimits | None = None  # as most clients never come near them
+        self._concurrent: ConcurrentHandlers | None = None
         self.worker: EagerTask | None = None
 
     def open(self, greeting: Coroutine[Any, Any, bool] | None) -> None:
@@ -84,7 +75,7 @@ class Inbox:
 
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
-        size = _size(payload)
+        size = size_of(payload)
         counters = self._context.counters
         counters.messages_received += 1
         counters.bytes_received += size
@@ -95,7 +86,7 @@ class Inbox:
             if self._is_too_much(owner, payload, size):
                 return self.is_full
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._refuse(payload, size, retry_after, "too many messages")
+            self._of_client().refuse(payload, size, retry_after, "too many messages")
             return self.is_full
         else:
             self._left -= size
@@ -110,54 +101,65 @@ class Inbox:
 
         Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
         """
+        limits = self._of_client()
+        allowance = self._allowance
         if size > self._context.settings.max_message_size:
             owner.close(TOO_BIG)
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._refuse(payload, size, retry_after, "too many messages")
-        elif retry_after := self._bill(size):
-            self._refuse(payload, size, retry_after, "too many bytes")
-        elif size >= PACED and not self._context.pace.has_room(size):
-            self._refuse(payload, size, 1.0, "too many large messages at once, of all clients")
+            limits.refuse(payload, size, retry_after, "too many messages")
+        elif retry_after := limits.bill(allowance - self._left + size):
+            # What is refused is not counted; what came before it still is.
+            limits.refuse(payload, size, retry_after, "too many bytes")
         else:
-            return False
+            self._left = allowance
+            if size < PACED or self._context.pace.has_room(size):
+                return False
+            limits.refuse(payload, size, 1.0, "too many large messages at once, of all clients")
         return True
-
-    async def room(self) -> None:
-        """Wait until there is room for more messages."""
-        self._room = self._room or asyncio.Event()
-        while self.is_full:
-            self._room.clear()
-            await self._room.wait()
 
     # --- the end
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being handled."""
-        return self.worker is None
+        return self.worker is None and (self._concurrent is None or self._concurrent.is_idle)
+
+    @property
+    def workers(self) -> list[EagerTask]:
+        """All that handle something now."""
+        concurrent = [] if self._concurrent is None else self._concurrent.running
+        return [*([] if self.worker is None else [self.worker]), *concurrent]
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
         """Whether that task handles these messages now."""
-        return self.worker is not None and self.worker.task is task
+        return any(worker.task is task for worker in self.workers)
 
-    def stop(self, *, discard: bool) -> None:
-        """Take no more; what waits is handled, or discarded."""
+    def stop(self, *, discard: bool, is_gone: bool = False) -> None:
+        """Take no more; what waits is handled, or discarded.
+
+        Args:
+            discard: whether it is discarded.
+            is_gone: whether the client has gone: then concurrent handlers are cancelled, and none begins any more.
+        """
         self.is_taking = False
-        if discard and self._queue:
-            self._queue.clear()
-            self._bytes = 0
-            self._make_room()
+        if is_gone:
+            self._cancel_concurrent()
+        if discard and self._bytes:
+            if self._concurrent is not None:
+                self._concurrent.drop_waiting()
+            self._discard()
 
     def cancel(self) -> None:
-        """Cancel the handler that is running."""
+        """Cancel the handlers that are running."""
         if self.worker is not None:
             self.worker.cancel()
+        self._cancel_concurrent()
 
     def detach(self) -> None:
         """Break the reference cycles with the session."""
         self.is_taking = False
         self.on_room = None
-        self._refusals = None
+        self._limits = self._concurrent = None
         del self._owner
 
     # --- inside
@@ -208,16 +210,14 @@ class Inbox:
                     else:
                         answer = await dispatcher.binary(client, payload)
                     if answer is not None:
-                        owner.offer(answer)
+                        if isinstance(answer, ConcurrentCall):
+                            self._put_concurrent(answer, size)
+                        else:
+                            owner.offer(answer)
                     handled += 1
                 if not self._queue:
                     break
-                now = time.monotonic()
-                turn = turn or now
-                if handled % MESSAGES_PER_TURN == 0 or now - turn > SECONDS_PER_TURN:
-                    await asyncio.sleep(0)
-                    turn = time.monotonic()
-                payload, size = self._next()
+                payload, size, turn = await self._next(handled, turn)
             self.worker = None
             owner.all_handled()
         except BaseException as error:
@@ -226,12 +226,40 @@ class Inbox:
             if not isinstance(error, Exception):
                 raise
 
-    def _put(self, payload: str | bytes, size: int) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(payload)
-        self._bytes += size or 1  # so that empty messages are bounded too
-        self.is_full = self.is_full or self._bytes > self._context.settings.read_buffer_size
+    async def _next(self, handled: int, turn: float) -> tuple[str | bytes | None, int, float]:
+        """The next message, its size in bytes, and when the turn began in which it is handled.
+
+        Args:
+            handled: how many have been.
+            turn: when this turn began; 0 before the first.
+        """
+        now = time.monotonic()
+        turn = turn or now
+        if handled % MESSAGES_PER_TURN == 0 or now - turn > SECONDS_PER_TURN:
+            await asyncio.sleep(0)  # others have their turns, in which this may be discarded
+            turn = time.monotonic()
+        return *self._take(), turn
+
+    def _put_concurrent(self, call: ConcurrentCall, size: int) -> None:
+        if self._concurrent is None:
+            self._concurrent = self._new_concurrent()
+        if self._concurrent.put(call, size):
+            self._waits(size)
+
+    def _cancel_concurrent(self) -> None:
+        if self._concurrent is None and self.worker is not None:
+            self._concurrent = self._new_concurrent()
+        if self._concurrent is not None:
+            self._concurrent.cancel()
+
+    def _new_concurrent(self) -> ConcurrentHandlers:
+        return ConcurrentHandlers(self._context, self._owner, self._waits_no_more, self._no_concurrent)
+
+    def _no_concurrent(self) -> None:
+        """No concurrent handler is running any more."""
+        if self._concurrent is not None:  # else the session has ended without it
+            self._concurrent = None
+            self._owner.all_handled()
 
     async def _turn(self, client: Client, size: int) -> bool:
         """Wait for the turn of a large message, and take no more meanwhile; whether it is still to be handled."""
@@ -246,43 +274,7 @@ class Inbox:
     def _allowance(self) -> int:
         return min(BILLED, self._context.settings.max_message_size)
 
-    def _bill(self, size: int) -> float:
-        """Count what has come against the limit in bytes; 0 where it is within, else the seconds until it would be."""
-        settings, allowance = self._context.settings, self._allowance
-        if self._byte_limiter is None and settings.rate_bytes:
-            burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
-            self._byte_limiter = RateLimiter(settings.rate_bytes, burst, self._context.clock)
-        # What is refused is not counted; what came before it still is.
-        retry_after = 0.0 if self._byte_limiter is None else self._byte_limiter.acquire(allowance - self._left + size)
-        if not retry_after:
-            self._left = allowance
-        return retry_after
-
-    def _next(self) -> tuple[str | bytes | None, int]:
-        """What waits longest, and its size in bytes; ``None`` where nothing does."""
-        if not self._queue:  # cleared while others had their turn
-            return None, 0
-        payload = self._queue.popleft()
-        size = _size(payload)
-        self._bytes -= size or 1
-        self._make_room()
-        return payload, size
-
-    def _make_room(self) -> None:
-        if self.is_full and self._bytes <= self._context.settings.read_buffer_size:
-            self.is_full = False
-            if self._room is not None:
-                self._room.set()
-            if self.on_room is not None:
-                self.on_room()
-
-    def _refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
-        if self._refusals is None:
-            self._refusals = RefusedMessages(self._context, self._owner)
-        self._refusals.refuse(payload, size, retry_after, why)
-
-
-def _size(payload: str | bytes) -> int:
-    if isinstance(payload, bytes) or payload.isascii():
-        return len(payload)
-    return len(payload.encode())
+    def _of_client(self) -> InboundLimits:
+        if self._limits is None:
+            self._limits = InboundLimits(self._context, self._owner)
+        return self._limits

@@ -25,7 +25,7 @@ class InboxOwner(Protocol):
         """Close the connection, for what was sent or came of it."""
 
     def all_handled(self) -> None:
-        """Nothing is being handled any more."""
+        """Nothing is being handled any more, or only what others do not wait for."""
 
     def handling_failed(self, error: BaseException) -> None:
         """Nor will it be: what handles messages has failed, or was cancelled."""

@@ -115,7 +115,7 @@ class Session(Addressable):
                 self._abort_in(self._context.settings.drain_timeout)
             was_open = self.state is not SessionState.NEW
             self._leave()
-            self.inbox.stop(discard=self.is_dismissed)
+            self.inbox.stop(discard=self.is_dismissed, is_gone=True)
             if self.outbox is not None:
                 self.outbox.abort()
             await ending.finish_handling(self.inbox, self.moves)
@@ -233,14 +233,14 @@ class Session(Addressable):
     def outbox_broken(self) -> None:
         """Sending failed, so the connection is gone; the transport should end soon, or is aborted."""
         self._leave()
-        self.inbox.stop(discard=False)
+        self.inbox.stop(discard=False, is_gone=True)
         self._abort_in(SLOW_CLOSE_TIMEOUT)
 
     # --- what the inbox tells
 
     def all_handled(self) -> None:
-        """Nothing is being handled any more."""
-        if self._closing is not None:
+        """Nothing is being handled any more, or only what others do not wait for."""
+        if self._closing is not None and self.inbox.is_idle:
             self._say_goodbye(self._closing)
 
     def handling_failed(self, error: BaseException) -> None:
@@ -274,7 +274,7 @@ class Session(Addressable):
         elif self.state is not SessionState.ENDED:
             self.is_aborted = True
             self._leave()
-            self.inbox.stop(discard=False)
+            self.inbox.stop(discard=False, is_gone=True)
             if self.outbox is not None:
                 self.outbox.abort()
             if self._transport_task is not None:

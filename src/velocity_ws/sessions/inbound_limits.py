@@ -1,0 +1,53 @@
+"""InboundLimits: what one client may send beyond a few small messages: bytes, and refusals. Knows no queue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from velocity_ws.limits import RateLimiter
+from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.inbox_owner import InboxOwner
+from velocity_ws.sessions.refused import RefusedMessages
+
+__all__ = ["BILLED", "InboundLimits"]
+
+BILLED = 4096
+"""Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
+SECONDS_AT_ONCE = 4
+"""Seconds' worth of the limit in bytes that may come at once."""
+
+
+class InboundLimits:
+    """Limits of one client that most never come near: each part is made when it is first needed.
+
+    On the broker's loop only.
+    """
+
+    __slots__ = ("_bytes", "_context", "_owner", "_refusals")
+
+    def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
+        """
+        Args:
+            context: of the session.
+            owner: the session, which answers the client.
+        """
+        self._context = context
+        self._owner = owner
+        self._bytes: RateLimiter | None = None
+        self._refusals: RefusedMessages | None = None
+
+    def bill(self, size: int) -> float:
+        """Count bytes that have come; 0 where they are within the limit, else the seconds until they would be."""
+        if self._bytes is None:
+            settings = self._context.settings
+            if not settings.rate_bytes:
+                return 0.0
+            burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
+            self._bytes = RateLimiter(settings.rate_bytes, burst, self._context.clock)
+        return self._bytes.acquire(size)
+
+    def refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
+        """Answer a message that is over a limit, and close a client that goes on; see `RefusedMessages.refuse`."""
+        if self._refusals is None:
+            self._refusals = RefusedMessages(self._context, self._owner)
+        self._refusals.refuse(payload, size, retry_after, why)
