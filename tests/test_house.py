@@ -101,6 +101,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/broker": (SERVED, {"e2e/test_life_cycle": "Broker", "e2e/test_sending": "get_client"}),
     "broker/decorators": (SERVED, {"e2e/test_dispatch": "on_message", "e2e/test_connections": "on_connect"}),
     "broker/emitter": (CLUSTER, {"e2e/cluster/test_emitter": "Emitter"}),
+    "broker/joining": (SERVED, {"e2e/test_rooms": "TOO_MANY_ROOMS"}),
     "broker/lifecycle": (SERVED, {"e2e/test_life_cycle": "stop", "hostile/test_hurried": "hurried"}),
     "broker/members": (DECLARES, {"e2e/cluster/test_members": "missing"}),
     "broker/node_messages": (CLUSTER, {"e2e/cluster/test_between_nodes": "MAX_RUNNING"}),

@@ -161,6 +161,8 @@ class Settings(BaseSettings):
     """Messages that one client may send at once; 0 = one second's worth of the rate."""
     rate_bytes: Size = Field(4 * 1024 * 1024, ge=0)
     """Bytes a second that one client may send in the long run, and four seconds' worth at once; 0 = no limit."""
+    max_rooms_per_client: int = Field(100, ge=0)
+    """Rooms that one client may be in by joining them itself, where a kind of rooms lets it; 0 = no limit."""
     warn_message_size: Size = Field(1024 * 1024, ge=0)
     """Bytes of an outbound message beyond which a warning is logged, once for each event: clients have limits of their
     own. 0 = no warning."""

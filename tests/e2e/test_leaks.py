@@ -80,6 +80,38 @@ async def test_of_a_broker() -> None:
         assert alive() - before == Counter()
 
 
+async def test_of_clients_that_join_by_themselves() -> None:
+    broker = Broker(settings())
+    chats = broker.rooms("chat:{chat_id}")
+
+    @chats.authorize
+    async def may_enter(client: Client, chat_id: int) -> bool:
+        await asyncio.sleep(0)
+        return chat_id == 7
+
+    @chats.on_leave
+    async def went(client: Client) -> None:
+        await asyncio.sleep(0)
+
+    async with running(broker, "ours") as server:
+
+        async def in_and_out() -> None:
+            async with server.connect() as peer:
+                for room in ("chat:7", "chat:8", "chat:eight", "tea"):
+                    await peer.request("join", {"room": room})
+                await peer.send("message", room="chat:7")
+                await peer.receive()
+
+        await in_and_out()
+        await eventually(lambda: not broker.node.lifecycle.sessions)
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await in_and_out()
+        await eventually(lambda: not broker.node.lifecycle.sessions)
+        await eventually(lambda: alive() - before == Counter())
+
+
 async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velocity_ws.websocket.peer.INTERVAL", DEADLINE * 10)
     broker = Broker(settings(rate_limit=0, read_buffer_size=1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from tests.support import Peer, ServerKind, eventually, running, settings
-from velocity_ws import Broker, Client, EventRouter, HookError, Message
+from velocity_ws import Broker, Client, ClientError, EventRouter, HookError, Message
 
 BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
 
@@ -242,6 +243,298 @@ def test_rooms_are_registered_once() -> None:
     broker.rooms("chat:{chat_id}")
     with pytest.raises(HookError, match="registered already"):
         broker.rooms("chat:{other}")
+
+
+# --- join and leave
+
+
+class Chats:
+    """A broker with rooms ``chat:{chat_id}`` that clients can join, as long as the number is allowed.
+
+    Attributes:
+        allowed: the numbers.
+        asked: the numbers that were asked about.
+        errors: what ``on_error`` was told.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self.broker = Broker(settings(**values))
+        self.rooms = self.broker.rooms("chat:{chat_id}")
+        self.allowed = set(range(1000))
+        self.asked: list[int] = []
+        self.errors: list[str] = []
+        self.rooms.authorize(self.may_enter)
+        self.broker.on_error(self.failed)
+
+    async def may_enter(self, client: Client, chat_id: int, room: str) -> bool:
+        assert room == f"chat:{chat_id}"
+        self.asked.append(chat_id)
+        return chat_id in self.allowed
+
+    async def failed(self, client: Client, error: BaseException) -> None:
+        self.errors.append(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_a_client_joins_and_leaves_by_itself(kind: ServerKind) -> None:
+    chats = Chats()
+    broker = chats.broker
+
+    @chats.rooms.on("message")
+    async def message(client: Client, data: str, chat_id: int) -> None:
+        await broker.to_room(f"chat:{chat_id}").send("message", data)
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        await peer.send("message", "hi", room="chat:7")
+        assert await peer.expect("message") == "hi"
+        await peer.send("join", {"room": "chat:8"})
+        assert await peer.expect("joined") == {"room": "chat:8"}
+        assert sorted(broker.get_rooms()) == ["chat:7", "chat:8"]
+        assert await peer.request("leave", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        await peer.send("leave", {"room": "chat:8"})
+        assert await peer.expect("left") == {"room": "chat:8"}
+        assert broker.get_rooms() == []
+        assert await peer.request("leave", {"room": "chat:8"}) == reply({"room": "chat:8"}), "harmless"
+        assert chats.asked == [7, 8]
+
+
+def reply(data: Any) -> dict[str, Any]:
+    return {"event": "reply", "id": 1, "data": data}
+
+
+@pytest.mark.parametrize("event", ["join", "leave"])
+@pytest.mark.parametrize("kind", BOTH)
+async def test_what_is_refused_does_not_tell_which_rooms_there_are(kind: ServerKind, event: str) -> None:
+    chats = Chats()
+    broker = chats.broker
+    broker.rooms("game:{game_id}")
+    rooms = ["tea", "game:1", "chat:seven", "chat:", "chat:7:8", ""]
+    if event == "join":
+        rooms.append("chat:7")
+        chats.allowed.clear()
+    in_rooms(broker, "tea", "game:1")
+    async with running(broker, kind) as address, address.connect() as peer:
+        answers = [await peer.request(event, {"room": room}) for room in rooms]
+        error = {"code": "FORBIDDEN", "message": "you may not be in this room"}
+        assert answers == [{"event": "error", "id": 1, "data": error}] * len(rooms)
+        assert sorted(broker.get_rooms()) == ["game:1", "tea"], "no client leaves what it cannot ask for"
+
+
+async def test_what_authorize_raises_for_the_client_is_the_answer() -> None:
+    broker = Broker(settings())
+
+    @broker.rooms("chat:{chat_id}").authorize
+    def may_enter(client: Client, chat_id: int) -> bool:  # in a thread
+        raise ClientError("PAYMENT_REQUIRED", "pay first", price=chat_id)
+
+    async with running(broker) as address, address.connect() as peer:
+        answer = await peer.request("join", {"room": "chat:7"})
+        assert answer["data"] == {"code": "PAYMENT_REQUIRED", "message": "pay first", "price": 7}
+        assert broker.get_rooms() == []
+        assert broker.get_stats().errors == 0
+
+
+@pytest.mark.parametrize("data", [None, "chat:7", {}, {"room": 7}, {"room": None}, {"room": "x" * 257}, []])
+@pytest.mark.parametrize("event", ["join", "leave"])
+async def test_data_of_another_form_is_invalid(event: str, data: Any) -> None:
+    async with running(Chats().broker) as address, address.connect() as peer:
+        assert await refused(peer, event, data) == "INVALID_DATA"
+
+
+@pytest.mark.parametrize("event", ["join", "leave"])
+async def test_without_an_authorize_there_are_no_such_events(event: str) -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}").on("message")(lambda client: None)
+    async with running(broker) as address, address.connect() as peer:
+        assert await refused(peer, event, {"room": "chat:7"}) == "UNKNOWN_EVENT"
+
+
+async def test_handlers_of_these_names_get_them_all() -> None:
+    chats = Chats()
+    chats.broker.on("join")(lambda data: ["mine", data])
+    chats.broker.on("leave")(lambda data: ["mine", data])
+    async with running(chats.broker) as address, address.connect() as peer:
+        for event in ("join", "leave"):
+            assert await peer.request(event, {"room": "chat:7"}) == reply(["mine", {"room": "chat:7"}])
+        assert chats.asked == []
+
+
+async def test_on_message_hooks_see_and_refuse_them() -> None:
+    chats = Chats()
+    seen: list[str] = []
+
+    @chats.broker.on_message
+    async def guard(message: Message) -> None:
+        seen.append(message.event)
+        if message.data["room"] == "chat:13":
+            raise ClientError("UNLUCKY")
+
+    async with running(chats.broker) as address, address.connect() as peer:
+        assert await refused(peer, "join", {"room": "chat:13"}) == "UNLUCKY"
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert await peer.request("leave", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert seen == ["join", "join", "leave"]
+        assert chats.asked == [7]
+
+
+async def test_the_rate_limit_counts_them() -> None:
+    chats = Chats(rate_limit=0.01, rate_burst=1)
+    async with running(chats.broker) as address, address.connect() as peer:
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert (await peer.request("join", {"room": "chat:8"}))["event"] == "rate_limit_exceeded"
+
+
+async def test_a_room_that_a_client_is_in_already_is_asked_about_again() -> None:
+    chats = Chats()
+    told: list[str] = []
+    chats.rooms.on_join(lambda client, room: told.append("came"))
+    chats.rooms.on_leave(lambda client, room: told.append("went"))
+    in_rooms(chats.broker, "chat:7")
+    async with running(chats.broker) as address, address.connect() as peer:
+        for _ in range(2):
+            assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert (chats.asked, told) == ([7, 7], ["came"])
+        chats.allowed.clear()
+        await peer.send("join", {"room": "chat:7"}, id=1)
+        assert await peer.expect("left") == {"room": "chat:7", "reason": "FORBIDDEN"}
+        assert (await peer.receive())["data"]["code"] == "FORBIDDEN"
+        assert chats.broker.get_rooms() == []
+        assert told == ["came", "went"]
+
+
+async def test_the_application_does_not_ask_when_it_puts_a_client_into_a_room() -> None:
+    chats = Chats()
+    chats.allowed.clear()
+    in_rooms(chats.broker, "chat:7")
+    async with running(chats.broker) as address, address.connect() as peer:
+        await eventually(chats.broker.get_rooms)
+        assert chats.asked == []
+        assert await peer.request("leave", {"room": "chat:7"}) == reply({"room": "chat:7"}), "it may leave by itself"
+        assert chats.broker.get_rooms() == []
+
+
+async def test_a_client_is_in_so_many_rooms_by_its_own_wish_at_most() -> None:
+    chats = Chats(max_rooms_per_client=3)
+    broker = chats.broker
+    in_rooms(broker, "chat:100", "tea", "chat:101")
+    async with running(broker) as address, address.connect() as peer:
+        for number in range(16):  # all at once
+            await peer.send("join", {"room": f"chat:{number}"}, id=number)
+        answers = [await peer.receive() for _ in range(16)]
+        assert [answer["event"] for answer in answers] == ["reply"] * 3 + ["error"] * 13
+        assert {answer["data"]["code"] for answer in answers[3:]} == {"TOO_MANY_ROOMS"}
+        assert answers[3]["data"]["limit"] == 3
+        assert chats.asked == [0, 1, 2]
+        assert len(broker.get_rooms()) == 6, "those of the application are not counted"
+        assert (await peer.request("join", {"room": "chat:1"}))["event"] == "reply", "it is in"
+        assert (await peer.request("join", {"room": "chat:100"}))["event"] == "reply", "it is in"
+        await peer.request("leave", {"room": "chat:1"})
+        assert (await peer.request("join", {"room": "chat:5"}))["event"] == "reply"
+        assert await refused(peer, "join", {"room": "chat:6"}) == "TOO_MANY_ROOMS"
+        (client,) = broker.get_clients()
+        await broker.leave_room(client.id, "chat:5")
+        chats.allowed -= {6}
+        assert await refused(peer, "join", {"room": "chat:6"}) == "FORBIDDEN"
+        assert (await peer.request("join", {"room": "chat:8"}))["event"] == "reply", "what was refused takes no place"
+        assert await refused(peer, "join", {"room": "chat:9"}) == "TOO_MANY_ROOMS"
+
+
+async def test_no_limit_is_no_limit() -> None:
+    chats = Chats(max_rooms_per_client=0, rate_limit=0)
+    async with running(chats.broker) as address, address.connect() as peer:
+        for number in range(150):
+            assert (await peer.request("join", {"room": f"chat:{number}"}))["event"] == "reply"
+
+
+FAILURES: list[Any] = ["yes", None, 1, OSError("the database is away")]
+
+
+@pytest.mark.parametrize("result", FAILURES)
+async def test_an_authorize_that_does_not_say_is_an_internal_error_and_lets_nobody_in(result: Any) -> None:
+    chats = Chats()
+    games = chats.broker.rooms("game:{game_id}")
+
+    @games.authorize
+    async def may_enter(client: Client) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async with running(chats.broker) as address, address.connect() as peer:
+        assert await refused(peer, "join", {"room": "game:1"}) == "INTERNAL_ERROR"
+        assert chats.broker.get_rooms() == []
+        assert len(chats.errors) == 1
+        assert ("OSError" if isinstance(result, Exception) else "returns a bool") in chats.errors[0]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_an_authorize_that_takes_too_long_is_cancelled(kind: ServerKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", 0.05)
+    chats = Chats()
+    cancelled = asyncio.Event()
+
+    @chats.broker.rooms("game:{game_id}").authorize
+    async def may_enter(client: Client) -> bool:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return True
+
+    async with running(chats.broker, kind) as address, address.connect() as peer:
+        assert await refused(peer, "join", {"room": "game:1"}) == "INTERNAL_ERROR"
+        assert cancelled.is_set()
+        assert chats.broker.get_rooms() == []
+        assert "took more than 0.05 s" in chats.errors[0]
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"}), "the client goes on"
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("who", ["client", "server"])
+async def test_an_authorize_is_cancelled_when_its_client_goes(kind: ServerKind, who: str) -> None:
+    chats = Chats()
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @chats.broker.rooms("game:{game_id}").authorize
+    async def may_enter(client: Client) -> bool:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return True
+
+    async with running(chats.broker, kind) as address:
+        async with address.connect() as peer:
+            await peer.send("join", {"room": "game:1"}, id=1)
+            await started.wait()
+            (client,) = chats.broker.get_clients()
+            if who == "server":
+                await client.disconnect()
+            else:
+                peer.ws.transport.abort()
+            async with asyncio.timeout(1):  # and not what a handler has to finish
+                await cancelled.wait()
+        await eventually(lambda: not chats.broker.node.lifecycle.sessions)
+        assert chats.broker.get_rooms() == []
+        assert chats.errors == []
+
+
+async def test_an_authorize_that_disconnects_its_client_lets_nobody_in() -> None:
+    chats = Chats()
+
+    @chats.broker.rooms("game:{game_id}").authorize
+    async def may_enter(client: Client) -> bool:
+        await client.disconnect(4003, "go away")
+        return True
+
+    async with running(chats.broker) as address, address.connect() as peer:
+        await peer.send("join", {"room": "game:1"}, id=1)
+        assert await peer.closed() == (4003, "go away")
+        await eventually(lambda: not chats.broker.node.lifecycle.sessions)
+        assert (chats.broker.get_rooms(), chats.errors) == ([], [])
 
 
 # --- presence

@@ -10,6 +10,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.joining import Joining
 from velocity_ws.broker.lifecycle import Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.presence import Presence
@@ -98,6 +99,7 @@ class Node:
             hooks.kinds, self.hub, self.dispatcher, self.directory, self.counters, settings.send_queue_size
         )
         self.users.authorization = self.authorization
+        Joining(hooks, self.hub, self.authorization, self.directory, settings.max_rooms_per_client).register()
         self.messages = NodeMessages(self.dispatcher.node_handler, self.dispatcher.node, self.counters)
         self.lifecycle = Lifecycle(
             self,

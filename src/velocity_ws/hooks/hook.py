@@ -123,6 +123,14 @@ class Hook:
         result = await asyncio.get_running_loop().run_in_executor(threads, call)
         return await result if inspect.isawaitable(result) else result
 
+    def validate_parameters(self, values: Mapping[str, Any]) -> None:
+        """Check what a room's name has for the parameters, as a call would.
+
+        Raises:
+            InvalidParameterError: an annotation does not allow it.
+        """
+        self._with_parameters(values)
+
     def _with_parameters(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         validated = dict(values)
         for name, validate in self._parameters:

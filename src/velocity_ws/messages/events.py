@@ -8,7 +8,8 @@
 ``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``
 ``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never
 ``session_expired``           it has ended, and the connection will soon
-``left``                      the client is out of a ``room`` in which it may not be, and the ``reason``
+``joined``                    the client came into a ``room`` that it asked for, without an ``id``
+``left``                      the client is out of a ``room``: as it wished, without an ``id``, or for a ``reason``
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers.
@@ -27,6 +28,7 @@ __all__ = [
     "REPLY",
     "encode_dropped",
     "encode_error",
+    "encode_joined",
     "encode_left",
     "encode_missed",
     "encode_presence",
@@ -42,6 +44,7 @@ _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
 _SESSION: Final = "session"
 _SESSION_EXPIRED: Final = "session_expired"
+_JOINED: Final = "joined"
 _LEFT: Final = "left"
 ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
@@ -119,11 +122,17 @@ def encode_session_expired() -> PreparedMessage:
     return encode(_SESSION_EXPIRED, None)
 
 
-def encode_left(room: str, reason: str) -> PreparedMessage:
-    """Encode ``event: "left"``: the client was put out of a room.
+def encode_joined(room: str) -> PreparedMessage:
+    """Encode ``event: "joined"``: the client came into a room that it asked for."""
+    return encode(_JOINED, {"room": room})
+
+
+def encode_left(room: str, reason: str | None = None) -> PreparedMessage:
+    """Encode ``event: "left"``: the client is out of a room.
 
     Args:
         room: the room.
-        reason: why; ``FORBIDDEN``, ``INTERNAL_ERROR``, or the code that the application gave.
+        reason: why it was put out: ``FORBIDDEN``, ``INTERNAL_ERROR``, or the code that the application gave; ``None``
+            if it has left by itself.
     """
-    return encode(_LEFT, {"room": room, "reason": reason})
+    return encode(_LEFT, {"room": room} if reason is None else {"room": room, "reason": reason})

@@ -26,9 +26,11 @@ class Addressable:
         state: where the session stands; only the session changes it.
         outbox: where messages to the client go; ``None`` before it is open and at the end.
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
+        asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
+        own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
 
-    __slots__ = ("_context", "_last_rooms", "client", "id", "moves", "outbox", "state")
+    __slots__ = ("_context", "_last_rooms", "asking", "client", "id", "moves", "outbox", "own_rooms", "state")
 
     def __init__(self, context: NodeContext[Any], client: Client) -> None:
         self._context = context
@@ -38,6 +40,8 @@ class Addressable:
         self.id = client.id
         self.outbox: Outbox | None = None
         self.moves: Moves | None = None
+        self.asking: asyncio.Timeout | None = None
+        self.own_rooms: dict[str, int] | None = None
 
     @property
     def is_connected(self) -> bool:

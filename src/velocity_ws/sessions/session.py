@@ -11,6 +11,7 @@ import asyncio
 from starlette.requests import HTTPConnection
 
 from velocity_ws.close import HANDLING_FAILED, TOO_SLOW, Close, CloseCode, Goodbye
+from velocity_ws.concurrency.portal import end_now
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.sessions.addressable import Addressable
@@ -252,11 +253,8 @@ class Session(Addressable):
             self._say_goodbye(self._closing)
         elif self._ending is None:
             self._context.counters.errors += 1
-            what = (
-                "was cancelled from outside"
-                if isinstance(error, asyncio.CancelledError)
-                else f"failed: {printable(repr(error))}"
-            )
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            what = "was cancelled from outside" if is_cancelled else f"failed: {printable(repr(error))}"
             log.error("the task that handles messages %s (%s)", what, describe(self.client))
             self.close(HANDLING_FAILED)
 
@@ -288,6 +286,8 @@ class Session(Addressable):
             self._last_rooms = self._context.remove(self.id)
             if self.client._login is not None:
                 self._context.logins.forget(self)
+            if self.asking is not None:
+                end_now(self.asking)
 
     def _abort_in(self, seconds: float) -> None:
         if self._deadline is None:

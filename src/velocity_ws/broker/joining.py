@@ -1,0 +1,158 @@
+"""Joining: the events ``join`` and ``leave``, by which clients come into rooms and go by themselves. Knows no engine.
+
+They exist where some kind of rooms has an ``authorize``, and the application has no handlers of these names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Protocol
+
+from pydantic import BaseModel, StringConstraints
+
+from velocity_ws.errors import ClientError
+from velocity_ws.hooks.registry import Hooks
+from velocity_ws.messages.events import encode_joined, encode_left
+from velocity_ws.messages.inbound import Message
+from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
+from velocity_ws.sessions.session import Session
+
+__all__ = ["Joining"]
+
+Answer = dict[str, str]
+
+
+class RoomRequest(BaseModel):
+    """The data of ``join`` and ``leave``; more fields are ignored."""
+
+    room: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+
+
+class Admission(Protocol):
+    """Decides who may come in. On the broker's loop only."""
+
+    async def admit(self, session: Session, room: str) -> None:
+        """Put a client into a room, if it may be there.
+
+        Raises:
+            ClientError: it may not.
+        """
+
+
+class Rooms(Protocol):
+    """Takes clients out of rooms. On the broker's loop only."""
+
+    async def leave(self, client_id: str, room: str) -> None:
+        """Take a client out of a room; harmless where it is not in it."""
+
+
+class Joining:
+    """The clients of this node that come into rooms by themselves, and go. On the broker's loop only."""
+
+    def __init__(self, hooks: Hooks, hub: Hub[Session], admission: Admission, rooms: Rooms, limit: int) -> None:
+        """
+        Args:
+            hooks: where the two events are handled; has the kinds of rooms.
+            hub: knows who is in which room.
+            admission: decides who may come in.
+            rooms: takes them out.
+            limit: rooms that a client may be in by its own wish; 0 for no limit.
+        """
+        self._hooks = hooks
+        self._kinds = hooks.kinds
+        self._hub = hub
+        self._admission = admission
+        self._rooms = rooms
+        self._limit = limit
+
+    def register(self) -> None:
+        """Handle the two events, where the application does not."""
+
+        def is_there() -> bool:
+            return self._kinds.has_authorize
+
+        self._hooks.register_built_in("join", self.join, is_there)
+        self._hooks.register_built_in("leave", self.leave, is_there)
+
+    async def join(self, client: Client, data: RoomRequest, message: Message) -> Answer | None:
+        """Handle ``join``. A client that is refused while it is in the room is put out of it.
+
+        Raises:
+            ClientError: the client may not be in the room, or is in too many.
+        """
+        session = self._hub.get(client.id)
+        if session is None:  # it has gone, and nobody reads an answer
+            return None
+        with self._place(session, data.room):
+            await self._admit(session, data.room)
+        if message.id is None:
+            session.offer(encode_joined(data.room))
+        return {"room": data.room}
+
+    async def leave(self, client: Client, data: RoomRequest, message: Message) -> Answer | None:
+        """Handle ``leave``. A client may leave a room into which the application has put it, if it could ask for it.
+
+        Raises:
+            ClientError: no client can ask to be in such a room.
+            InvalidParameterError: there is no such room.
+        """
+        found = self._kinds.of(data.room)
+        if found is None or found[0].authorize is None:
+            raise ClientError("FORBIDDEN", MAY_NOT_BE_IN)
+        found[0].authorize.validate_parameters(found[1])
+        await self._rooms.leave(client.id, data.room)
+        session = self._hub.get(client.id)
+        if message.id is None and session is not None:
+            session.offer(encode_left(data.room))
+        return {"room": data.room}
+
+    async def _admit(self, session: Session, room: str) -> None:
+        """Put a client into a room, if it may be there; ask no longer than it is connected."""
+        try:
+            async with asyncio.timeout(None) as session.asking:
+                await self._admission.admit(session, room)
+        except ClientError as refusal:
+            if self._asks_about(room) and self._hub.joined_at(session.id, room) is not None:
+                await self._rooms.leave(session.id, room)
+                session.offer(encode_left(room, str(refusal.code)))
+            raise
+        except TimeoutError:
+            if session.is_connected:
+                raise
+        finally:
+            session.asking = None
+
+    def _asks_about(self, room: str) -> bool:
+        found = self._kinds.of(room)
+        return found is not None and found[0].authorize is not None
+
+    @contextmanager
+    def _place(self, session: Session, room: str) -> Iterator[None]:
+        """Count a room that a client asks for, from before there is an answer.
+
+        Rooms into which the application has put it are not counted. Those in which it is no more, be it that it was
+        taken out, are found when there is no place.
+        """
+        is_in = functools.partial(self._hub.joined_at, session.id)
+        if not self._limit or is_in(room) is not None:
+            yield
+            return
+        rooms = session.own_rooms = session.own_rooms or {}
+        if len(rooms) >= self._limit and room not in rooms:
+            for name in [name for name, asked in rooms.items() if not asked and is_in(name) is None]:
+                del rooms[name]
+            if len(rooms) >= self._limit:
+                raise ClientError("TOO_MANY_ROOMS", f"you can be in {self._limit} rooms at once", limit=self._limit)
+        rooms[room] = rooms.get(room, 0) + 1
+        try:
+            yield
+        finally:
+            rooms[room] -= 1
+            if not rooms[room] and is_in(room) is None:
+                del rooms[room]
