@@ -28,7 +28,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from velocity_ws.close import problem_of_close
@@ -219,12 +219,20 @@ class Reject(VelocityError):
         status: the HTTP status that answers the handshake, 400 to 599. A script in a browser cannot read it.
         code: a close code, 4000 to 4999 for the application's own. If it is given, the handshake is accepted, and the
             connection closed with the code at once: no other refusal can be read by a script in a browser.
+        headers: of the response, as ``WWW-Authenticate``; not where there is a code, or the server has no response.
 
     Raises:
         InvalidCloseError: the status or the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
     """
 
-    def __init__(self, reason: str = "", status: int = 403, *, code: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str = "",
+        status: int = 403,
+        *,
+        code: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         if code is not None:
             validate_close(code, reason)
         elif not 400 <= status <= 599:
@@ -232,6 +240,7 @@ class Reject(VelocityError):
         self.reason = reason
         self.status = status
         self.code = code
+        self.headers = dict(headers or {})
         super().__init__(reason or f"refused with {code or status}")
 
 

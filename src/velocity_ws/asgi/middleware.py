@@ -5,7 +5,7 @@ Knows paths and lifespans, and nothing of connections.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,7 +42,8 @@ class WebSocketMiddleware:
         self._broker = broker
         self._endpoint = Endpoint(broker)
         self._path = EndpointPath(broker.settings.path)
-        self._root_path = _root_path_of(app)
+        self._root_path = next((app.root_path.rstrip("/") for app in _inside(app) if _has_root_path(app)), "")
+        broker.surroundings.apps.extend(_inside(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -201,11 +202,12 @@ async def _serve_if_missing(
         await endpoint(own, receive, send)
 
 
-def _root_path_of(app: object, depth: int = 8) -> str:
-    """The ``root_path`` that FastAPI was given, inside of middleware too."""
+def _inside(app: Any, depth: int = 8) -> Iterator[Any]:
+    """An application, and those inside of it where it is middleware."""
     while app is not None and depth:
-        root = getattr(app, "root_path", None)
-        if isinstance(root, str):
-            return root.rstrip("/")
+        yield app
         app, depth = getattr(app, "app", None), depth - 1
-    return ""
+
+
+def _has_root_path(app: Any) -> bool:
+    return isinstance(getattr(app, "root_path", None), str)  # which FastAPI was given

@@ -135,6 +135,11 @@ async def send_refusal(scope: Scope, send: Send, reject: Reject, subprotocol: st
     elif "websocket.http.response" in scope.get("extensions", {}):
         body = reject.reason.encode(errors="replace")
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        headers += [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in reject.headers.items()
+            if name.lower() not in ("content-type", "content-length")
+        ]
         await send({"type": "websocket.http.response.start", "status": reject.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:

@@ -15,7 +15,9 @@ from velocity_ws.broker.sync import SyncBroker
 from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.topics import MAIN
 from velocity_ws.errors import HookError
+from velocity_ws.hooks.injected import InjectedType
 from velocity_ws.hooks.registry import Hooks
+from velocity_ws.hooks.scope import Surroundings
 from velocity_ws.messages.names import validate_room
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 
-class Broker(HookDecorators, ServerAPI):
+class Broker(HookDecorators, ServerAPI, InjectedType):
     """The connected clients of an application, and the hooks that serve them.
 
     Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
@@ -39,6 +41,8 @@ class Broker(HookDecorators, ServerAPI):
         name: its name among the brokers on one engine.
         sync: the blocking form of the methods that are awaited.
     """
+
+    injected_as = "broker"
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class Broker(HookDecorators, ServerAPI):
         self.settings = settings or Settings()
         self.name = name
         self.sync = SyncBroker(self, self.stop)
-        hooks = Hooks()
+        hooks = Hooks(self)
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
         HookDecorators.__init__(self, hooks)
@@ -152,6 +156,7 @@ class Broker(HookDecorators, ServerAPI):
         from velocity_ws.asgi.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
 
         attach(app, self, path)
+        self.surroundings.apps.append(app)
 
     async def start(self) -> None:
         """Start on the running event loop, which becomes the broker's. From any loop, in a coroutine.
@@ -189,6 +194,11 @@ class Broker(HookDecorators, ServerAPI):
     def node(self) -> Node:
         """What its connections share."""
         return self._node
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What dependencies have of it, and of the applications that it is attached to."""
+        return self._hooks.surroundings
 
 
 def _has_presence(presence: Callable[[str], bool] | Collection[str]) -> Callable[[str], bool] | None:

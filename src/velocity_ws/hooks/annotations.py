@@ -20,7 +20,7 @@ from velocity_ws.errors import HookError
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["annotations_of", "names_in", "signature_of", "unwrap", "validator"]
+__all__ = ["annotations_of", "names_in", "resolved", "signature_of", "unwrap", "validator"]
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +54,24 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         return annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
     found: dict[str, Any] = getattr(function, "__annotations__", {})
     return found
+
+
+def resolved(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Resolve the annotations of a function, as far as they can be.
+
+    Returns:
+        The resolved ones, by parameter; and why the others could not be.
+    """
+    function = unwrap(function)
+    local_names = _locals_of_definition(function)
+    found: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for parameter in annotations_of(function):
+        try:
+            found[parameter] = _annotation(function, parameter, local_names)
+        except Exception as error:  # evaluating an annotation may raise anything
+            problems[parameter] = str(error)
+    return found, problems
 
 
 def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[Callable[[Any], Any], Any] | None:

@@ -107,7 +107,9 @@ def bind(
     required = [p.name for p in positional if p.default is p.empty]
     unknown = [parameter for parameter in required if parameter not in known]
     if unknown:
-        return _in_their_order(kind, name, required, more), by_keyword
+        in_their_order = _in_their_order(kind, name, required, more)
+        rest = [p.name for p in positional[len(in_their_order) :] if p.kind is not p.POSITIONAL_ONLY]
+        return in_their_order, by_keyword | {each: each for each in rest if each in more}
     # A parameter with a default gets its value too, if its name is known; after one that is skipped, by keyword.
     by_position = list(itertools.takewhile(known.__contains__, [p.name for p in positional]))
     for parameter in positional[len(by_position) :]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
 import operator
@@ -14,9 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from velocity_ws.errors import HookError
-from velocity_ws.hooks.annotations import unwrap, validator
-from velocity_ws.hooks.binding import Kind, bind, data_parameter, refuse_wrong_message
+from velocity_ws.hooks.annotations import resolved, signature_of, unwrap, validator
+from velocity_ws.hooks.binding import ARGUMENTS, Kind, bind, data_parameter, refuse_wrong_message
+from velocity_ws.hooks.dependencies import Dependencies
+from velocity_ws.hooks.fastapi import Injected, injected
 from velocity_ws.hooks.options import NO_OPTIONS, HandlerOptions
+from velocity_ws.hooks.scope import SCOPE, Scope, in_thread
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError, describe_problems
 
 __all__ = ["Hook"]
@@ -33,6 +34,7 @@ class Hook:
         kind: what it is called for.
         name: what errors and the log call it.
         options: what was said of it beside the function.
+        dependencies: what it depends on, for a `Scope` to call; ``None`` if nothing.
     """
 
     def __init__(
@@ -63,18 +65,26 @@ class Hook:
         self._function = function
         self._is_async = inspect.iscoroutinefunction(_called(function))
         self.options = options
-        self._by_position, self._by_keyword = bind(kind, function, self.name, parameters)
-        asked = {*self._by_position, *self._by_keyword.values()}
+        found, problems = _injected(kind, function, self.name, parameters)
+        self.dependencies = Dependencies(kind, self.name, found, parameters) if found else None
+        theirs = [name for name, _, _ in found]
+        try:
+            self._by_position, self._by_keyword = bind(kind, function, self.name, [*parameters, *theirs])
+        except HookError as error:
+            raise HookError("; ".join([str(error), *problems])) from None
+        asked = {*self._by_position, *self._by_keyword.values()}.difference(theirs)
         if kind in _ANSWERS_MESSAGES:
             refuse_wrong_message(function, asked, self.name)
-        parameter = data_parameter(function, self._by_position, self._by_keyword) if kind in _WITH_DATA else None
+        parameter = None
+        if kind in _WITH_DATA and "data" in asked:
+            parameter = data_parameter(function, self._by_position, self._by_keyword)
         self._parameters = [
-            (name, found[0]) for name in parameters if name in asked and (found := validator(function, name, self.name))
+            (name, by[0]) for name in parameters if name in asked and (by := validator(function, name, self.name))
         ]
         self._validate: Callable[[Any], Any] | None = None
         self._schema: Any = None
-        if parameter is not None and (found := validator(function, parameter, self.name)):
-            self._validate, self._schema = found
+        if parameter is not None and (by := validator(function, parameter, self.name)):
+            self._validate, self._schema = by
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -96,7 +106,7 @@ class Hook:
 
         Args:
             threads: the executor for functions that are not coroutine functions.
-            values: all values that a hook of this kind can ask for, by name.
+            values: all values that a hook of this kind can ask for, by name; and if it has dependencies, the scope.
 
         Returns:
             What the function returns.
@@ -104,8 +114,10 @@ class Hook:
         Raises:
             InvalidDataError: the annotation of ``data`` does not allow its value.
             InvalidParameterError: an annotation does not allow what the room's name has for its parameter.
-            Exception: any exception that the function raises.
+            InvalidHandshakeError: the handshake does not have what a dependency asks for.
+            Exception: any exception that the function, or a dependency, raises.
         """
+        given = values
         if self._parameters:
             values = self._with_parameters(values)
         if self._validate is not None:
@@ -113,14 +125,16 @@ class Hook:
                 values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
+        if self.dependencies is not None:  # last, so that what does not fit opens no session
+            scope: Scope = given[SCOPE]
+            values = {**values, **await scope.solve(self.dependencies, threads, given)}
         args = self._args(values)
         if self._is_async and not self._by_keyword:
             return await self._function(*args)
         kwargs = {keyword: values[name] for keyword, name in self._by_keyword.items()}
         if self._is_async:
             return await self._function(*args, **kwargs)
-        call = functools.partial(contextvars.copy_context().run, _in_thread, self._function, args, kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(threads, call)
+        result = await in_thread(threads, self._function, args, kwargs)
         return await result if inspect.isawaitable(result) else result
 
     def validate_parameters(self, values: Mapping[str, Any]) -> None:
@@ -141,11 +155,23 @@ class Hook:
         return validated
 
 
-def _in_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _injected(
+    kind: Kind, function: Callable[..., Any], name: str, parameters: Sequence[str]
+) -> tuple[list[Injected], list[str]]:
+    """The parameters of a hook that dependencies fill, or the handshake; and why some could not be looked at."""
     try:
-        return function(*args, **kwargs)
-    except StopIteration as error:  # which a future cannot carry
-        raise RuntimeError(f"StopIteration left {_name(function)}") from error
+        signature = signature_of(function)
+    except (TypeError, ValueError):
+        return [], []  # which binding refuses
+    ours = {*ARGUMENTS[kind], *parameters}
+    annotations, problems = resolved(function)
+    found = []
+    for parameter in signature.parameters.values():
+        annotation = annotations.get(parameter.name, parameter.empty)
+        if each := injected(parameter, annotation, name, is_ours=parameter.name in ours):
+            found.append(each)
+    said = [f"the annotation of {each!r} cannot be resolved: {why}" for each, why in problems.items()]
+    return found, said
 
 
 def _called(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from velocity_ws.hooks.binding import ARGUMENTS, Kind
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.kinds import Kinds, included_already
 from velocity_ws.hooks.options import HandlerOptions, validate_event
+from velocity_ws.hooks.scope import Surroundings
 
 __all__ = ["Hooks"]
 
@@ -24,9 +25,17 @@ class Hooks:
 
     Attributes:
         kinds: the kinds of rooms, with the hooks of each.
+        surroundings: what dependencies have of the broker.
+        guards_depend: whether an ``on_message`` hook has dependencies, which the handler shares.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, broker: object = None) -> None:
+        """
+        Args:
+            broker: whose hooks these are; ``None`` for those of a router.
+        """
+        self.surroundings = Surroundings(broker)
+        self.guards_depend = False
         self.kinds = Kinds()
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
         self._by_event: dict[str, Hook] = {}
@@ -45,6 +54,7 @@ class Hooks:
         if kind == "refresh":  # what clients send for it is an event like any other, and so has one handler
             self._handle(REFRESH, hook)
         self._by_kind[kind].append(hook)
+        self.guards_depend = self.guards_depend or (kind == "message" and hook.dependencies is not None)
         return function
 
     def register_event(
@@ -108,6 +118,7 @@ class Hooks:
                 raise _heard_already(event, self._by_node_event[event], hook)
         self.kinds.include(others.kinds, prefix)
         others._is_included = True
+        self.guards_depend = self.guards_depend or others.guards_depend
         self._by_event |= events
         self._by_node_event |= others._by_node_event
         for kind, hooks in others._by_kind.items():

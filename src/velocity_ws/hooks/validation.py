@@ -10,7 +10,7 @@ from pydantic_core import PydanticKnownError
 from velocity_ws.hooks.annotations import names_in
 from velocity_ws.logs import printable
 
-__all__ = ["InvalidDataError", "InvalidParameterError", "describe_problems"]
+__all__ = ["InvalidDataError", "InvalidHandshakeError", "InvalidParameterError", "describe_problems"]
 
 MAX_DETAILS = 50
 """Problems that an ``INVALID_DATA`` lists; if there are more, it tells only their number."""
@@ -48,6 +48,19 @@ class InvalidParameterError(Exception):
     def __init__(self, parameter: str) -> None:
         super().__init__(f"the room's {parameter} is not valid")
         self.parameter = parameter
+
+
+class InvalidHandshakeError(Exception):
+    """A handshake does not have the headers, cookies or parameters that a hook depends on.
+
+    Attributes:
+        details: the problems, as those of `InvalidDataError`.
+    """
+
+    def __init__(self, details: list[dict[str, Any]]) -> None:
+        where = ", ".join([".".join(map(str, item["loc"])) for item in details[:MAX_DESCRIBED]])
+        super().__init__(f"the handshake lacks, or has no valid {where}")
+        self.details = details
 
 
 def describe_problems(error: InvalidDataError, schema: Any) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.messages.scan import MAX_DEPTH, find_id, is_too_deep
@@ -32,6 +34,12 @@ class Message(msgspec.Struct, frozen=True):
     data: Any = None
     id: int | str | None = None
     room: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)] | None = None
+    injected_as: ClassVar[str] = "message"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Be a type for pydantic, so that FastAPI takes it as that of a dependency's parameter."""
+        return core_schema.is_instance_schema(cls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from velocity_ws.concurrency.threads import Threads
 from velocity_ws.hooks.hook import Hook
+from velocity_ws.hooks.scope import SCOPE, Scope, Surroundings
 from velocity_ws.logs import get_logger
 
 __all__ = ["Calls"]
@@ -26,16 +27,22 @@ PATIENCE = 1.0
 class Calls:
     """The calls of all hooks of one broker. On the broker's loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
+        """
+        Args:
+            surroundings: what dependencies have of the broker.
+        """
+        self._surroundings = surroundings
         self._threads: Threads | None = None
         self._stranger_threads: Threads | None = None
+        self._exit_threads: Threads | None = None
 
     def stop(self) -> None:
         """Let the threads go; they come back when they are needed."""
-        for threads in (self._threads, self._stranger_threads):
+        for threads in (self._threads, self._stranger_threads, self._exit_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
-        self._threads = self._stranger_threads = None
+        self._threads = self._stranger_threads = self._exit_threads = None
 
     def call(self, hook: Hook, values: Mapping[str, Any], *, of_stranger: bool = False) -> Awaitable[Any]:
         """Call a hook: what is returned has to be awaited at once, and raises what the hook raises.
@@ -48,10 +55,28 @@ class Calls:
         if of_stranger:
             if self._stranger_threads is None:
                 self._stranger_threads = _new_threads(MAX_STRANGER_THREADS, "velocity-ws handshake")
-            return hook(self._stranger_threads, values)
-        if self._threads is None:
-            self._threads = _new_threads(MAX_THREADS, "velocity-ws hook")
-        return hook(self._threads, values)
+            threads = self._stranger_threads
+        elif self._threads is None:
+            threads = self._threads = _new_threads(MAX_THREADS, "velocity-ws hook")
+        else:
+            threads = self._threads
+        if hook.dependencies is not None and SCOPE not in values:
+            return self._call_in_scope(hook, threads, values)
+        return hook(threads, values)
+
+    def new_scope(self) -> Scope:
+        """A scope of dependencies, to be put among the values of hooks that share it, and to be closed."""
+        return Scope(self._surroundings, self._threads_for_exits)
+
+    async def _call_in_scope(self, hook: Hook, threads: Threads, values: Mapping[str, Any]) -> Any:
+        """Call a hook in a scope of its own."""
+        async with self.new_scope() as scope:
+            return await hook(threads, {**values, SCOPE: scope})
+
+    def _threads_for_exits(self) -> Threads:
+        if self._exit_threads is None:
+            self._exit_threads = _new_threads(MAX_THREADS, "velocity-ws exit")
+        return self._exit_threads
 
 
 def _new_threads(limit: int, name: str) -> Threads:

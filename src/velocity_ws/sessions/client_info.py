@@ -8,6 +8,7 @@ from typing import Any, Never, NoReturn
 from starlette.requests import HTTPConnection
 
 from velocity_ws.concurrency.portal import Portal
+from velocity_ws.hooks.injected import InjectedType
 from velocity_ws.messages.ids import new_client_id
 from velocity_ws.sessions.client_session import ClientSession
 from velocity_ws.sessions.logins import Login
@@ -15,7 +16,7 @@ from velocity_ws.sessions.logins import Login
 __all__ = ["ClientInfo"]
 
 
-class ClientInfo:
+class ClientInfo(InjectedType):
     """The half of `Client` that waits for nothing. `set_data` and `get_data` are as safe as a dict.
 
     Attributes:
@@ -25,6 +26,7 @@ class ClientInfo:
         subprotocol: the one of ``WS_SUBPROTOCOLS`` that was selected, or ``None``.
     """
 
+    injected_as = "client"
     subprotocol: str | None = None
     _login: Login | None = None  # nor has every client one
 

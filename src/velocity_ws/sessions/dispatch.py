@@ -14,6 +14,7 @@ from velocity_ws.errors import Reject
 from velocity_ws.hooks.binding import Kind
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
+from velocity_ws.hooks.scope import SCOPE, Scope
 from velocity_ws.logs import quote
 from velocity_ws.messages.events import REPLY, encode_error
 from velocity_ws.messages.inbound import Malformed, Message, decode
@@ -25,6 +26,7 @@ from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.permission import Permission, ask
 from velocity_ws.sessions.room_messages import RoomMessages
+from velocity_ws.sessions.web_errors import goodbye_of, reject_of
 from velocity_ws.stats import Counters
 
 __all__ = ["ConcurrentCall", "Dispatcher"]
@@ -65,7 +67,7 @@ class Dispatcher:
         self._rooms = RoomMessages(hooks.kinds, hub, counters)
         self._counters = counters
         self._hints = hints
-        self._calls = Calls()
+        self._calls = Calls(hooks.surroundings)
         self._call = self._calls.call
         self._failures = Failures(hooks, counters, hints, self._calls)
 
@@ -92,6 +94,8 @@ class Dispatcher:
             except BaseException as error:
                 if is_end_of_task(error):
                     raise
+                if refusal := reject_of(error):
+                    raise refusal from None
                 await self.report(client, error, hook, of_stranger=True)
                 raise Reject("authentication failed", status=500) from None
             user = user if result is None else result
@@ -102,7 +106,15 @@ class Dispatcher:
         for hook in self._hooks.of("connect"):
             if not client.is_connected:
                 break
-            if not await self._contained(hook, client, {"client": client}):
+            try:
+                await self._call(hook, {"client": client})
+            except BaseException as error:
+                if is_end_of_task(error):
+                    raise
+                if goodbye := goodbye_of(error):
+                    await client.disconnect(*goodbye)
+                    break
+                await self.report(client, error, hook)
                 return False
         return True
 
@@ -143,7 +155,9 @@ class Dispatcher:
         """The handler of what nodes tell each other by a name; ``None`` if it has none."""
         return self._hooks.node_handler(event)
 
-    async def text(self, client: Client, text: str) -> PreparedMessage | ConcurrentCall | None:
+    async def text(  # noqa: C901 - each call would be one more for each message
+        self, client: Client, text: str
+    ) -> PreparedMessage | ConcurrentCall | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event.
 
         Returns:
@@ -157,14 +171,18 @@ class Dispatcher:
         hooks = self._hooks.of("message")
         room = message.room
         hook: Hook | None = None
+        scope: Scope | None = None
         try:
             handler = None if room is None else await self._rooms.handler(client.id, room, message.event, values)
             handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
             if handler is None and (refusal := self._unhandled(message, is_seen=bool(hooks))):
                 return refusal
+            if self._hooks.guards_depend or (handler is not None and handler.dependencies is not None):
+                scope = values[SCOPE] = self._calls.new_scope()  # which all hooks of a message share
             for hook in hooks:
                 await self._call(hook, values)
                 if client.is_dismissed:  # a guard that closes
+                    await self._leave_scope(scope, values)
                     return None
                 if room is not None:  # which it may have left meanwhile
                     await self._rooms.validate(client.id, room)
@@ -172,16 +190,23 @@ class Dispatcher:
             if handler is None:
                 result = None
             elif handler.options.concurrent:
+                await self._leave_scope(scope, values)
                 return ConcurrentCall(handler, message, values)
             else:
                 is_refresh = handler.kind == "refresh"
                 call = self._call_refresh(client, handler, values) if is_refresh else self._call(handler, values)
                 result = await call
+            if scope is not None:  # before the answer, which a failure of the end is, too
+                await scope.end()
             return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
-            if is_end_of_task(error):
-                raise
-            return await self._failures.answer(client, error, hook, message.id, message.event)
+            failure = error if scope is None else await scope.failed(error)
+            try:
+                if is_end_of_task(failure):
+                    raise
+                return await self._failures.answer(client, failure, hook, message.id, message.event)
+            finally:
+                del failure  # whose traceback refers to this frame
 
     async def concurrent(self, client: Client, call: ConcurrentCall) -> PreparedMessage | None:
         """Call the handler of a message whose ``on_message`` hooks have run; what is to be answered."""
@@ -195,6 +220,12 @@ class Dispatcher:
             if is_end_of_task(error):
                 raise
             return await self._failures.answer(client, error, handler, message.id, message.event)
+
+    async def _leave_scope(self, scope: Scope | None, values: dict[str, Any]) -> None:
+        """End what the ``on_message`` hooks depend on: a concurrent handler has another task, and its own."""
+        if scope is not None:
+            del values[SCOPE]
+            await scope.end()
 
     def _call_refresh(self, client: Client, handler: Hook, values: dict[str, Any]) -> Awaitable[Any]:
         return self._refresh(client, functools.partial(self._call, handler, values))

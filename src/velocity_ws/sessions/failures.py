@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from velocity_ws.errors import ClientError, ClientGone, ClientNotFound, ClientTimeout
+from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError
@@ -16,6 +16,7 @@ from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
+from velocity_ws.sessions.web_errors import client_error_of
 from velocity_ws.stats import Counters
 
 __all__ = ["Failures", "is_end_of_task"]
@@ -105,9 +106,9 @@ class Failures:
         if isinstance(error, InvalidParameterError):
             self._counters.invalid += 1
             return encode_error("FORBIDDEN", MAY_NOT_BE_IN, None, request_id)
-        if isinstance(error, ClientError):
+        if said := client_error_of(error):
             try:
-                return encode_error(error.code, error.message, error.details, request_id)
+                return encode_error(said.code, said.message, said.details, request_id)
             except Exception as failure:
                 error = failure
         await self.report(client, error, hook, event)

@@ -13,6 +13,7 @@ from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import is_end_of_task
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
+from velocity_ws.sessions.web_errors import client_error_of
 
 __all__ = ["Permission", "ask", "failed", "forbidden"]
 
@@ -59,15 +60,14 @@ async def ask(calls: Calls, hook: Hook, client: Client, room: str, parameters: M
             answer = await calls.call(hook, {**parameters, "client": client, "room": room})
     except InvalidParameterError:
         return Permission(forbidden())
-    except ClientError as error:
-        return Permission(error)
     except BaseException as error:
         if is_end_of_task(error):
             raise
         if limit.expired():
             late = TimeoutError(f"{hook.name} took more than {AUTHORIZE_TIMEOUT:g} s, and was cancelled")
             return Permission(failed(), late, hook)
-        return Permission(failed(), error, hook)
+        refusal = client_error_of(error)
+        return Permission(failed(), error, hook) if refusal is None else Permission(refusal)
     if answer is True:
         return Permission(None)
     if answer is False:

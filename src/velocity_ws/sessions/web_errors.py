@@ -1,0 +1,95 @@
+"""Web errors: what the exceptions of web frameworks, raised in hooks, are here. Knows no client, and tells nobody."""
+
+from __future__ import annotations
+
+import http
+import json
+from typing import Any
+
+from starlette.exceptions import HTTPException, WebSocketException
+
+from velocity_ws.close import MAX_REASON_BYTES
+from velocity_ws.errors import ClientError, Reject
+from velocity_ws.hooks.validation import InvalidHandshakeError
+
+__all__ = ["client_error_of", "goodbye_of", "reject_of"]
+
+CODES = {
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    409: "CONFLICT",
+    422: "INVALID_DATA",
+    429: "RATE_LIMITED",
+}
+"""What an error is called that a handler answers with this status; others are ``HTTP_<status>``."""
+POLICY_VIOLATION = 1008
+"""What FastAPI's documentation closes with where a dependency lets nobody in."""
+
+
+def client_error_of(error: BaseException) -> ClientError | None:
+    """What a client is answered that its message has led to an exception; ``None`` where the server has failed.
+
+    Every hook that can raise `ClientError` can raise ``HTTPException`` of Starlette, which is FastAPI's too, and depend
+    on what does.
+
+    Args:
+        error: what a hook, or a dependency of it, has raised.
+    """
+    if isinstance(error, ClientError):
+        return error
+    if isinstance(error, HTTPException):
+        code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
+        detail: Any = error.detail
+        if isinstance(detail, str):
+            return ClientError(code, detail)
+        return ClientError(code, _phrase(error.status_code), detail=detail)
+    if isinstance(error, InvalidHandshakeError):
+        return ClientError("INVALID_DATA", str(error), details=error.details)
+    if isinstance(error, WebSocketException) and error.code == POLICY_VIOLATION:
+        return ClientError("FORBIDDEN", error.reason)
+    return None
+
+
+def reject_of(error: BaseException) -> Reject | None:
+    """How a handshake is refused that has led to an exception; ``None`` where the server has failed.
+
+    Args:
+        error: what an ``authenticate`` hook, or a dependency of it, has raised.
+    """
+    if isinstance(error, Reject):
+        return error
+    if isinstance(error, HTTPException):
+        status = error.status_code if 400 <= error.status_code <= 599 else 403  # a redirect, which nobody follows
+        return Reject(_text(error.detail), status=status, headers=error.headers)
+    if isinstance(error, InvalidHandshakeError):
+        return Reject(str(error), status=422)
+    if isinstance(error, WebSocketException):
+        code = error.code if 4000 <= error.code <= 4999 else None
+        return Reject(_short(error.reason), code=code)
+    return None
+
+
+def goodbye_of(error: BaseException) -> tuple[int, str] | None:
+    """With which code and reason a client is closed that ``on_connect`` does not want; ``None`` where that has failed.
+
+    A status is told as 4000 and the status, so that a script in a browser can read it: 4401, 4403.
+    """
+    if isinstance(error, HTTPException) and 400 <= error.status_code <= 599:
+        return 4000 + error.status_code, _short(_text(error.detail))
+    return None
+
+
+def _text(detail: Any) -> str:
+    return detail if isinstance(detail, str) else json.dumps(detail, default=str)
+
+
+def _short(reason: str) -> str:
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
