@@ -100,8 +100,9 @@ async def person(node: Node, user: str | None = None, room: str | None = None) -
 class Watcher:
     """Adds up the presence events that somebody gets."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, room: str = "x") -> None:
         self.peer = peer
+        self.room = room
         self.users: dict[str, int] = {}
         self.anonymous = 0
 
@@ -109,8 +110,11 @@ class Watcher:
         """Read events until they add up to this."""
         async with asyncio.timeout(10):
             while self.users != users or self.anonymous != anonymous:
-                event = await self.peer.expect("presence")
-                assert event["room"] == "x"
+                message = await self.peer.receive()
+                if message["event"] == "joined":
+                    continue
+                event = message["data"]
+                assert (message["event"], event["room"]) == ("presence", self.room)
                 now = event["users"] if event["full"] else {**self.users, **event["users"]}
                 self.users = {user: count for user, count in now.items() if count}
                 self.anonymous = event["anonymous"]
