@@ -171,7 +171,7 @@ class TransportOutbox(BoundedOutbox):
     def resume(self) -> None:
         """Write again, as the transport has room; then serve waiters, or close the connection if that was asked for."""
         self.flush()
-        while self._backlog is not None and not self.queue and not self._writer.is_paused:
+        while self._backlog is not None and not self._writer.is_paused:
             self._refill()
             self.flush()
         if self.queue or self._state is OVER or self._writer.is_paused:
