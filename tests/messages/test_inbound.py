@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.json_values import ids, names, values
 from velocity_ws.messages.events import encode_error
-from velocity_ws.messages.inbound import Malformed, Message, decode
+from velocity_ws.messages.inbound import Malformed, Message, decode, head_of
 
 
 def malformed(raw: str | bytes) -> Malformed:
@@ -277,3 +277,26 @@ def test_a_message_cannot_be_changed() -> None:
     assert isinstance(message, Message)
     with pytest.raises(AttributeError):
         message.event = "b"  # type: ignore[misc] # what mypy says is what this test shows
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"event": "x", "data": {"id": 2}, "id": 1, "room": "tea"}',
+        r'{"\u0065vent": "\u0078", "room": null, "id": "a"}',
+        '{"event": "x", "event": "y", "more": [1, {"event": "z"}]}',
+        '{"event": "x", "id": 123456789012345678901234567890}',
+    ],
+)
+def test_the_head_of_a_message_is_what_decode_finds(raw: str) -> None:
+    head, message = head_of(raw), decode(raw)
+    assert isinstance(message, Message)
+    assert head is not None
+    assert (head.event, head.id, head.room) == (message.event, message.id, message.room)
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "[]", "{}", '{"event": 1}', '{"event": "x"', '{"event": "x", "id": []}', "[" * 9999]
+)
+def test_what_is_no_message_has_no_head(raw: str) -> None:
+    assert head_of(raw) is None

@@ -10,6 +10,7 @@
 ``session_expired``           it has ended, and the connection will soon
 ``joined``                    the client came into a ``room`` that it asked for, without an ``id``
 ``left``                      the client is out of a ``room``: as it wished, without an ``id``, or for a ``reason``
+``$pong``                     the answer to ``$ping``, by which a page finds out whether its connection lives
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers.
@@ -25,12 +26,14 @@ from velocity_ws.messages.outbound import PreparedMessage, encode
 
 __all__ = [
     "ANSWERS",
+    "PING",
     "REPLY",
     "encode_dropped",
     "encode_error",
     "encode_joined",
     "encode_left",
     "encode_missed",
+    "encode_pong",
     "encode_presence",
     "encode_rate_limit_exceeded",
     "encode_session",
@@ -46,6 +49,9 @@ _SESSION: Final = "session"
 _SESSION_EXPIRED: Final = "session_expired"
 _JOINED: Final = "joined"
 _LEFT: Final = "left"
+PING: Final = "$ping"
+"""What a client sends to be answered ``$pong``."""
+_PONG: Final = PreparedMessage(b'{"event":"$pong"}')
 ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 
@@ -94,6 +100,11 @@ def encode_missed(room: str | None, count: int | None) -> PreparedMessage:
         count: the number of messages; ``None`` if it is not known.
     """
     return encode(_GAP, {"room": room, "missed": count})
+
+
+def encode_pong(request_id: int | str | None = None) -> PreparedMessage:
+    """Encode ``event: "$pong"``, once for all pings without an ``id``."""
+    return _PONG if request_id is None else encode("$pong", None, request_id)
 
 
 def encode_presence(room: str, users: Mapping[str, int], anonymous: int, *, is_full: bool) -> PreparedMessage:

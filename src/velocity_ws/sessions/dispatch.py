@@ -16,7 +16,7 @@ from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.scope import SCOPE, Scope
 from velocity_ws.logs import quote
-from velocity_ws.messages.events import REPLY, encode_error
+from velocity_ws.messages.events import PING, REPLY, encode_error, encode_pong
 from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.calls import Calls
@@ -232,6 +232,9 @@ class Dispatcher:
 
     def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
         """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""
+        if message.event == PING:  # one of many, or a long one: few are answered as they come
+            return encode_pong(message.id)
+        is_seen = is_seen and not message.event.startswith("$")  # which is reserved
         self._hints.no_handler(message.event, self._hooks.events, is_seen=is_seen)
         if is_seen:
             return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from velocity_ws.limits import RateLimiter
+from velocity_ws.messages.events import PING, encode_pong
+from velocity_ws.messages.inbound import head_of
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.refused import RefusedMessages
@@ -15,6 +17,10 @@ BILLED = 4096
 """Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
 SECONDS_AT_ONCE = 4
 """Seconds' worth of the limit in bytes that may come at once."""
+PINGS = 1
+"""Messages ``$ping`` a second that are answered beside all limits; further ones are messages like others."""
+PINGS_AT_ONCE = 10
+"""The same at once."""
 
 
 class InboundLimits:
@@ -23,7 +29,7 @@ class InboundLimits:
     On the broker's loop only.
     """
 
-    __slots__ = ("_bytes", "_context", "_owner", "_refusals")
+    __slots__ = ("_bytes", "_context", "_owner", "_pings", "_refusals")
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
         """
@@ -34,6 +40,7 @@ class InboundLimits:
         self._context = context
         self._owner = owner
         self._bytes: RateLimiter | None = None
+        self._pings: RateLimiter | None = None
         self._refusals: RefusedMessages | None = None
 
     def bill(self, size: int) -> float:
@@ -45,6 +52,21 @@ class InboundLimits:
             burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
             self._bytes = RateLimiter(settings.rate_bytes, burst, self._context.clock)
         return self._bytes.acquire(size)
+
+    def answers_ping(self, text: str) -> bool:
+        """Answer a ``$ping`` at once, whatever is being handled; whether that was done.
+
+        It was not if this is something else, or one ping too many, which is a message like others.
+        """
+        head = head_of(text)
+        if head is None or head.event != PING:
+            return False
+        if self._pings is None:
+            self._pings = RateLimiter(PINGS, PINGS_AT_ONCE, self._context.clock)
+        if self._pings.acquire():
+            return False
+        self._owner.offer(encode_pong(head.id))
+        return True
 
     def refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
         """Answer a message that is over a limit, and close a client that goes on; see `RefusedMessages.refuse`."""

@@ -15,6 +15,7 @@ from velocity_ws.close import SETUP_FAILED, TOO_BIG
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
+from velocity_ws.messages.events import PING
 from velocity_ws.sessions.buffer import Buffer, size_of
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.concurrent import ConcurrentHandlers
@@ -28,6 +29,8 @@ __all__ = ["Inbox"]
 
 log = get_logger("velocity_ws.sessions")
 
+PING_SIZE = 128
+"""Bytes up to which a ``$ping`` is known as one before it is decoded; a longer one is answered when its turn comes."""
 MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""
 SECONDS_PER_TURN = 0.01
@@ -76,6 +79,14 @@ class Inbox(Buffer):
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
         size = size_of(payload)
+        if (
+            size <= PING_SIZE
+            and isinstance(payload, str)
+            and (PING in payload or "\\u00" in payload)  # as a letter of it may be spelled
+            and self.is_taking
+            and self._of_client().answers_ping(payload)
+        ):
+            return self.is_full
         counters = self._context.counters
         counters.messages_received += 1
         counters.bytes_received += size
