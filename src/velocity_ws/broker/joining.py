@@ -6,9 +6,6 @@ They exist where some kind of rooms has an ``authorize``, and the application ha
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, StringConstraints
@@ -89,8 +86,12 @@ class Joining:
         session = self._hub.get(client.id)
         if session is None:  # it has gone, and nobody reads an answer
             return None
-        with self._place(session, data.room):
+        rooms = self._take_place(session, data.room)
+        try:
             await self._admit(session, data.room)
+        finally:
+            if rooms is not None:
+                self._settle_place(session, data.room, rooms)
         if message.id is None:
             session.offer(encode_joined(data.room))
         return {"room": data.room}
@@ -132,27 +133,34 @@ class Joining:
         found = self._kinds.of(room)
         return found is not None and found[0].authorize is not None
 
-    @contextmanager
-    def _place(self, session: Session, room: str) -> Iterator[None]:
+    def _take_place(self, session: Session, room: str) -> dict[str, int] | None:
         """Count a room that a client asks for, from before there is an answer.
 
         Rooms into which the application has put it are not counted. Those in which it is no more, be it that it was
         taken out, are found when there is no place.
+
+        Returns:
+            The client's own rooms, if one more was counted.
+
+        Raises:
+            ClientError: it is in too many.
         """
-        is_in = functools.partial(self._hub.joined_at, session.id)
-        if not self._limit or is_in(room) is not None:
-            yield
-            return
-        rooms = session.own_rooms = session.own_rooms or {}
-        if len(rooms) >= self._limit and room not in rooms:
-            for name in [name for name, asked in rooms.items() if not asked and is_in(name) is None]:
+        joined_at, limit = self._hub.joined_at, self._limit
+        if not limit or joined_at(session.id, room) is not None:
+            return None
+        rooms = session.own_rooms
+        if rooms is None:
+            rooms = session.own_rooms = {}
+        if len(rooms) >= limit and room not in rooms:
+            for name in [name for name, asked in rooms.items() if not asked and joined_at(session.id, name) is None]:
                 del rooms[name]
-            if len(rooms) >= self._limit:
-                raise ClientError("TOO_MANY_ROOMS", f"you can be in {self._limit} rooms at once", limit=self._limit)
+            if len(rooms) >= limit:
+                raise ClientError("TOO_MANY_ROOMS", f"you can be in {limit} rooms at once", limit=limit)
         rooms[room] = rooms.get(room, 0) + 1
-        try:
-            yield
-        finally:
-            rooms[room] -= 1
-            if not rooms[room] and is_in(room) is None:
-                del rooms[room]
+        return rooms
+
+    def _settle_place(self, session: Session, room: str, rooms: dict[str, int]) -> None:
+        """There is an answer: what was refused is not counted."""
+        rooms[room] -= 1
+        if not rooms[room] and self._hub.joined_at(session.id, room) is None:
+            del rooms[room]

@@ -79,6 +79,10 @@ class Pattern:
         start, end = len(self._prefix), len(room) - len(self._suffix)
         if start >= end or not room.startswith(self._prefix) or not room.endswith(self._suffix):
             return None
+        if not self._between:  # by far the most common, at a quarter of the cost of what follows
+            ((name, is_path),) = self._parameters
+            value = room[start:end]
+            return {name: value} if is_path or (":" not in value and "/" not in value) else None
         separators = [found.start() for found in _SEPARATOR.finditer(room)]
         found: dict[str, str] = {}
         for (name, is_path), between, ends in zip(

@@ -67,8 +67,7 @@ class Addressable:
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks, if there are any, that it came into a room; what is done when they are told."""
-        dispatcher = self._context.dispatcher
-        if not (dispatcher.tells("join", room) or dispatcher.tells("leave", room)):
+        if not self._context.dispatcher.tells_moves(room):
             return None
         if self.moves is None:
             self.moves = Moves(self._context, self.client)

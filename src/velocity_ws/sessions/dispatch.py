@@ -126,6 +126,13 @@ class Dispatcher:
         """Whether there is a hook that is told of those who come into a room, or of those who leave it."""
         return bool(self._hooks.of(kind)) or bool(self._hooks.kinds.all and self._hooks.kinds.moves(kind, room)[0])
 
+    def tells_moves(self, room: str) -> bool:
+        """Whether there is a hook that is told of either. Asked for each join, and so in few steps."""
+        hooks = self._hooks
+        if hooks.of("join") or hooks.of("leave"):
+            return True
+        return bool(hooks.kinds.all) and (self.tells("join", room) or self.tells("leave", room))
+
     async def authorize(self, hook: Hook, client: Client, room: str, parameters: Mapping[str, str]) -> Permission:
         """Ask whether a client may be in a room. A failure is for the caller to report; see `ask`."""
         return await ask(self._calls, hook, client, room, parameters)
