@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import pytest_asyncio
+from fastapi import Depends
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from tests.support import eventually, settings
 from tests.support.engines import engine
@@ -158,6 +160,32 @@ async def test_data_is_validated_and_what_a_handler_raises_is_reported_for_no_cl
         assert {type(error).__name__ for _, error in errors} == {"ValueError", "InvalidDataError"}
         assert broker.get_stats().errors == 2
     assert caplog.text.count("while handling 'job' (for no client)") == 2
+
+
+async def test_a_handler_has_dependencies_but_no_handshake() -> None:
+    heard: list[Any] = []
+    broker = Broker(settings())
+
+    async def open_session() -> AsyncIterator[str]:
+        heard.append("opened")
+        yield "session"
+        heard.append("closed")
+
+    async def current_user(request: HTTPConnection) -> str:
+        return request.url.path
+
+    @broker.on_node("tell")
+    async def tell(data: int, session: Annotated[str, Depends(open_session)]) -> None:
+        heard.append((data, session))
+
+    with pytest.raises(HookError, match="no node hook has"):
+
+        @broker.on_node("other")
+        async def other(data: int, user: Annotated[str, Depends(current_user)]) -> None: ...
+
+    async with broker:
+        await broker.to_nodes().send("tell", 7)
+        await eventually(lambda: heard == ["opened", (7, "session"), "closed"])
 
 
 async def test_a_handler_does_not_see_what_the_sender_has_set() -> None:
