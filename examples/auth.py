@@ -1,4 +1,4 @@
-"""Two ways to know who connects: a token in the URL, or a first message.
+"""Two ways to know who connects: a token in the URL, or a first message, which logs in, renews that, and logs out.
 
 Start it with ``python -m examples.auth``, then connect to one of
 
@@ -6,19 +6,22 @@ Start it with ``python -m examples.auth``, then connect to one of
   their logs, so the token should be short-lived.
 - ``ws://127.0.0.1:8000/ws/login``: anybody gets in, and has a few seconds to send
   ``{"event": "auth", "id": 1, "data": {"token": "token-of-ada"}}``. No token in a URL, but strangers hold connections.
+  The login ends after a while, unless the client sends ``refresh`` with a token; ``log_out`` ends it at once.
 """
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from velocity_ws import Broker, Client, ClientError, Message, Reject
+from velocity_ws import Accept, Broker, Client, ClientError, Message, Reject
 
 TOKENS = {"token-of-ada": "ada", "token-of-bob": "bob"}  # stands for your sessions or your identity provider
 LOGIN_SECONDS = 5.0
+SESSION_LENGTH = timedelta(minutes=15)
 
 app = FastAPI(title="Authentication")
 
@@ -54,6 +57,14 @@ class Login(BaseModel):
     token: str
 
 
+def check(login: Login) -> Accept:
+    """Whose token it is, and until when."""
+    user = TOKENS.get(login.token)
+    if user is None:
+        raise ClientError("UNAUTHORIZED", "unknown token")
+    return Accept(user, expires_at=datetime.now(UTC) + SESSION_LENGTH)
+
+
 @by_message.on_connect
 async def start_timer(client: Client) -> None:
     # Not awaited here: no message is handled before on_connect has finished. The client keeps the task alive.
@@ -80,14 +91,24 @@ async def require_login(client: Client, message: Message) -> None:
 
 @by_message.on("auth")
 async def log_in(client: Client, data: Login) -> str:
-    user = TOKENS.get(data.token)
-    if user is None:
-        raise ClientError("UNAUTHORIZED", "unknown token")
-    await client.set_user(user)
+    login = check(data)
+    await client.set_user(login.user, login.expires_at)  # in, or over from another user
     await stop_timer(client)
     # broadcast() reaches strangers too, so what is meant for users goes to this room.
     await by_message.join_room(client.id, "users")
-    return user
+    return str(login.user)
+
+
+@by_message.refresh
+async def renew(data: Login) -> Accept:
+    return check(data)  # another user's token is refused
+
+
+@by_message.on("log_out")
+async def log_out(client: Client) -> None:
+    await client.set_user(None)
+    await by_message.leave_room(client.id, "users")
+    await start_timer(client)
 
 
 if __name__ == "__main__":

@@ -208,16 +208,31 @@ class TestAuth:
             assert (refused["event"], refused["data"]["code"]) == ("error", "UNAUTHORIZED")
             refused = await peer.request("auth", {"token": "token-of-eve"}, id=2)
             assert (refused["event"], refused["data"]["code"]) == ("error", "UNAUTHORIZED")
-            assert await peer.request("auth", {"token": "token-of-bob"}, id=3) == {
-                "event": "reply",
-                "id": 3,
-                "data": "bob",
-            }
+            await peer.send("auth", {"token": "token-of-bob"}, id=3)
+            assert 890 < (await peer.expect("session"))["expires_in"] <= 900
+            assert await peer.receive() == {"event": "reply", "id": 3, "data": "bob"}
             assert await peer.request("whoami", id=4) == {"event": "reply", "id": 4, "data": "bob"}
             await auth.by_message.to_user("bob").send("mail", 1)
             assert await peer.expect("mail") == 1
             await auth.by_message.to_room("users").send("news", 1)
             assert await peer.expect("news") == 1
+
+    async def test_a_login_is_renewed_and_ended(self, server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with server.connect("/ws/login") as peer:
+            await peer.send("auth", {"token": "token-of-ada"})
+            await peer.expect("session")
+            await peer.send("refresh", {"token": "token-of-ada"}, id=1)
+            told = await peer.expect("session")
+            assert await peer.receive() == {"event": "reply", "id": 1, "data": told}
+            for token, code in (("token-of-bob", "FORBIDDEN"), ("token-of-eve", "UNAUTHORIZED")):
+                assert (await peer.request("refresh", {"token": token}))["data"]["code"] == code
+            monkeypatch.setattr(auth, "LOGIN_SECONDS", 0.05)
+            await peer.send("log_out", id=2)
+            assert await peer.expect("session") == {}
+            assert (await peer.receive())["event"] == "reply"
+            assert (await peer.request("whoami"))["data"]["code"] == "UNAUTHORIZED"
+            assert auth.by_message.get_rooms() == []
+            assert await peer.closed() == (4401, "not authenticated in time")
 
     async def test_who_does_not_log_in_is_disconnected(self, server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auth, "LOGIN_SECONDS", 0.05)
@@ -229,7 +244,7 @@ class TestAuth:
             await eventually(lambda: len(auth.by_message.get_clients()) == 2)
             clients = auth.by_message.get_clients()
             timers: list[asyncio.Task[None]] = [client.get_data("timer") for client in clients]
-            await peer.request("auth", {"token": "token-of-ada"})
+            await peer.send("auth", {"token": "token-of-ada"})
             await eventually(lambda: sum(timer.cancelled() for timer in timers) == 1)
             assert [client.user for client in clients if client.get_data("timer").cancelled()] == ["ada"]
         await eventually(lambda: all(timer.cancelled() for timer in timers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
-from velocity_ws import Broker, Client, Reject
+from velocity_ws import Accept, Broker, Client, Reject
 
 KINDS = (
     "WebSocketProtocol",
@@ -110,6 +111,42 @@ async def test_of_clients_that_join_by_themselves() -> None:
             await in_and_out()
         await eventually(lambda: not broker.node.lifecycle.sessions)
         await eventually(lambda: alive() - before == Counter())
+
+
+async def test_of_logins_that_would_have_ended_later_were_renewed_or_are_over() -> None:
+    broker = Broker(settings(expiry_grace=0))
+
+    @broker.authenticate
+    async def authenticate() -> Accept:
+        return Accept("ann", expires_at=time.time() + 10.0**8)
+
+    @broker.refresh
+    async def refresh(client: Client, data: float) -> Accept:
+        return Accept("ann", expires_at=time.time() + data)
+
+    async with running(broker, "ours") as server:
+
+        async def log_in(end: float) -> None:
+            async with server.connect() as peer:
+                await peer.expect("session")
+                for data in (10.0**9, end):
+                    await peer.send("refresh", data, id=1)
+                    await peer.expect("session")
+                    await peer.expect("reply")
+                if end < 1:
+                    await peer.expect("session_expired")
+                    assert await peer.closed() == (4401, "session expired")
+            await eventually(lambda: not broker.node.lifecycle.sessions)
+
+        await log_in(0.05)
+        await log_in(10.0**9)
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT // 2):
+            await log_in(0.05)
+            await log_in(10.0**9)
+        await eventually(lambda: alive() - before == Counter())
+        assert len(broker.node.logins) == 0
 
 
 async def test_of_one_that_was_not_read_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
