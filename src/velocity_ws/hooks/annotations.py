@@ -20,7 +20,16 @@ from velocity_ws.errors import HookError
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["annotations_of", "names_in", "resolved", "signature_of", "unwrap", "validator"]
+__all__ = [
+    "annotations_of",
+    "names_in",
+    "parts_of",
+    "resolved",
+    "return_annotation",
+    "signature_of",
+    "unwrap",
+    "validator",
+]
 
 
 def unwrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,6 +83,17 @@ def resolved(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, st
     return found, problems
 
 
+def return_annotation(function: Callable[..., Any]) -> Any:
+    """Resolve what a function says it returns; ``inspect.Parameter.empty`` where it says nothing.
+
+    Raises:
+        Exception: what evaluating it raises.
+    """
+    local_names = _locals_of_definition(function)
+    annotation = _annotation(function, "return", local_names)
+    return _modern(annotation, local_names, {}) if sys.version_info < (3, 12) else annotation
+
+
 def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[Callable[[Any], Any], Any] | None:
     """Build the validator of a parameter.
 
@@ -119,7 +139,7 @@ def _asks_for_json(schema: Any) -> bool:
 
     In strict mode a datetime may be a string in JSON only; and a type may have a schema for each.
     """
-    for part in _parts(schema):
+    for part in parts_of(schema):
         if isinstance(part, dict):
             if part.get("strict") is True or part.get("val_json_bytes", "utf8") != "utf8":
                 return True
@@ -130,10 +150,11 @@ def _asks_for_json(schema: Any) -> bool:
 
 def names_in(schema: Any) -> set[str]:
     """Collect the strings in a schema, which include all names of fields: other names were chosen by a client."""
-    return {part for part in _parts(schema) if isinstance(part, str)}
+    return {part for part in parts_of(schema) if isinstance(part, str)}
 
 
-def _parts(schema: Any) -> Iterator[Any]:
+def parts_of(schema: Any) -> Iterator[Any]:
+    """All parts of a schema of pydantic, each once."""
     seen: set[int] = set()
     rest = [schema]
     while rest:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.annotations import resolved, signature_of, unwrap, validator
+from velocity_ws.hooks.answers import answering
 from velocity_ws.hooks.binding import ARGUMENTS, Kind, bind, data_parameter, refuse_wrong_message
 from velocity_ws.hooks.dependencies import Dependencies
 from velocity_ws.hooks.fastapi import Injected, injected
@@ -62,8 +63,9 @@ class Hook:
         if inspect.isgeneratorfunction(unwrap(function)) or inspect.isasyncgenfunction(unwrap(function)):
             raise HookError(f"{self.name} is a generator, which nobody would run; a hook returns, and sends as it goes")
         self.kind = kind
-        self._function = function
         self._is_async = inspect.iscoroutinefunction(_called(function))
+        is_answer = kind in _ANSWERS_MESSAGES
+        self._function = answering(function, self.name, is_async=self._is_async) if is_answer else function
         self.options = options
         found, problems = _injected(kind, function, self.name, parameters)
         self.dependencies = Dependencies(kind, self.name, found, parameters) if found else None
@@ -109,12 +111,13 @@ class Hook:
             values: all values that a hook of this kind can ask for, by name; and if it has dependencies, the scope.
 
         Returns:
-            What the function returns.
+            What the function returns; of a handler, what its return annotation makes of that.
 
         Raises:
             InvalidDataError: the annotation of ``data`` does not allow its value.
             InvalidParameterError: an annotation does not allow what the room's name has for its parameter.
             InvalidHandshakeError: the handshake does not have what a dependency asks for.
+            InvalidAnswerError: a handler's return annotation does not allow what it has returned.
             Exception: any exception that the function, or a dependency, raises.
         """
         given = values
