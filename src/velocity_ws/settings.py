@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     slow_client: Literal["disconnect", "drop"] = "disconnect"
     """What happens if a client's queue is full: ``disconnect`` closes the client (1013), ``drop`` drops the new message
     and later sends a ``gap``."""
+    presence_max_users: int = Field(1000, ge=0)
+    """Users in a room with presence beyond which its members are told how many there are, and not who; 0 = no limit."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that a stop gives handlers to finish, queues to be sent and clients to leave; 0 = no wait."""
     restart_code: int = 1012

@@ -40,6 +40,8 @@ class Stats:
         uptime: seconds since the broker was started; 0 while it does not run.
         left_out: messages sent with ``volatile=True`` that a client did not get, as something waited for it.
         replaced: messages sent with a ``key`` that a client did not get, as a newer one took their place.
+        presence_refused: notes to other nodes about who is in a room that the engine could not be given; what they say
+            is told again.
     """
 
     connected_clients: int
@@ -65,6 +67,7 @@ class Stats:
     uptime: float
     left_out: int = 0  # nodes tell each other their figures, and an older one does not have these
     replaced: int = 0
+    presence_refused: int = 0
 
     def to_dict(self) -> dict[str, int | float]:
         """Return the figures as a dict, for a JSON response."""
@@ -95,6 +98,7 @@ class Counters:
     backplane_invalid: int = 0
     left_out: int = 0
     replaced: int = 0
+    presence_refused: int = 0
 
 
 UNATTRIBUTED = Counters()

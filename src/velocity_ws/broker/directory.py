@@ -157,14 +157,14 @@ class Directory:
         if not self._hub.leave(session.id, room):
             return None
         if self._presence is not None:
-            self._presence.changed([room])
+            self._presence.left(session.id, [room])
         return session.left(room)
 
     def remove(self, client_id: str) -> frozenset[str]:
         """Take a client of this node out of everything; the rooms it was in."""
         rooms = self._hub.remove(client_id)
         if rooms and self._presence is not None:
-            self._presence.changed(rooms)
+            self._presence.left(client_id, rooms)
         return rooms
 
     async def disconnect(self, client_id: str, code: int, reason: str) -> bool:

@@ -14,7 +14,7 @@ from velocity_ws.broker.joining import Joining
 from velocity_ws.broker.lifecycle import Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.presence import Presence
-from velocity_ws.broker.rooms import presence_wanted
+from velocity_ws.broker.presence_policy import PresencePolicy
 from velocity_ws.broker.users import Users
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.options import ClusterOptions
@@ -84,7 +84,7 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._kinds = hooks.kinds
-        self._has_presence = has_presence
+        self._presence_policy = PresencePolicy(has_presence, hooks.kinds)
         self.portal = Portal()
         self.counters = Counters()
         self._unattributed = UNATTRIBUTED.rejected
@@ -220,10 +220,11 @@ class Node:
         self.hints.alone()
         if not self._is_alone:
             self._form_cluster()
-        is_wanted = presence_wanted(self._kinds, self._has_presence)
-        self._kinds.is_without_presence = is_wanted is None
-        if is_wanted is not None:
-            self.presence = Presence(is_wanted, self.hub, self.hub.deliver, self.cluster, self.dispatcher.report)
+        policy = self._presence_policy
+        self._kinds.is_without_presence = not policy.is_needed
+        if policy.is_needed:
+            most = self.settings.presence_max_users
+            self.presence = Presence(self.id, policy, most, self.hub, self.cluster, self.counters, self.dispatcher)
         self.directory.begin(self.id, self.cluster, self.presence, self.authorization)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
@@ -249,7 +250,7 @@ class Node:
         cluster, presence = self.cluster, self.presence
         self._part()
         if presence is not None:
-            presence.stop()
+            await presence.stop()
         if cluster is not None:
             await cluster.stop()
 

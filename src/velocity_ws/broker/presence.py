@@ -1,68 +1,42 @@
 """Presence: which users are in a room, on all nodes, told to its members as it changes.
 
 Each node counts its own clients and tells the others what changed; a count is of that node alone and absolute, so that
-telling it twice does no harm. Where a change was missed, the whole is asked for. Knows no transport and no hook.
+telling it twice does no harm. What a room costs does not grow with the square of its members: changes are collected,
+for longer where more are to be told, and beyond a number of users only numbers are told. Knows no transport.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+import functools
+import time
+from collections.abc import Iterable
 
-import msgspec
-
+from velocity_ws.broker.presence_exchange import PresenceExchange
+from velocity_ws.broker.presence_info import PresenceInfos
+from velocity_ws.broker.presence_policy import PresencePolicy
+from velocity_ws.broker.presence_room import PresenceRoom
+from velocity_ws.broker.presence_telling import DELAY, Telling
+from velocity_ws.broker.presence_wire import Info
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.envelopes import Count, Name
-from velocity_ws.messages.address import Address
-from velocity_ws.messages.events import encode_presence
-from velocity_ws.messages.outbound import PreparedMessage
-from velocity_ws.sessions.client import Client
+from velocity_ws.hooks.hook import Hook
+from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
+from velocity_ws.stats import Counters
 
 __all__ = ["Presence"]
 
-DELAY = 0.03
-"""Seconds that changes are collected before they are told, as a page loaded anew leaves and joins."""
-
-PAGE = 2000
-"""Rooms and users that travel at once; more go in several notes, as engines carry 1 MiB at once or little more."""
-
-Counts = dict[Name, Count]
-"""Clients by user; those without one under an empty name."""
+INFO_PATIENCE = 1.0
+"""Seconds that a client waits to be counted for what the application says of its user."""
 
 
-class _Change(msgspec.Struct, array_like=True, frozen=True):
-    """What changed in a room on one node: ``before`` is the version it changes, 0 for a room that begins."""
+class _Question:
+    """What the application says of a user who comes into a room, and the clients that wait for it."""
 
-    room: Name
-    before: Count
-    version: Count
-    users: Counts
-
-
-class _State(msgspec.Struct, array_like=True, frozen=True):
-    """All that one node has of the rooms it was asked about; those that are not there are empty."""
-
-    asked: tuple[Name, ...]
-    rooms: dict[Name, tuple[Count, Counts]]
-
-
-class _Room:
-    def __init__(self) -> None:
-        self.version = 0
-        self.here: Counts = {}
-        self.there: dict[str, tuple[int, Counts]] = {}
-        self.told: Counts = {}
-        self.newcomers: list[Session] = []
-
-    def total(self) -> Counts:
-        total: Counter[str] = Counter(self.here)
-        for _, users in self.there.values():
-            total.update(users)
-        return dict(total)
+    def __init__(self, sessions: list[Session]) -> None:
+        self.sessions = sessions
+        self.patience: asyncio.TimerHandle | None = None
 
 
 class Presence:
@@ -70,193 +44,179 @@ class Presence:
 
     def __init__(
         self,
-        is_wanted: Callable[[str], bool],
+        node_id: str,
+        policy: PresencePolicy,
+        max_users: int,
         hub: Hub[Session],
-        deliver: Callable[[Address, PreparedMessage], object],
         cluster: Cluster | None,
-        report: Callable[[Client, Exception], Awaitable[None]],
+        counters: Counters,
+        dispatcher: Dispatcher,
     ) -> None:
         """
         Args:
-            is_wanted: whether a room has it.
+            node_id: this node's.
+            policy: says which rooms have it.
+            max_users: users beyond which a room's members are told only how many there are; 0 = no limit.
             hub: the clients of this node.
-            deliver: gives a message to clients of this node.
             cluster: the way to the other nodes.
-            report: tells ``on_error`` of what `joined` returns.
+            counters: the node's.
+            dispatcher: calls what says of users what is told of them, and tells ``on_error`` of what fails.
         """
-        self.report = report
-        self._is_wanted = is_wanted
+        self.report = dispatcher.report
+        self._node_id = node_id
+        self._policy = policy
         self._hub = hub
-        self._deliver = deliver
-        self._cluster = cluster
-        self._rooms: dict[str, _Room] = {}
-        self._versions = itertools.count(1)
-        self._touched: set[str] = set()
+        self._infos = PresenceInfos(dispatcher.call, dispatcher.report)
+        self._rooms: dict[str, PresenceRoom] = {}
+        self._telling = Telling(hub, max_users)
+        self._questions: dict[tuple[str, str], _Question] = {}
+        self._due: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        if cluster is not None:
-            cluster.on_notification("presence", _State, self._told_state)
-            cluster.on_notification("presence_change", _Change, self._told_change)
-            cluster.on_notification("presence_asked", tuple[Name, ...], self._asked)
-            cluster.on_node_up.append(lambda node_id: self._ask(cluster.topics.node(node_id), self._rooms))
-            cluster.on_node_down.append(self._went)
-            cluster.on_notification("presence_anew", type(None), self._forget)
-            cluster.on_connected.append(lambda: self._begin_anew(cluster))
+        self.exchange = None if cluster is None else PresenceExchange(cluster, self._rooms, self._touch, counters)
+
+    # --- the clients of this node
 
     def joined(self, session: Session, room: str) -> Exception | None:
         """A client of this node has come into a room; what the application's function raised, if it did."""
         try:
-            is_wanted = self._is_wanted(room)
+            if not self._policy.is_wanted(room):
+                return None
+            hook = self._policy.info_of(room)
         except Exception as error:
             return error
-        if is_wanted:
-            self._room(room).newcomers.append(session)
-            self._touch(room)
+        user = session.user_id
+        if hook is None or user is None or self._is_known(room, user):
+            self._enter(session, room)
+        elif (question := self._questions.get((room, user))) is not None and question.patience is not None:
+            question.sessions.append(session)
+        else:
+            self._ask(hook, session, room, user, [session])
         return None
 
-    def changed(self, rooms: Iterable[str]) -> None:
-        """A client of this node has left some rooms, or is another user's in them."""
+    def left(self, client_id: str, rooms: Iterable[str]) -> None:
+        """A client of this node has left some rooms."""
         for room in rooms:
-            if room in self._rooms:
+            state = self._rooms.get(room)
+            if state is not None and state.leave(client_id):
                 self._touch(room)
 
-    def stop(self) -> None:
+    def user_changed(self, session: Session) -> None:
+        """A client of this node is another user's, or its user is another object."""
+        user = session.user_id
+        for room in self._hub.rooms_of(session.id):
+            state = self._rooms.get(room)
+            is_counted = state is not None and session.id in state.members
+            if state is not None and is_counted and state.enter(session.id, user or ""):
+                self._touch(room)
+            if user is None or not (is_counted or (room, user) in self._questions):
+                continue  # it is asked about when it is counted
+            hook = self._policy.info_of(room)
+            if hook is not None:
+                self._ask(hook, session, room, user, [])
+
+    async def stop(self) -> None:
         """Stop telling members of changes, and forget all rooms."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.exchange is not None:
+            self.exchange.stop()
+        for question in self._questions.values():
+            if question.patience is not None:
+                question.patience.cancel()
+        self._questions.clear()
         self._rooms.clear()
-        self._touched.clear()
+        self._due.clear()
+        await self._infos.stop()
 
-    def _room(self, room: str) -> _Room:
-        found = self._rooms.get(room)
-        if found is None:
-            found = self._rooms[room] = _Room()
-            if self._cluster is not None:
-                self._ask(self._cluster.topics.room(room), [room])
-        return found
+    def _enter(self, session: Session, room: str) -> None:
+        state = self._rooms.get(room)
+        if state is None:
+            state = self._rooms[room] = PresenceRoom(self._node_id)
+            if self.exchange is not None:
+                self.exchange.opened(room)
+        if state.enter(session.id, session.user_id or ""):
+            self._telling.came(room, session.id)
+            self._touch(room)
+
+    # --- what is said of users
+
+    def _is_known(self, room: str, user: str) -> bool:
+        state = self._rooms.get(room)
+        return state is not None and user in state.here
+
+    def _ask(self, hook: Hook, session: Session, room: str, user: str, waiting: list[Session]) -> None:
+        """Ask what is said of a user; who asks later gets the newer answer, which is the one that counts."""
+        before = self._questions.pop((room, user), None)
+        if before is not None:
+            waiting = before.sessions + waiting
+            if before.patience is not None:
+                before.patience.cancel()
+        question = self._questions[room, user] = _Question(waiting)
+        if waiting:
+            question.patience = asyncio.get_running_loop().call_later(INFO_PATIENCE, self._let_enter, room, user)
+        self._infos.ask(hook, session.client, functools.partial(self._answered, room, user, question))
+
+    def _let_enter(self, room: str, user: str) -> None:
+        """Count those who wait for what is said of their user, be it said or not."""
+        question = self._questions.get((room, user))
+        if question is None:
+            return
+        if question.patience is not None:
+            question.patience.cancel()
+            question.patience = None
+        waiting, question.sessions = question.sessions, []
+        for session in waiting:
+            if self._hub.joined_at(session.id, room) is None:
+                continue
+            self._enter(session, room)
+            if session.user_id != user and session.user_id is not None:
+                self.user_changed(session)
+
+    def _answered(self, room: str, user: str, question: _Question, info: bytes) -> None:
+        if self._questions.get((room, user)) is not question:
+            return  # another one was asked after it, or this is stopped
+        self._let_enter(room, user)
+        del self._questions[room, user]
+        state = self._rooms.get(room)
+        if state is not None and user in state.here:
+            state.inform(user, Info(time.time_ns() // 1_000_000, info))
+            self._touch(room)
+
+    # --- telling
 
     def _touch(self, room: str) -> None:
-        self._touched.add(room)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DELAY, self._tell)
+        now = asyncio.get_running_loop().time()
+        self._tell_at(room, max(now + DELAY, self._telling.quiet_until(room)))
+
+    def _tell_at(self, room: str, at: float) -> None:
+        self._due[room] = min(at, self._due.get(room, at))
+        if self._timer is None or self._timer.when() > at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(at, self._tell)
 
     def _tell(self) -> None:
         self._timer = None
-        touched, self._touched = self._touched, set()
-        for room in touched:
+        now = asyncio.get_running_loop().time()
+        for room in [room for room, at in self._due.items() if at <= now]:
+            del self._due[room]
             state = self._rooms.get(room)
-            if state is None:
-                continue
-            self._count(room, state)
-            if state.here:
-                self._tell_members(room, state)
-            else:  # nobody here is interested any more
-                del self._rooms[room]
-
-    def _count(self, room: str, state: _Room) -> None:
-        """Count this node's clients, and tell the others what has changed."""
-        now = dict(Counter(session.user_id or "" for session in self._hub.room_members(room)))
-        changes = _changes(state.here, now)
-        state.here = now
-        if changes:
-            before, state.version = state.version, next(self._versions)
-            if self._cluster is not None:
-                change = _Change(room, before, state.version, changes)
-                self._cluster.notify(self._cluster.topics.room(room), "presence_change", change)
-
-    def _tell_members(self, room: str, state: _Room) -> None:
-        total = state.total()
-        changes = _changes(state.told, total)
-        newcomers = [session.id for session in state.newcomers if session.is_connected]
-        state.told, state.newcomers = total, []
-        if changes:
-            self._deliver(Address("rooms", (room,), frozenset(newcomers)), _event(room, changes, total, is_full=False))
-        if newcomers:
-            self._hub.deliver_to(room, newcomers, _event(room, total, total, is_full=True))
-
-    # --- other nodes
-
-    def _ask(self, topic: str, rooms: Iterable[str]) -> None:
-        names = iter(rooms)
-        while self._cluster is not None and (page := tuple(itertools.islice(names, PAGE))):
-            self._cluster.notify(topic, "presence_asked", page)
-
-    def _asked(self, origin: str, rooms: tuple[str, ...]) -> None:
-        if self._cluster is not None:
-            self._say(self._cluster.topics.node(origin), rooms)
-
-    def _say(self, topic: str, rooms: Iterable[str]) -> None:
-        """Tell what this node has of some rooms, in as many notes as it takes."""
-        asked: list[str] = []
-        known: dict[str, tuple[int, Counts]] = {}
-        size = 0
-        for room in rooms:
-            state = self._rooms.get(room)
-            asked.append(room)
-            size += 1
             if state is not None:
-                known[room] = (state.version, state.here)
-                size += len(state.here)
-            if size >= PAGE:
-                self._send_state(topic, asked, known)
-                asked, known, size = [], {}, 0
-        if asked:
-            self._send_state(topic, asked, known)
+                self._tell_room(room, state)
+        if self._due:
+            at = min(self._due.values())
+            self._timer = asyncio.get_running_loop().call_at(at, self._tell)
 
-    def _send_state(self, topic: str, asked: list[str], known: dict[str, tuple[int, Counts]]) -> None:
-        if self._cluster is not None:
-            self._cluster.notify(topic, "presence", _State(tuple(asked), known))
-
-    def _begin_anew(self, cluster: Cluster) -> None:
-        """This node was deaf, and what it said was not heard: say all of it again, and ask the others for theirs."""
-        cluster.notify(cluster.topics.nodes, "presence_anew", None)
-        self._say(cluster.topics.nodes, list(self._rooms))
-        self._ask(cluster.topics.nodes, self._rooms)
-
-    def _forget(self, origin: str, _: None) -> None:
-        self._went(origin)
-
-    def _told_state(self, origin: str, told: _State) -> None:
-        for room in told.asked:
-            state = self._rooms.get(room)
-            if state is None:
-                continue
-            if room in told.rooms and told.rooms[room][1]:
-                state.there[origin] = told.rooms[room]
-            else:
-                state.there.pop(origin, None)
-            self._touch(room)
-
-    def _told_change(self, origin: str, change: _Change) -> None:
-        state = self._rooms.get(change.room)
-        if state is None:
+    def _tell_room(self, room: str, state: PresenceRoom) -> None:
+        if self.exchange is not None:
+            self.exchange.say(room, state)
+        if not state.members:  # nobody here is interested any more
+            del self._rooms[room]
+            self._telling.forget(room)
+            if self.exchange is not None:
+                self.exchange.closed(room, state.version)
             return
-        version, users = state.there.get(origin, (0, {}))
-        if change.before and change.before != version:
-            if change.version > version and self._cluster is not None:  # one before it was missed
-                self._ask(self._cluster.topics.node(origin), [change.room])
-            return
-        kept = users if change.before else {}
-        users = {user: count for user, count in {**kept, **change.users}.items() if count > 0}
-        if users:
-            state.there[origin] = (change.version, users)
-        else:
-            state.there.pop(origin, None)
-        self._touch(change.room)
-
-    def _went(self, node_id: str) -> None:
-        for room, state in self._rooms.items():
-            if state.there.pop(node_id, None) is not None:
-                self._touch(room)
-
-
-def _changes(before: Counts, now: Counts) -> Counts:
-    """The counts that differ; 0 for users who are not there any more."""
-    changes = {user: count for user, count in now.items() if before.get(user) != count}
-    changes.update({user: 0 for user in before if user not in now})
-    return changes
-
-
-def _event(room: str, users: Counts, total: Counts, *, is_full: bool) -> PreparedMessage:
-    named = {user: count for user, count in users.items() if user}
-    return encode_presence(room, named, total.get("", 0), is_full=is_full)
+        again_at = self._telling.tell(room, state)
+        if again_at is not None:
+            self._tell_at(room, again_at)

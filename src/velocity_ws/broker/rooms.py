@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from velocity_ws.hooks.kinds import Kinds, RoomKind
+from velocity_ws.hooks.kinds import RoomKind
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 
-__all__ = ["Rooms", "presence_wanted"]
+__all__ = ["Rooms"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,20 +85,3 @@ class Rooms:
             HookError: these rooms have no presence, the kind has such a function already, or this one cannot be it.
         """
         return self._kind.register_presence_info(function)
-
-
-def presence_wanted(kinds: Kinds, wanted: Callable[[str], bool] | None) -> Callable[[str], bool] | None:
-    """What says whether a room has presence; ``None`` where none has.
-
-    Args:
-        kinds: the kinds of rooms, some of which may have it.
-        wanted: what the broker was given for all rooms; ``None`` for none.
-    """
-    if not kinds.has_presence:
-        return wanted
-
-    def is_wanted(room: str) -> bool:
-        found = kinds.of(room)
-        return (found is not None and found[0].presence) or (wanted is not None and wanted(room))
-
-    return is_wanted

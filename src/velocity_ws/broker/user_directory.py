@@ -126,8 +126,9 @@ class UserDirectory:
     async def _answer_remove(self, args: tuple[str, str]) -> int:
         user_id, room = args
         left = [session for session in self._hub.user_members(user_id) if self._hub.leave(session.id, room)]
-        if left and self._presence is not None:
-            self._presence.changed([room])
+        if self._presence is not None:
+            for session in left:
+                self._presence.left(session.id, [room])
         for move in [session.left(room) for session in left]:
             await told(move)
         return len(left)

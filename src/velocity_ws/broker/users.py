@@ -146,8 +146,9 @@ class Users:
         session.client.identify(user, user_id, login)
         if login is not None or had_login:
             self._logins.watch(session)
-        if self._hub.set_user(session.id, user_id) and self._presence is not None:
-            self._presence.changed(self._hub.rooms_of(session.id))
+        self._hub.set_user(session.id, user_id)
+        if self._presence is not None:
+            self._presence.user_changed(session)
 
     async def _changed(self, session: Session, user_id: str | None) -> None:
         """Have rooms ask again who may be in them, and be sure to hear what other nodes send to the user."""

@@ -119,6 +119,11 @@ class Cluster:
         """Whether it hears what others publish, as far as was seen within the last seconds."""
         return self._link.is_healthy
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest payload that the engine carries; known once connected."""
+        return self._backplane.max_payload
+
     async def start(self) -> None:
         """Connect and make itself known. Where the engine is not there in time, goes on and connects when it is."""
         self.subscriptions.add(self._own_topic)
@@ -223,18 +228,25 @@ class Cluster:
         """Have a function called for each notification of a name; see `Rpc.on_notification`."""
         self._rpc.on_notification(what, args, handler)
 
-    def notify(self, topic: str, what: str, args: object) -> None:
+    def notify(self, topic: str, what: str, args: object, *, is_bulk: bool = False) -> bool:
         """Tell other nodes something, where they can be reached. Nothing is waited for.
 
         Args:
             topic: of the nodes that are told.
             what: the notification's name; a part of the wire.
             args: its content.
+            is_bulk: whether it leaves half of the queue to others, as there may be much of it, and it is told again.
+
+        Returns:
+            Whether the publisher took it; whether anybody hears it is not known.
         """
         try:
-            self._publisher.put(topic, encode_body(Notification(what, msgspec.Raw(encode_body(args)))))
+            body = encode_body(Notification(what, msgspec.Raw(encode_body(args))))
+            self._publisher.put(topic, body, is_bulk=is_bulk)
+            return True
         except BackplaneUnavailable as error:
             log.debug("a %s was not sent: %s", what, error)
+            return False
 
     async def tell(self, what: str, args: object, until: float | None = None) -> None:
         """Tell all other nodes something. Returns when the engine has it.

@@ -187,13 +187,14 @@ class Publisher:
             self._counters.backplane_refused += 1
         return error
 
-    def put(self, topic: str, body: bytes, *, is_vital: bool = False) -> Entry:
+    def put(self, topic: str, body: bytes, *, is_vital: bool = False, is_bulk: bool = False) -> Entry:
         """Queue a message.
 
         Args:
             topic: where it goes.
             body: without its header.
             is_vital: whether it is one of the few by which nodes find each other, to which the limit does not apply.
+            is_bulk: whether it is one of many, which leave half of the queue to others.
 
         Raises:
             BackplaneUnavailable: there is no connection, or it is too far behind, or the message is too large for it.
@@ -201,7 +202,8 @@ class Publisher:
         size = len(body) + 32
         if not self._is_open:
             raise BackplaneUnavailable(self._why)
-        if self._bytes and self._bytes + size > self._limit and not is_vital:
+        limit = self._limit // 2 if is_bulk else self._limit
+        if self._bytes and self._bytes + size > limit and not is_vital:
             raise BackplaneUnavailable(f"{self._bytes} bytes wait for the engine, which is too slow")
         most = self._backplane.max_payload
         if size > most:

@@ -85,6 +85,10 @@ class Outbox(Protocol):
         """End the connection now; what is still queued counts as dropped. Harmless when it has ended already."""
 
     @property
+    def is_free(self) -> bool:
+        """Whether it is open and nothing waits, so that the next message leaves at once."""
+
+    @property
     def has_ended(self) -> bool:
         """Whether `wait_ended` would return at once."""
 
@@ -164,6 +168,11 @@ class BoundedOutbox(ABC):
         self._state: State = OPEN
         self._full = False
         self._waiters: dict[asyncio.Future[bool], PreparedMessage | None] | None = None  # most clients never have any
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the outbox is open and nothing waits, so that the next message leaves at once."""
+        return self._is_free
 
     @property
     @abstractmethod

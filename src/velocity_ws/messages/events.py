@@ -5,7 +5,8 @@
 ``error``                     why a message was not handled: ``code``, ``message``, and more
 ``rate_limit_exceeded``       a message was refused: ``message``, ``retry_after`` in seconds
 ``gap``                       messages are missing: how many were ``dropped``, or ``missed`` in a ``room``
-``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``
+``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``, and ``info`` where the
+                              application says something of them; of too many, ``count`` and ``user_count``
 ``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never
 ``session_expired``           it has ended, and the connection will soon
 ``joined``                    the client came into a ``room`` that it asked for, without an ``id``
@@ -22,7 +23,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from velocity_ws.messages.outbound import PreparedMessage, encode
+import msgspec
+
+from velocity_ws.messages.outbound import PreparedMessage, encode, encode_data
 
 __all__ = [
     "ANSWERS",
@@ -30,11 +33,13 @@ __all__ = [
     "REPLY",
     "encode_dropped",
     "encode_error",
+    "encode_info",
     "encode_joined",
     "encode_left",
     "encode_missed",
     "encode_pong",
     "encode_presence",
+    "encode_presence_count",
     "encode_rate_limit_exceeded",
     "encode_session",
     "encode_session_expired",
@@ -107,16 +112,44 @@ def encode_pong(request_id: int | str | None = None) -> PreparedMessage:
     return _PONG if request_id is None else encode("$pong", None, request_id)
 
 
-def encode_presence(room: str, users: Mapping[str, int], anonymous: int, *, is_full: bool) -> PreparedMessage:
-    """Encode ``event: "presence"``: the users of a room, or those whose number of clients has changed.
+def encode_presence(
+    room: str, users: Mapping[str, int], anonymous: int, *, is_full: bool, infos: Mapping[str, bytes] | None = None
+) -> PreparedMessage:
+    """Encode ``event: "presence"``: the users of a room, or those who have changed.
 
     Args:
         room: the room.
-        users: the number of clients of each user.
+        users: the number of clients of each user; 0 for one who has left.
         anonymous: the number of clients without a user.
-        is_full: whether ``users`` holds all users of the room; if false, only those whose number has changed.
+        is_full: whether ``users`` begins anew; if false, they are to be added to those that were told before.
+        infos: what the application says of some of these users: JSON objects, as `encode_info` makes them.
     """
-    return encode(_PRESENCE, {"room": room, "users": users, "anonymous": anonymous, "full": is_full})
+    data: dict[str, object] = {"room": room, "users": users, "anonymous": anonymous, "full": is_full}
+    if infos:
+        data["info"] = {user: msgspec.Raw(info) for user, info in infos.items()}
+    return encode(_PRESENCE, data)
+
+
+def encode_presence_count(room: str, clients: int, users: int, anonymous: int) -> PreparedMessage:
+    """Encode ``event: "presence"`` of a room with more users than are named.
+
+    Args:
+        room: the room.
+        clients: how many clients are in it.
+        users: how many users.
+        anonymous: the number of clients without a user.
+    """
+    data = {"room": room, "users": {}, "anonymous": anonymous, "full": True, "count": clients, "user_count": users}
+    return encode(_PRESENCE, data)
+
+
+def encode_info(info: object) -> bytes:
+    """Encode what an application says of a user, as messages are encoded.
+
+    Raises:
+        EncodeError: it has no JSON form.
+    """
+    return encode_data(_PRESENCE, info)
 
 
 def encode_session(expires_in: float | None) -> PreparedMessage:

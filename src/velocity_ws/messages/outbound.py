@@ -11,7 +11,7 @@ from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, TEXT, deflate, hea
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_key
 from velocity_ws.messages.plain import plain
 
-__all__ = ["PreparedMessage", "Slot", "encode", "encode_bytes", "event_of", "make_lossy"]
+__all__ = ["PreparedMessage", "Slot", "encode", "encode_bytes", "encode_data", "event_of", "make_lossy"]
 
 Slot = tuple[str | None, str]
 """An event, which a binary message has not, and a key."""
@@ -105,6 +105,24 @@ def encode(event: str, data: object = None, request_id: int | str | None = None)
         envelope = {"event": event, "id": request_id, "data": data}
     try:
         return PreparedMessage(_encode(envelope))
+    except RecursionError:
+        raise EncodeError(event, "it is nested too deeply, or holds itself") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EncodeError(event, str(error)) from error
+
+
+def encode_data(event: str, data: object) -> bytes:
+    """Encode a part of the data of a message, as `encode` encodes all of it.
+
+    Args:
+        event: the name of the message that it is for.
+        data: any value that has a JSON form.
+
+    Raises:
+        EncodeError: it has none.
+    """
+    try:
+        return _encode(data)
     except RecursionError:
         raise EncodeError(event, "it is nested too deeply, or holds itself") from None
     except (TypeError, ValueError, OverflowError) as error:

@@ -44,6 +44,9 @@ class Dispatcher:
     """Calls the hooks. On the broker's loop only.
 
     Its methods raise nothing that the application raised, except where they say so.
+
+    Attributes:
+        call: calls a hook with its values, and raises what it raises; see `Calls.call`.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Dispatcher:
         self._counters = counters
         self._hints = hints
         self._calls = Calls(hooks.surroundings)
-        self._call = self._calls.call
+        self.call = self._call = self._calls.call
         self._failures = Failures(hooks, counters, hints, self._calls)
 
     def stop(self) -> None:

@@ -83,7 +83,9 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
             await cluster._ask_numbers((cluster.topics.all, cluster.topics.room("x")))
             presence = node.broker.node.presence
             assert presence is not None
-            presence._begin_anew(cluster)
+            assert presence.exchange is not None
+            presence.exchange.begin_anew()
+            presence.exchange._tell_version("x")
         bodies: set[bytes] = set()
 
         def has_all() -> bool:
@@ -111,6 +113,7 @@ SAID: dict[str, set[tuple[type, ...]]] = {
     "note presence_change": {(str, int, int, dict)},
     "note presence_asked": {(str,)},
     "note presence_anew": {(type(None),)},
+    "note presence_versions": {(str, int, dict)},
 }
 
 

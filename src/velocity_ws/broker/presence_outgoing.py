@@ -1,0 +1,68 @@
+"""Outgoing: notes that the publisher could not take are given to it when it can, in their order. Knows no room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Outgoing"]
+
+MAX_WAITING = 512
+"""Notes that may wait; what is in those beyond is asked for later."""
+FIRST_BACKOFF = 0.02
+"""Seconds until the publisher is tried again; doubled each time that it takes none."""
+LAST_BACKOFF = 1.0
+"""The same at most."""
+
+
+class Outgoing:
+    """Notes for other nodes. On the broker's loop only."""
+
+    def __init__(self, notify: Callable[[str, str, object], bool]) -> None:
+        """
+        Args:
+            notify: gives the publisher a note, its topic, name and content; whether it took it.
+        """
+        self._notify = notify
+        self._waiting: deque[tuple[str, str, object]] = deque()
+        self._backoff = FIRST_BACKOFF
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, topic: str, what: str, args: object) -> bool:
+        """Tell other nodes something, now or when the publisher has room; false where too much waits for that.
+
+        Args:
+            topic: of the nodes that are told.
+            what: the note's name.
+            args: its content, which does not change any more.
+        """
+        if not self._waiting and self._notify(topic, what, args):
+            return True
+        if len(self._waiting) >= MAX_WAITING:
+            return False
+        self._waiting.append((topic, what, args))
+        if self._timer is None:
+            self._backoff = FIRST_BACKOFF
+            self._timer = asyncio.get_running_loop().call_later(self._backoff, self._go_on)
+        return True
+
+    def clear(self) -> None:
+        """Forget all notes that wait."""
+        self._waiting.clear()
+
+    def stop(self) -> None:
+        """Forget all notes that wait, and stop the timer."""
+        self.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _go_on(self) -> None:
+        self._timer = None
+        while self._waiting and self._notify(*self._waiting[0]):
+            self._waiting.popleft()
+            self._backoff = FIRST_BACKOFF / 2
+        if self._waiting:
+            self._backoff = min(2 * self._backoff, LAST_BACKOFF)
+            self._timer = asyncio.get_running_loop().call_later(self._backoff, self._go_on)
