@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 import weakref
 from collections.abc import AsyncIterator
@@ -522,7 +523,7 @@ class Storm:
         self._is_over = False
 
     async def run(self, joins: int) -> None:
-        """Let each join so often, and look at what it has got."""
+        """Let each join so often, and until one is put out, and look at what it has got."""
         chats = self._chats
 
         @chats.broker.on("leave")
@@ -569,7 +570,9 @@ class Storm:
             await asyncio.sleep(0.01 * chance.random())
 
     async def _come_and_go(self, user: str, peer: Peer, joins: int) -> None:
-        for number in range(joins):
+        for number in itertools.count():
+            if number >= joins and self.put_out:
+                break
             await peer.send("enter", ROOM, id=number)
             answer = await self._until_answered(user, peer)
             if answer["event"] == "reply":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -70,6 +71,12 @@ class Talk:
 talks: list[Talk] = []
 
 
+@broker.rooms("chat:{name}").authorize
+def may_enter(client: Client) -> bool:
+    """Whether a user may be in these rooms: there is a file of its name then."""
+    return (Path(os.environ["RIGHTS"]) / str(client.user_id)).exists()
+
+
 @broker.authenticate
 def authenticate(request: Any) -> str | None:
     name: str | None = request.query_params.get("user")
@@ -114,6 +121,16 @@ async def do(data: list[Any]) -> Any:
         return f"BackplaneUnavailable {error.outcome}"
     except VelocityError as error:
         return type(error).__name__
+
+
+@broker.on("revoke")
+async def revoke(data: str) -> list[str]:
+    """Ask about the members of a room again; the nodes that did not confirm."""
+    try:
+        await broker.reauthorize(data)
+    except BackplaneUnavailable as error:
+        return list(error.nodes)
+    return []
 
 
 @broker.on("end")

@@ -91,6 +91,7 @@ class Member:
         ends: the nodes that have nothing more to say.
         users: who is in its room, as presence tells.
         floods: how many long messages came.
+        left: the rooms that it was put out of, with the reasons.
     """
 
     def __init__(self, ws: ClientConnection, room: str, user: str) -> None:
@@ -105,6 +106,7 @@ class Member:
         self.ends: set[str] = set()
         self.users: dict[str, int] = {}
         self.floods = 0
+        self.left: list[dict[str, Any]] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
 
@@ -141,6 +143,8 @@ class Member:
             self.gaps.append(data)
         elif event == "end":
             self.ends.add(data)
+        elif event == "left":
+            self.left.append(data)
         elif event == "presence":
             users = data["users"] if data["full"] else {**self.users, **data["users"]}
             self.users = {user: count for user, count in users.items() if count}
