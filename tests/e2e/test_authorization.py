@@ -67,13 +67,6 @@ class Chats:
         async def say(client: Client, data: Any, room: str) -> int:
             return await broker.to_room(room).except_(client.id).send("said", data)
 
-        @broker.on("enter")
-        async def enter(client: Client, data: str) -> str:
-            session = broker.node.hub.get(client.id)
-            assert session is not None
-            await broker.node.authorization.admit(session, data)
-            return client.id
-
         @broker.on("put")
         async def put(client: Client, data: str) -> str:
             await broker.join_room(client.id, data)
@@ -103,7 +96,7 @@ async def inside(chats: Chats, address: Address, user: str, *rooms: str) -> Asyn
     async with address.connect(f"/ws?user={user}") as peer:
         for room in rooms or (ROOM,):
             chats.allowed.add((user, room))
-            assert "data" in await peer.request("enter", room)
+            assert (await peer.request("join", {"room": room}))["data"] == {"room": room}
         yield peer
 
 
@@ -114,7 +107,7 @@ async def test_who_may_not_be_in_a_room_is_refused_with_the_reason(kind: ServerK
     chats = Chats()
     async with running(chats.broker, kind) as address, inside(chats, address, "ann"), address.connect() as peer:
         for room in (ROOM, "chat:x", "other", "chat:"):
-            assert (await peer.request("enter", room))["data"]["code"] == "FORBIDDEN", room
+            assert (await peer.request("join", {"room": room}))["data"]["code"] == "FORBIDDEN", room
         assert chats.broker.get_rooms() == [ROOM]
         assert chats.asked == ["ann", None]
 
@@ -152,20 +145,14 @@ async def test_an_authorize_that_does_not_answer_with_a_bool_lets_nobody_in_and_
     kind_of_rooms = broker.rooms("chat:{chat_id}")
     kind_of_rooms.authorize(answer if is_plain and fault != "late" else waiting)
 
-    @broker.on("enter")
-    async def enter(client: Client, data: str) -> None:
-        session = broker.node.hub.get(client.id)
-        assert session is not None
-        await broker.node.authorization.admit(session, data)
-
     @broker.on_error
     async def failed(error: Exception) -> None:
         errors.append(error)
 
     async with running(broker) as address, address.connect() as peer:
-        assert "code" not in ((await peer.request("enter", ROOM))["data"] or {})
+        assert "code" not in ((await peer.request("join", {"room": ROOM}))["data"] or {})
         is_broken = True
-        assert (await peer.request("enter", "chat:8"))["data"]["code"] == code
+        assert (await peer.request("join", {"room": "chat:8"}))["data"]["code"] == code
         await broker.reauthorize()
         assert await peer.expect("left") == {"room": ROOM, "reason": code}
         assert broker.get_rooms() == []
@@ -178,7 +165,7 @@ async def test_a_join_whose_question_began_before_a_revocation_is_asked_about_ag
     async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
         chats.allowed.add(("ann", ROOM))
         chats.close_gate()
-        await peer.send("enter", ROOM, id=1)
+        await peer.send("join", {"room": ROOM}, id=1)
         await eventually(lambda: chats.asking)
         chats.allowed.clear()
         await chats.broker.reauthorize(ROOM)
@@ -192,12 +179,30 @@ async def test_a_join_that_is_refused_while_rights_are_given_is_asked_about_agai
     chats = Chats()
     async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
         chats.close_gate()
-        await peer.send("enter", ROOM, id=1)
+        await peer.send("join", {"room": ROOM}, id=1)
         await eventually(lambda: chats.asking)
         chats.allowed.add(("ann", ROOM))
         await chats.broker.reauthorize(user_id="ann")
         chats.gate.set()
         assert (await peer.receive())["event"] == "reply"
+
+
+async def test_who_is_put_out_before_its_join_is_answered_is_not_told_that_it_is_in() -> None:
+    chats, gate = Chats(), asyncio.Event()
+    chats.allowed.add(("ann", ROOM))
+
+    @chats.broker.on_join
+    async def on_join() -> None:
+        await gate.wait()
+
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        await peer.send("join", {"room": ROOM}, id=1)
+        await eventually(chats.broker.get_rooms)
+        chats.allowed.clear()
+        await chats.broker.reauthorize(ROOM)
+        gate.set()
+        assert await peer.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        assert (await peer.receive())["data"]["code"] == "FORBIDDEN"
 
 
 async def test_a_join_is_given_up_when_rights_change_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +215,8 @@ async def test_a_join_is_given_up_when_rights_change_for_ever(monkeypatch: pytes
         await broker.reauthorize(ROOM)
         return True
 
-    @broker.on("enter")
-    async def enter(client: Client, data: str) -> None:
-        session = broker.node.hub.get(client.id)
-        assert session is not None
-        await broker.node.authorization.admit(session, data)
-
     async with running(broker) as address, address.connect() as peer:
-        assert (await peer.request("enter", ROOM))["data"]["code"] == "INTERNAL_ERROR"
+        assert (await peer.request("join", {"room": ROOM}))["data"]["code"] == "INTERNAL_ERROR"
 
 
 # --- revocation
@@ -526,10 +525,6 @@ class Storm:
         """Let each join so often, and until one is put out, and look at what it has got."""
         chats = self._chats
 
-        @chats.broker.on("leave")
-        async def leave(client: Client) -> None:
-            await chats.broker.leave_room(client.id, ROOM)
-
         chats.allowed |= {(user, ROOM) for user in self._users}
         async with running(chats.broker, "ours") as address, AsyncExitStack() as stack:
             peers = {user: await stack.enter_async_context(address.connect(f"/ws?user={user}")) for user in self._users}
@@ -552,7 +547,7 @@ class Storm:
     async def _revoke(self) -> None:
         broker, allowed, chance = self._chats.broker, self._chats.allowed, self._chance
         while not self._is_over:
-            some = chance.sample(self._users, 1 + len(self._users) // 10)
+            some = chance.sample(self._users, 1 + len(self._users) // 3)
             allowed.difference_update((user, ROOM) for user in some)
             if chance.random() < 0.5:
                 await broker.reauthorize(ROOM)
@@ -573,7 +568,7 @@ class Storm:
         for number in itertools.count():
             if number >= joins and self.put_out:
                 break
-            await peer.send("enter", ROOM, id=number)
+            await peer.send("join", {"room": ROOM}, id=number)
             answer = await self._until_answered(user, peer)
             if answer["event"] == "reply":
                 self.entered += 1
@@ -581,7 +576,7 @@ class Storm:
                 assert answer["data"]["code"] == "FORBIDDEN"
                 self.refused += 1
             if number % 5 == 0:
-                await peer.send("leave", id=number)
+                await peer.send("leave", {"room": ROOM}, id=number)
                 await self._until_answered(user, peer)
                 self._heard[user].append(0)
 

@@ -92,6 +92,8 @@ class Joining:
         finally:
             if rooms is not None:
                 self._settle_place(session, data.room, rooms)
+        if self._hub.joined_at(session.id, data.room) is None:  # it was put out before its answer, and told so
+            raise ClientError("FORBIDDEN", MAY_NOT_BE_IN)
         if message.id is None:
             session.offer(encode_joined(data.room))
         return {"room": data.room}

@@ -378,7 +378,7 @@ class Storm:
         allowed, chance = self._rights.allowed, self._chance
         while not self._is_over:
             broker = chance.choice(self._nodes).broker
-            some = chance.sample(self._users, 1 + len(self._users) // 10)
+            some = chance.sample(self._users, 1 + len(self._users) // 3)
             allowed.difference_update((user, ROOM) for user in some)
             since: dict[str, list[int]] = {}
             if chance.random() < 0.5:
@@ -463,4 +463,4 @@ async def test_ten_thousand_joins_against_revocations_while_messages_flow(kind: 
         await storm.run(10_000)
     say(f"{kind}: {storm.entered} joins went through, {storm.put_out} members were put out")
     assert storm.entered > 1000
-    assert storm.put_out > 100
+    assert storm.put_out > 50
