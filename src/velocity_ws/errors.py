@@ -219,7 +219,8 @@ class Reject(VelocityError):
         status: the HTTP status that answers the handshake, 400 to 599. A script in a browser cannot read it.
         code: a close code, 4000 to 4999 for the application's own. If it is given, the handshake is accepted, and the
             connection closed with the code at once: no other refusal can be read by a script in a browser.
-        headers: of the response, as ``WWW-Authenticate``; not where there is a code, or the server has no response.
+        headers: of the response, as ``WWW-Authenticate``, or with a code of the acceptance, as a ``Set-Cookie`` that
+            clears one; not where a server has no response for a refusal.
 
     Raises:
         InvalidCloseError: the status or the code may not be sent, or the reason is longer than 123 bytes of UTF-8.

@@ -82,6 +82,11 @@ async def test_a_refusal_with_a_code_is_an_accepted_connection_that_closes() -> 
         ]
 
 
+async def test_the_headers_of_a_refusal_with_a_code_go_out_with_the_acceptance() -> None:
+    accept, _ = await refusal(Reject("log in", code=4401, headers={"Set-Cookie": "t=; Max-Age=0"}), {})
+    assert accept["headers"] == [(b"set-cookie", b"t=; Max-Age=0")]
+
+
 async def test_any_other_refusal_is_a_close_whose_reason_fits_into_a_frame() -> None:
     (close,) = await refusal(Reject("ü" * 200), {})
     assert (close["type"], close["code"]) == ("websocket.close", 1008)

@@ -28,6 +28,7 @@ from velocity_ws import (
     Message,
     Reject,
 )
+from velocity_ws.uvicorn import HTTPProtocol
 
 
 @pytest.fixture
@@ -445,6 +446,53 @@ async def test_the_session_event_comes_when_on_connect_is_done(kind: ServerKind,
             assert events == ["one", "two", "session", "reply"]
 
 
+@pytest.mark.parametrize("way", ["refresh", "set_user", "sync"])
+async def test_rooms_ask_again_whether_a_user_that_changed_may_be_in_them(kind: ServerKind, way: str) -> None:
+    broker = Broker(settings())
+    asked: list[str] = []
+
+    @broker.authenticate
+    async def authenticate() -> Accept:
+        return Accept({"id": 1, "role": "editor"}, expires_at=in_an_hour())
+
+    @broker.refresh
+    async def refresh(client: Client, data: str) -> Accept:
+        return Accept({"id": 1, "role": data}, expires_at=in_an_hour())
+
+    @broker.on("become")
+    async def become(client: Client, data: str) -> None:
+        user = {"id": 1, "role": data}
+        if way == "sync":
+            await asyncio.to_thread(client.sync.set_user, user, in_an_hour())
+        else:
+            await client.set_user(user, in_an_hour())
+        assert ("doc:7" in client.rooms) is (data != "none")
+        await broker.to_room("doc:7").send("for members")
+
+    documents = broker.rooms("doc:{number}")
+
+    @documents.authorize
+    async def may_read(client: Client, number: int) -> bool:
+        await asyncio.sleep(0)
+        asked.append(client.user["role"])
+        return asked[-1] != "none"
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        await expires_in(peer)
+        await peer.request("join", {"room": "doc:7"})
+        for role in ("viewer", "none"):
+            await peer.send("refresh" if way == "refresh" else "become", role, id=2)
+            events = [await peer.receive()]
+            while events[-1].get("id") != 2:
+                events.append(await peer.receive())
+            named = [event["event"] for event in events]
+            assert ("left" in named) is (role == "none")
+            assert ("for members" in named) is (role == "viewer" and way != "refresh")
+            assert named.count("session") == 1
+        assert asked == ["editor", "viewer", "none"]
+        assert broker.get_rooms() == []
+
+
 # --- the handshake
 
 
@@ -490,6 +538,23 @@ async def test_headers_and_cookies_go_out_with_the_answer(kind: ServerKind) -> N
                 assert headers["x-trace"] == "7"
                 assert [value.lower() for value in headers.get_all("upgrade")] == ["websocket"]
         assert [client.user for client in broker.get_clients()][-1:] in ([], ["ann"])
+
+
+@pytest.mark.parametrize("http", [HTTPProtocol, "httptools", "h11"])
+async def test_they_do_so_with_each_class_that_reads_requests(http: Any) -> None:
+    broker = Broker(settings())
+
+    @broker.authenticate
+    async def authenticate() -> Accept:
+        return Accept("ann", headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+
+    async with running(broker, "ours", http=http, headers=[("x-server", "yes")]) as address:
+        async with address.connect() as peer:
+            assert peer.ws.response is not None
+            assert peer.ws.response.headers.get_all("set-cookie") == ["a=1", "b=2"]
+            assert peer.ws.response.headers["x-server"] == "yes"
+            await broker.to_user("ann").send("hello")
+            await peer.expect("hello")
 
 
 async def test_a_header_that_cannot_be_sent_is_reported_and_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:

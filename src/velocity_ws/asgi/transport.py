@@ -130,22 +130,26 @@ async def send_refusal(scope: Scope, send: Send, reject: Reject, subprotocol: st
         subprotocol: to select where there is a code: a browser that gets none of those it offered does not read it.
     """
     if reject.code is not None:
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await send(acceptance(subprotocol, _fields(reject)))
         await send({"type": "websocket.close", "code": reject.code, "reason": reject.reason})
     elif "websocket.http.response" in scope.get("extensions", {}):
         body = reject.reason.encode(errors="replace")
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-        headers += [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in reject.headers.items()
-            if name.lower() not in ("content-type", "content-length")
-        ]
+        headers += _fields(reject)
         await send({"type": "websocket.http.response.start", "status": reject.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         reason = reject.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
         code, reason = refused(reason)
         await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def _fields(reject: Reject) -> RawHeaders:
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in reject.headers.items()
+        if name.lower() not in ("content-type", "content-length")
+    ]
 
 
 def _close(event: Any) -> Close:

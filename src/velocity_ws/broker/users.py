@@ -16,6 +16,7 @@ from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.logins import Login, Logins
 from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.web_errors import CODES
 
 __all__ = ["Users", "user_id_of"]
 
@@ -152,12 +153,10 @@ class Users:
 
     async def _changed(self, session: Session, user_id: str | None) -> None:
         """Have rooms ask again who may be in them, and be sure to hear what other nodes send to the user."""
-        try:
-            if self.authorization is not None:
-                await self.authorization.user_changed(session)
-        finally:  # it has begun with the change of the user, so that these take no time one after the other
-            if self._cluster is not None and user_id is not None:
-                await self._cluster.wait_subscribed("user", user_id)
+        if self.authorization is not None:
+            await self.authorization.user_changed(session)
+        if self._cluster is not None and user_id is not None:  # which has begun before, so that the waits overlap
+            await self._cluster.wait_subscribed("user", user_id)
 
     async def expect(self, session: Session) -> None:
         """A client is about to be accepted: be sure to hear what is sent to its user from then on."""
@@ -182,7 +181,7 @@ class Users:
 
 def _as_client_error(reject: Reject) -> ClientError:
     status = reject.status if reject.code is None else reject.code - 4000  # 4401 is what 401 is in HTTP
-    return ClientError("UNAUTHORIZED" if status == 401 else "FORBIDDEN", reject.reason)
+    return ClientError(CODES.get(status, "FORBIDDEN"), reject.reason)
 
 
 def user_id_of(user: Any) -> str | None:

@@ -12,7 +12,7 @@ from velocity_ws.close import MAX_REASON_BYTES
 from velocity_ws.errors import ClientError, Reject
 from velocity_ws.hooks.validation import InvalidHandshakeError
 
-__all__ = ["client_error_of", "goodbye_of", "reject_of"]
+__all__ = ["CODES", "client_error_of", "goodbye_of", "reject_of"]
 
 CODES = {
     401: "UNAUTHORIZED",
