@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, HTTPException
 from pydantic import BaseModel
 
 from tests.support import Peer, ServerKind, eventually, running, settings
@@ -28,7 +30,7 @@ async def refused(peer: Peer, event: str, data: Any = None, **more: Any) -> str:
     return code
 
 
-async def said(peer: Peer, event: str, room: str, data: Any = None) -> Any:
+async def said_in(peer: Peer, event: str, room: str, data: Any = None) -> Any:
     """Send a request to a room; what it is answered."""
     await peer.send(event, data, id=1, room=room)
     message = await peer.receive()
@@ -73,9 +75,9 @@ async def test_a_handler_of_the_kind_gets_what_a_member_sends_to_a_room(kind: Se
     async with running(broker, kind) as address, address.connect() as peer:
         await eventually(lambda: "game:chess:3" in broker.get_rooms())
         (client,) = broker.get_clients()
-        assert await said(peer, "message", "chat:7", {"text": "hi"}) == [client.id, "hi", 7, "chat:7"]
-        assert await said(peer, "message", "game:chess:3") == [3, "chess", "game:chess:3", "message"]
-        assert await said(peer, "other", "chat:7") == "chat:7"
+        assert await said_in(peer, "message", "chat:7", {"text": "hi"}) == [client.id, "hi", 7, "chat:7"]
+        assert await said_in(peer, "message", "game:chess:3") == [3, "chess", "game:chess:3", "message"]
+        assert await said_in(peer, "other", "chat:7") == "chat:7"
         assert (await peer.request("message"))["data"] == "everywhere else: None"
         assert (await peer.request("other"))["data"] is None
         assert await refused(peer, "message", {"text": 7}, room="chat:7") == "INVALID_DATA"
@@ -102,7 +104,7 @@ async def test_what_is_sent_to_a_room_by_somebody_who_is_not_in_it_reaches_no_ho
         for room in ("chat:7", "", "no such room"):
             assert await refused(peer, "message", room=room) == "FORBIDDEN"
         assert seen == []
-        assert await said(peer, "message", "tea") is None
+        assert await said_in(peer, "message", "tea") is None
         assert seen == ["tea"]
         assert broker.get_stats().invalid == 3
 
@@ -579,3 +581,72 @@ async def test_presence_of_a_kind_is_too_late_on_a_broker_that_has_begun_without
     broker.include(router)
     async with broker:
         broker.rooms("tea:{name}", presence=True)
+
+
+# --- what handlers elsewhere have, those of rooms have too
+
+
+async def test_kinds_of_a_router_have_its_prefix_on_their_events_and_not_on_their_patterns() -> None:
+    broker, router = Broker(settings()), EventRouter()
+    chats = router.rooms("chat:{chat_id}")
+    chats.authorize(lambda client, chat_id: True)
+
+    @chats.on("said")
+    async def said(chat_id: int) -> int:
+        return chat_id
+
+    broker.include(router, prefix="chat.")
+    async with running(broker) as address, address.connect() as peer:
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert await said_in(peer, "chat.said", "chat:7") == 7
+        assert await refused(peer, "said", room="chat:7") == "UNKNOWN_EVENT"
+
+
+async def test_authorize_and_handlers_have_dependencies_and_raise_http_exceptions() -> None:
+    broker = Broker(settings())
+    chats = broker.rooms("chat:{chat_id}")
+    closed: list[str] = []
+
+    async def database() -> AsyncIterator[set[int]]:
+        try:
+            yield {7}
+        finally:
+            closed.append("database")
+
+    @chats.authorize
+    async def may_enter(client: Client, chat_id: int, db: Annotated[set[int], Depends(database)]) -> bool:
+        if chat_id > 100:
+            raise HTTPException(404, "no such chat")
+        return chat_id in db
+
+    @chats.on("said")
+    async def said(chat_id: int, db: Annotated[set[int], Depends(database)]) -> bool:
+        return chat_id in db
+
+    async with running(broker) as address, address.connect() as peer:
+        assert await peer.request("join", {"room": "chat:7"}) == reply({"room": "chat:7"})
+        assert await refused(peer, "join", {"room": "chat:8"}) == "FORBIDDEN"
+        assert await refused(peer, "join", {"room": "chat:101"}) == "NOT_FOUND"
+        assert await said_in(peer, "said", "chat:7") is True
+        assert closed == ["database"] * 4
+
+
+async def test_a_concurrent_handler_of_a_room_does_not_hold_up_what_comes_next() -> None:
+    broker = Broker(settings())
+    in_rooms(broker, "chat:7")
+    gate = asyncio.Event()
+
+    @broker.rooms("chat:{chat_id}").on("ask", concurrent=True)
+    async def ask(chat_id: int) -> int:
+        await gate.wait()
+        return chat_id
+
+    @broker.on("open")
+    async def open_gate() -> None:
+        gate.set()
+
+    async with running(broker) as address, address.connect() as peer:
+        await peer.send("ask", id=1, room="chat:7")
+        await peer.send("open", id=2)
+        answers = [await peer.receive(), await peer.receive()]
+        assert {answer["id"]: answer["data"] for answer in answers} == {1: 7, 2: None}
