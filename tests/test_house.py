@@ -140,6 +140,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "process/signals": ("it is about all of a process", {"hostile/test_hurried": "SIGTERM"}),
     "sessions/addressable": (SERVED, {"e2e/test_sending": "rooms", "e2e/test_waiting_for_room": "outbox"}),
     "sessions/calls": (SERVED, {"e2e/test_hostile_hooks": "MAX_THREADS"}),
+    "sessions/asks": (SERVED, {"e2e/test_asking": "MAX_OPEN"}),
     "sessions/buffer": (SERVED, {"e2e/test_leaks": "is_full"}),
     "sessions/client": (SERVED, {"e2e/test_waiting_for_room": "drained", "e2e/test_sending": "send_bytes"}),
     "sessions/client_info": (SERVED, {"e2e/test_connections": "set_data"}),

@@ -18,7 +18,7 @@
     * the client that a call was for:
         * `ClientNotFound` (a ``LookupError``): no client has this id
         * `ClientGone` (a ``ConnectionError``): it has gone
-        * `ClientTimeout` (a ``TimeoutError``): it does not read
+        * `ClientTimeout` (a ``TimeoutError``): it does not read, or not answer
     * raised by the application, in its hooks:
         * `Reject`: refuses a connection
         * `ClientError`: answers a message with an error
@@ -165,19 +165,24 @@ class ClientGone(VelocityError, ConnectionError):
 
 
 class ClientTimeout(VelocityError, TimeoutError):
-    """The client did not read what is queued for it in time.
+    """The client did not read what is queued for it in time, or did not answer what it was asked.
 
     Attributes:
         client_id: the id of the client.
-        seconds: how long the call waited.
+        seconds: how long the call waited at most.
+        event: the event by which it was asked; ``None`` if it was only to read.
     """
 
-    def __init__(self, client_id: str, seconds: float) -> None:
+    def __init__(self, client_id: str, seconds: float, event: str | None = None) -> None:
         self.client_id = client_id
         self.seconds = seconds
+        self.event = event
         super().__init__(
             f"client {client_id!r} did not read what waits for it within {seconds:g} s; "
             "send it less, or give it a longer timeout"
+            if event is None
+            else f"client {client_id!r} did not answer {event!r} within {seconds:g} s; catch this, as a client may "
+            "know no such question, or not read, or give it a longer timeout"
         )
 
 

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
-from velocity_ws import Accept, Broker, Client, Reject
+from velocity_ws import Accept, Broker, Client, ClientGone, Reject
 
 KINDS = (
     "WebSocketProtocol",
@@ -28,6 +28,7 @@ KINDS = (
     "Session",
     "Inbox",
     "ConcurrentHandlers",
+    "Asks",
     "EagerTask",
     "Client",
     "TransportOutbox",
@@ -203,6 +204,38 @@ async def test_of_one_with_concurrent_handlers() -> None:
         before = alive()
         for _ in range(COUNT):
             await ask()
+        await eventually(lambda: alive() - before == Counter())
+
+
+async def test_of_one_that_was_asked() -> None:
+    broker = Broker(settings())
+    asked: list[BaseException | None] = []
+
+    @broker.on("x")
+    async def x(client: Client, data: bool) -> None:
+        try:
+            await client.ask("y")
+            asked.append(None)
+            await client.ask("never answered")
+        except ClientGone as gone:
+            asked.append(gone.with_traceback(None))
+
+    async with running(broker, "ours") as server:
+
+        async def come_and_answer() -> None:
+            asked.clear()
+            async with server.connect() as peer:
+                await peer.send("x", True)
+                await peer.send("reply", 1, id=(await peer.receive())["id"])
+                await peer.ws.send('{"event": "$ping"}')
+                await eventually(lambda: asked)
+            await eventually(lambda: not broker.node.lifecycle.sessions)
+
+        await come_and_answer()
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await come_and_answer()
         await eventually(lambda: alive() - before == Counter())
 
 

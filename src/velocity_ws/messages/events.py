@@ -29,6 +29,7 @@ from velocity_ws.messages.outbound import PreparedMessage, encode, encode_data
 
 __all__ = [
     "ANSWERS",
+    "ERROR",
     "PING",
     "REPLY",
     "encode_dropped",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 REPLY: Final = "reply"
-_ERROR: Final = "error"
+ERROR: Final = "error"
 _RATE_LIMIT_EXCEEDED: Final = "rate_limit_exceeded"
 _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
@@ -57,7 +58,7 @@ _LEFT: Final = "left"
 PING: Final = "$ping"
 """What a client sends to be answered ``$pong``."""
 _PONG: Final = PreparedMessage(b'{"event":"$pong"}')
-ANSWERS: Final = frozenset({REPLY, _ERROR, _RATE_LIMIT_EXCEEDED})
+ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 
 
@@ -75,7 +76,7 @@ def encode_error(
     Raises:
         EncodeError: the details have no JSON form.
     """
-    return encode(_ERROR, {**(details or {}), "code": code, "message": message}, request_id)
+    return encode(ERROR, {**(details or {}), "code": code, "message": message}, request_id)
 
 
 def encode_rate_limit_exceeded(

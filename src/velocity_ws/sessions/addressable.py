@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import datetime
 from typing import Any
 
 from velocity_ws.delivery.outbox import Outbox
+from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.inbox import Inbox
 from velocity_ws.sessions.logins import Login
 from velocity_ws.sessions.moves import Moves
+from velocity_ws.sessions.pacing import PACED
 from velocity_ws.sessions.state import OPEN, SessionState
 
 __all__ = ["Addressable"]
@@ -25,12 +29,15 @@ class Addressable:
         id: the client's.
         state: where the session stands; only the session changes it.
         outbox: where messages to the client go; ``None`` before it is open and at the end.
+        inbox: what the client has sent.
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
         own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
 
-    __slots__ = ("_context", "_last_rooms", "asking", "client", "id", "moves", "outbox", "own_rooms", "state")
+    __slots__ = ("_context", "_last_rooms", "asking", "client", "id", "inbox", "moves", "outbox", "own_rooms", "state")
+
+    inbox: Inbox
 
     def __init__(self, context: NodeContext[Any], client: Client) -> None:
         self._context = context
@@ -99,6 +106,27 @@ class Addressable:
         if message is not None and message.size > self._context.warn_size:
             self._context.hints.large(message)
         return await self.outbox.put(message, seconds)
+
+    async def ask(self, question_id: str, question: PreparedMessage, seconds: float) -> Message | Malformed | None:
+        """Send a question, and wait for its answer; ``None`` where the client has gone.
+
+        Raises:
+            TimeoutError: it did not answer in time, or reads so slowly that the question was dropped.
+            BrokerError: too many questions to it are open.
+        """
+        if self.state is not OPEN:
+            self._context.counters.dropped += 1
+            return None
+        asks = self.inbox.begin_asking()
+        text = await asks.ask(question_id, functools.partial(self.offer, question), seconds)
+        if text is None:
+            if self.state is OPEN:
+                raise TimeoutError
+            return None
+        pace, size = self._context.pace, len(text)
+        if size >= PACED and not pace.take(size):
+            await pace.turn(size)
+        return decode(text)
 
     async def ping(self) -> float | None:
         """Round trip of a ping in seconds; ``None`` where the server offers no pings."""

@@ -38,6 +38,10 @@ class Buffer:
             self._room.clear()
             await self._room.wait()
 
+    def _set_bound(self, bound: int) -> None:
+        self._bound = bound
+        self._make_room()
+
     def _put(self, payload: str | bytes, size: int) -> None:
         if self._queue is None:
             self._queue = deque()

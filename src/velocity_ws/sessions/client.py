@@ -9,12 +9,16 @@ from velocity_ws.close import Goodbye
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
+from velocity_ws.messages.answers import data_of, new_question_id
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
 from velocity_ws.sessions.client_info import ClientInfo
 
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
+
+ASK_TIMEOUT = 5.0
+"""Seconds that `Client.ask` waits for an answer, unless it is told."""
 
 __all__ = ["Client", "SyncClient", "describe"]
 
@@ -128,6 +132,30 @@ class Client(ClientInfo):
         """
         await self._portal.run(self._put, None, timeout)
 
+    async def ask(self, event: str, data: Any = None, timeout: float = ASK_TIMEOUT) -> Any:
+        """Ask the client something, and wait for its answer. From any loop, in a coroutine.
+
+        The answer passes no hook and no limit, and waits for no handler: a handler may ask its own client.
+
+        Args:
+            event: as ``data`` the same as for `send`, which says what is raised for it.
+            timeout: seconds to wait at most.
+
+        Returns:
+            The data of the answer, as JSON has it: validate it as what a stranger says.
+
+        Raises:
+            ClientError: the client answered with this error; with ``INVALID_ANSWER`` if that had no code.
+            ClientTimeout: it did not answer in time; what comes later is a message like others.
+            ClientGone: it has gone, or goes before it answers.
+            BrokerError: 1,000 questions to it are open.
+            ValueError: the timeout is not above 0.
+        """
+        if not timeout > 0:
+            raise ValueError(f"ask() waits for more than 0 seconds, and not for {timeout!r:.80}")
+        question_id = new_question_id()
+        return await self._portal.run(self._ask, event, encode(event, data, question_id), question_id, timeout)
+
     async def set_user(self, user: Any, expires_at: ExpiresAt = None) -> None:
         """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
@@ -189,6 +217,15 @@ class Client(ClientInfo):
             raise ClientTimeout(self.id, seconds) from None
         raise ClientGone(self.id)
 
+    async def _ask(self, event: str, question: PreparedMessage, question_id: str, seconds: float) -> Any:
+        try:
+            answer = await self._session.ask(question_id, question, seconds)
+        except TimeoutError:
+            raise ClientTimeout(self.id, seconds, event) from None
+        if answer is None:
+            raise ClientGone(self.id)
+        return data_of(answer)
+
     async def _close(self, goodbye: Goodbye) -> None:
         self._session.close(goodbye)
 
@@ -234,6 +271,10 @@ class SyncClient:
     def drained(self, timeout: float = WAIT_TIMEOUT) -> None:
         """Blocking `Client.drained`."""
         self._portal.block(self._client.drained, timeout)
+
+    def ask(self, event: str, data: Any = None, timeout: float = ASK_TIMEOUT) -> Any:
+        """Blocking `Client.ask`."""
+        return self._portal.block(self._client.ask, event, data, timeout)
 
     def set_user(self, user: Any, expires_at: ExpiresAt = None) -> None:
         """Blocking `Client.set_user`."""

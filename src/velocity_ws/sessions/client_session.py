@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from velocity_ws.close import Goodbye
+from velocity_ws.messages.inbound import Malformed, Message
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
@@ -41,6 +42,14 @@ class ClientSession(Protocol):
             TimeoutError: it took longer than ``seconds``.
         """
 
+    async def ask(self, question_id: str, question: PreparedMessage, seconds: float) -> Message | Malformed | None:
+        """Send a question, and wait for its answer; ``None`` where the client has gone.
+
+        Raises:
+            TimeoutError: it did not answer within ``seconds``, or reads so slowly that the question was dropped.
+            BrokerError: too many questions to it are open.
+        """
+
     def close(self, goodbye: Goodbye) -> None:
         """Close the connection once everything queued has been sent. No further message is handled."""
 
@@ -73,6 +82,10 @@ class Gone:
         """Count the message as dropped, and return false."""
         self._counters.dropped += message is not None
         return False
+
+    async def ask(self, question_id: str, question: PreparedMessage, seconds: float) -> None:  # noqa: ARG002 - the same
+        """Count the question as dropped, and return ``None``."""
+        self._counters.dropped += 1
 
     def close(self, goodbye: Goodbye) -> None:
         """Do nothing, as the client has gone."""

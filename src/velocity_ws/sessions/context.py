@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.sessions.asks import AskTimes
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_session import Gone
 from velocity_ws.sessions.dispatch import Dispatcher
@@ -52,6 +53,7 @@ class NodeContext(Generic[S]):
         logins: when the logins of clients end.
         set_user: makes a session's client another user's; see `Client.set_user`.
         stop_soon: hears that the server is stopping, so that other nodes expect this one to go.
+        ask_times: when questions to clients are due.
         leave_behind: keeps the task of a hook that swallowed its cancellation, and whose client it served.
     """
 
@@ -75,3 +77,4 @@ class NodeContext(Generic[S]):
     set_user: Callable[[S, Any, datetime | None], Awaitable[None]]
     stop_soon: Callable[[], None]
     leave_behind: Callable[[asyncio.Task[None], Client], None]
+    ask_times: AskTimes = field(default_factory=AskTimes)

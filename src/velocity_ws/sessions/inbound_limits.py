@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from velocity_ws.close import TOO_BIG
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.events import PING, encode_pong
 from velocity_ws.messages.inbound import head_of
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox_owner import InboxOwner
+from velocity_ws.sessions.pacing import PACED
 from velocity_ws.sessions.refused import RefusedMessages
 
 __all__ = ["BILLED", "InboundLimits"]
@@ -43,15 +45,27 @@ class InboundLimits:
         self._pings: RateLimiter | None = None
         self._refusals: RefusedMessages | None = None
 
-    def bill(self, size: int) -> float:
-        """Count bytes that have come; 0 where they are within the limit, else the seconds until they would be."""
-        if self._bytes is None:
-            settings = self._context.settings
-            if not settings.rate_bytes:
-                return 0.0
-            burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
-            self._bytes = RateLimiter(settings.rate_bytes, burst, self._context.clock)
-        return self._bytes.acquire(size)
+    def refuses(self, payload: str | bytes, size: int, came: int, limiter: RateLimiter | None) -> bool:
+        """Look at every limit; whether a message was over one, and refused.
+
+        Args:
+            payload: the message.
+            size: its bytes.
+            came: with it, bytes that have come and are not billed yet.
+            limiter: of the client's messages a second.
+        """
+        context = self._context
+        if size > context.settings.max_message_size:
+            self._owner.close(TOO_BIG)
+        elif limiter is not None and (retry_after := limiter.acquire()):
+            self.refuse(payload, size, retry_after, "too many messages")
+        elif size >= PACED and not context.pace.has_room(size):
+            self.refuse(payload, size, 1.0, "too many large messages at once, of all clients")
+        elif retry_after := self._bill(came):
+            self.refuse(payload, size, retry_after, "too many bytes")
+        else:
+            return False
+        return True
 
     def answers_ping(self, text: str) -> bool:
         """Answer a ``$ping`` at once, whatever is being handled; whether that was done.
@@ -73,3 +87,13 @@ class InboundLimits:
         if self._refusals is None:
             self._refusals = RefusedMessages(self._context, self._owner)
         self._refusals.refuse(payload, size, retry_after, why)
+
+    def _bill(self, size: int) -> float:
+        """Count bytes that have come; 0 where they are within the limit, else the seconds until they would be."""
+        if self._bytes is None:
+            settings = self._context.settings
+            if not settings.rate_bytes:
+                return 0.0
+            burst = max(SECONDS_AT_ONCE * settings.rate_bytes, settings.max_message_size + BILLED)
+            self._bytes = RateLimiter(settings.rate_bytes, burst, self._context.clock)
+        return self._bytes.acquire(size)

@@ -11,11 +11,12 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from velocity_ws.close import SETUP_FAILED, TOO_BIG
+from velocity_ws.close import SETUP_FAILED
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.events import PING
+from velocity_ws.sessions.asks import Asks
 from velocity_ws.sessions.buffer import Buffer, size_of
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.concurrent import ConcurrentHandlers
@@ -41,12 +42,14 @@ class Inbox(Buffer):
     """What a client has sent. On the broker's loop only.
 
     Attributes:
+        asks: the questions that wait for an answer of the client; ``None`` where there are none.
         is_taking: whether what arrives is handled.
         worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
-        "_concurrent", "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "is_taking", "worker",
+        "_concurrent", "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "is_taking",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
@@ -59,6 +62,7 @@ class Inbox(Buffer):
         self._left = 0  # bytes that may come before the limits of bytes are looked at
         self._limits: InboundLimits | None = None  # as most clients never come near them
         self._concurrent: ConcurrentHandlers | None = None
+        self.asks: Asks | None = None
         self.worker: EagerTask | None = None
 
     def open(self, greeting: Coroutine[Any, Any, bool] | None) -> None:
@@ -90,12 +94,16 @@ class Inbox(Buffer):
         counters = self._context.counters
         counters.messages_received += 1
         counters.bytes_received += size
+        if self.asks is not None and self.asks.take(payload, size):
+            return self.is_full
         if not self.is_taking:
             return False
-        owner = self._owner
         if size > self._left:
-            if self._is_too_much(owner, payload, size):
+            # Within, it is neither longer than allowed nor paced. What is refused is not billed; what came before is.
+            allowance = self._allowance
+            if self._of_client().refuses(payload, size, allowance - self._left + size, self._limiter):
                 return self.is_full
+            self._left = allowance
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
             self._of_client().refuse(payload, size, retry_after, "too many messages")
             return self.is_full
@@ -104,29 +112,29 @@ class Inbox(Buffer):
         if self.worker is not None:
             self._put(payload, size)
         else:
-            self._run(self._work(owner, payload, size))
+            self._run(self._work(self._owner, payload, size))
         return self.is_full
 
-    def _is_too_much(self, owner: InboxOwner, payload: str | bytes, size: int) -> bool:
-        """Look at every limit, which `feed` does not for what is small; whether the message was over one, and refused.
+    def begin_asking(self) -> Asks:
+        """Take answers from now on, as long as there are open questions.
 
-        Nothing that is over one is small: a message within `_left` is within the longest allowed and is not paced.
+        Until then one more message of any size may wait, and behind it the answer is read: else a handler that asks
+        would wait for an answer that is not read before the handler has ended.
         """
-        limits = self._of_client()
-        allowance = self._allowance
-        if size > self._context.settings.max_message_size:
-            owner.close(TOO_BIG)
-        elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            limits.refuse(payload, size, retry_after, "too many messages")
-        elif retry_after := limits.bill(allowance - self._left + size):
-            # What is refused is not counted; what came before it still is.
-            limits.refuse(payload, size, retry_after, "too many bytes")
-        else:
-            self._left = allowance
-            if size < PACED or self._context.pace.has_room(size):
-                return False
-            limits.refuse(payload, size, 1.0, "too many large messages at once, of all clients")
-        return True
+        if self.asks is None:
+            settings = self._context.settings
+            self.asks = Asks(self._context.ask_times, settings.max_message_size, self._end_asking)
+            self._set_bound(settings.read_buffer_size + settings.max_message_size)
+        return self.asks
+
+    def end_asks(self) -> None:
+        """No question is answered any more: the client has gone, or will soon."""
+        if self.asks is not None:
+            self.asks.end()
+
+    def _end_asking(self) -> None:
+        self.asks = None
+        self._set_bound(self._context.settings.read_buffer_size)
 
     # --- the end
 
@@ -170,7 +178,7 @@ class Inbox(Buffer):
         """Break the reference cycles with the session."""
         self.is_taking = False
         self.on_room = None
-        self._limits = self._concurrent = None
+        self._limits = self._concurrent = self.asks = None
         del self._owner
 
     # --- inside

@@ -37,14 +37,13 @@ class Session(Addressable):
     What an idle connection does not need is not here until it is needed: there are many more idle ones than others.
 
     Attributes:
-        inbox: what the client has sent.
         end_task: runs its last hooks; ``None`` until it ends.
         is_aborted: whether `abort` has cancelled the task of the transport.
     """
 
     __slots__ = (
         "_closed_by_us", "_closing", "_deadline", "_ending", "_is_hurried", "_patience", "_transport_task", "end_task",
-        "inbox", "is_aborted",
+        "is_aborted",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Session], request: HTTPConnection) -> None:
@@ -284,6 +283,7 @@ class Session(Addressable):
         if self.state is OPEN:
             self.state = SessionState.CLOSING
             self._last_rooms = self._context.remove(self.id)
+            self.inbox.end_asks()
             if self.client._login is not None:
                 self._context.logins.forget(self)
             if self.asking is not None:
