@@ -148,7 +148,7 @@ async def test_a_client_that_on_connect_does_not_want_is_told_by_a_code_that_a_b
         raise HTTPException(403, "members only")
 
     @broker.on_connect
-    async def connect(allowed: Annotated[None, Depends(lambda: None)], nothing: None = Depends(member)) -> None: ...
+    async def connect(client: Client, nothing: Annotated[None, Depends(member)]) -> None: ...
 
     @broker.on_connect
     async def second(client: Client) -> None:

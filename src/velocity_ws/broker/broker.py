@@ -20,6 +20,7 @@ from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.scope import Surroundings
 from velocity_ws.messages.names import validate_room
 from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.client_info import UserT
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 
-class Broker(HookDecorators, ServerAPI, InjectedType):
+class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
     """The connected clients of an application, and the hooks that serve them.
 
     Hooks are registered with decorators, on ``async def`` or plain ``def`` functions (plain ones run in threads); a
@@ -88,7 +89,7 @@ class Broker(HookDecorators, ServerAPI, InjectedType):
 
     # --- the clients of this process
 
-    def get_room_clients(self, room: str) -> list[Client]:
+    def get_room_clients(self, room: str) -> list[Client[UserT]]:
         """The clients of this process in a room, in order of joining. From any thread."""
         return [session.client for session in self._node.hub.room_members(room)]
 
@@ -96,11 +97,11 @@ class Broker(HookDecorators, ServerAPI, InjectedType):
         """Every room of this process that has a member. From any thread."""
         return self._node.hub.rooms()
 
-    def get_clients(self) -> list[Client]:
+    def get_clients(self) -> list[Client[UserT]]:
         """The clients of this process, in order of arrival. From any thread."""
         return [session.client for session in self._node.hub.members()]
 
-    def get_client(self, client_id: str) -> Client | None:
+    def get_client(self, client_id: str) -> Client[UserT] | None:
         """The client with an id; ``None`` if it is not connected to this process. From any thread.
 
         Raises:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Generic
 
 from velocity_ws.broker.rooms import Rooms
+from velocity_ws.broker.signatures import (
+    BinaryHook,
+    ClientHook,
+    DisconnectHook,
+    ErrorHook,
+    EventHook,
+    MessageHook,
+    MoveHook,
+    UserT,
+)
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 from velocity_ws.hooks.registry import Hooks
 
 __all__ = ["EventRouter", "HookDecorators"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-class HookDecorators:
+class HookDecorators(Generic[UserT]):
     """Registers hooks: ``async def`` or plain ``def`` functions, which get those of their arguments that they name."""
 
     def __init__(self, hooks: Hooks) -> None:
@@ -25,7 +33,7 @@ class HookDecorators:
         """
         self._hooks = hooks
 
-    def authenticate(self, function: F) -> F:
+    def authenticate(self, function: EventHook) -> EventHook:
         """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
 
         What it returns becomes ``client.user``; an `Accept` also says when the login ends, and adds headers to the
@@ -34,7 +42,7 @@ class HookDecorators:
         """
         return self._hooks.register("authenticate", function)
 
-    def refresh(self, function: F) -> F:
+    def refresh(self, function: EventHook) -> EventHook:
         """Register the hook that renews logins, called with ``client, data`` when a client sends ``event: "refresh"``.
 
         It returns the user, who must have the id of the one before, or an `Accept` with the new ``expires_at``. The
@@ -45,7 +53,7 @@ class HookDecorators:
         """
         return self._hooks.register("refresh", function)
 
-    def on_connect(self, function: F) -> F:
+    def on_connect(self, function: ClientHook) -> ClientHook:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.
 
         If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile;
@@ -53,17 +61,17 @@ class HookDecorators:
         """
         return self._hooks.register("connect", function)
 
-    def on_message(self, function: F) -> F:
+    def on_message(self, function: MessageHook) -> MessageHook:
         """Register a hook called with ``client, message`` for every well-formed message, before its handler."""
         return self._hooks.register("message", function)
 
-    def on_binary(self, function: F) -> F:
+    def on_binary(self, function: BinaryHook) -> BinaryHook:
         """Register a hook called with ``client, data`` (bytes) for every binary message."""
         return self._hooks.register("binary", function)
 
     def on(
         self, event: str, *, concurrent: bool = False, rate: float | None = None, burst: int | None = None
-    ) -> Callable[[F], F]:
+    ) -> Callable[[EventHook], EventHook]:
         """Register the handler of an event, called with ``client, data``.
 
         The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
@@ -85,7 +93,7 @@ class HookDecorators:
             event, function, concurrent=concurrent, rate=rate, burst=burst
         )
 
-    def rooms(self, pattern: str, *, presence: bool = False) -> Rooms:
+    def rooms(self, pattern: str, *, presence: bool = False) -> Rooms[UserT]:
         """Register a kind of rooms: those whose names fit a pattern.
 
         If several patterns fit the name of a room, it is of the kind that was registered first.
@@ -104,11 +112,11 @@ class HookDecorators:
         """
         return Rooms(self._hooks.kinds.register(pattern, presence=presence))
 
-    def on_disconnect(self, function: F) -> F:
+    def on_disconnect(self, function: DisconnectHook) -> DisconnectHook:
         """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
         return self._hooks.register("disconnect", function)
 
-    def on_join(self, function: F) -> F:
+    def on_join(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client of this process has joined a room.
 
         The hooks of one client run one after the other, in the order in which it joined and left. `join_room` waits
@@ -116,14 +124,14 @@ class HookDecorators:
         """
         return self._hooks.register("join", function)
 
-    def on_leave(self, function: F) -> F:
+    def on_leave(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client has left a room or disconnected.
 
         On a disconnection it runs before ``on_disconnect``.
         """
         return self._hooks.register("leave", function)
 
-    def on_node(self, event: str) -> Callable[[F], F]:
+    def on_node(self, event: str) -> Callable[[EventHook], EventHook]:
         """Register the handler of what nodes tell each other by a name, called with ``data, node`` on every node.
 
         ``await broker.to_nodes().send(event, data)`` tells it. ``data`` is what JSON makes of it, on the sender's own
@@ -139,14 +147,14 @@ class HookDecorators:
         validate_event(event, "on_node")
         return lambda function: self._hooks.register_node_event(event, function)
 
-    def on_error(self, function: F) -> F:
+    def on_error(self, function: ErrorHook) -> ErrorHook:
         """Register a hook called with ``client, error`` for every exception of another hook.
 
         ``client`` is ``None`` where an ``on_node`` handler has failed, which runs for no client.
         """
         return self._hooks.register("error", function)
 
-    def include(self, router: EventRouter, prefix: str = "") -> None:
+    def include(self, router: EventRouter[UserT], prefix: str = "") -> None:
         """Take over everything that was registered on a router, in its order, behind what is registered here.
 
         A broker may be running. A router can be included in several brokers, or in another router, and takes nothing
@@ -166,7 +174,7 @@ class HookDecorators:
         self._hooks.include(router._hooks, prefix)
 
 
-class EventRouter(HookDecorators):
+class EventRouter(HookDecorators[UserT]):
     """Hooks and handlers of one module, for `Broker.include`. It has the decorators of a broker and nothing else.
 
     Functions are checked when they are registered here, as on a broker; whether an event is handled twice is checked

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Generic
 
+from velocity_ws.broker.signatures import AuthorizeHook, EventHook, MoveHook, PresenceInfo, UserT
 from velocity_ws.hooks.kinds import RoomKind
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 
 __all__ = ["Rooms"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-class Rooms:
+class Rooms(Generic[UserT]):
     """Rooms of a kind, as ``broker.rooms("chat:{chat_id}")`` registers them.
 
     Registers hooks as the broker does. A hook may ask for the parameters of the pattern, too: their annotations
@@ -32,7 +31,7 @@ class Rooms:
         """The pattern that was registered. From any thread."""
         return self._kind.pattern.text
 
-    def authorize(self, function: F) -> F:
+    def authorize(self, function: AuthorizeHook) -> AuthorizeHook:
         """Register the function that decides whether a client may be in a room, called with ``client``.
 
         It is asked when a client asks to join. It returns a bool, or raises `ClientError`, which answers the client.
@@ -45,7 +44,7 @@ class Rooms:
 
     def on(
         self, event: str, *, concurrent: bool = False, rate: float | None = None, burst: int | None = None
-    ) -> Callable[[F], F]:
+    ) -> Callable[[EventHook], EventHook]:
         """Register the handler of an event that a member sends to such a room, called with ``client, data``.
 
         It is for messages that name their room: ``{"event", "room", "data"}``. It comes before the broker's handler of
@@ -64,21 +63,21 @@ class Rooms:
         options = HandlerOptions(concurrent, rate, burst)
         return lambda function: self._kind.register_event(event, function, options)
 
-    def on_join(self, function: F) -> F:
+    def on_join(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client of this process has joined such a room.
 
         It runs after those of the broker.
         """
         return self._kind.register_move("room_join", function)
 
-    def on_leave(self, function: F) -> F:
+    def on_leave(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client has left such a room or disconnected.
 
         It runs before those of the broker.
         """
         return self._kind.register_move("room_leave", function)
 
-    def presence_info(self, function: F) -> F:
+    def presence_info(self, function: PresenceInfo) -> PresenceInfo:
         """Register the function that says, of a ``user``, what members are told beside the user's id.
 
         Raises:

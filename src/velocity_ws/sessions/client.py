@@ -12,7 +12,7 @@ from velocity_ws.logs import quote
 from velocity_ws.messages.answers import data_of, new_question_id
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
-from velocity_ws.sessions.client_info import ClientInfo
+from velocity_ws.sessions.client_info import ClientInfo, UserT
 
 WAIT_TIMEOUT = 30.0
 """Seconds that `Client.send` with ``wait``, and `Client.drained`, wait for a client to read, unless they are told."""
@@ -23,7 +23,7 @@ ASK_TIMEOUT = 5.0
 __all__ = ["Client", "SyncClient", "describe"]
 
 
-class Client(ClientInfo):
+class Client(ClientInfo[UserT]):
     """A connected client. Hooks get it; `Broker.get_client` finds it.
 
     Its methods may be awaited on any event loop; ``client.sync`` has them in a blocking form for plain threads.
@@ -156,7 +156,7 @@ class Client(ClientInfo):
         question_id = new_question_id()
         return await self._portal.run(self._ask, event, encode(event, data, question_id), question_id, timeout)
 
-    async def set_user(self, user: Any, expires_at: ExpiresAt = None) -> None:
+    async def set_user(self, user: UserT | None, expires_at: ExpiresAt = None) -> None:
         """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
         When this returns, ``to_user`` reaches the client as this user from every node, and ``members``, presence and

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Never, NoReturn
+from typing import Any, Generic, Never, NoReturn
 
 from starlette.requests import HTTPConnection
+from typing_extensions import TypeVar
 
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.hooks.injected import InjectedType
@@ -13,10 +14,13 @@ from velocity_ws.messages.ids import new_client_id
 from velocity_ws.sessions.client_session import ClientSession
 from velocity_ws.sessions.logins import Login
 
-__all__ = ["ClientInfo"]
+__all__ = ["ClientInfo", "UserT"]
+
+UserT = TypeVar("UserT", default=Any)
+"""What ``client.user`` is; ``Any`` where nobody says it."""
 
 
-class ClientInfo(InjectedType):
+class ClientInfo(InjectedType, Generic[UserT]):
     """The half of `Client` that waits for nothing. `set_data` and `get_data` are as safe as a dict.
 
     Attributes:
@@ -44,9 +48,10 @@ class ClientInfo(InjectedType):
         return f"<Client {self.id} {self.remote_addr}>"
 
     @property
-    def user(self) -> Any:
+    def user(self) -> UserT:
         """What the ``authenticate`` hook returned, or what `set_user` was given; ``None`` if nobody is logged in."""
-        return self._user
+        user: UserT = self._user
+        return user
 
     @user.setter
     def user(self, user: Never) -> None:  # noqa: ARG002 - for type checkers: nothing can be assigned

@@ -1,0 +1,1 @@
+"""Programs for type checkers alone: what is right, and what is wrong."""

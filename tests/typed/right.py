@@ -1,0 +1,111 @@
+"""What type checkers have to let pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, assert_type
+
+from fastapi import Depends
+from pydantic import BaseModel
+from starlette.requests import HTTPConnection
+
+from velocity_ws import Broker, Client, Close, EventRouter, Message
+
+
+class User(BaseModel):
+    id: int
+
+
+class Comment(BaseModel):
+    text: str
+
+
+class Session: ...
+
+
+async def get_session(client: Client[User], broker: Broker[User]) -> AsyncIterator[Session]:
+    yield Session()
+
+
+Db = Annotated[Session, Depends(get_session)]
+
+broker = Broker[User]()
+plain = Broker()
+router = EventRouter[User]()
+chats = broker.rooms("chat:{chat_id}")
+
+
+@broker.authenticate
+async def authenticate(request: HTTPConnection, db: Db) -> User | None:
+    return User(id=1)
+
+
+@broker.on_connect
+async def connect(client: Client[User], db: Db) -> None:
+    assert_type(client.user, User)
+    await client.set_user(User(id=1))
+    await client.set_user(None)
+
+
+@broker.on_connect
+def connect_in_thread(client: Client[User]) -> None: ...
+@broker.on_connect
+async def connect_of_anyone(client: Client) -> None:
+    assert_type(client.user, Any)
+
+
+@broker.on_connect
+async def connect_without() -> None: ...
+@broker.on_message
+async def guard(client: Client[User], message: Message) -> None: ...
+@broker.on_message
+def seen(message: Message) -> None: ...
+@broker.on_binary
+async def binary(client: Client[User], data: bytes) -> None: ...
+@broker.on("said")
+async def said(client: Client[User], data: Comment, db: Db, limit: int = 5) -> list[Comment]:
+    return [data]
+
+
+@broker.on("typing", rate=5, burst=10, concurrent=True)
+def typing(data: str) -> None: ...
+@broker.on_join
+async def joined(client: Client[User], room: str) -> None: ...
+@broker.on_leave
+def left(room: str) -> None: ...
+@broker.on_disconnect
+async def gone(client: Client[User], close: Close) -> None: ...
+@broker.on_disconnect
+async def gone_why(close: Close) -> None: ...
+@broker.on_error
+async def failed(client: Client[User] | None, error: Exception) -> None: ...
+@broker.on_error
+def failed_why(error: BaseException) -> None: ...
+@chats.authorize
+async def may_enter(client: Client[User], chat_id: int, db: Db) -> bool:
+    return client.user.id == chat_id
+
+
+@chats.on("message")
+async def message(client: Client[User], data: Comment, chat_id: int) -> None: ...
+@chats.on_join
+async def came(client: Client[User], chat_id: int) -> None: ...
+@router.on("edited")
+async def edited(client: Client[User], data: Comment) -> None: ...
+@plain.on_connect
+async def greet(client: Client) -> None: ...
+
+
+class Chat:
+    def __init__(self, broker: Broker[User]) -> None:
+        broker.on_connect(self.connect)
+        broker.on("said again")(self.said)
+
+    async def connect(self, client: Client[User]) -> None: ...
+    async def said(self, client: Client[User], data: Comment) -> None: ...
+
+
+broker.include(router, prefix="comments.")
+assert_type(broker.get_client("x"), Client[User] | None)
+assert_type(broker.get_clients(), list[Client[User]])
+assert_type(plain.get_clients(), list[Client[Any]])

@@ -1,0 +1,63 @@
+"""What type checkers have to refuse: each line that ends with a mark, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from velocity_ws import Broker, Client, EventRouter, Message
+
+
+class User: ...
+
+
+class Other: ...
+
+
+broker = Broker[User]()
+chats = broker.rooms("chat:{chat_id}")
+
+
+async def user(client: Client[User]) -> None:
+    await of_text(client.user)  # wrong
+    client.user = User()  # wrong
+    await client.set_user(Other())  # wrong
+
+
+async def of_message(message: Message) -> None: ...
+async def of_text(text: str) -> None: ...
+async def of_number(number: int) -> None: ...
+async def without_name(client: Client[User]) -> None: ...
+def generator(client: Client[User]) -> Iterator[int]:
+    yield 1
+
+
+async def async_generator(client: Client[User]) -> AsyncIterator[int]:
+    yield 1
+
+
+async def says_nothing(client: Client[User]) -> None: ...
+def answers(client: Client[User]) -> int:
+    return 1
+
+
+broker.on_connect(of_message)  # wrong
+broker.on_connect(generator)  # wrong
+broker.on_connect(async_generator)  # wrong
+broker.on_connect(answers)  # wrong
+broker.on_connect(5)  # wrong
+broker.on_disconnect(of_message)  # wrong
+broker.on_message(of_text)  # wrong
+broker.on_binary(of_text)  # wrong
+broker.on_join(of_number)  # wrong
+broker.on_leave(of_number)  # wrong
+broker.on_error(of_text)  # wrong
+broker.on(without_name)  # wrong
+broker.on("said", rate="5")  # wrong
+broker.on("said", often=True)  # wrong
+broker.on("said")(5)  # wrong
+chats.authorize(says_nothing)  # wrong
+chats.on_join(of_number)  # wrong
+broker.rooms(5)  # wrong
+broker.include(broker)  # wrong
+broker.include(EventRouter[Other]())  # wrong
+of: Client[Other] | None = broker.get_client("x")  # wrong
