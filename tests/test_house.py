@@ -150,7 +150,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "sessions/dispatch": (SERVED, {"e2e/test_dispatch": "UNKNOWN_EVENT"}),
     "sessions/ending": (SERVED, {"e2e/test_connections": "HANDLER_GRACE"}),
     "sessions/failures": (SERVED, {"e2e/test_dispatch": "INTERNAL_ERROR", "e2e/test_hostile_hooks": "on_error"}),
-    "sessions/holds": (SERVED, {"e2e/test_authorization": "held"}),
     "sessions/hints": (SERVED, {"e2e/test_first_day": "MAX_NAMED", "e2e/test_endurance": "MAX_NAMED"}),
     "sessions/inbound_limits": (SERVED, {"e2e/test_dispatch": "rate_bytes"}),
     "sessions/inbox": (SERVED, {"sessions/test_pacing": "SECONDS_PER_TURN"}),

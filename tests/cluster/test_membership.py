@@ -73,6 +73,8 @@ def test_a_node_that_went_without_a_word_may_live_for_a_while() -> None:
     assert len(members) == 1
     found = [name for name in ("held up", "said goodbye", "back again", "late goodbye") if members.may_live(name)]
     assert found == ["held up", "back again"]
+    assert members.ids() == {"back again"}
+    assert members.ids(lost=True) == {"back again", "held up"}
     now[0] = 62.0
     members.expire()
     assert not members.may_live("held up")

@@ -7,7 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
-from velocity_ws import VelocityError
+from tests.support import eventually
+from velocity_ws import ClientNotFound, VelocityError
 from velocity_ws.cluster.envelopes import InvalidEnvelope, Notification, Request, Response
 from velocity_ws.cluster.rpc import Procedure, Rpc
 
@@ -110,6 +111,39 @@ async def test_no_more_requests_run_at_once_than_so_many() -> None:
         rpc.request_received(Request(number, "echo", msgspec.Raw(encode("x"))), reply)
     await asyncio.sleep(0)
     assert len(ran) == 1000
+    await rpc.stop()
+
+
+async def test_what_is_to_be_done_at_once_is_done_before_anything_else_and_however_much_runs() -> None:
+    rpc, answered = Rpc(5, refuse), list[Response]()
+
+    async def never(text: str) -> str:
+        await asyncio.Event().wait()
+        return text
+
+    async def reply(response: Response) -> None:
+        answered.append(response)
+
+    def count(text: str) -> str:
+        done.append(text)
+        if text == "x":
+            raise ClientNotFound(text)
+        return text
+
+    done: list[str] = []
+    rpc.register(ECHO, never)
+    rpc.register_at_once(Procedure("now", str, str), count)
+    for number, text in enumerate("ax"):
+        rpc.request_received(Request(number, "now", msgspec.Raw(encode(text))), reply)
+    rpc.request_received(Request(2, "now", msgspec.Raw(encode(5))), reply)
+    assert done == ["a", "x"]
+    await eventually(lambda: len(answered) == 3)
+    assert [response.result for response in answered] == [encode("a"), b"", b""]
+    assert [response.error[:14] for response in answered] == ["", "ClientNotFound", "Expected `str`"]
+    for number in range(1500):
+        rpc.request_received(Request(number, "echo", msgspec.Raw(encode("x"))), reply)
+    rpc.request_received(Request(3, "now", msgspec.Raw(encode("b"))), reply)
+    assert done == ["a", "x", "b"]
     await rpc.stop()
 
 

@@ -166,6 +166,23 @@ async def test_a_topic_that_is_needed_while_another_is_left_is_subscribed_to() -
     await asyncio.wait([task])
 
 
+async def test_what_has_to_be_heard_first_is_subscribed_to_alone_on_each_connection() -> None:
+    engine = SlowEngine()
+    subscriptions = Subscriptions(engine, lambda *_: None)
+    for topic in "ab":
+        subscriptions.add(topic)
+    subscriptions.add_first("first")
+    for _ in range(2):
+        restoring = asyncio.create_task(subscriptions.restore())
+        engine.turn.release()
+        await eventually(lambda: engine.topics == {"first"})
+        engine.turn.release()
+        await restoring
+        assert engine.topics == {"first", "a", "b"}
+        engine.topics.clear()
+        subscriptions.connection_lost()
+
+
 async def test_what_is_released_without_a_connection_is_forgotten() -> None:
     engine = SlowEngine()
     left: list[tuple[str, bool]] = []

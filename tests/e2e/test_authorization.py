@@ -349,6 +349,42 @@ async def test_when_its_user_changes_a_client_is_asked_about_in_all_its_rooms() 
         assert sorted(chats.broker.get_rooms()) == [ROOM, "chat:8", "plain"]
 
 
+async def test_who_logs_in_over_or_out_is_asked_about_before_set_user_returns(kind: ServerKind) -> None:
+    chats = Chats()
+    async with running(chats.broker, kind) as address, inside(chats, address, "ann", ROOM, "chat:8") as ann:
+        (client,) = chats.broker.get_clients()
+        chats.allowed.add(("bob", ROOM))
+        await client.set_user("bob")
+        assert await chats.broker.count(ROOM) == 1
+        assert await chats.broker.count("chat:8") == 0
+        await chats.say(1, room="chat:8")
+        await chats.say(2)
+        await client.set_user(None)
+        assert await chats.broker.count(ROOM) == 0
+        await chats.say(3)
+        await client.send("end")
+        assert await ann.expect("left") == {"room": "chat:8", "reason": "FORBIDDEN"}
+        assert await ann.expect("said") == 2
+        assert await ann.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        await ann.expect("end")
+
+
+async def test_a_join_is_asked_about_again_when_the_user_changes_meanwhile() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        await peer.send("nothing")
+        (client,) = chats.broker.get_clients()
+        chats.allowed.add(("ann", ROOM))
+        chats.close_gate()
+        await peer.receive()
+        await peer.send("join", {"room": ROOM}, id=1)
+        await eventually(lambda: chats.asking)
+        await client.set_user("bob")
+        chats.gate.set()
+        assert (await peer.receive())["data"]["code"] == "FORBIDDEN"
+        assert chats.asked == ["ann", "bob"]
+
+
 # --- what is held
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Peer, eventually, running, settings
+from tests.support import Peer, eventually, redis_servers, running, settings
 from tests.support.engines import engine
 from tests.support.nodes import KINDS, Node, application, engine_url, nodes
 from tests.support.proxy import proxy
@@ -275,7 +275,7 @@ async def test_who_was_cut_off_when_it_gave_an_order_gives_it_again(kind: str) -
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["within its lease", "for longer than its lease"])
-@pytest.mark.parametrize("kind", ["nats", "valkey", "embedded"])
+@pytest.mark.parametrize("kind", ["nats", "valkey", "valkey+cluster", "embedded"])
 async def test_a_node_that_was_frozen_asks_before_it_delivers_more(
     kind: str, is_lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +285,12 @@ async def test_a_node_that_was_frozen_asks_before_it_delivers_more(
     for path in rights.values():
         path.touch()
     options = {"WS_NODE_LEASE": f"{lease:g}s", "RIGHTS": str(tmp_path / "rights")}
-    async with an_engine(kind, tmp_path, monkeypatch) as url, AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        if kind == "valkey+cluster":
+            servers = await stack.enter_async_context(redis_servers.cluster(tmp_path, 3))
+            url = f"{kind}://127.0.0.1:{servers[0].port}"
+        else:
+            url = await stack.enter_async_context(an_engine(kind, tmp_path, monkeypatch))
         ports = await asyncio.gather(*[stack.enter_async_context(workers(1, url, **options)) for _ in range(2)])
         here = await stack.enter_async_context(worker_person(ports[0], "here"))
         if kind == "embedded" and owner(tmp_path)[0] != here.pid:
