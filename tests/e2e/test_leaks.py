@@ -7,10 +7,11 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, HTTPException
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
@@ -77,6 +78,53 @@ async def test_of_a_broker() -> None:
         before = alive()
         for _ in range(COUNT):
             await come_and_go(server)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
+        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
+        assert alive() - before == Counter()
+
+
+async def get_plain(client: Client) -> AsyncIterator[Client]:
+    yield client
+
+
+def get_in_thread(client: Annotated[Client, Depends(get_plain)]) -> Iterator[Client]:
+    yield client
+
+
+async def test_of_one_whose_hooks_have_dependencies() -> None:
+    broker = Broker(settings())
+
+    @broker.on_connect
+    async def came(client: Client, same: Annotated[Client, Depends(get_in_thread)]) -> None: ...
+
+    @broker.on_message
+    async def guard(client: Client, same: Annotated[Client, Depends(get_plain)]) -> None: ...
+
+    @broker.on("echo")
+    async def echo(data: int, client: Annotated[Client, Depends(get_in_thread)]) -> int:
+        return data
+
+    @broker.on("refuse")
+    async def refuse(client: Annotated[Client, Depends(get_in_thread)]) -> None:
+        raise HTTPException(403)
+
+    @broker.on("fail", concurrent=True)
+    async def fail(client: Annotated[Client, Depends(get_in_thread)]) -> None:
+        raise HTTPException(409)  # and nothing that is logged, as pytest keeps its traceback
+
+    async def come_and_fail(server: Address) -> None:
+        async with server.connect() as peer:
+            await peer.request("refuse")
+            await peer.request("fail")
+            await peer.request("echo", 1)
+
+    async with running(broker, "ours") as server:
+        await come_and_fail(server)
+        await eventually(lambda: not broker.node.lifecycle.sessions)
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await come_and_fail(server)
         await eventually(lambda: not broker.node.lifecycle.sessions)
         await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
         assert alive() - before == Counter()
