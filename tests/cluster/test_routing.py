@@ -1,6 +1,10 @@
-"""Routing: a message that comes by several rooms is given to each client once."""
+"""Routing: a message that comes by several rooms is given to each client once; one to a room of a kind carries it."""
 
 from __future__ import annotations
+
+from typing import Literal
+
+import pytest
 
 from velocity_ws.cluster.envelopes import Publication
 from velocity_ws.cluster.routing import Arrivals
@@ -27,3 +31,26 @@ def test_who_had_it_is_remembered_for_a_while_and_not_more_than_so_many() -> Non
     now[0] = 6.0
     arrives(11, "r1")
     assert len(arrivals._had) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "number", "is_text", "is_changed"),
+    [
+        ("rooms", "chat:7", 0, True, True),
+        ("rooms", "tea", 0, True, False),
+        ("rooms", "chat:7", 5, True, False),  # it came by several rooms
+        ("rooms", "chat:7", 0, False, False),
+        ("users", "chat:7", 0, True, False),
+    ],
+)
+def test_what_is_sent_to_one_room_of_a_kind_alone_carries_it(
+    kind: Literal["rooms", "users"], name: str, number: int, is_text: bool, is_changed: bool
+) -> None:
+    arrivals = Arrivals(lambda _: (), lambda: 0.0, lambda room: room.startswith("chat:"))
+    payload, with_room = b'{"event":"e","data":1}', b'{"event":"e","data":1,"room":"chat:7"}'
+    message = arrivals.message_of(Publication(kind, (name,), number, (), is_text, payload, False, "k"))
+    assert message.payload == (with_room if is_changed else payload)
+    assert (message.is_text, message.volatile, message.key) == (is_text, False, "k")
+    again = arrivals.message_of(Publication(kind, (name,), number, (), is_text, with_room, True))
+    assert again.payload == with_room
+    assert (again.volatile, again.key) == (True, None)

@@ -13,12 +13,13 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.support.json_values import ids, names, read, values
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.messages.inbound import Message, decode
-from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy
+from velocity_ws.messages.outbound import PreparedMessage, add_room, encode, encode_bytes, make_lossy
 
 
 class Colour(enum.Enum):
@@ -222,6 +223,42 @@ class OwnDict(dict[str, object]):
 def test_subclasses_of_what_json_has_are_sent_as_that() -> None:
     data = OwnDict(text=SafeString("<b>"), inner=[OwnDict(a=1)])
     assert json.loads(encode("x", data).payload)["data"] == {"text": "<b>", "inner": [{"a": 1}]}
+
+
+ROOMS = st.one_of(names, st.sampled_from(["r", "chat:7", "é", "\ud800", '"', "\\", '"}', "\n"]))
+
+
+@given(names, values, ROOMS)
+def test_a_message_carries_its_room_once_and_last(event: str, data: Any, room: str) -> None:
+    message = encode(event, data)
+    before = json.loads(message.payload)
+    for _ in range(2):
+        add_room(message, room)
+        after = json.loads(message.payload)
+        assert after == {**before, "room": room}
+        assert list(after) == ["event", "data", "room"]
+        assert message.size == message.cost == len(message.payload)
+        assert message.text == message.payload.decode()
+        assert message.wire(0).endswith(message.payload)
+
+
+@pytest.mark.parametrize("room", ["r", "a b", "é"])
+@given(st.data())
+def test_what_looks_like_a_room_in_the_data_is_none(room: str, draw: st.DataObject) -> None:
+    tail = f',"room":{json.dumps(room)}}}'
+    texts = st.sampled_from([room, tail, tail[:-1], f"x{tail}"])
+    data = draw.draw(st.recursive(texts, lambda inner: st.one_of(st.fixed_dictionaries({"x": inner, "room": texts}))))
+    message = encode("e", data)
+    add_room(message, room)
+    assert json.loads(message.payload) == {"event": "e", "data": data, "room": room}
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"", b"[]", b'{"other":1}', b'{"event":'])
+def test_what_is_no_message_of_ours_stays_as_it_is(payload: bytes) -> None:
+    for message in (PreparedMessage(payload), encode_bytes(payload), encode_bytes(b'{"event":"e","data":1}')):
+        before = message.payload
+        add_room(message, "r")
+        assert message.payload is before
 
 
 @given(names)

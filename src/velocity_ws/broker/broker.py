@@ -85,7 +85,7 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
         self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
         HookDecorators.__init__(self, hooks)
         node = self._node
-        ServerAPI.__init__(self, node.portal, node.directory, node.portal.run, node.publish, node.tell)
+        ServerAPI.__init__(self, node.portal, node.directory, node.portal.run, node.outgoing.publish, node.tell)
 
     # --- the clients of this process
 

@@ -13,6 +13,7 @@ from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.joining import Joining
 from velocity_ws.broker.lifecycle import Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
+from velocity_ws.broker.outgoing import Outgoing
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_policy import PresencePolicy
 from velocity_ws.broker.users import Users
@@ -23,12 +24,10 @@ from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.transport_outbox import Flusher
-from velocity_ws.errors import BackplaneUnavailable, BrokerError
+from velocity_ws.errors import BrokerError
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.limits import ConnectionLimits
-from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
-from velocity_ws.messages.names import validate_text
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
 from velocity_ws.sessions.client_session import Gone
@@ -44,11 +43,9 @@ from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
 
 __all__ = ["Node"]
 
-NOBODY = Address("clients")
-
 
 class Node:
-    """One process's share of the clients. On the broker's loop only, but for `portal` and `publish`.
+    """One process's share of the clients. On the broker's loop only, but for `portal`, `tell` and `outgoing`.
 
     Attributes:
         settings: the broker's.
@@ -62,6 +59,7 @@ class Node:
         directory: clients and their rooms, on all nodes.
         authorization: asks which clients may be in rooms.
         messages: what nodes tell each other.
+        outgoing: what the application sends to clients.
         lifecycle: starts and stops it, with all its connections.
         context: what its sessions share.
         connection_limits: how many connections may be open.
@@ -115,6 +113,7 @@ class Node:
         self.connection_limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_ip)
         self.cluster: Cluster | None = None
         self._is_alone = url == ALONE
+        self.outgoing = Outgoing(self.portal, self.hub, hooks.kinds, is_alone=self._is_alone)
         if not self._is_alone:
             create_backplane(url)  # what is missing shows now, not when it is started
         self.presence: Presence | None = None
@@ -154,29 +153,6 @@ class Node:
         return self.lifecycle.is_running
 
     # --- messages and rooms
-
-    async def publish(self, address: Address, message: PreparedMessage) -> int:
-        """Send a message to the clients it is addressed to, on all nodes. From any loop, in a coroutine.
-
-        Returns:
-            For how many clients of this node it was queued.
-
-        Raises:
-            InvalidNameError: a name cannot travel between processes.
-            BackplaneUnavailable: it could not be sent to the other nodes.
-        """
-        return await self.portal.run(self._publish, address, message)
-
-    async def _publish(self, address: Address, message: PreparedMessage) -> int:
-        if self.cluster is not None:
-            for name in address.names:
-                validate_text(name)
-        queued = self.hub.deliver(address, message)
-        if self.cluster is not None:
-            await self.cluster.publish(address, message)
-        elif not self._is_alone and address != NOBODY:
-            raise BackplaneUnavailable("the broker is not started")
-        return queued
 
     async def tell(self, event: str, payload: bytes) -> None:
         """Tell all nodes something; see `NodeMessages.tell`. From any loop, in a coroutine."""
@@ -228,6 +204,7 @@ class Node:
         self.directory.begin(self.id, self.cluster, self.presence, self.authorization)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
+        self.outgoing.begin(self.cluster)
 
     async def begin(self) -> None:
         """Connect to the other nodes, where there are any."""
@@ -277,6 +254,7 @@ class Node:
         self.directory.end()
         self.users.end()
         self.messages.end()
+        self.outgoing.end()
 
     def _form_cluster(self) -> None:
         self.context.node_id = new_node_id()  # and not what a process that was forked has too
@@ -287,6 +265,7 @@ class Node:
             lease=settings.node_lease,
             queue_size=settings.backplane_queue_size,
             engine=engine_of(settings.backplane_url),
+            is_of_kind=self.outgoing.is_of_kind,
         )
         backplane = create_backplane(settings.backplane_url)
         self.cluster = Cluster(

@@ -121,9 +121,11 @@ class TargetFactory:
         return Target(self._publish, Address("all"))
 
     def rooms(self, rooms: Iterable[str]) -> Target:
-        """The target of the members of these rooms."""
-        names = _names("rooms", rooms)
-        return Target(self._publish, Address("rooms", tuple(validate_room(room) for room in names)))
+        """The target of the members of these rooms. A room that is named twice is one."""
+        names = tuple(validate_room(room) for room in _names("rooms", rooms))
+        if len(names) > 1:
+            names = tuple(dict.fromkeys(names))
+        return Target(self._publish, Address("rooms", names))
 
     def users(self, user_ids: Iterable[str | int]) -> Target:
         """The target of all clients of these users, on every node."""

@@ -101,7 +101,7 @@ class Cluster:
             node_id,
             self._own_topic,
             gaps=self._gaps,
-            arrivals=Arrivals(recipients, clock),
+            arrivals=Arrivals(recipients, clock, options.is_of_kind),
             membership=self.membership,
             orders=self.orders,
             rpc=self._rpc,

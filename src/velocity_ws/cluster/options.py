@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from velocity_ws.cluster.subscriptions import LINGER
@@ -25,6 +26,7 @@ class ClusterOptions:
         patience: seconds that starting waits for the engine, before it goes on without.
         is_node: whether it has clients; else it only publishes and calls.
         engine: what the log calls the engine.
+        is_of_kind: whether what is sent to a room alone carries its name; by default none does.
     """
 
     prefix: str
@@ -35,3 +37,4 @@ class ClusterOptions:
     patience: float = START_PATIENCE
     is_node: bool = True
     engine: str = ""
+    is_of_kind: Callable[[str], bool] = lambda _: False

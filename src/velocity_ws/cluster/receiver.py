@@ -23,7 +23,7 @@ from velocity_ws.cluster.envelopes import (
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.orders import MissedOrders
-from velocity_ws.cluster.routing import Arrivals, Deliver, message_of
+from velocity_ws.cluster.routing import Arrivals, Deliver
 from velocity_ws.cluster.rpc import Rpc
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.stats import Counters
@@ -86,7 +86,7 @@ class Receiver:
             node_id: this node's; what it has published itself is not taken.
             own_topic: the topic through which its probes come back.
             gaps: takes the number of each message.
-            arrivals: says which clients a publication is for.
+            arrivals: says which clients a publication is for, and what they get.
             membership: takes heartbeats.
             orders: looks, before anything is given to anybody, whether orders of other nodes may have been missed.
             rpc: takes requests, responses and notifications.
@@ -137,7 +137,7 @@ class Receiver:
             case Publication():
                 self._counters.backplane_received += 1
                 address, had = self._arrivals.address_of(origin, body)
-                self._deliver(address, message_of(body), had)
+                self._deliver(address, self._arrivals.message_of(body), had)
             case Heartbeat():
                 self._membership.received(origin, body)
             case Request():

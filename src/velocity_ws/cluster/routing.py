@@ -14,9 +14,9 @@ from velocity_ws.cluster.envelopes import Publication, encode_body
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import node_of
-from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.messages.outbound import PreparedMessage, add_room
 
-__all__ = ["Arrivals", "Deliver", "message_of", "routes"]
+__all__ = ["Arrivals", "Deliver", "routes"]
 
 KEPT_FOR = 5.0
 """Seconds that the receivers of a message to several rooms are remembered; its parts arrive soon after each other."""
@@ -89,27 +89,39 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
             yield topics.node(at), body(tuple(ids))
 
 
-def message_of(publication: Publication) -> PreparedMessage:
-    """The message that a publication carries."""
-    message = PreparedMessage(publication.payload, publication.is_text)
-    message.volatile = publication.is_volatile
-    message.key = publication.key or None
-    return message
-
-
 class Arrivals:
-    """Messages that arrive by several rooms: a client in two of them gets one. On the broker's loop only."""
+    """What arrives for clients; one that is in several of a message's rooms gets it once. On the broker's loop only."""
 
-    def __init__(self, recipients: Callable[[Address], Iterable[str]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        recipients: Callable[[Address], Iterable[str]],
+        clock: Callable[[], float],
+        is_of_kind: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         """
         Args:
             recipients: the ids of this node's clients that get what is sent to an address at once.
             clock: seconds, never going back.
+            is_of_kind: whether what is sent to a room alone carries its name; by default none does.
         """
         self._recipients = recipients
         self._clock = clock
+        self._is_of_kind = is_of_kind
         self._had: dict[tuple[str, int], tuple[float, int, set[str]]] = {}
         self._size = 0
+
+    def message_of(self, publication: Publication) -> PreparedMessage:
+        """The message that a publication carries.
+
+        To one room of a kind it carries the room. Its sender has seen to that where it knows the kind; an emitter and
+        a node of an older version do not.
+        """
+        message = PreparedMessage(publication.payload, publication.is_text)
+        message.volatile = publication.is_volatile
+        message.key = publication.key or None
+        if publication.kind == "rooms" and not publication.number and self._is_of_kind(publication.names[0]):
+            add_room(message, publication.names[0])
+        return message
 
     def address_of(self, origin: str, publication: Publication) -> tuple[Address, set[str] | None]:
         """Which clients of this node a message is for that have not had it yet.

@@ -11,7 +11,7 @@ from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, TEXT, deflate, hea
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_key
 from velocity_ws.messages.plain import plain
 
-__all__ = ["PreparedMessage", "Slot", "encode", "encode_bytes", "encode_data", "event_of", "make_lossy"]
+__all__ = ["PreparedMessage", "Slot", "add_room", "encode", "encode_bytes", "encode_data", "event_of", "make_lossy"]
 
 Slot = tuple[str | None, str]
 """An event, which a binary message has not, and a key."""
@@ -129,7 +129,9 @@ def encode_data(event: str, data: object) -> bytes:
         raise EncodeError(event, str(error)) from error
 
 
-_TO_NAME = len(b'{"event":')
+_HEAD = b'{"event":'
+_TO_NAME = len(_HEAD)
+_write_json = json.JSONEncoder().encode  # of a name with half a surrogate pair too, which msgspec does not encode
 _read_json = json.JSONDecoder().raw_decode
 
 
@@ -153,6 +155,20 @@ def encode_bytes(data: bytes | bytearray | memoryview) -> PreparedMessage:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(f"a binary message is bytes, not {data!r:.80}; send(event, data) sends everything else")
     return PreparedMessage(bytes(data), is_text=False)
+
+
+def add_room(message: PreparedMessage, room: str) -> None:
+    """Let a message of `encode` carry the room that it is sent to. Called before it is sent.
+
+    Does nothing if it carries the room already, which shows at its end: inside of a string each ``"`` is escaped, and
+    what is inside of an object ends before the last ``}``. Binary messages carry nothing.
+    """
+    payload = message.payload
+    if message.is_text and payload.startswith(_HEAD):
+        tail = b',"room":%s}' % _write_json(room).encode()
+        if payload.endswith(b"}") and not payload.endswith(tail):
+            message.payload = payload[:-1] + tail
+            message.size = message.cost = len(message.payload)
 
 
 def make_lossy(message: PreparedMessage, *, volatile: bool, key: str | None) -> None:

@@ -1,0 +1,60 @@
+"""Messages to one room of a kind carry its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support import ServerKind, eventually, running, settings
+from velocity_ws import Broker, Client, Target
+
+BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
+
+
+def in_rooms(broker: Broker, *rooms: str) -> None:
+    """Have the application put every client into rooms."""
+
+    @broker.on_connect
+    async def put_in(client: Client) -> None:
+        for room in rooms:
+            await broker.join_room(client.id, room)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_what_is_sent_to_one_room_of_a_kind_carries_its_name(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}")
+    in_rooms(broker, "chat:7", "tea")
+
+    @broker.on("here")
+    def here() -> None:
+        broker.sync.to_room("chat:7").send("e", "from a thread")
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        await eventually(lambda: "tea" in broker.get_rooms())
+        (client,) = broker.get_clients()
+        carrying = [broker.to_room("chat:7"), broker.to_rooms(["chat:7"]), broker.to_rooms(["chat:7", "chat:7"])]
+        for number, target in enumerate(carrying):
+            assert await target.send("e", {"n": number}) == 1
+            assert await peer.ws.recv() == f'{{"event":"e","data":{{"n":{number}}},"room":"chat:7"}}'
+        await peer.send("here")
+        assert await peer.receive() == {"event": "e", "data": "from a thread", "room": "chat:7"}
+        others: list[Target | Client] = [client, broker.to_client(client.id), broker.to_all()]
+        for other in [*others, broker.to_room("tea"), broker.to_rooms(["chat:7", "tea"])]:
+            await other.send("e", {"room": "chat:7"})
+            assert await peer.ws.recv() == '{"event":"e","data":{"room":"chat:7"}}'
+        await broker.to_room("chat:7").send_bytes(b'{"event":"e","data":1}')
+        assert await peer.receive() == b'{"event":"e","data":1}'
+
+
+async def test_it_carries_it_where_it_may_be_lost_on_purpose() -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}")
+    in_rooms(broker, "chat:7")
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await eventually(broker.get_rooms)
+        ways: list[dict[str, Any]] = [{"volatile": True}, {"key": "k"}]
+        for way in ways:
+            await broker.to_room("chat:7").send("e", **way)
+            assert await peer.receive() == {"event": "e", "data": None, "room": "chat:7"}
