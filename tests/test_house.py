@@ -106,7 +106,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/members": (DECLARES, {"e2e/cluster/test_members": "missing"}),
     "broker/node_messages": (CLUSTER, {"e2e/cluster/test_between_nodes": "MAX_RUNNING"}),
     "broker/node": (SERVED, {"e2e/test_life_cycle": "connected_clients", "e2e/test_settings_apply": "drain_timeout"}),
-    "broker/outgoing": (SERVED, {"e2e/test_names_of_rooms": "room"}),
+    "broker/outgoing": (SERVED, {"e2e/test_names_of_rooms": "InvalidNameError"}),
     "broker/presence": (CLUSTER, {"e2e/cluster/test_presence": "presence"}),
     "broker/presence_exchange": (CLUSTER, {"e2e/cluster/test_presence": "presence_versions"}),
     "broker/presence_info": (SERVED, {"e2e/cluster/test_presence_info": "MAX_INFO"}),

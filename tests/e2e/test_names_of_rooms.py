@@ -1,4 +1,4 @@
-"""Messages to one room of a kind carry its name."""
+"""Messages to one room of a kind carry its name, and no application sends what tells clients of their rooms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import ServerKind, eventually, running, settings
-from velocity_ws import Broker, Client, Target
+from velocity_ws import Broker, Client, InvalidNameError, Target
 
 BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
 
@@ -58,3 +58,34 @@ async def test_it_carries_it_where_it_may_be_lost_on_purpose() -> None:
         for way in ways:
             await broker.to_room("chat:7").send("e", **way)
             assert await peer.receive() == {"event": "e", "data": None, "room": "chat:7"}
+
+
+@pytest.mark.parametrize("event", ["joined", "left", "resync"])
+async def test_an_application_does_not_tell_of_rooms_that_clients_join_by_themselves(event: str) -> None:
+    broker = Broker(settings())
+    chats = broker.rooms("chat:{chat_id}")
+    in_rooms(broker, "chat:7")
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await eventually(broker.get_rooms)
+        (client,) = broker.get_clients()
+        await client.send(event, 1)
+        await broker.broadcast(event, 2)
+        assert await peer.expect(event) == 1
+        assert await peer.expect(event) == 2
+
+        @chats.authorize
+        async def may_enter() -> bool:
+            return True
+
+        for target in (client, broker.to_all(), broker.to_room("chat:7"), broker.to_user("ann"), broker.to_client("x")):
+            with pytest.raises(InvalidNameError, match="give yours another name"):
+                await target.send(event)
+        with pytest.raises(InvalidNameError, match="give yours another name"):
+            await broker.broadcast(event, volatile=True)
+        await client.send(f"{event}_too", 3)
+        await broker.broadcast(event.upper(), 4)
+        await broker.broadcast_bytes(f'{{"event":"{event}","data":5}}'.encode())
+        assert await peer.expect(f"{event}_too") == 3
+        assert await peer.expect(event.upper()) == 4
+        assert isinstance(await peer.receive(), bytes)
+    assert not await client.send(event), "it has gone"

@@ -7,6 +7,7 @@ from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.messages.address import Address
+from velocity_ws.messages.events import is_of_rooms, reserved
 from velocity_ws.messages.names import validate_text
 from velocity_ws.messages.outbound import PreparedMessage, add_room
 from velocity_ws.sessions.hub import Hub
@@ -49,7 +50,7 @@ class Outgoing:
             For how many clients of this node it was queued.
 
         Raises:
-            InvalidNameError: a name cannot travel between processes.
+            InvalidNameError: a name cannot travel between processes, or it is an event that only this package sends.
             BackplaneUnavailable: it could not be sent to the other nodes.
         """
         return await self._portal.run(self._publish, address, message)
@@ -68,7 +69,9 @@ class Outgoing:
         return queued
 
     def _look_at(self, address: Address, message: PreparedMessage) -> None:
-        """Let what is sent to one room of a kind carry the room."""
+        """Let what is sent to one room of a kind carry the room, and refuse events that only this package sends."""
+        if is_of_rooms(message) and self._kinds.has_authorize:
+            raise reserved()
         if address.kind == "rooms" and len(address.names) == 1:
             (room,) = address.names
             if self.is_of_kind(room):

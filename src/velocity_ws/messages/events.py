@@ -14,7 +14,8 @@
 ``$pong``                     the answer to ``$ping``, by which a page finds out whether its connection lives
 ============================  ==================================================================================
 
-``velocity.js`` treats the first three as answers.
+``velocity.js`` treats the first three as answers. ``joined``, ``left`` and ``resync``, which it tells the page itself,
+are for no application to send where clients join rooms by themselves: see `OF_ROOMS`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from typing import Any, Final
 
 import msgspec
 
+from velocity_ws.errors import InvalidNameError
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_data
 
 __all__ = [
     "ANSWERS",
     "ERROR",
+    "OF_ROOMS",
     "PING",
     "REPLY",
     "encode_dropped",
@@ -44,6 +47,8 @@ __all__ = [
     "encode_rate_limit_exceeded",
     "encode_session",
     "encode_session_expired",
+    "is_of_rooms",
+    "reserved",
 ]
 
 REPLY: Final = "reply"
@@ -60,6 +65,22 @@ PING: Final = "$ping"
 _PONG: Final = PreparedMessage(b'{"event":"$pong"}')
 ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
+OF_ROOMS: Final = frozenset({_JOINED, _LEFT, "resync"})
+"""The events that tell a client of its rooms; no application sends them where some kind has an ``authorize``."""
+_HEADS_OF_ROOMS: Final = tuple(encode(event).payload.removesuffix(b"null}") for event in sorted(OF_ROOMS))
+
+
+def is_of_rooms(message: PreparedMessage) -> bool:
+    """Whether the event of a message is one of `OF_ROOMS`."""
+    return message.is_text and message.payload.startswith(_HEADS_OF_ROOMS)
+
+
+def reserved() -> InvalidNameError:
+    """The error about an application that sends one of `OF_ROOMS`."""
+    return InvalidNameError(
+        f"the events {', '.join(sorted(OF_ROOMS))} tell clients of their rooms where some rooms have an authorize, and "
+        "are not for an application to send: give yours another name"
+    )
 
 
 def encode_error(

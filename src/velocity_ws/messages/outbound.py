@@ -171,18 +171,21 @@ def add_room(message: PreparedMessage, room: str) -> None:
             message.size = message.cost = len(message.payload)
 
 
-def make_lossy(message: PreparedMessage, *, volatile: bool, key: str | None) -> None:
+def make_lossy(message: PreparedMessage, *, volatile: bool, key: str | None, wait: bool = False) -> None:
     """Let a message be left out, or be replaced, for clients that do not read fast enough. Called before it is sent.
 
     Args:
         message: the message.
         volatile: whether clients for which something waits do not get it.
         key: 1 to 256 characters; it replaces a message of the same event and key that waits. ``None`` for no key.
+        wait: whether its sender waits until the client has room for it.
 
     Raises:
-        TypeError: it is volatile and has a key.
+        TypeError: it is to be more than one of these.
         InvalidNameError: the key is not valid.
     """
+    if wait:
+        raise TypeError("with wait=True a message is neither left out nor replaced: pass it without volatile and key")
     if volatile and key is not None:
         raise TypeError("a volatile message never waits, so none can replace it: pass either volatile=True or a key")
     message.volatile = bool(volatile)

@@ -72,6 +72,11 @@ class Addressable:
             return self._context.hub.rooms_of(self.id)
         return self._last_rooms
 
+    @property
+    def joins_rooms(self) -> bool:
+        """Whether clients can join rooms of some kind by themselves. From any thread."""
+        return self._context.kinds.has_authorize
+
     def joined(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks, if there are any, that it came into a room; what is done when they are told."""
         if not self._context.dispatcher.tells_moves(room):

@@ -10,6 +10,7 @@ from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, validate_close
 from velocity_ws.logs import quote
 from velocity_ws.messages.answers import data_of, new_question_id
+from velocity_ws.messages.events import OF_ROOMS, reserved
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
 from velocity_ws.sessions.client_info import ClientInfo, UserT
@@ -69,15 +70,18 @@ class Client(ClientInfo[UserT]):
             was volatile, as left out.
 
         Raises:
-            InvalidNameError: the event name or the key is empty or too long.
+            InvalidNameError: the event name or the key is empty or too long, or the event is ``joined``, ``left`` or
+                ``resync`` where some kind of rooms has an ``authorize``.
             EncodeError: the data has no JSON form.
             TypeError: more than one of ``wait``, ``volatile`` and ``key`` was given.
             ClientGone: with ``wait``: the client has gone.
             ClientTimeout: with ``wait``: it did not read in time.
         """
         message = encode(event, data)
+        if event in OF_ROOMS and self._session.joins_rooms:
+            raise reserved()
         if volatile or key is not None:
-            _make_lossy(message, wait=wait, volatile=volatile, key=key)
+            make_lossy(message, volatile=volatile, key=key, wait=wait)
         if wait:
             return await self._portal.run(self._put, message, timeout)
         if self._portal.is_here:  # by far the most common
@@ -113,7 +117,7 @@ class Client(ClientInfo[UserT]):
         """
         message = encode_bytes(data)
         if volatile or key is not None:
-            _make_lossy(message, wait=wait, volatile=volatile, key=key)
+            make_lossy(message, volatile=volatile, key=key, wait=wait)
         if wait:
             return await self._portal.run(self._put, message, timeout)
         return await self._portal.run(self._offer, message)
@@ -287,12 +291,6 @@ class SyncClient:
     def disconnect(self, code: int = 1000, reason: str = "") -> None:
         """Blocking `Client.disconnect`."""
         self._portal.block(self._client.disconnect, code, reason)
-
-
-def _make_lossy(message: PreparedMessage, *, wait: bool, volatile: bool, key: str | None) -> None:
-    if wait:
-        raise TypeError("with wait=True a message is neither left out nor replaced: pass it without volatile and key")
-    make_lossy(message, volatile=volatile, key=key)
 
 
 def describe(client: Client) -> str:

@@ -25,6 +25,10 @@ class ClientSession(Protocol):
         """The rooms the client is in."""
 
     @property
+    def joins_rooms(self) -> bool:
+        """Whether clients can join rooms of some kind by themselves. From any thread."""
+
+    @property
     def is_dismissed(self) -> bool:
         """Whether this side has closed it, so that nothing more of it is handled."""
 
@@ -65,6 +69,7 @@ class Gone:
 
     is_connected = False
     is_dismissed = True
+    joins_rooms = False
     rooms: frozenset[str] = frozenset()
 
     def __init__(self, counters: Counters) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.sessions.asks import AskTimes
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_session import Gone
@@ -41,6 +42,7 @@ class NodeContext(Generic[S]):
         counters: what is counted.
         hints: what is logged once about how the broker is used.
         dispatcher: calls the hooks.
+        kinds: the kinds of rooms.
         hub: the clients of this node and their rooms.
         flusher: writes at the end of a loop turn; new for another loop.
         pace: the turns of large messages; new at each start.
@@ -64,6 +66,7 @@ class NodeContext(Generic[S]):
     counters: Counters
     hints: Hints
     dispatcher: Dispatcher
+    kinds: Kinds
     hub: Hub[S]
     flusher: Flusher
     pace: Pace
