@@ -91,12 +91,11 @@ async def require_login(client: Client, message: Message) -> None:
 
 @by_message.on("auth")
 async def log_in(client: Client, data: Login) -> str:
-    login = check(data)
-    await client.set_user(login.user, login.expires_at)  # in, or over from another user
+    await client.set_user(check(data))  # in, or over from another user
     await stop_timer(client)
     # broadcast() reaches strangers too, so what is meant for users goes to this room.
     await by_message.join_room(client.id, "users")
-    return str(login.user)
+    return str(client.user)
 
 
 @by_message.refresh

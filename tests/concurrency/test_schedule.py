@@ -8,8 +8,11 @@ import random
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support import eventually
 from tests.support.clocks import HandClock, looks_often
@@ -128,3 +131,86 @@ async def test_what_is_stopped_is_freed_at_once_and_renewing_leaves_no_more_behi
     due.start("last", loop.time() + 10**9)
     due.stop()
     assert (len(due), due._timer) == (0, None)
+
+
+class Timer:
+    """A callback of `Loop`."""
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Loop:
+    """A loop whose time is a clock's, and which runs only what is due."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self._clock = clock
+        self._timers: list[Timer] = []
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(self._clock.now + delay, callback)
+        self._timers.append(timer)
+        assert len(self.waiting()) == 1, "there is one timer for all"
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> Timer:
+        return self.call_later(0, callback)
+
+    def waiting(self) -> list[Timer]:
+        """The timers that are set."""
+        self._timers = [timer for timer in self._timers if not timer.is_cancelled]
+        return self._timers
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and run what becomes due, at its time."""
+        until = self._clock.now + seconds
+        while due := [timer for timer in self.waiting() if timer.when <= until]:
+            self._clock.now = max(self._clock.now, due[0].when)
+            self._timers.remove(due[0])
+            due[0].callback()
+        self._clock.now = until
+
+
+ITEM = st.integers(0, 9)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), ITEM, st.integers(-5, 30_000)),
+        st.tuples(st.just("cancel"), ITEM, st.just(0)),
+        st.tuples(st.just("advance"), st.integers(0, 20_000), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_whatever_is_started_and_cancelled_each_item_has_its_time_and_no_other(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    clock = HandClock(0)
+    loop = Loop(clock)
+    acted, expected = list[tuple[int, float]](), list[tuple[int, float]]()
+    due_at: dict[int, float] = {}
+    found: Schedule[int] = Schedule(cast("Any", loop), clock, lambda item: acted.append((item, clock.now)))
+    for step, item, number in steps:
+        if step == "start":
+            due_at[item] = clock.now + number
+            found.start(item, due_at[item])
+        elif step == "cancel":
+            due_at.pop(item, None)
+            found.cancel(item)
+        else:
+            before = clock.now
+            loop.advance(item)
+            over = {each: due for each, due in due_at.items() if due <= clock.now}
+            expected += [(each, max(before, due)) for each, due in over.items()]
+            due_at = {each: due for each, due in due_at.items() if each not in over}
+        assert len(found) == len(due_at)
+        assert sorted(acted) == sorted(expected)
+        assert bool(loop.waiting()) or not due_at
+    assert [due for _, due in acted] == sorted(due for _, due in acted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -444,6 +445,44 @@ async def test_the_session_event_comes_when_on_connect_is_done(kind: ServerKind,
             await peer.send("echo", 1, id=1)
             events = [(await peer.receive())["event"] for _ in range(4)]
             assert events == ["one", "two", "session", "reply"]
+
+
+async def test_set_user_takes_what_authenticate_may_return(clock: HandClock) -> None:
+    broker = application(clock)
+    end = in_an_hour()
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await peer.request("echo", 1)
+        (client,) = broker.get_clients()
+        await client.set_user(Accept({"id": 5}, expires_at=end, headers={"x": "1"}))
+        assert (client.user, client.user_id, client.expires_at) == ({"id": 5}, "5", end)
+        assert 3000 < await expires_in(peer) <= 3600
+        await client.set_user(Accept("ann", expires_at=end), end - timedelta(minutes=30))
+        assert (client.user, client.expires_at) == ("ann", end - timedelta(minutes=30))
+        assert 1000 < await expires_in(peer) <= 1800
+        await asyncio.to_thread(client.sync.set_user, Accept(None))
+        assert (client.user, client.expires_at) == (None, None)
+        assert await peer.expect("session") == {}
+
+
+@pytest.mark.parametrize("kind", ["ours", "websockets-sansio"])
+async def test_many_whose_logins_end_at_once_are_all_told_while_another_is_served(
+    kind: ServerKind, clock: HandClock
+) -> None:
+    broker = application(clock)
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(broker, kind))
+        other = await stack.enter_async_context(address.connect())
+        peers = [await stack.enter_async_context(address.connect("/ws?user=ann")) for _ in range(200)]
+        for peer in peers:
+            await expires_in(peer)
+        clock.advance(3600)
+        assert (await other.request("echo", 1))["data"] == [None, 1]
+        for peer in peers:
+            await peer.expect("session_expired")
+        clock.advance(10)
+        assert (await other.request("echo", 2))["data"] == [None, 2]
+        assert {await peer.closed() for peer in peers} == {(4401, "session expired")}
+        assert (await other.request("echo", 3))["data"] == [None, 3]
 
 
 @pytest.mark.parametrize("way", ["refresh", "set_user", "sync"])

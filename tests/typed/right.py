@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, assert_type
 
 from fastapi import Depends
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
-from velocity_ws import Broker, Client, Close, EventRouter, Message
+from velocity_ws import Accept, Broker, Client, Close, EventRouter, Message
 
 
 class User(BaseModel):
@@ -45,6 +47,25 @@ async def connect(client: Client[User], db: Db) -> None:
     assert_type(client.user, User)
     await client.set_user(User(id=1))
     await client.set_user(None)
+    await client.set_user(check(""), expires_at=1_900_000_000)
+    await client.set_user(Accept(User(id=1), expires_at=datetime.now(UTC), headers=[("set-cookie", "a=1")]))
+    await client.set_user(Accept(None))
+    assert_type(client.expires_at, datetime | None)
+
+
+def check(token: str) -> Accept[User]:
+    return Accept(User(id=1), 1_900_000_000.5, headers=Response().headers)
+
+
+@router.authenticate
+async def authenticate_until(request: HTTPConnection) -> Accept[User]:
+    assert_type(check("").user, User)
+    return check("")
+
+
+@broker.refresh
+async def refresh(client: Client[User], data: str) -> Accept[User]:
+    return check(data)
 
 
 @broker.on_connect

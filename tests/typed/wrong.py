@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from velocity_ws import Broker, Client, EventRouter, Message
+from velocity_ws import Accept, Broker, Client, EventRouter, Message
 
 
 class User: ...
@@ -21,6 +21,9 @@ async def user(client: Client[User]) -> None:
     await of_text(client.user)  # wrong
     client.user = User()  # wrong
     await client.set_user(Other())  # wrong
+    await client.set_user(Accept(Other()))  # wrong
+    await client.set_user(User(), "soon")  # wrong
+    client.expires_at = None  # wrong
 
 
 async def of_message(message: Message) -> None: ...

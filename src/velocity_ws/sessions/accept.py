@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias
+
+from typing_extensions import TypeVar
 
 from velocity_ws.errors import InvalidExpiryError, InvalidHeaderError
 
-__all__ = ["Accept", "ExpiresAt", "HeaderSource", "parse_expiry"]
+__all__ = ["Accept", "ExpiresAt", "HeaderSource"]
 
 ExpiresAt: TypeAlias = datetime | float | None
 """When a login ends: an aware datetime, or Unix seconds; ``None`` for never."""
 HeaderSource: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 """Headers: a mapping (Starlette's may have a name several times), or pairs of a name and a value."""
+
+UserT_co = TypeVar("UserT_co", covariant=True, default=Any)
 
 _LAST = 253_402_300_799  # the last second of the year 9999, which is as far as a datetime goes
 _MIN, _MAX = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -24,7 +28,7 @@ _OWNED = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trail
 """Headers of the connection itself (RFC 9110, section 7.6.1), which the answer to a handshake has its own of."""
 
 
-class Accept:
+class Accept(Generic[UserT_co]):
     """Return it from ``authenticate`` in place of the user, to say more of the login; from ``refresh``, too.
 
     Attributes:
@@ -38,14 +42,14 @@ class Accept:
 
     def __init__(
         self,
-        user: Any,
+        user: UserT_co | Accept[UserT_co],
         expires_at: ExpiresAt = None,
         subprotocol: str | None = None,
         headers: HeaderSource | None = None,
     ) -> None:
         """
         Args:
-            user: the user.
+            user: the user; or another `Accept`, of which this takes the user alone.
             expires_at: when the login ends: an aware datetime, or Unix seconds, such as the ``exp`` of a JWT.
             subprotocol: one that the client may have offered. If it has not, none is sent, as RFC 6455 demands
                 (section 4.2.2).
@@ -57,8 +61,8 @@ class Accept:
             InvalidExpiryError: ``expires_at`` is no such time, or nobody is logged in.
             InvalidHeaderError: a header or the subprotocol cannot be sent.
         """
-        self.user = user
-        self.expires_at = parse_expiry(user, expires_at)
+        self.user: UserT_co = user.user if isinstance(user, Accept) else user
+        self.expires_at = _parse_expiry(self.user, expires_at)
         if subprotocol is not None and not _is_token(subprotocol):
             raise InvalidHeaderError(f"a subprotocol is letters, digits and !#$%&'*+-.^_`|~ alone, not {subprotocol!r}")
         self.subprotocol = subprotocol
@@ -68,7 +72,7 @@ class Accept:
         return f"<Accept until {self.expires_at}>"  # no user, which may hold anything, and no cookie
 
 
-def parse_expiry(user: object, expires_at: ExpiresAt) -> datetime | None:
+def _parse_expiry(user: object, expires_at: ExpiresAt) -> datetime | None:
     """When a login ends, in UTC; ``None`` for never.
 
     Args:

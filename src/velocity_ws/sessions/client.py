@@ -12,7 +12,7 @@ from velocity_ws.logs import quote
 from velocity_ws.messages.answers import data_of, new_question_id
 from velocity_ws.messages.events import OF_ROOMS, reserved
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
-from velocity_ws.sessions.accept import ExpiresAt, parse_expiry
+from velocity_ws.sessions.accept import Accept, ExpiresAt
 from velocity_ws.sessions.client_info import ClientInfo, UserT
 
 WAIT_TIMEOUT = 30.0
@@ -160,15 +160,17 @@ class Client(ClientInfo[UserT]):
         question_id = new_question_id()
         return await self._portal.run(self._ask, event, encode(event, data, question_id), question_id, timeout)
 
-    async def set_user(self, user: UserT | None, expires_at: ExpiresAt = None) -> None:
+    async def set_user(self, user: UserT | Accept[UserT | None] | None, expires_at: ExpiresAt = None) -> None:
         """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
-        When this returns, ``to_user`` reaches the client as this user from every node, and ``members``, presence and
-        ``disconnect_user`` know it. If the engine cannot be reached, it returns before that; the client gets a ``gap``
-        event later. If calls overlap, the last one wins, with its ``expires_at``.
+        When this returns, ``to_user`` reaches the client as this user from every node, ``members``, presence and
+        ``disconnect_user`` know it, and ``authorize`` was asked again about the client's rooms. If the engine cannot be
+        reached, it returns before that; the client gets a ``gap`` event later. If calls overlap, the last one wins,
+        with its ``expires_at``.
 
         Args:
-            user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects.
+            user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects. Or an `Accept`,
+                whose user and end count.
             expires_at: when the login ends: an aware datetime, or Unix seconds; by default never. The client is told
                 then, as it is told now when that will be, and closed ``WS_EXPIRY_GRACE`` later (4401) unless it renews
                 its login.
@@ -180,7 +182,8 @@ class Client(ClientInfo[UserT]):
             HookError: the broker's ``user_id`` function failed; nothing has changed.
             InvalidNameError: what that function returned cannot be the id of a user; nothing has changed.
         """
-        await self._portal.run(self._set_user, user, parse_expiry(user, expires_at))
+        accept = user if isinstance(user, Accept) and expires_at is None else Accept(user, expires_at)
+        await self._portal.run(self._set_user, accept.user, accept.expires_at)
 
     async def ping(self) -> float | None:
         """Send a ping frame (RFC 6455, section 5.5.2) and wait for its pong. From any loop, in a coroutine.
