@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 
 from velocity_ws.close import Close
-from velocity_ws.delivery.outbox import BoundedOutbox, State
+from velocity_ws.delivery.bounded_outbox import BoundedOutbox
+from velocity_ws.delivery.outbox import State
 from velocity_ws.errors import Reject
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.context import NodeContext

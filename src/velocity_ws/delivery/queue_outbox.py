@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from velocity_ws.concurrency.eager import EagerTask, Suspended
-from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, BoundedOutbox, OutboxOwner
+from velocity_ws.delivery.bounded_outbox import BoundedOutbox
+from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, OutboxOwner
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters

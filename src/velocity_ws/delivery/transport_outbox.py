@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, BoundedOutbox, Outbox, OutboxOwner
+from velocity_ws.delivery.bounded_outbox import BoundedOutbox
+from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, Outbox, OutboxOwner
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
