@@ -9,6 +9,7 @@ from velocity_ws.errors import HookError
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 from velocity_ws.hooks.patterns import Pattern
+from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = ["Kinds", "RoomKind", "included_already"]
 
@@ -26,6 +27,7 @@ class RoomKind:
         parameters: the names of the parameters in the pattern.
         authorize: decides whether a client may be in such a room; ``None`` where no client can join it by itself.
         handlers: the handlers of events that are sent to such a room, by event.
+        has_limits: whether one of these handlers has a limit of its own.
         on_join: told that a client came into such a room.
         on_leave: told that a client left one.
         presence: whether the members of such a room are told who is in it.
@@ -34,8 +36,8 @@ class RoomKind:
     """
 
     __slots__ = (
-        "authorize", "handlers", "is_included", "on_join", "on_leave", "parameters", "pattern", "presence",
-        "presence_info",
+        "authorize", "handlers", "has_limits", "is_included", "on_join", "on_leave", "parameters", "pattern",
+        "presence", "presence_info",
     )  # fmt: skip
 
     def __init__(self, pattern: Pattern, *, presence: bool) -> None:
@@ -43,6 +45,7 @@ class RoomKind:
         self.parameters = pattern.parameters
         self.authorize: Hook | None = None
         self.handlers: dict[str, Hook] = {}
+        self.has_limits = False
         self.on_join: list[Hook] = []
         self.on_leave: list[Hook] = []
         self.presence = presence
@@ -61,6 +64,7 @@ class RoomKind:
         other = RoomKind(self.pattern, presence=self.presence)
         other.authorize, other.presence_info = self.authorize, self.presence_info
         other.handlers = {validate_event(prefix + event): hook for event, hook in self.handlers.items()}
+        other.has_limits = self.has_limits
         other.on_join, other.on_leave = [*self.on_join], [*self.on_leave]
         return other
 
@@ -92,6 +96,7 @@ class RoomKind:
                 "an event has one handler in a kind of rooms"
             )
         self.handlers[event] = Hook("room_event", function, self.parameters, options)
+        self.has_limits = self.has_limits or options.rate is not None
         return function
 
     def register_move(self, kind: Literal["room_join", "room_leave"], function: F) -> F:
@@ -214,6 +219,21 @@ class Kinds:
         if found is None:
             return [], {}
         return (found[0].on_join if kind == "join" else found[0].on_leave), found[1]
+
+    def handler(self, event: str, room: str | None) -> Hook | None:
+        """The handler of an event that is sent to a room; ``None`` if the room's kind has none.
+
+        Args:
+            event: the event.
+            room: any text, as strangers write it; ``None`` for an event that is sent to none.
+        """
+        found = None if room is None or not self.all or len(room) > MAX_NAME_LENGTH else self.of(room)
+        return None if found is None else found[0].handlers.get(event)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether a handler in rooms of some kind has a limit of its own."""
+        return any(kind.has_limits for kind in self.all)
 
     @property
     def has_presence(self) -> bool:

@@ -41,6 +41,7 @@ class Hooks:
         self._by_event: dict[str, Hook] = {}
         self._by_node_event: dict[str, Hook] = {}
         self._built_in: dict[str, tuple[Hook, Callable[[], bool]]] = {}
+        self._has_limits = False
         self._is_included = False
 
     def register(self, kind: Kind, function: F) -> F:
@@ -120,6 +121,7 @@ class Hooks:
         others._is_included = True
         self.guards_depend = self.guards_depend or others.guards_depend
         self._by_event |= events
+        self._has_limits = self._has_limits or others._has_limits
         self._by_node_event |= others._by_node_event
         for kind, hooks in others._by_kind.items():
             self._by_kind[kind] += hooks
@@ -151,6 +153,16 @@ class Hooks:
         handler, is_there = self._built_in.get(event, (None, bool))
         return handler if is_there() else None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether some handler, here or of a kind of rooms, has a limit of its own."""
+        return self._has_limits or self.kinds.has_limits
+
+    def limited(self, event: str, room: str | None) -> Hook | None:
+        """Return the handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
+        handler = self.kinds.handler(event, room) or self._by_event.get(event)
+        return None if handler is None or handler.options.rate is None else handler
+
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""
         return sorted(self._by_event)
@@ -159,6 +171,7 @@ class Hooks:
         if event in self._by_event:
             raise _handled_already(event, self._by_event[event])
         self._by_event[event] = hook
+        self._has_limits = self._has_limits or hook.options.rate is not None
 
     def _refuse_if_included(self) -> None:
         if self._is_included:

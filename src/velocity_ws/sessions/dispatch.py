@@ -78,6 +78,15 @@ class Dispatcher:
         """Let the threads go; they come back when they are needed."""
         self._calls.stop()
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether some event has a limit of its own, so that each message has to be looked at."""
+        return self._hooks.has_limits
+
+    def limited(self, event: str, room: str | None) -> Hook | None:
+        """The handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
+        return self._hooks.limited(event, room)
+
     def has(self, kind: Kind) -> bool:
         """Whether there is a hook of that kind."""
         return bool(self._hooks.of(kind))

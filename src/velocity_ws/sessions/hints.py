@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from velocity_ws.backplane.urls import ALONE
+from velocity_ws.hooks.hook import Hook
 from velocity_ws.logs import CountedWarnings, get_logger, hint, printable, quote
 from velocity_ws.messages.outbound import PreparedMessage, event_of
 from velocity_ws.process.siblings import count_workers
@@ -146,16 +147,22 @@ class Hints:
         what = "client %s was closed (1009) for a message over %s (%d bytes)"
         self._limits.warn(name, what, client_id, name, self._settings.max_message_size)
 
-    def too_many(self, client_id: str, why: str, *, is_closed: bool) -> None:
-        """A client's message was refused, or it was closed for those that were."""
+    def too_many(self, client_id: str, why: str, hook: Hook | None, *, is_closed: bool) -> None:
+        """A client's message was refused, or it was closed for those that were.
+
+        Args:
+            client_id: the id of the client.
+            why: which limit it is.
+            hook: the handler whose own limit it is; ``None`` if it is of the settings.
+            is_closed: whether it was closed.
+        """
+        what = "was closed (1008), as it went on" if is_closed else "has a message refused"
         settings = self._settings
-        what = "client %s has a message refused: %s (WS_RATE_LIMIT=%g, WS_RATE_BURST=%d, WS_RATE_BYTES=%d)"
-        if is_closed:
-            what = (
-                "client %s was closed (1008), as it went on: %s (WS_RATE_LIMIT=%g, WS_RATE_BURST=%d, WS_RATE_BYTES=%d)"
-            )
-        limits = settings.rate_limit, settings.rate_burst, settings.rate_bytes
-        self._limits.warn(f"{why} {is_closed}", what, client_id, why, *limits)
+        limits = f"WS_RATE_LIMIT={settings.rate_limit:g}, WS_RATE_BURST={settings.rate_burst}, "
+        limits += f"WS_RATE_BYTES={settings.rate_bytes}"
+        if hook is not None:
+            limits = f"{hook.name} has rate={hook.options.rate:g}, burst={hook.options.burst}"
+        self._limits.warn(f"{why} {is_closed}", "client %s %s: %s (%s)", client_id, what, why, limits)
 
     def full(self, setting: str, who: str, extra: Mapping[str, object]) -> None:
         """A handshake was refused because of one of the limits of connections."""

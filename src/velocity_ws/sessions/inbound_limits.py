@@ -1,11 +1,13 @@
-"""InboundLimits: what one client may send beyond a few small messages: bytes, and refusals. Knows no queue."""
+"""InboundLimits: what one client may send: messages of an event, bytes, pings; and refusals. Knows no queue."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from velocity_ws.close import TOO_BIG
+from velocity_ws.hooks.hook import Hook
 from velocity_ws.limits import RateLimiter
+from velocity_ws.logs import quote
 from velocity_ws.messages.events import PING, encode_pong
 from velocity_ws.messages.inbound import head_of
 from velocity_ws.sessions.context import NodeContext
@@ -15,6 +17,7 @@ from velocity_ws.sessions.refused import RefusedMessages
 
 __all__ = ["BILLED", "InboundLimits"]
 
+TOO_MANY = "too many messages"
 BILLED = 4096
 """Bytes of messages that are counted together against the limit in bytes; less than what is paced."""
 SECONDS_AT_ONCE = 4
@@ -31,7 +34,7 @@ class InboundLimits:
     On the broker's loop only.
     """
 
-    __slots__ = ("_bytes", "_context", "_owner", "_pings", "_refusals")
+    __slots__ = ("_by_handler", "_bytes", "_context", "_owner", "_pings", "_refusals")
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
         """
@@ -41,6 +44,7 @@ class InboundLimits:
         """
         self._context = context
         self._owner = owner
+        self._by_handler: dict[Hook, RateLimiter] | None = None
         self._bytes: RateLimiter | None = None
         self._pings: RateLimiter | None = None
         self._refusals: RefusedMessages | None = None
@@ -52,13 +56,17 @@ class InboundLimits:
             payload: the message.
             size: its bytes.
             came: with it, bytes that have come and are not billed yet.
-            limiter: of the client's messages a second.
+            limiter: of the client's messages a second, of those whose event has no limit of its own.
         """
         context = self._context
         if size > context.settings.max_message_size:
             self._owner.close(TOO_BIG)
-        elif limiter is not None and (retry_after := limiter.acquire()):
-            self.refuse(payload, size, retry_after, "too many messages")
+            return True
+        why, hook = TOO_MANY, None
+        if context.dispatcher.has_limits:
+            limiter, why, hook = self._bucket(payload, limiter)
+        if limiter is not None and (retry_after := limiter.acquire()):
+            self.refuse(payload, size, retry_after, why, hook)
         elif size >= PACED and not context.pace.has_room(size):
             self.refuse(payload, size, 1.0, "too many large messages at once, of all clients")
         elif retry_after := self._bill(came):
@@ -82,11 +90,31 @@ class InboundLimits:
         self._owner.offer(encode_pong(head.id))
         return True
 
-    def refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
+    def refuse(
+        self, payload: str | bytes, size: int, retry_after: float, why: str = TOO_MANY, hook: Hook | None = None
+    ) -> None:
         """Answer a message that is over a limit, and close a client that goes on; see `RefusedMessages.refuse`."""
         if self._refusals is None:
             self._refusals = RefusedMessages(self._context, self._owner)
-        self._refusals.refuse(payload, size, retry_after, why)
+        self._refusals.refuse(payload, size, retry_after, why, hook)
+
+    def _bucket(self, payload: str | bytes, limiter: RateLimiter | None) -> tuple[RateLimiter | None, str, Hook | None]:
+        """What a message counts in: the limit of its event, where that has one, or else the client's; what is said of
+        too many; and the handler whose limit it is.
+
+        A message is read as far as its names here, before anything is done with it that costs more.
+        """
+        head = head_of(payload) if isinstance(payload, str) else None
+        hook = None if head is None else self._context.dispatcher.limited(head.event, head.room)
+        if head is None or hook is None or hook.options.rate is None:
+            return limiter, TOO_MANY, None
+        if self._by_handler is None:
+            self._by_handler = {}
+        own = self._by_handler.get(hook)
+        if own is None:
+            own = RateLimiter(hook.options.rate, hook.options.burst or 0, self._context.clock)
+            self._by_handler[hook] = own
+        return own, f"{TOO_MANY} of event {quote(head.event)}", hook
 
     def _bill(self, size: int) -> float:
         """Count bytes that have come; 0 where they are within the limit, else the seconds until they would be."""

@@ -105,7 +105,7 @@ class Inbox(Buffer):
                 return self.is_full
             self._left = allowance
         elif self._limiter is not None and (retry_after := self._limiter.acquire()):
-            self._of_client().refuse(payload, size, retry_after, "too many messages")
+            self._of_client().refuse(payload, size, retry_after)
             return self.is_full
         else:
             self._left -= size
@@ -291,7 +291,8 @@ class Inbox(Buffer):
 
     @property
     def _allowance(self) -> int:
-        return min(BILLED, self._context.settings.max_message_size)
+        """Bytes of small messages that pass with a look at one limit; none where events have limits of their own."""
+        return 0 if self._context.dispatcher.has_limits else min(BILLED, self._context.settings.max_message_size)
 
     def _of_client(self) -> InboundLimits:
         if self._limits is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from velocity_ws.close import TOO_MANY_MESSAGES
+from velocity_ws.hooks.hook import Hook
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.events import encode_rate_limit_exceeded
 from velocity_ws.messages.outbound import PreparedMessage
@@ -39,7 +40,7 @@ class RefusedMessages:
         self._owner = owner
         self._limiter = RateLimiter(REFUSALS, REFUSALS_AT_ONCE, context.clock)
 
-    def refuse(self, payload: str | bytes, size: int, retry_after: float, why: str) -> None:
+    def refuse(self, payload: str | bytes, size: int, retry_after: float, why: str, hook: Hook | None = None) -> None:
         """Answer a message that is over a limit, and close a client that goes on and on.
 
         Args:
@@ -47,13 +48,14 @@ class RefusedMessages:
             size: its bytes.
             retry_after: seconds until it would be within the limit.
             why: which limit it is, as the client and the log are told.
+            hook: the handler whose own limit it is; ``None`` if it is of the settings.
         """
         context, owner = self._context, self._owner
-        context.hints.too_many(owner.client.id, why, is_closed=False)
+        context.hints.too_many(owner.client.id, why, hook, is_closed=False)
         context.counters.rate_limited += 1
         owner.offer(_rate_limit_exceeded(payload, retry_after, why))
         if self._limiter.acquire(1 + size // REFUSED_BYTES):
-            context.hints.too_many(owner.client.id, why, is_closed=True)
+            context.hints.too_many(owner.client.id, why, hook, is_closed=True)
             owner.close(TOO_MANY_MESSAGES, discard=True, within=FLOOD_CLOSE_TIMEOUT)
 
 
