@@ -11,16 +11,17 @@ from starlette.requests import HTTPConnection
 from docs.comparison.store import SECRET, roles, users
 from velocity_ws import Accept, Broker, Client, ClientError
 
-app = FastAPI()
-broker = Broker()
-broker.attach(app)
-documents = broker.rooms("document:{document_id}", presence=True)
-
 
 @dataclass(frozen=True)
 class User:
     id: int
     name: str
+
+
+app = FastAPI()
+broker = Broker[User]()
+broker.attach(app)
+documents = broker.rooms("document:{document_id}", presence=True)
 
 
 class Said(BaseModel):
@@ -46,7 +47,7 @@ async def authenticate(login: Login) -> Accept:
 
 
 @documents.authorize
-async def may_enter(client: Client, document_id: int) -> bool:
+async def may_enter(client: Client[User], document_id: int) -> bool:
     return (document_id, client.user.id) in roles
 
 
@@ -56,14 +57,14 @@ def shown_as(user: User) -> dict[str, str]:
 
 
 @documents.on("say")
-async def say(client: Client, data: Said, document_id: int, room: str) -> None:
+async def say(client: Client[User], data: Said, document_id: int, room: str) -> None:
     if roles[document_id, client.user.id] == "viewer":
         raise ClientError("FORBIDDEN", "viewers only read")
     await broker.to_room(room).send("said", {"author": client.user.name, "text": data.text})
 
 
 @documents.on("typing")
-async def typing(client: Client, room: str) -> None:
+async def typing(client: Client[User], room: str) -> None:
     await broker.to_room(room).except_(client.id).send("typing", {"name": client.user.name})
 
 
