@@ -128,5 +128,5 @@ def test_the_program_of_the_page_about_handlers_runs() -> None:
     finally:
         del sys.modules[module.__name__]
     hooks = module.broker.node.dispatcher._hooks
-    assert hooks.events() == ["comment", "comments.added", "rename", "whoami"]
+    assert hooks.events() == ["ask", "comment", "comments.added", "cursor", "delete", "rename", "stop", "whoami"]
     assert [len(hooks.of(kind)) for kind in ("authenticate", "connect")] == [1, 1]
