@@ -155,8 +155,8 @@ def test_what_is_registered_is_found_in_its_kind() -> None:
     assert not kinds.has_authorize
     rooms.authorize(may)
     rooms.on("say", rate=5)(may)
-    rooms.on_join(lambda client, n: None)
-    rooms.on_leave(lambda client, n: None)
+    rooms.on_join(lambda client, chat_id: None)
+    rooms.on_leave(lambda client, chat_id: None)
     assert kinds.has_authorize
     assert kind.handlers["say"].options.burst == 10
     assert (len(kind.on_join), len(kind.on_leave)) == (1, 1)
