@@ -18,9 +18,11 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from examples import auth, minimal, notifications
+from examples.chat import app as chat
+from examples.chat import tokens
 from tests.support import DEADLINE, Address, Peer, eventually, serve
 from tests.support.engines import free_port
-from velocity_ws import Broker
+from velocity_ws import Broker, WebSocketMiddleware
 
 ROOT = Path(__file__).parent.parent
 ADA = "/ws?token=token-of-ada"
@@ -109,6 +111,50 @@ class TestMinimal:
         )
         shown = [block for block in blocks if block.startswith("# examples/minimal.py")]
         assert shown == [source]
+
+
+class TestChat:
+    """What its page does is tested in a browser; this is what the page does not do."""
+
+    @pytest.fixture
+    async def server(self) -> AsyncIterator[Address]:
+        async with serve(WebSocketMiddleware(chat.app, chat.broker)) as address:
+            yield address
+
+    def path_of(self, name: str) -> str:
+        return f"/ws?token={tokens.issue(name)}"
+
+    async def test_somebody_with_two_tabs_comes_and_goes_once(self, server: Address) -> None:
+        async with server.connect(self.path_of("Ada")) as ada:
+            await self.join(ada, "chat:tea/green")
+            assert await self.told(ada, "came") == [("came", "Ada")]
+            async with server.connect(self.path_of("Bob")) as bob, server.connect(self.path_of("Bob")) as tab:
+                for peer in (bob, tab):
+                    await self.join(peer, "chat:tea/green")
+                await bob.send("leave", {"room": "chat:tea/green"}, id=1)
+                await eventually(lambda: len(chat.broker.get_room_clients("chat:tea/green")) == 2)
+                assert await self.told(ada, "came") == [("came", "Bob")]
+            assert await self.told(ada, "went") == [("went", "Bob")]
+
+    async def join(self, peer: Peer, room: str) -> None:
+        await peer.send("join", {"room": room}, id=1)
+
+    async def told(self, peer: Peer, last: str) -> list[tuple[str, str]]:
+        """Who came and went, up to the next event of that name."""
+        found: list[tuple[str, str]] = []
+        while not found or found[-1][0] != last:
+            message = await peer.receive()
+            if message["event"] in ("came", "went"):
+                found.append((message["event"], message["data"]["name"]))
+        return found
+
+    @pytest.mark.parametrize("room", ["chat: tea", "chat:", "chat:" + "x" * 25, "stats", "tea"])
+    async def test_a_room_has_a_name_as_the_page_makes_it(self, server: Address, room: str) -> None:
+        async with server.connect(self.path_of("Ada")) as ada:
+            await self.join(ada, room)
+            while (message := await ada.receive())["event"] != "error":
+                pass
+            assert message["data"]["code"] == "FORBIDDEN"
 
 
 class TestDocuments:
@@ -301,10 +347,12 @@ class TestCluster:
                         assert node["is_clustered"]
                         nodes.setdefault(node["id"], peer)
                     for number, peer in enumerate(nodes.values()):
-                        await peer.send("join", {"room": "engines"}, id=number)
+                        await peer.send("join", {"room": "chat:engines"}, id=number)
                         while (message := await peer.receive()).get("id") != number:
-                            assert message["event"] in ("joined", "people", "room")
-                    people = message["data"]["people"]
+                            assert message["event"] in ("came", "people", "room")
+                            if message["event"] == "people":
+                                people = message["data"]["people"]
+                        assert message["event"] == "reply"
                     assert {node for person in people for node in person["nodes"]} == set(nodes)
         finally:
             process.terminate()

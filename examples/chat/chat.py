@@ -16,7 +16,6 @@ from starlette.requests import HTTPConnection
 from examples.chat import tokens
 from velocity_ws import BackplaneUnavailable, Broker, Client, ClientError, Reject, Settings
 
-MAX_ROOMS = 20
 STATS = "stats"
 """The room of those who look at the statistics. Rooms to chat in have a prefix, so that none of them is this one."""
 
@@ -24,18 +23,7 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
-class Room(BaseModel):
-    """What `join`, `leave` and `typing` carry."""
-
-    room: Name
-
-    @property
-    def key(self) -> str:
-        """The room's name in the broker."""
-        return f"chat:{self.room}"
-
-
-class Chat(Room):
+class Chat(BaseModel):
     """What `chat` carries."""
 
     text: Text
@@ -50,6 +38,7 @@ def configure() -> Settings:
 
 
 broker = Broker(configure())
+chats = broker.rooms("chat:{name:path}")
 
 
 @broker.authenticate
@@ -67,46 +56,39 @@ async def greet(client: Client) -> None:
     await client.send("node", {"id": broker.node_id, "is_clustered": is_clustered})
 
 
-@broker.on_disconnect
-async def say_goodbye(client: Client) -> None:
-    for key in client.rooms - {STATS}:
-        await tell_left(key, client.user)
+@chats.authorize
+async def may_enter(name: Name, room: str) -> bool:
+    """Everybody may be in every room that has a name; the page strips it, and here it has to be that already."""
+    return room == f"chat:{name}"
 
 
-@broker.on("join")
-async def join(client: Client, data: Room) -> dict[str, Any]:
-    if len(client.rooms) >= MAX_ROOMS and data.key not in client.rooms:
-        raise ClientError("TOO_MANY_ROOMS", f"you can be in {MAX_ROOMS} rooms at once")
-    is_new = client.user not in names(await people(data.key))
-    await broker.join_room(client.id, data.key)
-    if is_new:
-        await broker.to_room(data.key).send("joined", {"room": data.room, "name": client.user, "at": now()})
-    return {"room": data.room, "people": await tell_presence(data.key)}
+@chats.on_join
+async def came(client: Client, room: str) -> None:
+    if [member.user for member in await broker.members(room)].count(client.user) == 1:  # and no other tab
+        await tell(room, "came", {"name": client.user, "at": now()})
+    await tell_presence(room, await people(room))
 
 
-@broker.on("leave")
-async def leave(client: Client, data: Room) -> None:
-    if data.key in client.rooms:
-        await broker.leave_room(client.id, data.key)
-        await tell_left(data.key, client.user)
+@chats.on_leave
+async def went(client: Client, room: str) -> None:
+    here = await people(room)
+    if client.user not in names(here):
+        await tell(room, "went", {"name": client.user, "at": now()})
+    await tell_presence(room, here)
 
 
-@broker.on("chat")
-async def chat(client: Client, data: Chat) -> None:
-    if data.key not in client.rooms:
-        raise ClientError("NOT_IN_ROOM", "join the room before you talk in it", room=data.room)
-    message = {"room": data.room, "name": client.user, "text": data.text, "at": now()}
+@chats.on("chat")
+async def chat(client: Client, data: Chat, room: str) -> None:
     try:
-        await broker.to_room(data.key).send("chat", message)
+        await broker.to_room(room).send("chat", {"name": client.user, "text": data.text, "at": now()})
     except BackplaneUnavailable as error:
         why = "people on other nodes did not get it, or perhaps not"
         raise ClientError("OTHERS_UNREACHABLE", why, outcome=error.outcome) from error
 
 
-@broker.on("typing")
-async def typing(client: Client, data: Room) -> None:
-    if data.key in client.rooms:
-        await broker.to_room(data.key).except_(client.id).send("typing", {"room": data.room, "name": client.user})
+@chats.on("typing")
+async def typing(client: Client, room: str) -> None:
+    await broker.to_room(room).except_(client.id).send("typing", {"name": client.user})
 
 
 @broker.on("watch")
@@ -140,16 +122,14 @@ async def room_of(key: str) -> dict[str, Any]:
     return {"room": key.removeprefix("chat:"), "people": len(await people(key))}
 
 
-async def tell_presence(key: str) -> list[dict[str, Any]]:
+async def tell(key: str, event: str, data: dict[str, Any]) -> None:
+    """Tell those in a room. Those here know it then, the others when the engine is there again."""
+    with suppress(BackplaneUnavailable):
+        await broker.to_room(key).send(event, data)
+
+
+async def tell_presence(key: str, here: list[dict[str, Any]]) -> None:
     """Tell its members who is in a room, and everyone how many."""
-    room, found = key.removeprefix("chat:"), await people(key)
-    with suppress(BackplaneUnavailable):  # those here know it now, the others when it is there again
-        await broker.to_room(key).send("people", {"room": room, "people": found})
-        await broker.broadcast("room", {"room": room, "people": len(found)})
-    return found
-
-
-async def tell_left(key: str, name: str) -> None:
-    if name not in names(await people(key)):
-        await broker.to_room(key).send("left", {"room": key.removeprefix("chat:"), "name": name, "at": now()})
-    await tell_presence(key)
+    await tell(key, "people", {"people": here})
+    with suppress(BackplaneUnavailable):
+        await broker.broadcast("room", {"room": key.removeprefix("chat:"), "people": len(here)})

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -162,9 +162,9 @@ def small_broker(received: list[str], **options: Any) -> Broker:
 
 
 @asynccontextmanager
-async def site_of(browser: Browser, **options: Any) -> AsyncIterator[Site]:
+async def site_of(browser: Browser, make: Callable[..., Broker] = small_broker, **options: Any) -> AsyncIterator[Site]:
     received: list[str] = []
-    broker = small_broker(received, **options)
+    broker = make(received, **options)
     blank = HTMLResponse("<!doctype html><title>blank</title><link rel=icon href='data:,'>")
     app = Starlette(routes=[Route("/", blank)])
     async with Server(broker, app, port=0) as server:
@@ -523,6 +523,59 @@ async def test_a_room_that_is_refused_later_is_forgotten_and_told(site: Site) ->
         """
     )
     assert result == [["a"], {"code": "FULL", "message": "no place left", "room": "a"}, []]
+
+
+def broker_with_kinds(received: list[str], **options: Any) -> Broker:
+    """A broker whose clients join rooms by themselves, and which has no handlers for that."""
+    broker = Broker(settings(drain_timeout=0.2, **options))
+    chats = broker.rooms("chat:{chat_id}")
+
+    @broker.on_message
+    def remember(client: Client, message: Message) -> None:
+        received.append(f"{broker.get_stats().connections}:{message.event} {message.room or message.data['room']}")
+
+    @chats.authorize
+    async def may_enter(client: Client, chat_id: int) -> bool:
+        return chat_id != 13
+
+    @chats.on("said")
+    async def said(client: Client, data: str, room: str) -> None:
+        await broker.to_room(room).send("said", data)
+
+    @chats.on("restart")
+    async def restart(client: Client) -> None:
+        await client.disconnect(4000)
+
+    return broker
+
+
+async def test_rooms_of_a_kind_are_joined_and_left_without_a_handler(browser: Browser) -> None:
+    async with site_of(browser, broker_with_kinds) as site:
+        result = await site.run(
+            """
+            const ws = connect(undefined, { baseDelay: 1 });
+            const said = [];
+            ws.on("said", (data) => said.push(data));
+            const answer = await ws.join("chat:7");
+            const refused = [];
+            for (const room of ["chat:13", "chat:seven", "tea"]) refused.push((await outcome(ws.join(room))).code);
+            const rooms = ws.rooms;
+            ws.send("said", "before", { room: "chat:7" });
+            await until(() => said.length === 1);
+            ws.on("status", (status) => {  // what is sent now waits until the room is joined again
+                if (status === "waiting") ws.send("said", "after", { room: "chat:7" });
+            });
+            ws.send("restart", null, { room: "chat:7" });
+            await until(() => said.length === 2);
+            const left = await ws.leave("chat:7");
+            return [answer, refused, rooms, said, left, ws.rooms];
+            """
+        )
+        room = {"room": "chat:7"}
+        assert result == [room, ["FORBIDDEN"] * 3, ["chat:7"], ["before", "after"], room, []]
+        assert site.received[-3:] == ["2:join chat:7", "2:said chat:7", "2:leave chat:7"]
+        assert site.broker.get_rooms() == []
+        assert (site.errors, site.console) == ([], [])
 
 
 async def test_rooms_over_the_rate_limit_are_joined_later(browser: Browser) -> None:
@@ -1100,26 +1153,28 @@ async def a_third_client_joins_in(chat: Chat, ada: Tab, grace: Tab) -> str:
         async with chat.address.connect(f"/ws?token={token}") as robot:
             await robot.expect("rooms")
             await robot.expect("node")
-            await robot.send("chat", {"room": "engines", "text": "too early"}, id=1)
-            assert (await robot.expect("error"))["code"] == "NOT_IN_ROOM"
-            await robot.send("join", {"room": "engines"}, id=2)
-            await robot.expect("joined")
+            await robot.send("chat", {"text": "too early"}, id=1, room="chat:engines")
+            assert (await robot.expect("error"))["code"] == "FORBIDDEN"
+            await robot.send("join", {"room": "chat: engines"}, id=2)
+            assert (await robot.expect("error"))["code"] == "FORBIDDEN"
+            await robot.send("join", {"room": "chat:engines"}, id=3)
+            assert (await robot.expect("came"))["name"] == "Robot"
             assert [p["name"] for p in (await robot.expect("people"))["people"]] == ["Ada", "Grace", "Robot"]
             assert (await robot.expect("room")) == {"room": "engines", "people": 3}
-            assert [p["name"] for p in (await robot.expect("reply"))["people"]] == ["Ada", "Grace", "Robot"]
-            await robot.send("chat", {"room": "engines", "text": "x" * 501}, id=3)
+            assert (await robot.expect("reply")) == {"room": "chat:engines"}
+            await robot.send("chat", {"text": "x" * 501}, id=4, room="chat:engines")
             assert (await robot.expect("error"))["code"] == "INVALID_DATA"
-            await robot.send("chat", {"room": "engines", "text": "beep"})
+            await robot.send("chat", {"text": "beep"}, room="chat:engines")
             assert (await robot.expect("chat"))["name"] == "Robot"
             await ada.sees("beep")
             await grace.sees("beep")
             await ada.say("Who is that?")
             while (message := await robot.receive())["event"] != "chat":
-                assert message["data"] == {"room": "engines", "name": "Ada"}
+                assert message["data"] == {"name": "Ada"}, "she is typing"
             assert message["data"]["text"] == "Who is that?"
             stats = (await http.get("/stats")).json()
         assert stats["connected_clients"] == 3
-        assert stats["invalid"] == 1
+        assert stats["invalid"] == 2
     return token
 
 

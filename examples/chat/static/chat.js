@@ -60,12 +60,12 @@ function showChat() {
     renderRooms();
   });
   ws.on("room", (room) => (list(room), renderRooms()));
-  ws.on("gap", ({ room }) => room?.startsWith("chat:") && note(room.slice(5), "Something may have been missed here", "bad"));
-  ws.on("people", ({ room, people }) => update(room, (entry) => (entry.people = people)));
-  ws.on("joined", ({ room, name, at }) => addLine(room, { note: `${who(name)} joined`, at }));
-  ws.on("left", ({ room, name, at }) => addLine(room, { note: `${who(name)} left`, at }));
-  ws.on("chat", ({ room, name, text, at }) => addLine(room, { name, text, at }));
-  ws.on("typing", showTyping);
+  ws.on("gap", ({ room }) => room?.startsWith("chat:") && note(nameOf(room), "Something may have been missed here", "bad"));
+  ws.on("people", ({ people }, { room }) => update(nameOf(room), (entry) => (entry.people = people)));
+  ws.on("came", ({ name, at }, { room }) => addLine(nameOf(room), { note: `${who(name)} joined`, at }));
+  ws.on("went", ({ name, at }, { room }) => addLine(nameOf(room), { note: `${who(name)} left`, at }));
+  ws.on("chat", ({ name, text, at }, { room }) => addLine(nameOf(room), { name, text, at }));
+  ws.on("typing", ({ name }, { room }) => showTyping(nameOf(room), name));
   ws.on("stats", showStats);
   ws.on("rate_limit_exceeded", slowDown);
   ws.on("error", ({ message }) => notice(message));
@@ -74,6 +74,10 @@ function showChat() {
 }
 
 const list = ({ room, people }) => (people ? directory.set(room, people) : directory.delete(room));
+
+// What a room is called here, and what the server calls it.
+const nameOf = (room) => room.slice("chat:".length);
+const keyOf = (name) => `chat:${name}`;
 
 const who = (name) => (name === me.name ? "You" : name);
 
@@ -123,7 +127,7 @@ $("drop").addEventListener("click", () => ws.send("drop"));
 $("flood").addEventListener("click", async () => {
   const room = current;
   const numbers = Array.from({ length: 20 }, (_, i) => i + 1);
-  const outcomes = await Promise.allSettled(numbers.map((n) => ws.request("chat", { room, text: `${n} of 20` })));
+  const outcomes = await Promise.allSettled(numbers.map((n) => ws.request("chat", { text: `${n} of 20` }, { room: keyOf(room) })));
   const refused = outcomes.filter(({ reason }) => reason?.code === "RATE_LIMITED");
   if (refused.length) slowDown({ retry_after: refused.at(-1).reason.retryAfter });
   note(room, `20 sent at once, ${refused.length} of them over the rate limit`, "bad");
@@ -134,7 +138,7 @@ $("flood").addEventListener("click", async () => {
 async function enter(room) {
   if (!joined.has(room)) {
     joined.set(room, { lines: [], people: [], unread: 0, typing: new Map() });
-    ws.join(room).catch((error) => {
+    ws.join(keyOf(room)).catch((error) => {
       if (!error.data) return; // without an answer of the server, velocity.js goes on asking
       notice(error.code === "RATE_LIMITED" ? "Too fast: that room was not joined." : `Not joined: ${error.message}`);
       leave(room);
@@ -174,7 +178,7 @@ function update(room, change) {
 }
 
 $("leave").addEventListener("click", () => {
-  ws.leave(current).catch((error) => notice(`The server was not told: ${error.message}`));
+  ws.leave(keyOf(current)).catch((error) => notice(`The server was not told: ${error.message}`));
   leave(current);
 });
 
@@ -281,7 +285,7 @@ function avatar(name) {
 
 async function say(room, text) {
   try {
-    const answer = ws.request("chat", { room, text }, { timeout: 60_000 });
+    const answer = ws.request("chat", { text }, { room: keyOf(room), timeout: 60_000 });
     renderComposer();
     await answer;
   } catch (error) {
@@ -318,10 +322,10 @@ let typedAt = -Infinity;
 $("text").addEventListener("input", () => {
   if (!$("text").value.trim() || ws.status !== "open" || performance.now() - typedAt < 2500) return;
   typedAt = performance.now();
-  ws.send("typing", { room: current });
+  ws.send("typing", null, { room: keyOf(current) });
 });
 
-function showTyping({ room, name }) {
+function showTyping(room, name) {
   const typing = joined.get(room)?.typing;
   if (!typing) return;
   clearTimeout(typing.get(name));
