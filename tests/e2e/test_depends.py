@@ -400,6 +400,33 @@ async def test_a_concurrent_handler_has_dependencies_of_its_own(sessions: list[S
     assert [session.log for session in sessions] == [["committed", "closed"]] * 2
 
 
+async def test_a_limit_of_fastapi_for_calls_at_once_is_kept_until_the_end() -> None:
+    broker = Broker(settings())
+    at_once: list[int] = []
+    running_now = 0
+    release = asyncio.Event()
+
+    async def get() -> AsyncIterator[None]:
+        nonlocal running_now
+        running_now += 1
+        at_once.append(running_now)
+        yield
+        running_now -= 1
+
+    @broker.on("x", concurrent=True)
+    async def handler(limited: Annotated[None, Depends(get, max_concurrency=2)]) -> None:
+        await release.wait()
+
+    async with running(broker) as address, address.connect() as peer:
+        for number in range(4):
+            await peer.send("x", id=number)
+        await eventually(lambda: len(at_once) == 2)
+        release.set()
+        assert {(await peer.receive())["id"] for _ in range(4)} == {0, 1, 2, 3}
+    assert at_once[:2] == [1, 2]
+    assert max(at_once) == 2
+
+
 # --- the handshake
 
 bearer = OAuth2PasswordBearer("token")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
@@ -46,6 +47,14 @@ def of_manager() -> Iterator[None]:
     yield
 
 
+@dataclasses.dataclass
+class Paging:
+    limit: int
+
+    def __call__(self) -> int:
+        return self.limit
+
+
 def hook_of(call: Callable[..., Any]) -> Callable[..., Any]:
     async def hook(value: Any) -> Any:
         return value
@@ -76,6 +85,7 @@ def hook_of(call: Callable[..., Any]) -> Callable[..., Any]:
         ("event", of_tasks, "no response: use asyncio.create_task"),
         ("event", of_nothing_said, "'client' without an annotation.*client: Client"),
         ("event", of_unknown, "annotation 'Unknown' of 'session' .* cannot be resolved"),
+        ("event", Paging(50), r"Paging, which hook_of.* depends on, has no hash: freeze the dataclass"),
         ("event", of_manager, "of_manager is a context manager.*without the decorator"),
     ],
 )

@@ -7,22 +7,15 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ForwardRef
-
-from starlette.requests import HTTPConnection, Request
-from starlette.websockets import WebSocket
+from typing import Any
 
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.annotations import unwrap
-from velocity_ws.hooks.binding import ARGUMENTS, Kind
-from velocity_ws.hooks.fastapi import PARTS, Injected, dependant, graph_of, handshake_errors, read, scopes_of
-from velocity_ws.hooks.injected import name_of_value
-from velocity_ws.hooks.validation import InvalidHandshakeError
+from velocity_ws.hooks.binding import Kind
+from velocity_ws.hooks.fastapi import Injected, dependant, graph_of, scopes_of
+from velocity_ws.hooks.inputs import HookOfInputs, Inputs
 
 __all__ = ["Dependencies", "Form", "Step"]
-
-WITHOUT_HANDSHAKE: tuple[Kind, ...] = ("node", "presence_info")
-"""The kinds of hooks that are not called for one client."""
 
 
 class Form(enum.Enum):
@@ -71,118 +64,6 @@ class Step:
         self.is_simple = self.form is Form.ASYNC and self.concurrency is None
 
 
-class Inputs:
-    """The arguments of a dependency that are no values of others: from the handshake, and what the hook has.
-
-    Attributes:
-        are_any: whether there are any.
-    """
-
-    __slots__ = ("_fields", "_given", "_room_parameters", "_scopes", "are_any")
-
-    def __init__(self, node: Any, hook: _Hook, what: str) -> None:
-        """
-        Args:
-            node: FastAPI's ``Dependant``.
-            hook: the hook that depends on it.
-            what: what has these parameters, in errors.
-
-        Raises:
-            HookError: it asks for what there is not in such a hook.
-        """
-        self._room_parameters = hook.room_parameters
-        self._given: list[tuple[str, str]] = []
-        self._fields: dict[str, list[Any]] = {}
-        for part in PARTS:
-            for field in getattr(node, f"{part}_params"):
-                self._add(part, field, hook, what)
-        for field in node.body_params:
-            self._add("body", field, hook, what)
-        for value, parameter in (
-            ("request", node.http_connection_param_name),
-            ("http request", node.request_param_name),
-            ("websocket", node.websocket_param_name),
-        ):
-            if parameter is not None:
-                self._give(parameter, value, hook, what)
-        for parameter, instead in (
-            (node.response_param_name, "authenticate can return Accept(user, headers=…)"),
-            (node.background_tasks_param_name, "use asyncio.create_task, or yield and go on after that"),
-        ):
-            if parameter is not None:
-                raise HookError(f"{what} asks for {parameter!r}, but a message has no response: {instead}")
-        self._scopes: tuple[str, list[str]] | None = None
-        if node.security_scopes_param_name is not None:
-            self._scopes = node.security_scopes_param_name, scopes_of(node)
-        self.are_any = bool(self._given or self._fields or self._scopes)
-
-    def _add(self, part: str, field: Any, hook: _Hook, what: str) -> None:
-        annotation = field.field_info.annotation
-        if isinstance(annotation, ForwardRef):  # which FastAPI takes for a parameter of the query, whatever it says
-            raise HookError(
-                f"the annotation {annotation.__forward_arg__!r} of {field.name!r} in {what} cannot be resolved: name "
-                "only what its module can see, and no local function or class"
-            )
-        value = name_of_value(annotation)
-        if value is not None:
-            self._give(field.name, value, hook, what)
-        elif part == "body":
-            raise HookError(
-                f"{what} takes {field.name!r} from the body of a request, which a handshake has not; what a client has "
-                "sent is message.data, of a parameter message: Message"
-            )
-        elif annotation is Any and field.name in {"client", "message", "broker", "request", "websocket", "data"}:
-            raise HookError(
-                f"{what} has a parameter {field.name!r} without an annotation, which FastAPI takes for one of the "
-                "query; annotate it: client: Client, message: Message, broker: Broker, request: HTTPConnection"
-            )
-        elif hook.kind in WITHOUT_HANDSHAKE:
-            raise _refused(hook, what, field.name, f"the {part} of a handshake")
-        else:
-            self._fields.setdefault(part, []).append(field)
-
-    def _give(self, parameter: str, value: str, hook: _Hook, what: str) -> None:
-        has = {*ARGUMENTS[hook.kind], "broker"}
-        if hook.kind not in WITHOUT_HANDSHAKE:
-            has |= {"request", "http request", "websocket"}
-        if value not in has:
-            raise _refused(hook, what, parameter, f"the {value}")
-        self._given.append((parameter, value))
-
-    def collect(self, values: Mapping[str, Any], arguments: dict[str, Any]) -> None:
-        """Add the arguments for one message.
-
-        Args:
-            values: what the hook has.
-            arguments: where they are added.
-
-        Raises:
-            InvalidHandshakeError: the handshake does not have what is asked for.
-        """
-        for parameter, value in self._given:
-            arguments[parameter] = _given(value, values)
-        if self._scopes is not None:
-            from fastapi.security import SecurityScopes  # noqa: PLC0415 - FastAPI is there where its Security is used
-
-            arguments[self._scopes[0]] = SecurityScopes(scopes=self._scopes[1])
-        if self._fields:
-            connection = _connection(values)
-            path = {**connection.path_params, **{name: values[name] for name in self._room_parameters}}
-            found, errors = read(self._fields, connection, path)
-            if errors:
-                raise InvalidHandshakeError(handshake_errors(errors))
-            arguments |= found
-
-
-class _Hook:
-    """What is known of a hook while its dependencies are read."""
-
-    def __init__(self, kind: Kind, name: str, room_parameters: Sequence[str]) -> None:
-        self.kind = kind
-        self.name = name
-        self.room_parameters = room_parameters
-
-
 class Dependencies:
     """What one hook depends on, in the order of the calls.
 
@@ -203,7 +84,7 @@ class Dependencies:
         Raises:
             HookError: a dependency cannot be used, or asks for what there is not in such a hook.
         """
-        self._hook = _Hook(kind, name, room_parameters)
+        self._hook = HookOfInputs(kind, name, room_parameters)
         self._root = graph_of(injected, room_parameters, name)
         self._order({})
 
@@ -230,6 +111,8 @@ class Dependencies:
     def _add(self, node: Any, overrides: Mapping[Callable[..., Any], Callable[..., Any]]) -> int:
         """Add the steps that a node of FastAPI's graph needs, and its own; the number of its own."""
         used, call = node, node.call
+        if getattr(call, "__hash__", None) is None:
+            raise HookError(f"{_name(call)}, which {self._hook.name} depends on, has no hash: freeze the dataclass")
         if call in overrides:
             call = overrides[call]
             used = dependant(call, self._hook.room_parameters, self._hook.name)
@@ -270,31 +153,3 @@ def _called(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _name(call: Callable[..., Any]) -> str:
     return getattr(call, "__qualname__", "") or type(call).__qualname__
-
-
-def _refused(hook: _Hook, what: str, parameter: str, asked: str) -> HookError:
-    kind = hook.kind.replace("_", " ")
-    return HookError(f"{what} asks for {asked} in {parameter!r}, which no {kind} hook has")
-
-
-def _connection(values: Mapping[str, Any]) -> HTTPConnection:
-    request = values.get("request")
-    connection: HTTPConnection = values["client"].request if request is None else request
-    return connection
-
-
-def _given(value: str, values: Mapping[str, Any]) -> Any:
-    if value == "request":
-        return _connection(values)
-    if value == "http request":  # what security schemes ask for, which read headers
-        return Request({**_connection(values).scope, "type": "http", "method": "GET"})
-    if value == "websocket":
-        return WebSocket({**_connection(values).scope, "type": "websocket"}, _not_here, _not_here)
-    return values[value]
-
-
-async def _not_here(*_: Any) -> Any:
-    raise RuntimeError(
-        "this WebSocket of a dependency is only its handshake: ask for client: Client to send, raise Reject or "
-        "HTTPException to refuse"
-    )
