@@ -40,8 +40,8 @@ class Stats:
         uptime: seconds since the broker was started; 0 while it does not run.
         left_out: messages sent with ``volatile=True`` that a client did not get, as something waited for it.
         replaced: messages sent with a ``key`` that a client did not get, as a newer one took their place.
-        presence_refused: notes to other nodes about who is in a room that the engine could not be given; what they say
-            is told again.
+        presence_refused: notes to other nodes about who is in a room that the engine could not be given at once; what
+            they say is told later.
     """
 
     connected_clients: int

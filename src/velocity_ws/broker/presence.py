@@ -199,7 +199,7 @@ class Presence:
     def _tell(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        for room in [room for room, at in self._due.items() if at <= now]:
+        for room in [room for room, at in self._due.items() if at <= now + DELAY]:  # one timer for many rooms
             del self._due[room]
             state = self._rooms.get(room)
             if state is not None:

@@ -75,7 +75,7 @@ class PresenceExchange:
         """By room and node: when the node may be asked again, and the patience after that."""
         self._coming = ComingParts()
         self._questions: dict[str, set[str]] = {}
-        self._outgoing = Outgoing(self._notify)
+        self._outgoing = Outgoing(self._offer, counters)
         self._answering: asyncio.TimerHandle | None = None
         cluster.on_notification("presence", State, self._told_state)
         cluster.on_notification("presence_change", Change, self._told_change)
@@ -212,14 +212,21 @@ class PresenceExchange:
 
     def _say(self, topic: str, rooms: Iterable[str]) -> None:
         """Tell what this node has of some rooms: of small ones together, of large ones in parts."""
+        refused = ""
         for note in in_notes(map(self._whole, rooms), self._piece):
+            if isinstance(note, Change) and note.part > 1 and note.room == refused:
+                continue
             if not self._put(topic, note):
+                refused = note.room if isinstance(note, Change) else ""
                 for room in note.asked if isinstance(note, State) else [note.room]:
                     self._reminders.begin(room)
 
     def _whole(self, room: str) -> tuple[str, int, list[Piece]]:
         state = self._rooms.get(room)
-        return room, self._version(room), [] if state is None else list(state.all_here(self._piece))
+        if state is None:
+            return room, self._version(room), []
+        self.say(room, state)  # what is in it has to be of that version
+        return room, state.version, list(state.all_here(self._piece))
 
     # --- what other nodes say
 
@@ -285,10 +292,14 @@ class PresenceExchange:
         return min(PIECE, self._cluster.max_payload // 2)
 
     def _put(self, topic: str, note: State | Change) -> bool:
-        return self._outgoing.put(topic, "presence" if isinstance(note, State) else "presence_change", note.wire)
+        if isinstance(note, State):
+            return self._outgoing.put(topic, "presence", note.wire)
+        return self._outgoing.put(topic, "presence_change", note.wire, goes_on=note.part > 1)
 
     def _notify(self, topic: str, what: str, args: object) -> bool:
-        if self._cluster.notify(topic, what, args, is_bulk=True):
-            return True
-        self._counters.presence_refused += 1
-        return False
+        was_taken = self._offer(topic, what, args)
+        self._counters.presence_refused += not was_taken
+        return was_taken
+
+    def _offer(self, topic: str, what: str, args: object) -> bool:
+        return self._cluster.notify(topic, what, args, is_bulk=True)

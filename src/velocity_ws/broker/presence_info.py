@@ -17,6 +17,8 @@ __all__ = ["PresenceInfos"]
 
 TIMEOUT = 5.0
 """Seconds that the application may take; the user is there without info then."""
+GRACE = 0.5
+"""Seconds that it has to end when it is cancelled."""
 
 
 class PresenceInfos:
@@ -49,11 +51,11 @@ class PresenceInfos:
         task.add_done_callback(self._running.discard)
 
     async def stop(self) -> None:
-        """Cancel what is still asked, and wait for it; what swallows that is left behind."""
+        """Cancel what is still asked, and wait a moment for it; what swallows that is left behind."""
         for task in self._running:
             task.cancel()
         if self._running:
-            await asyncio.wait(self._running, timeout=TIMEOUT)
+            await asyncio.wait(self._running, timeout=GRACE)
 
     async def _ask(self, hook: Hook, client: Client, user: Any, answered: Callable[[bytes], None]) -> None:
         info = b""

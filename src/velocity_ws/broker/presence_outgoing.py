@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from velocity_ws.stats import Counters
+
 __all__ = ["Outgoing"]
 
 MAX_WAITING = 512
@@ -19,27 +21,31 @@ LAST_BACKOFF = 1.0
 class Outgoing:
     """Notes for other nodes. On the broker's loop only."""
 
-    def __init__(self, notify: Callable[[str, str, object], bool]) -> None:
+    def __init__(self, notify: Callable[[str, str, object], bool], counters: Counters) -> None:
         """
         Args:
             notify: gives the publisher a note, its topic, name and content; whether it took it.
+            counters: the node's; notes that are not taken at once are counted there.
         """
         self._notify = notify
+        self._counters = counters
         self._waiting: deque[tuple[str, str, object]] = deque()
         self._backoff = FIRST_BACKOFF
         self._timer: asyncio.TimerHandle | None = None
 
-    def put(self, topic: str, what: str, args: object) -> bool:
+    def put(self, topic: str, what: str, args: object, *, goes_on: bool = False) -> bool:
         """Tell other nodes something, now or when the publisher has room; false where too much waits for that.
 
         Args:
             topic: of the nodes that are told.
             what: the note's name.
             args: its content, which does not change any more.
+            goes_on: whether it is of no use without the one before it, which was taken, nor that without it.
         """
         if not self._waiting and self._notify(topic, what, args):
             return True
-        if len(self._waiting) >= MAX_WAITING:
+        self._counters.presence_refused += 1
+        if len(self._waiting) >= MAX_WAITING and not goes_on:
             return False
         self._waiting.append((topic, what, args))
         if self._timer is None:

@@ -33,12 +33,12 @@ class PresencePolicy:
         Raises:
             Exception: whatever the application's function raises.
         """
-        found = self._kinds.of(room)
+        found = self._kinds.of(room) if self._kinds.all else None
         if found is not None and found[0].presence:
             return True
         return self._has_presence is not None and self._has_presence(room)
 
     def info_of(self, room: str) -> Hook | None:
         """The function that says what members of a room are told of a user, if there is one."""
-        found = self._kinds.of(room)
+        found = self._kinds.of(room) if self._kinds.all else None
         return None if found is None else found[0].presence_info

@@ -11,8 +11,10 @@ TICK = 1.0
 """Seconds between two looks at what is due."""
 STEPS = (1, 4, 16, 64)
 """Ticks until a room is told, after it has changed or was told before."""
-AT_ONCE = 500
+AT_ONCE = 1000
 """Rooms told in one tick."""
+MAX_ROOMS = 50_000
+"""Rooms that may be due; of more nobody is reminded."""
 
 
 class Reminders:
@@ -32,6 +34,9 @@ class Reminders:
 
     def begin(self, room: str) -> None:
         """Remind others of a room from the next tick on."""
+        if len(self._due) >= MAX_ROOMS and room not in self._due:
+            self._over(room)
+            return
         self._due[room] = (min(STEPS[0], self._due.get(room, (STEPS[0], 0))[0]), 0)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

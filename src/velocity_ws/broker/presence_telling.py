@@ -24,6 +24,8 @@ PIECE = 64 * 1024
 DELIVERIES = 4000
 """Messages about one room in a second that its members on this node are sent: changes of larger rooms are collected
 for longer."""
+PATIENCE = 0.25
+"""Seconds until members are looked at again whose connections have room for no more."""
 BYTES = 512 * 1024
 """Bytes of changes in a second that one member is told of a room."""
 
@@ -86,13 +88,12 @@ class Telling:
         """Tell what has changed; when there is more to tell, in the loop's time, or ``None``."""
         told = self._rooms[room]
         now = asyncio.get_running_loop().time()
-        if now >= told.quiet_until:
+        if now + DELAY >= told.quiet_until:
             self._choose(told, state)
             deliveries, size = (self._count if told.is_counted else self._name)(room, state, told)
             told.quiet_until = now + max(deliveries / DELIVERIES, size / BYTES)
         if told.feeds:
-            self._feed(room, state, told)
-            return now + DELAY
+            return now + (DELAY if self._feed(room, state, told) else PATIENCE)
         return max(now + DELAY, told.quiet_until) if state.waiting or told.newcomers else None
 
     def _choose(self, told: _Room, state: PresenceRoom) -> None:
@@ -134,9 +135,10 @@ class Telling:
             told.feeds.append(_Feed(list(state.total), newcomers))
         return deliveries, size
 
-    def _feed(self, room: str, state: PresenceRoom, told: _Room) -> None:
-        """Tell each feed its next piece; those whose connection is behind get it when it is not."""
+    def _feed(self, room: str, state: PresenceRoom, told: _Room) -> bool:
+        """Tell each feed its next piece, but not those whose connection is behind; whether anybody was told."""
         feeds, told.feeds = told.feeds, []
+        was_told = False
         for feed in feeds:
             here = [client_id for client_id in feed.ids if client_id in state.members]
             behind = [client_id for client_id in here if self._is_behind(client_id)]
@@ -146,12 +148,14 @@ class Telling:
                 here = [client_id for client_id in here if client_id not in late]
             if not here:
                 continue
+            was_told = True
             names = feed.names[feed.at :] if feed.at else feed.names
             users, infos, used = state.some(names, PIECE, _size)
             message = self._event(room, state, users, infos, is_full=not feed.at)
             self._hub.deliver_to(room, here, message)
             if feed.at + used < len(feed.names):
                 told.feeds.append(_Feed(feed.names, here, feed.at + used))
+        return was_told
 
     def _is_behind(self, client_id: str) -> bool:
         session = self._hub.get(client_id)
