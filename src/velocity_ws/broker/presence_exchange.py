@@ -23,7 +23,7 @@ from velocity_ws.broker.presence_wire import (
     Versions,
     check_infos,
     in_notes,
-    size_of,
+    in_pages,
 )
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.envelopes import Name
@@ -176,16 +176,8 @@ class PresenceExchange:
 
     def _ask_all(self, topic: str) -> None:
         """Ask for every room that has members here."""
-        names: list[str] = []
-        left = self._piece
-        for room in self._rooms:
-            if names and left < size_of(room):
-                self._notify(topic, "presence_asked", tuple(names))
-                names, left = [], self._piece
-            names.append(room)
-            left -= size_of(room)
-        if names:
-            self._notify(topic, "presence_asked", tuple(names))
+        for names in in_pages(self._rooms, self._piece):
+            self._notify(topic, "presence_asked", names)
 
     def _was_asked(self, origin: str, rooms: tuple[str, ...]) -> None:
         for room in rooms:

@@ -15,7 +15,7 @@ from velocity_ws.cluster.envelopes import Count, InvalidEnvelope, Name, NodeId
 
 __all__ = [
     "MAX_INFO", "Change", "Counts", "Info", "Infos", "Piece", "Size", "State", "Versions", "check_infos", "in_notes",
-    "in_pieces", "size_of",
+    "in_pages", "in_pieces", "size_of",
 ]  # fmt: skip
 
 MAX_INFO = 2048
@@ -102,6 +102,20 @@ class Versions(msgspec.Struct, array_like=True, frozen=True):
 def size_of(name: str) -> int:
     """At most how many bytes a name takes with its number, between nodes."""
     return 15 + (len(name) if name.isascii() else 4 * len(name))
+
+
+def in_pages(names: Iterable[str], limit: int) -> Iterator[tuple[str, ...]]:
+    """Split names into pages of at most ``limit`` bytes; one name may have more."""
+    page: list[str] = []
+    left = limit
+    for name in names:
+        if page and left < size_of(name):
+            yield tuple(page)
+            page, left = [], limit
+        page.append(name)
+        left -= size_of(name)
+    if page:
+        yield tuple(page)
 
 
 def in_notes(rooms: Iterable[tuple[str, int, list[Piece]]], limit: int) -> Iterator[State | Change]:
