@@ -448,6 +448,23 @@ async def test_what_is_sent_while_away_waits_in_a_bounded_queue(site: Site) -> N
     assert site.received == ["1:echo 1", "1:echo 2", "binary 0102", "1:echo 3"]
 
 
+async def test_what_is_volatile_does_not_wait_for_a_connection(site: Site) -> None:
+    result = await site.run(
+        """
+        const ws = connect();
+        const bytes = new Uint8Array([1]);
+        const away = [ws.send("echo", 1, { volatile: true }), ws.sendBytes(bytes, { volatile: true }), ws.queued];
+        await ws.request("echo", 2);
+        const open = [ws.send("echo", 3, { volatile: true }), ws.sendBytes(bytes, { volatile: true })];
+        await ws.request("echo", 4);
+        ws.close();
+        return [away, open, ws.send("echo", 5, { volatile: true }), ws.dropped];
+        """
+    )
+    assert result == [[False, False, 0], [True, True], False, 0]
+    assert site.received == ["1:echo 2", "1:echo 3", "binary 01", "1:echo 4"]
+
+
 async def test_requests_on_the_wire_are_not_sent_again(site: Site) -> None:
     result = await site.run(
         """

@@ -58,12 +58,19 @@ export interface StatusDetail {
   reason?: string;
 }
 
-export interface SendOptions {
+export interface RoomOptions {
   /** The room, of a kind that the server has handlers for (`broker.rooms`), that the message is for. */
   room?: string;
 }
 
-export interface RequestOptions extends SendOptions {
+export interface VolatileOptions {
+  /** Never wait for a connection: what is soon out of date (where the mouse is) is left out while there is none. */
+  volatile?: boolean;
+}
+
+export interface SendOptions extends RoomOptions, VolatileOptions {}
+
+export interface RequestOptions extends RoomOptions {
   /** In ms, waiting for a connection included. Default 10000; `Infinity` is never. */
   timeout?: number;
   /** Gives the request up: it rejects with the signal's reason. */
@@ -160,12 +167,13 @@ export class Velocity {
   /**
    * Send a message, or queue it while there is no connection.
    *
-   * @returns false if it was dropped, because the queue is full or the connection closed.
+   * @returns false if it was dropped, because the queue is full or the connection closed, or if it is volatile and was
+   *   left out, which `dropped` does not count.
    */
   send(event: string, data?: unknown, options?: SendOptions): boolean;
 
   /** The same for a binary message. */
-  sendBytes(data: ArrayBuffer | ArrayBufferView | Blob): boolean;
+  sendBytes(data: ArrayBuffer | ArrayBufferView | Blob, options?: VolatileOptions): boolean;
 
   /**
    * Send a message and wait for its answer.

@@ -77,11 +77,13 @@ export class Velocity {
     this.#handlers.get(event)?.delete(handler);
   }
 
-  send(event, data, { room } = {}) {
+  send(event, data, { room, volatile = false } = {}) {
+    if (volatile && !this.#isOpen) return false;
     return this.#sendOrQueue(JSON.stringify({ event, room, data })); // undefined is left out
   }
 
-  sendBytes(data) {
+  sendBytes(data, { volatile = false } = {}) {
+    if (volatile && !this.#isOpen) return false;
     return this.#sendOrQueue(this.#isOpen ? data : new Blob([data])); // a copy, as the buffer may change meanwhile
   }
 
