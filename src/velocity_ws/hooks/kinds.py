@@ -200,6 +200,8 @@ class Kinds:
         try:
             return self._found[room]
         except KeyError:
+            if not self.all:
+                return None
             found = self._match(room)
         if len(self._found) >= MAX_REMEMBERED:
             del self._found[next(iter(self._found))]

@@ -132,7 +132,8 @@ class Dispatcher:
 
     async def disconnect(self, client: Client, close: Close) -> None:
         """Run every ``on_disconnect`` hook, whether or not those before it raised."""
-        await self._run(self._hooks.of("disconnect"), client, {"client": client, "close": close})
+        for hook in self._hooks.of("disconnect"):
+            await self._contained(hook, client, {"client": client, "close": close})
 
     def tells(self, kind: Literal["join", "leave"], room: str) -> bool:
         """Whether there is a hook that is told of those who come into a room, or of those who leave it."""
@@ -152,11 +153,13 @@ class Dispatcher:
     async def moved(self, kind: Literal["join", "leave"], client: Client, room: str) -> None:
         """Run every ``on_join`` or ``on_leave`` hook for a room, those of its kind within those of the broker."""
         values = {"client": client, "room": room}
-        own, parameters = self._hooks.kinds.moves(kind, room)
-        if kind == "leave":
+        kinds = self._hooks.kinds
+        own, parameters = kinds.moves(kind, room) if kinds.all else ([], {})
+        if own and kind == "leave":
             await self._run(own, client, {**values, **parameters})
-        await self._run(self._hooks.of(kind), client, values)
-        if kind == "join":
+        for hook in self._hooks.of(kind):
+            await self._contained(hook, client, values)
+        if own and kind == "join":
             await self._run(own, client, {**values, **parameters})
 
     async def node(self, hook: Hook, event: str, data: Any, node_id: str) -> None:
