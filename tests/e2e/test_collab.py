@@ -141,6 +141,14 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addres
         yield address
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def brief(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Address]:
+    """One where a login ends after six seconds, and its connections soon after."""
+    directory = tmp_path_factory.mktemp("brief")
+    async with serving(directory, COLLAB_SESSION_MINUTES="0.1", WS_EXPIRY_GRACE="0.2") as address:
+        yield address
+
+
 async def new_document(owner: Person, **members: str) -> str:
     """A document of somebody's, with members in roles; its room."""
     document = await owner.ask("POST", "documents", {"title": "A new one"}, 201)
@@ -265,18 +273,17 @@ async def test_a_closed_account_is_disconnected_everywhere(tmp_path: Path) -> No
         await bob.ask("POST", "login", {"name": "bob", "password": "bob"}, 401)
 
 
-async def test_a_login_that_is_renewed_goes_on_and_one_that_is_not_ends(tmp_path: Path) -> None:
-    async with serving(tmp_path, COLLAB_SESSION_MINUTES="0.1", WS_EXPIRY_GRACE="0.2") as site:
-        async with person(site, "ann") as ann, ann.connected() as renewed, ann.connected() as forgotten:
-            assert (await request(renewed, "refresh", {"token": "forged"}))["data"]["code"] == "UNAUTHORIZED"
-            expired = asyncio.create_task(hears(forgotten, "session_expired"))
-            while not (await asyncio.wait([expired], timeout=1))[0]:
-                ticket = await ann.ask("POST", "login/renew")
-                assert (await request(renewed, "refresh", ticket))["event"] == "reply"
-            await expired
-            assert (await forgotten.closed())[0] == 4401
+async def test_a_login_that_is_renewed_goes_on_and_one_that_is_not_ends(brief: Address) -> None:
+    async with person(brief, "ann") as ann, ann.connected() as renewed, ann.connected() as forgotten:
+        assert (await request(renewed, "refresh", {"token": "forged"}))["data"]["code"] == "UNAUTHORIZED"
+        expired = asyncio.create_task(hears(forgotten, "session_expired"))
+        while not (await asyncio.wait([expired], timeout=1))[0]:
             ticket = await ann.ask("POST", "login/renew")
             assert (await request(renewed, "refresh", ticket))["event"] == "reply"
+        await expired
+        assert (await forgotten.closed())[0] == 4401
+        ticket = await ann.ask("POST", "login/renew")
+        assert (await request(renewed, "refresh", ticket))["event"] == "reply"
 
 
 # --- the page
@@ -344,16 +351,15 @@ async def test_the_page_shows_people_comments_typing_and_the_bell_and_a_removal(
             await expect(ann.get_by_label("Here now").get_by_role("listitem")).to_have_text(["ann"])
 
 
-async def test_the_page_renews_its_login_by_itself(browser: Browser, tmp_path: Path) -> None:
-    async with serving(tmp_path, COLLAB_SESSION_MINUTES="0.1", WS_EXPIRY_GRACE="0.2") as site:
-        async with page_of(browser, site, "bob") as page:
-            renewed = []
-            page.on("response", lambda answer: renewed.append(answer.status) if "renew" in answer.url else None)
-            async with asyncio.timeout(3 * DEADLINE):
-                while len(renewed) < 3:
-                    await page.wait_for_event("response")
-            assert set(renewed) == {200}
-            await expect(page.locator("#status")).to_have_text("")
-            await page.get_by_label("Comment", exact=True).fill("still here")
-            await page.keyboard.press("Enter")
-            await expect(page.get_by_role("log")).to_contain_text("still here")
+async def test_the_page_renews_its_login_by_itself(browser: Browser, brief: Address) -> None:
+    async with page_of(browser, brief, "bob") as page:
+        renewed = []
+        page.on("response", lambda answer: renewed.append(answer.status) if "renew" in answer.url else None)
+        async with asyncio.timeout(3 * DEADLINE):
+            while len(renewed) < 3:
+                await page.wait_for_event("response")
+        assert set(renewed) == {200}
+        await expect(page.locator("#status")).to_have_text("")
+        await page.get_by_label("Comment", exact=True).fill("still here")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("log")).to_contain_text("still here")
