@@ -611,6 +611,7 @@ class Storm:
             else:
                 assert answer["data"]["code"] == "FORBIDDEN"
                 self.refused += 1
+                await eventually(lambda: (user, ROOM) in self._chats.allowed)
             if number % 5 == 0:
                 await peer.send("leave", {"room": ROOM}, id=number)
                 await self._until_answered(user, peer)

@@ -618,6 +618,47 @@ async def test_rooms_over_the_rate_limit_are_joined_later(browser: Browser) -> N
         assert await site.run(script + left) == []
 
 
+async def test_a_room_that_one_was_put_out_of_is_left_or_asked_for_again(browser: Browser) -> None:
+    answers, asked = {"forbidden": "", "broken": ""}, list[str]()
+
+    def make(_: list[str]) -> Broker:
+        broker = Broker(settings(drain_timeout=0.2))
+
+        @broker.rooms("{name}").authorize
+        async def may_enter(name: str) -> bool:
+            asked.append(name)
+            if answers[name] == "fail":
+                raise RuntimeError("no database")
+            return not answers[name]
+
+        return broker
+
+    async with site_of(browser, make) as site:
+        broker = site.broker
+        script = """
+            const ws = (window.ws = connect(undefined, { baseDelay: 1, maxDelay: 20 }));
+            window.left = [];
+            ws.on("left", (data) => window.left.push([data, ws.rooms]));
+            await ws.join("forbidden");
+            await ws.join("broken");
+        """
+        await site.run(script)
+        answers.update(forbidden="no", broken="fail")
+        await broker.reauthorize()
+        await eventually(lambda: asked.count("broken") > 5)
+        answers.update(forbidden="", broken="")
+        await eventually(lambda: broker.get_rooms() == ["broken"])
+        left, rooms = await site.run("return [window.left, ws.rooms]")
+        assert rooms == ["broken"]
+        assert sorted(left, key=str) == [
+            [{"room": "broken", "reason": "INTERNAL_ERROR"}, ["broken"]],
+            [{"room": "forbidden", "reason": "FORBIDDEN"}, ["broken"]],
+        ]
+        answers.update(broken="fail")
+        await broker.reauthorize()
+        assert await site.run("ws.close(); return liveTimers().filter((delay) => delay <= 20)") == []
+
+
 async def test_some_closes_are_for_good(site: Site, wire: str) -> None:
     final = [1000, 1002, 1003, 1007, 1008, 1009, 1010, 4400, 4401, 4499]
     passing = [1001, 1011, 1012, 1013, 1014, 3000, 4000, 4399, 4500]

@@ -99,7 +99,7 @@ export class Velocity {
   async join(room) {
     let entry = this.#rooms.get(room);
     if (!entry?.request) {
-      this.#rooms.set(room, (entry = { request: null, socket: null }));
+      this.#rooms.set(room, (entry = { request: null, socket: null, failures: 0 }));
       const request = this.#askToJoin(room, entry);
       request.promise.catch((error) => error.data && this.#forget(room, entry));
       if (this.#status === "closed") request.fail("CLOSED", "the connection is closed");
@@ -173,6 +173,7 @@ export class Velocity {
     this.#socket = null;
     clearTimeout(this.#timer);
     clearTimeout(this.#joinTimer);
+    for (const entry of this.#rooms.values()) clearTimeout(entry.timer);
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null; // what it still has to say is of the past
     socket.close();
@@ -289,8 +290,11 @@ export class Velocity {
 
   #joinAgain(room, entry) {
     const request = this.#askToJoin(room, entry);
-    request.promise.catch((error) => {
-      if (error.code === "RATE_LIMITED") {
+    const answered = () => (entry.failures = 0);
+    request.promise.then(answered, (error) => {
+      if (error.data && error.code === "INTERNAL_ERROR") {
+        this.#joinLater(entry);
+      } else if (error.code === "RATE_LIMITED") {
         entry.socket = null;
         clearTimeout(this.#joinTimer);
         this.#joinTimer = setTimeout(() => this.#sendJoins(), error.retryAfter * 1000);
@@ -302,7 +306,28 @@ export class Velocity {
     return request;
   }
 
+  /** The server could not decide whether it may be in a room; on this connection, ask again after a while. */
+  #joinLater(entry) {
+    const socket = this.#socket;
+    const { baseDelay, maxDelay } = this.#options;
+    const delay = Math.random() * Math.min(maxDelay, baseDelay * 2 ** entry.failures++);
+    const again = () => {
+      if (entry.socket === socket) entry.socket = null; // else it was asked for on another meanwhile
+      this.#sendJoins();
+    };
+    clearTimeout(entry.timer);
+    entry.timer = setTimeout(again, Math.min(delay, MAX_TIMER));
+  }
+
+  #putOut(room, reason) {
+    const entry = this.#rooms.get(room);
+    if (!entry || entry.request || !reason) return; // what is asked for has an answer of its own
+    if (reason === "INTERNAL_ERROR") this.#joinLater(entry);
+    else this.#forget(room, entry);
+  }
+
   #forget(room, entry) {
+    clearTimeout(entry?.timer);
     if (this.#rooms.get(room) === entry) this.#rooms.delete(room);
   }
 
@@ -317,6 +342,7 @@ export class Velocity {
     const { event, id, data = null } = message ?? {};
     if (typeof event !== "string") return console.warn("velocity: ignored a message without an event:", text);
     if (id != null && ANSWERS.has(event)) return this.#answer(this.#requests.get(id), event, data);
+    if (event === "left") this.#putOut(data?.room, data?.reason);
     const heard = (RESERVED.has(event) ? 0 : this.#emit(event, data, message)) + this.#emit("*", event, data, message);
     if (!heard && (event === "error" || RESERVED.has(event))) console.warn(`velocity: nobody heard "${event}":`, data);
   }

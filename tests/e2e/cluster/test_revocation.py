@@ -426,6 +426,7 @@ class Storm:
             self.entered += answer["event"] == "reply"
             if answer["event"] != "reply":
                 assert answer["data"]["code"] == "FORBIDDEN"
+                await eventually(lambda: (user, ROOM) in self._rights.allowed)
             if number % 5 == 0:
                 await peer.send("leave", ROOM, id=number)
                 await self._until_answered(user, peer)
