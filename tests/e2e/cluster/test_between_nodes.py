@@ -255,6 +255,21 @@ async def test_a_router_brings_its_handlers_under_their_own_names() -> None:
         await eventually(lambda: heard == [7])
 
 
+async def test_a_node_that_knows_nothing_of_it_hears_nothing_and_is_well() -> None:
+    here: Heard = []
+    there: Heard = []
+    async with nodes("memory://older", prepare=listening(here, there)) as (a, b):
+        cluster = b.broker.node.cluster
+        assert cluster is not None
+        del cluster._rpc._notified["told"]  # as in a version before
+        await a.broker.to_nodes().send("tell", 1)
+        async with person(b) as (peer, _):
+            await a.broker.broadcast("end")
+            await peer.expect("end")
+        assert (here, there) == ([(1, a.broker.node_id)], [])
+        assert b.broker.get_stats().backplane_invalid == b.broker.get_stats().errors == 0
+
+
 async def test_without_the_engine_this_node_is_told_and_the_sender_hears_that_others_were_not() -> None:
     here: Heard = []
     there: Heard = []
