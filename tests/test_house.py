@@ -19,7 +19,7 @@ PUBLIC = {
     "velocity_ws": {
         *("Accept", "Broker", "Client", "Emitter", "Message", "Server", "Settings", "Target"),
         *("WebSocketApp", "WebSocketMiddleware"),
-        *("Close", "CloseCode", "EventRouter", "Reject", "may_reconnect"),
+        *("Close", "CloseCode", "EventRouter", "Reject", "Rooms", "may_reconnect"),
         *("ClusterStats", "Connections", "Members", "RoomMember", "Stats", "UserConnection"),
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),

@@ -8,6 +8,7 @@ from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.decorators import EventRouter
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
+from velocity_ws.broker.rooms import Rooms
 from velocity_ws.broker.target import Target
 from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
@@ -70,6 +71,7 @@ __all__ = [
     "Message",
     "Reject",
     "RoomMember",
+    "Rooms",
     "Server",
     "ServerError",
     "Settings",
