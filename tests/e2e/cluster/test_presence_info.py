@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
+from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from tests.support import eventually, settings
@@ -20,7 +21,7 @@ from velocity_ws.broker.presence_wire import MAX_INFO
 from velocity_ws.cluster.envelopes import Notification, encode_body, encode_header
 
 ROOM = "doc:7"
-Info = Callable[[Any], Any]
+Info = Callable[..., Any]
 
 
 class Asked:
@@ -266,3 +267,28 @@ async def test_rooms_of_a_kind_without_presence_have_none() -> None:
         await a.join_room(ann.id, ROOM)
         await eventually(lambda: ann.users)
         assert {event["data"]["room"] for event in ann.events} == {ROOM}
+
+
+LOG: list[str] = []
+
+
+async def get_names() -> AsyncIterator[dict[str, str]]:
+    """A dependency that is closed."""
+    LOG.append("opened")
+    yield {"ann": "Ann"}
+    LOG.append("closed")
+
+
+async def say_with_names(user: str, names: Annotated[dict[str, str], Depends(get_names)]) -> dict[str, str]:
+    """What is told of a user, by what a dependency gives."""
+    LOG.append(user)
+    return {"name": names[user]}
+
+
+async def test_the_function_may_have_dependencies_which_are_closed_after_it() -> None:
+    LOG.clear()
+    async with brokers(say_with_names) as ((a,), asked):
+        ann = await comes(a, "ann")
+        await eventually(lambda: ann.infos == {"ann": {"name": "Ann"}})
+        assert LOG == ["opened", "ann", "closed"]
+        assert asked.errors == []
