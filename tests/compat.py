@@ -33,6 +33,9 @@ TESTS = (
     "tests/backplane/test_contract.py",
     "tests/backplane/test_private_names.py",
     "tests/e2e/cluster/test_recipients.py",
+    "tests/hooks/test_fastapi.py",
+    "tests/hooks/test_dependencies.py",
+    "tests/e2e/test_web_errors.py",
 )
 NEWEST = ROOT / ".venv-newest"
 ENGINE_TESTS = ("tests/backplane", "tests/e2e/cluster/test_recipients.py")
@@ -86,6 +89,7 @@ def wanted(project: dict[str, Any], pins: list[str]) -> list[str]:
     """
     extras = project["project"]["optional-dependencies"]
     needed = [*project["project"]["dependencies"], *extras["speed"], *extras["embedded"], *extras["redis"]]
+    needed += extras["fastapi"]
     oldest = floors(needed)
     taken = {name_of(requirement) for requirement in oldest} | NOT_NEEDED
     pinned = {name_of(pin): pin for pin in pins}

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tests.support import DEADLINE
 from tests.support.hooks import THREADS, VALUES, F, call
+from velocity_ws import Client, Message
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
@@ -529,6 +530,15 @@ def test_an_annotation_that_is_no_type(annotation: Any) -> None:
 
     handler.__annotations__ = {"data": annotation}
     with pytest.raises(HookError, match="handler"):
+        Hook("event", handler)
+
+
+@pytest.mark.parametrize(("annotation", "name"), [(Client, "client"), (Client[int], "client"), (Message, "message")])
+def test_what_is_no_data_is_refused_as_its_annotation(annotation: Any, name: str) -> None:
+    def handler(c: Any, d: Any) -> None: ...
+
+    handler.__annotations__["d"] = annotation
+    with pytest.raises(HookError, match=f"'d' in .*handler.* no client can send one; name the parameter '{name}'"):
         Hook("event", handler)
 
 

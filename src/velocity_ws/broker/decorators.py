@@ -37,8 +37,9 @@ class HookDecorators(Generic[UserT]):
         """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
 
         What it returns becomes ``client.user``; an `Accept` also says when the login ends, and adds headers to the
-        answer. Of several hooks the last one counts whose result is not ``None``. It raises `Reject` to refuse. Any
-        other exception, or taking longer than ``WS_HANDSHAKE_TIMEOUT``, refuses the connection.
+        answer. Of several hooks the last one counts whose result is not ``None``. It raises `Reject` or Starlette's
+        ``HTTPException`` to refuse. Any other exception, or taking longer than ``WS_HANDSHAKE_TIMEOUT``, refuses the
+        connection.
         """
         return self._hooks.register("authenticate", function)
 
@@ -56,8 +57,8 @@ class HookDecorators(Generic[UserT]):
     def on_connect(self, function: ClientHook) -> ClientHook:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.
 
-        If it raises, the client is closed (1011) and later hooks do not run. Broadcasts reach the client meanwhile;
-        refuse connections in ``authenticate``.
+        If it raises, the client is closed (1011; for ``HTTPException`` 4000 and its status) and later hooks do not run.
+        Broadcasts reach the client meanwhile; refuse connections in ``authenticate``.
         """
         return self._hooks.register("connect", function)
 
@@ -75,7 +76,8 @@ class HookDecorators(Generic[UserT]):
         """Register the handler of an event, called with ``client, data``.
 
         The annotation of ``data`` validates it: a pydantic model, dataclass, TypedDict, builtin, union. What the
-        handler returns answers a message that carried an ``id``.
+        handler returns answers a message that carried an ``id``, and its return annotation validates and filters that,
+        as in FastAPI. `ClientError` and Starlette's ``HTTPException`` answer with an error.
 
         Args:
             event: its name; one that begins with ``$`` is reserved.

@@ -16,6 +16,7 @@ import typing_extensions
 from pydantic import TypeAdapter
 
 from velocity_ws.errors import HookError
+from velocity_ws.hooks.injected import name_of_value
 
 if sys.version_info >= (3, 14):
     import annotationlib
@@ -117,7 +118,7 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[
             return None
         if sys.version_info < (3, 12):
             annotation = _modern(annotation, local_names, {})
-        adapter = TypeAdapter(annotation)
+        adapter = _adapter(annotation)
     except Exception as error:  # evaluating an annotation and building a schema may raise anything
         raise HookError(
             f"the annotation of {parameter!r} in {name} cannot validate data: {error}. "
@@ -129,6 +130,12 @@ def validator(function: Callable[..., Any], parameter: str, name: str) -> tuple[
     if not _asks_for_json(schema):
         return adapter.validate_python, schema
     return lambda value: adapter.validate_json(_encode(value)), schema
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    if value := name_of_value(annotation):
+        raise TypeError(f"no client can send one; name the parameter {value!r} to get it")
+    return TypeAdapter(annotation)
 
 
 _encode = msgspec.json.Encoder().encode

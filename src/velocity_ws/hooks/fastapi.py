@@ -49,7 +49,8 @@ def injected(parameter: inspect.Parameter, annotation: Any, hook: str, *, is_our
         if kind.__name__ in ("Depends", "Dependant", "Security") and not kind.__module__.startswith("velocity_ws"):
             raise HookError(
                 f"{hook} has a {kind.__name__} of {kind.__module__.partition('.')[0]} for {parameter.name!r}, which "
-                "nothing here resolves: pip install fastapi, and use fastapi.Depends (no FastAPI application is needed)"
+                "nothing here resolves: pip install 'velocity-ws[fastapi]', and use fastapi.Depends; no application of "
+                "FastAPI is needed"
             )
     return None
 
