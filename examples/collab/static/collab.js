@@ -126,10 +126,8 @@ async function reload() {
 }
 
 async function closeDocument(why) {
-  const { id } = open;
   open = null;
   $("document").hidden = true;
-  await shown(() => ws.leave(roomOf(id)))(); // or it would be asked for again after a lost connection
   await shown(loadDocuments)();
   $("error").textContent = why;
 }
