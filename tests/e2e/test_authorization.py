@@ -519,6 +519,42 @@ async def test_a_broker_stops_while_members_are_asked_about() -> None:
     assert chats.asking == 0
 
 
+async def test_a_hook_that_cancels_its_own_task_puts_its_member_out_and_costs_no_other() -> None:
+    chats = Chats()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(chats.broker))
+        peers = [await stack.enter_async_context(inside(chats, address, f"u{number}")) for number in range(120)]
+        is_answered = asyncio.Event()
+        is_answered.set()
+
+        class Cancels:
+            """In place of the gate: whoever waits here is cancelled."""
+
+            async def wait(self) -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await is_answered.wait()
+                await asyncio.sleep(0)
+
+        chats.gate = Cancels()  # type: ignore[assignment]
+        await chats.broker.reauthorize()
+        assert chats.broker.get_rooms() == []
+        for peer in peers:
+            assert await peer.expect("left") == {"room": ROOM, "reason": "INTERNAL_ERROR"}
+
+
+async def test_questions_that_come_when_the_last_ones_have_just_been_answered_are_asked() -> None:
+    chats = Chats()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(chats.broker))
+        for number in range(50):
+            await stack.enter_async_context(inside(chats, address, f"u{number}"))
+        for _ in range(20):
+            await asyncio.gather(*[chats.broker.reauthorize() for _ in range(3)])
+        assert chats.broker.node.authorization._questions._others.workers == set()
+
+
 async def test_where_no_kind_of_rooms_has_an_authorize_nothing_is_asked() -> None:
     broker = Broker(settings())
     broker.rooms("chat:{chat_id}")

@@ -195,6 +195,10 @@ from velocity_ws.sessions.session import Session
 
 broker = Broker(Settings(_env_file=None, backplane_url="memory://left"), presence=["x"])
 
+@broker.rooms("x").authorize
+async def never():
+    await asyncio.Event().wait()
+
 async def first():
     await broker.start()
     session = Session(broker.node.context, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
@@ -202,6 +206,11 @@ async def first():
     broker.node.lifecycle.sessions.add(session)
     broker.node.hub.add(session)
     await broker.join_room(session.id, "x")
+    asyncio.create_task(broker.reauthorize())
+    while broker.node.hub.hold_of(session.id, "x") is None:
+        await asyncio.sleep(0)
+    asyncio.create_task(broker.node.hub.hold_of(session.id, "x").wait_over())
+    await asyncio.sleep(0)
 
 async def second():
     await broker.start()

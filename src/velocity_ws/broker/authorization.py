@@ -178,7 +178,7 @@ class Authorization:
 
     def abandon(self) -> None:
         """Forget all of it: its loop was closed."""
-        self._questions.forget()
+        self._questions.abandon()
         self._joining.clear()
 
     # --- the hook

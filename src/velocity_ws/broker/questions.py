@@ -6,6 +6,7 @@ Knows holds and sessions, and neither what is asked nor why.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -139,37 +140,54 @@ class Questions:
                 lane.waiting.append(question)
             question.rounds.append(round_)
             round_.add()
-        for _ in range(min(AT_ONCE - len(lane.workers), len(lane.waiting))):
-            task = asyncio.create_task(self._work(lane), name="velocity-ws authorize")
-            lane.workers.add(task)
-            task.add_done_callback(lane.workers.discard)
+        self._start(lane)
         return round_
 
     async def stop(self) -> None:
         """Ask no more. What is held is dropped with its clients, which have gone."""
         workers = [*self._urgent.workers, *self._others.workers]
+        for lane in (self._urgent, self._others):
+            lane.waiting.clear()
         for worker in workers:
             worker.cancel()
         if workers:
             await asyncio.wait(workers)
-        self.forget()
-
-    def forget(self) -> None:
-        """Nobody asks any more: those who wait for an answer wait no longer."""
         for question in list(self._open.values()):
             self._close(question)
+
+    def abandon(self) -> None:
+        """Forget all of it: its loop was closed, and nobody waits any more."""
+        self._open.clear()
         self._urgent, self._others = _Lane(), _Lane()
 
+    def _start(self, lane: _Lane) -> None:
+        for _ in range(min(AT_ONCE - len(lane.workers), len(lane.waiting))):
+            # In a context of its own: it asks for others too than those who happen to have it started.
+            work = self._work(lane)
+            task = asyncio.create_task(work, name="velocity-ws authorize", context=contextvars.Context())
+            lane.workers.add(task)
+
     async def _work(self, lane: _Lane) -> None:
-        while (question := self._next(lane.waiting)) is not None:
-            question.is_asked = True
-            try:
-                answer = await self._answer(question)
-                self._settle(question, answer)
-            finally:
-                self._close(question)
-            if answer.failure is not None:
-                await self._report(question.hold.member, answer)
+        task = asyncio.current_task()
+        try:
+            while (question := self._next(lane.waiting)) is not None:
+                await self._decide(question)
+        except asyncio.CancelledError:  # by `stop`, or by a hook that cancels the task it finds itself in
+            lane.workers.discard(task)
+            self._start(lane)
+            raise
+        lane.workers.discard(task)
+
+    async def _decide(self, question: _Question) -> None:
+        question.is_asked = True
+        try:
+            answer = await self._answer(question)
+        except asyncio.CancelledError:
+            self._settle(question, Permission(failed()))
+            raise
+        self._settle(question, answer)
+        if answer.failure is not None:
+            await self._report(question.hold.member, answer)
 
     def _next(self, waiting: deque[_Question]) -> _Question | None:
         while waiting:
@@ -196,15 +214,14 @@ class Questions:
 
     def _settle(self, question: _Question, answer: Permission) -> None:
         hold = question.hold
-        if hold.is_over:
-            return
-        if answer.refusal is None:
+        if not hold.is_over and answer.refusal is None:
             self._hub.release(hold)
             self._counters.dropped += hold.lost
             self._counters.left_out += hold.left_out
-        else:
+        elif not hold.is_over and answer.refusal is not None:
             self._take_out(hold.member, hold.room)
             hold.member.offer(encode_left(hold.room, str(answer.refusal.code)))
+        self._close(question)
 
     def _close(self, question: _Question) -> None:
         key = (question.hold.member.id, question.hold.room)

@@ -88,7 +88,7 @@ class Hold(Generic[M]):
         """Hold nothing more; what was held can still be delivered."""
         self.is_over = True
         for waiter in self._waiters:
-            if not waiter.done():
+            if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
         self._waiters.clear()
 
