@@ -172,8 +172,7 @@ class Client(ClientInfo[UserT]):
             user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects. Or an `Accept`,
                 whose user and end count.
             expires_at: when the login ends: an aware datetime, or Unix seconds; by default never. The client is told
-                then, as it is told now when that will be, and closed ``WS_EXPIRY_GRACE`` later (4401) unless it renews
-                its login.
+                now and then, and closed ``WS_EXPIRY_GRACE`` later (4401) unless it renews its login.
 
         Raises:
             ClientNotFound: the client has gone, or is not accepted yet.
