@@ -510,3 +510,35 @@ async def test_what_waits_behind_a_handler_when_its_client_goes_is_not_begun(kin
         go.set()
         await eventually(lambda: not broker.node.lifecycle.sessions)
     assert order == ["short", "short"]
+
+
+async def test_a_handler_of_a_room_that_waits_is_not_called_once_its_client_has_left(kind: ServerKind) -> None:
+    broker = Broker(settings())
+    go = asyncio.Event()
+    begun: list[int] = []
+    rooms = broker.rooms("chat:{name}")
+
+    @rooms.on("long", concurrent=True)
+    async def long(data: int, name: str) -> str:
+        begun.append(data)
+        await go.wait()
+        return name
+
+    @broker.on("leave it")
+    async def leave_it(client: Client) -> None:
+        await broker.leave_room(client.id, "chat:a")
+
+    @broker.on_connect
+    async def came(client: Client) -> None:
+        await broker.join_room(client.id, "chat:a")
+
+    async with running(broker, kind) as address, address.connect() as peer:
+        for number in range(MAX_RUNNING + 2):
+            await peer.send("long", number, id=number, room="chat:a")
+        assert (await peer.request("leave it", id="left"))["event"] == "reply"
+        go.set()
+        answers = {answer["id"]: answer for answer in [await peer.receive() for _ in range(MAX_RUNNING + 2)]}
+        assert all(answers[number]["data"] == "a" for number in range(MAX_RUNNING))
+        for number in (MAX_RUNNING, MAX_RUNNING + 1):
+            assert answers[number]["data"]["code"] == "FORBIDDEN"
+    assert begun == list(range(MAX_RUNNING))
