@@ -24,7 +24,7 @@ from examples import auth, minimal, notifications
 from examples.chat import app as chat
 from examples.chat import tokens
 from tests.support import DEADLINE, Address, Peer, eventually, running, serve, settings
-from tests.support.engines import free_port
+from tests.support.command import kept_port
 from velocity_ws import Broker, WebSocketMiddleware
 
 ROOT = Path(__file__).parent.parent
@@ -370,7 +370,7 @@ class TestThreads:
 
 class TestCluster:
     async def test_four_workers_serve_one_chat(self, tmp_path: Path) -> None:
-        environment = {**os.environ, "WS_PORT": str(free_port()), "XDG_RUNTIME_DIR": str(tmp_path)}
+        environment = {**os.environ, "WS_PORT": str(kept_port()), "XDG_RUNTIME_DIR": str(tmp_path)}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "examples.cluster", cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL
         )

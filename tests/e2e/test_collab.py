@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, Peer
 from tests.support.chromium import FLAGS, find_chromium
-from tests.support.engines import free_port
+from tests.support.command import kept_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -35,7 +35,7 @@ expect.set_options(timeout=DEADLINE * 1000)
 @asynccontextmanager
 async def serving(directory: Path, workers: int = 1, **environment: str) -> AsyncIterator[Address]:
     """The example, in processes of its own, with a new database."""
-    address = Address(free_port())
+    address = Address(kept_port())
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     with (directory / "collab.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

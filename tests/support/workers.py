@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.support import eventually
+from tests.support.command import kept_port
 from tests.support.engines import engine
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +41,7 @@ async def an_engine(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> A
 @asynccontextmanager
 async def workers(count: int, url: str, **environment: str) -> AsyncIterator[int]:
     """So many workers behind one port, which this is; each of them hears the others."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    port = kept_port()
     command = ["-m", "velocity_ws", "run", "tests.programs.cluster_app:app", "--workers", str(count)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, "--port", str(port), "--log-level", "warning",
