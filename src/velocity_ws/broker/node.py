@@ -98,7 +98,7 @@ class Node:
         )
         self.users.authorization = self.authorization
         Joining(hooks, self.hub, self.authorization, self.directory, settings.max_rooms_per_client).register()
-        self.messages = NodeMessages(self.dispatcher.node_handler, self.dispatcher.node, self.counters)
+        self.messages = NodeMessages(hooks.node_handler, self.dispatcher.node, self.counters)
         self.lifecycle = Lifecycle(
             self,
             self.messages,

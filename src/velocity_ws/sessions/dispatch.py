@@ -163,19 +163,8 @@ class Dispatcher:
             await self._run(own, client, {**values, **parameters})
 
     async def node(self, hook: Hook, event: str, data: Any, node_id: str) -> None:
-        """Call the handler of what a node has told all nodes.
-
-        Args:
-            hook: the handler.
-            event: what nodes know it by.
-            data: what was told.
-            node_id: the sender's.
-        """
+        """Call the handler of what a node, the sender, has told all nodes by the name of an event."""
         await self._contained(hook, None, {"data": data, "node": node_id}, event)
-
-    def node_handler(self, event: str) -> Hook | None:
-        """The handler of what nodes tell each other by a name; ``None`` if it has none."""
-        return self._hooks.node_handler(event)
 
     async def text(  # noqa: C901 - each call would be one more for each message
         self, client: Client, text: str
@@ -214,10 +203,10 @@ class Dispatcher:
             elif handler.options.concurrent:
                 await self._leave_scope(scope, values)
                 return ConcurrentCall(handler, message, values)
+            elif handler.kind == "refresh":
+                result = await self._refresh(client, functools.partial(self._call, handler, values))
             else:
-                is_refresh = handler.kind == "refresh"
-                call = self._call_refresh(client, handler, values) if is_refresh else self._call(handler, values)
-                result = await call
+                result = await self._call(handler, values)
             if scope is not None:  # before the answer, which a failure of the end is, too
                 await scope.end()
             return None if message.id is None else encode(REPLY, result, message.id)
@@ -248,9 +237,6 @@ class Dispatcher:
         if scope is not None:
             del values[SCOPE]
             await scope.end()
-
-    def _call_refresh(self, client: Client, handler: Hook, values: dict[str, Any]) -> Awaitable[Any]:
-        return self._refresh(client, functools.partial(self._call, handler, values))
 
     def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
         """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""
@@ -299,13 +285,11 @@ class Dispatcher:
 
     async def _contained(
         self, hook: Hook, client: Client | None, values: dict[str, Any], event: str | None = None
-    ) -> bool:
-        """Call a hook that answers nobody; whether it went through."""
+    ) -> None:
+        """Call a hook that answers nobody."""
         try:
             await self._call(hook, values)
-            return True
         except BaseException as error:
             if is_end_of_task(error):
                 raise
             await self.report(client, error, hook, event)
-            return False
