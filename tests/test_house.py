@@ -129,6 +129,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/users": (CLUSTER, {"e2e/cluster/test_changing_users": "set_user"}),
     "cli/supervision": ("it is about whole processes", {"cli/test_serving": "SIGTERM"}),
     "cluster/cluster": (CLUSTER, {"e2e/cluster/test_foreign_envelopes": "Cluster"}),
+    "cluster/notes": (CLUSTER, {"e2e/cluster/test_presence": "notify"}),
     "cluster/options": (DECLARES, {"cluster/test_subscriptions": "linger"}),
     "delivery/bounded_outbox": ("it is what both kinds have in common", {"delivery/test_contract": "put"}),
     "delivery/outbox": (DECLARES, {"delivery/test_contract": "offer"}),

@@ -53,7 +53,7 @@ async def tell_others(cluster: Cluster, event: str, payload: bytes, until: float
     Raises:
         BackplaneUnavailable: the engine has it not, or that is not known.
     """
-    await cluster.tell("told", _Told(event, payload), until)
+    await cluster.notes.tell("told", _Told(event, payload), until)
 
 
 class NodeMessages:

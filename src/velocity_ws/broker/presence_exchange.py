@@ -294,4 +294,4 @@ class PresenceExchange:
         return was_taken
 
     def _offer(self, topic: str, what: str, args: object) -> bool:
-        return self._cluster.notify(topic, what, args, is_bulk=True)
+        return self._cluster.notes.notify(topic, what, args, is_bulk=True)

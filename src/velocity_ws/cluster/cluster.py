@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeVar
 
-import msgspec
-
 from velocity_ws.backplane.base import Backplane
-from velocity_ws.cluster.envelopes import Count, Heartbeat, Notification, Request, Response, Topic, encode_body
+from velocity_ws.cluster.envelopes import Count, Heartbeat, Request, Response, Topic, encode_body
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.membership import Membership
+from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.orders import missed_orders
 from velocity_ws.cluster.publisher import Entry, Publisher
@@ -49,6 +48,7 @@ class Cluster:
         timeout: seconds that a call waits for its answers.
         topics: the names of the cluster's topics.
         membership: the other nodes.
+        notes: tells other nodes what needs no answer.
         subscriptions: the topics this node listens to.
         on_node_up: called with the id of a node that is heard for the first time.
         on_node_down: called with the id of a node that is gone.
@@ -89,6 +89,7 @@ class Cluster:
         self.orders = missed_orders(backplane, options, clock)
         self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
+        self.notes = Notes(self._publisher, self.topics.nodes)
         self.subscriptions = Subscriptions(backplane, self._gaps.unsubscribed, options.linger)
         self.membership = Membership(
             node_id, options.lease, options.is_node, self._send_heartbeat, self._node_up, self._node_down, clock
@@ -227,40 +228,6 @@ class Cluster:
     def on_notification(self, what: str, args: type[A], handler: Callable[[str, A], None]) -> None:
         """Have a function called for each notification of a name; see `Rpc.on_notification`."""
         self._rpc.on_notification(what, args, handler)
-
-    def notify(self, topic: str, what: str, args: object, *, is_bulk: bool = False) -> bool:
-        """Tell other nodes something, where they can be reached. Nothing is waited for.
-
-        Args:
-            topic: of the nodes that are told.
-            what: the notification's name; a part of the wire.
-            args: its content.
-            is_bulk: whether it leaves half of the queue to others, as there may be much of it, and it is told again.
-
-        Returns:
-            Whether the publisher took it; whether anybody hears it is not known.
-        """
-        try:
-            body = encode_body(Notification(what, msgspec.Raw(encode_body(args))))
-            self._publisher.put(topic, body, is_bulk=is_bulk)
-            return True
-        except BackplaneUnavailable as error:
-            log.debug("a %s was not sent: %s", what, error)
-            return False
-
-    async def tell(self, what: str, args: object, until: float | None = None) -> None:
-        """Tell all other nodes something. Returns when the engine has it.
-
-        Args:
-            what: the notification's name; a part of the wire.
-            args: its content.
-            until: when its outcome is told at the latest, in the loop's time; by default at the end of the timeout.
-
-        Raises:
-            BackplaneUnavailable: the engine has it not, or that is not known.
-        """
-        note = encode_body(Notification(what, msgspec.Raw(encode_body(args))))
-        await self._publisher.outcome(self._publisher.put(self.topics.nodes, note), until)
 
     async def _send(self, topic: str, body: Request | Response) -> None:
         await self._publisher.outcome(self._publisher.put(topic, encode_body(body)))
