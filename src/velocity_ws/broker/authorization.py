@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from velocity_ws.broker.questions import MOST_ASKS, MOST_SECONDS, Questions, Round
@@ -70,7 +70,19 @@ class Authorization:
         self._dispatcher = dispatcher
         self._moves = moves
         self._joining: set[_Joining] = set()
+        self._when_used: Callable[[], object] | None = None
         self._questions = Questions(hub, counters, limit, self._ask, moves.take_out, self._report)
+
+    def when_used(self, function: Callable[[], object]) -> None:
+        """Have a function called, once, when there may be members to ask about: now, or at the first question."""
+        self._when_used = function
+        if self._kinds.has_authorize:
+            self._use()
+
+    def _use(self) -> None:
+        function, self._when_used = self._when_used, None
+        if function is not None:
+            function()
 
     def applies_to(self, room: str) -> bool:
         """Whether a room is of a kind that has an ``authorize``."""
@@ -153,6 +165,7 @@ class Authorization:
         """
         if not self._kinds.has_authorize:
             return Round()
+        self._use()
         for joining in self._joining:
             if room in (None, joining.room) and user_id in (None, joining.session.user_id):
                 joining.is_stale = True
@@ -188,6 +201,7 @@ class Authorization:
         hook = None if found is None else found[0].authorize
         if found is None or hook is None:
             return Permission(forbidden())
+        self._use()
         return await self._dispatcher.authorize(hook, session.client, room, found[1])
 
     async def _report(self, session: Session, answer: Permission) -> None:

@@ -53,7 +53,7 @@ class Revocation:
         if cluster is not None and authorization is not None:
             cluster.register_at_once(REAUTHORIZE, self._ordered)
             cluster.register(REAUTHORIZED, self._is_done)
-            cluster.orders.on_missed.append(self._missed)
+            authorization.when_used(lambda: cluster.orders.on_missed.append(self._missed))
 
     def end(self) -> None:
         """Order nothing, and do nothing more."""

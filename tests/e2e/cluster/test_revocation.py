@@ -214,6 +214,25 @@ async def test_a_message_by_several_rooms_comes_once_to_who_is_held_in_one(pair_
         assert await bob.expect("n") == 2
 
 
+async def test_a_node_looks_for_missed_orders_from_when_it_has_rooms_to_ask_about() -> None:
+    async with engine_url("memory") as url, nodes(url) as (a, b):
+        found = [node.broker.node.cluster for node in (a, b)]
+        assert [cluster.orders.on_missed for cluster in found if cluster is not None] == [[], []]
+        cluster = found[0]
+        assert cluster is not None
+
+        @a.broker.rooms("chat:{chat_id}").authorize  # later than usual
+        async def may_enter(client: Client) -> bool:
+            return client.user_id == "ann"
+
+        async with a.address.connect("/ws?user=ann") as ann:
+            await ann.request("join", ROOM)
+            await b.broker.reauthorize(ROOM)
+            assert len(cluster.orders.on_missed) == 1
+            await a.broker.reauthorize(ROOM)
+            assert len(cluster.orders.on_missed) == 1
+
+
 @pytest.mark.parametrize("kind", ENGINES)
 async def test_a_node_that_was_cut_off_asks_before_it_delivers_more(kind: str) -> None:
     rights = Rights()
