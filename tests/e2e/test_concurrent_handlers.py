@@ -303,6 +303,43 @@ async def test_many_that_wait_and_end_at_once_take_turns_with_others(kind: Serve
     assert handled == list(range(1001))
 
 
+async def test_one_that_begins_as_the_last_of_others_end_is_cancelled_with_its_client() -> None:
+    broker = Broker(settings())
+    go = asyncio.Event()
+    began, cancelled = asyncio.Event(), asyncio.Event()
+
+    @broker.on("long", concurrent=True)
+    async def long() -> None:
+        await go.wait()
+
+    @broker.on("quick", concurrent=True)
+    async def quick(data: str | None) -> None:
+        if data is not None:  # it arrives in the turn in which all others end
+            (session,) = broker.node.lifecycle.sessions
+            asyncio.get_running_loop().call_soon(session.inbox.feed, data)
+
+    @broker.on("last", concurrent=True)
+    async def last() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with running(broker, "ours") as address:
+        async with address.connect() as peer:
+            for _ in range(MAX_RUNNING):
+                await peer.send("long")
+            await peer.send("quick", '{"event":"last"}')
+            await peer.send("quick")
+            await eventually(lambda: broker.get_stats().messages_received == MAX_RUNNING + 2)
+            go.set()
+            async with asyncio.timeout(DEADLINE):
+                await began.wait()
+        async with asyncio.timeout(DEADLINE):
+            await cancelled.wait()
+
+
 async def test_those_that_wait_are_bounded_by_the_read_buffer(kind: ServerKind) -> None:
     broker = Broker(settings(read_buffer_size=100_000, rate_limit=0))
     go = asyncio.Event()

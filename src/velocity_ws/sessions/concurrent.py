@@ -40,14 +40,14 @@ class ConcurrentHandlers:
         context: NodeContext[Any],
         owner: InboxOwner,
         on_begun: Callable[[int], None],
-        on_idle: Callable[[], None],
+        on_idle: Callable[[ConcurrentHandlers], None],
     ) -> None:
         """
         Args:
             context: of the session.
             owner: the session, which answers the client.
             on_begun: called with the size of a message that has waited, when its handler begins.
-            on_idle: called when none runs any more.
+            on_idle: called with this when none runs any more; it may be called again later.
         """
         self._context = context
         self._owner = owner
@@ -124,7 +124,7 @@ class ConcurrentHandlers:
             # In a turn of its own: many may wait that end at once, and others have their turns between them.
             asyncio.get_running_loop().call_soon(self._begin_next)
         elif not self.running:
-            self._on_idle()
+            self._on_idle(self)
 
     def _begin_next(self) -> None:
         if self._waiting and len(self.running) < MAX_RUNNING:
@@ -132,4 +132,4 @@ class ConcurrentHandlers:
             self._on_begun(size)
             self._begin(call, variables)
         elif self.is_idle:
-            self._on_idle()
+            self._on_idle(self)

@@ -274,9 +274,9 @@ class Inbox(Buffer):
     def _new_concurrent(self) -> ConcurrentHandlers:
         return ConcurrentHandlers(self._context, self._owner, self._waits_no_more, self._no_concurrent)
 
-    def _no_concurrent(self) -> None:
+    def _no_concurrent(self, handlers: ConcurrentHandlers) -> None:
         """No concurrent handler is running any more."""
-        if self._concurrent is not None:  # else the session has ended without it
+        if self._concurrent is handlers:  # else there are others by now, or the session has ended without it
             self._concurrent = None
             self._owner.all_handled()
 
