@@ -32,6 +32,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from velocity_ws.close import problem_of_close
+from velocity_ws.headers import problem_of_header
 
 __all__ = [
     "BackplaneUnavailable",
@@ -229,6 +230,7 @@ class Reject(VelocityError):
 
     Raises:
         InvalidCloseError: the status or the code may not be sent, or the reason is longer than 123 bytes of UTF-8.
+        InvalidHeaderError: a header cannot be sent.
     """
 
     def __init__(
@@ -247,6 +249,9 @@ class Reject(VelocityError):
         self.status = status
         self.code = code
         self.headers = dict(headers or {})
+        for name, value in self.headers.items():
+            if problem := problem_of_header(name.lower(), value):
+                raise InvalidHeaderError(problem)
         super().__init__(reason or f"refused with {code or status}")
 
 

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 
 from tests.support import SERVER_KINDS, ServerKind, running, settings
-from velocity_ws import Broker, Client
+from velocity_ws import Broker, Client, InvalidHeaderError, Reject
 
 kinds = pytest.mark.parametrize("kind", SERVER_KINDS)
 
@@ -50,6 +50,29 @@ def hook_of(call: Any) -> Any:
 
 async def refuse_request(request: HTTPConnection) -> None:
     raise StarletteHTTPException(401, "who are you", {"WWW-Authenticate": 'Basic realm="chat"', "Content-Type": "x/y"})
+
+
+@pytest.mark.parametrize("headers", [{"x": "a\r\nset-cookie: b"}, {"x": "\u20ac"}, {"a b": "c"}, {"Upgrade": "h2c"}])
+@pytest.mark.parametrize("error", [HTTPException, Reject])
+async def test_a_header_that_cannot_be_sent_is_a_failure_of_the_server(error: Any, headers: dict[str, str]) -> None:
+    broker = Broker(settings())
+    errors: list[Exception] = []
+
+    @broker.authenticate
+    async def authenticate(request: HTTPConnection) -> None:
+        raise error(status_code=403, headers=headers) if error is HTTPException else error(headers=headers)
+
+    @broker.on_error
+    async def failed(client: Client, error: Exception) -> None:
+        errors.append(error)
+
+    async with running(broker, "ours") as address:
+        with pytest.raises(InvalidStatus) as refused:
+            async with address.connect():
+                pass
+    assert refused.value.response.status_code == 500
+    assert not headers.keys() & dict(refused.value.response.headers.raw_items()).keys()
+    assert [type(each) for each in errors] == [InvalidHeaderError]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, Generic, TypeAlias
 from typing_extensions import TypeVar
 
 from velocity_ws.errors import InvalidExpiryError, InvalidHeaderError
+from velocity_ws.headers import is_token, problem_of_header
 
 __all__ = ["Accept", "ExpiresAt", "HeaderSource"]
 
@@ -22,10 +22,6 @@ UserT_co = TypeVar("UserT_co", covariant=True, default=Any)
 
 _LAST = 253_402_300_799  # the last second of the year 9999, which is as far as a datetime goes
 _MIN, _MAX = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~\w]+", re.ASCII)  # RFC 9110, section 5.6.2
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # section 5.5: a value has none but the tab
-_OWNED = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"})
-"""Headers of the connection itself (RFC 9110, section 7.6.1), which the answer to a handshake has its own of."""
 
 
 class Accept(Generic[UserT_co]):
@@ -63,7 +59,7 @@ class Accept(Generic[UserT_co]):
         """
         self.user: UserT_co = user.user if isinstance(user, Accept) else user
         self.expires_at = _parse_expiry(self.user, expires_at)
-        if subprotocol is not None and not _is_token(subprotocol):
+        if subprotocol is not None and not is_token(subprotocol):
             raise InvalidHeaderError(f"a subprotocol is letters, digits and !#$%&'*+-.^_`|~ alone, not {subprotocol!r}")
         self.subprotocol = subprotocol
         self.headers = [] if headers is None else _parse_headers(headers)
@@ -114,14 +110,9 @@ def _parse_headers(source: HeaderSource) -> list[tuple[bytes, bytes]]:
         name, value = _texts(pair)
         if name == "content-length":
             continue
-        if not _is_token(name) or _CONTROL.search(value):
-            raise InvalidHeaderError(f"this cannot be sent as a header, as it would break out of its line: {name!r}")
-        if name in _OWNED or name.startswith("sec-websocket-"):
-            raise InvalidHeaderError(f"{name} belongs to the handshake itself; Accept(headers=…) is for all others")
-        try:
-            found.append((name.encode(), value.encode("latin-1")))
-        except UnicodeEncodeError:
-            raise InvalidHeaderError(f"the value of {name} has characters that no header can: quote them") from None
+        if problem := problem_of_header(name, value):
+            raise InvalidHeaderError(problem)
+        found.append((name.encode(), value.encode("latin-1")))
     return found
 
 
@@ -135,7 +126,3 @@ def _texts(pair: object) -> tuple[str, str]:
 
 def _text(part: str | bytes) -> str:
     return part if isinstance(part, str) else part.decode("latin-1")
-
-
-def _is_token(text: object) -> bool:
-    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None

@@ -26,7 +26,7 @@ from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.permission import Permission, ask
 from velocity_ws.sessions.room_messages import RoomMessages
-from velocity_ws.sessions.web_errors import goodbye_of, reject_of
+from velocity_ws.sessions.web_errors import goodbye_of
 from velocity_ws.stats import Counters
 
 __all__ = ["ConcurrentCall", "Dispatcher"]
@@ -47,6 +47,7 @@ class Dispatcher:
 
     Attributes:
         call: calls a hook with its values, and raises what it raises; see `Calls.call`.
+        report: logs an exception, counts it, and shows it to the ``on_error`` hooks; see `Failures.report`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Dispatcher:
         self._calls = Calls(hooks.surroundings)
         self.call = self._call = self._calls.call
         self._failures = Failures(hooks, counters, hints, self._calls)
+        self.report = self._failures.report
 
     def stop(self) -> None:
         """Let the threads go; they come back when they are needed."""
@@ -101,15 +103,10 @@ class Dispatcher:
         for hook in self._hooks.of("authenticate"):
             try:
                 result = await self._call(hook, {"request": client.request}, of_stranger=True)
-            except Reject:
-                raise
             except BaseException as error:
-                if is_end_of_task(error):
+                if isinstance(error, Reject) or is_end_of_task(error):
                     raise
-                if refusal := reject_of(error):
-                    raise refusal from None
-                await self.report(client, error, hook, of_stranger=True)
-                raise Reject("authentication failed", status=500) from None
+                raise await self._failures.refusal(client, error, hook) from None
             user = user if result is None else result
         return user
 
@@ -266,18 +263,6 @@ class Dispatcher:
                     raise
                 return await self._failures.answer(client, error, hook, None)
         return None
-
-    async def report(
-        self,
-        client: Client | None,
-        error: BaseException,
-        hook: Hook | None = None,
-        event: str | None = None,
-        *,
-        of_stranger: bool = False,
-    ) -> None:
-        """Log an exception, count it, and show it to the ``on_error`` hooks; see `Failures.report`."""
-        await self._failures.report(client, error, hook, event, of_stranger=of_stranger)
 
     async def _run(self, hooks: Iterable[Hook], client: Client, values: dict[str, Any]) -> None:
         for hook in hooks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout
+from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, InvalidHeaderError, Reject
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError
@@ -16,7 +16,7 @@ from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
-from velocity_ws.sessions.web_errors import client_error_of
+from velocity_ws.sessions.web_errors import client_error_of, reject_of
 from velocity_ws.stats import Counters
 
 __all__ = ["Failures", "is_end_of_task"]
@@ -79,6 +79,16 @@ class Failures:
                 self._counters.errors += 1
                 what, fields = "exception in the on_error hook %s (%s)", _fields(client, on_error.name)
                 log.error(what, on_error.name, whose, exc_info=failure, extra=fields)
+
+    async def refusal(self, client: Client, error: BaseException, hook: Hook) -> Reject:
+        """How a handshake is refused for which a hook has raised; all but what it means to say is reported."""
+        try:
+            if said := reject_of(error):
+                return said
+        except InvalidHeaderError as problem:  # of an HTTPException, which does not look at its headers
+            error = problem
+        await self.report(client, error, hook, of_stranger=True)
+        return Reject("authentication failed", status=500)
 
     async def answer(
         self,
