@@ -127,6 +127,7 @@ class Node:
             counters=self.counters,
             hints=self.hints,
             dispatcher=self.dispatcher,
+            messages=self.dispatcher.messages,
             kinds=self._kinds,
             hub=self.hub,
             flusher=Flusher(),

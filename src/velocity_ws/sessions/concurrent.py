@@ -15,8 +15,8 @@ from typing import Any
 from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.messages.events import encode_error
 from velocity_ws.sessions.context import NodeContext
-from velocity_ws.sessions.dispatch import ConcurrentCall
 from velocity_ws.sessions.inbox_owner import InboxOwner
+from velocity_ws.sessions.message_handling import ConcurrentCall
 
 __all__ = ["ConcurrentHandlers"]
 
@@ -106,7 +106,7 @@ class ConcurrentHandlers:
     async def _handle(self, worker: EagerTask, call: ConcurrentCall) -> None:
         owner = self._owner
         try:
-            answer = await self._context.dispatcher.concurrent(owner.client, call)
+            answer = await self._context.messages.concurrent(owner.client, call)
             if answer is not None:
                 owner.offer(answer)
         except asyncio.CancelledError:

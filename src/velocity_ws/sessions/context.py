@@ -19,6 +19,7 @@ from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, HubMember
 from velocity_ws.sessions.logins import Logins
+from velocity_ws.sessions.message_handling import MessageHandling
 from velocity_ws.sessions.pacing import Pace
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
@@ -42,6 +43,7 @@ class NodeContext(Generic[S]):
         counters: what is counted.
         hints: what is logged once about how the broker is used.
         dispatcher: calls the hooks.
+        messages: handles what clients say.
         kinds: the kinds of rooms.
         hub: the clients of this node and their rooms.
         flusher: writes at the end of a loop turn; new for another loop.
@@ -66,6 +68,7 @@ class NodeContext(Generic[S]):
     counters: Counters
     hints: Hints
     dispatcher: Dispatcher
+    messages: MessageHandling
     kinds: Kinds
     hub: Hub[S]
     flusher: Flusher

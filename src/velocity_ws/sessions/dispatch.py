@@ -1,43 +1,29 @@
-"""Dispatcher: calls hooks for what a client does, in order, and answers; what they raise is contained.
+"""Dispatcher: calls hooks for what becomes of a client, from its handshake to its end; what they raise is contained.
 
-Knows hooks and clients; knows no queue, no task and no socket.
+Knows hooks and clients; knows no queue, no task and no socket. What clients say is for `MessageHandling`.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from velocity_ws.close import Close
 from velocity_ws.errors import Reject
 from velocity_ws.hooks.binding import Kind
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.hooks.scope import SCOPE, Scope
-from velocity_ws.logs import quote
-from velocity_ws.messages.events import PING, REPLY, encode_error, encode_pong
-from velocity_ws.messages.inbound import Malformed, Message, decode
-from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import Failures, is_end_of_task
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.message_handling import MessageHandling
 from velocity_ws.sessions.permission import Permission, ask
-from velocity_ws.sessions.room_messages import RoomMessages
 from velocity_ws.sessions.web_errors import goodbye_of
 from velocity_ws.stats import Counters
 
-__all__ = ["ConcurrentCall", "Dispatcher"]
-
-
-class ConcurrentCall(NamedTuple):
-    """A message whose handler is still to be called, by `Dispatcher.concurrent`; others do not wait for it."""
-
-    handler: Hook
-    message: Message
-    values: dict[str, Any]
+__all__ = ["Dispatcher"]
 
 
 class Dispatcher:
@@ -48,6 +34,7 @@ class Dispatcher:
     Attributes:
         call: calls a hook with its values, and raises what it raises; see `Calls.call`.
         report: logs an exception, counts it, and shows it to the ``on_error`` hooks; see `Failures.report`.
+        messages: handles what clients say.
     """
 
     def __init__(
@@ -67,27 +54,15 @@ class Dispatcher:
             refresh: renews a client's login, given a call of the hook that says who it is; returns the answer.
         """
         self._hooks = hooks
-        self._refresh = refresh
-        self._rooms = RoomMessages(hooks.kinds, hub, counters)
-        self._counters = counters
-        self._hints = hints
         self._calls = Calls(hooks.surroundings)
         self.call = self._call = self._calls.call
         self._failures = Failures(hooks, counters, hints, self._calls)
         self.report = self._failures.report
+        self.messages = MessageHandling(hooks, self._calls, self._failures, counters, hints, hub, refresh)
 
     def stop(self) -> None:
         """Let the threads go; they come back when they are needed."""
         self._calls.stop()
-
-    @property
-    def has_limits(self) -> bool:
-        """Whether some event has a limit of its own, so that each message has to be looked at."""
-        return self._hooks.has_limits
-
-    def limited(self, event: str, room: str | None) -> Hook | None:
-        """The handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
-        return self._hooks.limited(event, room)
 
     def has(self, kind: Kind) -> bool:
         """Whether there is a hook of that kind."""
@@ -162,107 +137,6 @@ class Dispatcher:
     async def node(self, hook: Hook, event: str, data: Any, node_id: str) -> None:
         """Call the handler of what a node, the sender, has told all nodes by the name of an event."""
         await self._contained(hook, None, {"data": data, "node": node_id}, event)
-
-    async def text(  # noqa: C901 - each call would be one more for each message
-        self, client: Client, text: str
-    ) -> PreparedMessage | ConcurrentCall | None:
-        """Handle a text message: the ``on_message`` hooks, then the handler of its event.
-
-        Returns:
-            What is to be answered; or the call of its handler, where that is a concurrent one.
-        """
-        message = decode(text)
-        if isinstance(message, Malformed):
-            self._counters.invalid += 1
-            return encode_error(message.code, message.message, None, message.id)
-        values = {"client": client, "message": message, "data": message.data}
-        hooks = self._hooks.of("message")
-        room = message.room
-        hook: Hook | None = None
-        scope: Scope | None = None
-        try:
-            handler = None if room is None else await self._rooms.handler(client.id, room, message.event, values)
-            handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
-            if handler is None and (refusal := self._unhandled(message, is_seen=bool(hooks))):
-                return refusal
-            if self._hooks.guards_depend or (handler is not None and handler.dependencies is not None):
-                scope = values[SCOPE] = self._calls.new_scope()  # which all hooks of a message share
-            for hook in hooks:
-                await self._call(hook, values)
-                if client.is_dismissed:  # a guard that closes
-                    await self._leave_scope(scope, values)
-                    return None
-                if room is not None:  # which it may have left meanwhile
-                    await self._rooms.validate(client.id, room)
-            hook = handler
-            if handler is None:
-                result = None
-            elif handler.options.concurrent:
-                await self._leave_scope(scope, values)
-                return ConcurrentCall(handler, message, values)
-            elif handler.kind == "refresh":
-                result = await self._refresh(client, functools.partial(self._call, handler, values))
-            else:
-                result = await self._call(handler, values)
-            if scope is not None:  # before the answer, which a failure of the end is, too
-                await scope.end()
-            return None if message.id is None else encode(REPLY, result, message.id)
-        except BaseException as error:
-            failure = error if scope is None else await scope.failed(error)
-            try:
-                if is_end_of_task(failure):
-                    raise
-                return await self._failures.answer(client, failure, hook, message.id, message.event)
-            finally:
-                del failure  # whose traceback refers to this frame
-
-    async def concurrent(self, client: Client, call: ConcurrentCall) -> PreparedMessage | None:
-        """Call the handler of a message whose ``on_message`` hooks have run; what is to be answered."""
-        handler, message, values = call
-        try:
-            if message.room is not None:  # which it may have left while this waited
-                await self._rooms.validate(client.id, message.room)
-            result = await self._call(handler, values)
-            return None if message.id is None else encode(REPLY, result, message.id)
-        except BaseException as error:
-            if is_end_of_task(error):
-                raise
-            return await self._failures.answer(client, error, handler, message.id, message.event)
-
-    async def _leave_scope(self, scope: Scope | None, values: dict[str, Any]) -> None:
-        """End what the ``on_message`` hooks depend on: a concurrent handler has another task, and its own."""
-        if scope is not None:
-            del values[SCOPE]
-            await scope.end()
-
-    def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
-        """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""
-        if message.event == PING:  # one of many, or a long one: few are answered as they come
-            return encode_pong(message.id)
-        is_seen = is_seen and not message.event.startswith("$")  # which is reserved
-        self._hints.no_handler(message.event, self._hooks.events, is_seen=is_seen)
-        if is_seen:
-            return None
-        self._counters.invalid += 1
-        return encode_error("UNKNOWN_EVENT", f"there is no handler for event {quote(message.event)}", None, message.id)
-
-    async def binary(self, client: Client, data: bytes) -> PreparedMessage | None:
-        """Handle a binary message; what is to be answered."""
-        hooks = self._hooks.of("binary")
-        if not hooks:
-            self._hints.no_binary_hook()
-            self._counters.invalid += 1
-            return encode_error("UNKNOWN_EVENT", "binary messages are not handled here")
-        for hook in hooks:
-            try:
-                await self._call(hook, {"client": client, "data": data})
-                if client.is_dismissed:
-                    return None
-            except BaseException as error:
-                if is_end_of_task(error):
-                    raise
-                return await self._failures.answer(client, error, hook, None)
-        return None
 
     async def _run(self, hooks: Iterable[Hook], client: Client, values: dict[str, Any]) -> None:
         for hook in hooks:

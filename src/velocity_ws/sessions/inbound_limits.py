@@ -63,7 +63,7 @@ class InboundLimits:
             self._owner.close(TOO_BIG)
             return True
         why, hook = TOO_MANY, None
-        if context.dispatcher.has_limits:
+        if context.messages.has_limits:
             limiter, why, hook = self._bucket(payload, limiter)
         if limiter is not None and (retry_after := limiter.acquire()):
             self.refuse(payload, size, retry_after, why, hook)
@@ -105,7 +105,7 @@ class InboundLimits:
         A message is read as far as its names here, before anything is done with it that costs more.
         """
         head = head_of(payload) if isinstance(payload, str) else None
-        hook = None if head is None else self._context.dispatcher.limited(head.event, head.room)
+        hook = None if head is None else self._context.messages.limited(head.event, head.room)
         if head is None or hook is None or hook.options.rate is None:
             return limiter, TOO_MANY, None
         if self._by_handler is None:

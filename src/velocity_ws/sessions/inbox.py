@@ -21,9 +21,9 @@ from velocity_ws.sessions.buffer import Buffer, size_of
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.concurrent import ConcurrentHandlers
 from velocity_ws.sessions.context import NodeContext
-from velocity_ws.sessions.dispatch import ConcurrentCall
 from velocity_ws.sessions.inbound_limits import BILLED, InboundLimits
 from velocity_ws.sessions.inbox_owner import InboxOwner
+from velocity_ws.sessions.message_handling import ConcurrentCall
 from velocity_ws.sessions.pacing import PACED
 
 __all__ = ["Inbox"]
@@ -217,7 +217,7 @@ class Inbox(Buffer):
 
     async def _work(self, owner: InboxOwner, payload: str | bytes | None = None, size: int = 0) -> None:
         """Handle a message, and then what has come meanwhile."""
-        dispatcher, client = self._context.dispatcher, owner.client
+        messages, client = self._context.messages, owner.client
         handled, turn = 0, 0.0
         try:
             while True:
@@ -225,9 +225,9 @@ class Inbox(Buffer):
                     if size >= PACED and not (self._context.pace.take(size) or await self._turn(client, size)):
                         break
                     if isinstance(payload, str):
-                        answer = await dispatcher.text(client, payload)
+                        answer = await messages.text(client, payload)
                     else:
-                        answer = await dispatcher.binary(client, payload)
+                        answer = await messages.binary(client, payload)
                     if answer is not None:
                         if isinstance(answer, ConcurrentCall):
                             self._put_concurrent(answer, size)
@@ -292,7 +292,7 @@ class Inbox(Buffer):
     @property
     def _allowance(self) -> int:
         """Bytes of small messages that pass with a look at one limit; none where events have limits of their own."""
-        return 0 if self._context.dispatcher.has_limits else min(BILLED, self._context.settings.max_message_size)
+        return 0 if self._context.messages.has_limits else min(BILLED, self._context.settings.max_message_size)
 
     def _of_client(self) -> InboundLimits:
         if self._limits is None:
