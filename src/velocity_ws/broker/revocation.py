@@ -115,11 +115,18 @@ class Revocation:
         try:
             while self._owed:
                 await asyncio.sleep(cluster.timeout / 4)
-                for order in list(self._owed) if cluster.is_healthy else ():
-                    if (await cluster.call_all(REAUTHORIZE, order, lost=True)).is_sent:
-                        self._owed.discard(order)
+                if cluster.is_healthy:
+                    await self._give_again(cluster)
         finally:
             self._repeating = None
+
+    async def _give_again(self, cluster: Cluster) -> None:
+        """Give all that is owed, at once: each may wait for a node that does not answer."""
+        orders, self._owed = list(self._owed), set()  # of which each may be owed anew, and then it counts, meanwhile
+        replies = await asyncio.gather(*[cluster.call_all(REAUTHORIZE, order, lost=True) for order in orders])
+        for order, reply in zip(orders, replies, strict=True):
+            if not reply.is_sent:
+                self._owe(cluster, order)
 
     # --- orders of others
 

@@ -24,6 +24,7 @@ from tests.support.workers import an_engine, owner, workers
 from tests.support.workers import person as worker_person
 from velocity_ws import BackplaneUnavailable, Broker, Client, Emitter
 from velocity_ws.broker.revocation import MAX_OWED
+from velocity_ws.cluster.envelopes import Heartbeat
 
 ROOM = "chat:7"
 ENGINES = ("nats", "valkey")
@@ -291,6 +292,24 @@ async def test_who_was_cut_off_when_it_gave_an_order_gives_it_again(kind: str) -
             pass
         assert (message["event"], message["data"]) == ("left", {"room": ROOM, "reason": "FORBIDDEN"})
         await eventually(lambda: b.broker.node.directory.revocation._repeating is None)
+
+
+async def test_an_order_that_fails_while_the_same_is_given_again_is_given_once_more(
+    pair_of: tuple[Rights, list[Node]],
+) -> None:
+    rights, (a, b) = pair_of
+    order, cluster, revocation = (ROOM, None), a.broker.node.cluster, a.broker.node.directory.revocation
+    assert cluster is not None
+    cluster.membership.received(
+        "anotherNode", Heartbeat("alive", 60)
+    )  # which answers nothing, so that it is waited for
+    async with inside(rights, b, "bob"):
+        rights.asked.clear()
+        revocation._owe(cluster, order)
+        await eventually(lambda: rights.asked == ["bob"])
+        revocation._owe(cluster, order)
+        await eventually(lambda: rights.asked == ["bob", "bob"])
+        await eventually(lambda: revocation._repeating is None)
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["within its lease", "for longer than its lease"])
