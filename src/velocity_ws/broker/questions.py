@@ -152,6 +152,7 @@ class Questions:
             worker.cancel()
         if workers:
             await asyncio.wait(workers)
+        self._urgent, self._others = _Lane(), _Lane()  # without those that were cancelled before their first turn
         for question in list(self._open.values()):
             self._close(question)
 
