@@ -191,9 +191,10 @@ class Directory:
             return False
         replies = await cluster.call(procedure, args, node_id)
         for error in replies.errors.values():
-            raise BackplaneUnavailable(f"node {node_id} could not do it: {error}")
+            raise BackplaneUnavailable(f"node {node_id} could not do it: {error}", nodes=[node_id])
         if replies.missing:
-            raise BackplaneUnavailable(f"node {node_id}, which has the client, did not answer in time", "unknown")
+            what = f"node {node_id}, which has the client, did not answer in time"
+            raise BackplaneUnavailable(what, "unknown", [node_id])
         return replies.by_node[node_id]
 
     # --- all nodes

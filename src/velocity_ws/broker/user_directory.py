@@ -5,6 +5,8 @@ Knows no other node's clients: each node knows its own, and is asked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from velocity_ws.broker.members import Connections, UserConnection
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.procedures import CONNECTIONS, DISCONNECT_USER, REMOVE_USER
@@ -67,8 +69,7 @@ class UserDirectory:
             return bool(self._hub.user_members(user_id))
         found = await self.connections(user_id)
         if not found and (found.missing or not cluster.is_healthy):
-            who = ", ".join(found.missing) or "the others"
-            raise BackplaneUnavailable(f"the user has no connection here, and {who} did not answer in time", "unknown")
+            raise _silent("the user has no connection here", found.missing)
         return bool(found)
 
     async def disconnect(self, user_id: str, code: int, reason: str) -> int:
@@ -104,8 +105,7 @@ class UserDirectory:
 
     def _check_all_did(self, silent: set[str], done: str) -> None:
         if silent or (self._cluster is not None and not self._cluster.is_healthy):
-            who = ", ".join(sorted(silent)) or "the others"
-            raise BackplaneUnavailable(f"{done}; {who} did not answer in time", "unknown")
+            raise _silent(done, silent)
 
     # --- answers
 
@@ -132,3 +132,10 @@ class UserDirectory:
         for move in [session.left(room) for session in left]:
             await told(move)
         return len(left)
+
+
+def _silent(done: str, nodes: Iterable[str]) -> BackplaneUnavailable:
+    """The error about nodes that did not answer; about all others, where it is not known which there are."""
+    silent = sorted(nodes)
+    who = ", ".join(silent) or "the others"
+    return BackplaneUnavailable(f"{done}; {who} did not answer in time", "unknown", silent)

@@ -130,9 +130,11 @@ async def test_a_node_that_does_not_answer_is_named_and_nobody_is_called_absent(
             with pytest.raises(BackplaneUnavailable, match=f"{b.broker.node_id} did not answer") as caught:
                 await a.broker.is_online("bob")
             assert caught.value.outcome == "unknown"
+            assert caught.value.nodes == (b.broker.node_id,)
             with pytest.raises(BackplaneUnavailable, match="1 clients are taken out of the room here") as caught:
                 await a.broker.remove_user("ann", "x")
             assert caught.value.outcome == "unknown"
+            assert caught.value.nodes == (b.broker.node_id,)
             assert await a.broker.count("x") == 0
 
 
