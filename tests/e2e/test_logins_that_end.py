@@ -306,6 +306,36 @@ async def test_who_asks_in_time_is_not_closed_while_the_hook_decides(clock: Hand
         assert (await peer.request("echo", 1))["data"] == ["ann", 1]
 
 
+async def test_who_asks_in_time_is_not_closed_while_it_waits_behind_a_slow_handler(clock: HandClock) -> None:
+    broker = application(clock)
+    renews(broker)
+    go = asyncio.Event()
+
+    @broker.on("slow")
+    async def slow() -> None:
+        await go.wait()
+
+    async with running(broker, "ours") as address:
+        async with address.connect("/ws?user=ann") as asks, address.connect("/ws?user=bob") as does_not:
+            for peer in (asks, does_not):
+                await expires_in(peer)
+                await peer.send("slow")
+            clock.advance(3600)
+            for peer in (asks, does_not):
+                await peer.expect("session_expired")
+                await peer.send("echo", "refresh", id=1)
+            await asks.send("refresh", Token(user="ann").model_dump(), id=2)
+            await eventually(lambda: broker.get_stats().messages_received == 5)
+            clock.advance(10)
+            assert await does_not.closed() == (4401, "session expired")
+            go.set()
+            await asks.expect("reply")
+            await expires_in(asks)
+            await asks.expect("reply")
+            clock.advance(3599)
+            assert (await asks.request("echo", 1))["data"] == ["ann", 1]
+
+
 @pytest.mark.parametrize("meanwhile", ["bob", None])
 async def test_a_refresh_does_not_undo_what_was_set_meanwhile(clock: HandClock, meanwhile: str | None) -> None:
     broker = application(clock)

@@ -26,6 +26,7 @@ class Session:
 
     def __init__(self, logins: Logins[Session]) -> None:
         self.login: Login | None = None
+        self.asks_to_renew = False
         self.said: list[Any] = []
         self._logins = logins
 
@@ -155,6 +156,21 @@ async def test_who_has_asked_in_time_is_not_closed_until_it_is_decided(site: Sit
     await eventually(lambda: is_renewed or len(session.said) == 2)
     assert session.said == ([EXPIRED] if is_renewed else [EXPIRED, SESSION_EXPIRED])
     assert len(site.logins) == is_renewed
+
+
+async def test_whose_request_to_renew_waits_is_not_closed_before_it_is_handled_or_the_time_is_over_again(
+    site: Site,
+) -> None:
+    session = site.session(60)
+    site.clock.advance(60)
+    await eventually(lambda: session.said)
+    session.asks_to_renew = True
+    site.clock.advance(GRACE)
+    await eventually(lambda: site.logins._told[session])
+    assert session.said == [EXPIRED]
+    site.clock.advance(GRACE)
+    await eventually(lambda: len(session.said) == 2)
+    assert session.said == [EXPIRED, SESSION_EXPIRED]
 
 
 async def test_a_decision_that_never_comes_does_not_keep_the_client(site: Site) -> None:

@@ -12,7 +12,7 @@ from velocity_ws.hooks.kinds import Kinds, included_already
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 from velocity_ws.hooks.scope import Surroundings
 
-__all__ = ["Hooks"]
+__all__ = ["REFRESH", "Hooks"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from velocity_ws.delivery.outbox import Outbox
+from velocity_ws.hooks.registry import REFRESH
 from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
@@ -64,6 +65,11 @@ class Addressable:
     def login(self) -> Login | None:
         """The client's login, if it ends."""
         return self.client._login
+
+    @property
+    def asks_to_renew(self) -> bool:
+        """Whether a ``refresh`` of the client waits, behind a handler that takes long."""
+        return self.inbox.holds(REFRESH)
 
     @property
     def rooms(self) -> frozenset[str]:

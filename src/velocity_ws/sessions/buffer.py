@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from velocity_ws.messages.inbound import head_of
+
 __all__ = ["Buffer", "size_of"]
 
 
@@ -37,6 +39,11 @@ class Buffer:
         while self.is_full:
             self._room.clear()
             await self._room.wait()
+
+    def holds(self, event: str) -> bool:
+        """Whether a message of that event waits. It reads all that wait, as far as their names."""
+        heads = [head_of(each) for each in self._queue or () if isinstance(each, str)]
+        return any(head is not None and head.event == event for head in heads)
 
     def _set_bound(self, bound: int) -> None:
         self._bound = bound

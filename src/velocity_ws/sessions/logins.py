@@ -43,6 +43,10 @@ class LoginSession(Protocol):
     def login(self) -> Login | None:
         """The client's login, if it ends."""
 
+    @property
+    def asks_to_renew(self) -> bool:
+        """Whether a message waits to be handled by which the client asks to renew its login."""
+
     def offer(self, message: PreparedMessage) -> bool:
         """Queue a message for the client; return whether it was queued."""
 
@@ -158,7 +162,7 @@ class Logins(Generic[S]):
 
     def _act(self, session: S) -> None:
         is_prolonged = self._told.get(session)
-        if is_prolonged is not None and (is_prolonged or session not in self._renewing):
+        if is_prolonged or (is_prolonged is False and session not in self._renewing and not session.asks_to_renew):
             session.close(SESSION_EXPIRED)
             return
         self._told[session] = is_prolonged is not None
