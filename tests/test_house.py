@@ -121,10 +121,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/sending": (SERVED, {"e2e/test_sending": "broadcast_bytes"}),
     "broker/rooms": ("it registers", {"hooks/test_kinds": "authorize"}),
     "broker/server_api": (SERVED, {"e2e/cluster/test_members": "members"}),
-    "broker/sync": (
-        SERVED,
-        {"e2e/test_threads_and_loops": "WouldDeadlockError", "e2e/cluster/test_emitter": "to_user"},
-    ),
     "broker/user_directory": (CLUSTER, {"e2e/cluster/test_user_connections": "is_online"}),
     "broker/users": (CLUSTER, {"e2e/cluster/test_changing_users": "set_user"}),
     "cli/supervision": ("it is about whole processes", {"cli/test_serving": "SIGTERM"}),
