@@ -58,9 +58,9 @@ def test_a_binary_message_replaces_a_binary_one() -> None:
 def test_what_has_left_is_replaced_by_nothing() -> None:
     first, second = message("a"), message("a")
     backlog = filled(first)
-    assert backlog.waiting(("e", "a")) is first
+    assert backlog.waiting(("e", "a", None)) is first
     assert backlog.pop() is first
-    assert backlog.waiting(("e", "a")) is None
+    assert backlog.waiting(("e", "a", None)) is None
     backlog.add(second)
     assert drained(backlog) == [second]
     with pytest.raises(IndexError):
@@ -89,7 +89,7 @@ def test_it_does_what_a_plain_list_would_do(script: list[str | None]) -> None:
             continue
         new = message(key)
         old = [index for index, one in enumerate(model) if key is not None and one.key == key]
-        assert backlog.waiting(("e", key or "")) is (model[old[0]] if old else None)
+        assert backlog.waiting(("e", key or "", None)) is (model[old[0]] if old else None)
         if old and all(one.key is not None for one in model[old[0] :]):
             model[old[0]] = new
         else:

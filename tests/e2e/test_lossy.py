@@ -61,6 +61,27 @@ async def test_the_newest_message_of_a_key_is_what_a_slow_client_gets(kind: Serv
         assert stats.messages_sent + stats.replaced + stats.left_out == sent + 1 + 1 + 300 + 3
 
 
+async def test_a_key_means_something_else_in_each_room_of_a_kind(kind: ServerKind) -> None:
+    broker = Broker(settings(send_queue_size=256 * 1024))
+    broker.rooms("doc:{doc_id}")
+    async with running(broker, kind) as address, stalled(address) as slow:
+        await eventually(broker.get_clients)
+        client = broker.get_clients()[0]
+        for room in ("doc:1", "doc:2", "plain"):
+            await broker.join_room(client.id, room)
+        await fill_up(client)
+        assert await client.send("waits")
+        for number in range(10):
+            for room in ("doc:1", "doc:2", "plain"):
+                await broker.to_room(room).send("cursor", number, key="ann")
+            await broker.broadcast("cursor", number, key="ann")  # which no more than "plain" says where it was sent
+        assert broker.get_stats().replaced == 3 * 9 + 10
+        assert await client.send("last")
+        frames = await slow.read_frames(until="last")
+        assert [frame.get("room") for frame in frames if frame["event"] == "cursor"] == ["doc:1", "doc:2", None]
+        assert [frame["data"] for frame in frames if frame["event"] == "cursor"] == [9, 9, 9]
+
+
 async def test_a_client_that_goes_takes_what_waits_with_a_key(kind: ServerKind) -> None:
     broker = Broker(settings(send_queue_size=256 * 1024))
     async with running(broker, kind) as address:

@@ -266,13 +266,13 @@ def test_a_message_replaces_one_of_its_event_and_key(event: str) -> None:
     message = encode(event, 1)
     assert message.slot is None
     make_lossy(message, volatile=False, key="k")
-    assert message.slot == (event, "k")
+    assert message.slot == (event, "k", None)
 
 
 def test_a_binary_message_replaces_none_that_has_an_event() -> None:
     message = PreparedMessage(b"{}", is_text=False)
     make_lossy(message, volatile=False, key="k")
-    assert message.slot == (None, "k")
+    assert message.slot == (None, "k", None)
 
 
 def test_a_message_is_lossy_in_one_way() -> None:

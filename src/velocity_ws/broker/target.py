@@ -45,7 +45,8 @@ class Target:
             data: anything that has a JSON form.
             volatile: whether it is left out for the clients for which something waits, as they read too slowly.
             key: 1 to 256 characters, such as ``cursor:ann``. The message replaces one of the same event and key that
-                still waits for a client, and keeps its place, unless a message without a key has come after that.
+                still waits for a client, and keeps its place, unless a message without a key has come after that. To
+                one room of a kind it replaces what was sent to that room alone.
 
         Returns:
             The number of clients of this process for which it was queued.

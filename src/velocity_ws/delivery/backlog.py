@@ -22,7 +22,7 @@ class _Place:
 
     Attributes:
         message: the message; ``None`` once one further back has replaced it.
-        slot: its event and its key.
+        slot: its event, its key and the room that it carries.
         before: how many messages without a key had come before it.
     """
 
