@@ -31,13 +31,20 @@ BYTES = 512 * 1024
 
 
 class _Feed:
-    """Members who are told all users: which are left to tell."""
+    """Members who are told all users.
+
+    Attributes:
+        ids: the members.
+        names: the users, as of the first message, before which there are none: it begins anew, and what was told
+            earlier counts no more.
+        at: how many of them were told.
+    """
 
     __slots__ = ("at", "ids", "names")
 
-    def __init__(self, names: list[str], ids: list[str], at: int = 0) -> None:
-        self.names = names
+    def __init__(self, ids: list[str], names: list[str] | None = None, at: int = 0) -> None:
         self.ids = ids
+        self.names = names
         self.at = at
 
 
@@ -132,7 +139,7 @@ class Telling:
             self._hub.deliver(Address("rooms", (room,), frozenset(newcomers)), message)
             deliveries, size = len(state.members), message.size
         if newcomers:
-            told.feeds.append(_Feed(list(state.total), newcomers))
+            told.feeds.append(_Feed(newcomers))
         return deliveries, size
 
     def _feed(self, room: str, state: PresenceRoom, told: _Room) -> bool:
@@ -143,18 +150,18 @@ class Telling:
             here = [client_id for client_id in feed.ids if client_id in state.members]
             behind = [client_id for client_id in here if self._is_behind(client_id)]
             if behind:
-                told.feeds.append(_Feed(feed.names, behind, feed.at))
+                told.feeds.append(_Feed(behind, feed.names, feed.at))
                 late = frozenset(behind)
                 here = [client_id for client_id in here if client_id not in late]
             if not here:
                 continue
             was_told = True
-            names = feed.names[feed.at :] if feed.at else feed.names
-            users, infos, used = state.some(names, PIECE, _size)
+            names = list(state.total) if feed.names is None else feed.names
+            users, infos, used = state.some(names[feed.at :] if feed.at else names, PIECE, _size)
             message = self._event(room, state, users, infos, is_full=not feed.at)
             self._hub.deliver_to(room, here, message)
-            if feed.at + used < len(feed.names):
-                told.feeds.append(_Feed(feed.names, here, feed.at + used))
+            if feed.at + used < len(names):
+                told.feeds.append(_Feed(here, names, feed.at + used))
         return was_told
 
     def _is_behind(self, client_id: str) -> bool:

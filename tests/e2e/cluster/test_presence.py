@@ -192,25 +192,51 @@ async def test_members_who_do_not_read_are_told_the_rest_when_they_do() -> None:
     names = [f"{number:0250}" for number in range(1200)]
     async with brokers("memory://slow", 1, send_queue_size="128KiB") as (a,):
         people = await crowd(a, names)
-        scope = {"type": "http", "path": "/", "query_string": b"user=slow", "headers": [(b"host", b"x")]}
-        transport = LocalTransport()
-        task = asyncio.create_task(serve_client(a.node, Admission(a.node), HTTPConnection(scope), transport))
-        assert await transport.answer is None
-        await a.join_room(transport.session.id, ROOM)
-        slow = Extra(a, "only adds up", looks=True)
-        await eventually(lambda: transport.queue)
-        for person in people[:100]:  # behind its back
-            await a.leave_room(person.id, ROOM)
-        late = await comes(a, "late")
-        await eventually(lambda: len(late.users) == 1100 + 2)
-        while set(slow.users) != set(late.users):
-            text = await asyncio.wait_for(transport.take(), 10)
-            assert isinstance(text, str), text
-            slow._add(msgspec.json.decode(text)["data"])
-        assert slow.users == late.users
+        async with not_reading(a) as transport:
+            await a.join_room(transport.session.id, ROOM)
+            await eventually(lambda: transport.queue)
+            for person in people[:100]:  # behind its back
+                await a.leave_room(person.id, ROOM)
+            late = await comes(a, "late")
+            await eventually(lambda: len(late.users) == 1100 + 2)
+            await sees(transport, late.users)
         assert a.get_stats().dropped == 0
-        transport.hang_up(Close(1000, "", "client"))
-        await task
+
+
+async def test_who_does_not_read_when_it_comes_is_told_of_those_who_came_later() -> None:
+    async with brokers("memory://behind", 1) as (a,), not_reading(a) as transport:
+        first = await comes(a, "first")
+        await a.to_client(transport.session.id).send("waits")
+        await a.join_room(transport.session.id, ROOM)
+        await eventually(lambda: set(first.users) == {"first", "slow"})
+        await comes(a, "later")
+        await eventually(lambda: set(first.users) == {"first", "slow", "later"})
+        assert msgspec.json.decode(str(await transport.take()))["event"] == "waits"
+        await sees(transport, first.users)
+
+
+@asynccontextmanager
+async def not_reading(broker: Broker) -> AsyncIterator[LocalTransport]:
+    """Somebody that takes nothing of what it is sent until it is told to."""
+    scope = {"type": "http", "path": "/", "query_string": b"user=slow", "headers": [(b"host", b"x")]}
+    transport = LocalTransport()
+    task = asyncio.create_task(serve_client(broker.node, Admission(broker.node), HTTPConnection(scope), transport))
+    assert await transport.answer is None
+    yield transport
+    transport.hang_up(Close(1000, "", "client"))
+    await task
+
+
+async def sees(transport: LocalTransport, users: dict[str, int]) -> None:
+    """Have it read until what it was told adds up to some users, and nothing more is to come."""
+    seen: dict[str, int] = {}
+    is_full = False
+    async with asyncio.timeout(10):
+        while not is_full or seen != users or transport.queue:
+            event = msgspec.json.decode(str(await transport.take()))["data"]
+            is_full = is_full or event["full"]
+            changed = event["users"] if event["full"] else {**seen, **event["users"]}
+            seen = {user: count for user, count in changed.items() if count}
 
 
 @pytest.mark.parametrize("kind", SERVER_KINDS)
