@@ -40,7 +40,12 @@ class _Question:
 
 
 class Presence:
-    """The users in the rooms that have presence. On the broker's loop only."""
+    """The users in the rooms that have presence. On the broker's loop only.
+
+    Attributes:
+        exchange: what other nodes are told, and tell; ``None`` where there are none.
+        report: tells ``on_error`` of what `joined` has returned.
+    """
 
     def __init__(
         self,
