@@ -7,7 +7,10 @@ from typing import Literal
 import pytest
 
 from velocity_ws.cluster.envelopes import Publication
-from velocity_ws.cluster.routing import Arrivals
+from velocity_ws.cluster.routing import Arrivals, routes
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
 
 NODE = "elevenchars"
 
@@ -31,6 +34,13 @@ def test_who_had_it_is_remembered_for_a_while_and_not_more_than_so_many() -> Non
     now[0] = 6.0
     arrives(11, "r1")
     assert len(arrivals._had) == 1
+
+
+@pytest.mark.parametrize("kind", ["rooms", "users"])
+def test_who_is_named_twice_is_sent_to_once(kind: Literal["rooms", "users"]) -> None:
+    topics = Topics("velocity")
+    sent = list(routes(topics, NODE, Address(kind, ("a", "b", "a")), PreparedMessage(b"{}")))
+    assert [topic for topic, _ in sent] == [topics.of("room" if kind == "rooms" else "user", name) for name in "ab"]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ class TargetFactory:
         return Target(self._publish, Address("rooms", names))
 
     def users(self, user_ids: Iterable[str | int]) -> Target:
-        """The target of all clients of these users, on every node."""
+        """The target of all clients of these users, on every node. A user that is named twice is one."""
         names = _names("users", user_ids)
         return Target(self._publish, Address("users", tuple(name_user(user_id) for user_id in names)))
 

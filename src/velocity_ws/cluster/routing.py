@@ -77,7 +77,7 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
         for name in dict.fromkeys(names):
             yield topics.room(name), body((name,), number)
     elif address.kind == "users":
-        for name in names:
+        for name in dict.fromkeys(names):
             yield topics.user(name), body((name,))
     else:
         by_node: dict[str, list[str]] = {}
