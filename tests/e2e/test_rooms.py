@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tests.support import Peer, ServerKind, eventually, running, settings
 from velocity_ws import Broker, Client, ClientError, EventRouter, HookError, Message
+from velocity_ws.sessions.ending import HANDLER_GRACE
 
 BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
 
@@ -472,7 +473,6 @@ async def test_an_authorize_that_does_not_say_is_an_internal_error_and_lets_nobo
 
 @pytest.mark.parametrize("kind", BOTH)
 async def test_an_authorize_that_takes_too_long_is_cancelled(kind: ServerKind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", 0.05)
     chats = Chats()
     cancelled = asyncio.Event()
 
@@ -485,7 +485,9 @@ async def test_an_authorize_that_takes_too_long_is_cancelled(kind: ServerKind, m
         return True
 
     async with running(chats.broker, kind) as address, address.connect() as peer:
-        assert await refused(peer, "join", {"room": "game:1"}) == "INTERNAL_ERROR"
+        with monkeypatch.context() as patch:
+            patch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", 0.05)
+            assert await refused(peer, "join", {"room": "game:1"}) == "INTERNAL_ERROR"
         assert cancelled.is_set()
         assert chats.broker.get_rooms() == []
         assert "took more than 0.05 s" in chats.errors[0]
@@ -517,7 +519,7 @@ async def test_an_authorize_is_cancelled_when_its_client_goes(kind: ServerKind, 
                 await client.disconnect()
             else:
                 peer.ws.transport.abort()
-            async with asyncio.timeout(1):  # and not what a handler has to finish
+            async with asyncio.timeout(0.9 * HANDLER_GRACE):  # and not what a handler has to finish
                 await cancelled.wait()
         await eventually(lambda: not chats.broker.node.lifecycle.sessions)
         assert chats.broker.get_rooms() == []
