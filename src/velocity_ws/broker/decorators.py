@@ -110,7 +110,7 @@ class HookDecorators(Generic[UserT]):
 
         Raises:
             HookError: it is no pattern, or one that means the same rooms is registered, be it under other names of
-                parameters.
+                parameters; or it is to have presence, and the broker runs and has begun without any.
         """
         return Rooms(self._hooks.kinds.register(pattern, presence=presence))
 
@@ -168,8 +168,9 @@ class HookDecorators(Generic[UserT]):
                 ``chat.said``. Patterns of rooms, and the names of ``on_node``, stay as they are.
 
         Raises:
-            HookError: an event has a handler already, or rooms are registered already; the error names both. Nothing
-                has been taken over.
+            HookError: an event has a handler already, or rooms are registered already; the error names both. Or an
+                event would have a name that cannot be, or it is too late for rooms with presence. Nothing has been
+                taken over.
         """
         if not isinstance(router, EventRouter) or router is self:
             raise HookError(f"include() takes another EventRouter, and not {router!r:.80}")

@@ -34,9 +34,10 @@ class Rooms(Generic[UserT]):
     def authorize(self, function: AuthorizeHook) -> AuthorizeHook:
         """Register the function that decides whether a client may be in a room, called with ``client``.
 
-        It is asked when a client asks to join, and about members when their user changes or `Broker.reauthorize` says
-        so. It returns a bool, or raises `ClientError`, which answers the client. Rooms of a kind that has none cannot
-        be joined by a client alone. `Broker.join_room` does not ask.
+        It is asked when a client asks to join; and again about members, when their user changes or `Broker.reauthorize`
+        is called. It returns a bool, or raises `ClientError`, which answers the client; who is refused while in such a
+        room is put out of it. A failure, or more than 5 seconds, refuses too. Rooms of a kind that has none cannot be
+        joined by a client alone. `Broker.join_room` does not ask.
 
         Raises:
             HookError: the kind has such a function already, or this one cannot be it.
