@@ -42,7 +42,7 @@ class Admission(Protocol):
         """
 
 
-class Rooms(Protocol):
+class TakesOut(Protocol):
     """Takes clients out of rooms. On the broker's loop only."""
 
     async def leave(self, client_id: str, room: str) -> None:
@@ -52,7 +52,7 @@ class Rooms(Protocol):
 class Joining:
     """The clients of this node that come into rooms by themselves, and go. On the broker's loop only."""
 
-    def __init__(self, hooks: Hooks, hub: Hub[Session], admission: Admission, rooms: Rooms, limit: int) -> None:
+    def __init__(self, hooks: Hooks, hub: Hub[Session], admission: Admission, rooms: TakesOut, limit: int) -> None:
         """
         Args:
             hooks: where the two events are handled; has the kinds of rooms.

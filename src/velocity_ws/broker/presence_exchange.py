@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 
-from velocity_ws.broker.presence_outgoing import Outgoing
+from velocity_ws.broker.presence_outgoing import WaitingNotes
 from velocity_ws.broker.presence_parts import ComingParts, version_of_whole
 from velocity_ws.broker.presence_reminders import Reminders
 from velocity_ws.broker.presence_room import PresenceRoom
@@ -75,7 +75,7 @@ class PresenceExchange:
         """By room and node: when the node may be asked again, and the patience after that."""
         self._coming = ComingParts()
         self._questions: dict[str, set[str]] = {}
-        self._outgoing = Outgoing(self._offer, counters)
+        self._notes = WaitingNotes(self._offer, counters)
         self._answering: asyncio.TimerHandle | None = None
         cluster.on_notification("presence", State, self._told_state)
         cluster.on_notification("presence_change", Change, self._told_change)
@@ -115,7 +115,7 @@ class PresenceExchange:
         nodes = self._cluster.topics.nodes
         self._coming.clear()
         self._asked.clear()
-        self._outgoing.clear()
+        self._notes.clear()
         self._notify(nodes, "presence_anew", None)
         self._say(nodes, list(self._rooms))
         self._ask_all(nodes)
@@ -124,7 +124,7 @@ class PresenceExchange:
 
     def stop(self) -> None:
         """Say and ask nothing more."""
-        self._outgoing.stop()
+        self._notes.stop()
         self._reminders.stop()
         if self._answering is not None:
             self._answering.cancel()
@@ -285,8 +285,8 @@ class PresenceExchange:
 
     def _put(self, topic: str, note: State | Change) -> bool:
         if isinstance(note, State):
-            return self._outgoing.put(topic, "presence", note.wire)
-        return self._outgoing.put(topic, "presence_change", note.wire, goes_on=note.part > 1)
+            return self._notes.put(topic, "presence", note.wire)
+        return self._notes.put(topic, "presence_change", note.wire, goes_on=note.part > 1)
 
     def _notify(self, topic: str, what: str, args: object) -> bool:
         was_taken = self._offer(topic, what, args)

@@ -1,4 +1,4 @@
-"""Outgoing: notes that the publisher could not take are given to it when it can, in their order. Knows no room."""
+"""WaitingNotes: notes that the publisher could not take are given to it when it can, in their order. Knows no room."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from velocity_ws.stats import Counters
 
-__all__ = ["Outgoing"]
+__all__ = ["WaitingNotes"]
 
 MAX_WAITING = 512
 """Notes that may wait; what is in those beyond is asked for later."""
@@ -18,8 +18,8 @@ LAST_BACKOFF = 1.0
 """The same at most."""
 
 
-class Outgoing:
-    """Notes for other nodes. On the broker's loop only."""
+class WaitingNotes:
+    """Notes for other nodes, of which some may wait. On the broker's loop only."""
 
     def __init__(self, notify: Callable[[str, str, object], bool], counters: Counters) -> None:
         """

@@ -402,7 +402,7 @@ async def test_what_waits_for_the_publisher_is_bounded_and_the_rest_is_asked_for
         lossy.goes_on.clear()
         await crowd(a, names)
         await eventually(lambda: not a.node.presence._due)  # type: ignore[union-attr]
-        assert len(exchange_of(a)._outgoing._waiting) <= 2 + 6, "at most a whole state more"
+        assert len(exchange_of(a)._notes._waiting) <= 2 + 6, "at most a whole state more"
         lossy.goes_on.set()
         late = await comes(b, "late")
         await eventually(lambda: set(early.users) == set(late.users) == {*names, "early", "late"}, within=30)
