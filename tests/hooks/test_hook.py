@@ -19,7 +19,7 @@ from uuid import UUID
 import pytest
 import typing_extensions
 from anyio import CancelScope
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from tests.support import DEADLINE
 from tests.support.hooks import THREADS, VALUES, F, call
@@ -559,6 +559,8 @@ def test_what_is_no_data_is_refused_as_its_annotation(annotation: Any, name: str
         (dt.datetime, "2024-02-29T00:00:00Z", dt.datetime(2024, 2, 29, tzinfo=dt.UTC)),
         (Decimal, "1.10", Decimal("1.10")),
         (Annotated[int, Field(gt=0)], "7", 7),
+        (Annotated[int, BeforeValidator(lambda text: int(text, 36))], "z", 35),
+        (int, "-7", -7),
         (Any, "7", "7"),
     ],
 )
@@ -573,7 +575,15 @@ async def test_a_parameter_of_a_room_is_what_its_annotation_says(annotation: Any
 
 @pytest.mark.parametrize(
     ("annotation", "text"),
-    [(int, "seven"), (UUID, "7"), (Colour, "blue"), (dt.date, "tomorrow"), (Annotated[int, Field(gt=0)], "0")],
+    [
+        *[(int, "seven"), (UUID, "7"), (Colour, "blue"), (dt.date, "tomorrow"), (Annotated[int, Field(gt=0)], "0")],
+        # What is written in another way would be another room of the same parameter.
+        *[(int, text) for text in ("07", "+7", " 7", "7\n", "7.0", "1_0", "-0")],
+        (Annotated[int, Field(gt=0)], "07"),
+        *[(UUID, text) for text in (UUID(int=10).hex, str(UUID(int=10)).upper(), f"{{{UUID(int=10)}}}")],
+        (Annotated[str, StringConstraints(strip_whitespace=True)], "a "),
+        (Annotated[str, StringConstraints(to_lower=True)], "A"),
+    ],
 )
 async def test_a_parameter_that_does_not_fit_is_named(annotation: Any, text: str) -> None:
     def hook(client: Any, chat_id: Any) -> None: ...

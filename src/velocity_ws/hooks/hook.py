@@ -26,6 +26,11 @@ __all__ = ["Hook"]
 _ANSWERS_MESSAGES: tuple[Kind, ...] = ("event", "room_event")
 _WITH_DATA: tuple[Kind, ...] = ("event", "room_event", "refresh", "node")
 """The kinds whose ``data`` is validated by its annotation."""
+_WRITTEN_IN_ONE_WAY = frozenset({"int", "str", "uuid"})
+"""The types, as pydantic's schemas call them, of parameters that stand in a room's name as Python writes them.
+
+Were ``chat:07`` a room of its own, who is put out of ``chat:7`` could stay there, and go on speaking to the same chat.
+"""
 
 
 class Hook:
@@ -81,7 +86,9 @@ class Hook:
         if kind in _WITH_DATA and "data" in asked:
             parameter = data_parameter(function, self._by_position, self._by_keyword)
         self._parameters = [
-            (name, by[0]) for name in parameters if name in asked and (by := validator(function, name, self.name))
+            (name, by[0], isinstance(by[1], dict) and by[1].get("type") in _WRITTEN_IN_ONE_WAY)
+            for name in parameters
+            if name in asked and (by := validator(function, name, self.name))
         ]
         self._validate: Callable[[Any], Any] | None = None
         self._schema: Any = None
@@ -150,11 +157,13 @@ class Hook:
 
     def _with_parameters(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         validated = dict(values)
-        for name, validate in self._parameters:
+        for name, validate, is_exact in self._parameters:
             try:
-                validated[name] = validate(values[name])
+                value = validated[name] = validate(values[name])
             except ValidationError:
                 raise InvalidParameterError(name) from None
+            if is_exact and str(value) != values[name]:
+                raise InvalidParameterError(name)
         return validated
 
 
