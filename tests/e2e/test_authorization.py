@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import Address, Peer, ServerKind, eventually, running, settings
 from tests.support.say import Say
-from velocity_ws import Broker, Client, ClientError
+from velocity_ws import Broker, Client, ClientError, HookError
 
 ROOM = "chat:7"
 
@@ -106,7 +106,7 @@ async def inside(chats: Chats, address: Address, user: str, *rooms: str) -> Asyn
 async def test_who_may_not_be_in_a_room_is_refused_with_the_reason(kind: ServerKind) -> None:
     chats = Chats()
     async with running(chats.broker, kind) as address, inside(chats, address, "ann"), address.connect() as peer:
-        for room in (ROOM, "chat:x", "other", "chat:"):
+        for room in (ROOM, "chat:x", "chat:07", "chat: 7", "other", "chat:"):
             assert (await peer.request("join", {"room": room}))["data"]["code"] == "FORBIDDEN", room
         assert chats.broker.get_rooms() == [ROOM]
         assert chats.asked == ["ann", None]
@@ -368,6 +368,41 @@ async def test_who_logs_in_over_or_out_is_asked_about_before_set_user_returns(ki
         assert await ann.expect("said") == 2
         assert await ann.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
         await ann.expect("end")
+
+
+@pytest.mark.parametrize("name", ["set_user", "reauthorize"])
+@pytest.mark.parametrize("is_member", [False, True])
+async def test_an_authorize_that_would_wait_for_its_own_answer_is_told_so(name: str, is_member: bool) -> None:
+    broker = Broker(settings())
+    errors: list[BaseException] = []
+    is_wrong = False
+    chats = broker.rooms("chat:{chat_id}")
+
+    @chats.authorize
+    async def may_enter(client: Client) -> bool:
+        if is_wrong:
+            await (client.set_user("ann") if name == "set_user" else broker.reauthorize())
+        return True
+
+    @broker.on_error
+    async def failed(error: Exception) -> None:
+        errors.append(error)
+
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await peer.request("join", {"room": ROOM})
+        is_wrong = True
+        if is_member:
+            await broker.reauthorize()
+            assert await peer.expect("left") == {"room": ROOM, "reason": "INTERNAL_ERROR"}
+        else:
+            assert (await peer.request("join", {"room": "chat:8"}))["data"]["code"] == "INTERNAL_ERROR"
+        await eventually(lambda: errors)
+        assert isinstance(errors[0], HookError)
+        assert name in str(errors[0])
+        is_wrong = False
+        await broker.reauthorize()
+        await broker.get_clients()[0].set_user("ann")
+        assert (await peer.request("join", {"room": "chat:8"}))["event"] == "reply"
 
 
 async def test_a_join_is_asked_about_again_when_the_user_changes_meanwhile() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from velocity_ws.broker.questions import MOST_ASKS, MOST_SECONDS, Questions, Round
+from velocity_ws.errors import HookError
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hub import Hub
@@ -70,6 +71,7 @@ class Authorization:
         self._dispatcher = dispatcher
         self._moves = moves
         self._joining: set[_Joining] = set()
+        self._asking: set[asyncio.Task[object] | None] = set()  # the tasks in which a hook is asked now
         self._when_used: Callable[[], object] | None = None
         self._questions = Questions(hub, counters, limit, self._ask, moves.take_out, self._report)
 
@@ -141,6 +143,18 @@ class Authorization:
 
     # --- members
 
+    def refuse_inside(self, call: str) -> None:
+        """Refuse a call that waits until members were asked about, where it is made by an ``authorize`` that is asked.
+
+        Raises:
+            HookError: it is, and would wait for its own answer.
+        """
+        if self._asking and asyncio.current_task() in self._asking:
+            raise HookError(
+                f"an authorize called {call}, which waits for the answer of this very authorize: "
+                "call it before or after that, or in a task of its own"
+            )
+
     async def user_changed(self, session: Session) -> None:
         """A client is another user's, or nobody's: ask about all its rooms, which are held without a wait before that.
 
@@ -202,7 +216,12 @@ class Authorization:
         if found is None or hook is None:
             return Permission(forbidden())
         self._use()
-        return await self._dispatcher.authorize(hook, session.client, room, found[1])
+        task = asyncio.current_task()
+        self._asking.add(task)
+        try:
+            return await self._dispatcher.authorize(hook, session.client, room, found[1])
+        finally:
+            self._asking.discard(task)
 
     async def _report(self, session: Session, answer: Permission) -> None:
         if answer.failure is not None:

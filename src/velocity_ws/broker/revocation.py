@@ -72,7 +72,10 @@ class Revocation:
 
         Raises:
             BackplaneUnavailable: a node has not confirmed that it holds what is said to them.
+            HookError: an ``authorize`` calls this, which would wait for itself.
         """
+        if self._authorization is not None:
+            self._authorization.refuse_inside("broker.reauthorize")
         cluster = self._cluster
         if cluster is not None:
             for name in (room, user_id):

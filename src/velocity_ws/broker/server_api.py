@@ -211,6 +211,7 @@ class ServerAPI(SendingAPI):
             TypeError: ``user_id`` is neither a string nor an integer.
             InvalidNameError: the room is not a string of at most 256 characters, or a name cannot be sent to other
                 processes.
+            HookError: an ``authorize`` calls this, and would wait for its own answer.
             BackplaneUnavailable: a node (see ``nodes``) has not confirmed within ``WS_BACKPLANE_TIMEOUT`` that it holds
                 what is said to these members. As soon as it hears the others again, it asks about all its members
                 before it delivers anything more in their rooms.

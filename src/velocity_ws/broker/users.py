@@ -27,6 +27,12 @@ class Authorizes(Protocol):
     async def user_changed(self, session: Session) -> None:
         """Ask again who may be in the rooms that a client is in; return when it is out of those that refuse it."""
 
+    def refuse_inside(self, call: str) -> None:
+        """
+        Raises:
+            HookError: this is called by an ``authorize``, so that a call would wait for itself.
+        """
+
 
 class Users:
     """The users of this node's clients. On the broker's loop only.
@@ -86,6 +92,8 @@ class Users:
             user: the user, or ``None``.
             expires_at: when the login ends, in UTC.
         """
+        if self.authorization is not None:
+            self.authorization.refuse_inside("client.set_user")
         user_id = self._new_id_of(session, user)
         ended = session.login is not None
         self._change(session, user, user_id, self._logins.new(expires_at))

@@ -178,7 +178,7 @@ class Client(ClientInfo[UserT]):
             ClientNotFound: the client has gone, or is not accepted yet.
             InvalidExpiryError: ``expires_at`` is no such time, or there is no user; nothing has changed.
             LoginExpired: ``expires_at`` has passed; nothing has changed.
-            HookError: the broker's ``user_id`` function failed; nothing has changed.
+            HookError: ``user_id`` failed, or an ``authorize`` calls this and would wait for itself; nothing changed.
             InvalidNameError: what that function returned cannot be the id of a user; nothing has changed.
         """
         accept = user if isinstance(user, Accept) and expires_at is None else Accept(user, expires_at)
