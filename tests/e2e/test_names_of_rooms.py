@@ -82,6 +82,8 @@ async def test_an_application_does_not_tell_of_rooms_that_clients_join_by_themse
                 await target.send(event)
         with pytest.raises(InvalidNameError, match="give yours another name"):
             await broker.broadcast(event, volatile=True)
+        with pytest.raises(InvalidNameError, match="give yours another name"):
+            await client.ask(event)
         await client.send(f"{event}_too", 3)
         await broker.broadcast(event.upper(), 4)
         await broker.broadcast_bytes(f'{{"event":"{event}","data":5}}'.encode())

@@ -67,7 +67,7 @@ ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 OF_ROOMS: Final = frozenset({_JOINED, _LEFT, "resync"})
 """The events that tell a client of its rooms; no application sends them where some kind has an ``authorize``."""
-_HEADS_OF_ROOMS: Final = tuple(encode(event).payload.removesuffix(b"null}") for event in sorted(OF_ROOMS))
+_HEADS_OF_ROOMS: Final = tuple(encode(event).payload.removesuffix(b'"data":null}') for event in sorted(OF_ROOMS))
 
 
 def is_of_rooms(message: PreparedMessage) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.hooks.registry import REFRESH
+from velocity_ws.messages.events import is_of_rooms, reserved
 from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
@@ -124,7 +125,10 @@ class Addressable:
         Raises:
             TimeoutError: it did not answer in time, or reads so slowly that the question was dropped.
             BrokerError: too many questions to it are open.
+            InvalidNameError: its event is one that only this package sends.
         """
+        if is_of_rooms(question) and self.joins_rooms:
+            raise reserved()
         if self.state is not OPEN:
             self._context.counters.dropped += 1
             return None
