@@ -47,8 +47,8 @@ class Accept(Generic[UserT_co]):
         Args:
             user: the user; or another `Accept`, of which this takes the user alone.
             expires_at: when the login ends: an aware datetime, or Unix seconds, such as the ``exp`` of a JWT.
-            subprotocol: one that the client may have offered. If it has not, none is sent, as RFC 6455 demands
-                (section 4.2.2).
+            subprotocol: one that the client may have offered. If it has not, none is sent, as RFC 6455 demands of
+                servers (section 4.2.2), and by section 4.1 clients would fail the connection.
             headers: a mapping, or pairs where a name comes several times, as ``Set-Cookie`` may: those of a Starlette
                 or FastAPI ``Response`` fit. ``Content-Length`` is left out, as there is no body. ``refresh`` sends
                 none of them.
