@@ -35,9 +35,9 @@ class Rooms(Generic[UserT]):
         """Register the function that decides whether a client may be in a room, called with ``client``.
 
         It is asked when a client asks to join; and again about members, when their user changes or `Broker.reauthorize`
-        is called. It returns a bool, or raises `ClientError`, which answers the client; who is refused while in such a
-        room is put out of it. A failure, or more than 5 seconds, refuses too. Rooms of a kind that has none cannot be
-        joined by a client alone. `Broker.join_room` does not ask.
+        is called. It returns a bool, or raises what answers a client: `ClientError`, or ``HTTPException`` as in a
+        handler; who is refused while in such a room is put out of it. A failure, or more than 5 seconds, refuses too.
+        Rooms of a kind that has none cannot be joined by a client alone. `Broker.join_room` does not ask.
 
         Raises:
             HookError: the kind has such a function already, or this one cannot be it.

@@ -82,7 +82,8 @@ class ServerAPI(SendingAPI):
     async def leave_room(self, client_id: str, room: str) -> None:
         """Take a client, on any node, out of a room. From any loop, in a coroutine.
 
-        Does nothing if the client is not in the room, or not connected. A room ends with its last member.
+        Does nothing if the client is not in the room, or not connected. A room ends with its last member. The client
+        is told nothing (no ``left``), and may join again if it could before; to revoke rights use `reauthorize`.
 
         Args:
             client_id: the ``id`` of the client.
@@ -145,8 +146,9 @@ class ServerAPI(SendingAPI):
     async def remove_user(self, user_id: str | int, room: str) -> int:
         """Take all clients of a user, on every node, out of a room. From any loop, in a coroutine.
 
-        Waits for what `leave_room` waits for. A node that has been silent for longer than its lease is not waited for;
-        if it was only slow, it does it later.
+        The clients are told nothing (no ``left``), and may join again at once if they could before: this is not a ban.
+        To revoke rights use `reauthorize`. Waits for what `leave_room` waits for. A node that has been silent for
+        longer than its lease is not waited for; if it was only slow, it does it later.
 
         Args:
             user_id: as in ``client.user_id``; the integer 42 means ``"42"``.
@@ -195,10 +197,12 @@ class ServerAPI(SendingAPI):
     async def reauthorize(self, room: str | None = None, user_id: str | int | None = None) -> None:
         """Ask again who may be in rooms, on all nodes: the ``authorize`` of each room's kind, for each of its members.
 
-        Call it when rights have changed. As soon as a node hears it, what is said in the rooms is held for the members
-        that are asked about. Who is refused is out of the room, and gets ``event: "left"`` and nothing of what was
-        held; the others get that first. Members that `join_room` has put in are asked about too. Returns when there is
-        an answer for all. From then on nothing of the room is queued any more for who was refused.
+        Call it when rights have changed, and **are committed**: what ``authorize`` reads in a database is what it was
+        until then, and a session that commits when its handler or route has ended does so too late. As soon as a node
+        hears it, what is said in the rooms is held for the members that are asked about. Who is refused is out of the
+        room, and gets ``event: "left"`` and nothing of what was held; the others get that first. Members that
+        `join_room` has put in are asked about too. Returns when there is an answer for all. From then on nothing of the
+        room is queued any more for who was refused.
 
         Without arguments it asks about all members of all rooms of kinds that have an ``authorize``. From any loop, in
         a coroutine.

@@ -164,9 +164,9 @@ class Client(ClientInfo[UserT]):
         """Log the client in, or in as another user, or with ``None`` out. From any loop, in a coroutine.
 
         When this returns, ``to_user`` reaches the client as this user from every node, ``members``, presence and
-        ``disconnect_user`` know it, and ``authorize`` was asked again about the client's rooms. If the engine cannot be
-        reached, it returns before that; the client gets a ``gap`` event later. If calls overlap, the last one wins,
-        with its ``expires_at``.
+        ``disconnect_user`` know it, and ``authorize`` was asked again about the client's rooms: commit first what that
+        reads. If the engine cannot be reached, it returns before that; the client gets a ``gap`` event later. If calls
+        overlap, the last one wins, with its ``expires_at``.
 
         Args:
             user: the new ``client.user``; ``client.user_id`` is made of it as when the client connects. Or an `Accept`,
