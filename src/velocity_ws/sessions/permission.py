@@ -64,13 +64,19 @@ async def ask(calls: Calls, hook: Hook, client: Client, room: str, parameters: M
         if is_end_of_task(error):
             raise
         if limit.expired():
-            late = TimeoutError(f"{hook.name} took more than {AUTHORIZE_TIMEOUT:g} s, and was cancelled")
-            return Permission(failed(), late, hook)
+            return _too_late(hook)
         refusal = client_error_of(error)
         return Permission(failed(), error, hook) if refusal is None else Permission(refusal)
+    if limit.expired():  # and the hook has swallowed its cancellation
+        return _too_late(hook)
     if answer is True:
         return Permission(None)
     if answer is False:
         return Permission(forbidden())
     what = f"{hook.name} says whether a client may be in a room: it returns a bool, and not {answer!r:.80}"
     return Permission(failed(), HookError(what), hook)
+
+
+def _too_late(hook: Hook) -> Permission:
+    late = TimeoutError(f"{hook.name} took more than {AUTHORIZE_TIMEOUT:g} s, and was cancelled")
+    return Permission(failed(), late, hook)
