@@ -160,6 +160,15 @@ async def test_a_user_may_be_set_in_any_hook_and_on_any_loop_and_thread() -> Non
         assert early == []
 
 
+@pytest.mark.parametrize("name", ["user", "user_id", "expires_at"])
+async def test_a_user_cannot_be_assigned_and_the_error_says_what_to_call(name: str) -> None:
+    async with nodes("memory://", 1, prepare=users) as (node,), person(node, "ann"):
+        (client,) = node.broker.get_clients()
+        with pytest.raises(AttributeError, match=f"client.{name} is read-only; await client.set_user"):
+            setattr(client, name, None)
+        assert (client.user, client.user_id) == ("ann", "ann")
+
+
 @pytest.mark.filterwarnings("ignore:coroutine")
 async def test_a_user_that_has_no_name_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def name_of(user: Any) -> str | None:
