@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Body, Depends, Header, Response
+from fastapi import BackgroundTasks, Body, Depends, Header, Query, Response
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
@@ -83,7 +84,7 @@ def hook_of(call: Callable[..., Any]) -> Callable[..., Any]:
         ("event", of_embedded, "'comment' from the body"),
         ("event", of_response, "no response: authenticate can return"),
         ("event", of_tasks, "no response: use asyncio.create_task"),
-        ("event", of_nothing_said, "'client' without an annotation.*client: Client"),
+        ("event", of_nothing_said, "'client', which is not taken from the query.*client: Client"),
         ("event", of_unknown, "annotation 'Unknown' of 'session' .* cannot be resolved"),
         ("event", Paging(50), r"Paging, which hook_of.* depends on, has no hash: freeze the dataclass"),
         ("event", of_manager, "of_manager is a context manager.*without the decorator"),
@@ -201,6 +202,109 @@ async def test_a_dependency_may_ask_for_the_parameters_of_a_room() -> None:
             async with Scope(Surroundings(), lambda: THREADS) as other:
                 await hook(THREADS, {**values, "chat_id": "seven", SCOPE: other})
     assert caught.value.details[0]["loc"] == ["path", "chat_id"]
+
+
+def of_room(room: str) -> str:
+    return room
+
+
+def of_room_unsaid(room) -> Any:  # type: ignore[no-untyped-def]
+    return room
+
+
+def of_room_or_none(room: str | None = None) -> str | None:
+    return room
+
+
+def below_room(name: Annotated[str, Depends(of_room)]) -> str:
+    return name
+
+
+ROOM_KINDS: list[Kind] = ["authorize", "room_event", "room_join", "room_leave", "join", "leave"]
+
+
+def connection(query: bytes = b"") -> HTTPConnection:
+    return HTTPConnection({"type": "websocket", "path_params": {}, "query_string": query, "headers": []})
+
+
+@pytest.mark.parametrize("kind", ROOM_KINDS)
+@pytest.mark.parametrize("call", [of_room, of_room_unsaid, of_room_or_none, below_room])
+async def test_a_dependency_that_names_the_room_gets_that_of_its_hook_and_never_the_query(
+    kind: Kind, call: Callable[..., Any]
+) -> None:
+    class Sender:
+        request = connection(b"room=doc:2")
+
+    def none() -> None: ...
+
+    for first, overrides in ((call, {}), (none, {none: call})):
+
+        class App:
+            dependency_overrides = overrides
+
+        surroundings = Surroundings()
+        surroundings.apps.append(App)
+        async with Scope(surroundings, lambda: THREADS) as scope:
+            values = {"client": Sender, "data": 0, "message": 0, "room": "doc:1", SCOPE: scope}
+            assert await Hook(kind, hook_of(first))(THREADS, values) == "doc:1"
+
+
+def misspelt(document_id: int) -> None: ...
+def with_default(document_id: int = 0) -> None: ...
+def below_misspelt(value: Annotated[None, Depends(misspelt)]) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["authorize", "room_event", "room_join", "room_leave"])
+@pytest.mark.parametrize("call", [misspelt, with_default, below_misspelt])
+def test_in_rooms_of_a_kind_nothing_is_taken_from_the_query_by_its_name_alone(
+    kind: Kind, call: Callable[..., Any]
+) -> None:
+    with pytest.raises(HookError, match=r"'document_id', which the pattern .*: doc_id, part\).*Query\(\)"):
+        Hook(kind, hook_of(call), ["doc_id", "part"])
+
+
+@pytest.mark.parametrize("kind", ["authenticate", "connect", "message", "event", "room_event", "error"])
+@pytest.mark.parametrize("name", ["broker", "client", "close", "data", "error", "message", "node", "room"])
+def test_names_of_values_are_never_those_of_the_query_unless_that_is_said(kind: Kind, name: str) -> None:
+    def implicit(value: int) -> None: ...
+    def explicit(value: Annotated[int, Query(alias=name)]) -> None: ...
+
+    for call, annotation in ((implicit, int), (explicit, Annotated[int, Query()])):
+        vars(call)["__signature__"] = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)]
+        )
+    with pytest.raises(HookError, match=rf"{name}: Annotated\[…, Query\(\)\]"):
+        Hook(kind, hook_of(implicit))
+    assert Hook(kind, hook_of(explicit)).dependencies is not None
+
+
+async def test_what_is_said_to_be_of_the_query_is_in_rooms_too() -> None:
+    def chosen(room: Annotated[str, Query()], page: int = Query(1)) -> tuple[str, int]:
+        return room, page
+
+    class Sender:
+        request = connection(b"room=doc:2&page=3")
+
+    async with Scope(Surroundings(), lambda: THREADS) as scope:
+        values = {"client": Sender, "room": "doc:1", "doc_id": "1", SCOPE: scope}
+        assert await Hook("authorize", hook_of(chosen), ["doc_id"])(THREADS, values) == ("doc:2", 3)
+
+
+async def test_what_the_query_says_to_a_guard_is_not_shared_with_the_handler_of_a_room() -> None:
+    def named(doc_id: int) -> int:
+        return doc_id
+
+    class Sender:
+        request = connection(b"doc_id=2")
+
+    def below(value: int = Depends(named)) -> int:
+        return value
+
+    for call in (named, below):
+        guard, handler = Hook("message", hook_of(call)), Hook("room_event", hook_of(call), ["doc_id"])
+        async with Scope(Surroundings(), lambda: THREADS) as scope:
+            values = {"client": Sender, "data": 0, "message": 0, "room": "doc:1", "doc_id": "1", SCOPE: scope}
+            assert (await guard(THREADS, values), await handler(THREADS, values)) == (2, 1)
 
 
 async def test_what_gives_a_connection_back_waits_for_no_thread_of_those_who_want_one() -> None:

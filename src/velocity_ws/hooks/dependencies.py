@@ -47,16 +47,20 @@ class Step:
         use_cache: whether such a value is used.
         arguments: for each argument that is the value of another step: its name, and the number of the step.
         inputs: its other arguments; ``None`` where it has none.
+        is_of_room: whether its value is that of the room of its hook, and not of others that share the message.
         concurrency: FastAPI's limit of calls at once; ``None`` where there is none.
         is_simple: whether it is a coroutine function without such a limit.
     """
 
-    __slots__ = ("arguments", "call", "concurrency", "form", "inputs", "is_simple", "key", "use_cache")
+    __slots__ = ("arguments", "call", "concurrency", "form", "inputs", "is_of_room", "is_simple", "key", "use_cache")
 
-    def __init__(self, node: Any, call: Callable[..., Any], arguments: list[tuple[str, int]], inputs: Inputs) -> None:
+    def __init__(
+        self, node: Any, call: Callable[..., Any], arguments: list[tuple[str, int]], inputs: Inputs, *, is_of_room: bool
+    ) -> None:
         self.form = _form(call)
         self.call = _MANAGERS.get(self.form, _itself)(call)  # once, as it takes longer than the call
-        self.key = (call, tuple(sorted(scopes_of(node))))
+        self.is_of_room = is_of_room
+        self.key = (call, tuple(sorted(scopes_of(node))), is_of_room)
         self.use_cache: bool = node.use_cache
         self.arguments = arguments
         self.inputs = inputs if inputs.are_any else None
@@ -118,7 +122,9 @@ class Dependencies:
             used = dependant(call, self._hook.room_parameters, self._hook.name)
         arguments = [(each.name, self._add(each, overrides)) for each in used.dependencies]
         what = f"{_name(call)}, which {self._hook.name} depends on,"
-        step = Step(node, call, arguments, Inputs(used, self._hook, what))
+        inputs = Inputs(used, self._hook, what)
+        is_of_room = inputs.are_of_room or any(self.steps[number].is_of_room for _, number in arguments)
+        step = Step(node, call, arguments, inputs, is_of_room=is_of_room)
         if step.use_cache and step.key in self._known:
             return self._known[step.key]
         self.steps.append(step)

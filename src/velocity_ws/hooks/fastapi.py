@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from velocity_ws.errors import HookError
 
-__all__ = ["Injected", "graph_of", "handshake_errors", "injected", "read", "scopes_of"]
+__all__ = ["Injected", "graph_of", "handshake_errors", "injected", "marked", "read", "scopes_of"]
 
 PARTS = ("path", "query", "header", "cookie")
 """Where in a handshake a parameter of a dependency may stand, as FastAPI names it."""
@@ -38,9 +38,8 @@ def injected(parameter: inspect.Parameter, annotation: Any, hook: str, *, is_our
         HookError: it is a ``Depends`` of a library that is not used.
     """
     annotation = getattr(annotation, "__value__", annotation)  # of PEP 695's ``type Session = Annotated[…]``
-    marks = [parameter.default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
     params = sys.modules.get("fastapi.params")
-    for mark in marks:
+    for mark in _marks(annotation, parameter.default):
         if params is not None and isinstance(mark, params.Depends | params.Param):
             if is_ours and not isinstance(mark, params.Depends):
                 continue
@@ -53,6 +52,22 @@ def injected(parameter: inspect.Parameter, annotation: Any, hook: str, *, is_our
                 "FastAPI is needed"
             )
     return None
+
+
+def _marks(annotation: Any, default: Any) -> list[Any]:
+    annotation = getattr(annotation, "__value__", annotation)
+    return [default, *(get_args(annotation)[1:] if get_origin(annotation) is Annotated else ())]
+
+
+def marked(call: Callable[..., Any]) -> set[str]:
+    """The parameters of a dependency that say where they come from, as ``Query()`` does; FastAPI guesses the others."""
+    signature = importlib.import_module("fastapi.dependencies.utils").get_typed_signature(call)
+    param = sys.modules["fastapi.params"].Param
+    return {
+        parameter.name
+        for parameter in signature.parameters.values()
+        if any(isinstance(mark, param) for mark in _marks(parameter.annotation, parameter.default))
+    }
 
 
 def graph_of(parameters: Iterable[Injected], room_parameters: Sequence[str], hook: str) -> Any:

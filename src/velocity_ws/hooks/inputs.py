@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.binding import ARGUMENTS, Kind
-from velocity_ws.hooks.fastapi import PARTS, handshake_errors, read, scopes_of
+from velocity_ws.hooks.fastapi import PARTS, handshake_errors, marked, read, scopes_of
 from velocity_ws.hooks.injected import name_of_value
 from velocity_ws.hooks.validation import InvalidHandshakeError
 
@@ -18,6 +18,10 @@ __all__ = ["HookOfInputs", "Inputs"]
 
 WITHOUT_HANDSHAKE: tuple[Kind, ...] = ("node", "presence_info")
 """The kinds of hooks that are not called for one client."""
+OF_ROOMS: tuple[Kind, ...] = ("authorize", "room_event", "room_join", "room_leave")
+"""The kinds of hooks that are for rooms of one kind."""
+NEVER_GUESSED = {"broker", "client", "close", "data", "error", "message", "node", "request", "room", "websocket"}
+"""Names that mean something else than the query, which strangers write."""
 
 
 class HookOfInputs:
@@ -40,9 +44,10 @@ class Inputs:
 
     Attributes:
         are_any: whether there are any.
+        are_of_room: whether some are what the name of a room says.
     """
 
-    __slots__ = ("_fields", "_given", "_room_parameters", "_scopes", "are_any")
+    __slots__ = ("_fields", "_given", "_marked", "_room_parameters", "_scopes", "are_any", "are_of_room")
 
     def __init__(self, node: Any, hook: HookOfInputs, what: str) -> None:
         """
@@ -55,6 +60,7 @@ class Inputs:
             HookError: it asks for what there is not in such a hook.
         """
         self._room_parameters = hook.room_parameters
+        self._marked = marked(node.call) if node.query_params else ()
         self._given: list[tuple[str, str]] = []
         self._fields: dict[str, list[Any]] = {}
         for part in PARTS:
@@ -79,6 +85,9 @@ class Inputs:
         if node.security_scopes_param_name is not None:
             self._scopes = node.security_scopes_param_name, scopes_of(node)
         self.are_any = bool(self._given or self._fields or self._scopes)
+        self.are_of_room = any(value == "room" for _, value in self._given) or any(
+            field.alias in hook.room_parameters for field in self._fields.get("path", ())
+        )
 
     def _add(self, part: str, field: Any, hook: HookOfInputs, what: str) -> None:
         annotation = field.field_info.annotation
@@ -95,15 +104,18 @@ class Inputs:
                 f"{what} takes {field.name!r} from the body of a request, which a handshake has not; what a client has "
                 "sent is message.data, of a parameter message: Message"
             )
-        elif annotation is Any and field.name in {"client", "message", "broker", "request", "websocket", "data"}:
-            raise HookError(
-                f"{what} has a parameter {field.name!r} without an annotation, which FastAPI takes for one of the "
-                "query; annotate it: client: Client, message: Message, broker: Broker, request: HTTPConnection"
-            )
+        elif part == "query" and field.name not in self._marked and self._is_room(field.name, annotation, hook):
+            self._give(field.name, "room", hook, what)
+        elif part == "query" and field.name not in self._marked and (why := _never_guessed(field.name, hook)):
+            raise HookError(f"{what} has a parameter {field.name!r}, {why}")
         elif hook.kind in WITHOUT_HANDSHAKE:
             raise _refused(hook, what, field.name, f"the {part} of a handshake")
         else:
             self._fields.setdefault(part, []).append(field)
+
+    @staticmethod
+    def _is_room(name: str, annotation: Any, hook: HookOfInputs) -> bool:
+        return name == "room" and "room" in ARGUMENTS[hook.kind] and annotation in (str, Any, str | None)
 
     def _give(self, parameter: str, value: str, hook: HookOfInputs, what: str) -> None:
         has = {*ARGUMENTS[hook.kind], "broker"}
@@ -136,6 +148,22 @@ class Inputs:
             if errors:
                 raise InvalidHandshakeError(handshake_errors(errors))
             arguments |= found
+
+
+def _never_guessed(name: str, hook: HookOfInputs) -> str:
+    """Why FastAPI's guess, that a parameter is one of the query, is not taken; empty where it is."""
+    explicit = f"{name}: Annotated[…, Query()] if it is one of the query, which the client chooses"
+    if name == "room" and "room" in ARGUMENTS[hook.kind]:
+        return f"which is the name of the room, a str: write room: str, or {explicit}"
+    if name in NEVER_GUESSED:
+        return (
+            "which is not taken from the query by its name alone: annotate client: Client, message: Message, broker: "
+            f"Broker, request: HTTPConnection, or write {explicit}; what a client has sent is message.data"
+        )
+    if hook.kind in OF_ROOMS:
+        there_are = ", ".join(hook.room_parameters) or "none"
+        return f"which the pattern of its rooms does not have (its parameters: {there_are}); write {explicit}"
+    return ""
 
 
 def _refused(hook: HookOfInputs, what: str, parameter: str, asked: str) -> HookError:

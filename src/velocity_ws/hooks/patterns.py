@@ -17,7 +17,7 @@ from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = ["Pattern"]
 
-TAKEN = frozenset({"client", "data", "message", "room"})
+TAKEN = frozenset({"broker", "client", "data", "message", "room"})
 """What hooks of rooms get under these names is something else."""
 
 _PARAMETER = re.compile(r"\{([^{}]*)\}")
