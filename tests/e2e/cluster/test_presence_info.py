@@ -193,8 +193,7 @@ async def test_what_is_no_info_is_reported_and_the_user_is_there_without(
 async def test_a_function_that_takes_long_holds_up_its_own_user_alone_and_not_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(presence, "INFO_PATIENCE", 0.2)
-    monkeypatch.setattr(presence_info, "TIMEOUT", 0.5)
+    monkeypatch.setattr(presence_info, "TIMEOUT", 3 * presence.INFO_PATIENCE)  # time enough to open the gate within it
     gate = asyncio.Event()
 
     async def say(user: str) -> dict[str, str]:
