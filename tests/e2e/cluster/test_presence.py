@@ -28,6 +28,7 @@ from velocity_ws.asgi.admission import Admission
 from velocity_ws.asgi.app import serve_client
 from velocity_ws.backplane import create_backplane
 from velocity_ws.broker import presence_exchange, presence_outgoing, presence_reminders
+from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_exchange import PresenceExchange
 from velocity_ws.broker.presence_room import PresenceRoom
 from velocity_ws.broker.presence_telling import DELIVERIES
@@ -60,6 +61,13 @@ def cluster_of(broker: Broker) -> Cluster:
     cluster = broker.node.cluster
     assert cluster is not None
     return cluster
+
+
+def presence_of(broker: Broker) -> Presence:
+    """Its presence."""
+    presence = broker.node.presence
+    assert presence is not None
+    return presence
 
 
 def exchange_of(broker: Broker) -> PresenceExchange:
@@ -181,7 +189,7 @@ async def test_a_room_that_is_asked_for_before_it_has_said_anything_is_told_whol
         people = [Extra(a, name) for name in names]
         for person in people:
             a.node.hub.join(person.id, ROOM)
-            a.node.presence.joined(person.session, ROOM)  # type: ignore[union-attr]
+            presence_of(a).joined(person.session, ROOM)
         exchange_of(a)._was_asked(b.node_id, (ROOM,))
         exchange_of(a)._answer()
         await eventually(lambda: set(late.users) == {*names, "late"})
@@ -213,6 +221,22 @@ async def test_who_does_not_read_when_it_comes_is_told_of_those_who_came_later()
         await eventually(lambda: set(first.users) == {"first", "slow", "later"})
         assert msgspec.json.decode(str(await transport.take()))["event"] == "waits"
         await sees(transport, first.users)
+
+
+async def test_who_does_not_read_is_told_numbers_alone_when_there_are_too_many_by_then() -> None:
+    async with brokers("memory://too-many", 1, presence_max_users=3) as (a,), not_reading(a) as transport:
+        first = await comes(a, "first")
+        await a.to_client(transport.session.id).send("waits")
+        await a.join_room(transport.session.id, ROOM)
+        await eventually(lambda: set(first.users) == {"first", "slow"})
+        await crowd(a, ["user1", "user2", "user3"])
+        await eventually(lambda: first.last.get("user_count") == 5)
+        assert msgspec.json.decode(str(await transport.take()))["event"] == "waits"
+        last: dict[str, Any] = {}
+        while last.get("user_count") != 5:
+            last = msgspec.json.decode(str(await transport.take()))["data"]
+        await eventually(lambda: not presence_of(a)._due)
+        assert not transport.queue
 
 
 @asynccontextmanager
@@ -261,16 +285,14 @@ async def test_beyond_so_many_users_members_are_told_numbers_and_names_again_whe
     async with brokers("memory://numbers", presence_max_users=10) as (a, b):
         people = await crowd(a, [f"user{number}" for number in range(8)])
         ann, bob = await comes(a, "ann"), await comes(b, "bob")
-        for extra in (ann, bob):
-            await eventually(lambda extra=extra: len(extra.users) == 10)  # type: ignore[misc]
-            assert "count" not in extra.last
+        await eventually(lambda: len(ann.users) == len(bob.users) == 10)
+        assert "count" not in ann.last.keys() | bob.last.keys()
         again = await comes(b, "bob")
         nobody = await comes(b, None)
         await eventually(lambda: ann.users.get("bob") == 2 and nobody.last.get("anonymous") == 1)
         cat = await comes(b, "cat")
         numbers = {"room": ROOM, "users": {}, "anonymous": 1, "full": True, "count": 13, "user_count": 11}
-        for extra in (ann, bob, again, nobody, cat):
-            await eventually(lambda extra=extra: extra.last == numbers)  # type: ignore[misc]
+        await eventually(lambda: all(extra.last == numbers for extra in (ann, bob, again, nobody, cat)))
         dan = await comes(a, "dan")
         await eventually(lambda: dan.last.get("user_count") == bob.last.get("user_count") == 12)
         seen = len(ann.events)
@@ -279,9 +301,22 @@ async def test_beyond_so_many_users_members_are_told_numbers_and_names_again_whe
         await eventually(lambda: ann.last.get("user_count") == bob.last.get("user_count") == 9)
         assert all("count" in event["data"] for event in ann.events[seen:]), "10 and 9 are not named again yet"
         people[1].leave()
-        for extra in (ann, bob, again, nobody):
-            await eventually(lambda extra=extra: len(extra.users) == 8 and "count" not in extra.last)  # type: ignore[misc]
+        named = (ann, bob, again, nobody)
+        await eventually(lambda: all(len(extra.users) == 8 and "count" not in extra.last for extra in named))
+        for extra in named:
             assert extra.users == {**{f"user{number}": 1 for number in range(2, 8)}, "ann": 1, "bob": 2}
+
+
+async def test_members_are_told_the_same_numbers_again_when_they_were_told_names_in_between() -> None:
+    async with brokers("memory://numbers-again", 1, presence_max_users=5) as (a,):
+        people = await crowd(a, [f"user{number}" for number in range(5)])
+        ann = await comes(a, "ann")
+        await eventually(lambda: ann.last.get("user_count") == 6)
+        for person in people[:2]:
+            person.leave()
+        await eventually(lambda: len(ann.users) == 4)
+        await crowd(a, ["user0", "user1"])
+        await eventually(lambda: ann.last.get("user_count") == 6)
 
 
 async def test_a_room_that_fills_is_told_in_bounded_time_and_bytes() -> None:
@@ -337,7 +372,7 @@ async def test_whatever_is_lost_is_noticed_and_told_again(hurry: None, what: str
     names = [f"{number:0250}" for number in range(1200 if "part" in what else 20)]  # in three parts
     async with brokers(f"memory://lost-{what.replace(' ', '-')}") as (a, b):
         await crowd(a, names)
-        await eventually(lambda: not a.node.presence._due)  # type: ignore[union-attr]
+        await eventually(lambda: not presence_of(a)._due)
         losses = [Lossy(broker, once(name, number)) for broker in (a, b)]
         late = await comes(b, "late")
         await eventually(lambda: set(late.users) == {*names, "late"})
@@ -401,7 +436,7 @@ async def test_what_waits_for_the_publisher_is_bounded_and_the_rest_is_asked_for
         lossy = Lossy(a)
         lossy.goes_on.clear()
         await crowd(a, names)
-        await eventually(lambda: not a.node.presence._due)  # type: ignore[union-attr]
+        await eventually(lambda: not presence_of(a)._due)
         assert len(exchange_of(a)._notes._waiting) <= 2 + 6, "at most a whole state more"
         lossy.goes_on.set()
         late = await comes(b, "late")
@@ -412,15 +447,14 @@ async def test_what_waits_for_the_publisher_is_bounded_and_the_rest_is_asked_for
 async def test_three_nodes_that_ask_at_once_are_told_once(hurry: None) -> None:
     async with brokers("memory://at-once", 4) as (a, *others):
         await crowd(a, [f"{number:0250}" for number in range(1200)])
-        await eventually(lambda: not a.node.presence._due)  # type: ignore[union-attr]
+        await eventually(lambda: not presence_of(a)._due)
         parts: list[Any] = []
         stranger = create_backplane("memory://at-once")
         topics = [cluster_of(a).topics.room(ROOM), *[cluster_of(a).topics.node(other.node_id) for other in others]]
         await stranger.connect(lambda topic, data: parts.append((topic, decode_body(data))), lambda _: None)
         await stranger.subscribe(topics)
         late = [await comes(other, f"late{number}") for number, other in enumerate(others)]
-        for extra in late:
-            await eventually(lambda extra=extra: len(extra.users) == 1203)  # type: ignore[misc]
+        await eventually(lambda: all(len(extra.users) == 1203 for extra in late))
         changes = [
             topic
             for topic, body in parts
@@ -465,8 +499,7 @@ async def _history(steps: Any, rng: random.Random) -> None:
                 await asyncio.sleep(0.04)
         truth = Counter(person.session.user_id for here in people for person in here.values())
         truth["watcher"] = 2
-        for watcher in watchers:
-            await eventually(lambda watcher=watcher: watcher.users == truth)  # type: ignore[misc]
+        await eventually(lambda: all(watcher.users == truth for watcher in watchers))
 
 
 # --- nodes of yesterday
@@ -510,7 +543,7 @@ async def test_a_node_of_yesterday_understands_a_state_in_parts_and_what_follows
     names = [f"{number:0250}" for number in range(1200)]
     async with brokers("memory://yesterday") as (a, b):
         await crowd(a, names)
-        await eventually(lambda: not a.node.presence._due)  # type: ignore[union-attr]
+        await eventually(lambda: not presence_of(a)._due)
         old = Yesterday()
 
         def hear(topic: str, data: bytes) -> None:

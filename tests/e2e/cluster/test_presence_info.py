@@ -106,7 +106,8 @@ async def _adds_up(peer: Any) -> dict[str, Any]:
 
 
 async def _nobody_is_left(pair: list[Node]) -> bool:
-    await eventually(lambda: not any(node.broker.node.presence._rooms for node in pair))  # type: ignore[union-attr]
+    found = [node.broker.node.presence for node in pair]
+    await eventually(lambda: all(presence is not None and not presence._rooms for presence in found))
     return True
 
 
