@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 import tomllib
-import types
 from pathlib import Path
 
 import pytest
@@ -117,16 +115,3 @@ def test_the_loggers_listed_are_those_that_there_are() -> None:
                 there.add(name.value)
     listed = re.findall(r"^\| `(velocity_ws\.\w+)` \|", section("Loggers"), re.MULTILINE)
     assert listed == sorted(there), "the table of loggers in docs/architecture.md is not what get_logger is called with"
-
-
-def test_the_program_of_the_page_about_handlers_runs() -> None:
-    source = (ROOT / "docs/handlers.md").read_text()
-    module = types.ModuleType("handlers_page")
-    sys.modules[module.__name__] = module  # where annotations are looked for
-    try:
-        exec("\n".join(re.findall(r"^```python\n(.*?)^```", source, re.MULTILINE | re.DOTALL)), vars(module))
-    finally:
-        del sys.modules[module.__name__]
-    hooks = module.broker.node.dispatcher._hooks
-    assert hooks.events() == ["ask", "comment", "comments.added", "cursor", "delete", "rename", "stop", "whoami"]
-    assert [len(hooks.of(kind)) for kind in ("authenticate", "connect")] == [1, 1]
