@@ -77,11 +77,13 @@ async def comment(client: Client[Person], data: NewComment, document_id: int, ro
     shown = CommentOut.model_validate(written)
     with suppress(BackplaneUnavailable):  # it is written; who is not told now reads it when their gap comes
         await broker.to_room(room).send("comment", shown)
-        await ring(notices)
+    await ring(notices)
     return shown
 
 
 async def ring(notices: list[Notice]) -> None:
-    """Ring the bells of users, on every page that they have open. Call it after the commit."""
+    """Ring the bells of users, on every page that they have open. Call it after the commit: who is not reached now
+    finds the notice later."""
     for notice in notices:
-        await broker.to_user(notice.user_id).send("bell", NoticeOut.model_validate(notice))
+        with suppress(BackplaneUnavailable):
+            await broker.to_user(notice.user_id).send("bell", NoticeOut.model_validate(notice))

@@ -74,7 +74,7 @@ async function start() {
   ws.on("typing", showTyping);
   ws.on("comment", (comment, { room }) => open && room === roomOf(open.id) && addComment(comment));
   ws.on("bell", (notice) => addNotice(notice, shown(loadDocuments)));
-  ws.on("left", ({ room }) => open && room === roomOf(open.id) && closeDocument("You are no longer a member."));
+  ws.on("left", showLeft);
   ws.on("gap", shown(reload)); // messages were lost: look what is there
 }
 
@@ -123,6 +123,11 @@ async function reload() {
   $("composer").hidden = open.role === "viewer";
   $("members").hidden = open.role !== "owner";
   showMembers();
+}
+
+function showLeft({ room, reason }) {
+  if (!open || room !== roomOf(open.id) || reason === "INTERNAL_ERROR") return; // then it is asked for again by itself
+  closeDocument("You are no longer a member.");
 }
 
 async function closeDocument(why) {
