@@ -70,7 +70,7 @@ class Addressable:
     @property
     def asks_to_renew(self) -> bool:
         """Whether a ``refresh`` of the client waits, behind a handler that takes long."""
-        return self.inbox.holds(REFRESH)
+        return self.inbox.has_waiting(REFRESH)
 
     @property
     def rooms(self) -> frozenset[str]:

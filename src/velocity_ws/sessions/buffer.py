@@ -40,7 +40,7 @@ class Buffer:
             self._room.clear()
             await self._room.wait()
 
-    def holds(self, event: str) -> bool:
+    def has_waiting(self, event: str) -> bool:
         """Whether a message of that event waits. It reads all that wait, as far as their names."""
         heads = [head_of(each) for each in self._queue or () if isinstance(each, str)]
         return any(head is not None and head.event == event for head in heads)
