@@ -12,7 +12,7 @@ from velocity_ws.messages.outbound import PreparedMessage, encode
 
 def message(key: str | None = None, event: str = "e", data: object = None) -> PreparedMessage:
     made = encode(event, data)
-    made.key = key
+    made.set_lossy(volatile=False, key=key)
     return made
 
 
@@ -51,7 +51,8 @@ def test_a_binary_message_replaces_a_binary_one() -> None:
         PreparedMessage(b"2", is_text=False),
         message("a", "binary"),
     )
-    old.key = newer.key = "a"
+    for each in (old, newer):
+        each.set_lossy(volatile=False, key="a")
     assert drained(filled(old, text, newer)) == [newer, text]
 
 

@@ -62,7 +62,7 @@ async def test_a_ping_is_the_connections() -> None:
 
 def with_key(data: object, key: str = "k") -> PreparedMessage:
     message = encode("e", data)
-    message.key = key
+    message.set_lossy(volatile=False, key=key)
     return message
 
 

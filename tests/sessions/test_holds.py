@@ -141,7 +141,7 @@ def test_what_is_held_is_bounded_in_number_and_bytes() -> None:
 
 def test_what_does_not_wait_is_not_held() -> None:
     hold, cursor = Hold(Member("a"), "red", LIMIT), encode("cursor")
-    cursor.volatile = True
+    cursor.set_lossy(volatile=True, key=None)
     assert not hold.take(cursor, None)
     hold.deliver()
     assert (hold.member.got, hold.left_out, hold.lost) == ([], 1, 0)

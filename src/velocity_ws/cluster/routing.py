@@ -117,8 +117,8 @@ class Arrivals:
         a node of an older version do not.
         """
         message = PreparedMessage(publication.payload, publication.is_text)
-        message.volatile = publication.is_volatile
-        message.key = publication.key or None
+        if publication.is_volatile or publication.key:
+            message.set_lossy(volatile=publication.is_volatile, key=publication.key or None)
         if publication.kind == "rooms" and not publication.number and self._is_of_kind(publication.names[0]):
             add_room(message, publication.names[0])
         return message

@@ -41,6 +41,7 @@ class Hook:
         name: what errors and the log call it.
         options: what was said of it beside the function.
         dependencies: what it depends on, for a `Scope` to call; ``None`` if nothing.
+        is_direct: whether a message is handled by calling it, and nothing else: no scope, no other task, no login.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Hook:
         self.options = options
         found, problems = _injected(kind, function, self.name, parameters)
         self.dependencies = Dependencies(kind, self.name, found, parameters) if found else None
+        self.is_direct = not (found or options.concurrent or kind == "refresh")
         theirs = [name for name, _, _ in found]
         try:
             self._by_position, self._by_keyword = bind(kind, function, self.name, [*parameters, *theirs])
@@ -94,6 +96,8 @@ class Hook:
         self._schema: Any = None
         if parameter is not None and (by := validator(function, parameter, self.name)):
             self._validate, self._schema = by
+        # Nothing is to be done for it but to call it: what most handlers are, and what an echo is measured by.
+        self._is_plain = self._is_async and not (self._by_keyword or self._parameters or self._validate or found)
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -127,6 +131,8 @@ class Hook:
             InvalidAnswerError: a handler's return annotation does not allow what it has returned.
             Exception: any exception that the function, or a dependency, raises.
         """
+        if self._is_plain:
+            return await self._function(*self._args(values))
         given = values
         if self._parameters:
             values = self._with_parameters(values)

@@ -30,7 +30,7 @@ __all__ = ["Inbox"]
 
 log = get_logger("velocity_ws.sessions")
 
-PING_SIZE = 128
+PING_SIZE = 64
 """Bytes up to which a ``$ping`` is known as one before it is decoded; a longer one is answered when its turn comes."""
 MESSAGES_PER_TURN = 16
 """Messages of one client handled before others get their turn of the event loop."""

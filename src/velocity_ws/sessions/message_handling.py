@@ -79,9 +79,7 @@ class MessageHandling:
         """The handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
         return self._hooks.limited(event, room)
 
-    async def text(  # noqa: C901 - each call would be one more for each message
-        self, client: Client, text: str
-    ) -> PreparedMessage | ConcurrentCall | None:
+    async def text(self, client: Client, text: str) -> PreparedMessage | ConcurrentCall | None:
         """Handle a text message: the ``on_message`` hooks, then the handler of its event.
 
         Returns:
@@ -92,6 +90,21 @@ class MessageHandling:
             self._counters.invalid += 1
             return encode_error(message.code, message.message, None, message.id)
         values = {"client": client, "message": message, "data": message.data}
+        handler = self._hooks.handler(message.event)
+        if handler is None or not handler.is_direct or message.room is not None or self._hooks.of("message"):
+            return await self._handle(client, message, values)
+        try:  # in few steps, as this is what most messages are
+            result = await self._call(handler, values)
+            return None if message.id is None else encode(REPLY, result, message.id)
+        except BaseException as error:
+            if is_end_of_task(error):
+                raise
+            return await self._failures.answer(client, error, handler, message.id, message.event)
+
+    async def _handle(
+        self, client: Client, message: Message, values: dict[str, Any]
+    ) -> PreparedMessage | ConcurrentCall | None:
+        """Handle a message that has more to it: a room, ``on_message`` hooks, dependencies, or no handler."""
         hooks = self._hooks.of("message")
         room = message.room
         hook: Hook | None = None
@@ -111,15 +124,9 @@ class MessageHandling:
                 if room is not None:  # which it may have left meanwhile
                     await self._rooms.validate(client.id, room)
             hook = handler
-            if handler is None:
-                result = None
-            elif handler.options.concurrent:
-                await self._leave_scope(scope, values)
-                return ConcurrentCall(handler, message, values)
-            elif handler.kind == "refresh":
-                result = await self._refresh(client, functools.partial(self._call, handler, values))
-            else:
-                result = await self._call(handler, values)
+            result = None if handler is None else await self._call_handler(client, handler, message, values, scope)
+            if isinstance(result, ConcurrentCall):
+                return result
             if scope is not None:  # before the answer, which a failure of the end is, too
                 await scope.end()
             return None if message.id is None else encode(REPLY, result, message.id)
@@ -131,6 +138,17 @@ class MessageHandling:
                 return await self._failures.answer(client, failure, hook, message.id, message.event)
             finally:
                 del failure  # whose traceback refers to this frame
+
+    async def _call_handler(
+        self, client: Client, handler: Hook, message: Message, values: dict[str, Any], scope: Scope | None
+    ) -> Any:
+        """What a handler returns, or the call of a concurrent one."""
+        if handler.options.concurrent:
+            await self._leave_scope(scope, values)
+            return ConcurrentCall(handler, message, values)
+        if handler.kind == "refresh":
+            return await self._refresh(client, functools.partial(self._call, handler, values))
+        return await self._call(handler, values)
 
     async def concurrent(self, client: Client, call: ConcurrentCall) -> PreparedMessage | None:
         """Call the handler of a message whose ``on_message`` hooks have run; what is to be answered."""
