@@ -7,23 +7,20 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import jwt
 import pytest
 from asgiref.sync import async_to_sync
-from pydantic import BaseModel
 
 from examples import auth, minimal, notifications
 from examples.chat import app as chat
 from examples.chat import tokens
-from tests.support import DEADLINE, Address, Peer, eventually, running, serve, settings
+from tests.support import DEADLINE, Address, Peer, eventually, serve
 from tests.support.command import kept_port
 from velocity_ws import Broker, WebSocketMiddleware
 
@@ -297,49 +294,6 @@ class TestAuth:
             await eventually(lambda: sum(timer.cancelled() for timer in timers) == 1)
             assert [client.user for client in clients if client.get_data("timer").cancelled()] == ["ada"]
         await eventually(lambda: all(timer.cancelled() for timer in timers))
-
-
-class TestUsersPage:
-    """What docs/users.md shows does what it says."""
-
-    SECRET = "what only the server and its identity provider know"
-
-    @pytest.fixture
-    async def server(self) -> AsyncIterator[Address]:
-        text = (ROOT / "docs/users.md").read_text(encoding="utf-8")
-        blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        broker = Broker(settings())
-        names: dict[str, Any] = {"SECRET": self.SECRET, "broker": broker, "BaseModel": BaseModel}
-        for word in ("def check", "@broker.refresh"):
-            (block,) = [block for block in blocks if word in block]
-            exec(compile(block, "docs/users.md", "exec", dont_inherit=True), names)
-        async with running(broker, "ours") as address:
-            yield address
-
-    def token(self, user: str | None, seconds: float) -> str:
-        claims = {"sub": user, "exp": time.time() + seconds}
-        return jwt.encode({name: claim for name, claim in claims.items() if claim is not None}, self.SECRET)
-
-    def call(self, server: Address, token: str) -> AbstractAsyncContextManager[Peer]:
-        return server.connect(additional_headers={"cookie": f"token={token}"})
-
-    async def test_a_token_in_a_cookie_is_a_login_that_ends_with_it_and_is_renewed(self, server: Address) -> None:
-        async with self.call(server, self.token("ann", 60)) as peer:
-            assert 50 < (await peer.expect("session"))["expires_in"] <= 60
-            await peer.send("refresh", {"token": self.token("ann", 900)}, id=1)
-            assert 800 < (await peer.expect("session"))["expires_in"] <= 900
-            await peer.expect("reply")
-            for token, code in (
-                (self.token("bob", 900), "FORBIDDEN"),
-                (self.token("ann", -5), "UNAUTHORIZED"),
-                ("rubbish", "UNAUTHORIZED"),
-            ):
-                assert (await peer.request("refresh", {"token": token}))["data"]["code"] == code
-
-    async def test_no_other_token_lets_in(self, server: Address) -> None:
-        for token in ("", "rubbish", self.token("ann", -5), self.token(None, 60)):
-            async with self.call(server, token) as peer:
-                assert await peer.closed() == (4401, "log in")
 
 
 class TestThreads:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 import types
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
+import httpx2 as httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Query
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -19,8 +25,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from tests.support import settings
-from velocity_ws import Broker, Client
+from tests.support import DEADLINE, Address, eventually, serve, settings
+from velocity_ws import Accept, Broker, Client
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +46,19 @@ def block(page: str, word: str) -> str:
 def run(source: str, names: dict[str, Any]) -> None:
     """Run it as a part of a module in which these names are there."""
     exec(compile(source, "a page", "exec", dont_inherit=True), names)
+
+
+@contextmanager
+def module_of(source: str, **names: Any) -> Iterator[Any]:
+    """Run it as a module, in which these names are there."""
+    module = types.ModuleType("a_page")
+    sys.modules[module.__name__] = module  # where annotations are looked for
+    vars(module).update(names)
+    try:
+        run(source, vars(module))
+        yield module
+    finally:
+        del sys.modules[module.__name__]
 
 
 class Base(DeclarativeBase):
@@ -99,13 +118,8 @@ class TestHandlersPage:
 
     @pytest.fixture
     def page(self) -> Iterator[Any]:
-        module = types.ModuleType("handlers_page")
-        sys.modules[module.__name__] = module  # where annotations are looked for
-        try:
-            run(self.SOURCE, vars(module))
+        with module_of(self.SOURCE) as module:
             yield module
-        finally:
-            del sys.modules[module.__name__]
 
     @pytest.fixture
     def http(self, page: Any) -> Iterator[TestClient]:
@@ -161,3 +175,103 @@ class TestHandlersPage:
         lines = file.read_text().splitlines()
         wrong = [lines[int(number) - 1] for number in re.findall(r"page\.py:(\d+): error", output)]
         assert wrong == [line for line in lines if "the password stays here" in line], output
+
+
+class TestUsersPage:
+    """A login in a cookie, and what goes on from there."""
+
+    @pytest.fixture
+    def page(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        monkeypatch.setenv("SECRET", "what only the servers of this application know")
+        source = "\n".join(block("users.md", word) for word in ("def set_cookie", "def log_out"))
+        with module_of(source, is_password=lambda name, password: name == password) as module:
+            yield module
+
+    @pytest.fixture
+    async def server(self, page: Any) -> AsyncIterator[Address]:
+        async with serve(page.app) as address:
+            yield address
+
+    @pytest.fixture
+    async def http(self, server: Address) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(base_url=server.http, timeout=DEADLINE) as http:
+            yield http
+
+    async def log_in(self, http: httpx.AsyncClient, name: str = "ann") -> dict[str, str]:
+        """The header with the cookie, which goes out by itself over TLS alone."""
+        answer = await http.post("/login", json={"name": name, "password": name})
+        assert answer.status_code == 204
+        cookie, *attributes = answer.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "Secure", "SameSite=lax"} <= set(attributes)
+        return {"cookie": cookie}
+
+    async def test_who_logs_in_by_a_route_is_that_user_until_the_token_ends(
+        self, server: Address, http: httpx.AsyncClient, page: Any
+    ) -> None:
+        assert (await http.post("/login", json={"name": "ann", "password": "x"})).status_code == 401
+        async with server.connect(additional_headers=await self.log_in(http)) as peer:
+            assert 890 < (await peer.expect("session"))["expires_in"] <= 900
+            assert [client.user_id for client in page.broker.get_clients()] == ["ann"]
+
+    async def test_a_ticket_of_its_own_user_renews_a_login_and_nothing_else_does(
+        self, server: Address, http: httpx.AsyncClient, page: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        header = await self.log_in(http)
+        async with server.connect(additional_headers=header) as peer:
+            await peer.expect("session")
+            monkeypatch.setattr(page, "LIFETIME", timedelta(hours=1))
+            ticket = (await http.post("/token", headers=header)).json()
+            await peer.send("refresh", ticket, id=1)
+            assert 3500 < (await peer.expect("session"))["expires_in"] <= 3600
+            await peer.expect("reply")
+            of_bob = (await http.post("/token", headers=await self.log_in(http, "bob"))).json()
+            of_routes = {"token": header["cookie"].partition("=")[2]}
+            for wrong, code in ((of_bob, "FORBIDDEN"), (of_routes, "UNAUTHORIZED"), ({"token": ""}, "UNAUTHORIZED")):
+                assert (await peer.request("refresh", wrong))["data"]["code"] == code
+        for token in ("", "rubbish", ticket["token"]):
+            async with server.connect(additional_headers={"cookie": f"token={token}"}) as peer:
+                assert await peer.closed() == (4401, "log in")
+            assert (await http.post("/token", headers={"cookie": f"token={token}"})).status_code == 401
+
+    async def test_logging_out_ends_this_session_or_all(self, server: Address, http: httpx.AsyncClient) -> None:
+        phone, laptop = await self.log_in(http), await self.log_in(http)
+        async with (
+            server.connect(additional_headers=phone) as one,
+            server.connect(additional_headers=phone) as other_tab,
+            server.connect(additional_headers=laptop) as two,
+        ):
+            await http.post("/logout", headers=phone)
+            assert [await peer.closed() for peer in (one, other_tab)] == [(4401, "logged out")] * 2
+            await two.expect("session")
+            await two.send("$ping")
+            assert await two.receive() == {"event": "$pong"}
+            await http.post("/logout", params={"everywhere": True}, headers=laptop)
+            assert await two.closed() == (4401, "logged out")
+
+    async def test_a_new_name_reaches_all_connections_of_a_user_and_their_logins_end_when_they_did(self) -> None:
+        @dataclass(frozen=True)
+        class User:
+            id: str
+            name: str
+
+        async def no_database() -> AsyncIterator[Any]:
+            async def nothing(*_: object) -> None: ...
+
+            yield SimpleNamespace(commit=nothing)
+
+        async def store_name(*_: object) -> None: ...
+
+        broker, app = Broker(settings()), FastAPI()
+        broker.attach(app)
+        broker.authenticate(lambda: Accept(User("ann", "Ann"), expires_at=time.time() + 60))
+        names = {"app": app, "broker": broker, "store_name": store_name, "UserId": Annotated[str, Query()]}
+        with module_of(block("users.md", "def renamed"), **names, Session=Annotated[Any, Depends(no_database)]):
+            async with serve(app) as server, server.connect() as peer, server.connect() as tab:
+                await peer.expect("session")
+                await tab.expect("session")
+                ends = {client.id: client.expires_at for client in broker.get_clients()}
+                async with httpx.AsyncClient(base_url=server.http, timeout=DEADLINE) as http:
+                    answer = await http.put("/me/name", params={"name": "Anna", "user_id": "ann"})
+                    assert answer.status_code == 204
+                await eventually(lambda: {client.user.name for client in broker.get_clients()} == {"Anna"})
+                await eventually(lambda: {client.id: client.expires_at for client in broker.get_clients()} == ends)
