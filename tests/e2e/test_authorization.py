@@ -15,7 +15,8 @@ import pytest
 
 from tests.support import Address, Peer, ServerKind, eventually, running, settings
 from tests.support.say import Say
-from velocity_ws import Broker, Client, ClientError, HookError
+from velocity_ws import Broker, Client, ClientError, HookError, Message
+from velocity_ws.sessions.concurrent import MAX_RUNNING
 
 ROOM = "chat:7"
 
@@ -720,3 +721,122 @@ async def test_ten_thousand_joins_against_revocations_while_messages_flow(say: S
     say(f"{storm.entered} joins went through, {storm.refused} were refused, {storm.put_out} members were put out")
     assert storm.entered > 1000
     assert storm.put_out > 100
+
+
+# --- handlers of who is put out
+
+
+class Streams(Chats):
+    """Members have something said in the room for as long as their handler runs.
+
+    Attributes:
+        begun: whose handlers have begun, and in which room.
+        ended: whose were cancelled.
+        go_on: lets all of them end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[tuple[str | None, str | None]] = []
+        self.ended: list[tuple[str | None, str | None]] = []
+        self.go_on = asyncio.Event()
+        chats = self.broker.rooms("chat:{chat_id}/{part}")
+
+        @chats.authorize
+        async def may_enter(client: Client, room: str) -> bool:
+            return (client.user_id, room) in self.allowed
+
+        @chats.on("stream", concurrent=True)
+        @self.broker.on("stream", concurrent=True)
+        async def stream(client: Client, message: Message) -> str:
+            who = client.user_id, message.room
+            self.begun.append(who)
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.ended.append(who)
+                raise
+            return "done"
+
+    async def stream(self, peer: Peer, room: str, request_id: str) -> None:
+        """Have a handler begin, or wait if too many run."""
+        await peer.send("stream", id=request_id, room=room)
+
+
+PART = "chat:7/a"
+
+
+@pytest.mark.parametrize("change", ["reauthorize", "set_user", "join"])
+async def test_concurrent_handlers_of_who_is_put_out_of_a_room_end_with_its_membership(
+    kind: ServerKind, change: str
+) -> None:
+    chats = Streams()
+    others = [("bob", "chat:7/b"), ("ann", PART)]
+    async with (
+        running(chats.broker, kind) as address,
+        inside(chats, address, "ann", PART) as ann,
+        inside(chats, address, "bob", PART, "chat:7/b") as bob,
+    ):
+        await chats.stream(ann, PART, "ann's")
+        await chats.stream(bob, PART, "gone")
+        await chats.stream(bob, "chat:7/b", "stays")
+        await eventually(lambda: len(chats.begun) == 3)
+        chats.allowed.discard(("bob", PART))
+        if change == "reauthorize":
+            await chats.broker.reauthorize(PART)
+        elif change == "set_user":
+            (member,) = [m for m in await chats.broker.members("chat:7/b") if m.user == "bob"]
+            session = chats.broker.node.hub.get(member.client_id)
+            assert session is not None
+            await session.client.set_user("bob")
+        else:
+            await bob.send("join", {"room": PART}, id="again")
+        answers: dict[str, Any] = {}
+        while len(answers) < (3 if change == "join" else 2):
+            message = await bob.receive()
+            answers[message.get("id", message["event"])] = message["data"]
+        assert answers["left"] == {"room": PART, "reason": "FORBIDDEN"}
+        assert answers["gone"]["code"] == "CANCELLED"
+        assert chats.ended == [("bob", PART)]
+        chats.go_on.set()
+        assert (await bob.receive()) == {"event": "reply", "id": "stays", "data": "done"}
+        assert (await ann.receive()) == {"event": "reply", "id": "ann's", "data": "done"}
+    assert chats.ended == [("bob", PART)]
+    assert chats.begun == [("ann", PART), ("bob", PART), others[0]]
+    assert chats.broker.get_stats().errors == 0
+
+
+async def test_messages_that_wait_behind_such_handlers_are_refused() -> None:
+    chats = Streams()
+    async with running(chats.broker) as address, inside(chats, address, "bob", PART) as bob:
+        for number in range(MAX_RUNNING + 3):
+            await chats.stream(bob, PART, str(number))
+        await eventually(lambda: len(chats.begun) == MAX_RUNNING)
+        chats.allowed.clear()
+        await chats.broker.reauthorize(PART, "bob")
+        assert await bob.expect("left") == {"room": PART, "reason": "FORBIDDEN"}
+        codes = {}
+        while len(codes) < MAX_RUNNING + 3:
+            message = await bob.receive()
+            codes[int(message["id"])] = message["data"]["code"]
+        assert [codes[number] for number in sorted(codes)] == ["CANCELLED"] * MAX_RUNNING + ["FORBIDDEN"] * 3
+    assert len(chats.begun) == MAX_RUNNING
+
+
+@pytest.mark.parametrize("how", ["leave", "leave_room", "remove_user"])
+async def test_who_leaves_or_is_taken_out_by_the_application_keeps_its_handlers(how: str) -> None:
+    chats = Streams()
+    async with running(chats.broker) as address, inside(chats, address, "bob", PART) as bob:
+        await chats.stream(bob, PART, "goes on")
+        await eventually(lambda: len(chats.begun) == 1)
+        if how == "leave":
+            assert (await bob.request("leave", {"room": PART}))["event"] == "reply"
+        elif how == "leave_room":
+            (member,) = await chats.broker.members(PART)
+            await chats.broker.leave_room(member.client_id, PART)
+        else:
+            assert await chats.broker.remove_user("bob", PART) == 1
+        assert not await chats.broker.members(PART)
+        chats.go_on.set()
+        assert (await bob.receive()) == {"event": "reply", "id": "goes on", "data": "done"}
+    assert chats.ended == []

@@ -122,8 +122,8 @@ class Joining:
                 await self._admission.admit(session, room)
         except ClientError as refusal:
             if self._asks_about(room) and self._hub.joined_at(session.id, room) is not None:
+                session.put_out(room, str(refusal.code))
                 await self._rooms.leave(session.id, room)
-                session.offer(encode_left(room, str(refusal.code)))
             raise
         except TimeoutError:
             if session.is_connected:

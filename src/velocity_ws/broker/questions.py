@@ -10,7 +10,6 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
-from velocity_ws.messages.events import encode_left
 from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.permission import Permission, failed
@@ -221,7 +220,7 @@ class Questions:
             self._counters.left_out += hold.left_out
         elif not hold.is_over and answer.refusal is not None:
             self._take_out(hold.member, hold.room)
-            hold.member.offer(encode_left(hold.room, str(answer.refusal.code)))
+            hold.member.put_out(hold.room, str(answer.refusal.code))
         self._close(question)
 
     def _close(self, question: _Question) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.hooks.registry import REFRESH
-from velocity_ws.messages.events import is_of_rooms, reserved
+from velocity_ws.messages.events import encode_left, is_of_rooms, reserved
 from velocity_ws.messages.inbound import Malformed, Message, decode
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.client import Client
@@ -95,6 +95,12 @@ class Addressable:
     def left(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks that it left a room, if they were told that it came; what is done when they are told."""
         return None if self.moves is None else self.moves.left(room)
+
+    def put_out(self, room: str, why: str) -> None:
+        """It may not be in a room any more, which it leaves now: end what it does there, and tell it why."""
+        if self.inbox.concurrent is not None:
+            self.inbox.concurrent.cancel_in(room)
+        self.offer(encode_left(room, why))
 
     def offer(self, message: PreparedMessage) -> bool:
         """Queue a message; false, and counted, where the client is gone or too slow."""

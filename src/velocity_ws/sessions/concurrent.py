@@ -30,7 +30,7 @@ class ConcurrentHandlers:
     On the broker's loop only.
 
     Attributes:
-        running: the workers of those that run.
+        running: the workers of those that run, each with the room that its message has named.
     """
 
     __slots__ = ("_context", "_is_over", "_on_begun", "_on_idle", "_owner", "_waiting", "running")
@@ -55,7 +55,7 @@ class ConcurrentHandlers:
         self._on_idle = on_idle
         self._is_over = False
         self._waiting: deque[tuple[ConcurrentCall, int, contextvars.Context]] = deque()
-        self.running: set[EagerTask] = set()
+        self.running: dict[EagerTask, str | None] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -85,11 +85,17 @@ class ConcurrentHandlers:
         for worker in list(self.running):
             worker.cancel()
 
+    def cancel_in(self, room: str) -> None:
+        """Cancel those that run for messages that named a room."""
+        for worker, named in list(self.running.items()):
+            if named == room:
+                worker.cancel()
+
     # --- inside
 
     def _begin(self, call: ConcurrentCall, variables: contextvars.Context) -> None:
         worker = variables.run(EagerTask)
-        self.running.add(worker)
+        self.running[worker] = call.message.room
         try:
             rest = worker.step(self._handle(worker, call))
         except BaseException as error:
@@ -119,7 +125,7 @@ class ConcurrentHandlers:
             self._ended(worker)
 
     def _ended(self, worker: EagerTask) -> None:
-        self.running.discard(worker)
+        self.running.pop(worker, None)
         if self._waiting:
             # In a turn of its own: many may wait that end at once, and others have their turns between them.
             asyncio.get_running_loop().call_soon(self._begin_next)

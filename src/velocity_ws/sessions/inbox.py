@@ -43,12 +43,13 @@ class Inbox(Buffer):
 
     Attributes:
         asks: the questions that wait for an answer of the client; ``None`` where there are none.
+        concurrent: the handlers that later messages do not wait for; ``None`` until there is one.
         is_taking: whether what arrives is handled.
         worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
-        "_concurrent", "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "is_taking",
+        "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "concurrent", "is_taking",
         "worker",
     )  # fmt: skip
 
@@ -61,7 +62,7 @@ class Inbox(Buffer):
         self._limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
         self._limits: InboundLimits | None = None  # as most clients never come near them
-        self._concurrent: ConcurrentHandlers | None = None
+        self.concurrent: ConcurrentHandlers | None = None
         self.asks: Asks | None = None
         self.worker: EagerTask | None = None
 
@@ -141,12 +142,12 @@ class Inbox(Buffer):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being handled."""
-        return self.worker is None and (self._concurrent is None or self._concurrent.is_idle)
+        return self.worker is None and (self.concurrent is None or self.concurrent.is_idle)
 
     @property
     def workers(self) -> list[EagerTask]:
         """All that handle something now."""
-        concurrent = [] if self._concurrent is None else self._concurrent.running
+        concurrent = [] if self.concurrent is None else self.concurrent.running
         return [*([] if self.worker is None else [self.worker]), *concurrent]
 
     def runs(self, task: asyncio.Task[object] | None) -> bool:
@@ -164,8 +165,8 @@ class Inbox(Buffer):
         if is_gone:
             self._cancel_concurrent()
         if discard and self._bytes:
-            if self._concurrent is not None:
-                self._concurrent.drop_waiting()
+            if self.concurrent is not None:
+                self.concurrent.drop_waiting()
             self._discard()
 
     def cancel(self) -> None:
@@ -178,7 +179,7 @@ class Inbox(Buffer):
         """Break the reference cycles with the session."""
         self.is_taking = False
         self.on_room = None
-        self._limits = self._concurrent = self.asks = None
+        self._limits = self.concurrent = self.asks = None
         del self._owner
 
     # --- inside
@@ -260,24 +261,23 @@ class Inbox(Buffer):
         return *self._take(), turn
 
     def _put_concurrent(self, call: ConcurrentCall, size: int) -> None:
-        if self._concurrent is None:
-            self._concurrent = self._new_concurrent()
-        if self._concurrent.put(call, size):
+        if self._handlers().put(call, size):
             self._waits(size)
 
     def _cancel_concurrent(self) -> None:
-        if self._concurrent is None and self.worker is not None:
-            self._concurrent = self._new_concurrent()
-        if self._concurrent is not None:
-            self._concurrent.cancel()
+        if self.concurrent is not None or self.worker is not None:
+            self._handlers().cancel()
 
-    def _new_concurrent(self) -> ConcurrentHandlers:
-        return ConcurrentHandlers(self._context, self._owner, self._waits_no_more, self._no_concurrent)
+    def _handlers(self) -> ConcurrentHandlers:
+        if self.concurrent is None:
+            over = self._no_concurrent
+            self.concurrent = ConcurrentHandlers(self._context, self._owner, self._waits_no_more, over)
+        return self.concurrent
 
     def _no_concurrent(self, handlers: ConcurrentHandlers) -> None:
         """No concurrent handler is running any more."""
-        if self._concurrent is handlers:  # else there are others by now, or the session has ended without it
-            self._concurrent = None
+        if self.concurrent is handlers:  # else there are others by now, or the session has ended without it
+            self.concurrent = None
             self._owner.all_handled()
 
     async def _turn(self, client: Client, size: int) -> bool:

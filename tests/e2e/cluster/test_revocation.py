@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Peer, eventually, redis_servers, running, settings
+from tests.support import DEADLINE, Peer, eventually, redis_servers, running, settings
 from tests.support.engines import engine
 from tests.support.nodes import KINDS, Node, application, engine_url, nodes
 from tests.support.proxy import proxy
@@ -121,6 +121,29 @@ async def test_members_on_all_nodes_are_asked_about_before_it_returns(url: str) 
             assert [await peer.expect("n") for _ in range(4)] == [0, 1, 2, 3]
         await b.broker.broadcast("all")
         await bob.expect("all")
+
+
+async def test_a_concurrent_handler_ends_where_its_client_is_put_out_by_another_node(
+    pair_of: tuple[Rights, list[Node]],
+) -> None:
+    rights, (a, b) = pair_of
+    cancelled = asyncio.Event()
+
+    @b.broker.on("stream", concurrent=True)
+    async def stream(client: Client) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with inside(rights, b, "bob") as bob:
+        await bob.send("stream", id="gone", room=ROOM)
+        assert (await bob.request("whoami"))["event"]  # it is behind the one that has begun
+        rights.allowed.clear()
+        await a.broker.reauthorize(ROOM, "bob")
+        assert await bob.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}
+        await asyncio.wait_for(cancelled.wait(), DEADLINE)
+        assert (await bob.receive())["data"]["code"] == "CANCELLED"
 
 
 async def test_it_waits_for_answers_that_take_longer_than_the_engine_may(pair_of: tuple[Rights, list[Node]]) -> None:
