@@ -218,7 +218,9 @@ class ServerError(VelocityError, RuntimeError):
 
 
 class Reject(VelocityError):
-    """Raise it in an ``authenticate`` hook to refuse a connection.
+    """Raise it in an ``authenticate`` hook to refuse a connection, in ``on_connect`` to close it (4000 and the status).
+
+    In handlers and hooks for messages it is an answer: ``UNAUTHORIZED`` for 401 or 4401, ``FORBIDDEN`` for 403.
 
     Args:
         reason: short text for the client; the body of the response, or the reason of the close frame.

@@ -815,7 +815,7 @@ async def test_messages_that_wait_behind_such_handlers_are_refused() -> None:
         chats.allowed.clear()
         await chats.broker.reauthorize(PART, "bob")
         assert await bob.expect("left") == {"room": PART, "reason": "FORBIDDEN"}
-        codes = {}
+        codes: dict[int, str] = {}
         while len(codes) < MAX_RUNNING + 3:
             message = await bob.receive()
             codes[int(message["id"])] = message["data"]["code"]

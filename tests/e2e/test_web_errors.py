@@ -125,6 +125,11 @@ async def test_a_websocket_exception_with_a_code_of_the_application_closes_with_
             {"code": "CONFLICT", "message": "Conflict", "detail": {"at": 7}},
         ),
         (WebSocketException(1008, "not yours"), {"code": "FORBIDDEN", "message": "not yours"}),
+        (Reject("log in", code=4401), {"code": "UNAUTHORIZED", "message": "log in"}),
+        (Reject("log in", 401), {"code": "UNAUTHORIZED", "message": "log in"}),
+        (Reject("taken", 409), {"code": "CONFLICT", "message": "taken"}),
+        (Reject(), {"code": "FORBIDDEN", "message": ""}),
+        (Reject("banned", code=4999), {"code": "FORBIDDEN", "message": "banned"}),
     ],
 )
 async def test_in_a_handler_a_guard_and_a_dependency_it_is_an_answer(error: Exception, data: dict[str, Any]) -> None:
@@ -180,4 +185,45 @@ async def test_a_client_that_on_connect_does_not_want_is_told_by_a_code_that_a_b
     async with running(broker) as address, address.connect() as peer:
         assert await peer.closed() == (4403, "members only")
     assert later == []
+    assert broker.get_stats().errors == 0
+
+
+@pytest.mark.parametrize(
+    ("reject", "goodbye"),
+    [(Reject("log in", code=4401), (4401, "log in")), (Reject("no", 402), (4402, "no")), (Reject(), (4403, ""))],
+)
+async def test_so_is_one_that_on_connect_rejects(reject: Reject, goodbye: tuple[int, str]) -> None:
+    broker = Broker(settings())
+
+    @broker.on_connect
+    async def connect(client: Client) -> None:
+        raise reject
+
+    async with running(broker) as address, address.connect() as peer:
+        assert await peer.closed() == goodbye
+    assert broker.get_stats().errors == 0
+
+
+async def test_a_check_of_tokens_that_rejects_serves_the_handler_that_logs_in_and_authorize() -> None:
+    broker = Broker(settings())
+
+    def check(token: str) -> str:
+        if token != "good":
+            raise Reject("log in", code=4401)
+        return "ann"
+
+    @broker.on("login")
+    async def login(client: Client, data: str) -> None:
+        await client.set_user(check(data))
+
+    @broker.rooms("chat:{token}").authorize
+    async def may_enter(client: Client, token: str) -> bool:
+        return bool(check(token) == client.user)
+
+    async with running(broker) as address, address.connect() as peer:
+        refusal = {"code": "UNAUTHORIZED", "message": "log in"}
+        assert (await peer.request("login", "bad"))["data"] == refusal
+        assert (await peer.request("join", {"room": "chat:bad"}))["data"] == refusal
+        assert (await peer.request("login", "good"))["event"] == "reply"
+        assert (await peer.request("join", {"room": "chat:good"}))["event"] == "reply"
     assert broker.get_stats().errors == 0

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from velocity_ws.broker.presence import Presence
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.errors import ClientError, HookError, InvalidNameError, Reject
+from velocity_ws.errors import ClientError, HookError, InvalidNameError
 from velocity_ws.messages.names import validate_user_id
 from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.client import Client
@@ -16,7 +16,6 @@ from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.logins import Login, Logins
 from velocity_ws.sessions.session import Session
-from velocity_ws.sessions.web_errors import CODES
 
 __all__ = ["Users", "user_id_of"]
 
@@ -120,10 +119,7 @@ class Users:
         if client.user is None:
             raise ClientError("UNAUTHORIZED", "nobody is logged in, so that there is no login to renew")
         with self._logins.renewing(session):
-            try:
-                result = await ask()
-            except Reject as reject:  # of a function that serves `authenticate`, too
-                raise _as_client_error(reject) from reject
+            result = await ask()
             accept = result if isinstance(result, Accept) else Accept(result)
             if accept.user is None:
                 raise ClientError("UNAUTHORIZED", "the login was not renewed")
@@ -185,11 +181,6 @@ class Users:
             del self.expected[user_id]
             if self._cluster is not None and not self._hub.user_members(user_id):
                 self._cluster.unsubscribe("user", user_id)
-
-
-def _as_client_error(reject: Reject) -> ClientError:
-    status = reject.status if reject.code is None else reject.code - 4000  # 4401 is what 401 is in HTTP
-    return ClientError(CODES.get(status, "FORBIDDEN"), reject.reason)
 
 
 def user_id_of(user: Any) -> str | None:

@@ -30,14 +30,17 @@ POLICY_VIOLATION = 1008
 def client_error_of(error: BaseException) -> ClientError | None:
     """What a client is answered that its message has led to an exception; ``None`` where the server has failed.
 
-    Every hook that can raise `ClientError` can raise ``HTTPException`` of Starlette, which is FastAPI's too, and depend
-    on what does.
+    Every hook that can raise `ClientError` can raise `Reject`, and ``HTTPException`` of Starlette, which is FastAPI's
+    too, and depend on what does.
 
     Args:
         error: what a hook, or a dependency of it, has raised.
     """
     if isinstance(error, ClientError):
         return error
+    if isinstance(error, Reject):  # of a function that serves `authenticate`, too
+        status = error.status if error.code is None else error.code - 4000  # 4401 is what 401 is in HTTP
+        return ClientError(CODES.get(status, "FORBIDDEN"), error.reason)
     if isinstance(error, HTTPException):
         code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
         detail: Any = error.detail
@@ -75,6 +78,8 @@ def goodbye_of(error: BaseException) -> tuple[int, str] | None:
 
     A status is told as 4000 and the status, so that a script in a browser can read it: 4401, 4403.
     """
+    if isinstance(error, Reject):
+        return error.code or 4000 + error.status, _short(error.reason)
     if isinstance(error, HTTPException) and 400 <= error.status_code <= 599:
         return 4000 + error.status_code, _short(_text(error.detail))
     return None
