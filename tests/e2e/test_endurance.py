@@ -164,7 +164,8 @@ def _mutations(seed: int, count: int) -> list[str | bytes]:
     return frames
 
 
-async def test_a_hundred_thousand_random_and_mutated_frames(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("total", [20_000, pytest.param(100_000, marks=pytest.mark.soak)])
+async def test_random_and_mutated_frames(total: int, caplog: pytest.LogCaptureFixture) -> None:
     broker = Broker(settings(rate_limit=0, send_queue_size="64MiB", ping_interval=0))  # pongs are behind all the rest
     handled = {"echo": 0, "typed": 0, "binary": 0}
     answered_calls = 0
@@ -186,7 +187,8 @@ async def test_a_hundred_thousand_random_and_mutated_frames(caplog: pytest.LogCa
     async def binary(data: bytes) -> None:
         handled["binary"] += 1
 
-    connections, frames_each = 4, 25_000
+    connections = 4
+    frames_each = total // connections
     caplog.set_level(logging.WARNING)
     async with running(broker, ws_per_message_deflate=False) as address:
 
@@ -216,13 +218,12 @@ async def test_a_hundred_thousand_random_and_mutated_frames(caplog: pytest.LogCa
         answers = sum(await asyncio.gather(*[one(seed) for seed in range(connections)]))
         await eventually(lambda: not broker.node.lifecycle.sessions)
     stats = broker.get_stats()
-    total = connections * frames_each
     end = len(json.dumps({"event": "echo", "data": "alive", "id": "the end"}))
     assert stats.messages_received == total + connections
     assert stats.bytes_received == sum(sizes) + connections * end
     assert stats.invalid + sum(handled.values()) == stats.messages_received
-    assert stats.invalid > 10_000
-    assert min(handled.values()) > 1_000
+    assert stats.invalid > total / 10
+    assert min(handled.values()) > total / 100
     assert answers + connections == stats.messages_sent == stats.invalid + answered_calls
     assert stats.errors == 0
     assert stats.dropped == 0
@@ -254,7 +255,8 @@ async def _cycle(address: Address, number: int) -> None:
         return
 
 
-async def test_ten_thousand_connections_come_and_go() -> None:
+@pytest.mark.parametrize("total", [3_000, pytest.param(10_000, marks=pytest.mark.soak)])
+async def test_connections_come_and_go(total: int) -> None:
     broker = Broker(settings())
     gone = 0
 
@@ -286,12 +288,13 @@ async def test_ten_thousand_connections_come_and_go() -> None:
             await eventually(lambda: gone == start + count)
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks + KEEP)
 
-        await cycles(0, 2000)
+        before = total // 5
+        await cycles(0, before)
         objects, memory = footprint()
-        await cycles(2000, 8000)
+        await cycles(before, total - before)
         objects_after, memory_after = footprint()
     stats = broker.get_stats()
-    assert stats.connections == 10_000
+    assert stats.connections == total
     assert (stats.connected_clients, stats.rooms) == (0, 0)
     assert not broker.node.lifecycle.sessions
     assert not broker.node.lifecycle.handshakes
