@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import running, settings
+from tests.support import Peer, ServerKind, running, settings
 from velocity_ws import Broker, Client, EventRouter, HookError, Message
 
 
@@ -38,6 +38,65 @@ async def test_a_router_has_the_decorators_of_a_broker_and_its_events_get_the_pr
     handler = broker.node.dispatcher._hooks.handler("sums.double")
     assert handler is not None
     assert (handler.options.concurrent, handler.options.rate) == (True, 5)
+
+
+async def until(peer: Peer, event: str) -> Any:
+    while (message := await peer.receive())["event"] != event:
+        pass
+    return message
+
+
+@pytest.mark.parametrize("kind", ["ours", "websockets-sansio"])
+async def test_hooks_in_a_module_of_their_own_ask_for_the_broker_that_calls_them(kind: ServerKind) -> None:
+    router = EventRouter()
+    rooms = router.rooms("chat:{chat_id}", presence=True)
+    seen: list[Broker] = []
+
+    @router.authenticate
+    async def authenticate(broker: Broker) -> str:
+        seen.append(broker)
+        return "ann"
+
+    @router.on_message
+    async def guard(client: Client, broker: Broker) -> None:
+        seen.append(broker)
+
+    @router.on("say")
+    async def say(client: Client, data: str, broker: Broker) -> None:
+        await broker.to_room("chat:1").send("said", data)
+
+    @router.on("later", concurrent=True)
+    async def later(broker: Broker) -> bool:
+        seen.append(broker)
+        return True
+
+    @rooms.authorize
+    def authorize(client: Client, broker: Broker) -> bool:
+        seen.append(broker)
+        return True
+
+    @rooms.on("shout")
+    async def shout(broker: Broker, room: str, data: str) -> None:
+        await broker.to_room(room).send("said", data.upper())
+
+    @rooms.presence_info
+    def info(user: str, broker: Broker) -> dict[str, bool]:
+        seen.append(broker)
+        return {"is_here": True}
+
+    broker = Broker(settings())
+    broker.include(router)
+    async with running(broker, kind) as address, address.connect() as peer:
+        await peer.request("join", {"room": "chat:1"})
+        await until(peer, "presence")
+        await peer.send("say", "hello")
+        assert (await until(peer, "said"))["data"] == "hello"
+        await peer.send("shout", "hello", room="chat:1")
+        assert (await until(peer, "said"))["data"] == "HELLO"
+        await peer.send("later", id=5)
+        assert (await until(peer, "reply"))["data"] is True
+    assert len(seen) == 8
+    assert set(map(id, seen)) == {id(broker)}
 
 
 async def test_routers_nest_and_serve_several_brokers() -> None:

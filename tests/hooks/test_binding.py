@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
 from tests.support.hooks import THREADS, VALUES, F, call
+from velocity_ws import Broker
 from velocity_ws.errors import HookError, VelocityError
-from velocity_ws.hooks.binding import Kind
+from velocity_ws.hooks.binding import ARGUMENTS, Kind
 from velocity_ws.hooks.hook import Hook
+from velocity_ws.hooks.scope import SCOPE, Scope, Surroundings
+from velocity_ws.hooks.validation import InvalidDataError
 
 GETS: dict[Kind, tuple[str, ...]] = {
     "authenticate": ("request",),
@@ -155,6 +159,9 @@ def test_a_known_name_never_gets_another_value(kind: Kind, function: F) -> None:
         ("room_event", lambda c, d, *, chat_id: (c, d, chat_id), ("CLIENT", "DATA", "7")),
         ("room_event", lambda client, limit=5, chat_id=None: (client, limit, chat_id), ("CLIENT", 5, "7")),
         ("authorize", lambda client, chat_id: (client, chat_id), ("CLIENT", "7")),
+        ("room_event", lambda c, d, room, chat_id: (c, d, room, chat_id), ("CLIENT", "DATA", "ROOM", "7")),
+        ("room_event", lambda c, message, d: (c, message, d), ("CLIENT", "MESSAGE", "DATA")),
+        ("room_join", lambda c, room: (c, room), ("CLIENT", "ROOM")),
         ("authorize", lambda c: c, "CLIENT"),
         ("room_join", lambda c, chat_id: (c, chat_id), ("CLIENT", "7")),
     ],
@@ -170,3 +177,68 @@ async def test_parameters_of_a_room_are_asked_for_by_their_names(kind: Kind, fun
 def test_a_parameter_that_the_room_does_not_have_is_refused(function: F) -> None:
     with pytest.raises(HookError, match=r"no room event hook gets.*client, data, message, room, chat_id"):
         Hook("room_event", function, ["chat_id"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "rule"),
+    [
+        ("event", lambda c: None, "or only client and data, in this order, by names of its own, and others by theirs"),
+        ("event", lambda c, d, m: None, "client, data, message, broker; or only client and data, in this order"),
+        ("event", lambda d, client: None, "or only client and data, in this order"),
+        ("message", lambda c: None, "or only client and message, in this order"),
+        ("disconnect", lambda c, d, e: None, "or only client, or client and close, in this order"),
+        ("connect", lambda c, d: None, "or only client by names of its own"),
+    ],
+)
+def test_what_may_have_other_names_is_said_where_it_is_refused(kind: Kind, function: F, rule: str) -> None:
+    with pytest.raises(HookError, match=rule):
+        Hook(kind, function)
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+async def test_every_hook_may_ask_for_the_broker_by_name_or_by_annotation(kind: Kind) -> None:
+    async def by_name(broker) -> object:  # type: ignore[no-untyped-def]
+        return broker
+
+    async def annotated(*, app: Broker) -> object:
+        return app
+
+    async def of_users(broker: Broker[str]) -> object:
+        return broker
+
+    async def optional(broker: Broker | None = None) -> object:
+        return broker
+
+    def plain(app: Broker) -> object:
+        return app
+
+    async with Scope(Surroundings("BROKER"), lambda: THREADS) as scope:
+        for function in (by_name, annotated, of_users, optional, plain):
+            hook = Hook(kind, function)
+            assert hook.needs_scope
+            assert await hook(THREADS, {**VALUES, SCOPE: scope}) == "BROKER"
+
+
+async def test_the_broker_stands_anywhere_among_the_others() -> None:
+    async def named(data: int, broker: Broker, client: Any) -> object:
+        return data, broker, client
+
+    async def own_names(c: Any, b: Broker, d: int) -> object:
+        return d, b, c
+
+    async with Scope(Surroundings("BROKER"), lambda: THREADS) as scope:
+        for function in (named, own_names):
+            values = {**VALUES, "data": "7", SCOPE: scope}
+            with pytest.raises(InvalidDataError):
+                await Hook("event", function)(THREADS, {**values, "data": "x"})
+            assert await Hook("event", function)(THREADS, values) == (7, "BROKER", "CLIENT")
+
+
+def test_what_does_not_ask_for_the_broker_needs_no_scope() -> None:
+    assert not Hook("event", lambda client, data: None).needs_scope
+    assert not Hook("event", lambda *args, **broker: None).needs_scope
+    with pytest.raises(HookError, match="'broker'"):
+        Hook("event", _of_another_type)
+
+
+async def _of_another_type(broker: int) -> None: ...

@@ -119,23 +119,33 @@ def bind(
 
 
 def _in_their_order(kind: Kind, name: str, required: list[str], more: Sequence[str]) -> tuple[str, ...]:
-    """The values of a hook that has names of its own: it takes those of its kind, in their order."""
-    theirs = ARGUMENTS[kind]
+    """The values of a hook that has names of its own: the first ones of its kind, in their order; others by name."""
+    most = _BY_POSITION[kind][-1]
+    theirs, more = ARGUMENTS[kind][:most], [*more, *ARGUMENTS[kind][most:]]
     mine = [parameter for parameter in required if parameter not in more]
     fits = len(mine) in _BY_POSITION[kind] and all(
         each == other or each not in _NEVER_ANOTHER for each, other in zip(mine, theirs, strict=False)
     )
     if not fits:
         unknown = next(parameter for parameter in mine if parameter not in theirs)
-        raise _refused(kind, name, unknown, more)
+        raise _refused(kind, name, unknown, more, _own_names(kind))
     values = iter(theirs)
     return tuple([parameter if parameter in more else next(values) for parameter in required])
 
 
-def _refused(kind: Kind, name: str, parameter: str, more: Sequence[str]) -> HookError:
-    known = ", ".join([*ARGUMENTS[kind], *more])
+def _own_names(kind: Kind) -> str:
+    """What a hook may call by names of its own."""
+    ways = [" and ".join(ARGUMENTS[kind][:count]) for count in _BY_POSITION[kind]]
+    order = ", in this order," if _BY_POSITION[kind][-1] > 1 else ""
+    return f"; or only {', or '.join(ways)}{order} by names of its own, and others by theirs"
+
+
+def _refused(kind: Kind, name: str, parameter: str, more: Sequence[str], or_else: str = "") -> HookError:
+    known = ", ".join(dict.fromkeys([*ARGUMENTS[kind], *more, "broker"]))
     what = kind.replace("_", " ")
-    return HookError(f"{name} asks for {parameter!r}, which no {what} hook gets. Name what it needs of: {known}")
+    return HookError(
+        f"{name} asks for {parameter!r}, which no {what} hook gets. Name what it needs of: {known}{or_else}"
+    )
 
 
 def refuse_wrong_message(function: Callable[..., Any], names: set[str], name: str) -> None:

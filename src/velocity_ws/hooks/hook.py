@@ -7,7 +7,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from velocity_ws.hooks.answers import answering
 from velocity_ws.hooks.binding import ARGUMENTS, Kind, bind, data_parameter, refuse_wrong_message
 from velocity_ws.hooks.dependencies import Dependencies
 from velocity_ws.hooks.fastapi import Injected, injected
+from velocity_ws.hooks.injected import name_of_value
 from velocity_ws.hooks.options import NO_OPTIONS, HandlerOptions
 from velocity_ws.hooks.scope import SCOPE, Scope, in_thread
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError, describe_problems
@@ -41,6 +42,7 @@ class Hook:
         name: what errors and the log call it.
         options: what was said of it beside the function.
         dependencies: what it depends on, for a `Scope` to call; ``None`` if nothing.
+        needs_scope: whether it is called with a `Scope` among its values: for its dependencies, or for the broker.
         is_direct: whether a message is handled by calling it, and nothing else: no scope, no other task, no login.
     """
 
@@ -75,8 +77,10 @@ class Hook:
         self.options = options
         found, problems = _injected(kind, function, self.name, parameters)
         self.dependencies = Dependencies(kind, self.name, found, parameters) if found else None
-        self.is_direct = not (found or options.concurrent or kind == "refresh")
-        theirs = [name for name, _, _ in found]
+        self._brokers = _of_broker(kind, function, [*parameters, *[each for each, _, _ in found]])
+        self.needs_scope = bool(found or self._brokers)
+        self.is_direct = not (self.needs_scope or options.concurrent or kind == "refresh")
+        theirs = [*[each for each, _, _ in found], *self._brokers]
         try:
             self._by_position, self._by_keyword = bind(kind, function, self.name, [*parameters, *theirs])
         except HookError as error:
@@ -97,7 +101,8 @@ class Hook:
         if parameter is not None and (by := validator(function, parameter, self.name)):
             self._validate, self._schema = by
         # Nothing is to be done for it but to call it: what most handlers are, and what an echo is measured by.
-        self._is_plain = self._is_async and not (self._by_keyword or self._parameters or self._validate or found)
+        more = self._by_keyword or self._parameters or self._validate or self.needs_scope
+        self._is_plain = self._is_async and not more
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -141,9 +146,11 @@ class Hook:
                 values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
-        if self.dependencies is not None:  # last, so that what does not fit opens no session
+        if self.needs_scope:
             scope: Scope = given[SCOPE]
-            values = {**values, **await scope.solve(self.dependencies, threads, given)}
+            values = {**values, **dict.fromkeys(self._brokers, scope.broker)}
+            if self.dependencies is not None:  # last, so that what does not fit opens no session
+                values |= await scope.solve(self.dependencies, threads, given)
         args = self._args(values)
         if self._is_async and not self._by_keyword:
             return await self._function(*args)
@@ -190,6 +197,27 @@ def _injected(
             found.append(each)
     said = [f"the annotation of {each!r} cannot be resolved: {why}" for each, why in problems.items()]
     return found, said
+
+
+def _of_broker(kind: Kind, function: Callable[..., Any], others: Sequence[str]) -> list[str]:
+    """The parameters of a hook that get the broker: by the annotation, or by the name where nothing else is said."""
+    try:
+        signature = signature_of(function)
+    except (TypeError, ValueError):
+        return []
+    annotations, _ = resolved(function)
+    found = []
+    for parameter in signature.parameters.values():
+        if parameter.name in {*ARGUMENTS[kind], *others} or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        annotation = annotations.get(parameter.name, parameter.empty)
+        is_said = "broker" in map(name_of_value, (annotation, *get_args(annotation)))
+        if is_said or (parameter.name == "broker" and annotation in (parameter.empty, Any, object)):
+            found.append(parameter.name)
+    return found
 
 
 def _called(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ class Hooks:
     Attributes:
         kinds: the kinds of rooms, with the hooks of each.
         surroundings: what dependencies have of the broker.
-        guards_depend: whether an ``on_message`` hook has dependencies, which the handler shares.
+        guards_depend: whether an ``on_message`` hook has dependencies, or the broker, whose scope the handler shares.
     """
 
     def __init__(self, broker: object = None) -> None:
@@ -55,7 +55,7 @@ class Hooks:
         if kind == "refresh":  # what clients send for it is an event like any other, and so has one handler
             self._handle(REFRESH, hook)
         self._by_kind[kind].append(hook)
-        self.guards_depend = self.guards_depend or (kind == "message" and hook.dependencies is not None)
+        self.guards_depend = self.guards_depend or (kind == "message" and hook.needs_scope)
         return function
 
     def register_event(

@@ -72,6 +72,11 @@ class Scope:
         self._values: dict[Any, Any] = {}
         self._ends: list[End] | None = None
 
+    @property
+    def broker(self) -> object:
+        """The broker whose hooks are called."""
+        return self._surroundings.broker
+
     async def solve(self, dependencies: Dependencies, threads: Executor, values: Mapping[str, Any]) -> dict[str, Any]:
         """Call what a hook depends on, each once, and return the arguments that it gets of that.
 

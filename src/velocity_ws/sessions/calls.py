@@ -60,7 +60,7 @@ class Calls:
             threads = self._threads = _new_threads(MAX_THREADS, "velocity-ws hook")
         else:
             threads = self._threads
-        if hook.dependencies is not None and SCOPE not in values:
+        if hook.needs_scope and SCOPE not in values:
             return self._call_in_scope(hook, threads, values)
         return hook(threads, values)
 

@@ -114,7 +114,7 @@ class MessageHandling:
             handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
             if handler is None and (refusal := self._unhandled(message, is_seen=bool(hooks))):
                 return refusal
-            if self._hooks.guards_depend or (handler is not None and handler.dependencies is not None):
+            if self._hooks.guards_depend or (handler is not None and handler.needs_scope):
                 scope = values[SCOPE] = self._calls.new_scope()  # which all hooks of a message share
             for hook in hooks:
                 await self._call(hook, values)
