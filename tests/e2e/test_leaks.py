@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
-from velocity_ws import Accept, Broker, Client, ClientGone, Reject
+from velocity_ws import Accept, Broker, Client, ClientGone, ClientTimeout, Reject
 
 KINDS = (
     "WebSocketProtocol",
@@ -252,6 +252,47 @@ async def test_of_one_with_concurrent_handlers() -> None:
         before = alive()
         for _ in range(COUNT):
             await ask()
+        await eventually(lambda: alive() - before == Counter())
+
+
+@pytest.mark.parametrize("event", ["hang", "unanswered", "left"])
+async def test_of_one_whose_concurrent_handlers_are_cancelled_or_late(event: str) -> None:
+    broker = Broker(settings())
+    late: list[str] = []
+
+    @broker.on("hang", concurrent=True)
+    async def hang(client: Client) -> None:
+        await asyncio.Event().wait()
+
+    @broker.on("unanswered", concurrent=True)
+    async def unanswered(client: Client) -> None:
+        try:
+            await client.ask("question", timeout=0.001)
+        except ClientTimeout as error:
+            late.append(error.client_id)
+
+    @broker.on("left", concurrent=True)
+    async def left(client: Client) -> None:
+        await client.ask("question")
+
+    async with running(broker, "ours") as server:
+
+        async def come_and_leave() -> None:
+            late.clear()
+            async with server.connect() as peer:
+                await peer.send(event)
+                if event != "hang":
+                    await peer.expect("question")
+                await (await peer.ws.ping())
+                if event == "unanswered":
+                    await eventually(lambda: late)
+            await eventually(lambda: not broker.node.lifecycle.sessions)
+
+        await come_and_leave()
+        gc.collect()
+        before = alive()
+        for _ in range(COUNT):
+            await come_and_leave()
         await eventually(lambda: alive() - before == Counter())
 
 

@@ -164,6 +164,7 @@ class EagerTask:
         finally:
             if isinstance(self._work, Suspended | Coroutine):
                 self._work.close()
+            del self  # whose task keeps its cancellation, whose traceback refers to this frame
 
 
 class TaskPool:
@@ -218,12 +219,13 @@ class Suspended:
         self._context = context
 
     def __await__(self) -> Generator[Any, Any, None]:
-        waits_for = self._waits_for
+        waits_for, self._waits_for = self._waits_for, None
         try:
             while True:
                 try:
                     yield waits_for
                 except BaseException as error:
+                    waits_for = None  # it may keep the error, whose traceback refers to this frame
                     # Passed on, whatever it is: a cancellation belongs to the coroutine we stand in for.
                     if not isinstance(self._steps, Generator):
                         raise
@@ -234,7 +236,10 @@ class Suspended:
             return
 
     def _go_on(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        return function(argument) if self._context is None else self._context.run(function, argument)
+        try:
+            return function(argument) if self._context is None else self._context.run(function, argument)
+        finally:
+            del argument  # which may be an error, whose traceback refers to this frame
 
     def close(self) -> None:
         """Close the coroutine, as its rest will not be run."""

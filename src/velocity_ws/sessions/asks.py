@@ -105,6 +105,7 @@ class Asks:
         finally:
             self._times.stop(answer)
             del self._open[question_id]
+            del answer  # which keeps its exception, whose traceback refers to this frame
             if not self._open:
                 self._on_none()
 

@@ -123,6 +123,7 @@ class ConcurrentHandlers:
             owner.handling_failed(error)
         finally:
             self._ended(worker)
+            del worker  # whose task keeps its cancellation, whose traceback refers to this frame
 
     def _ended(self, worker: EagerTask) -> None:
         self.running.pop(worker, None)
