@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Address, Peer, ServerKind, eventually, running, settings
+from tests.support import DEADLINE, Address, Peer, ServerKind, eventually, running, settings
 from tests.support.say import Say
 from velocity_ws import Broker, Client, ClientError, HookError, Message
 from velocity_ws.sessions.concurrent import MAX_RUNNING
@@ -324,6 +324,36 @@ async def test_only_so_many_are_asked_about_at_once() -> None:
         await asyncio.gather(revoking, changed)
         assert chats.most == 51
         assert [await peer.expect("said") for peer in peers] == [1] * 120
+
+
+async def test_an_on_error_hook_that_never_returns_holds_up_no_other_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.broker.questions.AT_ONCE", 2)
+    monkeypatch.setattr("velocity_ws.broker.authorization.REPORT_TIMEOUT", 0.05)
+    broker, is_broken, told = Broker(settings()), False, 0
+
+    @broker.rooms("chat:{chat_id}").authorize
+    async def may_enter() -> bool:
+        if is_broken:
+            raise OSError("no database")
+        return True
+
+    @broker.on_error
+    async def failed(error: Exception) -> None:
+        nonlocal told
+        told += 1
+        await asyncio.Event().wait()
+
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(running(broker))
+        peers = [await stack.enter_async_context(address.connect()) for _ in range(5)]
+        for peer in peers:
+            await peer.request("join", {"room": ROOM})
+        is_broken = True
+        async with asyncio.timeout(DEADLINE):
+            await broker.reauthorize()
+        for peer in peers:
+            assert await peer.expect("left") == {"room": ROOM, "reason": "INTERNAL_ERROR"}
+        await eventually(lambda: told == 5)
 
 
 async def changes(chats: Chats, user: str) -> None:
