@@ -25,7 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from tests.support import DEADLINE, Address, eventually, serve, settings
+from tests.support import DEADLINE, Address, eventually, running, serve, settings
 from velocity_ws import Accept, Broker, Client
 
 ROOT = Path(__file__).parents[1]
@@ -275,3 +275,19 @@ class TestUsersPage:
                     assert answer.status_code == 204
                 await eventually(lambda: {client.user.name for client in broker.get_clients()} == {"Anna"})
                 await eventually(lambda: {client.id: client.expires_at for client in broker.get_clients()} == ends)
+
+
+async def test_who_types_is_told_to_the_others_until_it_ends_or_they_leave() -> None:
+    broker = Broker(settings())
+    broker.authenticate(lambda request: request.query_params["user"])
+    chats = broker.rooms("chat:{chat_id}")
+    chats.authorize(lambda client: True)
+    with module_of(block("sending.md", "def stop_typing"), broker=broker, chats=chats, Client=Client):
+        async with running(broker) as server, server.connect("/ws?user=ann") as ann:
+            async with server.connect("/ws?user=bob") as bob:
+                for peer in (ann, bob):
+                    await peer.request("join", {"room": "chat:7"})
+                for is_typing in (True, False, True):
+                    await bob.send("typing", is_typing, room="chat:7")
+                    assert await ann.expect("typing") == {"user": "bob", "typing": is_typing}
+            assert await ann.expect("typing") == {"user": "bob", "typing": False}
