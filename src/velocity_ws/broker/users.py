@@ -27,9 +27,10 @@ class Authorizes(Protocol):
         """Ask again who may be in the rooms that a client is in; return when it is out of those that refuse it."""
 
     def refuse_inside(self, call: str) -> None:
-        """
+        """Refuse a call, of that name, which an ``authorize`` makes and which would wait for its answer.
+
         Raises:
-            HookError: this is called by an ``authorize``, so that a call would wait for itself.
+            HookError: it is one.
         """
 
 
