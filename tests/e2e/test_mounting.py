@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import httpx2 as httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from litestar import Litestar, asgi
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
@@ -266,6 +266,12 @@ async def test_path_parameters_reach_the_client_in_every_way_of_mounting(kind: S
             assert (await http.get(path, headers=KEY)).status_code == 426, path
         assert (await http.get("/ws/acme/other")).status_code == 404
         await eventually(lambda: not broker.node.lifecycle.sessions)
+
+
+@pytest.mark.parametrize("thing", [APIRouter(), Router(), WebSocketApp, None])
+def test_what_is_no_application_is_refused_where_a_broker_is_attached(thing: Any) -> None:
+    with pytest.raises(BrokerError, match="the FastAPI or Starlette application itself, and not "):
+        telling_broker().attach(thing)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,10 @@ def test_nothing_of_a_router_is_taken_over_where_one_kind_is_registered_already(
 def test_what_is_registered_on_a_router_after_it_was_included_is_refused() -> None:
     routers, rooms = a_router()
     Kinds().include(routers, "")
-    for late in (rooms.authorize, rooms.on("undo"), rooms.on_join, rooms.on_leave, rooms.presence_info):
+    decorators: tuple[Callable[..., Any], ...] = (
+        rooms.authorize, rooms.on("undo"), rooms.on_join, rooms.on_leave, rooms.presence_info,
+    )  # fmt: skip
+    for late in decorators:
         with pytest.raises(HookError, match=r"before include\(\)"):
             late(lambda client: True)
     with pytest.raises(HookError, match=r"before include\(\)"):

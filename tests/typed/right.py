@@ -25,6 +25,9 @@ class Comment(BaseModel):
 class Session: ...
 
 
+class Other: ...
+
+
 async def get_session(client: Client[User], broker: Broker[User]) -> AsyncIterator[Session]:
     yield Session()
 
@@ -33,6 +36,7 @@ Db = Annotated[Session, Depends(get_session)]
 
 broker = Broker[User]()
 plain = Broker()
+nobodies = Broker[User | None]()
 router = EventRouter[User]()
 chats = broker.rooms("chat:{chat_id}")
 
@@ -66,6 +70,57 @@ async def authenticate_until(request: HTTPConnection) -> Accept[User]:
 @broker.refresh
 async def refresh(client: Client[User], data: str) -> Accept[User]:
     return check(data)
+
+
+@broker.authenticate
+def authenticate_in_thread(request: HTTPConnection) -> User | None:
+    return None
+
+
+@broker.authenticate
+async def refuses(db: Db) -> None: ...
+@plain.authenticate
+async def of_anything(request: HTTPConnection) -> Other:
+    return Other()
+
+
+@nobodies.authenticate
+async def of_nobody(request: HTTPConnection) -> User | None:
+    return None
+
+
+@chats.presence_info
+async def info(user: User, db: Db) -> dict[str, str]:
+    return {"name": str(user.id)}
+
+
+@chats.presence_info
+def info_of_all() -> dict[str, str]:
+    return {}
+
+
+@nobodies.rooms("a", presence=True).presence_info
+def info_of_somebody(user: User) -> dict[str, str]:
+    return {"name": str(user.id)}
+
+
+@nobodies.rooms("b", presence=True).presence_info
+def info_of_anybody(user: User | None) -> dict[str, str]:
+    return {}
+
+
+@plain.rooms("c", presence=True).presence_info
+def info_of_anything(user: Other) -> dict[str, str]:
+    return {}
+
+
+@router.refresh
+def refresh_in_thread(data: str, client: Client[User]) -> User | None:
+    return None
+
+
+async def called() -> None:
+    await refresh(plain.get_clients()[0], "")
 
 
 @broker.on_connect

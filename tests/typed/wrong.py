@@ -43,6 +43,38 @@ def answers(client: Client[User]) -> int:
     return 1
 
 
+async def other(request: object) -> Other:
+    return Other()
+
+
+async def accepts_other(client: Client[User], data: str) -> Accept[Other]:
+    return Accept(Other())
+
+
+def other_in_thread(request: object) -> int:
+    return 1
+
+
+def info_of_other(user: Other) -> dict[str, int]:
+    return {}
+
+
+def no_info(user: User) -> int:
+    return 1
+
+
+broker.authenticate(other)  # wrong
+broker.authenticate(other_in_thread)  # wrong
+broker.authenticate(accepts_other)  # wrong
+broker.authenticate()  # wrong
+broker.refresh(other)  # wrong
+broker.refresh(other_in_thread)  # wrong
+broker.refresh(accepts_other)  # wrong
+EventRouter[User]().authenticate(other)  # wrong
+Broker[User | None]().authenticate(other)  # wrong
+chats.presence_info(info_of_other)  # wrong
+chats.presence_info(no_info)  # wrong
+Broker[User | None]().rooms("a").presence_info(info_of_other)  # wrong
 broker.on_connect(of_message)  # wrong
 broker.on_connect(generator)  # wrong
 broker.on_connect(async_generator)  # wrong

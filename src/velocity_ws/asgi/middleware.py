@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from velocity_ws.asgi.app import Endpoint, WebSocketApp, start_and_say
 from velocity_ws.asgi.pages import PAGES, is_handshake, route_path
 from velocity_ws.broker.broker import Broker
-from velocity_ws.errors import InvalidPathError
+from velocity_ws.errors import BrokerError, InvalidPathError
 from velocity_ws.logs import get_logger
 from velocity_ws.paths import EndpointPath
 
@@ -138,6 +138,11 @@ def attach(app: Starlette, broker: Broker, path: str | None = None) -> None:
     The route goes behind those of brokers that were attached earlier, and before all others, so that a ``Mount("/")``
     does not hide it. In a sub-application the server runs no lifespan, so the first connection starts the broker.
     """
+    if not isinstance(getattr(app, "router", None), Router):
+        raise BrokerError(
+            f"attach() takes the FastAPI or Starlette application itself, and not {app!r:.80}, in which no broker "
+            "would be started"
+        )
     path = broker.settings.path if path is None else path
     # At its root an application may itself be mounted, and looked for without a slash.
     route = _BrokerRoute(path, WebSocketApp(broker) if path == "/" else Endpoint(broker), app.router)

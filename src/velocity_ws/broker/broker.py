@@ -153,6 +153,7 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
         Raises:
             InvalidPathError: the path does not start with a slash, it has a parameter type that Starlette does not
                 know, or a broker is attached there already.
+            BrokerError: ``app`` is no such application; a router is none.
         """
         from velocity_ws.asgi.middleware import attach  # noqa: PLC0415 - the ASGI side is built on this module
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic
+from typing import Any, Generic, overload
 
+from velocity_ws.broker.bare import bare
 from velocity_ws.broker.rooms import Rooms
 from velocity_ws.broker.signatures import (
+    AsyncLogin,
     BinaryHook,
     ClientHook,
     DisconnectHook,
     ErrorHook,
     EventHook,
+    Login,
     MessageHook,
     MoveHook,
+    P,
     UserT,
 )
 from velocity_ws.errors import HookError
@@ -33,7 +37,12 @@ class HookDecorators(Generic[UserT]):
         """
         self._hooks = hooks
 
-    def authenticate(self, function: EventHook) -> EventHook:
+    @overload
+    def authenticate(self, function: AsyncLogin[P, UserT]) -> AsyncLogin[P, UserT]: ...
+    @overload
+    def authenticate(self, function: Login[P, UserT]) -> Login[P, UserT]: ...
+    @bare
+    def authenticate(self, function: Callable[P, Any]) -> Callable[P, Any]:
         """Register a hook called with ``request`` (a Starlette ``HTTPConnection``) before a handshake is accepted.
 
         What it returns becomes ``client.user``; an `Accept` also says when the login ends, and adds headers to the
@@ -43,7 +52,12 @@ class HookDecorators(Generic[UserT]):
         """
         return self._hooks.register("authenticate", function)
 
-    def refresh(self, function: EventHook) -> EventHook:
+    @overload
+    def refresh(self, function: AsyncLogin[P, UserT]) -> AsyncLogin[P, UserT]: ...
+    @overload
+    def refresh(self, function: Login[P, UserT]) -> Login[P, UserT]: ...
+    @bare
+    def refresh(self, function: Callable[P, Any]) -> Callable[P, Any]:
         """Register the hook that renews logins, called with ``client, data`` when a client sends ``event: "refresh"``.
 
         It returns the user, who must have the id of the one before, or an `Accept` with the new ``expires_at``. The
@@ -54,6 +68,7 @@ class HookDecorators(Generic[UserT]):
         """
         return self._hooks.register("refresh", function)
 
+    @bare
     def on_connect(self, function: ClientHook) -> ClientHook:
         """Register a hook called with ``client`` after accept; no message is handled before it has finished.
 
@@ -62,10 +77,12 @@ class HookDecorators(Generic[UserT]):
         """
         return self._hooks.register("connect", function)
 
+    @bare
     def on_message(self, function: MessageHook) -> MessageHook:
         """Register a hook called with ``client, message`` for every well-formed message, before its handler."""
         return self._hooks.register("message", function)
 
+    @bare
     def on_binary(self, function: BinaryHook) -> BinaryHook:
         """Register a hook called with ``client, data`` (bytes) for every binary message."""
         return self._hooks.register("binary", function)
@@ -114,10 +131,12 @@ class HookDecorators(Generic[UserT]):
         """
         return Rooms(self._hooks.kinds.register(pattern, presence=presence))
 
+    @bare
     def on_disconnect(self, function: DisconnectHook) -> DisconnectHook:
         """Register a hook called with ``client`` (or ``client, close``), once for each client that was accepted."""
         return self._hooks.register("disconnect", function)
 
+    @bare
     def on_join(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client of this process has joined a room.
 
@@ -126,6 +145,7 @@ class HookDecorators(Generic[UserT]):
         """
         return self._hooks.register("join", function)
 
+    @bare
     def on_leave(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client has left a room or disconnected.
 
@@ -149,6 +169,7 @@ class HookDecorators(Generic[UserT]):
         validate_event(event, "on_node")
         return lambda function: self._hooks.register_node_event(event, function)
 
+    @bare
     def on_error(self, function: ErrorHook) -> ErrorHook:
         """Register a hook called with ``client, error`` for every exception of another hook.
 
@@ -185,4 +206,5 @@ class EventRouter(HookDecorators[UserT]):
     """
 
     def __init__(self) -> None:
+        """Takes nothing: a prefix is given to `Broker.include`."""
         super().__init__(Hooks())

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic
+from typing import Any, Generic, overload
 
-from velocity_ws.broker.signatures import AuthorizeHook, EventHook, MoveHook, PresenceInfo, UserT
+from velocity_ws.broker.bare import bare
+from velocity_ws.broker.signatures import (
+    AuthorizeHook,
+    EventHook,
+    Info,
+    MoveHook,
+    P,
+    PresenceInfo,
+    SomeUserT,
+    UserT,
+)
 from velocity_ws.hooks.kinds import RoomKind
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 
@@ -31,6 +41,7 @@ class Rooms(Generic[UserT]):
         """The pattern that was registered. From any thread."""
         return self._kind.pattern.text
 
+    @bare
     def authorize(self, function: AuthorizeHook) -> AuthorizeHook:
         """Register the function that decides whether a client may be in a room, called with ``client``.
 
@@ -65,6 +76,7 @@ class Rooms(Generic[UserT]):
         options = HandlerOptions(concurrent, rate, burst)
         return lambda function: self._kind.register_event(event, function, options)
 
+    @bare
     def on_join(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client of this process has joined such a room.
 
@@ -72,6 +84,7 @@ class Rooms(Generic[UserT]):
         """
         return self._kind.register_move("room_join", function)
 
+    @bare
     def on_leave(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client has left such a room or disconnected.
 
@@ -79,7 +92,16 @@ class Rooms(Generic[UserT]):
         """
         return self._kind.register_move("room_leave", function)
 
-    def presence_info(self, function: PresenceInfo) -> PresenceInfo:
+    @overload
+    def presence_info(self, function: PresenceInfo[UserT, P, Info]) -> PresenceInfo[UserT, P, Info]: ...
+    @overload
+    def presence_info(
+        self: Rooms[SomeUserT | None], function: PresenceInfo[SomeUserT, P, Info]
+    ) -> PresenceInfo[SomeUserT, P, Info]: ...
+    @overload
+    def presence_info(self, function: Callable[[], Info]) -> Callable[[], Info]: ...
+    @bare
+    def presence_info(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Register the function that says, of a ``user``, what members are told beside the user's id.
 
         Raises:

@@ -3,31 +3,37 @@
 A hook's first parameter is one of its own values, or it has none; what comes behind may be anything, as dependencies
 are. So a checker also refuses what works at run time, but need not be written: a dependency before the client, and
 parameters that are keywords only. A hook that answers nobody returns nothing, so that a generator is none. Handlers of
-events, ``authenticate`` and ``authorize`` may begin with any parameter.
+events, ``authenticate``, ``refresh`` and ``authorize`` may begin with any parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Concatenate
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Union
 
-from typing_extensions import TypeVar
+from typing_extensions import ParamSpec, TypeVar
 
 from velocity_ws.close import Close
 from velocity_ws.messages.inbound import Message
+from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_info import UserT
 
 __all__ = [
+    "AsyncLogin",
     "AuthorizeHook",
     "BinaryHook",
     "ClientHook",
     "DisconnectHook",
     "ErrorHook",
     "EventHook",
+    "Info",
+    "Login",
     "MessageHook",
     "MoveHook",
+    "P",
     "PresenceInfo",
+    "SomeUserT",
     "UserT",
 ]
 
@@ -43,4 +49,13 @@ DisconnectHook = TypeVar("DisconnectHook", bound=OfNothing | OfClient | Callable
 MoveHook = TypeVar("MoveHook", bound=OfNothing | OfClient | Callable[Concatenate[str, ...], Done])
 ErrorHook = TypeVar("ErrorHook", bound=OfNothing | OfClient | Callable[Concatenate[Exception, ...], Done])
 AuthorizeHook = TypeVar("AuthorizeHook", bound=Callable[..., bool | Awaitable[bool]])
-PresenceInfo = TypeVar("PresenceInfo", bound=Callable[..., Mapping[str, Any] | Awaitable[Mapping[str, Any]]])
+
+P = ParamSpec("P")
+SomeUserT = TypeVar("SomeUserT")
+"""A user, be it that clients may be nobody: who is nobody has no id, and is not told of."""
+LoggedIn = Union[UserT, Accept[UserT], None]  # noqa: UP007 - it is subscribed, which what | makes is not, before 3.14
+AsyncLogin = Callable[P, Coroutine[Any, Any, LoggedIn[UserT]]]
+Login = Callable[P, LoggedIn[UserT] | Awaitable[LoggedIn[UserT]]]
+"""What says who a client is: typed by what the broker's users are, so that one of another type is refused."""
+Info = TypeVar("Info", bound=Mapping[str, Any] | Awaitable[Mapping[str, Any]])
+PresenceInfo = Callable[Concatenate[SomeUserT, P], Info]
