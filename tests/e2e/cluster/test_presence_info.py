@@ -234,6 +234,20 @@ async def test_who_leaves_or_changes_while_it_is_asked_about_is_counted_as_what_
         await eventually(lambda: ann.infos == {"after": {"name": "after"}, "ann": {"name": "ann"}})
 
 
+async def test_who_is_another_object_before_it_is_counted_is_told_as_the_newer_one() -> None:
+    gate = asyncio.Event()
+
+    async def say(user: dict[str, str]) -> dict[str, str]:
+        await gate.wait()
+        return {"colour": user["colour"]}
+
+    async with brokers(say) as ((a,), _):
+        ann = await comes(a, profile("Ann", "red"))
+        await ann.session.client.set_user(profile("Ann", "green"))
+        gate.set()
+        await eventually(lambda: ann.infos == {"ann": {"colour": "green"}})
+
+
 async def test_a_broker_that_stops_waits_for_no_answer() -> None:
     async def say(user: str) -> dict[str, str]:
         await asyncio.Event().wait()
