@@ -14,6 +14,16 @@ from velocity_ws import Broker
 from velocity_ws.cli import main
 
 
+def test_data_that_is_a_text_without_its_quotes_is_said_with_them() -> None:
+    for data, how in (("hello", "'\"hello\"'"), ("it's\n", "'\"it'\"'\"'s\\n\"'")):
+        result = CliRunner().invoke(main, ["send", "--event", "e", "--data", data])
+        assert result.exit_code == 2
+        assert f"a text has quotes of its own: --data {how}\n" in result.output, result.output
+    broken = CliRunner().invoke(main, ["send", "--event", "e", "--data", '{"a": }'])
+    assert "not JSON: " in broken.output
+    assert "quotes of its own" not in broken.output
+
+
 async def test_what_strangers_chose_is_printed_so_that_it_moves_no_cursor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

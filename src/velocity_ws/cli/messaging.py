@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -51,7 +52,9 @@ def send(
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint="--data") from None
+        is_text = not data.lstrip().startswith(("{", "[", '"'))
+        how = f"; a text has quotes of its own: --data {shlex.quote(json.dumps(data))}" if is_text else ""
+        raise click.BadParameter(f"not JSON: {error}{how}", param_hint="--data") from None
 
     async def send_it(emitter: Emitter) -> None:
         if rooms:
