@@ -137,6 +137,27 @@ async def test_further_options_are_uvicorns() -> None:
     assert "--no-such-option" in said
 
 
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_is_none_is_refused_in_a_line(port: str) -> None:
+    result = CliRunner().invoke(main, ["run", APP, "--port", port])
+    assert result.exit_code == 2
+    assert f"'--port': {port} is not in the range 0<=x<=65535" in result.output
+
+
+async def test_an_option_that_clients_of_a_broker_do_not_follow_is_said_with_the_setting_that_they_do() -> None:
+    options = ("--ws-max-size", "100", "--ws-ping-timeout", "20", "--ws-per-message-deflate", "true")
+    async with run(*options, "--ws-ping-interval", "7") as served:
+        for _ in range(2):
+            async with served.connect("/ws") as client:
+                assert await asks(client)
+        await served.stop()
+    lines = [line for line in "".join(served.log).splitlines() if "not for the clients" in line]
+    assert [line.partition(":")[2].strip() for line in lines] == [
+        "--ws-max-size 100 is not for the clients of a broker, for whom WS_MAX_MESSAGE_SIZE (524288) counts: set that",
+        "--ws-ping-interval 7.0 is not for the clients of a broker, for whom WS_PING_INTERVAL (30.0) counts: set that",
+    ]
+
+
 async def test_workers_reach_each_other_by_an_engine_of_their_own() -> None:
     async with run(workers=2) as served, contextlib.AsyncExitStack() as stack:
         (line,) = [line for line in served.log if "WS_BACKPLANE_URL=" in line]

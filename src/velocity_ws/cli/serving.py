@@ -24,6 +24,8 @@ from velocity_ws.settings import Settings
 
 __all__ = ["dev", "run"]
 
+PORT = click.IntRange(0, 65535)
+
 
 class _ServeCommand(click.Command):
     """A command that takes uvicorn's options beside its own."""
@@ -49,7 +51,7 @@ def _serve_command(function: Callable[..., None]) -> click.Command:
     """A command with the options that all have."""
     for decorate in (
         click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Variables, before .env."),
-        click.option("--port", type=int, allow_from_autoenv=False, help="Port to listen on; by default WS_PORT."),
+        click.option("--port", type=PORT, allow_from_autoenv=False, help="Port to listen on; by default WS_PORT."),
         click.option("--host", allow_from_autoenv=False, help="Address to listen on; by default WS_HOST."),
         click.option("--app", "name", metavar="NAME", help="What the application is called in its module."),
         click.argument("target", metavar="[PATH | MODULE:NAME]", required=False),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from typing import Any, Protocol
 
 from uvicorn.config import Config
@@ -43,6 +44,15 @@ LEAST_HEADS = 100
 """Connections that may have sent no request yet, however few there may be: pages open several at once."""
 FLUSH = 1.0
 """Seconds that a refused peer has to read its answer, until its connection is aborted."""
+
+OF_BROKER = {
+    "ws_max_size": "WS_MAX_MESSAGE_SIZE",
+    "ws_max_queue": "WS_READ_BUFFER_SIZE",
+    "ws_ping_interval": "WS_PING_INTERVAL",
+    "ws_ping_timeout": "WS_PING_TIMEOUT",
+    "ws_per_message_deflate": "WS_ENABLE_COMPRESSION",
+}
+"""uvicorn's options for WebSockets that the clients of a broker do not follow, and the settings that they do."""
 
 _WEBSOCKET = "velocity_ws_websocket"
 _HTTP = "velocity_ws_http"
@@ -102,6 +112,7 @@ class WebSocketState:
         self.negotiator = Negotiator()
         self.parsers = ParserPool()
         self.peers = PeerWatch(loop)
+        self._config = config
         self._loop = loop
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], UnfinishedMessages] = {}
@@ -121,6 +132,7 @@ class WebSocketState:
         """What the connections of one broker share; most processes have one broker."""
         if settings is not self._settings:
             self._settings = settings
+            _warn_of_options(self._config, settings)
             self._of_broker = (
                 self.unfinished_within(settings.message_timeout, settings.max_unfinished_size),
                 self.keepalive(settings.ping_interval, settings.ping_timeout),
@@ -242,6 +254,18 @@ class HTTPState:
 
     def _lost(self) -> None:
         self.websockets -= 1
+
+
+def _warn_of_options(config: Config, settings: Settings) -> None:
+    """Say which options, given to a command, are not for the clients of a broker."""
+    if not isinstance(config.ws, str):  # a `Server` gives its own
+        return
+    defaults = inspect.signature(Config).parameters
+    for option, setting in OF_BROKER.items():
+        given, counts = getattr(config, option), getattr(settings, setting.removeprefix("WS_").lower())
+        if given not in (defaults[option].default, counts):
+            what = "--%s %s is not for the clients of a broker, for whom %s (%s) counts: set that"
+            log.warning(what, option.replace("_", "-"), given, setting, counts)
 
 
 def _late(connection: TimedConnection) -> None:
