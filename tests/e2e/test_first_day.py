@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator, BaseModel
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support import ServerKind, eventually, running, serve, settings
@@ -29,11 +32,13 @@ from velocity_ws import (
     ClientTimeout,
     InvalidNameError,
     InvalidPathError,
+    Reject,
     Server,
     WebSocketApp,
 )
 from velocity_ws.asgi.admission import MAX_ORIGINS
 from velocity_ws.backplane.embedded.backplane import GRACE
+from velocity_ws.logs import WARNINGS_AT_ONCE
 from velocity_ws.sessions.hints import MAX_NAMED
 
 
@@ -98,6 +103,53 @@ async def test_an_event_without_a_handler_is_named_once_to_both_sides_and_names_
     assert len([line for line in said if "no handler for event" in line]) == MAX_NAMED
     assert said[-1].startswith(f"WARNING more than {MAX_NAMED} events have come that have no handler")
     assert max(map(len, said)) < 300
+
+
+async def test_a_room_that_no_client_can_join_is_refused_as_any_and_the_developer_is_told_why(said: list[str]) -> None:
+    broker = Broker(settings(rate_limit=0))
+    broker.rooms("open:{name}").authorize(lambda client: True)
+    broker.rooms("closed:{name}")
+    async with running(broker) as address, address.connect() as peer:
+        rooms = ["closed:a", "closed:b", "lobby\n", "lobby\n", *[f"r{number}" for number in range(2 * MAX_NAMED)]]
+        refusals = [(await peer.request("join", {"room": room}))["data"] for room in rooms]
+    assert refusals == [{"code": "FORBIDDEN", "message": "you may not be in this room"}] * len(refusals)
+    lines = [line for line in said if "asked to join" in line]
+    assert lines[0].startswith(
+        "WARNING a client asked to join 'closed:a', and is FORBIDDEN, as broker.rooms('closed:{name}')"
+    )
+    assert lines[1].startswith("WARNING a client asked to join 'lobby\\n', and is FORBIDDEN, as no kind of rooms has a")
+    assert all("@kind.authorize" in line and "handle the event join yourself" in line for line in lines[:-1])
+    assert lines[-1].startswith(f"WARNING clients asked to join more than {MAX_NAMED} rooms of no kind")
+    assert len(lines) == 2 + MAX_NAMED
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (Reject("log\nin", code=4401), r"4401 'log\\nin'"),
+        (Reject("no token", 401), "401 'no token'"),
+        (HTTPException(403, "members only"), "403 'members only'"),
+    ],
+)
+async def test_who_is_refused_by_authenticate_is_in_the_log_but_not_all_of_them(
+    said: list[str], error: Exception, line: str
+) -> None:
+    broker = Broker(settings())
+
+    @broker.authenticate
+    async def check(request: HTTPConnection) -> None:
+        raise error
+
+    async with running(broker) as address:
+        for _ in range(WARNINGS_AT_ONCE + 5):
+            with contextlib.suppress(InvalidStatus):
+                async with address.connect() as peer:
+                    await peer.closed()
+    lines = [each for each in said if "refused" in each]
+    assert len(lines) == WARNINGS_AT_ONCE
+    expected = re.compile(rf"INFO handshake of 127\.0\.0\.1:\d+ refused by \S*check: {line}")
+    assert all(map(expected.fullmatch, lines)), lines[0]
+    assert broker.get_stats().rejected == WARNINGS_AT_ONCE + 5
 
 
 async def test_an_event_that_only_on_message_sees_is_a_hint_where_others_have_handlers(said: list[str]) -> None:

@@ -14,6 +14,7 @@ from velocity_ws.broker.questions import MOST_ASKS, MOST_SECONDS, Questions, Rou
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.sessions.dispatch import Dispatcher
+from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.permission import Permission, failed, forbidden
 from velocity_ws.sessions.session import Session
@@ -55,7 +56,14 @@ class Authorization:
     """
 
     def __init__(
-        self, kinds: Kinds, hub: Hub[Session], dispatcher: Dispatcher, moves: Moves, counters: Counters, limit: int
+        self,
+        kinds: Kinds,
+        hub: Hub[Session],
+        dispatcher: Dispatcher,
+        moves: Moves,
+        counters: Counters,
+        hints: Hints,
+        limit: int,
     ) -> None:
         """
         Args:
@@ -64,11 +72,13 @@ class Authorization:
             dispatcher: calls the hooks.
             moves: puts them into rooms.
             counters: where what is lost is counted.
+            hints: told of rooms that nobody can join.
             limit: bytes that are held for one member in one room.
         """
         self._kinds = kinds
         self._hub = hub
         self._dispatcher = dispatcher
+        self._hints = hints
         self._moves = moves
         self._joining: set[_Joining] = set()
         self._asking: set[asyncio.Task[object] | None] = set()  # the tasks in which a hook is asked now
@@ -214,6 +224,7 @@ class Authorization:
         found = self._kinds.of(room)
         hook = None if found is None else found[0].authorize
         if found is None or hook is None:
+            self._hints.cannot_join(room, None if found is None else found[0].pattern.text)
             return Permission(forbidden())
         self._use()
         task = asyncio.current_task()

@@ -94,7 +94,7 @@ class Node:
         node_id = new_node_id()
         self.directory = Directory(node_id, self.hub, self.stats)
         self.authorization = Authorization(
-            hooks.kinds, self.hub, self.dispatcher, self.directory, self.counters, settings.send_queue_size
+            hooks.kinds, self.hub, self.dispatcher, self.directory, self.counters, self.hints, settings.send_queue_size
         )
         self.users.authorization = self.authorization
         Joining(hooks, self.hub, self.authorization, self.directory, settings.max_rooms_per_client).register()

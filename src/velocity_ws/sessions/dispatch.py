@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from velocity_ws.close import Close
-from velocity_ws.errors import Reject
 from velocity_ws.hooks.binding import Kind
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
@@ -79,7 +78,7 @@ class Dispatcher:
             try:
                 result = await self._call(hook, {"request": client.request}, of_stranger=True)
             except BaseException as error:
-                if isinstance(error, Reject) or is_end_of_task(error):
+                if is_end_of_task(error):
                     raise
                 raise await self._failures.refusal(client, error, hook) from None
             user = user if result is None else result

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 
 from velocity_ws.errors import ClientGone, ClientNotFound, ClientTimeout, InvalidHeaderError, Reject
 from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError
-from velocity_ws.logs import get_logger, quote
+from velocity_ws.limits import RateLimiter
+from velocity_ws.logs import SECONDS_PER_WARNING, WARNINGS_AT_ONCE, get_logger, hint, printable, quote
 from velocity_ws.messages.events import encode_error
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.calls import Calls
@@ -39,6 +41,7 @@ class Failures:
         self._counters = counters
         self._hints = hints
         self._calls = calls
+        self._refusals = RateLimiter(1 / SECONDS_PER_WARNING, WARNINGS_AT_ONCE, time.monotonic)
 
     async def report(
         self,
@@ -84,11 +87,19 @@ class Failures:
         """How a handshake is refused for which a hook has raised; all but what it means to say is reported."""
         try:
             if said := reject_of(error):
+                self._tell_refusal(client, said, hook)
                 return said
         except InvalidHeaderError as problem:  # of an HTTPException, which does not look at its headers
             error = problem
         await self.report(client, error, hook, of_stranger=True)
         return Reject("authentication failed", status=500)
+
+    def _tell_refusal(self, client: Client, reject: Reject, hook: Hook) -> None:
+        """Log that a hook has refused a handshake: at INFO, as strangers come all the time, and not all of them."""
+        who = printable(client.remote_addr) or "a client without an address"
+        said = who, hook.name, reject.code or reject.status, quote(reject.reason)
+        tell = log.debug if self._refusals.acquire() else functools.partial(hint, log)
+        tell("handshake of %s refused by %s: %s %s", *said)
 
     async def answer(
         self,

@@ -37,6 +37,8 @@ class Hints:
         self._large: set[str] = set()
         self._unhandled: set[str] = set()
         self._invalid: set[str] = set()
+        self._closed_kinds: set[str] = set()
+        self._unknown_rooms: set[str] = set()
         self._nameless: set[str] = set()
         self._has_binary = False
         self._limits = CountedWarnings(log)
@@ -85,6 +87,34 @@ class Hints:
             hint(log, "no handler for event %s, only on_message hooks (there are: %s)", quote(event), there_are)
         else:
             log.warning("no handler for event %s (there are: %s)", quote(event), there_are or "none")
+
+    def cannot_join(self, room: str, pattern: str | None) -> None:
+        """A client asks to join a room that none can join by itself; once for each kind, up to `MAX_NAMED` others.
+
+        Args:
+            room: the room.
+            pattern: of its kind, which has no ``authorize``; ``None`` where it is of no kind.
+        """
+        if pattern is not None:
+            if pattern not in self._closed_kinds:
+                self._closed_kinds.add(pattern)
+                log.warning(
+                    "a client asked to join %s, and is FORBIDDEN, as %s has no authorize: give the kind one "
+                    "(@kind.authorize), or handle the event join yourself",
+                    *(quote(room), f"broker.rooms({pattern!r})"),
+                )
+            return
+        if room in self._unknown_rooms or len(self._unknown_rooms) > MAX_NAMED:
+            return
+        self._unknown_rooms.add(room)
+        if len(self._unknown_rooms) > MAX_NAMED:
+            log.warning("clients asked to join more than %d rooms of no kind; further ones are not named", MAX_NAMED)
+            return
+        log.warning(
+            "a client asked to join %s, and is FORBIDDEN, as no kind of rooms has a pattern for it: add one by "
+            "broker.rooms, with an authorize (@kind.authorize), or handle the event join yourself",
+            quote(room),
+        )
 
     def no_binary_hook(self) -> None:
         """A binary message came, and nothing takes it."""
