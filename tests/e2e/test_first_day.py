@@ -166,6 +166,37 @@ async def test_an_event_that_only_on_message_sees_is_a_hint_where_others_have_ha
     ]
 
 
+@pytest.mark.parametrize("is_seen", [False, True])
+async def test_an_event_that_only_rooms_have_is_answered_that_it_has_to_name_one(
+    said: list[str], is_seen: bool
+) -> None:
+    broker = Broker(settings())
+    rooms = broker.rooms("doc:{doc_id}")
+    rooms.on("say")(lambda data: data)
+    if is_seen:
+        broker.on_message(lambda client, message: None)
+
+    @broker.on_connect
+    async def connect(client: Client) -> None:
+        await broker.join_room(client.id, "doc:1")
+        await broker.join_room(client.id, "tea")
+
+    async with running(broker) as address, address.connect() as peer:
+        for _ in range(2):
+            answer = await peer.request("say", "x")
+            if not is_seen:
+                assert answer["data"]["code"] == "UNKNOWN_EVENT"
+                assert "has to name its room" in answer["data"]["message"]
+                assert "doc" not in answer["data"]["message"]
+        await peer.send("say", "x", room="doc:1", id=2)
+        assert (await peer.receive())["data"] == "x"
+        await peer.send("say", "x", room="tea", id=3)
+        if not is_seen:
+            assert (await peer.receive())["data"]["message"] == "there is no handler for event 'say'"
+    (line,) = [line for line in said if "no handler" in line]
+    assert line.startswith("WARNING no handler for event 'say' without a room, only in rooms doc:{doc_id}: a message")
+
+
 async def test_what_is_wrong_with_data_is_said_without_what_the_client_sent(said: list[str]) -> None:
     broker = Broker(settings())
 

@@ -232,6 +232,10 @@ class Kinds:
         found = None if room is None or not self.all or len(room) > MAX_NAME_LENGTH else self.of(room)
         return None if found is None else found[0].handlers.get(event)
 
+    def patterns_with(self, event: str) -> list[str]:
+        """The patterns of the kinds that have a handler for an event."""
+        return [kind.pattern.text for kind in self.all if event in kind.handlers]
+
     @property
     def has_limits(self) -> bool:
         """Whether a handler in rooms of some kind has a limit of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from velocity_ws.backplane.urls import ALONE
 from velocity_ws.hooks.hook import Hook
@@ -65,22 +65,33 @@ class Hints:
                 ",".join(self._settings.subprotocols),
             )
 
-    def no_handler(self, event: str, events: Callable[[], list[str]], *, is_seen: bool) -> None:
+    def no_handler(
+        self, event: str, events: Callable[[], list[str]], in_rooms: Sequence[str] = (), *, is_seen: bool
+    ) -> None:
         """A message came whose event has no handler; once for each event, up to `MAX_NAMED`.
 
         Args:
             event: its name.
             events: tells those that have one.
+            in_rooms: the patterns of rooms where it has one, if the message has named no room.
             is_seen: whether ``on_message`` hooks get it nevertheless, which may be meant.
         """
         if event in self._unhandled or len(self._unhandled) > MAX_NAMED:
             return
         self._unhandled.add(event)
         known = events()
-        if is_seen and not known:  # then on_message is how events are handled
+        if is_seen and not known and not in_rooms:  # then on_message is how events are handled
             return
         if len(self._unhandled) > MAX_NAMED:
             log.warning("more than %d events have come that have no handler; further ones are not named", MAX_NAMED)
+            return
+        if in_rooms:
+            kinds = ", ".join(map(_name, in_rooms[:MAX_LISTED])) + (", …" if len(in_rooms) > MAX_LISTED else "")
+            log.warning(
+                'no handler for event %s without a room, only in rooms %s: a message for them names its "room"',
+                quote(event),
+                kinds,
+            )
             return
         there_are = ", ".join(map(_name, known[:MAX_LISTED])) + (", …" if len(known) > MAX_LISTED else "")
         if is_seen:

@@ -174,11 +174,15 @@ class MessageHandling:
         if message.event == PING:  # one of many, or a long one: few are answered as they come
             return encode_pong(message.id)
         is_seen = is_seen and not message.event.startswith("$")  # which is reserved
-        self._hints.no_handler(message.event, self._hooks.events, is_seen=is_seen)
+        in_rooms = self._hooks.kinds.patterns_with(message.event) if message.room is None else []
+        self._hints.no_handler(message.event, self._hooks.events, in_rooms, is_seen=is_seen)
         if is_seen:
             return None
         self._counters.invalid += 1
-        return encode_error("UNKNOWN_EVENT", f"there is no handler for event {quote(message.event)}", None, message.id)
+        text = f"there is no handler for event {quote(message.event)}"
+        if in_rooms:  # which are not named: who may not be in one need not know how they are called
+            text += ' without a room: the message has to name its room, beside "event"'
+        return encode_error("UNKNOWN_EVENT", text, None, message.id)
 
     async def binary(self, client: Client, data: bytes) -> PreparedMessage | None:
         """Handle a binary message; what is to be answered."""
