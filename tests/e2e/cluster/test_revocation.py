@@ -414,7 +414,9 @@ class Storm:
             peers: dict[str, Peer] = {}
             for number, user in enumerate(self._users):
                 address = self._nodes[number % len(self._nodes)].address
-                peers[user] = await stack.enter_async_context(address.connect(f"/ws?user={user}"))
+                # One that has stopped reading would see no close frame when the test is over, and wait for it.
+                connecting = address.connect(f"/ws?user={user}", max_queue=None)
+                peers[user] = await stack.enter_async_context(connecting)
             observing = [
                 asyncio.create_task(self._observe(*each)) for each in zip(self._nodes, self._observers, strict=True)
             ]
