@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from fastapi import Depends
 
 from tests.support import DEADLINE, Address, Peer, ServerKind, eventually, running, settings
 from tests.support.say import Say
@@ -111,6 +112,23 @@ async def test_who_may_not_be_in_a_room_is_refused_with_the_reason(kind: ServerK
             assert (await peer.request("join", {"room": room}))["data"]["code"] == "FORBIDDEN", room
         assert chats.broker.get_rooms() == [ROOM]
         assert chats.asked == ["ann", None]
+
+
+async def test_a_room_that_a_dependency_would_read_as_another_one_is_none(kind: ServerKind) -> None:
+    broker = Broker(settings())
+
+    def is_seven(chat_id: int, room: str) -> bool:
+        return chat_id == 7 and room.startswith("chat:")
+
+    @broker.rooms("chat:{chat_id}").authorize
+    async def authorize(client: Client, may: bool = Depends(is_seven)) -> bool:
+        return may
+
+    async with running(broker, kind) as address, address.connect("/ws?chat_id=7&room=chat:7") as peer:
+        for room in ("chat:8", "chat:x", "chat:07", "chat: 7", "chat:+7"):
+            assert (await peer.request("join", {"room": room}))["data"]["code"] == "FORBIDDEN", room
+        assert (await peer.request("join", {"room": "chat:7"}))["event"] == "reply"
+        assert broker.get_rooms() == ["chat:7"]
 
 
 @pytest.mark.parametrize(

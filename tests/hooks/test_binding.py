@@ -187,7 +187,7 @@ def test_a_parameter_that_the_room_does_not_have_is_refused(function: F) -> None
         ("event", lambda d, client: None, "or only client and data, in this order"),
         ("message", lambda c: None, "or only client and message, in this order"),
         ("disconnect", lambda c, d, e: None, "or only client, or client and close, in this order"),
-        ("connect", lambda c, d: None, "or only client by names of its own"),
+        ("connect", lambda c, d: None, "or only client by a name of its own"),
     ],
 )
 def test_what_may_have_other_names_is_said_where_it_is_refused(kind: Kind, function: F, rule: str) -> None:

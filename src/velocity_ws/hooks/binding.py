@@ -137,7 +137,8 @@ def _own_names(kind: Kind) -> str:
     """What a hook may call by names of its own."""
     ways = [" and ".join(ARGUMENTS[kind][:count]) for count in _BY_POSITION[kind]]
     order = ", in this order," if _BY_POSITION[kind][-1] > 1 else ""
-    return f"; or only {', or '.join(ways)}{order} by names of its own, and others by theirs"
+    names = "names" if order else "a name"
+    return f"; or only {', or '.join(ways)}{order} by {names} of its own, and others by theirs"
 
 
 def _refused(kind: Kind, name: str, parameter: str, more: Sequence[str], or_else: str = "") -> HookError:

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
+from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
 from velocity_ws.errors import HookError
 
-__all__ = ["Injected", "graph_of", "handshake_errors", "injected", "marked", "read", "scopes_of"]
+__all__ = ["Injected", "graph_of", "handshake_errors", "injected", "marked", "read", "schema_of", "scopes_of"]
 
 PARTS = ("path", "query", "header", "cookie")
 """Where in a handshake a parameter of a dependency may stand, as FastAPI names it."""
@@ -102,6 +103,13 @@ def dependant(call: Callable[..., Any], room_parameters: Sequence[str], hook: st
         return utils.get_dependant(path=path, call=call)
     except Exception as error:  # an assertion, an annotation that cannot be resolved, a type without a schema
         raise HookError(f"a dependency of {hook} cannot be used: {error}") from error
+
+
+def schema_of(field: Any) -> Any:
+    """Pydantic's schema of what a field of FastAPI's takes."""
+    info = field.field_info
+    type_: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    return TypeAdapter(type_).core_schema
 
 
 def scopes_of(node: Any) -> list[str]:

@@ -20,18 +20,18 @@ from velocity_ws.hooks.fastapi import Injected, injected
 from velocity_ws.hooks.injected import name_of_value
 from velocity_ws.hooks.options import NO_OPTIONS, HandlerOptions
 from velocity_ws.hooks.scope import SCOPE, Scope, in_thread
-from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError, describe_problems
+from velocity_ws.hooks.validation import (
+    InvalidDataError,
+    InvalidParameterError,
+    describe_problems,
+    is_written_in_one_way,
+)
 
 __all__ = ["Hook"]
 
 _ANSWERS_MESSAGES: tuple[Kind, ...] = ("event", "room_event")
 _WITH_DATA: tuple[Kind, ...] = ("event", "room_event", "refresh", "node")
 """The kinds whose ``data`` is validated by its annotation."""
-_WRITTEN_IN_ONE_WAY = frozenset({"int", "str", "uuid"})
-"""The types, as pydantic's schemas call them, of parameters that stand in a room's name as Python writes them.
-
-Were ``chat:07`` a room of its own, who is put out of ``chat:7`` could stay there, and go on speaking to the same chat.
-"""
 
 
 class Hook:
@@ -92,7 +92,7 @@ class Hook:
         if kind in _WITH_DATA and "data" in asked:
             parameter = data_parameter(function, self._by_position, self._by_keyword)
         self._parameters = [
-            (name, by[0], isinstance(by[1], dict) and by[1].get("type") in _WRITTEN_IN_ONE_WAY)
+            (name, by[0], is_written_in_one_way(by[1]))
             for name in parameters
             if name in asked and (by := validator(function, name, self.name))
         ]

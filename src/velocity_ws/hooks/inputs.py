@@ -10,9 +10,9 @@ from starlette.websockets import WebSocket
 
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.binding import ARGUMENTS, Kind
-from velocity_ws.hooks.fastapi import PARTS, handshake_errors, marked, read, scopes_of
+from velocity_ws.hooks.fastapi import PARTS, handshake_errors, marked, read, schema_of, scopes_of
 from velocity_ws.hooks.injected import name_of_value
-from velocity_ws.hooks.validation import InvalidHandshakeError
+from velocity_ws.hooks.validation import InvalidHandshakeError, InvalidParameterError, is_written_in_one_way
 
 __all__ = ["HookOfInputs", "Inputs"]
 
@@ -47,7 +47,7 @@ class Inputs:
         are_of_room: whether some are what the name of a room says.
     """
 
-    __slots__ = ("_fields", "_given", "_marked", "_room_parameters", "_scopes", "are_any", "are_of_room")
+    __slots__ = ("_exact", "_fields", "_given", "_marked", "_room_parameters", "_scopes", "are_any", "are_of_room")
 
     def __init__(self, node: Any, hook: HookOfInputs, what: str) -> None:
         """
@@ -63,6 +63,7 @@ class Inputs:
         self._marked = marked(node.call) if node.query_params else ()
         self._given: list[tuple[str, str]] = []
         self._fields: dict[str, list[Any]] = {}
+        self._exact: list[tuple[str, str]] = []
         for part in PARTS:
             for field in getattr(node, f"{part}_params"):
                 self._add(part, field, hook, what)
@@ -85,8 +86,8 @@ class Inputs:
         if node.security_scopes_param_name is not None:
             self._scopes = node.security_scopes_param_name, scopes_of(node)
         self.are_any = bool(self._given or self._fields or self._scopes)
-        self.are_of_room = any(value == "room" for _, value in self._given) or any(
-            field.alias in hook.room_parameters for field in self._fields.get("path", ())
+        self.are_of_room = any(value == "room" for _, value in self._given) or bool(
+            hook.room_parameters and "path" in self._fields
         )
 
     def _add(self, part: str, field: Any, hook: HookOfInputs, what: str) -> None:
@@ -112,6 +113,8 @@ class Inputs:
             raise _refused(hook, what, field.name, f"the {part} of a handshake")
         else:
             self._fields.setdefault(part, []).append(field)
+            if part == "path" and field.alias in hook.room_parameters and is_written_in_one_way(schema_of(field)):
+                self._exact.append((field.name, field.alias))
 
     @staticmethod
     def _is_room(name: str, annotation: Any, hook: HookOfInputs) -> bool:
@@ -134,6 +137,7 @@ class Inputs:
 
         Raises:
             InvalidHandshakeError: the handshake does not have what is asked for.
+            InvalidParameterError: an annotation does not allow what the room's name has for a parameter.
         """
         for parameter, value in self._given:
             arguments[parameter] = _given(value, values)
@@ -145,6 +149,12 @@ class Inputs:
             connection = _connection(values)
             path = {**connection.path_params, **{name: values[name] for name in self._room_parameters}}
             found, errors = read(self._fields, connection, path)
+            for error in errors:
+                if error["loc"][0] == "path" and error["loc"][1] in self._room_parameters:
+                    raise InvalidParameterError(error["loc"][1])
+            for name, parameter in self._exact:
+                if str(found[name]) != values[parameter]:
+                    raise InvalidParameterError(parameter)
             if errors:
                 raise InvalidHandshakeError(handshake_errors(errors))
             arguments |= found

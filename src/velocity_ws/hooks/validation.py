@@ -10,12 +10,23 @@ from pydantic_core import PydanticKnownError
 from velocity_ws.hooks.annotations import names_in
 from velocity_ws.logs import printable
 
-__all__ = ["InvalidDataError", "InvalidHandshakeError", "InvalidParameterError", "describe_problems"]
+__all__ = [
+    "InvalidDataError",
+    "InvalidHandshakeError",
+    "InvalidParameterError",
+    "describe_problems",
+    "is_written_in_one_way",
+]
 
 MAX_DETAILS = 50
 """Problems that an ``INVALID_DATA`` lists; if there are more, it tells only their number."""
 MAX_DESCRIBED = 5
 """Problems that one line of the log names."""
+_WRITTEN_IN_ONE_WAY = frozenset({"int", "str", "uuid"})
+"""The types, as pydantic's schemas call them, of parameters that stand in a room's name as Python writes them.
+
+Were ``chat:07`` a room of its own, who is put out of ``chat:7`` could stay there, and go on speaking to the same chat.
+"""
 
 
 class InvalidDataError(Exception):
@@ -61,6 +72,11 @@ class InvalidHandshakeError(Exception):
         where = ", ".join([".".join(map(str, item["loc"])) for item in details[:MAX_DESCRIBED]])
         super().__init__(f"the handshake lacks, or has no valid {where}")
         self.details = details
+
+
+def is_written_in_one_way(schema: Any) -> bool:
+    """Whether a parameter with that schema of pydantic is to stand in a room's name as Python writes its value."""
+    return isinstance(schema, dict) and schema.get("type") in _WRITTEN_IN_ONE_WAY
 
 
 def describe_problems(error: InvalidDataError, schema: Any) -> str:
