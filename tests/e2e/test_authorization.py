@@ -9,7 +9,7 @@ import random
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends
@@ -421,17 +421,30 @@ async def test_who_logs_in_over_or_out_is_asked_about_before_set_user_returns(ki
 
 @pytest.mark.parametrize("name", ["set_user", "reauthorize"])
 @pytest.mark.parametrize("is_member", [False, True])
-async def test_an_authorize_that_would_wait_for_its_own_answer_is_told_so(name: str, is_member: bool) -> None:
+@pytest.mark.parametrize("how", ["async", "plain", "dependency"])
+async def test_an_authorize_that_would_wait_for_its_own_answer_is_told_so(name: str, is_member: bool, how: str) -> None:
     broker = Broker(settings())
     errors: list[BaseException] = []
     is_wrong = False
     chats = broker.rooms("chat:{chat_id}")
 
-    @chats.authorize
-    async def may_enter(client: Client) -> bool:
+    async def in_task(client: Client) -> bool:
         if is_wrong:
             await (client.set_user("ann") if name == "set_user" else broker.reauthorize())
         return True
+
+    def in_thread(client: Client) -> bool:
+        if is_wrong and name == "set_user":
+            client.sync.set_user("ann")
+        elif is_wrong:
+            broker.sync.reauthorize()
+        return True
+
+    async def depends(client: Client, answer: Annotated[bool, Depends(in_thread)]) -> bool:
+        return answer
+
+    hooks: dict[str, Any] = {"async": in_task, "plain": in_thread, "dependency": depends}
+    chats.authorize(hooks[how])
 
     @broker.on_error
     async def failed(error: Exception) -> None:
@@ -769,6 +782,60 @@ async def test_ten_thousand_joins_against_revocations_while_messages_flow(say: S
     say(f"{storm.entered} joins went through, {storm.refused} were refused, {storm.put_out} members were put out")
     assert storm.entered > 1000
     assert storm.put_out > 100
+
+
+# --- hooks that change what they are asked or told about
+
+
+@pytest.mark.parametrize(
+    ("where", "call"),
+    [
+        *itertools.product(("on_join", "on_leave"), ("set_user", "reauthorize", "disconnect")),
+        ("authorize", "disconnect"),  # the others are refused there
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+async def test_no_hook_of_rooms_waits_for_itself(where: str, call: str, plain: bool) -> None:
+    broker = Broker(settings())
+    chats = broker.rooms("chat:{chat_id}")
+    done = []
+
+    async def in_task(client: Client) -> None:
+        if call == "set_user":
+            await client.set_user("ann")
+        elif call == "reauthorize":
+            await broker.reauthorize(ROOM)
+        else:
+            await client.disconnect(4000, "no more")
+        done.append(call)
+
+    def in_thread(client: Client) -> None:
+        if call == "set_user":
+            client.sync.set_user("ann")
+        elif call == "reauthorize":
+            broker.sync.reauthorize(ROOM)
+        else:
+            client.sync.disconnect(4000, "no more")
+        done.append(call)
+
+    @chats.authorize
+    async def may_enter(client: Client) -> bool:
+        if where == "authorize":
+            await (asyncio.to_thread(in_thread, client) if plain else in_task(client))
+        return True
+
+    if where != "authorize":
+        tell = chats.on_join if where == "on_join" else chats.on_leave
+        tell(in_thread if plain else in_task)
+    async with running(broker) as address, address.connect() as peer:
+        await peer.send("join", {"room": ROOM})
+        await peer.send("leave", {"room": ROOM})
+        if call == "disconnect":
+            assert await peer.closed() == (4000, "no more")
+        else:
+            assert await peer.expect("joined") == {"room": ROOM}
+            assert await peer.expect("left") == {"room": ROOM}
+        await eventually(lambda: done == [call])
 
 
 # --- handlers of who is put out

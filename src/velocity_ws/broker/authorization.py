@@ -13,6 +13,7 @@ from typing import Protocol
 from velocity_ws.broker.questions import MOST_ASKS, MOST_SECONDS, Questions, Round
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.kinds import Kinds
+from velocity_ws.hooks.scope import waiting_task
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
@@ -159,7 +160,7 @@ class Authorization:
         Raises:
             HookError: it is, and would wait for its own answer.
         """
-        if self._asking and asyncio.current_task() in self._asking:
+        if self._asking and not self._asking.isdisjoint((asyncio.current_task(), waiting_task())):
             raise HookError(
                 f"an authorize called {call}, which waits for the answer of this very authorize: "
                 "call it before or after that, or in a task of its own"

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future
 from types import TracebackType
@@ -18,12 +19,16 @@ from typing import Any, Self
 from velocity_ws.hooks.dependencies import Dependencies, Form, Step
 from velocity_ws.logs import get_logger
 
-__all__ = ["SCOPE", "Scope", "Surroundings", "in_thread"]
+__all__ = ["SCOPE", "Scope", "Surroundings", "in_thread", "waiting_task"]
 
 log = get_logger("velocity_ws.hooks")
 
 SCOPE = "$scope"
 """The key of the scope among the values of a hook; no parameter has such a name."""
+_waiting: contextvars.ContextVar[weakref.ref[asyncio.Task[Any]] | None] = contextvars.ContextVar(
+    "velocity_ws_waiting", default=None
+)
+
 End = Callable[[BaseException | None], Awaitable[Any]]
 
 
@@ -141,7 +146,7 @@ class Scope:
 
     async def _enter_in_thread(self, manager: contextlib.AbstractContextManager[Any], threads: Executor) -> Any:
         """Enter in a thread, and end in another. A thread cannot be stopped: what it entered too late is ended too."""
-        context = contextvars.copy_context()
+        context = _context_of_thread()
         entering = threads.submit(context.run, manager.__enter__)
         exits = self._exit_threads()
 
@@ -237,8 +242,22 @@ async def in_thread(
     threads: Executor, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call a plain function in a thread, with the caller's context variables, and return what it returns."""
-    call = functools.partial(contextvars.copy_context().run, _without_stop, function, args, kwargs)
+    call = functools.partial(_context_of_thread().run, _without_stop, function, args, kwargs)
     return await asyncio.get_running_loop().run_in_executor(threads, call)
+
+
+def waiting_task() -> asyncio.Task[Any] | None:
+    """The task that waits for the thread in which, or on whose behalf, this is called; ``None`` where none does."""
+    task = _waiting.get()
+    return None if task is None else task()
+
+
+def _context_of_thread() -> contextvars.Context:
+    """The caller's context variables, and who waits; what the thread has done on the loop sees them, too."""
+    context = contextvars.copy_context()
+    task = asyncio.current_task()
+    context.run(_waiting.set, None if task is None else weakref.ref(task))
+    return context
 
 
 def _without_stop(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
