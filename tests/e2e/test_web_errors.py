@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support import SERVER_KINDS, ServerKind, running, settings
 from velocity_ws import Broker, Client, InvalidHeaderError, Reject
+from velocity_ws.sessions.web_errors import client_error_of, goodbye_of, reject_of
 
 kinds = pytest.mark.parametrize("kind", SERVER_KINDS)
 
@@ -227,3 +228,25 @@ async def test_a_check_of_tokens_that_rejects_serves_the_handler_that_logs_in_an
         assert (await peer.request("login", "good"))["event"] == "reply"
         assert (await peer.request("join", {"room": "chat:good"}))["event"] == "reply"
     assert broker.get_stats().errors == 0
+
+
+def test_a_status_that_is_no_number_is_a_fault_of_the_application() -> None:
+    error = HTTPException("401", "log in")  # type: ignore[arg-type]
+    assert client_error_of(error) is None
+    assert reject_of(error) is None
+    assert goodbye_of(error) is None
+
+
+def cyclic() -> dict[str, Any]:
+    detail: dict[str, Any] = {}
+    detail["itself"] = detail
+    return detail
+
+
+@pytest.mark.parametrize("detail", [cyclic(), {(1, 2): "no key of JSON"}])
+def test_a_detail_without_a_json_form_is_told_as_it_is_written(detail: Any) -> None:
+    error = HTTPException(401, detail)
+    refusal, goodbye = reject_of(error), goodbye_of(error)
+    assert refusal is not None
+    assert (refusal.status, refusal.reason) == (401, repr(detail))
+    assert goodbye == (4401, repr(detail))

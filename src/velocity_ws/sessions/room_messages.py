@@ -36,7 +36,7 @@ class RoomMessages:
         Raises:
             ClientError: it is not.
         """
-        if (hold := self._hub.hold_of(client_id, room)) is not None:
+        while (hold := self._hub.hold_of(client_id, room)) is not None:  # it may be asked about again meanwhile
             await hold.wait_over()
         if self._hub.joined_at(client_id, room) is None:
             self._counters.invalid += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 from starlette.exceptions import HTTPException, WebSocketException
 
@@ -41,7 +41,7 @@ def client_error_of(error: BaseException) -> ClientError | None:
     if isinstance(error, Reject):  # of a function that serves `authenticate`, too
         status = error.status if error.code is None else error.code - 4000  # 4401 is what 401 is in HTTP
         return ClientError(CODES.get(status, "FORBIDDEN"), error.reason)
-    if isinstance(error, HTTPException):
+    if _is_answer(error):
         code = CODES.get(error.status_code, f"HTTP_{error.status_code}")
         detail: Any = error.detail
         if isinstance(detail, str):
@@ -62,7 +62,7 @@ def reject_of(error: BaseException) -> Reject | None:
     """
     if isinstance(error, Reject):
         return error
-    if isinstance(error, HTTPException):
+    if _is_answer(error):
         status = error.status_code if 400 <= error.status_code <= 599 else 403  # a redirect, which nobody follows
         return Reject(_text(error.detail), status=status, headers=error.headers)
     if isinstance(error, InvalidHandshakeError):
@@ -80,13 +80,23 @@ def goodbye_of(error: BaseException) -> tuple[int, str] | None:
     """
     if isinstance(error, Reject):
         return error.code or 4000 + error.status, _short(error.reason)
-    if isinstance(error, HTTPException) and 400 <= error.status_code <= 599:
+    if _is_answer(error) and 400 <= error.status_code <= 599:
         return 4000 + error.status_code, _short(_text(error.detail))
     return None
 
 
+def _is_answer(error: BaseException) -> TypeGuard[HTTPException]:
+    """Whether it is an ``HTTPException`` with a status: one made of a string is a fault of the application."""
+    return isinstance(error, HTTPException) and isinstance(error.status_code, int)
+
+
 def _text(detail: Any) -> str:
-    return detail if isinstance(detail, str) else json.dumps(detail, default=str)
+    if isinstance(detail, str):
+        return detail
+    try:
+        return json.dumps(detail, default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, or it holds itself
+        return repr(detail)
 
 
 def _short(reason: str) -> str:
