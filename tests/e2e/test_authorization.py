@@ -697,7 +697,9 @@ class Storm:
 
         chats.allowed |= {(user, ROOM) for user in self._users}
         async with running(chats.broker, "ours") as address, AsyncExitStack() as stack:
-            peers = {user: await stack.enter_async_context(address.connect(f"/ws?user={user}")) for user in self._users}
+            # One that has stopped reading would see no close frame when the test is over, and wait for it.
+            connecting = {user: address.connect(f"/ws?user={user}", max_queue=None) for user in self._users}
+            peers = {user: await stack.enter_async_context(each) for user, each in connecting.items()}
             others = [asyncio.create_task(self._talk()), asyncio.create_task(self._revoke())]
             async with asyncio.TaskGroup() as group:
                 for user, peer in peers.items():
