@@ -63,11 +63,17 @@ async def started(stack: AsyncExitStack, directory: Path) -> list[Engine]:
         assert "OK" in await command(servers[0], "CLUSTER", "MEET", "127.0.0.1", server.port, buses[number])
     async with asyncio.timeout(DEADLINE):
         for server in servers:
-            while "cluster_state:ok" not in (info := await command(server, "CLUSTER", "INFO")) or (
-                "cluster_known_nodes:3" not in info
-            ):
+            while not await reaches_all(server):
                 await asyncio.sleep(0.02)  # no event tells
     return servers
+
+
+async def reaches_all(server: Engine) -> bool:
+    """Whether all slots are served, and the node has a link to each other one, which misses what is said before."""
+    info = await command(server, "CLUSTER", "INFO")
+    nodes = (await command(server, "CLUSTER", "NODES")).splitlines()
+    links = [line for line in nodes if " connected" in line and "handshake" not in line]
+    return "cluster_state:ok" in info and "cluster_known_nodes:3" in info and len(links) == 3
 
 
 async def test_the_contract_across_nodes(tmp_path: Path) -> None:
