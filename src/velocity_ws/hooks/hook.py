@@ -100,9 +100,8 @@ class Hook:
         self._schema: Any = None
         if parameter is not None and (by := validator(function, parameter, self.name)):
             self._validate, self._schema = by
-        # Nothing is to be done for it but to call it: what most handlers are, and what an echo is measured by.
-        more = self._by_keyword or self._parameters or self._validate or self.needs_scope
-        self._is_plain = self._is_async and not more
+        # Nothing is to be done but to validate its data and call it: for most handlers, which an echo is measured by.
+        self._is_simple = self._is_async and not (self._by_keyword or self._parameters or self.needs_scope)
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -136,8 +135,17 @@ class Hook:
             InvalidAnswerError: a handler's return annotation does not allow what it has returned.
             Exception: any exception that the function, or a dependency, raises.
         """
-        if self._is_plain:
-            return await self._function(*self._args(values))
+        if not self._is_simple:
+            return await self._call_with_more(threads, values)
+        if self._validate is not None:
+            try:
+                values = {**values, "data": self._validate(values["data"])}
+            except ValidationError as error:
+                raise InvalidDataError(error) from None
+        return await self._function(*self._args(values))
+
+    async def _call_with_more(self, threads: Executor, values: Mapping[str, Any]) -> Any:
+        """Call a function that needs a thread, parameters of a room, keywords, or a scope."""
         given = values
         if self._parameters:
             values = self._with_parameters(values)

@@ -33,16 +33,21 @@ class Calls:
             surroundings: what dependencies have of the broker.
         """
         self._surroundings = surroundings
-        self._threads: Threads | None = None
+        self.threads: Threads | None = None
         self._stranger_threads: Threads | None = None
         self._exit_threads: Threads | None = None
 
     def stop(self) -> None:
         """Let the threads go; they come back when they are needed."""
-        for threads in (self._threads, self._stranger_threads, self._exit_threads):
+        for threads in (self.threads, self._stranger_threads, self._exit_threads):
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
-        self._threads = self._stranger_threads = self._exit_threads = None
+        self.threads = self._stranger_threads = self._exit_threads = None
+
+    def start_threads(self) -> Threads:
+        """Make the threads of clients' hooks, which are made for the first call."""
+        self.threads = _new_threads(MAX_THREADS, "velocity-ws hook")
+        return self.threads
 
     def call(self, hook: Hook, values: Mapping[str, Any], *, of_stranger: bool = False) -> Awaitable[Any]:
         """Call a hook: what is returned has to be awaited at once, and raises what the hook raises.
@@ -56,10 +61,8 @@ class Calls:
             if self._stranger_threads is None:
                 self._stranger_threads = _new_threads(MAX_STRANGER_THREADS, "velocity-ws handshake")
             threads = self._stranger_threads
-        elif self._threads is None:
-            threads = self._threads = _new_threads(MAX_THREADS, "velocity-ws hook")
         else:
-            threads = self._threads
+            threads = self.threads or self.start_threads()
         if hook.needs_scope and SCOPE not in values:
             return self._call_in_scope(hook, threads, values)
         return hook(threads, values)

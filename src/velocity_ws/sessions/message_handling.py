@@ -94,7 +94,7 @@ class MessageHandling:
         if handler is None or not handler.is_direct or message.room is not None or self._hooks.of("message"):
             return await self._handle(client, message, values)
         try:  # in few steps, as this is what most messages are
-            result = await self._call(handler, values)
+            result = await handler(self._calls.threads or self._calls.start_threads(), values)
             return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
             if is_end_of_task(error):
