@@ -101,7 +101,7 @@ class Hook:
         if parameter is not None and (by := validator(function, parameter, self.name)):
             self._validate, self._schema = by
         # Nothing is to be done but to validate its data and call it: for most handlers, which an echo is measured by.
-        self._is_simple = self._is_async and not (self._by_keyword or self._parameters or self.needs_scope)
+        self._is_simple = self._is_async and not (self._by_keyword or self.needs_scope)
         names = self._by_position
         self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
             operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
@@ -135,17 +135,6 @@ class Hook:
             InvalidAnswerError: a handler's return annotation does not allow what it has returned.
             Exception: any exception that the function, or a dependency, raises.
         """
-        if not self._is_simple:
-            return await self._call_with_more(threads, values)
-        if self._validate is not None:
-            try:
-                values = {**values, "data": self._validate(values["data"])}
-            except ValidationError as error:
-                raise InvalidDataError(error) from None
-        return await self._function(*self._args(values))
-
-    async def _call_with_more(self, threads: Executor, values: Mapping[str, Any]) -> Any:
-        """Call a function that needs a thread, parameters of a room, keywords, or a scope."""
         given = values
         if self._parameters:
             values = self._with_parameters(values)
@@ -154,6 +143,18 @@ class Hook:
                 values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
+        if self._is_simple:
+            return await self._function(*self._args(values))
+        return await self._call_with_more(threads, given, values)
+
+    async def _call_with_more(self, threads: Executor, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        """Call a function that needs a thread, keywords or a scope.
+
+        Args:
+            threads: the executor for functions that are not coroutine functions.
+            given: the values as they came.
+            values: the same, validated.
+        """
         if self.needs_scope:
             scope: Scope = given[SCOPE]
             values = {**values, **dict.fromkeys(self._brokers, scope.broker)}
