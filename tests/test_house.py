@@ -25,7 +25,7 @@ PUBLIC = {
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),
         *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired"),
         *("ServerError", "SettingsError", "VelocityError", "WouldDeadlockError"),
-        "__version__",
+        *("__version__", "browser_client_path"),
     },
     "velocity_ws.backplane": {"Backplane", "Lost", "Receive", "create_backplane"},
     "velocity_ws.testing": {"BackplaneContract", "Listener"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from velocity_ws.asgi.app import WebSocketApp
+from velocity_ws.asgi.browser_files import browser_client_path
 from velocity_ws.asgi.middleware import WebSocketMiddleware
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.decorators import EventRouter
@@ -84,5 +85,6 @@ __all__ = [
     "WebSocketMiddleware",
     "WouldDeadlockError",
     "__version__",
+    "browser_client_path",
     "may_reconnect",
 ]

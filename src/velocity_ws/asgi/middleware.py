@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from velocity_ws.asgi.app import Endpoint, WebSocketApp, start_and_say
-from velocity_ws.asgi.pages import PAGES, is_handshake, route_path
+from velocity_ws.asgi.pages import is_handshake, is_page, route_path
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import BrokerError, InvalidPathError
 from velocity_ws.logs import get_logger
@@ -173,7 +173,7 @@ def _match(scope: Scope, path: EndpointPath) -> Scope | None:
     parameters = path.match(asked)
     if parameters is None or not (scope["type"] == "websocket" or is_handshake(scope)):
         below = path.match_below(asked) if scope["type"] == "http" else None
-        if below is None or below[1] not in PAGES:
+        if below is None or not is_page(below[1]):
             return None
         parameters = below[0]
     return {"path_params": {**scope.get("path_params", {}), **parameters}} if parameters else {}

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Scope
 
+from velocity_ws.asgi.browser_files import BrowserFile, find_browser_file
 from velocity_ws.logs import get_logger
 
-__all__ = ["PAGES", "answer", "is_handshake", "route_path"]
+__all__ = ["answer", "is_handshake", "is_page", "route_path"]
 
-STATIC_FILES = {"velocity.js": "text/javascript", "velocity.d.ts": "text/plain"}
-"""Files of the browser client, served below the endpoint's path."""
 HEALTH = "health"
-PAGES = frozenset({*STATIC_FILES, HEALTH})
-"""What is served below the endpoint's path."""
-
-# A module is imported across origins only with the second: a page of WS_ALLOWED_ORIGINS may do that.
-_STATIC_HEADERS = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
+KEEP = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"
 
 _has_warned = False
 
 log = get_logger("velocity_ws.asgi")
 
 
-@functools.cache
-def _static(name: str) -> bytes:
-    return files("velocity_ws").joinpath("browser", name).read_bytes()
+def is_page(name: str) -> bool:
+    """Whether something is served under that name below the endpoint's path."""
+    return name == HEALTH or find_browser_file(name) is not None
 
 
 def is_handshake(scope: Scope) -> bool:
@@ -63,14 +57,34 @@ async def answer(scope: Scope, is_healthy: Callable[[], Awaitable[bool]]) -> Res
         return _upgrade_required(f"This is a WebSocket endpoint, and {why}.")
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("Method Not Allowed", 405, {"allow": "GET, HEAD"})
-    if name in STATIC_FILES:
-        return Response(_static(name), media_type=STATIC_FILES[name], headers=_STATIC_HEADERS)
+    if (found := find_browser_file(name)) is not None:
+        return _file_response(*found, scope)
     if name == HEALTH:
         healthy = await is_healthy()
         return JSONResponse({"healthy": healthy}, 200 if healthy else 503, {"cache-control": "no-store"})
     if not path:
         return _upgrade_required("This is a WebSocket endpoint.")
     return PlainTextResponse("Not Found", 404)
+
+
+def _file_response(file: BrowserFile, is_final: bool, scope: Scope) -> Response:
+    etag = f'"{file.fingerprint}"'
+    headers = {
+        "cache-control": KEEP if is_final else ASK_AGAIN,
+        "etag": etag,
+        "access-control-allow-origin": "*",  # with it a page of WS_ALLOWED_ORIGINS may import a module
+    }
+    if _has(Headers(scope=scope).getlist("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    if scope["method"] == "HEAD":
+        return Response(media_type=file.media_type, headers={**headers, "content-length": str(len(file.content))})
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def _has(if_none_match: list[str], etag: str) -> bool:
+    """RFC 9110, 13.1.2: tags are compared weakly, as a proxy that compresses has made ours weak."""
+    tags = [tag.strip().removeprefix("W/") for tag in ",".join(if_none_match).split(",")]
+    return etag in tags or "*" in tags
 
 
 def _upgrade_required(text: str) -> Response:

@@ -1,0 +1,74 @@
+"""Browser files: those of the browser client, and the names under which browsers may keep them. Knows no request."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+__all__ = ["BROWSER_FILES", "BrowserFile", "browser_client_path", "find_browser_file"]
+
+BROWSER_FILES = {
+    "velocity.js": "text/javascript",
+    "velocity.d.ts": "text/plain",
+}
+"""What there is, with its media type."""
+
+_FINGERPRINTED = re.compile(r"(velocity)\.[0-9a-f]{16}(\.js)")
+
+
+@dataclass(frozen=True)
+class BrowserFile:
+    """A file of the browser client.
+
+    Attributes:
+        content: what is in it.
+        media_type: what it is.
+        fingerprint: 16 hexadecimal digits, others for other content.
+    """
+
+    content: bytes
+    media_type: str
+    fingerprint: str
+
+
+def find_browser_file(name: str) -> tuple[BrowserFile, bool] | None:
+    """The file of that name, and whether the name has its fingerprint, so that it will never mean another content.
+
+    ``velocity.js`` and ``velocity.<fingerprint>.js`` are the same file. A fingerprint that is not its own belongs to
+    another version, which a page asks for while nodes are updated: it gets the file, too.
+    """
+    found = _FINGERPRINTED.fullmatch(name)
+    plain = found[1] + found[2] if found else name
+    if plain not in BROWSER_FILES:
+        return None
+    file = _read(plain)
+    return file, found is not None and name == _with_fingerprint(plain)
+
+
+def browser_client_path(path: str = "/ws") -> str:
+    """The URL path of the browser client with its fingerprint, which browsers keep without asking again.
+
+    For the templates of an application: ``import { connect } from "{{ browser_client_path() }}"``. It is another one
+    with another version of this package. From any thread.
+
+    Args:
+        path: of the endpoint as browsers see it, behind what a proxy puts before it.
+
+    Returns:
+        ``/ws/velocity.<fingerprint>.js``.
+    """
+    return f"{path.rstrip('/')}/{_with_fingerprint('velocity.js')}"
+
+
+def _with_fingerprint(plain: str) -> str:
+    stem, _, suffix = plain.partition(".")
+    return f"{stem}.{_read(plain).fingerprint}.{suffix}"
+
+
+@functools.cache
+def _read(plain: str) -> BrowserFile:
+    content = files("velocity_ws").joinpath("browser", plain).read_bytes()
+    return BrowserFile(content, BROWSER_FILES[plain], hashlib.sha256(content).hexdigest()[:16])
