@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["PresenceInfos"]
 
 TIMEOUT = 5.0
 """Seconds that the application may take; the user is there without info then."""
+REPORT_TIMEOUT = 5.0
+"""Seconds that ``on_error`` has for a failure of it."""
 GRACE = 0.5
 """Seconds that it has to end when it is cancelled."""
 
@@ -66,7 +69,9 @@ class PresenceInfos:
             if is_end_of_task(error):
                 raise
             answered(b"")
-            await self._report(client, error, hook)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_TIMEOUT):
+                    await self._report(client, error, hook)
             return
         answered(info)
 

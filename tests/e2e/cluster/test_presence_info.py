@@ -191,6 +191,27 @@ async def test_what_is_no_info_is_reported_and_the_user_is_there_without(
             assert error in text
 
 
+async def test_hooks_that_never_hear_the_end_of_a_failure_keep_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence_info, "REPORT_TIMEOUT", 0.01)
+    told = asyncio.Event()
+
+    def say(user: Any) -> Any:
+        raise RuntimeError("no database")
+
+    async with brokers(say) as ((a,), _):
+
+        @a.on_error
+        async def hangs() -> None:
+            told.set()
+            await asyncio.Event().wait()
+
+        await comes(a, "ann")
+        await told.wait()
+        found = a.node.presence
+        assert found is not None
+        await eventually(lambda: not found._infos._running)
+
+
 async def test_a_function_that_takes_long_holds_up_its_own_user_alone_and_not_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
