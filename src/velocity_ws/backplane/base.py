@@ -23,7 +23,7 @@ class Backplane(Protocol):
     Topics are strings of 1 to 250 of the characters ``A-Z a-z 0-9 . _ - = ~``, separated by single dots; payloads are
     any bytes. ``subscribe`` and ``unsubscribe`` are called one at a time, and so is ``publish``; the two kinds overlap.
     When one of them raises, or is cancelled because it took too long, the user closes the connection.
-    Errors of the engine and the network are raised as `OSError` (`ConnectionError`, `TimeoutError`).
+    Errors of the engine and the network are raised as ``OSError`` (``ConnectionError``, ``TimeoutError``).
     """
 
     max_payload: int

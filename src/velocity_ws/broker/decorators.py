@@ -140,8 +140,8 @@ class HookDecorators(Generic[UserT]):
     def on_join(self, function: MoveHook) -> MoveHook:
         """Register a hook called with ``client, room`` when a client of this process has joined a room.
 
-        The hooks of one client run one after the other, in the order in which it joined and left. `join_room` waits
-        for them; if such a hook moves the client itself, the hooks for that run after it has ended.
+        The hooks of one client run one after the other, in the order in which it joined and left. `Broker.join_room`
+        waits for them; if such a hook moves the client itself, the hooks for that run after it has ended.
         """
         return self._hooks.register("join", function)
 

@@ -12,15 +12,13 @@ __all__ = ["BackplaneContract"]
 
 
 class BackplaneContract(CarryingContract, EndingsContract):
-    """The contract of `Backplane`, as tests that a subclass inherits.
+    """The contract of `Backplane`, as tests that a subclass inherits::
 
-    ```python
-    class TestPigeons(BackplaneContract):
-        async def backplane(self):
-            return PigeonBackplane("pigeon://loft")
-    ```
+        class TestPigeons(BackplaneContract):
+            async def backplane(self):
+                return PigeonBackplane("pigeon://loft")
 
-    A subclass whose engine can be ended and stopped overrides `kill`, `freeze` and `thaw`; the tests that need them are
-    skipped otherwise. An engine that one test has killed is gone for the next: start one for each test, in an autouse
-    fixture.
+    A subclass whose engine can be ended and stopped overrides ``kill``, ``freeze`` and ``thaw``; the tests that need
+    them are skipped otherwise. An engine that one test has killed is gone for the next: start one for each test, in an
+    autouse fixture.
     """
