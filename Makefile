@@ -16,7 +16,7 @@ autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
 fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster
-docs: .venv/.dev ; $(BIN)/pdoc -o artifacts/docs velocity_ws
+docs: .venv/.dev ; $(BIN)/python -m sphinx -W --keep-going -q -E -j auto docs artifacts/docs
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt
 clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
 

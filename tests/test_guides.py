@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 import sys
 import time
 import types
@@ -26,21 +24,19 @@ from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
+from tests.support.pages import blocks
 from velocity_ws import Accept, Broker, Client
-
-ROOT = Path(__file__).parents[1]
-
-
-def blocks(page: str) -> list[str]:
-    """The blocks of Python on a page."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def block(page: str, word: str) -> str:
-    """The one of them that has a word in it."""
-    (found,) = [each for each in blocks(page) if word in each]
+    """The one block of Python on a page that has a word in it."""
+    (found,) = [each.source for each in blocks(f"docs/{page}", "python") if word in each.source]
     return found
+
+
+def program_of(*pages: str) -> str:
+    """The blocks of Python on pages, in their order."""
+    return "\n".join(each.source for page in pages for each in blocks(f"docs/{page}", "python"))
 
 
 def run(source: str, names: dict[str, Any]) -> None:
@@ -59,18 +55,6 @@ def module_of(source: str, **names: Any) -> Iterator[Any]:
         yield module
     finally:
         del sys.modules[module.__name__]
-
-
-async def wrong_lines(folder: Path, source: str) -> list[str]:
-    """The lines that mypy refuses, as strict as it is with us."""
-    file = folder / "page.py"
-    file.write_text(source)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "mypy", "--no-error-summary", str(file), cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    output = (await process.communicate())[0].decode()
-    assert process.returncode in (0, 1), output
-    return [source.splitlines()[int(number) - 1] for number in re.findall(r"page\.py:(\d+): error", output)]
 
 
 class Base(DeclarativeBase):
@@ -123,10 +107,10 @@ def test_who_is_removed_as_the_page_about_rooms_does_it_is_out(tmp_path: Path) -
         assert broker.get_rooms() == []
 
 
-class TestHandlersPage:
-    """The blocks on the page about handlers are one program."""
+class TestHandlersPages:
+    """The blocks on the pages about handlers, what they depend on, and how to test both are one program."""
 
-    SOURCE = "\n".join(blocks("handlers.md"))
+    SOURCE = "".join(program_of("handlers.md", "dependencies.md", "testing.md").rsplit("broker = Broker()", 1))
 
     @pytest.fixture
     def page(self) -> Iterator[Any]:
@@ -176,20 +160,11 @@ class TestHandlersPage:
             assert ws.receive_json() == {"event": "comment", "data": {"id": 1, "text": "hello"}}
             assert ws.receive_json() == {"event": "reply", "id": 1, "data": 1}
 
-    async def test_a_type_checker_takes_all_of_it_but_what_it_shows_to_be_filtered(self, tmp_path: Path) -> None:
-        model = "async def complete(data: str) -> typing.AsyncIterator[str]:\n    yield data\n"
-        wrong = await wrong_lines(tmp_path, f"import typing\n{model}{self.SOURCE}")
-        assert wrong == [line for line in self.SOURCE.splitlines() if "the password stays here" in line]
-
 
 class TestUsersPage:
     """A login in a cookie, and what goes on from there."""
 
     SOURCE = "\n".join(block("users.md", word) for word in ("def set_cookie", "def log_out"))
-
-    async def test_a_type_checker_takes_it(self, tmp_path: Path) -> None:
-        yours = "def is_password(name: str, password: str) -> bool:\n    return name == password\n"
-        assert await wrong_lines(tmp_path, yours + self.SOURCE) == []
 
     @pytest.fixture
     def page(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:

@@ -505,9 +505,9 @@ def test_env_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     assert dict(Settings(_env_file=file)) == DEFAULTS
 
 
-def test_readme_lists_every_setting_with_its_default() -> None:
+def test_the_page_lists_every_setting_with_its_default() -> None:
     table = re.findall(
-        r"^\| (`WS_.*?`) \| (.*?) \| .*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| (`WS_.*?`) \| (.*?) \| .*\|$", (ROOT / "docs/settings.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     names = [name for names, _ in table for name in re.findall(r"`(\w+)`", names)]
     shown = [value for _, values in table for value in re.findall(r"`(.+?)`|none", values)]
