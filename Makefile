@@ -1,13 +1,14 @@
 # Everything sets itself up in .venv from Python 3.11+, make and git. PYTHON picks the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# `make test COVER=1` measures coverage, which doubles the work of the tests.
 
 .PHONY: run cluster collab test soak lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 collab: .venv/.collab ; $(BIN)/python -m examples.collab
-test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
+test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal $(if $(COVER),--cov --cov-report=term)
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
