@@ -48,13 +48,19 @@ async def renew(person: CurrentPerson, request: Request, response: Response) -> 
 
 
 @api.post("/logout", status_code=204)
-async def log_out(response: Response) -> None:
-    response.delete_cookie(COOKIE)
+async def log_out(request: Request, response: Response) -> None:
+    response.delete_cookie(COOKIE, path=cookie_path(request))
 
 
 @api.get("/me")
 async def me(person: CurrentPerson) -> PersonOut:
     return PersonOut.model_validate(person)
+
+
+def cookie_path(request: Request) -> str:
+    """Where the application is: behind a proxy that serves it below a path, others beside it do not get the cookie."""
+    root_path: str = request.scope["root_path"]
+    return f"{root_path}/"
 
 
 def set_cookie(user_id: int, request: Request, response: Response) -> None:
@@ -63,6 +69,7 @@ def set_cookie(user_id: int, request: Request, response: Response) -> None:
         COOKIE,
         issue_token(user_id, "session", lifetime),
         max_age=int(lifetime.total_seconds()),
+        path=cookie_path(request),
         httponly=True,
         secure=request.url.scheme == "https",
         samesite="strict",

@@ -1,6 +1,7 @@
-// The page of the example. What people wrote reaches it as text (textContent), never as HTML.
+// The page of the example. What people wrote reaches it as text (textContent), never as HTML. Its URLs are relative, so
+// that it works below any path.
 
-import { connect } from "/ws/velocity.js";
+import { connect } from "../ws/velocity.js";
 
 const $ = (id) => document.getElementById(id);
 const create = (tag, className = "", text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
@@ -14,7 +15,7 @@ let renewal; // the timer of the next one
 const typing = new Map(); // name -> the timer after which it is forgotten
 
 async function api(method, path, body) {
-  const response = await fetch(`/api/${path}`, {
+  const response = await fetch(`api/${path}`, {
     method,
     headers: body && { "content-type": "application/json" },
     body: body && JSON.stringify(body),
