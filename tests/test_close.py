@@ -55,14 +55,15 @@ NAMES = {
     1012: "SERVICE_RESTART",
     1013: "TRY_AGAIN_LATER",
     1014: "BAD_GATEWAY",
+    4100: "PAGE_FROZEN",
 }
 
 
-def test_close_codes_have_the_names_of_the_registry() -> None:
+def test_close_codes_have_the_names_of_the_registry_and_one_is_ours() -> None:
     assert {int(code): code.name for code in CloseCode} == NAMES
 
 
-@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 4000, 4399, 4500, 4999])
+@pytest.mark.parametrize("code", [1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015, 3000, 4000, 4100, 4399, 4500, 4999])
 def test_come_back(code: int) -> None:
     assert may_reconnect(code)
 
@@ -179,6 +180,11 @@ def test_the_browser_client_reads_the_hint_of_every_close_that_has_one() -> None
     seconds = re.search(hint[1], close.restarting(1012, 2.5)[1])
     assert seconds is not None
     assert float(seconds[1]) == 2.5
+
+
+def test_the_browser_client_closes_with_the_code_that_the_server_knows() -> None:
+    source = (SOURCE / "browser/velocity.js").read_text()
+    assert f"const PAGE_FROZEN = {int(CloseCode.PAGE_FROZEN)};" in source
 
 
 def test_the_browser_client_takes_the_same_events_for_answers() -> None:

@@ -45,7 +45,11 @@ MAX_REASON_BYTES: Final = 123
 
 
 class CloseCode(IntEnum):
-    """The close codes this package sends or meets (RFC 6455, section 7.4, and the IANA registry)."""
+    """The close codes this package sends or meets (RFC 6455, section 7.4, and the IANA registry).
+
+    ``PAGE_FROZEN`` is of the private range, and ``velocity.js`` sends it: its page is frozen, or kept for the back
+    button, and comes back when it is shown again. The name is one of the Page Lifecycle API.
+    """
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -61,6 +65,7 @@ class CloseCode(IntEnum):
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
+    PAGE_FROZEN = 4100
 
 
 _FINAL = frozenset(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import ServerKind, eventually, running, settings
 from velocity_ws import Broker, Client, Message
+from velocity_ws.messages.events import PROTOCOL
 from velocity_ws.sessions.inbound_limits import PINGS_AT_ONCE
 
 SPELLINGS = [
@@ -55,6 +56,19 @@ async def test_any_spelling_is_answered_while_a_handler_runs(kind: ServerKind, s
         answer = await peer.receive()
         assert (answer["event"], answer["id"]) == ("$pong", "mine")
     assert [each.event for each in seen] == ["wait"]
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 1000])
+async def test_one_with_the_number_of_a_protocol_is_told_that_of_the_server(kind: ServerKind, padding: str) -> None:
+    broker = Broker(settings())
+    async with running(broker, kind) as address, address.connect() as peer:
+        await peer.ws.send(json.dumps({"event": "$ping", "data": {"v": 1, "x": padding}}))
+        assert await peer.receive() == {"event": "$pong", "data": PROTOCOL}
+        await peer.send("$ping", {"v": None, "x": padding}, id=7)
+        assert await peer.receive() == {"event": "$pong", "data": PROTOCOL, "id": 7}
+        for data in (1, {"x": padding}, ["v"]):
+            await peer.send("$ping", data)
+            assert await peer.receive() == {"event": "$pong"}
 
 
 async def test_it_passes_no_limit_and_takes_nothing_of_it(kind: ServerKind) -> None:

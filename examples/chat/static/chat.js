@@ -93,7 +93,7 @@ function showStatus(status, detail) {
   clearInterval(countdown);
   $("countdown").textContent = "";
   if (status === "waiting") {
-    returnsAt = performance.now() + detail.delay;
+    returnsAt = performance.now() + (detail.delay ?? 0); // there is none while the page is away
     countdown = setInterval(showCountdown, 100);
     showCountdown();
     if (!isAway) noteEverywhere(`Connection lost (${detail.reason || "code " + detail.code}). Coming back by itself…`, "bad");

@@ -9,13 +9,55 @@
  * ws.on("chat_message", (data) => console.log(data.text));
  * ws.send("chat_message", { text: "hello" });
  * ```
+ *
+ * In Node, where there is no `WebSocket` before version 22, `connect("ws://…", { WebSocket })` takes that of the package
+ * `ws`. One timer runs for each client, whatever it waits for.
  */
+
+/** The version of the package that this module belongs to. */
+export const version: string;
+
+/**
+ * The number of what client and server say to each other. A server that speaks a higher one has learned something that
+ * this client does not understand; then there is one warning in the console. It is found out by a `$ping`.
+ */
+export const protocol: number;
 
 /**
  * Where the server is: an absolute `ws:`, `wss:`, `http:` or `https:` URL, or a path on the page's own host.
  * A function is called before every attempt, so that a reconnect can carry a fresh token.
  */
 export type Address = string | URL | (() => string | URL | PromiseLike<string | URL>);
+
+/**
+ * The shape of the type that `connect<Events>()` takes, for a compiler that knows what is sent. Each part may be left
+ * out, and says then that there are none of that kind. Without a type everything is `any`.
+ *
+ * ```ts
+ * interface Events {
+ *   receives: { chat_message: ChatMessage };                        // ws.on
+ *   sends: { say: Say; bye: undefined };                            // ws.send, ws.send("bye")
+ *   requests: { history: { data: Query; reply: ChatMessage[] } };   // ws.request
+ *   asks: { confirm: { data: Question; reply: boolean } };          // ws.onRequest
+ * }
+ * const ws = connect<Events>("/ws");
+ * ```
+ */
+export interface EventTypes {
+  /** What the server sends: the data of each event. */
+  receives?: object;
+  /** What the page sends: the data of each event; `undefined` for none. */
+  sends?: object;
+  /** What the page asks: `{data, reply}` of each event; without `data` there is none. */
+  requests?: object;
+  /** What the server asks the page (`client.ask`): `{data, reply}` of each event. */
+  asks?: object;
+}
+
+/** The least that has to be there of a WebSocket; that of the package `ws` has it. */
+export interface WebSocketClass {
+  new (url: string, protocols?: string | string[]): any;
+}
 
 export interface Options {
   /** Upper bound of the first reconnect delay in ms; it doubles with every failure. Default 500. */
@@ -24,9 +66,20 @@ export interface Options {
   maxDelay?: number;
   /** How long a connection must last, in ms, before the delays start small again. Default 5000. */
   stableAfter?: number;
-  /** How long one attempt may take in ms, the URL function included. Default 10000. */
+  /**
+   * How long one attempt may take in ms, the URL function included; then another one begins within `baseDelay`, and it
+   * does not count as a failure. Default 30000: a browser may not send a packet for that long, as it waits for the
+   * handshakes of other tabs, for one of six event streams to end, or (Firefox, up to 18 s) because others have failed.
+   */
   connectTimeout?: number;
-  /** How many messages may wait for a connection. Default 100. */
+  /**
+   * When nothing has come for so long, in ms, the server is asked for a sign of life (`$ping`); 8 s without anything are a
+   * lost connection. It is asked at once when the page becomes visible, when the browser comes online, and after a
+   * request that timed out. If messages come, but no answer to what was sent, that takes as long in all. Default 25000;
+   * 0 or `Infinity`: never.
+   */
+  livenessTimeout?: number;
+  /** How many messages may wait for a connection; as many that may be lost are kept for `unconfirmed`. Default 100. */
   maxQueue?: number;
   /** The event that `join` sends. Default `"join"`. */
   joinEvent?: string;
@@ -37,6 +90,15 @@ export interface Options {
    * called before every attempt, so that a reconnect can carry a fresh token: `() => ["bearer", token()]`.
    */
   protocols?: string | string[] | (() => string | string[] | PromiseLike<string | string[]>);
+  /**
+   * Renews a login that ends: what it returns is sent as `{event: "refresh", data}`, which the server's `@broker.refresh`
+   * gets. It is called when 80 % of the time are over that the server has named (`session`), and when the login has ended
+   * (`session_expired`). If it throws, or the server fails, it is called again after a while; if the server refuses, the
+   * event `error` tells it, and the connection will be closed with 4401.
+   */
+  refresh?: () => unknown;
+  /** The class of sockets where the global `WebSocket` is missing, or is not to be used. */
+  WebSocket?: WebSocketClass;
 }
 
 /**
@@ -48,18 +110,46 @@ export interface Options {
 export type Status = "connecting" | "open" | "waiting" | "closed";
 
 export interface StatusDetail {
+  /** Since when the status is this one: milliseconds since 1970, as `Date.now()` has them. */
+  since: number;
+  /** Rooms whose join was answered on this connection; when it has just opened, none. See the event `joined`. */
+  joined: string[];
+  /** The other rooms that were asked for with `join`. */
+  pending: string[];
   /** `connecting`, `waiting`: how many attempts and connections have failed since the last stable one. */
   attempt?: number;
-  /** `waiting`: how many ms until the next attempt. */
+  /** `waiting`: how many ms until the next attempt. It is not there while the page is away, until it returns. */
   delay?: number;
-  /** `waiting`, `closed`: the close code; 1006 where there was no close frame. */
+  /**
+   * `waiting`, `closed`: the close code; 1006 where there was no close frame, 4100 where the page was left: it is frozen,
+   * or kept for the back button.
+   */
   code?: number;
   /** `waiting`, `closed`: why, as far as it is known. */
   reason?: string;
+  /**
+   * `waiting`, `closed`: the messages that were sent after the last sign of life of the server, in order. They may have
+   * arrived, or be lost; each is told once, and is not sent again. Volatile ones are not among them, nor requests, whose
+   * promises tell it. The newest `maxQueue` at most.
+   */
+  unconfirmed?: Unconfirmed[];
+  /** `waiting`, `closed`: how many these are, with those that were not kept. */
+  unconfirmedCount?: number;
+}
+
+/** A message that may be lost: as `send` was given it, or the `bytes` of `sendBytes` (which may have changed since). */
+export interface Unconfirmed {
+  event?: string;
+  data?: any;
+  room?: string;
+  bytes?: ArrayBuffer | ArrayBufferView | Blob;
 }
 
 export interface RoomOptions {
-  /** The room, of a kind that the server has handlers for (`broker.rooms`), that the message is for. */
+  /**
+   * The room, of a kind that the server has handlers for (`broker.rooms`), that the message is for. If it was asked for
+   * with `join`, the message waits until that is answered.
+   */
   room?: string;
 }
 
@@ -77,12 +167,31 @@ export interface RequestOptions extends RoomOptions {
   signal?: AbortSignal;
 }
 
+export interface JoinOptions {
+  /**
+   * Sent along: `{event: "join", data: {room, data}}`. It is copied, and sent again after every reconnect, until another
+   * `join` of the room brings other data.
+   */
+  data?: unknown;
+}
+
 /** A message of the server as it came. */
 export interface Incoming {
   event: string;
   data?: any;
   /** The room that it was sent to, where that is one of a kind (`broker.rooms`). */
   room?: string;
+  /** Of a question (`onRequest`). */
+  id?: number | string;
+}
+
+/** What the server, or this client, complains about. */
+export interface Complaint {
+  code: string;
+  message: string;
+  /** The room that could not be joined, or not again. */
+  room?: string;
+  [more: string]: any;
 }
 
 /** A request that failed. */
@@ -115,38 +224,58 @@ export function mayReconnect(code: number): boolean;
  *
  * After a loss it waits a random time between 0 and a bound that starts at `baseDelay` and doubles up to `maxDelay`;
  * the bound starts small again once a connection has lasted `stableAfter`. When the browser comes online it tries at
- * once.
+ * once, and when the page becomes visible, unless the server has named the time.
  *
  * A server that restarts (1012, or 1001) or is too busy (1013) can say in the close's reason when to come back:
  * `retry_after=2.5`, in seconds. Then the first attempt comes that long after the loss, and only if it fails, too, the
  * usual delays follow. A connection that had not lasted `stableAfter` waits for its usual delay, if that is longer.
  *
+ * A page that its browser freezes, or keeps for the back button, loses all that is sent to it, while the browser goes on
+ * answering for it. So the connection is closed then, with 4100, which the server knows as `CloseCode.PAGE_FROZEN`; the
+ * status is `waiting`, and when the page returns it connects at once.
+ *
  * A handshake that was refused with an HTTP status looks to a browser like a lost connection; a server that wants
  * a client to stay away closes with a code that says so (`Reject(code=4401)`).
  *
+ * No promise of its own is ever rejected without anybody who could catch it.
+ *
  * @param url By default the server that served this module, at the path this module is below.
- * @throws SyntaxError or TypeError if the URL is none.
+ * @throws SyntaxError or TypeError if the URL is none, if it is missing and this module did not come from the server (as
+ *   in a bundle), or if there is no `WebSocket`.
  */
-export function connect(url?: Address, options?: Options): Velocity;
+export function connect<E extends EventTypes = any>(url?: Address, options?: Options): Velocity<E>;
 
-export class Velocity {
+type IsAny<T> = 0 extends 1 & T ? true : false;
+/** One part of `EventTypes`; of `any` nothing is known. */
+type Part<E, Name extends keyof EventTypes> = E extends { [key in Name]?: infer T } ? NonNullable<T> : {};
+type NamesOf<E, Name extends keyof EventTypes> = IsAny<E> extends true ? never : keyof Part<E, Name> & string;
+/** Any name, where the types of the application are not known. */
+type Untyped<E> = IsAny<E> extends true ? string : never;
+type DataOf<T> = T extends { data: infer Data } ? Data : T extends { data?: infer Data } ? Data | undefined : undefined;
+type ReplyOf<T> = T extends { reply: infer Reply } ? Reply : void;
+/** Data that may be left out where it is `undefined`, and the options behind it. */
+type Arguments<Data, More> = undefined extends Data ? [data?: Data, options?: More] : [data: Data, options?: More];
+
+export class Velocity<E extends EventTypes = any> {
   /** The same as `connect(url, options)`. */
   constructor(url?: Address, options?: Options);
 
   readonly status: Status;
   /** How many messages were lost because the queue was full or the connection closed; requests are not among them. */
   readonly dropped: number;
-  /** How many messages and requests wait for a connection. */
+  /** How many messages and requests wait, for a connection or for the answer to the join of their room. */
   readonly queued: number;
-  /** The rooms that are joined, and joined again after every reconnect. */
+  /** The rooms that were asked for with `join`, and are asked for again after every reconnect. */
   readonly rooms: string[];
+  /** Those of them whose join was answered on this connection. */
+  readonly joined: string[];
 
   /**
    * Call a function for every message of an event; returns what undoes it. A handler that throws is reported as an
    * uncaught error, and does not keep others from being called.
    *
-   * Three names are the client's own: `status`, `binary` and `*`. An event of the server that has one of them reaches
-   * the handlers of `*` only, and the client's own events never reach those.
+   * Four names are the client's own: `status`, `binary`, `joined` and `*`. An event of the server that has one of them
+   * reaches the handlers of `*` only, and the client's own events never reach those; but see `joined`.
    *
    * What handlers of the status `open` send goes out before rooms are joined again and before what was queued: the
    * place to authenticate with a message.
@@ -154,23 +283,77 @@ export class Velocity {
   on(event: "status", handler: (status: Status, detail: StatusDetail) => void): () => void;
   /** Binary messages. */
   on(event: "binary", handler: (data: ArrayBuffer) => void): () => void;
+  /**
+   * Every answer to a join, the first one and those after a reconnect: the place to load what has happened in the room.
+   * An answer that the server gave to a join that was no request (`ws.send("join", …)`) is told, too.
+   */
+  on(event: "joined", handler: (room: string, answer: any) => void): () => void;
+  /**
+   * The server has put this client out of a room: `reason` is `FORBIDDEN`, or a code of the application; also where a
+   * join after a reconnect was refused. The room is forgotten, and `leave` has nothing to do. With `INTERNAL_ERROR`,
+   * where the server could not decide, it is asked for again by itself.
+   */
+  on(event: "left", handler: (data: { room: string; reason?: string }, message: Incoming) => void): () => void;
   /** Every event of the server, beside its own handlers. Answers to requests are none. */
   on(event: "*", handler: (event: string, data: any, message: Incoming) => void): () => void;
-  /** What the server complains about outside of a request, and rooms that could not be joined again (`room`). */
-  on(event: "error", handler: (error: { code: string; message: string; [more: string]: any }) => void): () => void;
+  /**
+   * What the server complains about outside of a request; rooms that could not be joined again, or joined when nobody
+   * waited for it any more (`room`); a login that could not be renewed.
+   */
+  on(event: "error", handler: (error: Complaint, message?: Incoming) => void): () => void;
+  /** A message was over the server's rate limit, and not looked at; `retry_after` is in seconds. */
+  on(
+    event: "rate_limit_exceeded",
+    handler: (data: { message: string; retry_after: number }, message: Incoming) => void,
+  ): () => void;
+  /** When the login ends, in seconds; without `expires_in` it does not. See `Options.refresh`. */
+  on(event: "session", handler: (data: { expires_in?: number }, message: Incoming) => void): () => void;
+  /** The login has ended; the connection will, too, unless it is renewed. */
+  on(event: "session_expired", handler: (data: null, message: Incoming) => void): () => void;
+  /** Messages are missing: `dropped` by the server for this client, or `missed` (null: an unknown number) of a room. */
+  on(
+    event: "gap",
+    handler: (data: { dropped?: number; room?: string | null; missed?: number | null }, message: Incoming) => void,
+  ): () => void;
   /** Any event of the server; `message` is all of it. */
-  on<Data = any>(event: string, handler: (data: Data, message: Incoming) => void): () => void;
+  on<Name extends NamesOf<E, "receives">>(
+    event: Name,
+    handler: (data: Part<E, "receives">[Name], message: Incoming) => void,
+  ): () => void;
+  on<Data = any>(event: Untyped<E>, handler: (data: Data, message: Incoming) => void): () => void;
 
   /** Undo `on`. */
   off(event: string, handler: (...args: any[]) => void): void;
 
   /**
-   * Send a message, or queue it while there is no connection.
+   * Answer what the server asks this client (`await client.ask(event, data)`); returns what undoes it. The answer is what
+   * the function returns. If it throws, the server gets a `ClientError` with the error's `code`, where that is a text, its
+   * `message`, and the further data of a `RequestError`: `throw new RequestError("BUSY", "later")`. Any other error is
+   * `INTERNAL_ERROR`, and reported as an uncaught one in the page, too.
+   *
+   * A question that nothing answers is `UNKNOWN_EVENT`. Of several functions for one event the last one answers. Handlers
+   * of `on` are called for questions, too. The answer to a connection that is gone is dropped.
+   */
+  onRequest<Name extends NamesOf<E, "asks">>(
+    event: Name,
+    handler: (
+      data: DataOf<Part<E, "asks">[Name]>,
+      message: Incoming,
+    ) => ReplyOf<Part<E, "asks">[Name]> | PromiseLike<ReplyOf<Part<E, "asks">[Name]>>,
+  ): () => void;
+  onRequest<Data = any>(event: Untyped<E>, handler: (data: Data, message: Incoming) => unknown): () => void;
+
+  /**
+   * Send a message, or queue it while there is no connection, or while its room is being joined.
+   *
+   * What waits goes out in order, when the rooms that were asked for are joined again. Where there are so many of them
+   * that the server's rate limit delays their joins, only messages that name a room (`room`) wait for theirs.
    *
    * @returns false if it was dropped, because the queue is full or the connection closed, or if it is volatile and was
    *   left out, which `dropped` does not count.
    */
-  send(event: string, data?: unknown, options?: SendOptions): boolean;
+  send<Name extends NamesOf<E, "sends">>(event: Name, ...rest: Arguments<Part<E, "sends">[Name], SendOptions>): boolean;
+  send(event: Untyped<E>, data?: unknown, options?: SendOptions): boolean;
 
   /** The same for a binary message. */
   sendBytes(data: ArrayBuffer | ArrayBufferView | Blob, options?: VolatileOptions): boolean;
@@ -180,21 +363,41 @@ export class Velocity {
    *
    * @throws RequestError (as a rejection), see its `code`.
    */
-  request<Reply = any>(event: string, data?: unknown, options?: RequestOptions): Promise<Reply>;
+  request<Name extends NamesOf<E, "requests">>(
+    event: Name,
+    ...rest: Arguments<DataOf<Part<E, "requests">[Name]>, RequestOptions>
+  ): Promise<ReplyOf<Part<E, "requests">[Name]>>;
+  request<Reply = any>(event: Untyped<E>, data?: unknown, options?: RequestOptions): Promise<Reply>;
 
   /**
    * Ask to be in a room: a request `{event: "join", data: {room}}`. From then on it is asked again after every
    * reconnect, until `leave`, or until the server refuses. This request alone survives a lost connection.
    *
-   * @throws RequestError (as a rejection). After `TIMEOUT` and `CLOSED` the room is still asked for when there is a
-   *   connection; after an answer of the server it is not.
+   * Uses are counted: a room that was joined twice is left by the second `leave`. Where it is joined already, nothing is
+   * sent, and the promise has the last answer.
+   *
+   * A few are asked for at a time, and at half the pace that the server's rate limit allows, once it has refused one. An
+   * answer `INTERNAL_ERROR` or `UNAVAILABLE`, and one that does not come, is a failure and no refusal: it is asked again,
+   * with a growing delay, and the promise waits for that.
+   *
+   * @returns What the server has answered, once for this use; all answers are told by the event `joined`.
+   * @throws RequestError (as a rejection), to the caller alone. After `TIMEOUT` (10 s) and `CLOSED` the room is still asked
+   *   for when there is a connection, and this use counts; after an answer of the server it does not. Where nobody
+   *   waits for the promise, only such an answer is an unhandled rejection.
    */
-  join<Reply = any>(room: string): Promise<Reply>;
+  join<Reply = any>(room: string, options?: JoinOptions): Promise<Reply>;
 
-  /** Leave a room: a request `{event: "leave", data: {room}}`. Without a connection there is nothing to leave. */
+  /**
+   * Leave a room: with the last use a request `{event: "leave", data: {room}}`. It is not asked for any more, be it that
+   * the server has put this client out and would have been asked again. Without a connection there is nothing to leave,
+   * and it resolves with null, as it does when the connection is lost meanwhile.
+   */
   leave<Reply = any>(room: string): Promise<Reply | null>;
 
-  /** Open again after `closed`, joining the same rooms; while `waiting`, try at once. Otherwise it does nothing. */
+  /**
+   * Open again after `closed`, joining the same rooms; while `waiting`, try at once, unless the page is away. Otherwise
+   * it does nothing.
+   */
   reconnect(): void;
 
   /**

@@ -11,7 +11,8 @@
 ``session_expired``           it has ended, and the connection will soon
 ``joined``                    the client came into a ``room`` that it asked for, without an ``id``
 ``left``                      the client is out of a ``room``: as it wished, without an ``id``, or for a ``reason``
-``$pong``                     the answer to ``$ping``, by which a page finds out whether its connection lives
+``$pong``                     the answer to ``$ping``, by which a page finds out whether its connection lives; the
+                              number of the protocol, if the ping had one
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers. ``joined``, ``left`` and ``resync``, which it tells the page itself,
@@ -34,6 +35,7 @@ __all__ = [
     "ERROR",
     "OF_ROOMS",
     "PING",
+    "PROTOCOL",
     "REPLY",
     "encode_dropped",
     "encode_error",
@@ -62,7 +64,11 @@ _JOINED: Final = "joined"
 _LEFT: Final = "left"
 PING: Final = "$ping"
 """What a client sends to be answered ``$pong``."""
+PROTOCOL: Final = 1
+"""The number of what ``velocity.js`` and this package say to each other. It grows when something is added that an older
+``velocity.js`` would take for something else; then a page that has one warns its developer."""
 _PONG: Final = PreparedMessage(b'{"event":"$pong"}')
+_PONG_OF_PROTOCOL: Final = encode("$pong", PROTOCOL)
 ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 OF_ROOMS: Final = frozenset({_JOINED, _LEFT, "resync"})
@@ -129,8 +135,16 @@ def encode_missed(room: str | None, count: int | None) -> PreparedMessage:
     return encode(_GAP, {"room": room, "missed": count})
 
 
-def encode_pong(request_id: int | str | None = None) -> PreparedMessage:
-    """Encode ``event: "$pong"``, once for all pings without an ``id``."""
+def encode_pong(request_id: int | str | None = None, data: object = None) -> PreparedMessage:
+    """Encode ``event: "$pong"``, once for all pings without an ``id``.
+
+    Args:
+        request_id: the ``id`` of the ping.
+        data: of the ping: where it is an object with the number of the client's protocol, ``{"v": 1}``, the answer has
+            the server's.
+    """
+    if isinstance(data, dict) and "v" in data:
+        return _PONG_OF_PROTOCOL if request_id is None else encode("$pong", PROTOCOL, request_id)
     return _PONG if request_id is None else encode("$pong", None, request_id)
 
 

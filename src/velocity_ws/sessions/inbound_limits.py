@@ -9,7 +9,7 @@ from velocity_ws.hooks.hook import Hook
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import quote
 from velocity_ws.messages.events import PING, encode_pong
-from velocity_ws.messages.inbound import head_of
+from velocity_ws.messages.inbound import Message, decode, head_of
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.pacing import PACED
@@ -87,7 +87,8 @@ class InboundLimits:
             self._pings = RateLimiter(PINGS, PINGS_AT_ONCE, self._context.clock)
         if self._pings.acquire():
             return False
-        self._owner.offer(encode_pong(head.id))
+        message = decode(text)
+        self._owner.offer(encode_pong(head.id, message.data if isinstance(message, Message) else None))
         return True
 
     def refuse(

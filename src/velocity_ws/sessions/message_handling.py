@@ -172,7 +172,7 @@ class MessageHandling:
     def _unhandled(self, message: Message, *, is_seen: bool) -> PreparedMessage | None:
         """What is answered to a message without a handler; ``None`` where an ``on_message`` hook sees it."""
         if message.event == PING:  # one of many, or a long one: few are answered as they come
-            return encode_pong(message.id)
+            return encode_pong(message.id, message.data)
         is_seen = is_seen and not message.event.startswith("$")  # which is reserved
         in_rooms = self._hooks.kinds.patterns_with(message.event) if message.room is None else []
         self._hints.no_handler(message.event, self._hooks.events, in_rooms, is_seen=is_seen)
