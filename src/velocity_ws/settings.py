@@ -24,7 +24,7 @@ from velocity_ws.errors import SettingsError
 from velocity_ws.origins import OriginPattern
 from velocity_ws.paths import EndpointPath
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "parse_duration", "parse_size"]
 
 LIKENESS = 0.8
 """The similarity of a variable's name to a setting's (difflib's, 0 to 1) from which on it counts as misspelled."""
@@ -39,8 +39,12 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~\w]+", re.ASCII)  # RFC 9110, section 5.6
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.ASCII)
 
 
-def _duration(value: object) -> object:
-    """Parse a duration (``10s``, ``1m30s``, ``500ms`` or a number of seconds) into seconds."""
+def parse_duration(value: object) -> object:
+    """Parse a duration (``10s``, ``1m30s``, ``500ms`` or a number of seconds) into seconds.
+
+    Raises:
+        ValueError: it is a text that means none, or a number that is not finite.
+    """
     if isinstance(value, str):
         text = value.strip().lower()
         if _NUMBER.fullmatch(text):
@@ -54,8 +58,12 @@ def _duration(value: object) -> object:
     return value
 
 
-def _size(value: object) -> object:
-    """Parse a size (``64KiB``, ``1MiB``, ``1MB`` or a number of bytes) into bytes."""
+def parse_size(value: object) -> object:
+    """Parse a size (``64KiB``, ``1MiB``, ``1MB`` or a number of bytes) into bytes.
+
+    Raises:
+        ValueError: it is a text that means none.
+    """
     # Not pydantic's ByteSize, which looks at the beginning only: 64,000 is 64 to it, 64KiB/s is 64KiB, and 1.5 is 1. It
     # takes 1m as well, a million, which is a MiB in nginx, and 1bit, which is 0; its error does not say what to write.
     if isinstance(value, str):
@@ -73,8 +81,8 @@ def _comma_list(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
