@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 
 from velocity_ws.backplane.base import Lost, Receive
 
-__all__ = ["MemoryBackplane"]
+__all__ = ["MAX_PAYLOAD", "Bus", "MemoryBackplane", "bus_of"]
 
 MAX_PAYLOAD = 8 * 1024 * 1024
+"""Bytes."""
 MAX_WAITING = 32 * 1024 * 1024
 """Bytes that may wait for a connection on another loop than the publisher's; beyond that it is cut off."""
 
@@ -48,12 +49,21 @@ class _BusConnection:
             self._lost(ConnectionError("it fell behind, and was cut off"))
 
 
-class _Bus:
-    """The connections that listen to each topic. From any thread."""
+class Bus:
+    """The connections that listen to each topic. From any thread.
+
+    Attributes:
+        lock: held while anything here is changed or published.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.listeners: dict[str, dict[_BusConnection, None]] = {}
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Give a payload to all that listen; the lock is held."""
+        for connection in self.listeners.get(topic, ()):
+            connection.put(topic, payload)
 
     def unsubscribe(self, connection: _BusConnection, topics: Collection[str]) -> None:
         with self.lock:
@@ -64,7 +74,12 @@ class _Bus:
                     self.listeners.pop(topic, None)
 
 
-_buses: dict[str, _Bus] = {}
+_buses: dict[str, Bus] = {}
+
+
+def bus_of(url: str) -> Bus:
+    """The bus that all in this process share that have the name in a URL."""
+    return _buses.setdefault(url.partition("://")[2], Bus())
 
 
 class MemoryBackplane:
@@ -76,7 +91,7 @@ class MemoryBackplane:
             url: ``memory://`` and the name of the bus.
         """
         self.max_payload = MAX_PAYLOAD
-        self._bus = _buses.setdefault(url.partition("://")[2], _Bus())
+        self._bus = bus_of(url)
         self._connection: _BusConnection | None = None
         self._topics: set[str] = set()
 
@@ -102,8 +117,7 @@ class MemoryBackplane:
         self._connected()
         with self._bus.lock:
             for topic, payload in messages:
-                for connection in self._bus.listeners.get(topic, ()):
-                    connection.put(topic, bytes(payload))
+                self._bus.publish(topic, bytes(payload))
         await asyncio.sleep(0)
 
     async def close(self) -> None:
