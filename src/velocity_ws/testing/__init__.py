@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from velocity_ws.testing.backplanes import BackplaneContract
+from velocity_ws.testing.histories import HistoryContract
 from velocity_ws.testing.listener import Listener
 
-__all__ = ["BackplaneContract", "Listener"]
+__all__ = ["BackplaneContract", "HistoryContract", "Listener"]

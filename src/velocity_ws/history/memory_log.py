@@ -1,0 +1,140 @@
+"""MemoryLog: one log in this process, with all that a `HistoryStore` promises of it. Knows no connection and no bus.
+
+It is the reference: other engines do the same with what they have. Nothing here waits, and every call is a whole step.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+
+from velocity_ws.history.entries import Entry, Stamp
+from velocity_ws.history.items import KEY_TTL, Append, Appended, Limits, Query, Range, Refused, Top
+from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
+
+__all__ = ["MemoryLog"]
+
+LEAST_PAUSE = 1000
+"""Milliseconds between two looks for what is too old, where nothing else looks."""
+
+
+class MemoryLog:
+    """One life of a log. Every method takes the engine's time, in milliseconds.
+
+    Attributes:
+        forgotten_at: the time from which on the engine knows it no more.
+    """
+
+    def __init__(self, limits: Limits, now: int) -> None:
+        """
+        Args:
+            limits: those that apply until the first append.
+            now: the time.
+        """
+        self.forgotten_at = 0
+        self._limits = limits
+        self._epoch = secrets.token_bytes(EPOCH_SIZE)
+        self._offset = self._revision = self._evicted = self._bytes = 0
+        self._mark = secrets.token_bytes(MARK_SIZE)
+        self._last = now
+        self._entries: deque[Entry] = deque()
+        self._keys: dict[str, tuple[bytes, Stamp]] = {}
+        self._removals: dict[str, int] = {}
+        self.touch(limits, now)
+
+    def due(self, now: int) -> int:
+        """When to look again for what is too old."""
+        return min(self.forgotten_at, now + max(self._limits.ttl, LEAST_PAUSE))
+
+    def touch(self, limits: Limits, now: int) -> None:
+        """Keep it for as long as a call with these limits asks for."""
+        self.forgotten_at = now + limits.meta_ttl
+
+    def append(self, append: Append, now: int) -> Appended | Refused:
+        """Take an entry; the caller publishes it where it is no duplicate."""
+        now = self._tick(now)
+        if append.key and (known := self._keys.get(append.key)) is not None:
+            digest, stamp = known
+            if digest == append.digest:
+                return Appended(stamp, is_duplicate=True)
+            return Refused("conflict", "the key stands for another message, which was first")
+        previous, self._mark = self._mark, secrets.token_bytes(MARK_SIZE)
+        self._offset += 1
+        stamp = Stamp(self._position, previous, now)
+        limits = append.log.limits
+        self._drop_old(now, min(limits.ttl, self._limits.ttl))
+        self._limits = limits
+        self._entries.append(Entry(stamp, append.envelope))
+        self._bytes += len(append.envelope)
+        while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
+            self._evicted = self._drop_oldest()
+        if append.key:
+            self._keys[append.key] = append.digest, stamp
+        return Appended(stamp)
+
+    def top(self, now: int) -> Top:
+        """Where the log ends."""
+        return Top(self._position, self._evicted, self._tick(now))
+
+    def read(self, query: Query, now: int) -> Range:
+        """What a query asks for."""
+        now = self._tick(now)
+        self._drop_old(now, self._limits.ttl)
+        found = [entry for entry in self._entries if entry.stamp.position.offset > query.after]
+        if query.newest:
+            found.reverse()
+        size = 0
+        for count, entry in enumerate(found):
+            size += len(entry.envelope)
+            if count == query.limit or (count and size > query.max_bytes):
+                del found[count:]
+                break
+        return Range(self.top(now), found[::-1] if query.newest else found)
+
+    def remove(self, user: str) -> None:
+        """Keep that a user was removed; the caller publishes the notice."""
+        self._revision += 1
+        self._removals[user] = self._revision
+
+    def removed(self, user: str) -> int:
+        """At which revision a user was last removed; 0 for never."""
+        return self._removals.get(user, 0)
+
+    def clear(self) -> None:
+        """Forget the entries and the keys; the caller publishes the notice."""
+        self._revision += 1
+        self._evicted = self._offset
+        self._bytes = 0
+        self._entries.clear()
+        self._keys.clear()
+
+    def notice(self, now: int) -> Stamp:
+        """The stamp of a notice: that of the top."""
+        return Stamp(self._position, self._mark, self._tick(now))
+
+    def tidy(self, now: int) -> None:
+        """Let go of what is too old, when nothing else looks."""
+        self._drop_old(self._tick(now), self._limits.ttl)
+
+    @property
+    def _position(self) -> Position:
+        return Position(self._epoch, self._offset, self._revision, self._mark)
+
+    def _tick(self, now: int) -> int:
+        """The time of the log, which does not go back with the clock; keys that are too old are gone then."""
+        now = self._last = max(now, self._last)
+        while self._keys:
+            key, (_, stamp) = next(iter(self._keys.items()))
+            if now < stamp.time + KEY_TTL * 1000:
+                break
+            del self._keys[key]
+        return now
+
+    def _drop_old(self, now: int, ttl: int) -> None:
+        while self._entries and now >= self._entries[0].stamp.time + ttl:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> int:
+        entry = self._entries.popleft()
+        self._bytes -= len(entry.envelope)
+        return entry.stamp.position.offset

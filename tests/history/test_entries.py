@@ -1,0 +1,49 @@
+"""An entry is an envelope and its stamp, side by side, and is read as it was written."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_ws.cluster.envelopes import Publication, decode_body, encode_body, encode_header
+from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of
+from velocity_ws.history.positions import Position
+
+stamps = st.builds(
+    Stamp,
+    st.builds(
+        Position,
+        st.binary(min_size=6, max_size=6),
+        st.integers(0, 2**53),
+        st.integers(0, 2**24 - 1),
+        st.binary(min_size=8, max_size=8),
+    ),
+    st.binary(min_size=8, max_size=8),
+    st.integers(0, 2**48),
+)
+
+
+@given(stamps, st.binary())
+def test_an_entry_is_read_back(stamp: Stamp, envelope: bytes) -> None:
+    data = Entry(stamp, envelope).pack()
+    assert data.startswith(envelope)
+    assert len(data) == len(envelope) + STAMP_SIZE
+    assert Entry.unpack(data) == Entry(stamp, envelope)
+    assert at_of(data[-STAMP_SIZE:]) == stamp.position.at
+
+
+@given(st.binary(max_size=STAMP_SIZE - 1))
+def test_what_is_too_short_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidEntry, match="40 bytes"):
+        Entry.unpack(data)
+
+
+@given(stamps)
+def test_a_node_that_knows_no_stamps_reads_the_envelope(stamp: Stamp) -> None:
+    publication = Publication("rooms", ("chat",), 0, ("n",), True, b'{"event":"x"}')
+    known = ("post", *msgspec.structs.astuple(publication))
+    body = encode_body([*known, b"\0" * STAMP_SIZE])  # with a last field of the stamp's size
+    data = Entry(stamp, encode_header("n" * 11, 1) + body[:-STAMP_SIZE]).pack()
+    assert decode_body(data) == publication

@@ -1,0 +1,53 @@
+"""A position is 32 characters that anybody may hold, and nobody makes up; what is none is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_ws.history.positions import MAX_OFFSET, InvalidPosition, Position
+
+positions = st.builds(
+    Position,
+    st.binary(min_size=6, max_size=6),
+    st.integers(0, MAX_OFFSET),
+    st.integers(0, 2**24 - 1),
+    st.binary(min_size=8, max_size=8),
+)
+
+
+@given(positions)
+def test_a_position_is_read_back_from_its_text_and_from_its_bytes(position: Position) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", position.at)
+    assert Position.parse(position.at) == position
+    assert Position.unpack(position.pack()) == position
+    assert len(position.pack()) == 24
+
+
+@given(positions, positions)
+def test_different_positions_have_different_texts(one: Position, other: Position) -> None:
+    assert (one.at == other.at) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x" * 31, "x" * 33, "x" * 31 + "=", "x" * 31 + "+", "x" * 31 + "\n", "é" * 32, None, 7, b"x" * 32, ["x" * 32]],
+)
+def test_what_is_no_position_is_refused(text: object) -> None:
+    with pytest.raises(InvalidPosition, match="as `at`"):
+        Position.parse(text)
+
+
+def test_an_offset_that_no_engine_counts_to_is_refused() -> None:
+    with pytest.raises(InvalidPosition, match="never given"):
+        Position.parse(Position(b"epoch!", MAX_OFFSET + 1, 0, b"8 bytes!").at)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidPosition):
+        assert Position.parse(text).at == text
