@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab test soak lint format types autobahn fuzz compat bench docs constraints clean
+.PHONY: run cluster collab test soak proxies lint format types autobahn fuzz compat bench docs constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 collab: .venv/.collab ; $(BIN)/python -m examples.collab
 test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal $(if $(COVER),--cov --cov-report=term)
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
+proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix tests/e2e/test_,proxies.py addresses.py deployment.py collab.py)
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
@@ -27,4 +28,5 @@ clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* b
 .venv/.collab: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group examples && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
 .venv/.fuzz: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group fuzz && touch $@
+.venv/.proxies: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group proxies && touch $@
 .venv/.bench: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group bench && touch $@

@@ -19,9 +19,9 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Peer, ServerKind, eventually, running, settings
-from tests.support.command import command
+from tests.support.command import ROOT, command
 from tests.support.engines import free_port
-from tests.support.proxies import DOCUMENT, PROXIES, Proxy, documented, run_proxy
+from tests.support.proxies import EVERY, PROXIES, documented, run_proxy
 from velocity_ws import Broker, Client, Server
 
 FORGED = ["203.0.113.1", "203.0.113.2", "2001:db8::1"]
@@ -69,9 +69,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     logging.getLogger("velocity_ws.asgi").removeHandler(collector)
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", EVERY)
 async def test_behind_the_documented_lines_nobody_chooses_its_address(
-    proxy: Proxy, tmp_path: Path, warnings: list[str]
+    proxy: str, tmp_path: Path, warnings: list[str]
 ) -> None:
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
@@ -90,7 +90,7 @@ async def test_behind_the_documented_lines_nobody_chooses_its_address(
 
 @pytest.mark.parametrize("proxy", PROXIES)
 async def test_a_proxy_that_does_not_write_the_address_is_complained_of_once(
-    proxy: Proxy, tmp_path: Path, warnings: list[str]
+    proxy: str, tmp_path: Path, warnings: list[str]
 ) -> None:
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
@@ -109,18 +109,10 @@ async def test_a_proxy_that_does_not_write_the_address_is_complained_of_once(
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
-async def test_on_a_unix_socket_the_documented_lines_count_everybody(proxy: Proxy, tmp_path: Path) -> None:
+async def test_on_a_unix_socket_the_documented_lines_count_everybody(proxy: str, tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "app.sock"
-    blocks = re.findall(rf"```{proxy}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    (lines,) = [block for block in blocks if "/run/app.sock" in block]
-    for said, meant in (
-        ("/run/app.sock", str(path)),
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("bind :80\n", f"bind 127.0.0.1:{port}\n"),
-        ("maxconn 16384\n", "maxconn 100\n"),
-        ("worker_connections 16384;", "worker_connections 100;"),
-    ):
-        lines = lines.replace(said, meant)
+    block = {"nginx": "nginx, by a Unix socket", "haproxy": "HAProxy, by a Unix socket"}[proxy]
+    lines = documented(proxy, port, block=block).replace("/run/app.sock", str(path))
     options = ("--uds", str(path), "--forwarded-allow-ips", "*", "--http", "velocity_ws.uvicorn:HTTPProtocol")
     async with command(*options, WS_MAX_CONNECTIONS_PER_IP="2") as served, run_proxy(proxy, lines, port, tmp_path):
         async with come(port, FORGED[0]) as one, come(port) as two, come(port, source="127.0.0.3") as other:
@@ -166,7 +158,7 @@ async def test_on_granians_unix_socket_nobody_counts_as_one(tmp_path: Path) -> N
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "granian", "--interface", "asgi", "--uds", str(path), "tests.programs.options:app"),
-            cwd=DOCUMENT.parents[1],
+            cwd=ROOT,
             env={**os.environ, "WS_MAX_CONNECTIONS_PER_IP": "1"},
             stdout=file,
             stderr=file,

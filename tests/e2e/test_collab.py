@@ -21,6 +21,8 @@ from websockets.exceptions import InvalidStatus
 from tests.support import DEADLINE, Address, Peer
 from tests.support.chromium import FLAGS, find_chromium
 from tests.support.command import kept_port
+from tests.support.engines import free_port
+from tests.support.proxies import documented, run_proxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -33,7 +35,7 @@ expect.set_options(timeout=DEADLINE * 1000)
 
 
 @asynccontextmanager
-async def serving(directory: Path, workers: int = 1, **environment: str) -> AsyncIterator[Address]:
+async def serving(directory: Path, workers: int = 1, *options: str, **environment: str) -> AsyncIterator[Address]:
     """The example, in processes of its own, with a new database."""
     address = Address(kept_port())
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
@@ -41,6 +43,7 @@ async def serving(directory: Path, workers: int = 1, **environment: str) -> Asyn
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "velocity_ws", "run", "examples.collab.app:app"),
             *("--port", str(address.port), "--workers", str(workers), "--log-level", "warning"),
+            *options,
             cwd=ROOT,
             env={
                 **inherited,
@@ -349,6 +352,29 @@ async def test_the_page_shows_people_comments_typing_and_the_bell_and_a_removal(
             await bob.get_by_role("button", name="Log out").click()
             await expect(bob.get_by_label("Password")).to_be_visible()
             await expect(ann.get_by_label("Here now").get_by_role("listitem")).to_have_text(["ann"])
+
+
+@pytest.mark.proxies
+async def test_the_page_works_behind_nginx_below_a_path(browser: Browser, tmp_path: Path) -> None:
+    front = Address(free_port())
+    place = tmp_path / "nginx"
+    place.mkdir()
+    async with serving(tmp_path, 2, "--root-path", "/collab") as site:
+        lines = documented("nginx", front.port, site.port)
+        async with run_proxy("nginx", lines, front.port, place):
+            front.http += "/collab"  # nginx sends a browser on to the same with a slash
+            async with page_of(browser, front, "ann") as ann, page_of(browser, front, "bob") as bob:
+                for page in (ann, bob):
+                    await expect(page.get_by_label("Here now").get_by_role("listitem")).to_have_text(["ann", "bob"])
+                    assert [cookie["path"] for cookie in await page.context.cookies()] == ["/collab/"]
+                await bob.get_by_label("Comment", exact=True).fill("Hello")
+                await bob.keyboard.press("Enter")
+                await expect(ann.get_by_role("log").get_by_role("listitem")).to_have_text(["bob Hello"])
+                await expect(ann.locator("#bell-count")).to_have_text("1")
+                await bob.get_by_role("button", name="Log out").click()
+                await expect(bob.get_by_label("Password")).to_be_visible()
+                assert await bob.context.cookies() == []
+                await expect(ann.get_by_label("Here now").get_by_role("listitem")).to_have_text(["ann"])
 
 
 async def test_the_page_renews_its_login_by_itself(browser: Browser, brief: Address) -> None:

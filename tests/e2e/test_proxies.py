@@ -1,13 +1,21 @@
-"""Behind nginx and HAProxy with the lines that docs/deployment.md has, and with those that people forget."""
+"""Behind every proxy, with the lines that docs/deployment.md has for it, and with those that people forget.
+
+nginx and HAProxy in every run of the tests, all of them by `make proxies`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
+import trustme
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
@@ -19,13 +27,16 @@ from websockets.typing import Origin, Subprotocol
 import velocity_ws.asgi.pages
 from tests.support import DEADLINE, Peer, settings
 from tests.support.engines import free_port
-from tests.support.proxies import PROXIES, Proxy, documented, run_proxy
+from tests.support.proxies import DOCUMENT, EVERY, LIMITED, PROXIES, documented, replaced, run_proxy, with_limit
 from velocity_ws import Broker, Reject, Server
 
+NO_PATHS = ("squid",)
+"""Proxies that take nothing off a path."""
 
-def served_broker() -> Broker:
+
+def served_broker(**values: Any) -> Broker:
     """A broker that lets in those with a token."""
-    broker = Broker(settings(port=0, subprotocols="bearer"))
+    broker = Broker(settings(port=0, subprotocols="bearer", **values))
 
     @broker.authenticate
     def check(request: HTTPConnection) -> None:
@@ -43,47 +54,155 @@ def served_broker() -> Broker:
 
 
 async def hello(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(request.headers["host"])
+    return PlainTextResponse(str(request.url_for("hello")))
 
 
-def arrive(port: int, *subprotocols: str) -> connect:
-    """A handshake through the proxy, as a browser makes it from a page that came through it."""
+def arrive(port: int, *subprotocols: str, path: str = "", page: str | None = None) -> connect:
+    """A handshake through the proxy, as a browser makes it from a page that came through it, or from another."""
     return connect(
-        f"ws://127.0.0.1:{port}/ws",
-        origin=Origin(f"http://127.0.0.1:{port}"),
+        f"ws://127.0.0.1:{port}{path}/ws",
+        origin=Origin(page or f"http://127.0.0.1:{port}"),
         subprotocols=[Subprotocol(name) for name in subprotocols],
         proxy=None,
         open_timeout=DEADLINE,
+        ping_interval=None,
     )
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
-async def test_the_documented_lines_let_everything_through(proxy: Proxy, tmp_path: Path) -> None:
+def let_in(port: int, path: str = "") -> connect:
+    """One with the token."""
+    return arrive(port, "bearer", "t0k.en", path=path)
+
+
+async def echoes(ws: Any, text: str = "hello") -> bool:
+    """Whether a connection is alive."""
+    return bool((await Peer(ws).request("echo", text))["data"] == text)
+
+
+@asynccontextmanager
+async def two_servers(**values: Any) -> AsyncIterator[tuple[Server, Server]]:
+    """One for the root, with these settings, and one for ``/collab/``."""
+    app = Starlette(routes=[Route("/", hello)])
+    async with Server(served_broker(**values), app) as root, Server(served_broker(), app, root_path="/collab") as other:
+        yield root, other
+
+
+@pytest.mark.parametrize("proxy", EVERY)
+async def test_the_documented_lines_let_everything_through(proxy: str, tmp_path: Path) -> None:
+    port = free_port()
+    async with two_servers() as (root, other):
+        lines = documented(proxy, port, root.port, root.port, other.port)
+        async with run_proxy(proxy, lines, port, tmp_path):
+            for path in [""] if proxy in NO_PATHS else ["", "/collab"]:
+                async with arrive(port, "bearer", "t0k.en", path=path) as ws:
+                    assert ws.subprotocol == "bearer"
+                    assert ws.response is not None
+                    assert "permessage-deflate" in ws.response.headers["sec-websocket-extensions"]
+                    assert await echoes(ws, "x" * 100_000)
+                async with arrive(port, "bearer", "stale", path=path) as ws:
+                    assert await Peer(ws).closed() == (4401, "bad token")
+                for page, token, status, body in (
+                    (None, "none", 401, b"no token"),
+                    ("https://evil.example", "bearer", 403, None),
+                    (f"http://127.0.0.1:{port + 1}", "bearer", 403, None),
+                ):
+                    with pytest.raises(InvalidStatus) as refused:
+                        async with arrive(port, token, path=path, page=page):
+                            pass
+                    assert refused.value.response.status_code == status
+                    assert body in (None, refused.value.response.body)
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                    assert (await http.get(f"{path}/")).text == f"http://127.0.0.1:{port}{path}/"
+                    assert (await http.get(f"{path}/ws/velocity.js")).status_code == 200
+                    assert (await http.get(f"{path}/ws/health")).json() == {"healthy": True}
+
+
+@pytest.mark.proxies
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy", "apache", "caddy"])
+async def test_tls_at_the_proxy_is_told_to_the_application(proxy: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "app.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "app.key"))
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    port = free_port()
+    async with two_servers() as (root, other):
+        lines = documented(proxy, port, root.port, root.port, other.port, tls=tmp_path)
+        async with run_proxy(proxy, lines, port, tmp_path):
+            url = f"https://127.0.0.1:{port}"
+            async with httpx.AsyncClient(verify=trust, base_url=url) as http:
+                for path in ("/", "/collab/"):
+                    assert (await http.get(path)).text == f"{url}{path}"
+            for path in ("", "/collab"):
+                async with connect(
+                    f"wss://127.0.0.1:{port}{path}/ws",
+                    origin=Origin(url),
+                    subprotocols=[Subprotocol("bearer"), Subprotocol("t0k.en")],
+                    ssl=trust,
+                    proxy=None,
+                    open_timeout=DEADLINE,
+                ) as ws:
+                    assert await echoes(ws)
+
+
+@pytest.mark.parametrize("proxy", EVERY)
+async def test_a_restart_is_told_with_its_code_and_reason(proxy: str, tmp_path: Path) -> None:
     port = free_port()
     async with (
-        Server(served_broker(), Starlette(routes=[Route("/", hello)])) as one,
-        Server(served_broker(), Starlette(routes=[Route("/", hello)])) as two,
-        run_proxy(proxy, documented(proxy, port, one.port, two.port), port, tmp_path),
+        two_servers() as (root, other),
+        run_proxy(proxy, documented(proxy, port, root.port, root.port, other.port), port, tmp_path),
     ):
-        async with arrive(port, "bearer", "t0k.en") as ws:
-            assert ws.subprotocol == "bearer"
-            assert ws.response is not None
-            assert "permessage-deflate" in ws.response.headers["sec-websocket-extensions"]
-            assert (await Peer(ws).request("echo", "x" * 100_000))["data"] == "x" * 100_000
-        async with arrive(port, "bearer", "stale") as ws:
-            assert await Peer(ws).closed() == (4401, "bad token")
-        with pytest.raises(InvalidStatus) as refused:
-            async with arrive(port, "none"):
-                pass
-        assert (refused.value.response.status_code, refused.value.response.body) == (401, b"no token")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            assert (await http.get("/")).text == f"127.0.0.1:{port}"
-            assert (await http.get("/ws/velocity.js")).status_code == 200
+        async with let_in(port) as ws:
+            assert await echoes(ws)
+            await root.stop()
+            code, reason = await Peer(ws).closed()
+            assert code == 1012
+            assert reason.startswith("restarting, retry_after=")
+
+
+@pytest.mark.proxies
+@pytest.mark.parametrize(
+    ("proxy", "said", "meant"),
+    [
+        ("nginx", "location / {", "location /ws {"),
+        ("apache", 'ProxyPass "/" "http://127.0.0.1:8000/"', 'ProxyPass "/ws" "http://127.0.0.1:8000/ws"'),
+        ("caddy", "handle {", "handle /ws* {"),
+    ],
+)
+async def test_the_endpoint_alone_is_passed_on(proxy: str, said: str, meant: str, tmp_path: Path) -> None:
+    assert meant in DOCUMENT.read_text()
+    port = free_port()
+    async with two_servers() as (root, other):
+        lines = documented(proxy, port, root.port, root.port, other.port)
+        lines = replaced(lines, [(said.replace("8000", str(root.port)), meant.replace("8000", str(root.port)))])
+        async with run_proxy(proxy, lines, port, tmp_path):
+            async with let_in(port) as ws:
+                assert await echoes(ws)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                assert (await http.get("/ws/velocity.js")).status_code == 200
+                assert (await http.get("/")).text != f"http://127.0.0.1:{port}/"
+
+
+@pytest.mark.proxies
+@pytest.mark.parametrize("proxy", LIMITED)
+async def test_pings_keep_a_quiet_connection_open_that_the_proxy_would_end(proxy: str, tmp_path: Path) -> None:
+    port = free_port()
+    quiet = {"ping_interval": 0}
+    async with two_servers(ping_interval=0.3) as (root, _), AsyncExitStack() as stack:
+        silent = await stack.enter_async_context(Server(served_broker(**quiet), root_path="/collab"))
+        text = with_limit(proxy, documented(proxy, port, root.port, root.port, silent.port))
+        await stack.enter_async_context(run_proxy(proxy, text, port, tmp_path))
+        async with let_in(port) as alive, let_in(port, "/collab") as ended:
+            async with asyncio.timeout(2 * DEADLINE):
+                await ended.wait_closed()
+            assert ended.close_code in (None, 1006)
+            assert await echoes(alive)
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
 async def test_a_server_that_is_stopping_costs_nobody_a_handshake_behind_the_documented_lines(
-    proxy: Proxy, tmp_path: Path
+    proxy: str, tmp_path: Path
 ) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -99,8 +218,8 @@ async def test_a_server_that_is_stopping_costs_nobody_a_handshake_behind_the_doc
         run_proxy(proxy, documented(proxy, port, stopping_port, server.port), port, tmp_path),
     ):
         for _ in range(2):  # so that each of the two has its turn
-            async with arrive(port, "bearer", "t0k.en") as ws:
-                assert (await Peer(ws).request("echo", "hello"))["data"] == "hello"
+            async with let_in(port) as ws:
+                assert await echoes(ws)
     assert refused.is_set()
     stopping.close()
 
@@ -127,6 +246,20 @@ http {{
     assert refused.value.response.status_code == 426
     (warning,) = caplog.messages
     assert "without Upgrade: websocket and Connection: Upgrade and HTTP/1.1" in warning
+
+
+async def test_an_nginx_location_with_a_header_of_its_own_inherits_no_upgrade(tmp_path: Path) -> None:
+    port = free_port()
+    async with Server(served_broker()) as server:
+        lines = replaced(
+            documented("nginx", port, server.port),
+            [("{ proxy_pass http://app; }", "{ proxy_pass http://app; proxy_set_header X-Own 1; }")],
+        )
+        async with run_proxy("nginx", lines, port, tmp_path):
+            with pytest.raises(InvalidStatus) as refused:
+                async with let_in(port):
+                    pass
+    assert refused.value.response.status_code == 426
 
 
 @pytest.mark.parametrize("forgotten", ["proxy_set_header Host $http_host;", "_http_host"])
