@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab test soak proxies lint format types autobahn fuzz compat bench docs constraints clean
+.PHONY: run cluster collab test soak proxies lint format types autobahn fuzz compat bench docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
@@ -19,6 +19,8 @@ fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster
 docs: .venv/.dev ; $(BIN)/python -m sphinx -W --keep-going -q -E -j auto docs artifacts/docs
+npm: .venv/.dev ; $(BIN)/python -m npm
+sizes: .venv/.dev ; $(BIN)/python -m npm.sizes
 constraints: .venv/.dev ; $(BIN)/pip freeze --exclude-editable > constraints.txt
 clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* benchmarks/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage artifacts && find . -name __pycache__ -type d -exec rm -rf {} +
 

@@ -13,10 +13,12 @@ __all__ = ["BROWSER_FILES", "BrowserFile", "browser_client_path", "find_browser_
 BROWSER_FILES = {
     "velocity.js": "text/javascript",
     "velocity.d.ts": "text/plain",
+    "react.js": "text/javascript",
+    "react.d.ts": "text/plain",
 }
 """What there is, with its media type."""
 
-_FINGERPRINTED = re.compile(r"(velocity)\.[0-9a-f]{16}(\.js)")
+_FINGERPRINTED = re.compile(r"(velocity|react)\.[0-9a-f]{16}(\.js)")
 
 
 @dataclass(frozen=True)

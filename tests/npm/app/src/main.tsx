@@ -1,0 +1,81 @@
+// A page that a test tells what to show: which connection, which rooms, and how often the same one.
+import { StrictMode, Suspense, use, useState } from "react";
+import { createRoot } from "react-dom/client";
+import { connect } from "velocity-ws";
+import { typedHooks } from "velocity-ws/react";
+
+import type { Events } from "./events";
+
+const { VelocityProvider, useVelocity, useRoom, useEvent } = typedHooks<Events>();
+
+interface View {
+  url: string | null;
+  /** Rooms that are shown, of which one may be there several times. */
+  rooms: string[];
+  /** Added to what is heard, to see that it is the latest handler that hears it. */
+  mark: string;
+  /** Show a component that waits before it uses anything. */
+  suspends?: boolean;
+}
+
+declare global {
+  interface Window {
+    show(view: View): void;
+    heard: string[];
+    connect: typeof connect;
+    resume?: () => void;
+    rooms: number;
+  }
+}
+
+window.heard = [];
+window.rooms = 0;
+window.connect = connect;
+
+function Room({ name, mark }: { name: string; mark: string }) {
+  const room = useRoom(name, { data: { from: "page" } });
+  window.rooms++; // renders
+  useEvent("said", (data, message) => window.heard.push(`${mark} ${name}: ${data.text} in ${message.room}`), { room: name });
+  return <li>{`${name} ${room.state} ${JSON.stringify(room.answer ?? null)} ${room.error?.code ?? ""}`.trim()}</li>;
+}
+
+function Last({ name }: { name: string }) {
+  return <i>{useRoom(name).last?.event ?? "none"}</i>;
+}
+
+const gate = new Promise<void>((resolve) => (window.resume = resolve));
+
+function Waiting() {
+  use(gate);
+  return <Room name="tea" mark="suspended" />;
+}
+
+function Status() {
+  const { ws, status, detail } = useVelocity();
+  return (
+    <p>
+      {status} {detail.code ?? ""}
+      <button onClick={() => ws?.send("say", { room: "tea", text: "hello" })}>say</button>
+    </p>
+  );
+}
+
+function Page({ view }: { view: View }) {
+  return (
+    // A function that is another one in each render, as one writes it: it opens nothing anew.
+    <VelocityProvider url={view.url === "function" ? () => "/ws" : view.url!} options={{ protocols: () => [] }}>
+      <Status />
+      <ul>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
+      {view.rooms.includes("watched") && <Last name="watched" />}
+      {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
+    </VelocityProvider>
+  );
+}
+
+function App() {
+  const [view, setView] = useState<View | null>(null);
+  window.show = setView;
+  return view?.url ? <Page view={view} /> : null;
+}
+
+createRoot(document.getElementById("root")!).render(<StrictMode><App /></StrictMode>);

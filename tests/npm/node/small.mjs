@@ -1,0 +1,3 @@
+import { mayReconnect } from "velocity-ws";
+
+console.log(mayReconnect(1012), mayReconnect(4401));

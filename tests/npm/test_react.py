@@ -1,0 +1,251 @@
+"""React's hooks as a bundle: built by Vite from the installed package, in StrictMode, in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from tests.support import DEADLINE, eventually, settings
+from tests.support.node_tools import find_node, node_environment
+from velocity_ws import Broker, Client, ClientError, Close, Message, Server
+
+# The timeout leaves room for the installation of a browser, and of what npm brings.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+expect.set_options(timeout=DEADLINE * 1000)
+
+
+@pytest.fixture(scope="module")
+def bundle(project: Path) -> Path:
+    vite = project / "node_modules/vite/bin/vite.js"
+    command = [find_node(), str(vite), "build", "app"]
+    done = subprocess.run(command, cwd=project, env=node_environment(), check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "Vite has something to say"
+    return project / "app" / "dist"
+
+
+class Site:
+    """The bundle's page, the server it came from, and what that heard."""
+
+    def __init__(self, page: Page, broker: Broker, heard: list[str], members: dict[str, bool]) -> None:
+        self.page = page
+        self.broker = broker
+        self.heard = heard
+        self.errors: list[str] = []
+        self.members = members
+        """Which rooms are open; any other is."""
+
+    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", suspends: bool = False) -> None:
+        """Have the page show one component for each of these."""
+        view = {"url": url, "rooms": list(rooms), "mark": mark, "suspends": suspends}
+        await self.page.evaluate("(view) => window.show(view)", view)
+
+    async def expect(self, status: str, *rooms: str) -> None:
+        """Wait until it shows this status, and this of the rooms."""
+        await expect(self.page.locator("p")).to_contain_text(status)
+        await expect(self.page.locator("li")).to_have_text(list(rooms))
+
+    async def has_heard(self, *told: str) -> None:
+        """Wait until the server has heard this and nothing else since it was last asked."""
+        await eventually(lambda: len(self.heard) >= len(told))
+        timers = "new Promise((resolve) => setTimeout(() => setTimeout(resolve)))"  # leaving waits for one
+        await self.page.evaluate(timers)
+        for client in self.broker.get_clients():
+            with pytest.raises(ClientError, match="UNKNOWN_EVENT"):
+                await client.ask("anything")  # what is too much would have come before the answer
+        assert self.heard == list(told)
+        self.heard.clear()
+
+    async def heard_in_page(self, count: int) -> Any:
+        """Wait until handlers of the page were called so often; what they got."""
+        await self.page.wait_for_function("(count) => window.heard.length >= count", arg=count)
+        return await self.page.evaluate("window.heard.splice(0)")
+
+
+def joined(room: str) -> str:
+    return f'{room} joined {{"room":"{room}"}}'
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
+    heard: list[str] = []
+    members: dict[str, bool] = {}
+    broker = Broker(settings(drain_timeout=0.2))
+    rooms = broker.rooms("{name}")
+
+    @broker.on_connect
+    async def remember_query(client: Client) -> None:
+        heard.append(f"connect {client.request.url.query}".strip())
+
+    @rooms.authorize
+    async def may_enter(name: str) -> bool:
+        return members.get(name, True)
+
+    @broker.on_message
+    async def remember(message: Message) -> None:
+        said = message.data
+        heard.append(f"{message.event} {said['room']}" + (f" {said['data']}" if "data" in said else ""))
+
+    @broker.on("say")
+    async def say(data: dict[str, str]) -> None:
+        await broker.to_room(data["room"]).send("said", {"text": data["text"]})
+
+    @broker.on_disconnect
+    async def forget(close: Close) -> None:
+        heard.append(f"disconnect {close.code}")
+
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=bundle, html=True))])
+    async with Server(broker, app, port=0) as server:
+        context = await browser.new_context()
+        page = await context.new_page()
+        site = Site(page, broker, heard, members)
+        page.on("console", lambda message: site.errors.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: site.errors.append(error.message))  # unhandled rejections, too
+        await page.goto(f"http://127.0.0.1:{server.port}/")
+        yield site
+        await context.close()
+        assert site.errors == []
+
+
+def the_client(site: Site) -> Client:
+    (client,) = site.broker.get_clients()
+    return client
+
+
+JOIN = "join {} {{'from': 'page'}}"
+
+
+async def test_strict_mode_opens_one_connection_and_joins_each_room_once(site: Site) -> None:
+    await site.show("tea", "milk", "tea")
+    await site.expect("open", joined("tea"), joined("milk"), joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"), JOIN.format("milk"))
+
+
+async def test_a_room_is_left_with_the_last_component_that_uses_it(site: Site) -> None:
+    await site.show("tea", "milk", "tea")
+    await site.expect("open", joined("tea"), joined("milk"), joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"), JOIN.format("milk"))
+    await site.show("tea", "milk")
+    await site.expect("open", joined("tea"), joined("milk"))
+    await site.has_heard()
+    await site.show("milk", "tea")  # in each other's place: nobody is left, and nothing is sent
+    await site.expect("open", joined("milk"), joined("tea"))
+    await site.has_heard()
+    await site.show("milk")
+    await site.has_heard("leave tea")
+    await site.show("milk", "tea")
+    await site.expect("open", joined("milk"), joined("tea"))
+    await site.has_heard(JOIN.format("tea"))
+
+
+async def test_the_connection_is_closed_with_the_last_component_that_uses_it(site: Site) -> None:
+    await site.show()
+    await site.expect("open")
+    await site.has_heard("connect")
+    await site.show(url=None)
+    await site.has_heard("disconnect 1000")
+    await site.show("tea")
+    await site.expect("open", joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"))
+
+
+async def test_another_url_is_another_connection(site: Site) -> None:
+    await site.show("tea")
+    await site.expect("open", joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"))
+    await site.show("tea", url="/ws?as=bob")
+    await eventually(lambda: len(site.heard) == 4)
+    assert sorted(site.heard) == sorted(["connect as=bob", JOIN.format("tea"), "leave tea", "disconnect 1000"])
+    await site.expect("open", joined("tea"))
+    assert the_client(site).request.query_params["as"] == "bob"
+
+
+async def test_a_url_that_is_another_function_in_each_render_opens_nothing_anew(site: Site) -> None:
+    await site.show("tea", url="function")
+    await site.expect("open", joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"))
+    await site.show("milk", url="function", mark="second")
+    await site.expect("open", joined("milk"))
+    assert sorted(site.heard) == ["join milk {'from': 'page'}", "leave tea"]
+
+
+async def test_the_latest_handler_hears_the_events_of_its_room_alone(site: Site) -> None:
+    await site.show("tea", "milk", mark="first")
+    await site.expect("open", joined("tea"), joined("milk"))
+    await site.page.get_by_role("button").click()
+    assert await site.heard_in_page(1) == ["first tea: hello in tea"]
+    await site.show("tea", "milk", mark="second")
+    await site.broker.to_room("milk").send("said", {"text": "moo"})
+    await site.broker.to_room("tea").send("said", {"text": "hot"})
+    assert await site.heard_in_page(2) == ["second milk: moo in milk", "second tea: hot in tea"]
+
+
+async def test_who_is_refused_is_told_why_and_nothing_is_left(site: Site) -> None:
+    site.members["private"] = False
+    await site.show("private", "tea")
+    await site.expect("open", "private refused null FORBIDDEN", joined("tea"))
+    await site.has_heard("connect", JOIN.format("private"), JOIN.format("tea"))
+    site.members["tea"] = False
+    await site.broker.reauthorize("tea")
+    await site.expect("open", "private refused null FORBIDDEN", 'tea refused {"room":"tea"} FORBIDDEN')
+    await site.show()
+    await site.expect("open")
+    await site.has_heard()
+    site.members["private"] = True
+    await site.show("private")
+    await site.expect("open", joined("private"))
+
+
+async def test_rooms_are_joined_again_after_a_restart(site: Site) -> None:
+    await site.show("tea", "tea")
+    await site.expect("open", joined("tea"), joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"))
+    await the_client(site).disconnect(1012)
+    await site.has_heard("disconnect 1012", "connect", JOIN.format("tea"))
+    await site.expect("open", joined("tea"), joined("tea"))
+    site.members["tea"] = False
+    await the_client(site).disconnect(1012)
+    await site.expect("open", *['tea refused {"room":"tea"} FORBIDDEN'] * 2)
+    await site.has_heard("disconnect 1012", "connect", JOIN.format("tea"))
+    assert [error for error in site.errors if 'nobody heard "error"' not in error] == []
+    site.errors.clear()  # the page has no handler for it
+
+
+async def test_the_last_message_of_a_room_renders_only_who_looks_at_it(site: Site) -> None:
+    await site.show("tea", "watched")
+    await site.expect("open", joined("tea"), joined("watched"))
+    await expect(site.page.locator("i")).to_have_text("none")
+    renders = await site.page.evaluate("window.rooms")
+    for room in ("tea", "watched"):
+        await site.broker.to_room(room).send("moved", {"x": 1, "y": 2})
+    await expect(site.page.locator("i")).to_have_text("moved")
+    assert await site.page.evaluate("window.rooms") == renders
+
+
+async def test_what_waits_before_it_is_shown_opens_and_joins_nothing_until_then(site: Site) -> None:
+    await site.show(suspends=True)
+    await expect(site.page.locator("b")).to_have_text("waits")
+    await site.has_heard("connect")
+    await site.page.evaluate("window.resume()")
+    await site.expect("open", joined("tea"))
+    await site.has_heard(JOIN.format("tea"))
+
+
+async def test_without_a_url_a_bundle_says_what_to_give_it(site: Site) -> None:
+    said = await site.page.evaluate("() => { try { window.connect(); } catch (error) { return String(error); } }")
+    assert "this module does not come from the server" in said
+    assert 'connect("/ws")' in said
+    async with asyncio.timeout(DEADLINE):
+        assert await site.page.evaluate(
+            "() => { const ws = window.connect('/ws'); return ws.join('tea').finally(() => ws.close()); }"
+        ) == {"room": "tea"}
