@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,7 +26,8 @@ SHOWN = {
     **dict.fromkeys(["{eval-rst}", "{toctree}"], "Sphinx reads it"),
 }
 """What is no program, and why: a block that names one of these is only shown."""
-CHECKED = {"python", "js", "json"}
+SCRIPTS = ("js", "ts", "tsx")
+CHECKED = {"python", "json", *SCRIPTS}
 
 ALONE = {"README.md", "docs/browser.md", "docs/users.md", "docs/migration.md", "docs/deployment.md", "docs/scaling.md"}
 """Pages of which each block is a program; those of another page are one, in their order."""
@@ -98,18 +100,19 @@ async def test_a_type_checker_takes_every_block_of_python(tmp_path: Path) -> Non
     assert expected == sum(source.count(EXPECTED) for lines in sources.values() for source in lines)
 
 
-async def test_a_type_checker_takes_every_block_of_javascript(tmp_path: Path) -> None:
+async def test_a_type_checker_takes_every_block_of_javascript_and_typescript(tmp_path: Path) -> None:
     modules = install(ROOT / "tests" / "npm")
-    types = (ROOT / "src/velocity_ws/browser/velocity.d.ts").read_text(encoding="utf-8")
+    (tmp_path / "node_modules").symlink_to(modules)
     (tmp_path / "yours.d.ts").write_text(YOURS)
-    (tmp_path / "client.d.ts").write_text(types)
+    for name in ("velocity.d.ts", "react.d.ts"):
+        shutil.copy(ROOT / "src/velocity_ws/browser" / name, tmp_path)
     files = {}
     for page in PAGES:
-        for block in blocks(page, "js"):
-            name = re.sub(r"\W", "_", str(block)) + ".js"
-            given = "\n".join(f'import {{ {used} }} from "client";' for used in _not_imported(block.source))
+        for block in blocks(page, *SCRIPTS):
+            name = f"{re.sub(r'[^a-z0-9]', '_', str(block), flags=re.IGNORECASE)}.{block.language}"
+            given = "\n".join(f'import {{ {used} }} from "velocity-ws";' for used in _not_imported(block.source))
             files[name] = block
-            source = block.source.replace("/ws/velocity.js", "client")
+            source = block.source.replace("/ws/velocity.js", "velocity-ws")
             (tmp_path / name).write_text(f"{given}\n{source}\nexport {{}};\n")
     config = {
         "compilerOptions": {
@@ -122,10 +125,11 @@ async def test_a_type_checker_takes_every_block_of_javascript(tmp_path: Path) ->
             "module": "esnext",
             "moduleResolution": "bundler",
             "lib": ["es2024", "dom"],
-            "paths": {"client": ["./client.d.ts"], "velocity-ws": ["./client.d.ts"]},
-            "types": [],
+            "jsx": "react-jsx",
+            "paths": {"velocity-ws": ["./velocity.d.ts"], "velocity-ws/react": ["./react.d.ts"]},
+            "types": ["node"],
         },
-        "include": ["*.js", "*.d.ts"],
+        "include": ["*.js", "*.ts", "*.tsx"],
     }
     (tmp_path / "tsconfig.json").write_text(json.dumps(config))
     process = await asyncio.create_subprocess_exec(
@@ -149,12 +153,13 @@ def _not_imported(source: str) -> list[str]:
 
 
 YOURS = """
-declare var ws: import("client").Velocity;
+declare var ws: import("velocity-ws").Velocity;
 declare var room: string;
 declare var input: HTMLInputElement;
 declare const people: Map<string, unknown>;
 declare function token(): string;
 declare function show(...what: unknown[]): void;
+interface Events { receives: { said: { text: string } } }
 """
 
 

@@ -71,6 +71,7 @@ __all__ = [
     "fastapi",
     "pytest",
     "suppress",
+    "templates",
     "typing",
 ]
 
@@ -111,6 +112,7 @@ class Changed(BaseModel):
 
 # --- its users
 
+templates: Any = SimpleNamespace(env=SimpleNamespace(globals={}))
 USERS = {"token-of-ann": "ann"}
 MEMBERS: dict[int, set[str]] = {7: {"ann"}}
 
