@@ -73,7 +73,7 @@ export interface Options {
    */
   connectTimeout?: number;
   /**
-   * When nothing has come for so long, in ms, the server is asked for a sign of life (`$ping`); 8 s without anything are a
+   * When nothing has come for so long, in ms, the server is asked for a sign of life (`$ping`); no answer within 8 s is a
    * lost connection. It is asked at once when the page becomes visible, when the browser comes online, and after a
    * request that timed out. If messages come, but no answer to what was sent, that takes as long in all. Default 25000;
    * 0 or `Infinity`: never.
@@ -128,9 +128,10 @@ export interface StatusDetail {
   /** `waiting`, `closed`: why, as far as it is known. */
   reason?: string;
   /**
-   * `waiting`, `closed`: the messages that were sent after the last sign of life of the server, in order. They may have
-   * arrived, or be lost; each is told once, and is not sent again. Volatile ones are not among them, nor requests, whose
-   * promises tell it. The newest `maxQueue` at most.
+   * `waiting`, `closed`: the messages that were sent after what the server last answered (a request, or a `$ping`, of
+   * which there is one while messages are sent, every `livenessTimeout` / 2), in order: other messages of it show nothing.
+   * They may have arrived, or be lost; each is told once, and is not sent again. Volatile ones are not among them, nor
+   * requests, whose promises tell it. The newest `maxQueue` at most.
    */
   unconfirmed?: Unconfirmed[];
   /** `waiting`, `closed`: how many these are, with those that were not kept. */

@@ -14,7 +14,7 @@ const FAILURES = new Set(["INTERNAL_ERROR", "UNAVAILABLE", "TIMEOUT"]); // after
 const WINDOW = 8; // joins and leaves without an answer: enough to hide the way there, few enough to be refused at once
 const ANSWER_TIMEOUT = 10_000;
 const PONG_TIMEOUT = 8_000;
-const LATE = 1_000; // a look at the clock that comes so late does not end a connection: what came may not be read yet
+const GRACE = 500; // after the time for an answer is over: a page that has hung has not read yet what came meanwhile
 const SERVED_AS = /\/velocity(\.\w+)?\.js$/; // by our endpoint, also with a fingerprint
 
 const now = () => performance.now();
@@ -54,11 +54,10 @@ class Liveness {
   #ping = null; // {at, mark}: the one without an answer
   #isAnswered = false; // whether one was, on this connection: the first is sent in any case, as the answer has the protocol
   #graceUntil = 0;
-  #isMute = false; // whether there were frames after the ping, and no answer: then the way there was closed, for longer
   #count = 0; // of messages that were sent, and so the number of the last
-  #heard = 0; // what it was when a frame last came
   #proven = 0; // the last one that was there before something that was answered
   #unproven = []; // {number, at, frame} of the newest ones after that
+  #unprovenAt = Infinity; // when the first one after that was sent
 
   constructor(timeout, keep) {
     this.#timeout = timeout;
@@ -73,23 +72,20 @@ class Liveness {
   get due() {
     if (!this.#ping) {
       const first = this.#isAnswered ? this.#heardAt : this.#openedAt;
-      return Math.min(first + this.#timeout, (this.#unproven[0]?.at ?? Infinity) + this.#timeout / 2);
+      return Math.min(first + this.#timeout, this.#unprovenAt + this.#timeout / 2);
     }
     const { at } = this.#ping;
-    return this.#graceUntil || Math.min(Math.max(at, this.#heardAt), at + this.#timeout / 2) + PONG_TIMEOUT;
+    const until = Math.min(Math.max(at, this.#heardAt), at + this.#timeout / 2) + PONG_TIMEOUT;
+    return Math.max(until, this.#graceUntil);
   }
 
   /** What is to be done now: nothing, to "ping", or to take the connection for "lost". */
   judge(time) {
-    const late = time - this.due;
-    if (late < 0) return null;
+    if (time < this.due) return null;
     if (!this.#ping) return "ping";
-    if (!this.#graceUntil && late >= LATE) {
-      this.#graceUntil = time + LATE;
-      return null;
-    }
-    this.#isMute = this.#heardAt > this.#ping.at;
-    return "lost";
+    if (this.#graceUntil) return "lost";
+    this.#graceUntil = time + GRACE;
+    return null;
   }
 
   opened(time) {
@@ -100,11 +96,10 @@ class Liveness {
 
   heard(time) {
     this.#heardAt = time;
-    this.#heard = this.#count;
-    this.#graceUntil = 0;
   }
 
   sent(frame, time) {
+    if (this.#proven === this.#count) this.#unprovenAt = time;
     this.#unproven.push({ number: ++this.#count, at: time, frame });
     if (this.#unproven.length > this.#keep) this.#unproven.shift();
   }
@@ -125,19 +120,18 @@ class Liveness {
     if (!(mark > this.#proven)) return;
     this.#proven = mark;
     while (this.#unproven[0]?.number <= mark) this.#unproven.shift();
+    this.#unprovenAt = this.#unproven[0]?.at ?? Infinity;
   }
 
-  /** The connection is over: what was sent after the last sign of life, which is told once. */
+  /** The connection is over: what was sent after the last answer, which is told once. */
   end() {
-    const from = this.#isMute ? this.#proven : Math.max(this.#proven, this.#heard);
-    const frames = this.#unproven.filter(({ number }) => number > from).map(({ frame }) => frame);
-    const unconfirmedCount = this.#count - from;
+    const told = ({ frame }) => (typeof frame === "string" ? JSON.parse(frame) : { bytes: frame });
+    const detail = { unconfirmed: this.#unproven.map(told), unconfirmedCount: this.#count - this.#proven };
     this.#unproven = [];
-    this.#heard = this.#proven = this.#count;
+    this.#unprovenAt = Infinity;
+    this.#proven = this.#count;
     this.#ping = null;
-    this.#isMute = false;
-    const told = (frame) => (typeof frame === "string" ? JSON.parse(frame) : { bytes: frame });
-    return { unconfirmed: frames.map(told), unconfirmedCount };
+    return detail;
   }
 }
 
