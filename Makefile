@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab test soak proxies lint format types autobahn fuzz compat bench docs npm sizes constraints clean
+.PHONY: run cluster collab test soak proxies lint format types firefox autobahn fuzz compat bench docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
@@ -14,6 +14,7 @@ proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
+firefox: .venv/.dev ; CI=1 $(BIN)/python -m pytest -m soak -s tests/e2e/pages/test_firefox.py
 autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
 fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 compat: .venv/.dev ; $(BIN)/python -m tests.compat
