@@ -1,4 +1,4 @@
-"""A TCP proxy that can become a black hole: it accepts and reads on, and nothing comes out at either end."""
+"""A TCP proxy that can become a black hole: it accepts and reads on, and nothing comes out at one end, or at either."""
 
 from __future__ import annotations
 
@@ -15,33 +15,38 @@ class Proxy:
 
     Attributes:
         port: where it listens.
-        is_hole: whether connections made from now on, too, lead nowhere.
     """
 
     def __init__(self, target: int) -> None:
         self.port = 0
-        self.is_hole = False
+        self._holes = (False, False)
         self._target = target
         self._ways: set[_Way] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def swallow(self) -> None:
-        """Carry nothing more. What is swallowed is gone: connections made before the end of this stay so."""
-        self.is_hole = True
+    def swallow(self, *, there: bool = True, back: bool = True) -> None:
+        """Carry nothing more, to the target or from it. What is swallowed is gone: connections made before stay so.
+
+        Args:
+            there: what goes to the target.
+            back: what comes from it.
+        """
+        self._holes = (there, back)
         for way in self._ways:
-            way.is_hole = True
+            way.holes = self._holes
 
     def carry(self) -> None:
         """Carry what comes through new connections."""
-        self.is_hole = False
+        self._holes = (False, False)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection."""
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        way = _Way(self.is_hole)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        way = _Way(self._holes)
         self._ways.add(way)
         try:
             await way.run(reader, writer, self._target)
@@ -57,14 +62,15 @@ class Proxy:
 
 
 class _Way:
-    def __init__(self, is_hole: bool) -> None:
-        self.is_hole = is_hole
+    def __init__(self, holes: tuple[bool, bool]) -> None:
+        self.holes = holes
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
         try:
             there, to_there = await asyncio.open_connection("127.0.0.1", target)
             try:
-                copies = [asyncio.create_task(self._copy(*pair)) for pair in ((reader, to_there), (there, writer))]
+                pairs = ((reader, to_there), (there, writer))
+                copies = [asyncio.create_task(self._copy(side, *pair)) for side, pair in enumerate(pairs)]
                 try:
                     await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -76,10 +82,10 @@ class _Way:
         finally:
             writer.transport.abort()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, side: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
-                if not self.is_hole:
+                if not self.holes[side]:
                     writer.write(data)
                     await writer.drain()
 

@@ -78,8 +78,17 @@ class Site:
 
 
 @asynccontextmanager
-async def site_of(browser: Browser, make: Callable[..., Broker], **options: Any) -> AsyncIterator[Site]:
-    """A page of a broker that a function makes, which gets the list of what is received, and these options."""
+async def site_of(
+    browser: Browser, make: Callable[..., Broker], *, script: str = "", **options: Any
+) -> AsyncIterator[Site]:
+    """A page of a broker that a function makes, which gets the list of what is received, and these options.
+
+    Args:
+        browser: where the page is.
+        make: makes the broker.
+        script: runs in the page before all else.
+        options: for the function.
+    """
     received: list[str] = []
     broker = make(received, **options)
     blank = HTMLResponse("<!doctype html><title>blank</title><link rel=icon href='data:,'>")
@@ -95,6 +104,8 @@ async def site_of(browser: Browser, make: Callable[..., Broker], **options: Any)
 
         page.on("console", heard)
         page.on("pageerror", lambda error: site.errors.append(error.message))
+        if script:
+            await page.add_init_script(script)
         await page.add_init_script(WATCH_LEFTOVERS)
         await page.goto(site.address.http + "/")
         yield site
@@ -120,9 +131,10 @@ window.removeEventListener = (...args) => (window.listeners--, remove(...args));
 
 def faster(times: int) -> str:
     """A script in front of all others, for a page whose clock runs so many times faster; the network does not."""
-    return f"""
-        const {{ setTimeout: set }} = globalThis;
+    return f"""{{
+        const set = globalThis.setTimeout;
         globalThis.setTimeout = (action, delay) => set(action, delay / {times});
         const read = performance.now.bind(performance);
         performance.now = () => read() * {times};
+    }}
     """
