@@ -127,7 +127,7 @@ async def test_an_answer_to_a_join_that_is_no_request_is_told_too(browser: Brows
     ],
 )
 async def test_many_rooms_come_back_at_the_pace_of_the_limit(
-    browser: Browser, rooms: int, limits: dict[str, int]
+    browser: Browser, rooms: int, limits: dict[str, Any]
 ) -> None:
     rights = Rights()
     async with site_of(browser, rights.broker, **limits) as site:

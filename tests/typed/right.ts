@@ -1,0 +1,60 @@
+// What a type checker must let pass: tests/test_client_types.py looks at it.
+
+import { connect, mayReconnect, RequestError, Velocity, version, protocol } from "velocity-ws";
+import type { Incoming, StatusDetail, Unconfirmed } from "velocity-ws";
+
+interface ChatMessage { author: string; text: string }
+interface Events {
+  receives: { chat_message: ChatMessage; bell: undefined };
+  sends: { say: { text: string }; bye: undefined };
+  requests: { history: { data: { since: number }; reply: ChatMessage[] }; rooms: { reply: string[] }; drop: {} };
+  asks: { confirm: { data: { text: string }; reply: boolean }; ping: { reply: number } };
+}
+
+const ws = connect<Events>("/ws", { refresh: async () => ({ token: "t" }), livenessTimeout: 10_000 });
+const same: Velocity<Events> = ws;
+const undo: () => void = same.on("chat_message", (data, { room }) => console.log(data.author, room?.length));
+undo();
+ws.on("bell", (data) => data === undefined);
+ws.on("status", (status, { since, joined, pending, unconfirmed }) => {
+  const lost: Unconfirmed[] | undefined = unconfirmed;
+  console.log(status === "open", since.toFixed(), joined.concat(pending).length, lost);
+});
+ws.on("joined", (room, answer) => console.log(room.length, answer));
+ws.on("left", ({ room, reason }) => console.log(room.length, reason?.length));
+ws.on("gap", ({ room, missed }) => console.log(room, missed));
+ws.on("*", (event, data, message: Incoming) => console.log(event.length, data, message.room));
+ws.on("binary", (data) => console.log(data.byteLength));
+ws.on("error", ({ code, room }) => console.log(code.length, room));
+const sent: boolean = ws.send("say", { text: "hello" }, { room: "tea", volatile: true });
+ws.send("bye");
+ws.send("bye", undefined, { room: "tea" });
+ws.sendBytes(new Uint8Array(3));
+
+async function ask(): Promise<void> {
+  const history: ChatMessage[] = await ws.request("history", { since: 3 }, { timeout: 100, room: "tea" });
+  const rooms: string[] = await ws.request("rooms");
+  await ws.request("drop");
+  const answer = await ws.join<{ room: string }>("tea", { data: { since: 7 } });
+  await ws.leave("tea");
+  console.log(history[0]?.text, rooms, answer.room, sent);
+}
+ask().catch((error: unknown) => error instanceof RequestError && console.log(error.code, error.retryAfter));
+ws.onRequest("confirm", async ({ text }) => text.length > 3)();
+ws.onRequest("ping", () => 1);
+
+// Without a type everything is any, as it is without types at all.
+const any = connect();
+any.on("anything", (data) => data.whatever.it.is);
+any.on<ChatMessage>("chat", (data) => data.text);
+any.on("chat", (data: ChatMessage, message) => console.log(data.text, message.event));
+any.send("anything", 1);
+any.onRequest("anything", (data) => data.text);
+any.request("anything").then((reply) => reply.anything);
+any.request<number>("count", [1]).then((reply) => reply.toFixed());
+
+// Each part may be left out.
+const partial = connect<{ receives: { tick: number } }>(() => Promise.resolve("/ws"));
+partial.on("tick", (data) => data.toFixed());
+const detail = (given: StatusDetail): number => given.delay ?? given.unconfirmedCount ?? 0;
+console.log(mayReconnect(1000), detail, version.length, protocol + 1);
