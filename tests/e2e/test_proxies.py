@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,7 +28,17 @@ from websockets.typing import Origin, Subprotocol
 import velocity_ws.asgi.pages
 from tests.support import DEADLINE, Peer, settings
 from tests.support.engines import free_port
-from tests.support.proxies import DOCUMENT, EVERY, LIMITED, PROXIES, documented, replaced, run_proxy, with_limit
+from tests.support.proxies import (
+    CONFIGURATION,
+    DOCUMENT,
+    EVERY,
+    LIMITED,
+    PROXIES,
+    documented,
+    replaced,
+    run_proxy,
+    with_limit,
+)
 from velocity_ws import Broker, Reject, Server
 
 NO_PATHS = ("squid",)
@@ -182,6 +193,38 @@ async def test_the_endpoint_alone_is_passed_on(proxy: str, said: str, meant: str
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 assert (await http.get("/ws/velocity.js")).status_code == 200
                 assert (await http.get("/")).text != f"http://127.0.0.1:{port}/"
+
+
+@pytest.mark.proxies
+@pytest.mark.parametrize(
+    ("proxy", "reload"),
+    [("nginx", signal.SIGHUP), ("haproxy", signal.SIGUSR2), ("apache", signal.SIGUSR1), ("traefik", None)],
+)
+async def test_a_reload_keeps_connections(proxy: str, reload: signal.Signals | None, tmp_path: Path) -> None:
+    port = free_port()
+    async with two_servers() as (root, other):
+        lines = documented(proxy, port, root.port, root.port, other.port)
+        async with run_proxy(proxy, lines, port, tmp_path) as process, let_in(port) as ws:
+            assert await echoes(ws)
+            file = tmp_path / CONFIGURATION
+            file.write_text(replaced(file.read_text(), [("/collab", "/elsewhere")]))
+            if reload is not None:  # Traefik looks at the file
+                process.send_signal(reload)
+            url, headers = f"http://127.0.0.1:{port}/elsewhere/ws/health", {"connection": "close"}
+            async with httpx.AsyncClient(headers=headers) as http, asyncio.timeout(2 * DEADLINE):
+                while (await http.get(url)).status_code != 200:  # on a new connection, which a new process takes
+                    await asyncio.sleep(0.05)  # there is no event to wait for
+            assert await echoes(ws)
+
+
+@pytest.mark.proxies
+async def test_apache_has_threads_for_more_than_debians_150(tmp_path: Path) -> None:
+    port = free_port()
+    async with two_servers() as (root, other), AsyncExitStack() as stack:
+        lines = documented("apache", port, root.port, other.port)
+        await stack.enter_async_context(run_proxy("apache", lines, port, tmp_path))
+        for _ in range(200):
+            assert await echoes(await stack.enter_async_context(let_in(port)))
 
 
 @pytest.mark.proxies

@@ -22,6 +22,7 @@ from tests.support.debian import find_program
 from tests.support.pages import blocks
 
 __all__ = [
+    "CONFIGURATION",
     "CONFIGURATIONS",
     "DOCUMENT",
     "EVERY",
@@ -39,6 +40,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs/deployment.md"
 START = 3 * DEADLINE
 """Seconds that a proxy may take until it listens, on a machine that does other things."""
 
+CONFIGURATION = "proxy.yml"
+"""The name of the file with a proxy's lines, by which Envoy and Traefik know in what it is written."""
 Lines = tuple[tuple[str, str], ...]
 """What a text says, and what to write in its place."""
 
@@ -81,12 +84,12 @@ def _of_debian(*names: str, package: str) -> str:
 
 
 def _nginx(program: Callable[[], str], path: Path, _: int) -> list[str]:
-    once = ["-p", str(path.parent), "-c", str(path), "-e", "stderr", "-g", "daemon off; master_process off;"]
+    once = ["-p", str(path.parent), "-c", str(path), "-e", "stderr", "-g", "daemon off;"]
     return [program(), *once]
 
 
 def _haproxy(path: Path, _: int) -> list[str]:
-    return [_of_debian("haproxy", package="haproxy"), "-db", "-q", "-f", str(path)]
+    return [_of_debian("haproxy", package="haproxy"), "-W", "-db", "-q", "-f", str(path)]
 
 
 def _apache(path: Path, _: int) -> list[str]:
@@ -135,7 +138,7 @@ _NGINX = {
         ("worker_connections 16384;", "worker_connections 100;"),
         ("http {\n", f"http {{\n    access_log off;\n{_TEMPORARY}"),
     ),
-    "own": "pid {directory}/pid;\n",
+    "own": "user root;\npid {directory}/pid;\n",
 }
 _KINDS = {
     "nginx": _Proxy(command=partial(_nginx, partial(_of_debian, "nginx", package="nginx-light")), **_NGINX),  # type: ignore[arg-type]
@@ -265,7 +268,7 @@ def replaced(text: str, lines: Iterable[tuple[str, str]]) -> str:
 async def run_proxy(proxy: str, text: str, port: int, directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The proxy with that configuration, in front, until the end of the block."""
     kind = _KINDS[proxy]
-    path = directory / "proxy.yml"  # by whose name Envoy and Traefik know in what it is written
+    path = directory / CONFIGURATION
     path.write_text(kind.own.format(directory=directory) + text, encoding="utf-8")
     with (directory / "proxy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
