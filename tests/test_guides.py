@@ -140,6 +140,11 @@ class TestHandlersPages:
     def test_its_test_passes(self, page: Any) -> None:
         page.test_who_i_am()
 
+    async def test_its_tests_over_sockets_pass(self, page: Any) -> None:
+        await page.test_over_a_real_socket()
+        await page.test_what_one_node_says_reaches_the_clients_of_another()
+        await page.make_session.kw["bind"].dispose()
+
     def test_who_has_no_cookie_gets_a_code_that_a_page_can_read(self, http: TestClient) -> None:
         with http.websocket_connect("/ws") as ws, pytest.raises(WebSocketDisconnect) as caught:
             ws.receive_json()
