@@ -13,19 +13,17 @@ __all__ = ["HistoryContract"]
 
 
 class HistoryContract(AppendingContract, ReadingContract, LosingContract):
-    """The contract of a store of room logs, as tests that a subclass inherits.
+    """The contract of a store of room logs, as tests that a subclass inherits::
 
-    ```python
-    class TestPigeons(HistoryContract):
-        async def store(self):
-            return PigeonHistory("pigeon://loft")
+        class TestPigeons(HistoryContract):
+            async def store(self):
+                return PigeonHistory("pigeon://loft")
 
-        async def backplane(self):
-            return PigeonBackplane("pigeon://loft")
-    ```
+            async def backplane(self):
+                return PigeonBackplane("pigeon://loft")
 
-    A subclass overrides what it can do to its engine: `kill`, `restart_empty`, `freeze` and `thaw`, `save` and
-    `rewind`, `lose_meta`, `lose_entries` and `lose_removals`, `fill`; the tests that need them are skipped otherwise.
-    `pass_time` waits, where it is not overridden. An engine that one test has killed is gone for the next: start one
-    for each test, in an autouse fixture.
+    A subclass overrides what it can do to its engine: ``kill``, ``restart_empty``, ``freeze`` and ``thaw``, ``save``
+    and ``rewind``, ``lose_meta``, ``lose_entries`` and ``lose_removals``, ``fill``; the tests that need them are
+    skipped otherwise. ``pass_time`` waits, where it is not overridden. An engine that one test has killed is gone for
+    the next: start one for each test, in an autouse fixture.
     """
