@@ -158,5 +158,5 @@ async def test_a_black_hole_is_noticed_and_nobody_waits_for_it(kind: str, say: S
 async def test_a_black_hole_does_not_make_delivery_on_a_node_slower(kind: str, say: Say) -> None:
     before, meanwhile = await the_network_is_a_black_hole(kind, ROUNDS, LONG, LONG, say)
     assert percentile(meanwhile, 0.5) <= 1.1 * percentile(before, 0.5) + 0.1
-    # Of two spans of 10,000 messages with the engine, the slowest hundredth differed by 1 ms; one that waits takes 1,000.
+    # The slowest hundredth differs by 1 ms either way, with what else the machine does; one that waits takes 1,000.
     assert percentile(meanwhile, 0.99) <= 1.1 * percentile(before, 0.99) + 1
