@@ -201,9 +201,14 @@ async def test_who_is_refused_is_told_why_and_nothing_is_left(site: Site) -> Non
     await site.show()
     await site.expect("open")
     await site.has_heard()
-    site.members["private"] = True
     await site.show("private")
-    await site.expect("open", joined("private"))
+    await site.expect("open", "private refused null FORBIDDEN")
+    site.members["private"] = True
+    site.heard.clear()
+    await site.show("private", "private")  # another component asks anew, and counts alone
+    await site.expect("open", "private refused null FORBIDDEN", joined("private"))
+    await site.show("private")
+    await site.has_heard(JOIN.format("private"), "leave private")
 
 
 async def test_rooms_are_joined_again_after_a_restart(site: Site) -> None:

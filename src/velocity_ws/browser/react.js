@@ -55,7 +55,7 @@ export function useRoom(room, options = {}) {
       change({ state: isUsed ? "joining" : "refused", error });
     };
     const undo = [
-      ws.on("joined", (name, answer) => name === room && joined(answer)),
+      ws.on("joined", (name, answer) => name === room && isUsed && joined(answer)),
       ws.on("left", (left) => left?.room === room && left.reason && failed(new RequestError(left.reason, "", left))),
       ws.on("status", (status) => status !== "open" && isUsed && change({ state: "joining" })),
       ws.on("*", (event, content, message) => isWatched.current && message.room === room && change({ last: message })),
