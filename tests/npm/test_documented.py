@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from tests.support import DEADLINE, running, settings
-from tests.support.node_tools import find_node, node_environment
+from tests.support.node_tools import find_node, install, node_environment
 from tests.support.pages import blocks
 from velocity_ws import Broker, Server
 from velocity_ws.asgi.browser_files import find_browser_file
@@ -23,7 +24,11 @@ from velocity_ws.asgi.browser_files import find_browser_file
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 PAGE = "docs/browser.md"
-MOUNT = 'import { createRoot } from "react-dom/client"; createRoot(document.getElementById("root")!).render(<App />);'
+MOUNT = """
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+createRoot(document.getElementById("root")!).render(<StrictMode><App /></StrictMode>);
+"""
 
 
 def block(language: str, word: str) -> str:
@@ -32,11 +37,13 @@ def block(language: str, word: str) -> str:
     return found
 
 
-def compiled(project: Path, name: str, source: str, *options: str) -> str:
+def compiled(project: Path, name: str, source: str, *options: str, place: Path | None = None) -> str:
     """A block as esbuild writes it, with all that it imports and that is not left out."""
-    (project / name).write_text(source)
-    command = ["node_modules/esbuild/bin/esbuild", name, "--bundle", "--jsx=automatic", "--log-level=error", *options]
-    done = subprocess.run(command, cwd=project, env=node_environment(), check=True, capture_output=True, text=True)
+    place = place or project
+    (place / name).write_text(source)
+    command = [str(project / "node_modules/esbuild/bin/esbuild"), name, *options]
+    command += ["--bundle", "--jsx=automatic", "--log-level=error"]
+    done = subprocess.run(command, cwd=place, env=node_environment(), check=True, capture_output=True, text=True)
     return done.stdout
 
 
@@ -60,8 +67,22 @@ def open_broker() -> Broker:
     return broker
 
 
-async def test_pages_as_it_shows_them_connect_and_hear_what_is_said(browser: Browser, project: Path) -> None:
-    bundle = compiled(project, "shown.tsx", block("tsx", "VelocityProvider") + MOUNT)
+@pytest.fixture
+def oldest(project: Path, tmp_path: Path) -> Path:
+    """A project with the oldest React that the package takes."""
+    modules = install(Path(__file__).parent / "react18")
+    shutil.copytree(modules, tmp_path / "node_modules")
+    shutil.copytree(project / "node_modules/velocity-ws", tmp_path / "node_modules/velocity-ws")
+    return tmp_path
+
+
+@pytest.mark.parametrize("react", [18, 19])
+async def test_pages_as_it_shows_them_connect_and_hear_what_is_said(
+    browser: Browser, project: Path, oldest: Path, react: int
+) -> None:
+    place = {18: oldest, 19: project}[react]
+    bundle = compiled(project, "shown.tsx", block("tsx", "VelocityProvider") + MOUNT, place=place)
+    assert f'version = "{react}.' in bundle or f'Version = "{react}.' in bundle
     pages = {"/": block("html", "velocity.js"), "/react": '<div id="root"></div><script src="/bundle.js"></script>'}
     routes = [Route(path, lambda request: HTMLResponse(pages[request.url.path])) for path in pages]
     routes.append(Route("/bundle.js", lambda request: Response(bundle, media_type="text/javascript")))
