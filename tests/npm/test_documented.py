@@ -18,7 +18,7 @@ from starlette.routing import Route
 from tests.support import DEADLINE, running, settings
 from tests.support.node_tools import find_node, install, node_environment
 from tests.support.pages import blocks
-from velocity_ws import Broker, Server
+from velocity_ws import Broker, Server, browser_client_path
 from velocity_ws.asgi.browser_files import find_browser_file
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -29,6 +29,12 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 createRoot(document.getElementById("root")!).render(<StrictMode><App /></StrictMode>);
 """
+
+
+OPENED = """async (path) => {
+    const ws = (await import(path)).connect();
+    return new Promise((resolve) => ws.on("status", (status) => status === "open" && resolve(status)));
+}"""
 
 
 def block(language: str, word: str) -> str:
@@ -94,6 +100,9 @@ async def test_pages_as_it_shows_them_connect_and_hear_what_is_said(
         page.on("pageerror", lambda error: errors.append(error.message))
         await page.goto(f"http://127.0.0.1:{server.port}/")
         await expect(page).to_have_title("open")
+        assert (
+            await page.evaluate(OPENED, browser_client_path()) == "open"
+        )  # by its other name it finds the server, too
         async with page.expect_console_message() as heard:
             await page.add_script_tag(content=block("js", "new WebSocket"))
         assert await (await heard.value).args[0].json_value() == {

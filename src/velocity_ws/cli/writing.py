@@ -18,7 +18,8 @@ def js(folder: Path) -> None:
     """Write the browser client and its types into DIR, which is made where it is missing.
 
     They are what the endpoint serves, and what the package velocity-ws of npm has. Files of the same names are
-    replaced, so that the client is the one of this version; the command says which were others.
+    replaced, so that the client is the one of this version; the command says which were others. From there, connect
+    needs the endpoint's URL: connect("/ws").
     """
     for name in BROWSER_FILES:
         found = find_browser_file(name)
