@@ -66,6 +66,7 @@ function showChat() {
   ws.on("went", ({ name, at }, { room }) => addLine(nameOf(room), { note: `${who(name)} left`, at }));
   ws.on("chat", ({ name, text, at }, { room }) => addLine(nameOf(room), { name, text, at }));
   ws.on("typing", ({ name }, { room }) => showTyping(nameOf(room), name));
+  ws.on("left", ({ room, reason }) => reason !== "INTERNAL_ERROR" && leave(nameOf(room)));
   ws.on("stats", showStats);
   ws.on("rate_limit_exceeded", slowDown);
   ws.on("error", ({ message }) => notice(message));
@@ -140,7 +141,7 @@ async function enter(room) {
     joined.set(room, { lines: [], people: [], unread: 0, typing: new Map() });
     ws.join(keyOf(room)).catch((error) => {
       if (!error.data) return; // without an answer of the server, velocity.js goes on asking
-      notice(error.code === "RATE_LIMITED" ? "Too fast: that room was not joined." : `Not joined: ${error.message}`);
+      notice(`Not joined: ${error.message}`);
       leave(room);
     });
   }
@@ -322,7 +323,7 @@ let typedAt = -Infinity;
 $("text").addEventListener("input", () => {
   if (!$("text").value.trim() || ws.status !== "open" || performance.now() - typedAt < 2500) return;
   typedAt = performance.now();
-  ws.send("typing", null, { room: keyOf(current) });
+  ws.send("typing", null, { room: keyOf(current), volatile: true });
 });
 
 function showTyping(room, name) {

@@ -11,7 +11,6 @@ let ws = null;
 let me = null;
 let open = null; // the document that is shown: {id, title, role, members, comments}
 let present = {}; // the users who are in its room now: id -> {name, color}
-let renewal; // the timer of the next one
 const typing = new Map(); // name -> the timer after which it is forgotten
 
 async function api(method, path, body) {
@@ -39,7 +38,6 @@ const shown = (action) => async (...args) => {
 // --- logging in
 
 function showLogin(why = "") {
-  clearTimeout(renewal);
   ws?.close();
   ws = me = open = null;
   $("app").hidden = true;
@@ -68,9 +66,9 @@ async function start() {
   $("app").hidden = false;
   $("password").value = "";
   $("me").textContent = me.name;
-  ws = connect();
+  ws = connect(undefined, { refresh: () => api("POST", "login/renew") });
   ws.on("status", shown(showStatus));
-  ws.on("session", ({ expires_in: seconds }) => seconds && renewIn(seconds * 0.8));
+  ws.on("joined", shown(async (room) => open && room === roomOf(open.id) && reload())); // now nothing is missed any more
   ws.on("presence", showPresence);
   ws.on("typing", showTyping);
   ws.on("comment", (comment, { room }) => open && room === roomOf(open.id) && addComment(comment));
@@ -86,12 +84,6 @@ async function showStatus(status, { code, reason } = {}) {
   $("notices").replaceChildren();
   for (const notice of await api("GET", "notices")) addNotice(notice);
   await loadDocuments();
-  await reload(); // what was said while this page was away
-}
-
-function renewIn(seconds) {
-  clearTimeout(renewal);
-  renewal = setTimeout(shown(async () => ws.request("refresh", await api("POST", "login/renew"))), seconds * 1000);
 }
 
 // --- documents
@@ -108,8 +100,7 @@ async function show(id) {
   if (open) await ws.leave(roomOf(open.id));
   present = {};
   open = { id };
-  await ws.join(roomOf(id)); // first, so that nothing is missed between this and what is loaded
-  await reload();
+  await ws.join(roomOf(id)); // its content is loaded when that is answered, each time
 }
 
 async function reload() {
@@ -174,7 +165,7 @@ let lastTyped = 0;
 $("text").addEventListener("input", () => {
   if (Date.now() - lastTyped < 1000) return;
   lastTyped = Date.now();
-  ws.send("typing", null, { room: roomOf(open.id) });
+  ws.send("typing", null, { room: roomOf(open.id), volatile: true });
 });
 
 function showTyping({ name }) {

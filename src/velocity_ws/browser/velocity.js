@@ -10,7 +10,7 @@ const COME_BACK = new Set([1001, 1012, 1013]);
 const PAGE_FROZEN = 4100; // a close of ours that says "will come back"
 const ANSWERS = new Set(["reply", "error", "rate_limit_exceeded"]);
 const RESERVED = new Set(["status", "binary", "*", "joined"]); // names of the client's own events
-const FAILURES = new Set(["INTERNAL_ERROR", "UNAVAILABLE", "TIMEOUT"]); // after which a room is asked for again
+const FAILURES = new Set(["INTERNAL_ERROR", "UNAVAILABLE", "TIMEOUT", "RATE_LIMITED"]); // which are no refusals
 const WINDOW = 8; // joins and leaves without an answer: enough to hide the way there, few enough to be refused at once
 const ANSWER_TIMEOUT = 10_000;
 const PONG_TIMEOUT = 8_000;
@@ -258,7 +258,7 @@ class Rooms {
     this.#budget--;
     return this.#link.ask(event, data, (error, answer) => {
       this.#asking--;
-      if (error?.code === "RATE_LIMITED") this.#slowDown(1000 * (error.retryAfter ?? 1), time > this.#slowedAt);
+      if (isTooMuch(error)) this.#slowDown(1000 * error.retryAfter, time > this.#slowedAt);
       else this.#taken++;
       done(error, answer);
       this.send();
@@ -278,7 +278,7 @@ class Rooms {
     this.#ask(this.#link.leaveEvent, { room: leave.room }, (error, answer) => {
       if (!error) leave.finish(answer);
       else if (error.code === "DISCONNECTED" || error.code === "CLOSED" || this.#wanted.has(leave.room)) leave.finish(null);
-      else if (error.code === "RATE_LIMITED") this.#leaves.set(leave.room, leave);
+      else if (isTooMuch(error)) this.#leaves.set(leave.room, leave);
       else leave.fail(error);
     });
   }
@@ -289,8 +289,9 @@ class Rooms {
       entry.request = null;
       if (this.#wanted.get(entry.room) !== entry) entry.waiter?.done(error, answer); // it was left meanwhile
       else if (!error) this.#joined(entry, answer);
+      else if (isTooMuch(error)) return; // it goes on when there is room
       else if (FAILURES.has(error.code)) this.#later(entry, error);
-      else if (error.data && error.code !== "RATE_LIMITED") this.#refused(entry, error);
+      else if (error.data) this.#refused(entry, error);
     });
   }
 
@@ -814,7 +815,7 @@ export class Velocity {
     if (turn !== this.#turn) return;
     this.#refreshTurn = 0;
     if (failure?.data) this.#complain({ ...failure.data, code: failure.code });
-    if (!failure || !(FAILURES.has(failure.code) || failure.code === "RATE_LIMITED")) return;
+    if (!FAILURES.has(failure?.code)) return;
     this.#refreshDue = now() + Math.max(this.#backoff(this.#refreshFailures++), 1000 * (failure.retryAfter ?? 0));
     this.#wakeAt(this.#refreshDue);
   }
@@ -835,6 +836,11 @@ export class Velocity {
     }
     return handlers.length;
   }
+}
+
+/** Whether the server has not looked at a request, as there were too many; an application's own 429 says no time. */
+function isTooMuch(error) {
+  return error?.code === "RATE_LIMITED" && error.retryAfter !== undefined;
 }
 
 function resolve(url) {

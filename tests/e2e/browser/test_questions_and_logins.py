@@ -144,12 +144,12 @@ async def test_a_login_whose_time_went_by_unseen_is_renewed_when_it_has_ended(br
 async def test_a_refusal_is_told_and_not_asked_again(browser: Browser) -> None:
     asked: list[Any] = []
     answers = [ClientError("UNAUTHORIZED", "log in again")]
-    async with site_of(browser, logins(0.4, answers, asked)) as site:
+    async with site_of(browser, logins(20, answers, asked), script=faster(50)) as site:  # it would end in 20 s
         error = await site.run(
             """
-            const ws = connect(undefined, { baseDelay: 1, refresh: () => 1 });
+            const ws = connect(undefined, { baseDelay: 1, livenessTimeout: 0, refresh: () => 1 });
             const error = await new Promise((resolve) => ws.on("error", resolve));
-            await new Promise((resolve) => setTimeout(resolve, 30));
+            await new Promise((resolve) => setTimeout(resolve, 1500));
             return error;
             """
         )
