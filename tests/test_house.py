@@ -97,6 +97,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "backplane/base": (DECLARES, {"backplane/test_contract": "Backplane"}),
     "backplane/embedded/process": (ENGINE, {"backplane/embedded/test_backplane": "nats-server"}),
     "backplane/redis_connection": (ENGINE, {"backplane/test_redis": "client_name"}),
+    "backplane/redis_slots": (ENGINE, {"backplane/test_redis_cluster": "cluster"}),
     "broker/authorization": (SERVED, {"e2e/test_authorization": "reauthorize"}),
     "broker/broker": (SERVED, {"e2e/test_life_cycle": "Broker", "e2e/test_sending": "get_client"}),
     "broker/decorators": (SERVED, {"e2e/test_dispatch": "on_message", "e2e/test_connections": "on_connect"}),

@@ -37,6 +37,7 @@ USED = {
     "redis.py": set(),
     "redis_cluster.py": set(),
     "redis_connection.py": {*OF_A_CONNECTION},
+    "redis_slots.py": set(),
 }
 OVERRIDDEN = ("_process_err", "_process_msg")
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -16,7 +15,7 @@ from tests.support import eventually, settings
 from tests.support.configured import configured
 from tests.support.engines import ENGINES, Engine, engine
 from tests.support.nodes import nodes, person
-from tests.support.redis_servers import replicated, tell, works
+from tests.support.redis_servers import order, replicated, tell, works
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
 from velocity_ws.testing import Listener
@@ -26,12 +25,6 @@ KINDS = [kind for kind in ("valkey", "redis") if kind in ENGINES]
 NOTICED = 4.0
 """Seconds within which a node sees that it does not hear the others."""
 LEAST = ("+publish", "+subscribe", "+unsubscribe", "&velocity.*")
-
-
-async def order(server: Engine, *command: str | int) -> Any:
-    """Have a server do something."""
-    async with Redis(port=server.port, protocol=2) as redis:
-        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def follows(server: Engine, primary: Engine | None) -> None:

@@ -15,7 +15,7 @@ from tests.support.engines import Engine, free_port
 from velocity_ws.backplane import create_backplane
 from velocity_ws.testing.listener import listening
 
-__all__ = ["cluster", "replicated", "tell", "works"]
+__all__ = ["cluster", "order", "replicated", "tell", "works"]
 
 SLOTS = 16384
 
@@ -24,6 +24,12 @@ async def works(url: str) -> None:
     async with listening(create_backplane(url), ["a"]) as listener:
         await listener.backplane.publish([("a", b"1")])
         assert await listener.messages(1) == [("a", b"1")]
+
+
+async def order(server: Engine, *command: str | int) -> Any:
+    """Have a server do something, and return what it answers."""
+    async with Redis(port=server.port, protocol=2) as redis:
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def tell(server: Engine, *command: str | int) -> Any:

@@ -8,21 +8,16 @@ lost, or a slot that moves, ends the connection as a whole: the next one asks an
 from __future__ import annotations
 
 import asyncio
-import bisect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
-
-from redis.crc import key_slot
-from redis.exceptions import RedisError
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.redis import MAX_PAYLOAD
 from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
 from velocity_ws.backplane.redis_roles import Roles
+from velocity_ws.backplane.redis_slots import Slots, ask_slots, connections_to
 
 __all__ = ["RedisClusterBackplane"]
-
-SLOTS = 16384
 
 Commands = list[tuple[str | bytes, ...]]
 
@@ -44,8 +39,7 @@ class RedisClusterBackplane:
         self.max_payload = MAX_PAYLOAD
         self.is_ordered = False
         self._shards: list[_Shard] = []
-        self._firsts: list[int] = []
-        self._by_first: list[_Shard] = []
+        self._slots: Slots[_Shard] = Slots([])
         self._receive: Receive | None = None
         self._topics: set[str] = set()
 
@@ -60,14 +54,14 @@ class RedisClusterBackplane:
                 lost(error)
 
         servers: dict[tuple[str, int], _Shard] = {}
-        ranges = await self._ask_slots()
-        for _, _, host, port in ranges:
-            if (host, port) not in servers:
-                servers[host, port] = shard = _Shard(self._make(host, port), self._roles, ended, self._arrived)
+        ranges = await ask_slots(self._url)
+        for _, server in ranges:
+            if server not in servers:
+                make = connections_to(self._url, *server)
+                servers[server] = shard = _Shard(make, self._roles, ended, self._arrived)
                 self._shards.append(shard)
                 await shard.open()
-        self._firsts = [first for first, *_ in ranges]
-        self._by_first = [servers[host, port] for _, _, host, port in ranges]
+        self._slots = Slots([(first, servers[server]) for first, server in ranges])
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
@@ -98,43 +92,13 @@ class RedisClusterBackplane:
     def release(self) -> None:
         """See `Backplane.release`. There is nothing to give back."""
 
-    def _make(self, host: str, port: int) -> Callable[[], Any]:
-        pool = pool_of(self._url)
-        pool.connection_kwargs |= {"host": host, "port": port}
-        make: Callable[[], Any] = pool.make_connection
-        return make
-
-    async def _ask_slots(self) -> list[tuple[int, int, str, int]]:
-        """Which server has which slots: for each range, in order, its first and last slot, and the host and port."""
-        pool = pool_of(self._url)
-        make: Callable[[], Any] = pool.make_connection
-        connection = make()
-        try:
-            await connection.connect()
-            await connection.send_command("CLUSTER", "SLOTS")
-            reply = await connection.read_response()
-        except RedisError as error:
-            raise ConnectionError(str(error)) from error
-        finally:
-            await connection.disconnect(nowait=True)
-        # A server that does not know its own address says none: then it is the one that was asked.
-        own = str(pool.connection_kwargs.get("host", "127.0.0.1"))
-        ranges = sorted(
-            (int(first), int(last), main[0].decode() or own, int(main[1])) for first, last, main, *_ in reply
-        )
-        covered = sum(last - first + 1 for first, last, *_ in ranges)
-        if covered != SLOTS:
-            raise ConnectionError(f"the cluster has a server for {covered} of {SLOTS} slots")
-        return ranges
-
     async def _send(self, side: str, commands: Iterable[tuple[str, tuple[str | bytes, ...]]]) -> None:
         """Send each command to the shard of its topic, and wait for all the answers."""
         if self._receive is None:
             raise ConnectionError("there is no connection")
         by_shard: dict[_Shard, Commands] = {}
         for topic, command in commands:
-            slot = key_slot(topic.encode())
-            by_shard.setdefault(self._by_first[bisect.bisect_right(self._firsts, slot) - 1], []).append(command)
+            by_shard.setdefault(self._slots.of(topic), []).append(command)
         await asyncio.gather(*[getattr(shard, side).send(mine, len(mine)) for shard, mine in by_shard.items()])
 
     def _arrived(self, reply: Any) -> bool:

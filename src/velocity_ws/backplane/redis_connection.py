@@ -137,14 +137,35 @@ class RedisConnection:
         Raises:
             OSError: the connection has ended, or the server is no primary any more.
         """
+        await self._exchange(commands, _Pending(answers))
+
+    async def ask(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
+        """Send commands, and return their replies, in order; one that is an error is a `ResponseError` among them.
+
+        Several calls may wait at once; what a cancelled one has sent is done all the same.
+
+        Args:
+            commands: each with its arguments.
+
+        Raises:
+            OSError: the connection has ended, or the server is no primary any more.
+        """
+        if not commands:
+            return []
+        waiting = _Pending(len(commands), [])
+        await self._exchange(commands, waiting)
+        return waiting.replies or []
+
+    async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]], waiting: _Pending) -> None:
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
         if not self._connection.is_connected:  # the library would connect again by itself
             raise ConnectionError("the connection was closed")
         if self._is_answer is None and self._role_command and self._role_due <= asyncio.get_running_loop().time():
             self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
-            commands, answers = [*commands, (self._role_command,)], answers + 1
-        waiting = _Pending(answers)
+            commands = [*commands, (self._role_command,)]
+            waiting.left += 1
+            waiting.asks_role = True
         self._waiting.append(waiting)
         try:
             await self._connection.send_packed_command(self._connection.pack_commands(commands))
@@ -170,13 +191,19 @@ class RedisConnection:
     async def _read(self) -> None:
         try:
             while True:
-                reply = await self._connection.read_response()
-                # What is no list is the number of those that heard a message.
-                if self._is_answer is None and type(reply) is list:
-                    self._roles.check(reply)
+                try:
+                    reply = await self._connection.read_response()
+                except ResponseError as error:
+                    if not self._waiting or self._waiting[0].replies is None:
+                        raise
+                    reply = error
                 if (self._is_answer is None or self._is_answer(reply)) and self._waiting:
                     answers = self._waiting[0]
                     answers.left -= 1
+                    if answers.asks_role and not answers.left:
+                        self._roles.check(reply)
+                    elif answers.replies is not None:
+                        answers.replies.append(reply)
                     if not answers.left:
                         self._waiting.popleft().settle(None)
         except (RedisError, OSError) as error:
@@ -191,12 +218,14 @@ class RedisConnection:
 
 
 class _Pending:
-    """The answers that a caller of `RedisConnection.send` still waits for."""
+    """The answers that a caller still waits for, the last of them the server's role where that was asked."""
 
-    __slots__ = ("done", "left")
+    __slots__ = ("asks_role", "done", "left", "replies")
 
-    def __init__(self, left: int) -> None:
+    def __init__(self, left: int, replies: list[Any] | None = None) -> None:
         self.left = left
+        self.replies = replies
+        self.asks_role = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, error: Exception | None) -> None:
