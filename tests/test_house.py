@@ -132,6 +132,8 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "delivery/outbox": (DECLARES, {"delivery/test_contract": "offer"}),
     "history/base": (DECLARES, {"history/test_contract": "HistoryStore"}),
     "history/items": (DECLARES, {"history/test_memory": "KEY_TTL", "history/test_options": "meta_ttl"}),
+    "history/redis_scripts": (ENGINE, {"history/test_redis": "APPEND"}),
+    "history/redis_servers": (ENGINE, {"history/test_redis": "CHANGES"}),
     "history/memory_log": ("it is what a store is made of", {"history/test_memory": "LEAST_PAUSE"}),
     "hooks/injected": (DECLARES, {"e2e/test_depends": "Client"}),
     "hooks/inputs": ("it is what dependencies ask for", {"hooks/test_dependencies": "presence_info"}),

@@ -38,7 +38,7 @@ class HistoryStore(Protocol):
     and with each other.
 
     A call that raises has done each of its items, or not, and the user closes the connection. A call that is cancelled
-    has too; the connection stays usable, and what comes after is done after it.
+    has done or does each of them, or not; what is called after it is done after it, unless ``lost`` was called.
     """
 
     max_payload: int

@@ -81,25 +81,25 @@ class ReadingContract(EngineOfHistory):
             assert await keeper.recover(log, positions[-1]._replace(epoch=b"123456")) == "epoch"
 
     async def test_an_entry_is_there_until_it_is_too_old_by_the_engines_clock(self) -> None:
-        log = self.log(ttl=400)
+        log = self.log(ttl=200)
         async with self.keeper() as keeper:
             (first,) = await keeper.append(log, b"1")
-            await self.pass_time(150)
+            await self.pass_time(80)
             (second,) = await keeper.append(log, b"2")
             entries = [first, second]
             async with asyncio.timeout(DEADLINE):
                 while True:
                     found = await keeper.read(log)
-                    alive = [entry for entry in entries if found.top.time - entry.stamp.time < 400]
+                    alive = [entry for entry in entries if found.top.time - entry.stamp.time < 200]
                     assert found.entries == alive
                     if not alive:
                         break
-                    await self.pass_time(20)
+                    await self.pass_time(10)
             assert found.top.position == second.stamp.position
             assert found.top.evicted == 0
             assert await keeper.recover(log, first.stamp.position) == "expired"
             assert await keeper.recover(log, second.stamp.position) == []
-            await self.pass_time(600)  # longer than the engine may keep what is empty
+            await self.pass_time(300)  # longer than the engine may keep what is empty
             (third,) = await keeper.append(log, b"3")
             assert third.stamp.previous == second.stamp.position.mark
             assert await keeper.recover(log, first.stamp.position) == "expired"
