@@ -107,6 +107,20 @@ def test_who_is_removed_as_the_page_about_rooms_does_it_is_out(tmp_path: Path) -
         assert broker.get_rooms() == []
 
 
+async def test_only_members_get_into_the_first_room_of_the_page_about_rooms() -> None:
+    with module_of(block("rooms.md", "def find_user")) as page:
+        async with serve(page.app) as server, server.connect("/ws?user=ann") as ann:
+            await ann.send("join", {"room": "chat:7"})
+            await ann.send("message", {"text": "hello"}, room="chat:7")
+            while (message := await ann.receive())["event"] in ("joined", "presence"):
+                pass
+            assert message == {"event": "message", "data": {"by": "ann", "text": "hello"}, "room": "chat:7"}
+            for path, room in (("/ws?user=cy", "chat:7"), ("/ws", "chat:7"), ("/ws?user=ann", "chat:8")):
+                async with server.connect(path) as stranger:
+                    answer = await stranger.request("join", {"room": room})
+                    assert answer["data"]["code"] == "FORBIDDEN"
+
+
 class TestHandlersPages:
     """The blocks on the pages about handlers, what they depend on, and how to test both are one program."""
 
