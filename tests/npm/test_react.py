@@ -45,9 +45,9 @@ class Site:
         self.members = members
         """Which rooms are open; any other is."""
 
-    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", suspends: bool = False) -> None:
+    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int) -> None:
         """Have the page show one component for each of these."""
-        view = {"url": url, "rooms": list(rooms), "mark": mark, "suspends": suspends}
+        view = {"url": url, "rooms": list(rooms), "mark": mark, **more}
         await self.page.evaluate("(view) => window.show(view)", view)
 
     async def expect(self, status: str, *rooms: str) -> None:
@@ -80,7 +80,7 @@ def joined(room: str) -> str:
 async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
     heard: list[str] = []
     members: dict[str, bool] = {}
-    broker = Broker(settings(drain_timeout=0.2))
+    broker = Broker(settings(drain_timeout=0.2, subprotocols=["first", "second"]))
     rooms = broker.rooms("{name}")
 
     @broker.on_connect
@@ -170,13 +170,31 @@ async def test_another_url_is_another_connection(site: Site) -> None:
     assert the_client(site).request.query_params["as"] == "bob"
 
 
-async def test_a_url_that_is_another_function_in_each_render_opens_nothing_anew(site: Site) -> None:
+async def test_functions_that_are_others_in_each_render_open_nothing_anew_and_the_latest_is_called(site: Site) -> None:
     await site.show("tea", url="function")
     await site.expect("open", joined("tea"))
-    await site.has_heard("connect", JOIN.format("tea"))
-    await site.show("milk", url="function", mark="second")
-    await site.expect("open", joined("milk"))
-    assert sorted(site.heard) == ["join milk {'from': 'page'}", "leave tea"]
+    await site.has_heard("connect mark=first", JOIN.format("tea"))
+    await site.show("tea", url="function", mark="second")
+    await site.has_heard()
+    assert the_client(site).subprotocol == "first"
+    await the_client(site).disconnect(1012)
+    await site.has_heard("disconnect 1012", "connect mark=second", JOIN.format("tea"))
+    assert the_client(site).subprotocol == "second"
+
+
+async def test_components_that_name_the_same_url_share_one_connection(site: Site) -> None:
+    await site.show(own=2)
+    own = site.page.locator("em")
+    await expect(own).to_have_text(["open joined"] * 2)
+    await site.has_heard("connect", JOIN.format("shared"))
+    await site.broker.to_room("shared").send("said", {"text": "hello"})
+    assert await site.heard_in_page(2) == ["own: hello"] * 2
+    await site.show(own=1, url="/ws?as=bob")  # the provider's goes elsewhere, and theirs stays
+    await site.expect("open")
+    await site.has_heard("connect as=bob")
+    await expect(own).to_have_text(["open joined"])
+    await site.show(url="/ws?as=bob")
+    await site.has_heard("disconnect 1000")
 
 
 async def test_the_latest_handler_hears_the_events_of_its_room_alone(site: Site) -> None:

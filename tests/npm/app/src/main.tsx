@@ -16,6 +16,8 @@ interface View {
   mark: string;
   /** Show a component that waits before it uses anything. */
   suspends?: boolean;
+  /** How many components to show that name the URL themselves. */
+  own?: number;
 }
 
 declare global {
@@ -50,6 +52,13 @@ function Waiting() {
   return <Room name="tea" mark="suspended" />;
 }
 
+function Own() {
+  const { ws, status } = useVelocity("/ws");
+  const { state } = useRoom("shared", { ws, data: { from: "page" } });
+  useEvent("said", (data) => window.heard.push(`own: ${data.text}`), { ws, room: "shared" });
+  return <em>{`${status} ${state}`}</em>;
+}
+
 function Status() {
   const { ws, status, detail } = useVelocity();
   return (
@@ -62,9 +71,13 @@ function Status() {
 
 function Page({ view }: { view: View }) {
   return (
-    // A function that is another one in each render, as one writes it: it opens nothing anew.
-    <VelocityProvider url={view.url === "function" ? () => "/ws" : view.url!} options={{ protocols: () => [] }}>
+    // Functions that are others in each render, as one writes them: they open nothing anew.
+    <VelocityProvider
+      url={view.url === "function" ? () => `/ws?mark=${view.mark}` : view.url!}
+      options={{ protocols: () => [view.mark] }}
+    >
       <Status />
+      {Array.from({ length: view.own ?? 0 }, (_, index) => <Own key={index} />)}
       <ul>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
       {view.rooms.includes("watched") && <Last name="watched" />}
       {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
