@@ -505,7 +505,10 @@ export class Velocity {
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.#receive(data);
     socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    socket.onerror = () => {}; // a close follows; the sockets of "ws" throw where nobody listens
+    // A close follows, but for an attempt in Node 20 and sometimes in WebKit; and those of "ws" throw where nobody listens.
+    socket.onerror = () => setTimeout(() => {
+      if (socket === this.#socket && this.#status === "connecting") this.#lost(1006, "there was no connection");
+    });
     socket.onopen = () => {
       this.#openedAt = now();
       this.#liveness.opened(this.#openedAt);

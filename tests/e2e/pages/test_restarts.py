@@ -12,7 +12,8 @@ import pytest
 
 from tests.support import eventually
 from tests.support.client_scripts import PATIENCE, Page
-from tests.support.node import node_page
+from tests.support.command import kept_port
+from tests.support.node import Sockets, node_page
 from tests.support.sites import Site, site_of, with_own_handlers, with_own_kind
 from tests.support.tabs import Chromium
 
@@ -210,6 +211,19 @@ async def never(room: str) -> bool:
 
 async def always(room: str) -> bool:
     return True
+
+
+@pytest.mark.parametrize("sockets", ["undici", "ws"])
+async def test_an_attempt_that_fails_is_known_to_have_failed_at_once(sockets: Sockets, tmp_path: Path) -> None:
+    async with node_page(tmp_path, sockets) as page:
+        script = """
+            const ws = connect(argument, { connectTimeout: 600_000, baseDelay: 600_000 });
+            const heard = await new Promise((next) => ws.on("status", (status, { code }) => next([status, code])));
+            ws.close();
+            return heard;
+        """
+        assert await page.run(script, f"http://127.0.0.1:{kept_port()}/ws") == ["waiting", 1006]
+        assert page.errors == []
 
 
 async def test_a_hidden_page_comes_back_by_itself(browser: Chromium, say: Callable[[str], None]) -> None:
