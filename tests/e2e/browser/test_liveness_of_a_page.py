@@ -1,6 +1,7 @@
 """A page on a dead network notices it, and tells what was sent into it; once.
 
-The page's clock runs 10 times faster, and it waits 10 s of that where it would wait 25 s by default; the sockets, the browser and the server are real.
+The page's clock runs 10 times faster, and it waits 10 s of that where it would wait 25 s by default; the sockets, the
+browser and the server are real.
 """
 
 from __future__ import annotations
