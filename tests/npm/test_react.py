@@ -42,13 +42,17 @@ class Site:
         self.broker = broker
         self.heard = heard
         self.errors: list[str] = []
+        self.shown = 0
         self.members = members
         """Which rooms are open; any other is."""
 
     async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int) -> None:
         """Have the page show one component for each of these."""
-        view = {"url": url, "rooms": list(rooms), "mark": mark, **more}
+        self.shown += 1
+        view = {"number": self.shown, "url": url, "rooms": list(rooms), "mark": mark, **more}
         await self.page.evaluate("(view) => window.show(view)", view)
+        if url is not None:
+            await expect(self.page.locator("ul")).to_have_attribute("data-number", str(self.shown))
 
     async def expect(self, status: str, *rooms: str) -> None:
         """Wait until it shows this status, and this of the rooms."""

@@ -1,8 +1,8 @@
 "use client";
 // react.js: hooks of React for velocity.js. One ES module without a build step; react.d.ts documents it.
 
-import { createContext, createElement, useCallback, useContext, useEffect, useRef, useState } from "react";
-import { useSyncExternalStore } from "react";
+import { createContext, createElement, useContext, useRef, useState } from "react";
+import { useCallback, useEffect, useInsertionEffect, useSyncExternalStore } from "react";
 import { connect, RequestError } from "./velocity.js";
 
 const NOTHING_YET = { ws: null, status: "connecting", detail: {} }; // before the first effect, and on a server
@@ -138,8 +138,8 @@ function useSocket({ ws }) {
 
 function useLatest(value) {
   const latest = useRef(value);
-  useEffect(() => {
-    latest.current = value;
+  useInsertionEffect(() => {
+    latest.current = value; // with the commit: what arrives before other effects run finds it, too
   });
   return latest;
 }

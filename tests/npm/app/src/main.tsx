@@ -9,6 +9,8 @@ import type { Events } from "./events";
 const { VelocityProvider, useVelocity, useRoom, useEvent } = typedHooks<Events>();
 
 interface View {
+  /** Which one it is, to see that it is shown. */
+  number: number;
   url: string | null;
   /** Rooms that are shown, of which one may be there several times. */
   rooms: string[];
@@ -78,7 +80,7 @@ function Page({ view }: { view: View }) {
     >
       <Status />
       {Array.from({ length: view.own ?? 0 }, (_, index) => <Own key={index} />)}
-      <ul>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
+      <ul data-number={view.number}>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
       {view.rooms.includes("watched") && <Last name="watched" />}
       {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
     </VelocityProvider>
