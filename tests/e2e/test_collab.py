@@ -22,7 +22,7 @@ from tests.support import DEADLINE, Address, Peer
 from tests.support.chromium import FLAGS, find_chromium
 from tests.support.command import kept_port
 from tests.support.engines import free_port
-from tests.support.proxies import documented, run_proxy
+from tests.support.proxies import STRIPPING, documented, run_proxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -355,14 +355,17 @@ async def test_the_page_shows_people_comments_typing_and_the_bell_and_a_removal(
 
 
 @pytest.mark.proxies
-async def test_the_page_works_behind_nginx_below_a_path(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", STRIPPING)
+async def test_the_page_works_below_a_path_behind_every_proxy(proxy: str, browser: Browser, tmp_path: Path) -> None:
     front = Address(free_port())
-    place = tmp_path / "nginx"
+    place = tmp_path / "proxy"
     place.mkdir()
     async with serving(tmp_path, 2, "--root-path", "/collab") as site:
-        lines = documented("nginx", front.port, site.port)
-        async with run_proxy("nginx", lines, front.port, place):
-            front.http += "/collab"  # nginx sends a browser on to the same with a slash
+        lines = documented(proxy, front.port, site.port)
+        async with run_proxy(proxy, lines, front.port, place):
+            front.http += (
+                "/collab" if proxy == "nginx" else "/collab/"
+            )  # nginx sends on from one to the other by itself
             async with page_of(browser, front, "ann") as ann, page_of(browser, front, "bob") as bob:
                 for page in (ann, bob):
                     await expect(page.get_by_label("Here now").get_by_role("listitem")).to_have_text(["ann", "bob"])

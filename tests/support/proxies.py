@@ -28,6 +28,7 @@ __all__ = [
     "EVERY",
     "LIMITED",
     "PROXIES",
+    "STRIPPING",
     "documented",
     "named_blocks",
     "replaced",
@@ -89,7 +90,7 @@ def _nginx(program: Callable[[], str], path: Path, _: int) -> list[str]:
 
 
 def _haproxy(path: Path, _: int) -> list[str]:
-    return [_of_debian("haproxy", package="haproxy"), "-W", "-db", "-q", "-f", str(path)]
+    return [_of_debian("haproxy", package="haproxy"), "-db", "-q", "-f", str(path)]
 
 
 def _apache(path: Path, _: int) -> list[str]:
@@ -200,6 +201,8 @@ def _params(names: Iterable[str]) -> list[Any]:
 
 
 EVERY = _params(_KINDS)
+STRIPPING = _params(name for name in _KINDS if name not in ("squid", "lighttpd"))
+"""Those behind which a page works below a path; docs/deployment.md says what is with the others."""
 LIMITED = _params(name for name, kind in _KINDS.items() if kind.limit)
 """Those whose lines limit how long a connection is quiet."""
 
@@ -270,15 +273,16 @@ async def run_proxy(proxy: str, text: str, port: int, directory: Path) -> AsyncI
     kind = _KINDS[proxy]
     path = directory / CONFIGURATION
     path.write_text(kind.own.format(directory=directory) + text, encoding="utf-8")
-    with (directory / "proxy.log").open("wb") as log:
+    log = directory / "proxy.log"
+    with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *kind.command(path, port), cwd=directory, stdout=log, stderr=log, start_new_session=True
+            *kind.command(path, port), cwd=directory, stdout=output, stderr=output, start_new_session=True
         )
     try:
         async with asyncio.timeout(START):
             while not await _is_there(port, kind):
                 if process.returncode is not None:
-                    pytest.fail((directory / "proxy.log").read_text(errors="replace"))
+                    pytest.fail(log.read_text(errors="replace"))
                 await asyncio.sleep(0.01)  # there is no event to wait for
         yield process
     finally:
