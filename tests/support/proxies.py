@@ -202,7 +202,7 @@ def _params(names: Iterable[str]) -> list[Any]:
 
 EVERY = _params(_KINDS)
 STRIPPING = _params(name for name in _KINDS if name not in ("squid", "lighttpd"))
-"""Those behind which a page works below a path; docs/deployment.md says what is with the others."""
+"""Those that take a path off, and leave cookies alone."""
 LIMITED = _params(name for name, kind in _KINDS.items() if kind.limit)
 """Those whose lines limit how long a connection is quiet."""
 
