@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import pytest
 
+from tests.programs.attacker import LARGE
 from tests.support.say import Say
 from tests.support.siege import MEBIBYTE, besieged, excused, fight, only_limits, started
+from velocity_ws.messages.inbound import Malformed, decode
+from velocity_ws.messages.outbound import encode
 
 KINDS: dict[str, dict[str, Any]] = {
     "large-arrays": {},
@@ -21,13 +25,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "large-strings-unlimited": {"rate_limit": 0},
 }
 """What each attacker sends, and the settings it finds; with a rate limit, all but the first 200 are refused."""
-UNDIVIDED = {"large-arrays", "large-objects"}
-"""To parse one message of these takes 20 to 50 ms in which nothing else can run, and 10 MiB of objects."""
-
 
 FOUR = ["large-arrays", "large-nests", "large-objects", "large-numbers"]
 """What four senders send at once, well-formed and malformed at its last character."""
 UNLIMITED = {"rate_limit": 0, "rate_bytes": 0}
+
+
+def undivided(kind: str) -> float:
+    """Milliseconds that one large message and its answer take on this machine, in which nothing else can run."""
+    text = b'{"event":"echo","data":[%s]}' % LARGE.get(kind.removesuffix("-unlimited"), b"")
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        message = decode(text.decode())
+        encode("echo", None if isinstance(message, Malformed) else message.data)
+        took.append(1000 * (time.perf_counter() - began))
+    return min(took)
 
 
 async def siege(
@@ -74,9 +87,9 @@ async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_costly_client_for_20_seconds(kind: str, say: Say) -> None:
     suffered, growth, _ = await siege(kind, 20, say)
-    # To parse one message of large numbers takes 20 ms; the clients that the others' bound is for send many small ones.
-    assert suffered["p99"] <= (150 if kind in UNDIVIDED else 30 if kind == "large-numbers" else 20)
-    assert suffered["max"] <= (250 if kind in UNDIVIDED else 100)
+    alone = undivided(kind)
+    assert suffered["p99"] <= 20 + 1.5 * alone
+    assert suffered["max"] <= 100 + 3 * alone
     # A client that goes on is closed, and comes again: several at a time have such a message in their buffers.
     assert growth <= (24 if kind.startswith("large") else 10) * MEBIBYTE
 

@@ -148,4 +148,5 @@ def main(port: int, name: str, seconds: float) -> None:
     print(json.dumps({"codes": codes, "slowest": slowest, "connections": number}), flush=True)
 
 
-main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))
