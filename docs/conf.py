@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pygments.lexers.special import TextLexer
 
@@ -28,7 +28,11 @@ myst_heading_anchors = 4  # as code hosts make them
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "inherited-members": "Exception,Generic"}
+autoclass_content = "both"  # arguments are said where they are taken, in __init__
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "Generic",
+}
 napoleon_use_ivar = True
 add_module_names = False
 python_use_unqualified_type_names = True
@@ -38,7 +42,6 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = f"velocity-ws {version}"
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
-autodoc_preserve_defaults = True
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 
@@ -69,6 +72,13 @@ def resolve_links(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\((?!https?:|mailto:)([^)#\s]+)(#[^)\s]*)?\)", resolve, source[0])
 
 
+def name_functions(*event: Any) -> tuple[str | None, str | None]:
+    """Let a function that is the default of an argument be its name, without which the arguments cannot be parsed."""
+    arguments, result = event[-2:]
+    return arguments and re.sub(r"<(?:built-in )?function (\w+)>", r"\1", arguments), result
+
+
 def setup(app: Sphinx) -> None:
     app.add_lexer("haproxy", TextLexer)  # of which Pygments has none
     app.connect("source-read", resolve_links)
+    app.connect("autodoc-process-signature", name_functions)

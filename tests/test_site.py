@@ -92,7 +92,7 @@ def test_all_that_is_public_is_in_the_reference() -> None:
     shown = {
         name
         for page in [*(ROOT / "docs/api").glob("*.md"), ROOT / "docs/settings.md"]
-        for name in re.findall(r"^\.\. auto\w+:: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(r"^\.\. auto\w+:: ([\w.]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     modules = ("velocity_ws", "velocity_ws.backplane", "velocity_ws.testing", "velocity_ws.uvicorn")
     public = {f"{module}.{name}" for module in modules for name in import_module(module).__all__ if name[0] != "_"}
