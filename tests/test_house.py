@@ -206,6 +206,7 @@ BESIDE = {
     "backplane/test_private_names": "every private name that is used of a library is there in the installed version",
     "backplane/test_servers": "what is common to the engines that are servers",
     "history/test_contract": "every store does what the contract says",
+    "history/test_model": "a log keeps what is promised, whatever happens, and engines do alike",
     "delivery/test_contract": "both kinds of outbox do what the contract says",
     "hooks/test_late_annotations": "what is imported for type checkers alone may be named in every hook",
 }

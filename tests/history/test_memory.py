@@ -99,6 +99,16 @@ async def test_a_clock_that_is_set_back_changes_nothing() -> None:
         assert (await one.read(LOG)).entries == []
 
 
+async def test_an_entry_is_gone_when_it_is_as_old_as_it_may_be() -> None:
+    clock = Clock()
+    async with keeper(new_name(), clock) as one:
+        (entry,) = await one.append(LOG, b"1")
+        clock.now += LOG.limits.ttl / 1000 - 0.001
+        assert (await one.read(LOG)).entries == [entry]
+        clock.now += 0.001
+        assert (await one.read(LOG)).entries == []
+
+
 async def test_a_key_is_forgotten_after_its_time() -> None:
     clock = Clock()
     async with keeper(new_name(), clock) as one:

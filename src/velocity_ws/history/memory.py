@@ -43,7 +43,7 @@ class _Engine:
 
     def now(self) -> int:
         """The time in milliseconds, once what is too old is gone."""
-        now = int(self._clock() * 1000)
+        now = round(self._clock() * 1000)
         while self._dues and self._dues[0][0] <= now:
             _, topic = heapq.heappop(self._dues)
             log = self._logs[topic]  # each has one entry there, which is taken out with it
