@@ -29,10 +29,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 autoclass_content = "both"  # arguments are said where they are taken, in __init__
-autodoc_default_options = {
-    "members": True,
-    "inherited-members": "Generic",
-}
+autodoc_default_options = {"members": True, "inherited-members": "Generic,list,tuple,dict"}
 napoleon_use_ivar = True
 add_module_names = False
 python_use_unqualified_type_names = True
