@@ -38,7 +38,8 @@ class HistoryStore(Protocol):
     and with each other.
 
     A call that raises has done each of its items, or not, and the user closes the connection. A call that is cancelled
-    has done or does each of them, or not; what is called after it is done after it, unless ``lost`` was called.
+    has done or does each of them, or not; changes that are called after it are done after it, unless ``lost`` was
+    called, and what is asked after it may be answered before.
     """
 
     max_payload: int
