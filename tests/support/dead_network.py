@@ -58,6 +58,7 @@ class Network:
         way = _Way(self._dead)
         self._ways.add(way)
         task = asyncio.create_task(way.run(reader, writer, self._target))
+        task.add_done_callback(lambda _: writer.transport.abort())  # one that is cancelled at once has not begun
         self._tasks.add(task)
         try:
             await asyncio.wait([task])

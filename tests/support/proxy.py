@@ -44,6 +44,7 @@ class Proxy:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # one that is cancelled at once has not begun
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         way = _Way(self._holes)
@@ -55,9 +56,9 @@ class Proxy:
 
     async def close(self) -> None:
         """End all connections."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
 
 
@@ -66,21 +67,18 @@ class _Way:
         self.holes = holes
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
+        there, to_there = await asyncio.open_connection("127.0.0.1", target)
         try:
-            there, to_there = await asyncio.open_connection("127.0.0.1", target)
+            pairs = ((reader, to_there), (there, writer))
+            copies = [asyncio.create_task(self._copy(side, *pair)) for side, pair in enumerate(pairs)]
             try:
-                pairs = ((reader, to_there), (there, writer))
-                copies = [asyncio.create_task(self._copy(side, *pair)) for side, pair in enumerate(pairs)]
-                try:
-                    await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for copy in copies:
-                        copy.cancel()
-                    await asyncio.wait(copies)
+                await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                to_there.transport.abort()
+                for copy in copies:
+                    copy.cancel()
+                await asyncio.wait(copies)
         finally:
-            writer.transport.abort()
+            to_there.transport.abort()
 
     async def _copy(self, side: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
