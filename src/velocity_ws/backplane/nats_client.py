@@ -1,0 +1,155 @@
+"""NatsClient: one connection to a NATS server, through nats-py, for those who read what arrives themselves.
+
+Knows neither topics nor what is stored. The library connects, reads and parses. Its queues are not used for what is
+sent and what arrives: it has one with a task for each subscription, which loses the order across subjects, and one of
+flushes, which confirms what was not written yet and swallows a cancellation. The contract suites fail where a version
+of it changes what this rests on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nats.errors
+from nats.aio.client import PING_PROTO, Client
+
+__all__ = ["NatsClient"]
+
+CONNECT_TIMEOUT = 1
+"""Seconds for each server."""
+NEVER = 365 * 86400
+"""Seconds between the library's own pings, which must not interfere; a lost connection shows without them."""
+CLOSE_TIMEOUT = 0.8
+"""Seconds that the library's tasks have to end, once their connection is gone."""
+
+
+class NatsClient(Client):
+    """The library's client, for subclasses that take messages in `_process_msg`, in the order in which they came.
+
+    Attributes:
+        last: the last error that the library reported.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: Exception = ConnectionError("the connection was closed")
+
+    async def open(self, servers: Collection[str], ended: Callable[[], object]) -> None:
+        """Connect to the first of some servers that can be reached.
+
+        Args:
+            servers: their URLs; user and password, or token, are those of the first that has any.
+            ended: called when the connection ends, also by `abort`.
+
+        Raises:
+            ConnectionError: none can be reached, or it refuses the login.
+        """
+        try:
+            await self.connect(
+                list(servers),
+                name="velocity-ws",
+                allow_reconnect=False,
+                connect_timeout=CONNECT_TIMEOUT,
+                # It tries its servers several times even so; these are the pauses, and how often.
+                reconnect_time_wait=0.05,  # type: ignore[arg-type] # it is only slept
+                max_reconnect_attempts=1,
+                error_cb=self.keep_error,
+                pending_size=0,
+                ping_interval=NEVER,
+                **_credentials(servers),
+            )
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            await self.abort()
+            raise ConnectionError(self.reason) from error
+        except BaseException:
+            await self.abort()
+            raise
+        reader = self.reader
+        if reader is not None:
+            reader.add_done_callback(lambda _: ended())
+
+    async def keep_error(self, error: Exception) -> None:
+        """The library's callback for errors, which it would log otherwise."""
+        self.last = error
+
+    @property
+    def reason(self) -> str:
+        """What the last error says."""
+        return str(self.last) or type(self.last).__name__
+
+    def write(self, commands: list[bytes]) -> None:
+        """Send commands, in this order and behind all before.
+
+        Raises:
+            ConnectionError: the connection has ended.
+        """
+        transport = self._transport
+        if transport is None or not self.is_connected:
+            raise ConnectionError(self.reason)
+        transport.writelines(commands)
+
+    async def confirm(self, commands: Sequence[bytes]) -> None:
+        """Send commands, and wait until the server has taken them.
+
+        Raises:
+            ConnectionError: the server has refused one, or the connection has ended.
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.write([*commands, PING_PROTO])
+        self._pongs.append(future)
+        # Shielded: cancelling the future would end the library's reader, which sets it.
+        if not await asyncio.shield(future):
+            raise ConnectionError(self.reason)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # The library goes on after some of them, though something was not done then.
+        self.last = ConnectionError(err_msg.strip("'"))
+        self.give_up()
+        await self._process_op_err(self.last)
+
+    def give_up(self) -> None:
+        """Receive nothing more, and let what waits for a confirmation fail."""
+        for future in self._pongs:
+            if not future.done():
+                future.set_result(False)
+        self._pongs.clear()
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server said of itself when the connection was made."""
+        return self._server_info
+
+    @property
+    def reader(self) -> asyncio.Task[None] | None:
+        """The task that reads; the connection ends with it."""
+        return self._reading_task
+
+    async def abort(self) -> None:
+        """End the connection now, with what is not written yet: it must not arrive after what the next one carries."""
+        self.give_up()
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        tasks = [task for task in (self.reader, self._flusher_task, self._ping_interval_task) if task is not None]
+        closing = asyncio.create_task(self.close(), name="velocity-ws nats")
+        try:
+            await asyncio.wait([closing, *tasks], timeout=CLOSE_TIMEOUT)
+        finally:
+            for task in (closing, *tasks):
+                task.cancel()
+        if closing.done() and not closing.cancelled():
+            closing.exception()  # retrieved; whatever it is, there is no connection
+
+
+def _credentials(servers: Collection[str]) -> dict[str, Any]:
+    """User and password, or token, decoded: the library takes them as they are in the URL, percent-encoded."""
+    for server in servers:
+        parts = urlsplit(server)
+        if parts.username and parts.password is not None:
+            return {"user": unquote(parts.username), "password": unquote(parts.password)}
+        if parts.username:
+            return {"token": unquote(parts.username)}
+    return {}
