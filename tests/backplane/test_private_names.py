@@ -18,6 +18,7 @@ from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
 import velocity_ws
 from velocity_ws.backplane.nats import _NatsClient
+from velocity_ws.history.jetstream import _InboxClient
 
 OF_THE_CLIENT = (
     "_flusher_task",
@@ -34,6 +35,7 @@ OF_ITS_TRANSPORT = ("_io_writer",)
 OF_A_CONNECTION = ("_writer",)
 USED = {
     "backplane/nats.py": {"_process_msg"},
+    "history/jetstream.py": {"_process_msg"},
     "backplane/nats_client.py": {*OF_THE_CLIENT, *OF_ITS_TRANSPORT} - {"_process_msg"},
     "backplane/redis.py": set(),
     "backplane/redis_cluster.py": set(),
@@ -76,9 +78,9 @@ async def test_nats_py_has_them() -> None:
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
 def test_what_is_overridden_is_called_as_it_was(name: str) -> None:
-    kinds = (_NatsClient, Client)
+    kinds = (_NatsClient, _InboxClient, Client)
     *ours, theirs = (tuple(inspect.signature(getattr(kind, name)).parameters) for kind in kinds)
-    assert ours == [theirs], f"nats-py {version('nats-py')} calls {name} with other arguments"
+    assert ours == [theirs, theirs], f"nats-py {version('nats-py')} calls {name} with other arguments"
 
 
 @pytest.mark.parametrize("kind", [Connection, SSLConnection, UnixDomainSocketConnection])

@@ -53,6 +53,7 @@ class HistoryStore(Protocol):
 
         Raises:
             OSError: there is no engine, it refuses the login, or it cannot keep logs; the text says what to do.
+            SettingsError: it is of a kind, or set up so, that it never keeps logs; the text says what to do.
         """
 
     async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:

@@ -1,0 +1,103 @@
+"""Appending: entries that go into one log on NATS, one guarded step after the other. Knows no URL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
+from velocity_ws.history.items import KEY_TTL, Append, Appended, Refused
+from velocity_ws.history.jetstream import WrongSequence
+from velocity_ws.history.nats_head import TABLE, Found, Head, UnknownOldest
+from velocity_ws.history.nats_logs import NatsLogs, State
+from velocity_ws.history.nats_stream import key_name
+
+__all__ = ["append_to_log", "too_large"]
+
+DIGEST_SIZE: Final = 16
+Keys = dict[str, tuple[bytes, Stamp]]
+"""Digest and stamp of the entries with idempotency keys, by the names of these."""
+
+
+async def append_to_log(logs: NatsLogs, appends: Sequence[Append], max_payload: int) -> list[Appended | Refused]:
+    """Append to one log, in order, each in one round trip, or two where one has a key; see `HistoryStore.append`.
+
+    Raises:
+        ConnectionError: each may be done, or not.
+    """
+    log = appends[0].log
+    names = [key_name(each.key) if each.key else "" for each in appends]
+    results: list[Appended | Refused] = []
+    state, keys = logs.cached(log.topic), None if any(names) else Keys()
+    for append, name in zip(appends, names, strict=True):
+        if len(append.envelope) > max_payload:
+            results.append(too_large(append.envelope, max_payload))
+            continue
+        while True:
+            if state is None or keys is None:
+                state, keys = await _with_keys(logs, log.topic, {each for each in names if each})
+            try:
+                result, state = await _append(logs, append, name, state, keys)
+            except WrongSequence:
+                state, keys = None, None
+                continue
+            except Refused as refusal:
+                result = refusal
+            results.append(result)
+            break
+    return results
+
+
+async def _append(
+    logs: NatsLogs, append: Append, name: str, state: State, keys: Keys
+) -> tuple[Appended | Refused, State]:
+    now = await logs.now()
+    head = logs.head(append.log, state, now)
+    if name and name in keys:
+        digest, stamp = keys[name]
+        position = stamp.position
+        is_valid = position.epoch == head.position.epoch and position.offset > head.cleared
+        if is_valid and now < stamp.time + KEY_TTL * 1000:
+            state, _ = await logs.known(append.log, state)
+            if digest == append.digest:
+                return Appended(stamp, is_duplicate=True), state
+            return Refused("conflict", "the key stands for another message, which was first"), state
+    while True:
+        try:
+            after, stamp = head.append(append, name, now)
+            break
+        except UnknownOldest as unknown:
+            head = unknown.head.learn(await _oldest(logs, append.log.topic, state, unknown.head))
+    entry = Entry(stamp, append.envelope)
+    state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=entry.pack())
+    if name:
+        keys[name] = append.digest, stamp
+    return Appended(stamp), state
+
+
+async def _with_keys(logs: NatsLogs, topic: str, names: Collection[str]) -> tuple[State, Keys]:
+    """A log, and the results for keys, as of one moment."""
+    states, found = await logs.states([topic], [logs.names.key(topic, name) for name in names])
+    state, keys = states[topic], Keys()
+    for name in names:
+        stored = found.get(logs.names.key(topic, name))
+        if stored is not None and len(stored.payload) == DIGEST_SIZE + STAMP_SIZE:
+            keys[name] = stored.payload[:DIGEST_SIZE], Stamp.unpack(stored.payload[DIGEST_SIZE:])
+    if state.head is not None and state.newest is not None and state.head.key[0]:
+        keys[state.head.key[0]] = state.head.key[1], state.newest.stamp
+    return state, keys
+
+
+async def _oldest(logs: NatsLogs, topic: str, state: State, head: Head) -> dict[int, Found]:
+    """The next entries that are there, from the oldest on."""
+    last = head.position.offset
+    for first in range(head.oldest, last + 1, TABLE):
+        found = await logs.entries(topic, state, head, range(first, min(first + TABLE, last + 1)))
+        if found:
+            return found
+    return {}
+
+
+def too_large(envelope: bytes, max_payload: int) -> Refused:
+    """What is said of an envelope, or notice, that has too many bytes."""
+    return Refused("engine", f"the message has {len(envelope)} bytes, and the engine takes {max_payload}")

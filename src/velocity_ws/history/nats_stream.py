@@ -1,0 +1,145 @@
+"""The stream in which a NATS server keeps logs: what it is called, what it must be like, and the names in it.
+
+Knows no log's content. The stream is made where there is none. One that is there is taken as it is, so that who runs
+the server may limit or move it, where it has what logs rest on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, Literal
+
+from velocity_ws.errors import SettingsError
+from velocity_ws.history.jetstream import JetStream
+
+__all__ = ["OLDEST_SERVER", "Names", "key_name", "open_stream"]
+
+OLDEST_SERVER: Final = (2, 11)
+"""The oldest nats-server that has what is used; the oldest that is tested."""
+_EXISTS = 10058
+_NOT_HERE = (10039, 10076)
+"""Codes of errors: JetStream is not enabled for the account, or not at all."""
+
+
+class Names:
+    """The subjects of a stream. A topic is one token in them, with ``!`` for each dot.
+
+    Attributes:
+        stream: the name of the stream.
+        subjects: what it takes.
+        live: what is published to the topics as well.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        """
+        Args:
+            prefix: of the application's topics.
+        """
+        self.stream = f"{prefix}-history"
+        self._root = f"{prefix}+history"
+        self.subjects = f"{self._root}.>"
+        self.live = f"{self._root}.s.h.*"
+
+    def head(self, topic: str) -> str:
+        """A log's newest entry, or notice, with its head; it is published to the topic."""
+        return f"{self._root}.s.h.{_token(topic)}"
+
+    def quiet(self, topic: str) -> str:
+        """A head alone, that nobody hears; the newer of the two is valid."""
+        return f"{self._root}.s.q.{_token(topic)}"
+
+    def heads(self, topic: str) -> str:
+        """The subjects of both messages that have a log's head."""
+        return f"{self._root}.s.*.{_token(topic)}"
+
+    def slot(self, topic: str, slot: str) -> str:
+        """An entry that is not the newest; ``*`` for all."""
+        return f"{self._root}.e.{slot}.{_token(topic)}"
+
+    def key(self, topic: str, key: str) -> str:
+        """The result of an append with an idempotency key."""
+        return f"{self._root}.k.{key}.{_token(topic)}"
+
+    def removals(self, topic: str) -> str:
+        """The record of the users that were removed from a room."""
+        return f"{self._root}.r.{_token(topic)}"
+
+    def secret(self, name: str) -> str:
+        """A secret that stores share."""
+        return f"{self._root}.x.{_token(name)}"
+
+
+def key_name(key: str) -> str:
+    """The name of an idempotency key, which may be any text."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+async def open_stream(stream: JetStream, names: Names, storage: Literal["file", "memory"]) -> None:
+    """Make the stream, or look at the one that is there.
+
+    Raises:
+        SettingsError: the server has no JetStream, or is too old, or the stream that is there is no good.
+        ConnectionError: it did not answer, or cannot make it now.
+    """
+    wanted: dict[str, Any] = {
+        "name": names.stream,
+        "subjects": [names.subjects],
+        "storage": storage,
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "republish": {"src": names.live, "dest": "{{split(1,!)}}"},
+    }
+    version = str(stream.server.get("version", "?"))
+    try:
+        answer = await stream.api(f"STREAM.CREATE.{names.stream}", wanted)
+        if _code(answer) == _EXISTS:
+            answer = await stream.api(f"STREAM.INFO.{names.stream}")
+    except ConnectionError:
+        if stream.server.get("jetstream"):
+            raise
+        raise _problem("nats-server keeps no history without JetStream; start it with -js") from None
+    if _code(answer) in _NOT_HERE:
+        raise _problem("this account of the nats-server keeps no history; enable JetStream for it")
+    if "error" in answer:
+        if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
+            raise _too_old(version)
+        description = answer["error"].get("description", "")
+        raise ConnectionError(f"nats-server does not make the stream {names.stream}: {description}")
+    _check(answer.get("config", {}), wanted, names.stream, version)
+
+
+def _check(config: dict[str, Any], wanted: dict[str, Any], name: str, version: str) -> None:
+    """Check that a stream is one for logs.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not config.get("allow_msg_ttl") and config.get("max_msgs_per_subject") == 1:
+        raise _too_old(version)
+    found = {field: config.get(field) for field in wanted}
+    republish = found["republish"] or {}
+    found["republish"] = {field: republish.get(field) for field in wanted["republish"]}
+    for field, value in wanted.items():
+        if found[field] != value and not (field == "storage" and value == "file"):
+            raise _problem(f"the stream {name} has {field} {found[field]!r}, and history needs {value!r}; remove it")
+    if config.get("num_replicas", 1) != 1:
+        raise _problem(f"the stream {name} has replicas, and history needs it to have one; edit it")
+
+
+def _code(answer: dict[str, Any]) -> int:
+    code: int = answer.get("error", {}).get("err_code", 0)
+    return code
+
+
+def _problem(text: str) -> SettingsError:
+    return SettingsError({"WS_BACKPLANE_URL": text})
+
+
+def _too_old(version: str) -> SettingsError:
+    return _problem(f"nats-server {version} is too old for history, which needs {'.'.join(map(str, OLDEST_SERVER))}")
+
+
+def _token(topic: str) -> str:
+    return topic.replace(".", "!")

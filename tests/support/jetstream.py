@@ -1,0 +1,82 @@
+"""A NATS server that stores, in a directory of its own, and what an administrator can do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from tests.support.engines import ENGINES, Engine
+
+__all__ = ["STREAM", "StoringNats", "storing"]
+
+STREAM = "velocity-history"
+
+
+class StoringNats(Engine):
+    """A server with JetStream. It comes back on the same port, with what it has on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory)])
+        self.directory = directory / "store"
+        self._saved = directory / "saved"
+
+    async def restart_empty(self) -> None:
+        """Kill it, and start it again without what it had."""
+        await self.kill()
+        shutil.rmtree(self.directory)
+        await self.start()
+
+    def save(self) -> None:
+        """Keep what is on its disk now, for `rewind`."""
+        self.freeze()
+        shutil.copytree(self.directory, self._saved)
+        self.thaw()
+
+    async def rewind(self) -> None:
+        """Kill it, and start it again with what was kept."""
+        await self.kill()
+        shutil.rmtree(self.directory)
+        self._saved.rename(self.directory)
+        await self.start()
+
+    async def ask(self, name: str, body: object = None) -> dict[str, Any]:
+        """What the server answers to a request about streams."""
+        client = await nats.connect(self.url)
+        try:
+            answer = await client.request(f"$JS.API.{name}", b"" if body is None else json.dumps(body).encode())
+        finally:
+            await client.close()
+        found: dict[str, Any] = json.loads(answer.data)
+        assert "error" not in found, found
+        return found
+
+    async def purge(self, subject: str) -> int:
+        """Take out of the stream of the logs what is at these subjects; how many messages it was."""
+        found = await self.ask(f"STREAM.PURGE.{STREAM}", {"filter": subject})
+        count: int = found["purged"]
+        return count
+
+    async def fill(self) -> None:
+        """Let the stream take nothing more."""
+        info = await self.ask(f"STREAM.INFO.{STREAM}")
+        await self.ask(f"STREAM.UPDATE.{STREAM}", {**info["config"], "max_bytes": info["state"]["bytes"]})
+
+
+@asynccontextmanager
+async def storing(directory: Path) -> AsyncIterator[StoringNats]:
+    """A server that stores, until the end of the block."""
+    server = StoringNats(directory)
+    await server.start()
+    try:
+        yield server
+    finally:
+        server.thaw() if server.process.returncode is None else None
+        await server.kill()
+        await asyncio.to_thread(shutil.rmtree, server.directory)
