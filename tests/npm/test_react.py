@@ -244,8 +244,6 @@ async def test_rooms_are_joined_again_after_a_restart(site: Site) -> None:
     await the_client(site).disconnect(1012)
     await site.expect("open", *['tea refused {"room":"tea"} FORBIDDEN'] * 2)
     await site.has_heard("disconnect 1012", "connect", JOIN.format("tea"))
-    assert [error for error in site.errors if 'nobody heard "error"' not in error] == []
-    site.errors.clear()  # the page has no handler for it
 
 
 async def test_the_last_message_of_a_room_renders_only_who_looks_at_it(site: Site) -> None:

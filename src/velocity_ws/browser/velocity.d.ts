@@ -290,9 +290,9 @@ export class Velocity<E extends EventTypes = any> {
    */
   on(event: "joined", handler: (room: string, answer: any) => void): () => void;
   /**
-   * The server has put this client out of a room: `reason` is `FORBIDDEN`, or a code of the application; also where a
-   * join after a reconnect was refused. The room is forgotten, and `leave` has nothing to do. With `INTERNAL_ERROR`,
-   * where the server could not decide, it is asked for again by itself.
+   * The server has put this client out of a room: `reason` is `FORBIDDEN`, or a code of the application; also where it
+   * has refused a join after a reconnect, or after the promise of `join` had ended. The room is forgotten, and `leave`
+   * has nothing to do. With `INTERNAL_ERROR`, where the server could not decide, it is asked for again by itself.
    */
   on(event: "left", handler: (data: { room: string; reason?: string }, message: Incoming) => void): () => void;
   /** Every event of the server, beside its own handlers. Answers to requests are none. */

@@ -314,8 +314,9 @@ class Rooms {
     const { room, waiter } = entry;
     this.#wanted.delete(room);
     waiter?.done(error);
-    if (entry.wasIn) this.#link.emit("left", { room, reason: error.code }, { event: "left" });
-    if (entry.wasIn || !waiter) this.#link.complain({ ...error.data, code: error.code, room });
+    if (waiter && !entry.wasIn) return;
+    const heard = this.#link.emit("left", { room, reason: error.code }, { event: "left" });
+    this.#link.complain({ ...error.data, code: error.code, room }, heard);
   }
 
   /** The promise of the joins that wait for an answer; only a refusal has to be heard by somebody. */
@@ -389,7 +390,7 @@ export class Velocity {
       flush: () => this.#flush(),
       backoff: (failures) => this.#backoff(failures),
       emit: (...args) => this.#emit(...args),
-      complain: (data) => this.#complain(data),
+      complain: (...args) => this.#complain(...args),
     });
     this.reconnect();
   }
@@ -824,8 +825,8 @@ export class Velocity {
   }
 
   /** Tell of what has no promise to tell it. */
-  #complain(data) {
-    if (!this.#emit("error", data)) console.warn('velocity: nobody heard "error":', data);
+  #complain(data, heard = 0) {
+    if (!this.#emit("error", data) && !heard) console.warn('velocity: nobody heard "error":', data);
   }
 
   #emit(event, ...args) {

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.support import eventually, settings
-from tests.support.site import Site, site_of
+from tests.support.site import Site, faster, site_of
 from velocity_ws import Broker, Client, ClientError, Message
 
 # The timeout leaves room for the installation of a browser.
@@ -188,6 +188,33 @@ async def test_a_failure_is_no_refusal_and_a_refusal_is_told(browser: Browser) -
     assert told[3] == ["joined", "late", None]
     assert rooms == ["late", "kept"]
     assert healthy(site)
+
+
+async def test_a_refusal_after_the_promise_has_ended_is_told_once(browser: Browser) -> None:
+    decided = asyncio.Event()
+
+    def make(received: list[str], **options: Any) -> Broker:
+        broker = Broker(settings(drain_timeout=0.2))
+
+        @broker.rooms("{name}").authorize
+        async def may_enter(name: str) -> bool:
+            await decided.wait()
+            return False
+
+        return broker
+
+    async with site_of(browser, make, script=faster(30)) as site:
+        outcome = await site.run(
+            """
+            const ws = connect();
+            window.left = new Promise((resolve) => ws.on("left", (data) => resolve([data, ws.rooms])));
+            return outcome(ws.join("a"));
+            """
+        )
+        assert outcome["code"] == "TIMEOUT"
+        decided.set()
+        assert await site.run("return left") == [{"room": "a", "reason": "FORBIDDEN"}, []]
+    assert healthy(site)  # nor is it told in the console that nobody has heard of it
 
 
 async def test_too_many_rooms_are_told(browser: Browser) -> None:
