@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from velocity_ws.asgi.browser_files import BROWSER_FILES, find_browser_file
+from velocity_ws.asgi.browser_files import BROWSER_FILES, read_browser_file
 from velocity_ws.cli import main
 
 
@@ -23,8 +23,7 @@ def test_a_folder_gets_what_the_endpoint_serves(tmp_path: Path) -> None:
     done = js(folder)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [f"{folder / name}: new" for name in BROWSER_FILES]
-    served = {name: found[0].content for name in BROWSER_FILES if (found := find_browser_file(name)) is not None}
-    assert contents(folder) == served
+    assert contents(folder) == {name: read_browser_file(name).content for name in BROWSER_FILES}
 
 
 def test_files_of_another_version_are_replaced_and_others_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-__all__ = ["BROWSER_FILES", "BrowserFile", "browser_client_path", "find_browser_file"]
+__all__ = ["BROWSER_FILES", "BrowserFile", "browser_client_path", "find_browser_file", "read_browser_file"]
 
 BROWSER_FILES = {
     "velocity.js": "text/javascript",
@@ -18,7 +18,8 @@ BROWSER_FILES = {
 }
 """What there is, with its media type."""
 
-_FINGERPRINTED = re.compile(r"(velocity|react)\.[0-9a-f]{16}(\.js)")
+_CLIENT = "velocity.js"
+_FINGERPRINTED = re.compile(r"velocity\.[0-9a-f]{16}\.js")
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,11 @@ def find_browser_file(name: str) -> tuple[BrowserFile, bool] | None:
     ``velocity.js`` and ``velocity.<fingerprint>.js`` are the same file. A fingerprint that is not its own belongs to
     another version, which a page asks for while nodes are updated: it gets the file, too.
     """
-    found = _FINGERPRINTED.fullmatch(name)
-    plain = found[1] + found[2] if found else name
-    if plain not in BROWSER_FILES:
-        return None
-    file = _read(plain)
-    return file, found is not None and name == _with_fingerprint(plain)
+    if name in BROWSER_FILES:
+        return read_browser_file(name), False
+    if _FINGERPRINTED.fullmatch(name):
+        return read_browser_file(_CLIENT), name == _client_name()
+    return None
 
 
 def browser_client_path(path: str = "/ws") -> str:
@@ -62,15 +62,15 @@ def browser_client_path(path: str = "/ws") -> str:
     Returns:
         ``/ws/velocity.<fingerprint>.js``.
     """
-    return f"{path.rstrip('/')}/{_with_fingerprint('velocity.js')}"
-
-
-def _with_fingerprint(plain: str) -> str:
-    stem, _, suffix = plain.partition(".")
-    return f"{stem}.{_read(plain).fingerprint}.{suffix}"
+    return f"{path.rstrip('/')}/{_client_name()}"
 
 
 @functools.cache
-def _read(plain: str) -> BrowserFile:
-    content = files("velocity_ws").joinpath("browser", plain).read_bytes()
-    return BrowserFile(content, BROWSER_FILES[plain], hashlib.sha256(content).hexdigest()[:16])
+def read_browser_file(name: str) -> BrowserFile:
+    """One of `BROWSER_FILES`."""
+    content = files("velocity_ws").joinpath("browser", name).read_bytes()
+    return BrowserFile(content, BROWSER_FILES[name], hashlib.sha256(content).hexdigest()[:16])
+
+
+def _client_name() -> str:
+    return f"velocity.{read_browser_file(_CLIENT).fingerprint}.js"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from velocity_ws.asgi.browser_files import BROWSER_FILES, find_browser_file
+from velocity_ws.asgi.browser_files import BROWSER_FILES, read_browser_file
 from velocity_ws.cli.group import main
 
 __all__ = ["js"]
@@ -22,11 +22,9 @@ def js(folder: Path) -> None:
     needs the endpoint's URL: connect("/ws").
     """
     for name in BROWSER_FILES:
-        found = find_browser_file(name)
-        assert found is not None  # noqa: S101 - it has each of them
         shown = click.format_filename(folder / name)
         try:
-            click.echo(f"{shown}: {_write(folder / name, found[0].content)}")
+            click.echo(f"{shown}: {_write(folder / name, read_browser_file(name).content)}")
         except OSError as error:
             raise click.ClickException(f"{shown}: {error.strerror}") from None
 
