@@ -243,6 +243,7 @@ async def test_rooms_are_joined_again_after_a_restart(site: Site) -> None:
     site.members["tea"] = False
     await the_client(site).disconnect(1012)
     await site.expect("open", *['tea refused {"room":"tea"} FORBIDDEN'] * 2)
+    assert await site.heard_in_page(2) == ["first tea: FORBIDDEN"] * 2
     await site.has_heard("disconnect 1012", "connect", JOIN.format("tea"))
 
 

@@ -315,7 +315,8 @@ class Rooms {
     this.#wanted.delete(room);
     waiter?.done(error);
     if (waiter && !entry.wasIn) return;
-    const heard = this.#link.emit("left", { room, reason: error.code }, { event: "left" });
+    const data = { room, reason: error.code };
+    const heard = this.#link.emit("left", data, { event: "left", data });
     this.#link.complain({ ...error.data, code: error.code, room }, heard);
   }
 

@@ -4,7 +4,7 @@ import { createRoot } from "react-dom/client";
 import { connect } from "velocity-ws";
 import { typedHooks } from "velocity-ws/react";
 
-import type { Events } from "./events";
+import type { Events } from "./events.js";
 
 const { VelocityProvider, useVelocity, useRoom, useEvent } = typedHooks<Events>();
 
@@ -40,6 +40,7 @@ function Room({ name, mark }: { name: string; mark: string }) {
   const room = useRoom(name, { data: { from: "page" } });
   window.rooms++; // renders
   useEvent("said", (data, message) => window.heard.push(`${mark} ${name}: ${data.text} in ${message.room}`), { room: name });
+  useEvent("left", (data) => window.heard.push(`${mark} ${name}: ${data.reason}`), { room: name });
   return <li>{`${name} ${room.state} ${JSON.stringify(room.answer ?? null)} ${room.error?.code ?? ""}`.trim()}</li>;
 }
 
