@@ -14,10 +14,9 @@ from playwright.async_api import Browser, async_playwright
 
 from npm.__main__ import pack, write_package
 from tests.support.chromium import FLAGS, find_chromium
-from tests.support.node_tools import find_npm, install, node_environment
+from tests.support.node_tools import find_npm, install, make_once, node_environment
 
 HERE = Path(__file__).parent
-SOURCES = ("package.json", "package-lock.json", "tsconfig.json", "app", "node", "types")
 
 
 def link(source: str, target: str) -> None:
@@ -29,28 +28,38 @@ def link(source: str, target: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make npm` packs."""
-    place = tmp_path_factory.mktemp("package")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make npm` packs, and `node_modules` into which npm has installed it: one for all workers, which read it."""
+    place = tmp_path_factory.getbasetemp()
+    return make_once((place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "package", pack_and_install)
+
+
+def pack_and_install(place: Path) -> None:
     write_package(place / "npm")
-    return pack(place / "npm", place)
+    tarball = pack(place / "npm", place)
+    shutil.copy(HERE / "package.json", place)
+    shutil.copy(HERE / "package-lock.json", place)
+    own = shutil.ignore_patterns(".package-lock.json")  # npm writes into that one, and this is a link to another's
+    shutil.copytree(install(HERE), place / "node_modules", copy_function=link, symlinks=True, ignore=own)
+    command = [*find_npm(), "install", "--offline", "--no-save", "--ignore-scripts", "--silent", str(tarball)]
+    subprocess.run(command, cwd=place, env=node_environment(), check=True)
 
 
 @pytest.fixture(scope="session")
-def project(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with React, TypeScript, Vite, esbuild and ws, into which npm has installed the tarball."""
-    modules = install(HERE)
+def tarball(package: Path) -> Path:
+    (tarball,) = package.glob("*.tgz")
+    return tarball
+
+
+@pytest.fixture(scope="session")
+def project(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the package, React, TypeScript, Vite, esbuild and ws."""
     place = tmp_path_factory.mktemp("project")
-    for name in SOURCES:
-        source = HERE / name
-        if source.is_dir():
-            shutil.copytree(source, place / name)
-        else:
-            shutil.copy(source, place)
-    own = shutil.ignore_patterns(".package-lock.json")  # npm writes into that one, and this is a link to another's
-    shutil.copytree(modules, place / "node_modules", copy_function=link, symlinks=True, ignore=own)
-    command = [*find_npm(), "install", "--offline", "--no-save", "--ignore-scripts", "--silent", str(tarball)]
-    subprocess.run(command, cwd=place, env=node_environment(), check=True)
+    shutil.copy(HERE / "package.json", place)
+    shutil.copy(HERE / "tsconfig.json", place)
+    for name in ("app", "node", "types"):
+        shutil.copytree(HERE / name, place / name)
+    (place / "node_modules").symlink_to(package / "node_modules")
     return place
 
 

@@ -11,13 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-__all__ = ["find_node", "find_npm", "install", "node_environment"]
+__all__ = ["find_node", "find_npm", "install", "make_once", "node_environment"]
 
 OLDEST = 20
 """The first version that will do: the oldest that Vite runs on."""
@@ -45,25 +46,33 @@ def install(folder: Path) -> Path:
     """Install what `package-lock.json` in a folder names; returns the `node_modules`, which nobody may write into.
 
     Nothing is put into the folder itself. Nothing is installed again for the same lock file, and scripts of packages
-    are not run. Several processes may ask for the same at once.
+    are not run.
     """
     sources = [(folder / name).read_bytes() for name in ("package.json", "package-lock.json")]
     version = _version(find_node())
     digest = hashlib.sha256(b"\0".join([*sources, repr((version, sys.platform)).encode()])).hexdigest()[:16]
-    place = CACHE / f"{folder.name}-{digest}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{place.name}.lock").open("w") as lock:
+
+    def fill(place: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(folder / name, place)
+        command = [*find_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(command, cwd=place, env=node_environment(), check=True)
+
+    return make_once(CACHE / f"{folder.name}-{digest}", fill) / "node_modules"
+
+
+def make_once(place: Path, fill: Callable[[Path], None]) -> Path:
+    """A folder that a function fills where it is not there yet. Several processes may ask for the same at once."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f"{place.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
         if not place.exists():
             beside = place.with_name(f"{place.name}.part")  # so that half of it is never taken for the whole
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir()
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(folder / name, beside)
-            command = [*find_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-            subprocess.run(command, cwd=beside, env=node_environment(), check=True)
+            fill(beside)
             beside.rename(place)
-    return place / "node_modules"
+    return place
 
 
 @cache
