@@ -15,7 +15,7 @@ from npm.__main__ import check, pack, version_of_npm, write_package
 from tests.support import DEADLINE, running, settings
 from tests.support.node_tools import find_node, node_environment
 from velocity_ws import Broker, Client, __version__
-from velocity_ws.asgi.browser_files import BROWSER_FILES, find_browser_file
+from velocity_ws.asgi.browser_files import BROWSER_FILES, read_browser_file
 
 pytestmark = pytest.mark.timeout(300)  # for what npm brings
 
@@ -57,9 +57,13 @@ def chat() -> Broker:
     rooms = broker.rooms("{name}")
     rooms.authorize(lambda name: True)
 
-    @broker.on("double")
-    async def double(data: int) -> int:
-        return 2 * data
+    broker.on("double")(lambda client, data: 2 * data)
+    broker.on("ask")(lambda client: client.ask("confirm", 3))
+    broker.on("restart")(lambda client: client.disconnect(1012, "restarting, retry_after=0.01"))
+
+    @broker.on_binary
+    async def turn_round(client: Client, data: bytes) -> None:
+        await client.send_bytes(data[::-1])
 
     @broker.on("say")
     async def say(client: Client, data: str) -> None:
@@ -74,9 +78,7 @@ def test_the_tarball_has_the_files_that_the_endpoint_serves_and_what_npm_needs(t
         assert set(members) == {*BROWSER_FILES, "package.json", "README.md", "LICENSE"}
         content = {name: file.read() for name, member in members.items() if (file := archive.extractfile(member))}
     for name in BROWSER_FILES:
-        found = find_browser_file(name)
-        assert found is not None
-        assert content[name] == found[0].content
+        assert content[name] == read_browser_file(name).content
     declared = json.loads(content["package.json"])
     assert (declared["name"], declared["version"], declared["license"]) == ("velocity-ws", __version__, "MIT")
     assert (declared["sideEffects"], declared["type"], "dependencies" in declared) == (False, "module", False)
@@ -109,11 +111,12 @@ async def test_a_program_in_node_is_a_client_with_the_sockets_of_ws(project: Pat
     async with running(chat(), "ours") as address:
         said = json.loads(await node(project, program, f"{address.ws}/ws"))
     assert said == {
-        "joined": {"room": "tea"}, "doubled": 42, "said": ["hello", "tea"], "status": "open", "rooms": ["tea"],
+        "joined": {"room": "tea"}, "doubled": 42, "confirmed": 4, "reversed": [2, 1],
+        "said": ["hello", "tea"], "rooms": ["tea"],
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["installed", "esm", "cjs"])
+@pytest.mark.parametrize("kind", ["installed", "cjs"])
 async def test_where_nobody_can_know_the_server_the_error_says_what_to_give(project: Path, kind: str) -> None:
     program = "node/lost.mjs" if kind == "installed" else str(bundled(project, "lost", kind))
     said = json.loads(await node(project, program))

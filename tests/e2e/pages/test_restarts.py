@@ -16,6 +16,7 @@ from tests.support.command import kept_port
 from tests.support.node import Sockets, node_page
 from tests.support.sites import Site, site_of, with_own_handlers, with_own_kind
 from tests.support.tabs import Chromium
+from velocity_ws.process.listening import listen
 
 # The timeout leaves room for the installation of a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -224,6 +225,24 @@ async def test_an_attempt_that_fails_is_known_to_have_failed_at_once(sockets: So
         """
         assert await page.run(script, f"http://127.0.0.1:{kept_port()}/ws") == ["waiting", 1006]
         assert page.errors == []
+
+
+async def test_an_attempt_that_is_given_up_leaves_nothing_uncaught(tmp_path: Path) -> None:
+    """The sockets of the package ws throw what nobody listens to."""
+    with listen("127.0.0.1", 0) as mute:
+        async with node_page(tmp_path, "ws") as page:
+            script = """
+                const ws = connect(argument, { connectTimeout: 50, baseDelay: 1 });
+                const reasons = [];
+                ws.on("status", (status, { reason }) => status === "waiting" && reasons.push(reason));
+                await until(() => reasons.length === 2);
+                ws.close();
+                return reasons;
+            """
+            url = f"ws://127.0.0.1:{mute.getsockname()[1]}/ws"
+            assert await page.run(script, url) == ["connecting took too long"] * 2
+            assert await page.run("return 1") == 1
+            assert page.errors == []
 
 
 async def test_a_hidden_page_comes_back_by_itself(browser: Chromium, say: Callable[[str], None]) -> None:

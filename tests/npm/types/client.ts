@@ -1,49 +1,108 @@
-// What `connect<Events>()` lets through, and, where a line expects an error, what it does not. Nobody runs it.
-import { RequestError, connect, mayReconnect, version } from "velocity-ws";
+// What `connect<Events>()` lets through, and, below, what it does not. Nobody runs it.
+import { connect, mayReconnect, RequestError, Velocity, version, protocol } from "velocity-ws";
+import type { Incoming, StatusDetail, Unconfirmed } from "velocity-ws";
 
+interface ChatMessage { author: string; text: string }
 interface Events {
-  receives: { said: { text: string }; count: number };
+  receives: { chat_message: ChatMessage; bell: undefined };
   sends: { say: { text: string }; bye: undefined };
-  requests: { double: { data: number; reply: number }; now: { reply: string } };
-  asks: { confirm: { data: { question: string }; reply: boolean } };
+  requests: { history: { data: { since: number }; reply: ChatMessage[] }; rooms: { reply: string[] }; drop: {} };
+  asks: { confirm: { data: { text: string }; reply: boolean }; ping: { reply: number } };
 }
 
-const ws = connect<Events>("/ws", { protocols: () => ["bearer", version], refresh: async () => "token" });
-const room: string = ws.rooms[0] ?? "tea";
-
-ws.on("said", (data, message) => data.text.concat(message.room ?? "", room));
-ws.on("count", (data) => data.toFixed());
-ws.on("status", (status, detail) => status === "waiting" && detail.code && mayReconnect(detail.code));
-ws.on("joined", (name, answer) => [name, answer]);
-ws.send("say", { text: "hello" }, { room: "tea" });
+const ws = connect<Events>("/ws", { refresh: async () => ({ token: "t" }), livenessTimeout: 10_000 });
+const same: Velocity<Events> = ws;
+const undo: () => void = same.on("chat_message", (data, { room }) => console.log(data.author, room?.length));
+undo();
+ws.on("bell", (data) => data === undefined);
+ws.on("status", (status, { since, joined, pending, unconfirmed }) => {
+  const lost: Unconfirmed[] | undefined = unconfirmed;
+  console.log(status === "open", since.toFixed(), joined.concat(pending).length, lost);
+});
+ws.on("joined", (room, answer) => console.log(room.length, answer));
+ws.on("left", ({ room, reason }) => console.log(room.length, reason?.length));
+ws.on("gap", ({ room, missed }) => console.log(room, missed));
+ws.on("*", (event, data, message: Incoming) => console.log(event.length, data, message.room));
+ws.on("binary", (data) => console.log(data.byteLength));
+ws.on("error", ({ code, room }) => console.log(code.length, room));
+const sent: boolean = ws.send("say", { text: "hello" }, { room: "tea", volatile: true });
 ws.send("bye");
-const doubled: Promise<number> = ws.request("double", 2);
-const now: Promise<string> = ws.request("now");
-ws.onRequest("confirm", async ({ question }) => question === "sure?");
-ws.join("tea", { data: { password: "milk" } }).catch((error: unknown) => error instanceof RequestError && error.code);
-export const promises = [doubled, now];
+ws.send("bye", undefined, { room: "tea" });
+ws.sendBytes(new Uint8Array(3));
 
-// @ts-expect-error: the server sends no such event
-ws.on("sed", () => {});
-// @ts-expect-error: its data is no number
-ws.on("said", (data: number) => data);
-// @ts-expect-error: its data has no such key
-ws.on("said", (data) => data.txt);
-// @ts-expect-error: the page sends no such event
-ws.send("said", { text: "hello" });
-// @ts-expect-error: data of another type
-ws.send("say", { text: 1 });
-// @ts-expect-error: data is missing
+async function ask(): Promise<void> {
+  const history: ChatMessage[] = await ws.request("history", { since: 3 }, { timeout: 100, room: "tea" });
+  const rooms: string[] = await ws.request("rooms");
+  await ws.request("drop");
+  const answer = await ws.join<{ room: string }>("tea", { data: { since: 7 } });
+  await ws.leave("tea");
+  console.log(history[0]?.text, rooms, answer.room, sent);
+}
+ask().catch((error: unknown) => error instanceof RequestError && console.log(error.code, error.retryAfter));
+ws.onRequest("confirm", async ({ text }) => text.length > 3)();
+ws.onRequest("ping", () => 1);
+
+// Without a type everything is any, as it is without types at all.
+const any = connect();
+any.on("anything", (data) => data.whatever.it.is);
+any.on<ChatMessage>("chat", (data) => data.text);
+any.on("chat", (data: ChatMessage, message) => console.log(data.text, message.event));
+any.send("anything", 1);
+any.onRequest("anything", (data) => data.text);
+any.request("anything").then((reply) => reply.anything);
+any.request<number>("count", [1]).then((reply) => reply.toFixed());
+
+// Each part may be left out.
+const partial = connect<{ receives: { tick: number } }>(() => Promise.resolve("/ws"));
+partial.on("tick", (data) => data.toFixed());
+const detail = (given: StatusDetail): number => given.delay ?? given.unconfirmedCount ?? 0;
+console.log(mayReconnect(1000), detail, version.length, protocol + 1);
+
+// What is wrong.
+// @ts-expect-error
+ws.on("chat_mesage", () => {});
+// @ts-expect-error
+ws.on("chat_message", (data) => data.autor);
+// @ts-expect-error
+ws.on("chat_message", (data: number) => data);
+// @ts-expect-error
+ws.on("status", (status) => status === "opened");
+// @ts-expect-error
+ws.send("sya", { text: "hello" });
+// @ts-expect-error
+ws.send("say", { txt: "hello" });
+// @ts-expect-error
 ws.send("say");
-// @ts-expect-error: data of another type
-ws.request("double", "2");
-// @ts-expect-error: an answer of another type
-const wrong: Promise<string> = ws.request("double", 2);
-// @ts-expect-error: an answer of another type
+// @ts-expect-error
+ws.send("bye", 1);
+// @ts-expect-error
+ws.send("history", { since: 3 });
+// @ts-expect-error
+ws.request("history", { since: "3" });
+// @ts-expect-error
+ws.request("history");
+// @ts-expect-error
+ws.request("rooms", {});
+// @ts-expect-error
+ws.request("say", { text: "hello" });
+// @ts-expect-error
+ws.request("rooms").then((rooms) => rooms.toFixed());
+// @ts-expect-error
+ws.onRequest("confrim", () => true);
+// @ts-expect-error
 ws.onRequest("confirm", () => "yes");
-// @ts-expect-error: no such option
-connect("/ws", { maxDelays: 1 });
+// @ts-expect-error
+ws.onRequest("confirm", async ({ text }) => text.toFixed());
+// @ts-expect-error
+ws.join(7);
+// @ts-expect-error
+connect<{ recieves: { a: number } }>();
+// @ts-expect-error
+connect("/ws", { livenessTimout: 1 });
 
-const untyped = connect();
-untyped.on("anything", (data) => data.at.all);
-untyped.send("anything", wrong);
+// @ts-expect-error
+partial.send("tick", 1);
+// @ts-expect-error
+partial.request("tick");
+// @ts-expect-error
+partial.onRequest("tick", () => 1);
