@@ -153,7 +153,7 @@ async def test_its_files_have_the_same_names_and_fields_as_ever(directory: Path)
         (server,) = servers(directory)
         (listener,) = [found for found in server.net_connections() if found.status == psutil.CONN_LISTEN]
         found = told(directory, "shop")
-    assert names == {"shop.lock", "shop.json", "shop.conf", "shop.log", "shop.ports"}
+    assert names == {"shop.lock", "shop.json", "shop.conf", "shop.log", "shop.ports", "shop.store"}
     assert list(found) == ["port", "user", "password", "server_name", "pid"]
     assert (found["port"], found["user"], found["pid"]) == (listener.laddr.port, "velocity", server.pid)
     assert found["server_name"].startswith("velocity-")

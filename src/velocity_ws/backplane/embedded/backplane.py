@@ -11,6 +11,7 @@ import asyncio
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.embedded.election import Election, election_of
+from velocity_ws.backplane.embedded.files import ServerAddress
 from velocity_ws.backplane.embedded.process import program
 from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.errors import SettingsError
@@ -67,6 +68,16 @@ class EmbeddedBackplane(NatsBackplane):
         Raises:
             PermissionError: the directory of the files belongs to another user, or is open to others.
         """
+        address = await self.find()
+        self.servers = [address.url]
+        await super().connect(receive, lost)
+        if self.server_name != address.server_name:
+            await self.close()
+            raise ConnectionError("another server has the port of the embedded engine")
+        self._check_later()
+
+    async def find(self) -> ServerAddress:
+        """Find the server, which is needed from then on, until `release`; see `connect`."""
         if self._election is None:
             self._election = election_of(self._name)
             self._election.hold()
@@ -77,12 +88,7 @@ class EmbeddedBackplane(NatsBackplane):
             if asyncio.get_running_loop().time() > deadline:
                 raise TimeoutError(f"the embedded engine was not there within {START_TIMEOUT:g} s")
             await asyncio.sleep(LOOK_INTERVAL)
-        self.servers = [address.url]
-        await super().connect(receive, lost)
-        if self.server_name != address.server_name:
-            await self.close()
-            raise ConnectionError("another server has the port of the embedded engine")
-        self._check_later()
+        return address
 
     def _check_later(self) -> None:
         self._check = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check_now)

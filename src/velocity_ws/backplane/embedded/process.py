@@ -24,6 +24,7 @@ authorization {{ user: "{user}", password: "{password}" }}
 max_payload: 8388608
 write_deadline: "2s"
 ports_file_dir: "{told}"
+jetstream {{ store_dir: "{store}" }}
 log_file: "{log}"
 logfile_size_limit: 1048576
 logfile_max_num: 2
@@ -69,8 +70,12 @@ class EngineProcess:
         self._told.mkdir(0o700, exist_ok=True)
         for old in self._told.iterdir():
             old.unlink()
+        store = (
+            directory / f"{name}.store"
+        )  # what is in memory has its description on disk, and is gone with its server
+        shutil.rmtree(store, ignore_errors=True)
         config = directory / f"{name}.conf"
-        files = {"told": _quoted(self._told), "log": _quoted(self.log)}
+        files = {"told": _quoted(self._told), "log": _quoted(self.log), "store": _quoted(store)}
         values = {"name": self.server_name, "user": USER, "password": self.password, **files}
         replace_file(config, CONFIG.format(port=port or -1, **values))
         server = program()
