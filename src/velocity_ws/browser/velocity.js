@@ -506,7 +506,8 @@ export class Velocity {
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    // Before it was open, no server has said anything: Node 24.0 has 1002 for an attempt that was refused.
+    socket.onclose = ({ code, reason }) => this.#lost(this.#openedAt < Infinity ? code : 1006, reason);
     // A close follows, but for an attempt in Node 20 and sometimes in WebKit; and those of "ws" throw where nobody listens.
     socket.onerror = () => setTimeout(() => {
       if (socket === this.#socket && this.#status === "connecting") this.#lost(1006, "there was no connection");
