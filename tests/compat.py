@@ -33,13 +33,19 @@ TESTS = (
     "tests/backplane/test_contract.py",
     "tests/backplane/test_private_names.py",
     "tests/history/test_contract.py",
+    "tests/history/test_nats_contract.py",
     "tests/e2e/cluster/test_recipients.py",
     "tests/hooks/test_fastapi.py",
     "tests/hooks/test_dependencies.py",
     "tests/e2e/test_web_errors.py",
 )
 NEWEST = ROOT / ".venv-newest"
-ENGINE_TESTS = ("tests/backplane", "tests/history/test_contract.py", "tests/e2e/cluster/test_recipients.py")
+ENGINE_TESTS = (
+    "tests/backplane",
+    "tests/history/test_contract.py",
+    "tests/history/test_nats_contract.py",
+    "tests/e2e/cluster/test_recipients.py",
+)
 """What depends on the libraries that speak with engines, which have an upper bound."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 PYTHON_TESTS = (

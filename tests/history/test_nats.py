@@ -20,7 +20,7 @@ from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refuse
 from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
 from velocity_ws.history.nats import NatsHistory
 from velocity_ws.history.nats_head import TABLE
-from velocity_ws.history.nats_stream import Names
+from velocity_ws.history.nats_stream import Names, check_version
 from velocity_ws.testing.history_engine import Keeper
 
 NAMES = Names("velocity")
@@ -61,6 +61,14 @@ async def test_a_server_without_jetstream() -> None:
     async with engine("nats") as plain:
         with pytest.raises(SettingsError, match="start it with -js"):
             await Keeper(NatsHistory(plain.url)).connect()
+
+
+def test_a_server_that_is_too_old() -> None:
+    for version in ("2.11.0", "2.15.1", "2.16.0-RC.1", "3.0.0"):
+        check_version(version)
+    for version in ("2.10.26", "1.4.1"):
+        with pytest.raises(SettingsError, match=rf"{version} is too old for history, which needs 2\.11"):
+            check_version(version)
 
 
 async def test_an_account_without_jetstream(tmp_path: Path) -> None:

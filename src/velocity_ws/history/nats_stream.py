@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from velocity_ws.errors import SettingsError
 from velocity_ws.history.jetstream import JetStream
 
-__all__ = ["OLDEST_SERVER", "Names", "key_name", "open_stream"]
+__all__ = ["OLDEST_SERVER", "Names", "check_version", "key_name", "open_stream"]
 
 OLDEST_SERVER: Final = (2, 11)
 """The oldest nats-server that has what is used; the oldest that is tested."""
@@ -74,6 +74,18 @@ def key_name(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def check_version(version: str) -> None:
+    """Check that a server has what is used.
+
+    Raises:
+        SettingsError: it is too old.
+    """
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+    if numbers < list(OLDEST_SERVER):
+        needed = ".".join(map(str, OLDEST_SERVER))
+        raise _problem(f"nats-server {version} is too old for history, which needs {needed}")
+
+
 async def open_stream(stream: JetStream, names: Names, storage: Literal["file", "memory"]) -> None:
     """Make the stream, or look at the one that is there.
 
@@ -91,7 +103,7 @@ async def open_stream(stream: JetStream, names: Names, storage: Literal["file", 
         "allow_msg_ttl": True,
         "republish": {"src": names.live, "dest": "{{split(1,!)}}"},
     }
-    version = str(stream.server.get("version", "?"))
+    check_version(str(stream.server.get("version", "")))
     try:
         answer = await stream.api(f"STREAM.CREATE.{names.stream}", wanted)
         if _code(answer) == _EXISTS:
@@ -103,21 +115,17 @@ async def open_stream(stream: JetStream, names: Names, storage: Literal["file", 
     if _code(answer) in _NOT_HERE:
         raise _problem("this account of the nats-server keeps no history; enable JetStream for it")
     if "error" in answer:
-        if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
-            raise _too_old(version)
         description = answer["error"].get("description", "")
         raise ConnectionError(f"nats-server does not make the stream {names.stream}: {description}")
-    _check(answer.get("config", {}), wanted, names.stream, version)
+    _check(answer.get("config", {}), wanted, names.stream)
 
 
-def _check(config: dict[str, Any], wanted: dict[str, Any], name: str, version: str) -> None:
+def _check(config: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
     """Check that a stream is one for logs.
 
     Raises:
         SettingsError: it is none.
     """
-    if not config.get("allow_msg_ttl") and config.get("max_msgs_per_subject") == 1:
-        raise _too_old(version)
     found = {field: config.get(field) for field in wanted}
     republish = found["republish"] or {}
     found["republish"] = {field: republish.get(field) for field in wanted["republish"]}
@@ -135,10 +143,6 @@ def _code(answer: dict[str, Any]) -> int:
 
 def _problem(text: str) -> SettingsError:
     return SettingsError({"WS_BACKPLANE_URL": text})
-
-
-def _too_old(version: str) -> SettingsError:
-    return _problem(f"nats-server {version} is too old for history, which needs {'.'.join(map(str, OLDEST_SERVER))}")
 
 
 def _token(topic: str) -> str:
