@@ -906,8 +906,11 @@ async def test_handlers_are_isolated_and_names_of_ours_do_not_collide(site: Site
             log.push(`second ${data}`);
             ws.off("tea", handler);
             ws.on("tea", handler);
+            ws.off("tea", last);
         };
+        const last = () => log.push("taken off before its turn");
         ws.on("tea", handler);
+        ws.on("tea", last);
         ws.on("status", (status) => log.push(status));
         ws.on("binary", () => log.push("never"));
         ws.on("*", (event, data) => log.push(`* ${event} ${data}`));

@@ -323,7 +323,7 @@ export class Velocity<E extends EventTypes = any> {
   ): () => void;
   on<Data = any>(event: Untyped<E>, handler: (data: Data, message: Incoming) => void): () => void;
 
-  /** Undo `on`. */
+  /** Undo `on`: from now on, the function is not called, by a message that is being told either. */
   off(event: string, handler: (...args: any[]) => void): void;
 
   /**

@@ -832,8 +832,10 @@ export class Velocity {
   }
 
   #emit(event, ...args) {
-    const handlers = [...(this.#handlers.get(event) ?? [])];
+    const present = this.#handlers.get(event);
+    const handlers = [...(present ?? [])];
     for (const handler of handlers) {
+      if (!present.has(handler)) continue; // one before it has taken it off
       try {
         handler(...args);
       } catch (error) {
