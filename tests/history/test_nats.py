@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from tests.history.test_model import steps, told
 from tests.support.configured import configured
 from tests.support.engines import engine
 from tests.support.jetstream import STREAM, StoringNats, storing
 from velocity_ws.errors import SettingsError
 from velocity_ws.history import nats_logs, nats_removals
+from velocity_ws.history.base import HistoryStore
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refused, Removal, granted
 from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
+from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.history.nats import NatsHistory
 from velocity_ws.history.nats_head import TABLE
 from velocity_ws.history.nats_stream import Names, check_version
@@ -26,6 +33,7 @@ from velocity_ws.testing.history_engine import Keeper
 NAMES = Names("velocity")
 LOG = Log("velocity.room.chat", Limits(100, 3600_000, 1024 * 1024))
 SAME = b"s" * 16
+_names = itertools.count()
 
 
 @pytest.fixture
@@ -310,6 +318,42 @@ async def test_nothing_that_was_acknowledged_is_lost_with_a_killed_server(server
         ]
 
 
+@pytest.mark.soak
+async def test_writers_at_once_while_the_server_is_killed_again_and_again(server: StoringNats) -> None:
+    log = sized(100_000)
+    acknowledged: list[Entry] = []
+    async with keepers(server.url, 4) as writers:
+
+        async def write(keeper: Keeper, who: int) -> None:
+            number = 0
+            while not is_over:
+                try:
+                    acknowledged.extend(await keeper.append(log, b"%d %d" % (who, number)))
+                    number += 1
+                except OSError:
+                    await keeper.store.close()
+                    with contextlib.suppress(OSError):
+                        await keeper.connect()
+
+        is_over = False
+        writing = [asyncio.create_task(write(each, who)) for who, each in enumerate(writers)]
+        for _ in range(10):
+            target = len(acknowledged) + 200
+            while len(acknowledged) < target:
+                await asyncio.sleep(0.001)
+            await server.restart()
+        is_over = True
+        await asyncio.gather(*writing)
+    async with keepers(server.url) as (one,):
+        found = granted((await one.store.read([Query(log, limit=100_000, max_bytes=2**30)]))[0])
+    assert offsets(found.entries) == list(range(1, found.top.position.offset + 1))
+    by_offset = dict(zip(offsets(found.entries), found.entries, strict=True))
+    assert [by_offset[entry.stamp.position.offset] for entry in acknowledged] == acknowledged
+    marks = [entry.stamp.position.mark for entry in found.entries]
+    assert [entry.stamp.previous for entry in found.entries[1:]] == marks[:-1]
+    assert len(found.entries) - len(acknowledged) <= 4 * 10  # what was stored and not confirmed
+
+
 async def test_a_server_that_is_full_and_has_room_again(server: StoringNats) -> None:
     async with keepers(server.url) as (one,):
         entries = await one.append(LOG, b"1", b"2")
@@ -356,3 +400,34 @@ async def test_a_guarded_message_of_another_stream_user(server: StoringNats) -> 
         top = await one.top(LOG)
         assert top.position.offset == 0
         assert offsets(await one.append(LOG, b"2")) == [1]
+
+
+# --- as memory
+
+
+@pytest.mark.parametrize("examples", [12, pytest.param(1000, marks=pytest.mark.soak)])
+def test_it_answers_as_memory_does(tmp_path: Path, examples: int) -> None:
+    with asyncio.Runner() as runner:
+
+        async def compare(given_steps: list[tuple[Any, ...]]) -> None:
+            stores: list[HistoryStore] = [MemoryHistory(f"memory://as-{next(_names)}"), NatsHistory(running.url)]
+            topic = f"velocity.room.{next(_names)}"
+            for store in stores:
+                await store.connect(lambda _: None)
+            one, other = [await told(store, topic, given_steps) for store in stores]
+            for store in stores:
+                await store.close()
+                store.release()
+            assert one == other
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(steps)
+        def alike(given_steps: list[tuple[Any, ...]]) -> None:
+            runner.run(compare(given_steps))
+
+        context = storing(tmp_path)
+        running = runner.run(context.__aenter__())
+        try:
+            alike()
+        finally:
+            runner.run(context.__aexit__(None, None, None))
