@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.history.test_model import steps, told
 from tests.support.configured import configured
 from tests.support.engines import engine
 from tests.support.jetstream import STREAM, StoringNats, storing
+from tests.support.log_steps import steps, told
 from velocity_ws.errors import SettingsError
 from velocity_ws.history import nats_logs, nats_removals
 from velocity_ws.history.base import HistoryStore
