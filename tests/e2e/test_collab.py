@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import secrets
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from tests.support import DEADLINE, Address, Peer
 from tests.support.chromium import FLAGS, find_chromium
 from tests.support.command import kept_port
 from tests.support.engines import free_port
-from tests.support.proxies import STRIPPING, documented, run_proxy
+from tests.support.proxies import STRIPPING, documented, named_blocks, run_proxy
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -42,8 +43,8 @@ async def serving(directory: Path, workers: int = 1, *options: str, **environmen
     with (directory / "collab.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "velocity_ws", "run", "examples.collab.app:app"),
-            *("--port", str(address.port), "--workers", str(workers), "--log-level", "warning"),
             *options,
+            *("--port", str(address.port), "--workers", str(workers), "--log-level", "warning"),
             cwd=ROOT,
             env={
                 **inherited,
@@ -360,7 +361,9 @@ async def test_the_page_works_below_a_path_behind_every_proxy(proxy: str, browse
     front = Address(free_port())
     place = tmp_path / "proxy"
     place.mkdir()
-    async with serving(tmp_path, 2, "--root-path", "/collab") as site:
+    name, run, app, *options = shlex.split(named_blocks()["below a path"].splitlines()[-1])
+    assert (name, run, app) == ("velocity-ws", "run", "examples.collab.app:app")
+    async with serving(tmp_path, 2, *options) as site:  # but for the port
         lines = documented(proxy, front.port, site.port)
         async with run_proxy(proxy, lines, front.port, place):
             front.http += (

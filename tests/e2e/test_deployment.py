@@ -56,13 +56,6 @@ def test_everything_on_the_page_is_run() -> None:
     assert len(tls_lines()) == 4
 
 
-def test_the_example_below_a_path_is_started_as_the_page_says() -> None:
-    command = named_blocks()["below a path"].splitlines()[-1]
-    assert command == "velocity-ws run examples.collab.app:app --root-path /collab --workers 2 --port 8002"
-    test = (ROOT / "tests/e2e/test_collab.py").read_text()
-    assert 'serving(tmp_path, 2, "--root-path", "/collab")' in test
-
-
 @asynccontextmanager
 async def started(
     arguments: list[str], folder: Path, port: int, trust: ssl.SSLContext | None = None
