@@ -95,6 +95,7 @@ async def no_upgrade(_: list[str]) -> None:
     async with running(echoing(), "ours") as server, httpx.AsyncClient(base_url=server.http) as http:
         headers = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
         assert (await http.get("/ws", headers=headers)).status_code == 426
+        assert (await http.get("/ws")).status_code == 404
 
 
 async def full(_: list[str]) -> None:
