@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 
 from tests.support import DEADLINE, Address, Peer, serve
@@ -43,6 +44,12 @@ async def two(server: Address, path: str) -> AsyncIterator[tuple[Peer, Peer]]:
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(server.connect(path)) for _ in range(2)]
         yield one, other
+
+
+async def test_the_browser_client_is_below_any_value_of_a_path_with_parameters(module: types.ModuleType) -> None:
+    async with served(BY_HAND_AFTER, module) as server, httpx.AsyncClient(base_url=server.http) as http:
+        for path in ("velocity.js", "health"):
+            assert (await http.get(f"/ws/tea/{path}")).status_code == 200
 
 
 @pytest.mark.parametrize(
