@@ -45,6 +45,8 @@ class Site:
         self.shown = 0
         self.members = members
         """Which rooms are open; any other is."""
+        self.decides = asyncio.Event()
+        self.decides.set()
 
     async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int) -> None:
         """Have the page show one component for each of these."""
@@ -93,6 +95,7 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
 
     @rooms.authorize
     async def may_enter(name: str) -> bool:
+        await site.decides.wait()
         return members.get(name, True)
 
     @broker.on_message
@@ -263,6 +266,20 @@ async def test_what_waits_before_it_is_shown_opens_and_joins_nothing_until_then(
     await expect(site.page.locator("b")).to_have_text("waits")
     await site.has_heard("connect")
     await site.page.evaluate("window.resume()")
+    await site.expect("open", joined("tea"))
+    await site.has_heard(JOIN.format("tea"))
+
+
+async def test_what_is_hidden_leaves_its_room_and_joins_it_again_when_it_is_shown(site: Site) -> None:
+    await site.show("tea")
+    await site.expect("open", joined("tea"))
+    await site.has_heard("connect", JOIN.format("tea"))
+    await site.show("tea", hidden=True)
+    await site.has_heard("leave tea")
+    site.decides.clear()
+    await site.show("tea")
+    await site.expect("open", 'tea joining {"room":"tea"}')
+    site.decides.set()
     await site.expect("open", joined("tea"))
     await site.has_heard(JOIN.format("tea"))
 

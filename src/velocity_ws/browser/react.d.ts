@@ -70,15 +70,15 @@ export interface UseRoomOptions extends ConnectionOptions {
  *
  * - `idle`: there is none, as `null` was given in its place.
  * - `joining`: there is no answer on this connection, or none yet; `error` says why, where that is known. It is asked for
- *   again by itself. `answer` is that of an earlier connection.
+ *   again by itself. `answer` is an earlier one: of another connection, or of before `<Activity>` hid it.
  * - `joined`: `answer` is what the server has answered last.
  * - `refused`: by the server, at once or later, as it has put this client out; `error` has its `code`. It is asked for
  *   again when the component is mounted anew (give it another `key`).
  */
 export type RoomState<Answer = any> = {
   /**
-   * The last message that was sent to the room, where it is one of a kind (`broker.rooms`). Who reads it is rendered with
-   * each message, and may miss some of those that come together: `useEvent` hears all.
+   * The last message that was sent to the room, where it is one of a kind (`broker.rooms`). A component that reads it is
+   * rendered with each message, and may miss some of those that come together: `useEvent` hears all.
    */
   readonly last: Incoming | undefined;
 } & (

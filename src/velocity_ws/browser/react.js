@@ -60,6 +60,7 @@ export function useRoom(room, options = {}) {
       ws.on("status", (status) => status !== "open" && isUsed && change({ state: "joining" })),
       ws.on("*", (event, content, message) => isWatched.current && message.room === room && change({ last: message })),
     ];
+    if (!ws.joined.includes(room)) setKnown(askedAgain); // what <Activity> has hidden is shown again with its state
     ws.join(room, { data: data.current }).then(joined, failed);
     return () => {
       isMounted = false;
@@ -134,6 +135,10 @@ function useSocket({ ws }) {
   if (ws !== undefined) return ws; // null is what there is before the first effect
   if (!provided) throw new Error(remedy("{ ws } as the last argument"));
   return provided.ws;
+}
+
+function askedAgain(known) {
+  return known.state ? { ...known, state: "joining", error: undefined } : known;
 }
 
 function useLatest(value) {

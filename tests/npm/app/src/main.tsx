@@ -1,5 +1,5 @@
 // A page that a test tells what to show: which connection, which rooms, and how often the same one.
-import { StrictMode, Suspense, use, useState } from "react";
+import { Activity, StrictMode, Suspense, use, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { connect } from "velocity-ws";
 import { typedHooks } from "velocity-ws/react";
@@ -18,6 +18,8 @@ interface View {
   mark: string;
   /** Show a component that waits before it uses anything. */
   suspends?: boolean;
+  /** Hide the rooms, and keep their state. */
+  hidden?: boolean;
   /** How many components to show that name the URL themselves. */
   own?: number;
 }
@@ -81,7 +83,9 @@ function Page({ view }: { view: View }) {
     >
       <Status />
       {Array.from({ length: view.own ?? 0 }, (_, index) => <Own key={index} />)}
-      <ul data-number={view.number}>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
+      <Activity mode={view.hidden ? "hidden" : "visible"}>
+        <ul data-number={view.number}>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
+      </Activity>
       {view.rooms.includes("watched") && <Last name="watched" />}
       {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
     </VelocityProvider>
