@@ -14,7 +14,7 @@ from playwright.async_api import Browser, async_playwright
 
 from npm.__main__ import pack, write_package
 from tests.support.chromium import FLAGS, find_chromium
-from tests.support.node_tools import find_npm, install, make_once, node_environment
+from tests.support.node_tools import find_node, find_npm, install, make_once, node_environment
 
 HERE = Path(__file__).parent
 
@@ -30,8 +30,13 @@ def link(source: str, target: str) -> None:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make npm` packs, and `node_modules` into which npm has installed it: one for all workers, which read it."""
-    place = tmp_path_factory.getbasetemp()
-    return make_once((place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "package", pack_and_install)
+    return make_once(place_of_all(tmp_path_factory) / "package", pack_and_install)
+
+
+def place_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all workers have."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def pack_and_install(place: Path) -> None:
@@ -61,6 +66,19 @@ def project(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(HERE / name, place / name)
     (place / "node_modules").symlink_to(package / "node_modules")
     return place
+
+
+@pytest.fixture(scope="session")
+def bundle(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page in `app`, as Vite builds it: one for all workers."""
+
+    def build(place: Path) -> None:
+        vite = str(project / "node_modules/vite/bin/vite.js")
+        command = [find_node(), vite, "build", "app", "--outDir", str(place), "--emptyOutDir"]
+        done = subprocess.run(command, cwd=project, env=node_environment(), check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "Vite has something to say"
+
+    return make_once(place_of_all(tmp_path_factory) / "bundle", build)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

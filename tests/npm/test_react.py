@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,12 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from tests.support import DEADLINE, eventually, settings
-from tests.support.node_tools import find_node, node_environment
 from velocity_ws import Broker, Client, ClientError, Close, Message, Server
 
 # The timeout leaves room for the installation of a browser, and of what npm brings.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 expect.set_options(timeout=DEADLINE * 1000)
-
-
-@pytest.fixture(scope="module")
-def bundle(project: Path) -> Path:
-    vite = project / "node_modules/vite/bin/vite.js"
-    command = [find_node(), str(vite), "build", "app"]
-    done = subprocess.run(command, cwd=project, env=node_environment(), check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "Vite has something to say"
-    return project / "app" / "dist"
 
 
 class Site:
