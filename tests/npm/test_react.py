@@ -26,7 +26,9 @@ expect.set_options(timeout=DEADLINE * 1000)
 class Site:
     """The bundle's page, the server it came from, and what that heard."""
 
-    def __init__(self, page: Page, broker: Broker, heard: list[str], members: dict[str, bool]) -> None:
+    def __init__(
+        self, page: Page, broker: Broker, heard: list[str], members: dict[str, bool], decides: asyncio.Event
+    ) -> None:
         self.page = page
         self.broker = broker
         self.heard = heard
@@ -34,8 +36,8 @@ class Site:
         self.shown = 0
         self.members = members
         """Which rooms are open; any other is."""
-        self.decides = asyncio.Event()
-        self.decides.set()
+        self.decides = decides
+        """While it is not set, nobody is told whether a room is."""
 
     async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int) -> None:
         """Have the page show one component for each of these."""
@@ -75,6 +77,8 @@ def joined(room: str) -> str:
 async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
     heard: list[str] = []
     members: dict[str, bool] = {}
+    decides = asyncio.Event()
+    decides.set()
     broker = Broker(settings(drain_timeout=0.2, subprotocols=["first", "second"]))
     rooms = broker.rooms("{name}")
 
@@ -84,7 +88,7 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
 
     @rooms.authorize
     async def may_enter(name: str) -> bool:
-        await site.decides.wait()
+        await decides.wait()
         return members.get(name, True)
 
     @broker.on_message
@@ -104,7 +108,7 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
     async with Server(broker, app, port=0) as server:
         context = await browser.new_context()
         page = await context.new_page()
-        site = Site(page, broker, heard, members)
+        site = Site(page, broker, heard, members, decides)
         page.on("console", lambda message: site.errors.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: site.errors.append(error.message))  # unhandled rejections, too
         await page.goto(f"http://127.0.0.1:{server.port}/")
