@@ -70,9 +70,7 @@ class EngineProcess:
         self._told.mkdir(0o700, exist_ok=True)
         for old in self._told.iterdir():
             old.unlink()
-        store = (
-            directory / f"{name}.store"
-        )  # what is in memory has its description on disk, and is gone with its server
+        store = directory / f"{name}.store"  # of logs in memory only the descriptions, which are gone with the server
         shutil.rmtree(store, ignore_errors=True)
         config = directory / f"{name}.conf"
         files = {"told": _quoted(self._told), "log": _quoted(self.log), "store": _quoted(store)}
