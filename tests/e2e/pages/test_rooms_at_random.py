@@ -25,14 +25,16 @@ PLAY = """
         const ws = connect(`${argument.url}?game=${seed}`, { baseDelay: 1, maxDelay: 5 });
         const uses = { a: 0, b: 0, c: 0 };
         const pending = [];
-        const out = new Set();  // put out by the server, and not asked for since
-        ws.on("left", ({ room }) => out.add(room));
+        const asked = { a: 0, b: 0, c: 0, d: 0 };  // joins without an answer
+        const out = new Set();  // put out by the server, and not asked for before that was heard, nor since
+        ws.on("left", ({ room }) => asked[room] || out.add(room));
         ws.on("error", () => {});
         for (const [what, room, pause] of steps) {
             if (what === "join") {
                 uses[room]++;
+                asked[room]++;
                 out.delete(room);
-                pending.push(outcome(ws.join(room)));
+                pending.push(outcome(ws.join(room)).finally(() => asked[room]--));
             } else if (what === "leave") {
                 uses[room] = Math.max(0, uses[room] - 1);
                 pending.push(outcome(ws.leave(room)));
