@@ -275,8 +275,8 @@ export class Velocity<E extends EventTypes = any> {
    * Call a function for every message of an event; returns what undoes it. A handler that throws is reported as an
    * uncaught error, and does not keep others from being called.
    *
-   * Four names are the client's own: `status`, `binary`, `joined` and `*`. An event of the server that has one of them
-   * reaches the handlers of `*` only, and the client's own events never reach those; but see `joined`.
+   * Three names are the client's own: `status`, `binary` and `*`. An event of the server that has one of them reaches the
+   * handlers of `*` only, and the client's own events never reach those. See also `joined`.
    *
    * What handlers of the status `open` send goes out before rooms are joined again and before what was queued: the
    * place to authenticate with a message.
@@ -286,7 +286,9 @@ export class Velocity<E extends EventTypes = any> {
   on(event: "binary", handler: (data: ArrayBuffer) => void): () => void;
   /**
    * Every answer to a join, the first one and those after a reconnect: the place to load what has happened in the room.
-   * An answer that the server gave to a join that was no request (`ws.send("join", …)`) is told, too.
+   * An answer that the server gave to a join that was no request (`ws.send("join", …)`) is told, too. It is a message
+   * `joined` whose data has a text `room`; one without is an event of the application, and calls `(data, message)`, as
+   * other events do. A page that hears both tells them apart by the first argument, which is a text for rooms only.
    */
   on(event: "joined", handler: (room: string, answer: any) => void): () => void;
   /**

@@ -9,7 +9,7 @@ const HINT = /\bretry_after=(\d+(?:\.\d+)?)/; // seconds, in the reason of a clo
 const COME_BACK = new Set([1001, 1012, 1013]);
 const PAGE_FROZEN = 4100; // a close of ours that says "will come back"
 const ANSWERS = new Set(["reply", "error", "rate_limit_exceeded"]);
-const RESERVED = new Set(["status", "binary", "*", "joined"]); // names of the client's own events
+const RESERVED = new Set(["status", "binary", "*"]); // names of the client's own events
 const FAILURES = new Set(["INTERNAL_ERROR", "UNAVAILABLE", "TIMEOUT", "RATE_LIMITED"]); // which are no refusals
 const WINDOW = 8; // joins and leaves without an answer: enough to hide the way there, few enough to be refused at once
 const ANSWER_TIMEOUT = 10_000;
@@ -765,9 +765,9 @@ export class Velocity {
     if (event === "left" && data?.reason) this.#rooms.putOut(data.room, data.reason);
     if (event === "session") this.#refreshAt(now() + 800 * (data?.expires_in ?? Infinity));
     if (event === "session_expired") this.#refreshAt(0);
-    const isJoin = event === "joined" && typeof data?.room === "string"; // the answer to one that was no request
-    let heard = isJoin ? this.#emit(event, data.room, data) + 1 : 0;
-    heard += (RESERVED.has(event) ? 0 : this.#emit(event, data, message)) + this.#emit("*", event, data, message);
+    // A join that was no request is answered with `joined`; without a room that is an event of the application.
+    const told = event === "joined" && typeof data?.room === "string" ? [data.room, data] : [data, message];
+    const heard = (RESERVED.has(event) ? 0 : this.#emit(event, ...told)) + this.#emit("*", event, data, message);
     if (!heard && (event === "error" || RESERVED.has(event))) console.warn(`velocity: nobody heard "${event}":`, data);
   }
 
