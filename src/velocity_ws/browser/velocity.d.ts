@@ -379,8 +379,8 @@ export class Velocity<E extends EventTypes = any> {
    * Uses are counted: a room that was joined twice is left by the second `leave`. Where it is joined already, nothing is
    * sent, and the promise has the last answer.
    *
-   * A few are asked for at a time, and at half the pace that the server's rate limit allows, once it has refused one. An
-   * answer `INTERNAL_ERROR` or `UNAVAILABLE`, and one that does not come, is a failure and no refusal: it is asked again,
+   * A few are asked for at a time, and at half the pace that the server's rate limit allows, once it has refused one. As
+   * they are answered one after the other, each may take 10 s beyond those before it. An answer `INTERNAL_ERROR` or `UNAVAILABLE`, and one that does not come, is a failure and no refusal: it is asked again,
    * with a growing delay, and the promise waits for that.
    *
    * @returns What the server has answered, once for this use; all answers are told by the event `joined`.

@@ -256,7 +256,8 @@ class Rooms {
     const time = now();
     this.#asking++;
     this.#budget--;
-    return this.#link.ask(event, data, (error, answer) => {
+    const timeout = this.#asking * ANSWER_TIMEOUT; // they are answered one after the other
+    return this.#link.ask(event, data, { timeout }, (error, answer) => {
       this.#asking--;
       if (isTooMuch(error)) this.#slowDown(1000 * error.retryAfter, time > this.#slowedAt);
       else this.#taken++;
@@ -385,7 +386,8 @@ export class Velocity {
       joinEvent: this.#options.joinEvent,
       leaveEvent: this.#options.leaveEvent,
       isOpen: () => this.#isOpen,
-      ask: (event, data, done) => this.#ask(event, data, done),
+      isGreeting: () => this.#isGreeting,
+      ask: (...args) => this.#ask(...args),
       expect: (...args) => this.#expect(...args),
       wakeAt: (due) => this.#wakeAt(due),
       flush: () => this.#flush(),
@@ -741,8 +743,8 @@ export class Velocity {
   }
 
   /** Ask something at once, before what is queued. */
-  #ask(event, data, done) {
-    const request = this.#expect(event, data, {}, done);
+  #ask(event, data, options, done) {
+    const request = this.#expect(event, data, options, done);
     this.#transmit({ frame: request.frame, request });
     return request;
   }
@@ -813,7 +815,7 @@ export class Velocity {
     let failure = null;
     try {
       const data = await this.#options.refresh();
-      if (turn === this.#turn) await new Promise((resolve) => this.#ask("refresh", data, (error) => resolve((failure = error))));
+      if (turn === this.#turn) await new Promise((resolve) => this.#ask("refresh", data, {}, (error) => resolve((failure = error))));
     } catch (error) {
       report(error);
       failure = new RequestError("TIMEOUT");

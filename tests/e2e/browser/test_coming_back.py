@@ -23,6 +23,7 @@ class Rights:
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}
         self.asked: list[str] = []
+        self.seconds = 0.0  # that each takes
 
     def broker(self, received: list[str], **options: Any) -> Broker:
         broker = Broker(settings(drain_timeout=0.2, max_rooms_per_client=0, **options))
@@ -36,6 +37,7 @@ class Rights:
         @rooms.authorize
         async def may_enter(name: str) -> bool:
             self.asked.append(name)
+            await asyncio.sleep(self.seconds)
             match self.answers.get(name):
                 case None:
                     return True
