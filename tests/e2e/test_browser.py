@@ -364,6 +364,47 @@ async def test_what_is_sent_while_away_waits_in_a_bounded_queue(site: Site) -> N
     assert site.received == ["1:echo 1", "1:echo 2", "binary 0102", "1:echo 3"]
 
 
+async def test_what_a_socket_does_not_take_costs_nothing_else(site: Site) -> None:
+    result = await site.run(
+        """
+        const ws = connect();
+        const name = (send) => { try { send(); } catch (error) { return error.name; } };
+        const text = name(() => ws.sendBytes("text"));
+        ws.sendBytes({ slice: () => Symbol() });
+        const answer = await ws.request("echo", 1);
+        return [text, answer, ws.dropped, name(() => ws.sendBytes(Symbol()))];
+        """
+    )
+    assert result == ["TypeError", 1, 1, "TypeError"]
+    assert len(site.errors) == 1
+    site.errors.clear()
+
+
+async def test_an_answer_that_is_read_late_is_an_answer(site: Site) -> None:
+    answer = await site.run(
+        """
+        window.setTimeout = () => 0;  // the page is busy: what has come is read before its timers run
+        return connect().request("echo", 1, { timeout: 0.01 });
+        """
+    )
+    assert answer == 1
+
+
+async def test_a_request_is_given_up_for_any_reason(site: Site) -> None:
+    reasons = await site.run(
+        """
+        const ws = connect();
+        return Promise.all([null, 0, "", "late"].map((reason) => {
+            const abort = new AbortController();
+            const asked = ws.request("echo", 1, { signal: abort.signal });
+            abort.abort(reason);
+            return asked.then(() => "answered", (error) => error);
+        }));
+        """
+    )
+    assert reasons == [None, 0, "", "late"]
+
+
 async def test_what_is_volatile_does_not_wait_for_a_connection(site: Site) -> None:
     result = await site.run(
         """

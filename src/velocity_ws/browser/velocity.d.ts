@@ -128,10 +128,11 @@ export interface StatusDetail {
   /** `waiting`, `closed`: why, as far as it is known. */
   reason?: string;
   /**
-   * `waiting`, `closed`: the messages that were sent after what the server last answered (a request, or a `$ping`, of
-   * which there is one while messages are sent, every `livenessTimeout` / 2), in order: other messages of it show nothing.
-   * They may have arrived, or be lost; each is told once, and is not sent again. Volatile ones are not among them, nor
-   * requests, whose promises tell it. The newest `maxQueue` at most.
+   * `waiting`, `closed`: the messages of which no answer has shown that they arrived, in order. An answer, to a request
+   * or a `$ping`, shows it of all that was sent before what it answers; other messages of the server show nothing, as the
+   * way there may be dead while they come. So these may be lost, or have arrived: none that is lost is missing here. Each
+   * is told once, and is not sent again. While messages are sent there is a `$ping` every `livenessTimeout` / 2.
+   * Volatile messages are not among them, nor requests, whose promises tell it. The newest `maxQueue` at most.
    */
   unconfirmed?: Unconfirmed[];
   /** `waiting`, `closed`: how many these are, with those that were not kept. */
@@ -279,7 +280,7 @@ export class Velocity<E extends EventTypes = any> {
    * handlers of `*` only, and the client's own events never reach those. See also `joined`.
    *
    * What handlers of the status `open` send goes out before rooms are joined again and before what was queued: the
-   * place to authenticate with a message.
+   * place to authenticate with a message. What they send to a room (`room`) waits for it as ever.
    */
   on(event: "status", handler: (status: Status, detail: StatusDetail) => void): () => void;
   /** Binary messages. */
@@ -358,7 +359,11 @@ export class Velocity<E extends EventTypes = any> {
   send<Name extends NamesOf<E, "sends">>(event: Name, ...rest: Arguments<Part<E, "sends">[Name], SendOptions>): boolean;
   send(event: Untyped<E>, data?: unknown, options?: SendOptions): boolean;
 
-  /** The same for a binary message. */
+  /**
+   * The same for a binary message.
+   *
+   * @throws TypeError for a text.
+   */
   sendBytes(data: ArrayBuffer | ArrayBufferView | Blob, options?: VolatileOptions): boolean;
 
   /**

@@ -38,7 +38,7 @@ export class RequestError extends Error {
     this.code = code;
     this.data = data; // the server's answer; a request that failed on this side has none
     this.details = data?.details;
-    this.retryAfter = data?.retry_after;
+    this.retryAfter = typeof data?.retry_after === "number" ? data.retry_after : undefined; // an application may say anything
   }
 }
 
@@ -215,6 +215,7 @@ class Rooms {
 
   /** Send what may be sent now. */
   send() {
+    if (this.#link.isGreeting()) return; // it comes after that
     const time = now();
     let due = Infinity;
     const asks = (next) => {
@@ -411,7 +412,8 @@ export class Velocity {
   }
 
   off(event, handler) {
-    this.#handlers.get(event)?.delete(handler);
+    const handlers = this.#handlers.get(event);
+    if (handlers?.delete(handler) && !handlers.size) this.#handlers.delete(event);
   }
 
   onRequest(event, handler) {
@@ -426,6 +428,7 @@ export class Velocity {
   }
 
   sendBytes(data, { volatile = false } = {}) {
+    if (typeof data === "string") throw new TypeError("velocity: sendBytes is for bytes: send a text with send(event, text)");
     this.#look();
     return this.#sendOrQueue({ frame: data, volatile });
   }
@@ -435,7 +438,10 @@ export class Velocity {
       signal?.throwIfAborted();
       this.#look();
       if (this.#status === "closed") throw new RequestError("CLOSED", "the connection is closed");
-      const abort = () => request.done(signal.reason);
+      const abort = () => {
+        reject(signal.reason); // which may be anything, null too
+        request.done();
+      };
       const request = this.#expect(event, data, { timeout, room }, (error, answer) => {
         signal?.removeEventListener("abort", abort);
         if (error) reject(error);
@@ -507,7 +513,11 @@ export class Velocity {
   #attach(socket) {
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
-    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onmessage = ({ data }) => {
+      this.#liveness.heard(now());
+      this.#receive(data);
+      this.#look(); // afterwards: what has come is not late, however late the page reads it
+    };
     // Before it was open, no server has said anything: Node 24.0 has 1002 for an attempt that was refused.
     socket.onclose = ({ code, reason }) => this.#lost(this.#openedAt < Infinity ? code : 1006, reason);
     // A close follows, but for an attempt in Node 20 and sometimes in WebKit; and those of "ws" throw where nobody listens.
@@ -691,7 +701,8 @@ export class Velocity {
 
   #sendOrQueue(item) {
     const { room, request, volatile } = item;
-    if (this.#isOpen && (this.#isGreeting || !this.#rooms.holds(room))) {
+    const isHeld = !(this.#isGreeting && room === undefined) && this.#rooms.holds(room);
+    if (this.#isOpen && !isHeld) {
       this.#transmit(item);
     } else if (volatile) {
       return false;
@@ -722,8 +733,13 @@ export class Velocity {
     const queue = this.#queue;
     this.#queue = [];
     for (const item of queue) {
-      if (this.#isOpen && !this.#rooms.holds(item.room)) this.#transmit(item);
-      else this.#queue.push(item);
+      try {
+        if (this.#isOpen && !this.#rooms.holds(item.room)) this.#transmit(item);
+        else this.#queue.push(item);
+      } catch (error) {
+        this.#dropped++; // what the socket does not take costs nothing else
+        report(error);
+      }
     }
   }
 
@@ -752,8 +768,6 @@ export class Velocity {
   // --- receiving
 
   #receive(text) {
-    this.#liveness.heard(now());
-    this.#look();
     if (typeof text !== "string") return this.#emit("binary", text);
     let message;
     try {
@@ -866,7 +880,7 @@ function resolve(url) {
 
 function copyOf(data) {
   if (!ArrayBuffer.isView(data)) return data.slice(0); // an ArrayBuffer, or a Blob
-  return data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(); // of shared memory, too
 }
 
 function report(error) {

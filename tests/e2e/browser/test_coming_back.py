@@ -121,6 +121,61 @@ async def test_an_answer_to_a_join_that_is_no_request_is_told_too(browser: Brows
     assert told == ["a", {"room": "a"}]
 
 
+async def test_an_event_of_the_application_may_be_called_joined(browser: Browser) -> None:
+    def make(received: list[str], **options: Any) -> Broker:
+        broker = Broker(settings(drain_timeout=0.2))
+        broker.on("enter")(lambda client: client.send("joined", {"user": "ann"}))
+        return broker
+
+    async with site_of(browser, make) as site:
+        told = await site.run(
+            """
+            const ws = connect();
+            ws.send("enter");
+            return new Promise((resolve) => ws.on("joined", (...args) => resolve(args)));
+            """
+        )
+    assert told == [{"user": "ann"}, {"event": "joined", "data": {"user": "ann"}}]
+    assert healthy(site)
+
+
+async def test_rooms_whose_answers_take_long_together_are_asked_for_once(browser: Browser) -> None:
+    rights = Rights()
+    rights.seconds = 0.15  # 3 s of the page's clock, of which 10 may pass
+    async with site_of(browser, rights.broker, script=faster(20)) as site:
+        await site.run(
+            """
+            const ws = connect(undefined, { livenessTimeout: 0 });
+            await ws.request("echo");
+            for (let i = 0; i < 8; i++) ws.join(`${i}`).catch(() => {});  // told that it takes long
+            await until(() => ws.joined.length === 8);
+            """
+        )
+    assert rights.asked == [f"{i}" for i in range(8)]
+    assert healthy(site)
+
+
+async def test_what_is_sent_when_it_opens_goes_before_all_rooms(browser: Browser) -> None:
+    async with site_of(browser, Rights().broker) as site:
+        await site.run(
+            """
+            const ws = connect();
+            ws.join("a");
+            ws.send("echo", "queued");
+            ws.on("status", (status) => {
+                if (status !== "open") return;
+                ws.join("b");
+                ws.send("said", 1, { room: "a" });
+                ws.send("echo", "login");
+            });
+            await until(() => ws.joined.length === 2);
+            await ws.request("echo", "end");
+            """
+        )
+    assert site.received == ["echo login", "join a", "join b", "echo queued", "said a", "echo end"]
+    assert healthy(site)
+
+
 @pytest.mark.parametrize(
     ("rooms", "limits"),
     [
