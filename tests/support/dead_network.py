@@ -15,7 +15,7 @@ __all__ = ["Direction", "Network", "network"]
 CHUNK = 65536
 
 Direction = Literal["both", "up", "down"]
-"""To the server, to the page, or both."""
+"""To the server, to its client, or both."""
 
 
 class Network:
@@ -118,7 +118,7 @@ class _Way:
 
 @asynccontextmanager
 async def network(target: int) -> AsyncIterator[Network]:
-    """A network between a page and that port, until the end of the block."""
+    """A network between a client and that port, until the end of the block."""
     found = Network(target)
     server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
     found.port = server.sockets[0].getsockname()[1]

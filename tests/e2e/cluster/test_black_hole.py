@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.support import eventually
+from tests.support.dead_network import network
 from tests.support.engines import engine
 from tests.support.ledger import Ledger, Voice
 from tests.support.machine import waited_for_a_processor
-from tests.support.proxy import proxy
 from tests.support.say import Say
 from tests.support.workers import Member, everything_has_come, person, workers
 
@@ -80,7 +80,7 @@ async def the_network_is_a_black_hole(
     kind: str, rounds: int, calm: float, hole: float, say: Say
 ) -> tuple[list[float], list[float]]:
     """What one's own node took to deliver, with the engine, and while the way there is a hole."""
-    async with engine(kind) as server, proxy(server.port) as way, AsyncExitStack() as stack:
+    async with engine(kind) as server, network(server.port) as way, AsyncExitStack() as stack:
         url = f"{kind}://127.0.0.1:{way.port}"
         ports = [await stack.enter_async_context(workers(1, url, WS_NODE_LEASE="3s")) for _ in range(2)]
         people = [await stack.enter_async_context(person(port, "x")) for port in ports]
@@ -100,7 +100,7 @@ async def the_network_is_a_black_hole(
                 for member, mark in zip(people, marks, strict=True):
                     spans[0].extend(member.late[member.node][mark:])
 
-                way.swallow()
+                way.die()
                 began = time.monotonic()
                 marks = [len(member.late[member.node]) for member in people]
                 red = max(red, await become(watches, healthy=False) - began)
@@ -108,7 +108,7 @@ async def the_network_is_a_black_hole(
                 for member, mark in zip(people, marks, strict=True):
                     spans[1].extend(member.late[member.node][mark:])
 
-                way.carry()
+                way.live()
                 began = time.monotonic()
                 green = max(green, await become(watches, healthy=True) - began)
                 marks = [member.got[member.node][-1] + 1 for member in people]

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 
 from tests.support import Peer, eventually, settings
+from tests.support.dead_network import network
 from tests.support.engines import Engine, engine
 from tests.support.machine import waited_for_a_processor
 from tests.support.nodes import Node, nodes, person
-from tests.support.proxy import proxy
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
 from velocity_ws.cluster.envelopes import Publication, encode_body, encode_header
@@ -226,8 +226,12 @@ async def test_a_refused_message_leaves_nothing_for_the_garbage_collector() -> N
 
 
 async def test_a_message_to_many_rooms_has_one_deadline() -> None:
-    async with engine("nats") as server, proxy(server.port) as way, nodes(f"nats://127.0.0.1:{way.port}", 1) as (node,):
-        way.swallow()
+    async with (
+        engine("nats") as server,
+        network(server.port) as way,
+        nodes(f"nats://127.0.0.1:{way.port}", 1) as (node,),
+    ):
+        way.die()
         loop = asyncio.get_running_loop()
         began, waited = loop.time(), waited_for_a_processor()
         with pytest.raises(BackplaneUnavailable):

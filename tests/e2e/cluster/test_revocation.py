@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE, Peer, eventually, redis_servers, running, settings
+from tests.support.dead_network import network
 from tests.support.engines import engine
 from tests.support.nodes import KINDS, Node, application, engine_url, nodes
-from tests.support.proxy import proxy
 from tests.support.say import Say
 from tests.support.workers import an_engine, owner, workers
 from tests.support.workers import person as worker_person
@@ -78,7 +78,7 @@ async def inside(rights: Rights, node: Node, user: str, *rooms: str) -> AsyncIte
 @asynccontextmanager
 async def apart(kind: str, rights: Rights) -> AsyncIterator[tuple[list[Node], Any]]:
     """Two nodes that know each other, and the way of the second to the engine."""
-    async with engine(kind) as server, proxy(server.port) as way, AsyncExitStack() as stack:
+    async with engine(kind) as server, network(server.port) as way, AsyncExitStack() as stack:
         found: list[Node] = []
         for port in (server.port, way.port):
             broker = Broker(settings(backplane_url=f"{kind}://127.0.0.1:{port}"), twin=True)
@@ -273,11 +273,11 @@ async def test_a_node_that_was_cut_off_asks_before_it_delivers_more(kind: str) -
             said += heard
 
         await say(heard=True)
-        way.swallow()
+        way.die()
         rights.allowed.discard(("bob", ROOM))
         with pytest.raises(BackplaneUnavailable, match=b.broker.node_id):
             await a.broker.reauthorize(ROOM)
-        way.carry()
+        way.live()
         await eventually(lambda: not b.broker.healthy)
         async with asyncio.timeout(20):
             while not b.broker.healthy or await a.broker.count(ROOM) != 1:
@@ -298,7 +298,7 @@ async def test_a_node_that_was_cut_off_asks_before_it_delivers_more(kind: str) -
 async def test_who_was_cut_off_when_it_gave_an_order_gives_it_again(kind: str) -> None:
     rights = Rights()
     async with apart(kind, rights) as ((a, b), way), inside(rights, a, "ann") as ann, inside(rights, b, "bob") as bob:
-        way.swallow()
+        way.die()
         rights.allowed.clear()
         with pytest.raises(BackplaneUnavailable) as caught:
             await b.broker.reauthorize(ROOM)
@@ -310,7 +310,7 @@ async def test_who_was_cut_off_when_it_gave_an_order_gives_it_again(kind: str) -
             with pytest.raises(BackplaneUnavailable):
                 await b.broker.reauthorize(room)
         assert len(b.broker.node.directory.revocation._owed) <= MAX_OWED
-        way.carry()
+        way.live()
         while (message := await ann.receive())["event"] == "gap":
             pass
         assert (message["event"], message["data"]) == ("left", {"room": ROOM, "reason": "FORBIDDEN"})
