@@ -94,7 +94,8 @@ export interface Options {
    * Renews a login that ends: what it returns is sent as `{event: "refresh", data}`, which the server's `@broker.refresh`
    * gets. It is called when 80 % of the time are over that the server has named (`session`), and when the login has ended
    * (`session_expired`). If it throws, or the server fails, it is called again after a while; if the server refuses, the
-   * event `error` tells it, and the connection will be closed with 4401.
+   * event `error` tells it, and the connection will be closed with 4401. On one connection it is called again only when
+   * its promise has settled: give what it fetches a timeout.
    */
   refresh?: () => unknown;
   /** The class of sockets where the global `WebSocket` is missing, or is not to be used. */
