@@ -15,7 +15,7 @@ from tests.support import eventually
 from tests.support.client_scripts import PATIENCE
 from tests.support.sites import Site, site_of
 from tests.support.tabs import Chromium, Profile, Tab, chromium
-from velocity_ws import may_reconnect
+from velocity_ws import CloseCode, may_reconnect
 
 # The timeout leaves room for the installation of a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -71,8 +71,8 @@ class Visit:
             await self.tab.freeze()
         entry = await self.site.hears("disconnect", gone + 1, within=PATIENCE)
         assert entry.data.by == "client"
+        assert entry.data.code == CloseCode.PAGE_FROZEN
         assert may_reconnect(entry.data.code)
-        assert 3000 <= entry.data.code < 5000
         return entry.at - began
 
     async def come_back(self, departure: Departure, joined: int) -> float:
@@ -123,7 +123,7 @@ DRAW = {"small": "Math.random = () => 0.01;", "usual": ""}
 @pytest.mark.parametrize(
     ("times", "draw"),
     [
-        (10, "small"),
+        (4, "small"),
         pytest.param(200, "small", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
         pytest.param(200, "usual", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
@@ -221,7 +221,7 @@ async def test_a_hidden_page_hears_everything_and_is_not_taken_for_lost(browser:
         await visit.tab.show()
         ticks = await visit.tab.run("await ws.request('echo'); return seen.ticks")
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
-        assert ticks[-1] > began + 50
+        assert ticks[-1] >= began + 50  # the one before those that are counted
         assert visit.site.heard("disconnect") == []
         await other.close()
 
