@@ -152,6 +152,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "process/descriptors": ("it is about all of a process", {"hostile/test_descriptors": "no further connection"}),
     "process/listening": ("it is about all of a process", {"hostile/test_descriptors": "descriptors"}),
     "process/signals": ("it is about all of a process", {"hostile/test_hurried": "SIGTERM"}),
+    "quantities": ("the settings are written so", {"test_settings": "1m30s"}),
     "sessions/addressable": (SERVED, {"e2e/test_sending": "rooms", "e2e/test_waiting_for_room": "outbox"}),
     "sessions/calls": (SERVED, {"e2e/test_hostile_hooks": "MAX_THREADS"}),
     "sessions/asks": (SERVED, {"e2e/test_asking": "MAX_OPEN"}),

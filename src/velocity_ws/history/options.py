@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from velocity_ws.history.items import Limits
-from velocity_ws.settings import parse_duration, parse_size
+from velocity_ws.quantities import parse_duration, parse_size
 
 __all__ = ["History"]
 
