@@ -518,12 +518,18 @@ export class Velocity {
       this.#receive(data);
       this.#look(); // afterwards: what has come is not late, however late the page reads it
     };
+    let failing; // told to be so by an error, but not yet by a close
     // Before it was open, no server has said anything: Node 24.0 has 1002 for an attempt that was refused.
-    socket.onclose = ({ code, reason }) => this.#lost(this.#openedAt < Infinity ? code : 1006, reason);
+    socket.onclose = ({ code, reason }) => {
+      clearTimeout(failing);
+      this.#lost(this.#openedAt < Infinity ? code : 1006, reason);
+    };
     // A close follows, but for an attempt in Node 20 and sometimes in WebKit; and those of "ws" throw where nobody listens.
-    socket.onerror = () => setTimeout(() => {
-      if (socket === this.#socket && this.#status === "connecting") this.#lost(1006, "there was no connection");
-    });
+    socket.onerror = () => {
+      failing = setTimeout(() => {
+        if (socket === this.#socket && this.#status === "connecting") this.#lost(1006, "there was no connection");
+      });
+    };
     socket.onopen = () => {
       this.#openedAt = now();
       this.#liveness.opened(this.#openedAt);
