@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,8 +24,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.engines import ENGINES, engine
-from tests.support.log_steps import bytes_most, digests, envelopes, keys, sizes, steps, told, users
-from velocity_ws.history.base import HistoryStore
+from tests.support.log_steps import answers_as_memory_does, bytes_most, digests, envelopes, keys, sizes, users
 from velocity_ws.history.items import KEY_TTL, Append, Limits, Log, Lookup, Query, Refused, Removal, granted
 from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.history.positions import Position
@@ -240,27 +239,4 @@ def test_a_log_in_memory_keeps_what_is_promised(examples: int) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in ("valkey", "redis") if kind in ENGINES])
 def test_redis_answers_as_memory_does(kind: str) -> None:
-    with asyncio.Runner() as runner:
-
-        async def compare(given_steps: list[tuple[Any, ...]]) -> None:
-            stores: list[HistoryStore] = [MemoryHistory(f"memory://alike-{next(_names)}"), RedisHistory(server.url)]
-            topic = f"velocity.room.{next(_names)}"
-            for store in stores:
-                await store.connect(lambda _: None)
-            one, other = [await told(store, topic, given_steps) for store in stores]
-            for store in stores:
-                await store.close()
-                store.release()
-            assert one == other
-
-        @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @given(steps)
-        def alike(given_steps: list[tuple[Any, ...]]) -> None:
-            runner.run(compare(given_steps))
-
-        context = engine(kind)
-        server = runner.run(context.__aenter__())
-        try:
-            alike()
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+    answers_as_memory_does(engine(kind), lambda server: RedisHistory(server.url), 12)

@@ -9,22 +9,18 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from tests.support.configured import configured
 from tests.support.engines import engine
 from tests.support.jetstream import STREAM, StoringNats, storing
-from tests.support.log_steps import steps, told
+from tests.support.log_steps import answers_as_memory_does
 from velocity_ws.errors import SettingsError
 from velocity_ws.history import nats_logs, nats_removals
-from velocity_ws.history.base import HistoryStore
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refused, Removal, granted
 from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
-from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.history.nats import NatsHistory
 from velocity_ws.history.nats_head import TABLE
 from velocity_ws.history.nats_stream import Names, check_version
@@ -407,27 +403,4 @@ async def test_a_guarded_message_of_another_stream_user(server: StoringNats) -> 
 
 @pytest.mark.parametrize("examples", [12, pytest.param(1000, marks=pytest.mark.soak)])
 def test_it_answers_as_memory_does(tmp_path: Path, examples: int) -> None:
-    with asyncio.Runner() as runner:
-
-        async def compare(given_steps: list[tuple[Any, ...]]) -> None:
-            stores: list[HistoryStore] = [MemoryHistory(f"memory://as-{next(_names)}"), NatsHistory(running.url)]
-            topic = f"velocity.room.{next(_names)}"
-            for store in stores:
-                await store.connect(lambda _: None)
-            one, other = [await told(store, topic, given_steps) for store in stores]
-            for store in stores:
-                await store.close()
-                store.release()
-            assert one == other
-
-        @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @given(steps)
-        def alike(given_steps: list[tuple[Any, ...]]) -> None:
-            runner.run(compare(given_steps))
-
-        context = storing(tmp_path)
-        running = runner.run(context.__aenter__())
-        try:
-            alike()
-        finally:
-            runner.run(context.__aexit__(None, None, None))
+    answers_as_memory_does(storing(tmp_path), lambda running: NatsHistory(running.url), examples)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from velocity_ws.history.base import HistoryStore
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refused, Removal, granted
+from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.testing.history_engine import LONG, Keeper
 
-__all__ = ["bytes_most", "digests", "envelopes", "keys", "sizes", "steps", "told", "users"]
+__all__ = ["answers_as_memory_does", "bytes_most", "digests", "envelopes", "keys", "sizes", "steps", "told", "users"]
+
+T = TypeVar("T")
+_names = itertools.count()
 
 sizes = st.integers(1, 6)
 bytes_most = st.sampled_from([1, 10, 25, 1000])
@@ -69,3 +78,32 @@ async def told(store: HistoryStore, topic: str, given_steps: list[tuple[Any, ...
                 positions.append(top.position)
                 answers.append((top.position[1:3], top.evicted))
     return answers
+
+
+def answers_as_memory_does(
+    engine: AbstractAsyncContextManager[T], store_of: Callable[[T], HistoryStore], examples: int
+) -> None:
+    """Check that a store on an engine, which runs meanwhile, answers to any steps as the one in memory does."""
+    with asyncio.Runner() as runner:
+
+        async def compare(given_steps: list[tuple[Any, ...]]) -> None:
+            stores: list[HistoryStore] = [MemoryHistory(f"memory://alike-{next(_names)}"), store_of(running)]
+            topic = f"velocity.room.alike-{next(_names)}"
+            for store in stores:
+                await store.connect(lambda _: None)
+            one, other = [await told(store, topic, given_steps) for store in stores]
+            for store in stores:
+                await store.close()
+                store.release()
+            assert one == other
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(steps)
+        def alike(given_steps: list[tuple[Any, ...]]) -> None:
+            runner.run(compare(given_steps))
+
+        running = runner.run(engine.__aenter__())
+        try:
+            alike()
+        finally:
+            runner.run(engine.__aexit__(None, None, None))
