@@ -23,7 +23,7 @@ PUBLIC = {
         *("ClusterStats", "Connections", "Members", "RoomMember", "Stats", "UserConnection"),
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),
-        *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired"),
+        *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired", "HistoryError"),
         *("ServerError", "SettingsError", "VelocityError", "WouldDeadlockError"),
         *("__version__", "browser_client_path"),
     },

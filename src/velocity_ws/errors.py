@@ -15,6 +15,7 @@
         * `InvalidCloseError` (a ``ValueError``): a close code or a reason
         * `InvalidExpiryError` (a ``ValueError``): when a login ends
         * `InvalidHeaderError` (a ``ValueError``): a header or a subprotocol of a handshake's answer
+        * `HistoryError` (a ``ValueError``): a room that remembers nothing, or not what was asked of it
     * the client that a call was for:
         * `ClientNotFound` (a ``LookupError``): no client has this id
         * `ClientGone` (a ``ConnectionError``): it has gone
@@ -35,29 +36,13 @@ from velocity_ws.close import problem_of_close
 from velocity_ws.headers import problem_of_header
 
 __all__ = [
-    "BackplaneUnavailable",
-    "BrokerError",
-    "ClientError",
-    "ClientGone",
-    "ClientIdError",
-    "ClientNotFound",
-    "ClientTimeout",
-    "EncodeError",
-    "HookError",
-    "InvalidCloseError",
-    "InvalidExpiryError",
-    "InvalidHeaderError",
-    "InvalidNameError",
-    "InvalidPathError",
-    "LoginExpired",
-    "Reject",
-    "ServerError",
-    "SettingsError",
-    "VelocityError",
-    "WouldDeadlockError",
-    "validate_close",
-]
+    "BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound",
+    "ClientTimeout", "EncodeError", "HistoryError", "HookError", "InvalidCloseError", "InvalidExpiryError",
+    "InvalidHeaderError", "InvalidNameError", "InvalidPathError", "LoginExpired", "Reject", "ServerError",
+    "SettingsError", "VelocityError", "WouldDeadlockError", "validate_close",
+]  # fmt: skip
 
+HistoryReason = Literal["conflict", "evicted", "expired", "epoch", "rewound", "too_many", "forbidden"]
 _ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
 
 
@@ -129,6 +114,21 @@ class InvalidExpiryError(VelocityError, ValueError):
 
 class InvalidHeaderError(VelocityError, ValueError):
     """A header, or a subprotocol, cannot be sent with the answer to a handshake."""
+
+
+class HistoryError(VelocityError, ValueError):
+    """What a room remembers does not allow the call: it has no history, or not what was asked of it. Nothing was sent.
+
+    Uncaught with a reason, it answers what led to it as status 422 does: a message with ``INVALID_DATA``.
+
+    Attributes:
+        reason: ``conflict``: the key of ``dedupe`` stands for another message. ``evicted``, ``expired``, ``epoch``,
+            ``rewound``, ``too_many``, ``forbidden``: why nothing can be had from a position on. Else ``None``.
+    """
+
+    def __init__(self, text: str, reason: HistoryReason | None = None) -> None:
+        self.reason = reason
+        super().__init__(text)
 
 
 class ClientIdError(VelocityError, TypeError):

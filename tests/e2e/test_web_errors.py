@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 
 from tests.support import SERVER_KINDS, ServerKind, running, settings
-from velocity_ws import Broker, Client, InvalidHeaderError, Reject
+from velocity_ws import Broker, Client, HistoryError, InvalidHeaderError, Reject
 from velocity_ws.sessions.web_errors import client_error_of, goodbye_of, reject_of
 
 kinds = pytest.mark.parametrize("kind", SERVER_KINDS)
@@ -82,6 +82,7 @@ async def test_a_header_that_cannot_be_sent_is_a_failure_of_the_server(error: An
         (HTTPException(404), 404, b"Not Found"),
         (HTTPException(422, {"field": "token"}), 422, b'{"field": "token"}'),
         (HTTPException(307, "log in", {"Location": "/login"}), 403, b"log in"),
+        (HistoryError("load it anew", "evicted"), 422, b"load it anew"),
         (WebSocketException(1008, "not you"), 403, b"not you"),
     ],
 )
@@ -131,6 +132,10 @@ async def test_a_websocket_exception_with_a_code_of_the_application_closes_with_
         (Reject("taken", 409), {"code": "CONFLICT", "message": "taken"}),
         (Reject(), {"code": "FORBIDDEN", "message": ""}),
         (Reject("banned", code=4999), {"code": "FORBIDDEN", "message": "banned"}),
+        (
+            HistoryError("the key is used", "conflict"),
+            {"code": "INVALID_DATA", "message": "the key is used", "reason": "conflict"},
+        ),
     ],
 )
 async def test_in_a_handler_a_guard_and_a_dependency_it_is_an_answer(error: Exception, data: dict[str, Any]) -> None:
@@ -167,6 +172,18 @@ async def test_a_detail_without_a_json_form_is_a_failure_of_the_server() -> None
 
     async with running(broker) as address, address.connect() as peer:
         assert (await peer.request("x"))["data"]["code"] == "INTERNAL_ERROR"
+
+
+async def test_a_call_of_a_history_that_is_not_there_is_a_failure_of_the_server() -> None:
+    broker = Broker(settings())
+
+    @broker.on("x")
+    async def handler(client: Client) -> None:
+        raise HistoryError("no such room has a history")
+
+    async with running(broker) as address, address.connect() as peer:
+        assert (await peer.request("x"))["data"]["code"] == "INTERNAL_ERROR"
+    assert broker.get_stats().errors == 1
 
 
 async def test_a_client_that_on_connect_does_not_want_is_told_by_a_code_that_a_browser_can_read() -> None:

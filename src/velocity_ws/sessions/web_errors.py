@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from starlette.exceptions import HTTPException, WebSocketException
 
 from velocity_ws.close import MAX_REASON_BYTES
-from velocity_ws.errors import ClientError, Reject
+from velocity_ws.errors import ClientError, HistoryError, Reject
 from velocity_ws.hooks.validation import InvalidHandshakeError
 
 __all__ = ["CODES", "client_error_of", "goodbye_of", "reject_of"]
@@ -49,6 +49,8 @@ def client_error_of(error: BaseException) -> ClientError | None:
         return ClientError(code, _phrase(error.status_code), detail=detail)
     if isinstance(error, InvalidHandshakeError):
         return ClientError("INVALID_DATA", str(error), details=error.details)
+    if isinstance(error, HistoryError) and error.reason is not None:  # without one the application is at fault
+        return ClientError("INVALID_DATA", str(error), reason=error.reason)
     if isinstance(error, WebSocketException) and error.code == POLICY_VIOLATION:
         return ClientError("FORBIDDEN", error.reason)
     return None
@@ -66,6 +68,8 @@ def reject_of(error: BaseException) -> Reject | None:
         status = error.status_code if 400 <= error.status_code <= 599 else 403  # a redirect, which nobody follows
         return Reject(_text(error.detail), status=status, headers=error.headers)
     if isinstance(error, InvalidHandshakeError):
+        return Reject(str(error), status=422)
+    if isinstance(error, HistoryError) and error.reason is not None:
         return Reject(str(error), status=422)
     if isinstance(error, WebSocketException):
         code = error.code if 4000 <= error.code <= 4999 else None
