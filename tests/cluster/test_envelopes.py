@@ -15,6 +15,8 @@ from velocity_ws.cluster.envelopes import (
     Heartbeat,
     InvalidEnvelope,
     Notification,
+    PlainNotification,
+    PlainPublication,
     Probe,
     Publication,
     Request,
@@ -24,17 +26,31 @@ from velocity_ws.cluster.envelopes import (
     decode_header,
     encode_body,
     encode_header,
+    encode_unstamped,
 )
+from velocity_ws.history.entries import Entry, Stamp
+from velocity_ws.history.positions import Position
 
 NODE = "elevenchars"
 RAW = msgspec.Raw(b"\x92\xa1a\x01")
+MARK = st.binary(min_size=8, max_size=8)
 HEADER = b"VWS\x01elevenchars\0\0\0\0\0\0\x01\x02"
 GOLDEN = {
     b"\x99\xa4post\xa5rooms\x91\xa5lobby\x07\x91\xadelevenchars.c\xc3\xc4\x02{}\xc2\xa0": (
-        *(Publication, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}", False, ""),
+        *(PlainPublication, "rooms", ("lobby",), 7, (f"{NODE}.c",), True, b"{}", False, ""),
     ),
-    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc3\xa0": (Publication, "all", (), 0, (), True, b"{}", True, ""),
-    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc2\xa1k": (Publication, "all", (), 0, (), True, b"{}", False, "k"),
+    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc3\xa0": (PlainPublication, "all", (), 0, (), True, b"{}", True, ""),
+    b"\x99\xa4post\xa3all\x90\0\x90\xc3\xc4\x02{}\xc2\xa1k": (
+        PlainPublication,
+        "all",
+        (),
+        0,
+        (),
+        True,
+        b"{}",
+        False,
+        "k",
+    ),
     b"\x95\xa4beat\xa5hello\xcb@$\0\0\0\0\0\0\x90\xc3": (Heartbeat, "hello", 10.0, (), True),
     b"\x95\xa4beat\xa7welcome\xcb@$\0\0\0\0\0\0\x91\xabelevenchars\xc3": (Heartbeat, "welcome", 10.0, (NODE,), True),
     b"\x95\xa4beat\xa5alive\xcb@\x04\0\0\0\0\0\0\x90\xc3": (Heartbeat, "alive", 2.5, (), True),
@@ -42,7 +58,7 @@ GOLDEN = {
     b"\x94\xa3ask\x01\xa5count\x92\xa1a\x01": (Request, 1, "count", RAW),
     b"\x95\xa6answer\x01\xc4\x01\x05\xa0\x02": (Response, 1, b"\x05", "", 2),
     b"\x95\xa6answer\x01\xc4\0\xa2no\0": (Response, 1, b"", "no", 0),
-    b"\x93\xa4note\xa8presence\x92\xa1a\x01": (Notification, "presence", RAW),
+    b"\x93\xa4note\xa8presence\x92\xa1a\x01": (PlainNotification, "presence", RAW),
     b"\x92\xa5probe\x03": (Probe, 3),
 }
 """What travels, byte for byte: nodes of two releases meet on one engine, and no name that changes may change it."""
@@ -74,7 +90,7 @@ def test_what_older_nodes_send_is_taken(raw: bytes, body: Publication) -> None:
 
 
 def test_what_is_new_in_a_message_is_skipped_by_older_nodes() -> None:
-    newer = encode_body(Publication("all", (), 0, (), True, b"{}", True, "k"))
+    newer = encode_body(PlainPublication("all", (), 0, (), True, b"{}", True, "k"))
     older = msgspec.msgpack.decode(newer, type=OlderPublication)
     assert older == OlderPublication("all", (), 0, (), True, b"{}")
 
@@ -83,8 +99,11 @@ def test_what_is_new_in_a_message_is_skipped_by_older_nodes() -> None:
 def test_each_kind_is_encoded_to_the_same_bytes_as_ever(raw: bytes, kind_and_fields: tuple[Any, ...]) -> None:
     kind, *fields = kind_and_fields
     assert encode_body(kind(*fields)) == raw
-    assert encode_body(decode_body(HEADER + raw)) == raw
-    assert isinstance(decode_body(HEADER + raw), kind)
+    body = decode_body(HEADER + raw)
+    assert isinstance(body, kind)
+    # Once more as it was sent, which is without a position where it has none.
+    assert encode_body(kind(*[getattr(body, name) for name in kind.__struct_fields__])) == raw
+    assert getattr(body, "position", b"") == b""
 
 
 def test_the_header_is_encoded_to_the_same_bytes_as_ever() -> None:
@@ -105,10 +124,59 @@ def test_what_is_encoded_is_decoded(
     names = names[:1] if kind in ("rooms", "users") else names
     names = tuple([f"{NODE}.{number}" for number in range(len(names))]) if kind == "clients" else names
     how = data.draw(st.sampled_from([(False, ""), (True, ""), (False, "a key")]))
-    post = Publication(kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload, *how)
-    raw = encode_header(NODE, number) + encode_body(post)
+    fields = (kind, names, data.draw(st.integers(0, 2**40)), (f"{NODE}.b",), False, payload, *how)
+    raw = encode_header(NODE, number) + encode_body(PlainPublication(*fields))
     assert decode_header(raw) == (NODE, number)
-    assert decode_body(raw) == post
+    assert decode_body(raw) == Publication(*fields)
+
+
+positions = st.builds(
+    Position, st.binary(min_size=6, max_size=6), st.integers(0, 2**53), st.integers(0, 2**24 - 1), MARK
+)
+stamps = st.builds(Stamp, positions, MARK, st.integers(0, 2**63))
+
+
+class EarlierPublication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+    """A message for clients as nodes know it that know no positions."""
+
+    kind: str
+    names: tuple[str, ...]
+    number: int
+    excluded: tuple[str, ...]
+    is_text: bool
+    payload: bytes
+    is_volatile: bool = False
+    key: str = ""
+
+
+class EarlierNotification(msgspec.Struct, array_like=True, frozen=True, tag="note"):
+    """What others are told as nodes know it that know no positions."""
+
+    what: str
+    args: msgspec.Raw
+
+
+earlier = msgspec.msgpack.Decoder(EarlierPublication | EarlierNotification)
+
+
+@given(
+    stamps, st.sampled_from([0, 1, 31, 255, 256, 65_535, 65_536, 100_000]), st.lists(st.just(f"{NODE}.c"), max_size=20)
+)
+def test_what_an_engine_stamps_is_one_envelope(stamp: Stamp, size: int, excluded: list[str]) -> None:
+    post = Publication("rooms", ("chat",), 0, tuple(excluded), True, b"x" * size, False, "k")
+    data = Entry(stamp, encode_unstamped(NODE, post)).pack()
+    assert decode_header(data) == (NODE, 1)
+    assert decode_body(data) == msgspec.structs.replace(post, position=stamp.pack())
+    as_before = EarlierPublication("rooms", ("chat",), 0, tuple(excluded), True, b"x" * size, False, "k")
+    assert earlier.decode(data[len(HEADER) :]) == as_before
+
+
+@given(stamps)
+def test_so_is_a_notice(stamp: Stamp) -> None:
+    data = Entry(stamp, encode_unstamped(NODE, Notification("history", RAW))).pack()
+    assert decode_header(data) == (NODE, 1)
+    assert decode_body(data) == Notification("history", RAW, stamp.pack())
+    assert earlier.decode(data[len(HEADER) :]) == EarlierNotification("history", RAW)
 
 
 @given(st.binary(max_size=200))
@@ -134,6 +202,10 @@ def test_any_bytes_are_one_or_foreign(data: bytes) -> None:
         (["post", "all", [], 0, [], True, b"{}", "yes"], "Expected `bool`"),
         (["post", "all", [], 0, [], True, b"{}", False, "x" * 257], "length <= 256"),
         (["post", "somebody", [], 0, [], True, b""], "Invalid enum"),
+        (["post", "all", [], 0, [], True, b"{}", False, "", b"x" * 39], "length >= 40"),
+        (["post", "all", [], 0, [], True, b"{}", False, "", b"x" * 41], "length <= 40"),
+        (["note", "history", None, b""], "length >= 40"),
+        (["note", "history", None, b"x" * 41], "length <= 40"),
         (["beat", "alive", 0.0], "gone at once"),
         (["beat", "alive", -1.0], ">= 0"),
         (["beat", "alive", float("nan")], ">= 0"),

@@ -7,9 +7,9 @@ import pytest
 
 from velocity_ws.cluster.envelopes import (
     Heartbeat,
-    Notification,
+    PlainNotification,
+    PlainPublication,
     Probe,
-    Publication,
     Response,
     encode_body,
     encode_header,
@@ -72,9 +72,9 @@ def envelope(origin: str, body: msgspec.Struct, number: int = 1) -> bytes:
 def test_each_kind_is_given_to_its_part() -> None:
     parts, told = Parts(), list[tuple[str, int]]()
     parts.rpc.on_notification("count", int, lambda origin, count: told.append((origin, count)))
-    parts.receiver.received(TOPICS.all, envelope(OTHER, Publication("all", (), 0, (), True, b"{}")))
+    parts.receiver.received(TOPICS.all, envelope(OTHER, PlainPublication("all", (), 0, (), True, b"{}")))
     parts.receiver.received(TOPICS.nodes, envelope(OTHER, Heartbeat("alive", 10.0)))
-    parts.receiver.received(TOPICS.nodes, envelope(OTHER, Notification("count", msgspec.Raw(b"\x03")), 2))
+    parts.receiver.received(TOPICS.nodes, envelope(OTHER, PlainNotification("count", msgspec.Raw(b"\x03")), 2))
     assert [(address, message.payload) for address, message in parts.delivered] == [(Address("all"), b"{}")]
     assert parts.membership.ids() == {OTHER}
     assert told == [(OTHER, 3)]
@@ -83,7 +83,7 @@ def test_each_kind_is_given_to_its_part() -> None:
 
 def test_nothing_is_taken_that_this_node_has_published_but_its_probes() -> None:
     parts = Parts()
-    parts.receiver.received(TOPICS.all, envelope(NODE, Publication("all", (), 0, (), True, b"{}")))
+    parts.receiver.received(TOPICS.all, envelope(NODE, PlainPublication("all", (), 0, (), True, b"{}")))
     parts.receiver.received(TOPICS.nodes, envelope(NODE, Probe(1)))
     parts.receiver.received(TOPICS.node(NODE), envelope(OTHER, Probe(2)))
     assert (parts.delivered, parts.probes) == ([], [])
@@ -97,7 +97,7 @@ def test_what_is_invalid_is_counted_each_time_and_told_once_a_minute(caplog: pyt
     for now in (0.0, 1.0, 59.0, 60.0):
         parts.now = now
         parts.receiver.received(TOPICS.nodes, b"nonsense")
-        parts.receiver.received(TOPICS.nodes, envelope(OTHER, Notification("count", msgspec.Raw(b"\xc0"))))
+        parts.receiver.received(TOPICS.nodes, envelope(OTHER, PlainNotification("count", msgspec.Raw(b"\xc0"))))
     assert parts.counters.backplane_invalid == 8
     assert [record.name for record in caplog.records] == ["velocity_ws.cluster"] * 2
 
@@ -109,6 +109,6 @@ def test_an_error_of_a_part_ends_nothing(caplog: pytest.LogCaptureFixture) -> No
         raise LookupError("x")
 
     parts.rpc.on_notification("count", int, fail)
-    parts.receiver.received(TOPICS.nodes, envelope(OTHER, Notification("count", msgspec.Raw(b"\x03"))))
+    parts.receiver.received(TOPICS.nodes, envelope(OTHER, PlainNotification("count", msgspec.Raw(b"\x03"))))
     assert parts.counters.errors == 1
     assert "a message of another node failed" in caplog.text

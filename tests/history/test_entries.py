@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.cluster.envelopes import Publication, decode_body, encode_body, encode_header
 from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of
 from velocity_ws.history.positions import Position
 
@@ -38,12 +36,3 @@ def test_an_entry_is_read_back(stamp: Stamp, envelope: bytes) -> None:
 def test_what_is_too_short_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidEntry, match="40 bytes"):
         Entry.unpack(data)
-
-
-@given(stamps)
-def test_a_node_that_knows_no_stamps_reads_the_envelope(stamp: Stamp) -> None:
-    publication = Publication("rooms", ("chat",), 0, ("n",), True, b'{"event":"x"}')
-    known = ("post", *msgspec.structs.astuple(publication))
-    body = encode_body([*known, b"\0" * STAMP_SIZE])  # with a last field of the stamp's size
-    data = Entry(stamp, encode_header("n" * 11, 1) + body[:-STAMP_SIZE]).pack()
-    assert decode_body(data) == publication

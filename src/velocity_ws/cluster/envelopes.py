@@ -20,25 +20,9 @@ from velocity_ws.messages.ids import CLIENT_ID, NODE_ID, NODE_ID_LENGTH
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = [
-    "Body",
-    "ClientId",
-    "Count",
-    "Header",
-    "Heartbeat",
-    "InvalidEnvelope",
-    "Name",
-    "NodeId",
-    "Notification",
-    "Probe",
-    "Publication",
-    "Request",
-    "Response",
-    "Topic",
-    "decode_as",
-    "decode_body",
-    "decode_header",
-    "encode_body",
-    "encode_header",
+    "Body", "ClientId", "Count", "Header", "Heartbeat", "InvalidEnvelope", "Name", "NodeId", "Notification",
+    "PlainNotification", "PlainPublication", "Probe", "Publication", "Request", "Response", "Topic", "decode_as",
+    "decode_body", "decode_header", "encode_body", "encode_header", "encode_unstamped",
 ]  # fmt: skip
 
 MAGIC: Final = b"VWS"
@@ -47,6 +31,8 @@ MAX_SEQUENCE: Final = 2**48
 """Messages of one sender to one topic: one each microsecond for nine years."""
 MAX_PEERS: Final = 10_000
 """Nodes that one heartbeat names; many more than an engine connects."""
+POSITION_SIZE: Final = 40
+"""Bytes of what an engine says of a message that it keeps: a stamp."""
 _IS_NODE_ID = re.compile(NODE_ID.encode()).fullmatch
 _is_client_id = re.compile(CLIENT_ID, re.ASCII).fullmatch
 _HEAD = len(MAGIC) + 1
@@ -64,6 +50,7 @@ _What = Annotated[str, msgspec.Meta(max_length=64)]
 _Lease = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Peers = Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=MAX_PEERS)]
 _Error = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
+_Position = Annotated[bytes, msgspec.Meta(min_length=POSITION_SIZE, max_length=POSITION_SIZE)]  # where there is one
 
 T = TypeVar("T")
 
@@ -88,8 +75,8 @@ class Header(NamedTuple):
     sequence: int
 
 
-class Publication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
-    """A message for clients.
+class PlainPublication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+    """A message for clients that no engine keeps, as it is sent.
 
     Attributes:
         kind: the kind of the address.
@@ -110,6 +97,17 @@ class Publication(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     payload: bytes
     is_volatile: bool = False
     key: Name = ""
+
+
+class Publication(PlainPublication, array_like=True, frozen=True, tag="post"):
+    """A message for clients, as it is read. One without a position is sent as a `PlainPublication`.
+
+    Attributes:
+        position: the engine's stamp, if it keeps the message; else empty. It is the last field for ever, as the engine
+            writes it behind what `encode_unstamped` has made.
+    """
+
+    position: _Position = b""
 
 
 class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag="beat"):
@@ -158,8 +156,8 @@ class Response(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
     more: Count = 0
 
 
-class Notification(msgspec.Struct, array_like=True, frozen=True, tag="note"):
-    """Something that others are told, with no response.
+class PlainNotification(msgspec.Struct, array_like=True, frozen=True, tag="note"):
+    """Something that others are told, with no response, as it is sent where it has no place among a room's messages.
 
     Attributes:
         what: its name.
@@ -168,6 +166,17 @@ class Notification(msgspec.Struct, array_like=True, frozen=True, tag="note"):
 
     what: _What
     args: msgspec.Raw
+
+
+class Notification(PlainNotification, array_like=True, frozen=True, tag="note"):
+    """Something that others are told, with no response, as it is read. See `Publication`.
+
+    Attributes:
+        position: the engine's stamp, where it was told among the messages of a room; else empty. The last field, as in
+            a `Publication`.
+    """
+
+    position: _Position = b""
 
 
 class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
@@ -184,6 +193,7 @@ Body = Publication | Heartbeat | Request | Response | Notification | Probe
 
 encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode
+_STAMP_FOLLOWS: Final = bytes([POSITION_SIZE])
 
 
 def encode_header(origin: str, sequence: int) -> bytes:
@@ -194,6 +204,20 @@ def encode_header(origin: str, sequence: int) -> bytes:
         sequence: its number among what this node published to the topic, from 1.
     """
     return b"%s%c%s%s" % (MAGIC, VERSION, origin.encode("ascii"), sequence.to_bytes(8, "big"))
+
+
+def encode_unstamped(origin: str, body: Publication | Notification) -> bytes:
+    """Encode a message for an engine that puts its stamp behind it, and keeps and publishes the two as one envelope.
+
+    The header has the number 1, as these messages are counted by their offsets: for a node that knows none, none of
+    them is ever missing.
+
+    Args:
+        origin: the id of the node that sends it.
+        body: with no position yet.
+    """
+    # An empty position is two bytes: that it is bytes, and how many, which is told to be those of the stamp.
+    return b"".join((encode_header(origin, 1), memoryview(encode_body(body))[:-1], _STAMP_FOLLOWS))
 
 
 def decode_header(data: bytes) -> Header:

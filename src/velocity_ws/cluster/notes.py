@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from velocity_ws.cluster.envelopes import Notification, encode_body
+from velocity_ws.cluster.envelopes import PlainNotification, encode_body
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.logs import get_logger
@@ -60,4 +60,4 @@ class Notes:
 
 
 def _encode(what: str, args: object) -> bytes:
-    return encode_body(Notification(what, msgspec.Raw(encode_body(args))))
+    return encode_body(PlainNotification(what, msgspec.Raw(encode_body(args))))

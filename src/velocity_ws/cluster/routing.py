@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from velocity_ws.cluster.envelopes import Publication, encode_body
+from velocity_ws.cluster.envelopes import PlainPublication, Publication, encode_body
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import node_of
@@ -58,7 +58,7 @@ def routes(topics: Topics, own: str, address: Address, message: PreparedMessage)
 
     def body(names: tuple[str, ...], number: int = 0) -> bytes:
         return encode_body(
-            Publication(
+            PlainPublication(
                 address.kind,
                 names,
                 number,

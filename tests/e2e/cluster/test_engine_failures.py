@@ -21,7 +21,7 @@ from tests.support.machine import waited_for_a_processor
 from tests.support.nodes import Node, nodes, person
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
-from velocity_ws.cluster.envelopes import Publication, encode_body, encode_header
+from velocity_ws.cluster.envelopes import PlainPublication, encode_body, encode_header
 
 ENGINES = ("nats", "valkey")
 
@@ -267,11 +267,11 @@ async def test_foreign_messages_are_counted_and_dropped(kind: str) -> None:
     async with engine(kind) as server, nodes(server.url, 1) as (node,), person(node, room="x") as (peer, _):
         backplane = create_backplane(server.url)
         await backplane.connect(lambda *_: None, lambda _: None)
-        post = encode_body(Publication("all", (), 0, (), True, b'{"event":"wrong"}'))
+        post = encode_body(PlainPublication("all", (), 0, (), True, b'{"event":"wrong"}'))
         header = encode_header("elevenchars", 1)
         other_version = header[:3] + b"\x09" + header[4:]
-        not_text = encode_body(Publication("all", (), 0, (), True, b"\xff"))
-        no_room = encode_body(Publication("rooms", (), 0, (), True, b"{}"))
+        not_text = encode_body(PlainPublication("all", (), 0, (), True, b"\xff"))
+        no_room = encode_body(PlainPublication("rooms", (), 0, (), True, b"{}"))
         foreign = [
             b"",
             b"nonsense",

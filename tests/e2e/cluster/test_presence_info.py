@@ -18,7 +18,7 @@ from tests.support.nodes import Node, application, nodes, person
 from velocity_ws import Broker, Client
 from velocity_ws.broker import presence, presence_info
 from velocity_ws.broker.presence_wire import MAX_INFO
-from velocity_ws.cluster.envelopes import Notification, encode_body, encode_header
+from velocity_ws.cluster.envelopes import PlainNotification, encode_body, encode_header
 
 ROOM = "doc:7"
 Info = Callable[..., Any]
@@ -287,7 +287,7 @@ async def test_what_another_node_says_is_no_json_is_dropped_and_counted() -> Non
         assert cluster is not None
         for json in (b"{", b"[]", b'{"a":NaN}', b"x" * (MAX_INFO + 1), b"\xff"):
             change = (ROOM, 0, 1, {"eve": 1}, {"eve": (1, json)})
-            body = encode_body(Notification("presence_change", msgspec.Raw(encode_body(change))))
+            body = encode_body(PlainNotification("presence_change", msgspec.Raw(encode_body(change))))
             before = a.get_stats().backplane_invalid
             cluster._receiver.received(cluster.topics.room(ROOM), encode_header("a-stranger-", 1) + body)
             assert a.get_stats().backplane_invalid == before + 1
