@@ -69,8 +69,9 @@ class Engine:
         await self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay, and nothing moves."""
+        """SIGSTOP: its connections stay, and nothing moves; its last thread has stopped when this returns."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
