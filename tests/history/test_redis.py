@@ -80,13 +80,19 @@ async def test_what_a_log_has_there_is_under_one_tag_and_goes_by_itself(kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_expiry_of_a_list_is_set_now_and_then_and_outlives_its_entries(kind: str) -> None:
-    log = Log("velocity.room.busy", Limits(1000, 80, 1024**2))
+    log = Log("velocity.room.busy", Limits(1000, 400, 1024**2))
     async with engine(kind) as server, keeper(server.url) as one:
-        for _ in range(30):
+        (first,) = await one.append(log, b"0")
+        count, entry = 1, first
+        while count < 30 or entry.stamp.time < first.stamp.time + 150:  # in which time it is set thrice
             (entry,) = await one.append(log, b"1")
-            assert await order(server, "PEXPIRETIME", f"{{{log.topic}}}:log") >= entry.stamp.time + 80
+            count += 1
+            expires = await order(server, "PEXPIRETIME", f"{{{log.topic}}}:log")
+            is_over = (await one.top(log)).time >= entry.stamp.time + 400  # on a machine that is busy
+            assert expires >= entry.stamp.time + 400 or is_over
         said = await order(server, "INFO", "commandstats")
-        assert said["cmdstat_pexpire"]["calls"] < 30
+        metas = count - 1  # whose expiry a question sets
+        assert 2 <= said["cmdstat_pexpire"]["calls"] - metas < count
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,6 +199,8 @@ async def test_what_a_login_must_be_allowed(kind: str) -> None:
             assert await one.store.removed([Lookup(LOG, "ann")]) == [1]
             await one.store.clear(LOG, b"cleared")
             assert len(await one.store.secret("velocity.secret")) == 32
+            await one.store.keep("velocity.kinds", b"1")
+            assert await one.store.kept("velocity.kinds") == b"1"
             await listener.messages(10)
 
 

@@ -128,6 +128,27 @@ class HistoryStore(Protocol):
             OSError: the engine did not answer, or cannot keep it.
         """
 
+    async def keep(self, name: str, value: bytes) -> None:
+        """Keep a small value under a name, in place of the one before. It has no expiry, and is not pushed out.
+
+        When it returns, every store of the engine is told this value, or a later one.
+
+        Args:
+            name: as a topic; names of secrets are others.
+            value: any bytes, at most `KEPT_SIZE`.
+
+        Raises:
+            Refused: it is not kept; the value before stays.
+            OSError: it may be kept, or not.
+        """
+
+    async def kept(self, name: str) -> bytes | None:
+        """The value that was kept last under a name; ``None`` where the engine has none.
+
+        Raises:
+            OSError: the engine did not answer.
+        """
+
     async def close(self) -> None:
         """End the connection, within a second. Harmless when there is none; `connect` works again after it."""
 

@@ -8,6 +8,7 @@ from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.positions import Position
 
 __all__ = [
+    "KEPT_SIZE",
     "KEY_TTL",
     "SECRET_SIZE",
     "Append",
@@ -21,12 +22,15 @@ __all__ = [
     "Removal",
     "Top",
     "granted",
+    "too_large",
 ]
 
 KEY_TTL = 300.0
 """Seconds for which the result of an append with an idempotency key is kept."""
 SECRET_SIZE = 32
 """Bytes of a secret that stores share."""
+KEPT_SIZE = 64 * 1024
+"""Bytes that a value has at most that stores share."""
 LEAST_META_TTL = 3600_000
 """Milliseconds for which a top is kept at least; more than those of an idempotency key."""
 
@@ -187,3 +191,10 @@ def granted(result: T | Refused) -> T:
     if isinstance(result, Refused):
         raise result
     return result
+
+
+def too_large(data: bytes, most: int) -> Refused | None:
+    """What is said of a message, a notice or a value that has more than ``most`` bytes; ``None`` where it has not."""
+    if len(data) <= most:
+        return None
+    return Refused("engine", f"the message has {len(data)} bytes, and the engine takes {most}")

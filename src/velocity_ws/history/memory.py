@@ -15,6 +15,7 @@ from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.memory import MAX_PAYLOAD, Bus, bus_of
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import (
+    KEPT_SIZE,
     SECRET_SIZE,
     Append,
     Appended,
@@ -25,6 +26,8 @@ from velocity_ws.history.items import (
     Refused,
     Removal,
     Top,
+    granted,
+    too_large,
 )
 from velocity_ws.history.memory_log import MemoryLog
 
@@ -38,6 +41,7 @@ class _Engine:
         self.bus = bus
         self.users = 0
         self.secrets: dict[str, bytes] = {}
+        self.kept: dict[str, bytes] = {}
         self._clock = clock
         self._logs: dict[str, MemoryLog] = {}
         self._dues: list[tuple[int, str]] = []
@@ -141,7 +145,7 @@ class MemoryHistory:
     async def clear(self, log: Log, notice: bytes = b"") -> Top:
         """See `HistoryStore.clear`."""
         engine = self._connected()
-        self._check(notice)
+        granted(too_large(notice, self.max_payload))
         with engine.bus.lock:
             now = engine.now()
             found = engine.log(log, now)
@@ -154,6 +158,19 @@ class MemoryHistory:
         engine = self._connected()
         with engine.bus.lock:
             return engine.secrets.setdefault(name, secrets.token_bytes(SECRET_SIZE))
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See `HistoryStore.keep`."""
+        engine = self._connected()
+        granted(too_large(value, KEPT_SIZE))
+        with engine.bus.lock:
+            engine.kept[name] = value
+
+    async def kept(self, name: str) -> bytes | None:
+        """See `HistoryStore.kept`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            return engine.kept.get(name)
 
     async def close(self) -> None:
         """See `HistoryStore.close`."""
@@ -169,7 +186,7 @@ class MemoryHistory:
                     del _engines[self._name]
 
     def _append(self, engine: _Engine, append: Append, now: int) -> Appended | Refused:
-        refusal = self._refusal(append.envelope)
+        refusal = too_large(append.envelope, self.max_payload)
         if refusal is not None:
             return refusal
         result = engine.log(append.log, now).append(append, now)
@@ -178,23 +195,13 @@ class MemoryHistory:
         return result
 
     def _remove(self, engine: _Engine, removal: Removal, now: int) -> Top | Refused:
-        refusal = self._refusal(removal.notice)
+        refusal = too_large(removal.notice, self.max_payload)
         if refusal is not None:
             return refusal
         log = engine.log(removal.log, now)
         log.remove(removal.user)
         engine.notify(removal.log, removal.notice, log.notice(now))
         return log.top(now)
-
-    def _refusal(self, envelope: bytes) -> Refused | None:
-        if len(envelope) <= self.max_payload:
-            return None
-        return Refused("engine", f"the message has {len(envelope)} bytes, and the engine takes {self.max_payload}")
-
-    def _check(self, notice: bytes) -> None:
-        refusal = self._refusal(notice)
-        if refusal is not None:
-            raise refusal
 
     def _connected(self) -> _Engine:
         if self._engine is None or not self._is_connected:

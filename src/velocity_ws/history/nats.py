@@ -17,9 +17,23 @@ from typing import Any, Literal, TypeVar
 from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.urls import PREFIX, server_urls
 from velocity_ws.history.entries import STAMP_SIZE
-from velocity_ws.history.items import SECRET_SIZE, Append, Appended, Log, Lookup, Query, Range, Refused, Removal, Top
+from velocity_ws.history.items import (
+    KEPT_SIZE,
+    SECRET_SIZE,
+    Append,
+    Appended,
+    Log,
+    Lookup,
+    Query,
+    Range,
+    Refused,
+    Removal,
+    Top,
+    granted,
+    too_large,
+)
 from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
-from velocity_ws.history.nats_appending import append_to_log, too_large
+from velocity_ws.history.nats_appending import append_to_log
 from velocity_ws.history.nats_head import Head
 from velocity_ws.history.nats_logs import NatsLogs, State
 from velocity_ws.history.nats_reading import read_range
@@ -118,10 +132,8 @@ class NatsHistory:
         logs = self._connected()
         results: list[Top | Refused] = []
         for removal in removals:
-            if len(removal.notice) > self.max_payload:
-                results.append(too_large(removal.notice, self.max_payload))
-                continue
             try:
+                granted(too_large(removal.notice, self.max_payload))
                 _, top = await revise(logs, removal.log, removal.notice, removal.user)
                 results.append(top)
             except Refused as refusal:
@@ -147,8 +159,7 @@ class NatsHistory:
     async def clear(self, log: Log, notice: bytes = b"") -> Top:
         """See `HistoryStore.clear`."""
         logs = self._connected()
-        if len(notice) > self.max_payload:
-            raise too_large(notice, self.max_payload)
+        granted(too_large(notice, self.max_payload))
         state, top = await revise(logs, log, notice)
         await purge(logs, log.topic, state.sequence)
         return top
@@ -164,6 +175,18 @@ class NatsHistory:
                 made = secrets.token_bytes(SECRET_SIZE)
                 await stream.store([Message(subject, made, guard=(subject, 0))])
                 return made
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See `HistoryStore.keep`."""
+        stream = self._connected().stream
+        granted(too_large(value, min(KEPT_SIZE, self.max_payload)))
+        await stream.store([Message(self._names.kept(name), value)])
+
+    async def kept(self, name: str) -> bytes | None:
+        """See `HistoryStore.kept`."""
+        stream, subject = self._connected().stream, self._names.kept(name)
+        found = (await stream.last([subject])).get(subject)
+        return None if found is None else found.payload
 
     async def close(self) -> None:
         """See `HistoryStore.close`."""

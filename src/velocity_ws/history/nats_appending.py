@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
-from velocity_ws.history.items import KEY_TTL, Append, Appended, Refused
+from velocity_ws.history.items import KEY_TTL, Append, Appended, Refused, too_large
 from velocity_ws.history.jetstream import WrongSequence
 from velocity_ws.history.nats_head import TABLE, Found, Head, UnknownOldest
 from velocity_ws.history.nats_logs import NatsLogs, State
 from velocity_ws.history.nats_stream import key_name
 
-__all__ = ["append_to_log", "too_large"]
+__all__ = ["append_to_log"]
 
 DIGEST_SIZE: Final = 16
 Keys = dict[str, tuple[bytes, Stamp]]
@@ -30,8 +30,9 @@ async def append_to_log(logs: NatsLogs, appends: Sequence[Append], max_payload: 
     results: list[Appended | Refused] = []
     state, keys = logs.cached(log.topic), None if any(names) else Keys()
     for append, name in zip(appends, names, strict=True):
-        if len(append.envelope) > max_payload:
-            results.append(too_large(append.envelope, max_payload))
+        refusal = too_large(append.envelope, max_payload)
+        if refusal is not None:
+            results.append(refusal)
             continue
         while True:
             if state is None or keys is None:
@@ -41,8 +42,8 @@ async def append_to_log(logs: NatsLogs, appends: Sequence[Append], max_payload: 
             except WrongSequence:
                 state, keys = None, None
                 continue
-            except Refused as refusal:
-                result = refusal
+            except Refused as error:
+                result = error
             results.append(result)
             break
     return results
@@ -96,8 +97,3 @@ async def _oldest(logs: NatsLogs, topic: str, state: State, head: Head) -> dict[
         if found:
             return found
     return {}
-
-
-def too_large(envelope: bytes, max_payload: int) -> Refused:
-    """What is said of an envelope, or notice, that has too many bytes."""
-    return Refused("engine", f"the message has {len(envelope)} bytes, and the engine takes {max_payload}")

@@ -68,6 +68,10 @@ class Names:
         """A secret that stores share."""
         return f"{self._root}.x.{_token(name)}"
 
+    def kept(self, name: str) -> str:
+        """A value that stores share, which may change."""
+        return f"{self._root}.v.{_token(name)}"
+
 
 def key_name(key: str) -> str:
     """The name of an idempotency key, which may be any text."""

@@ -14,6 +14,7 @@ from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.redis import MAX_PAYLOAD
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import (
+    KEPT_SIZE,
     KEY_TTL,
     SECRET_SIZE,
     Append,
@@ -26,6 +27,7 @@ from velocity_ws.history.items import (
     Removal,
     Top,
     granted,
+    too_large,
 )
 from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
 from velocity_ws.history.redis_scripts import (
@@ -100,10 +102,7 @@ class RedisHistory:
             if len(append.envelope) <= self.max_payload
         ]
         replies = iter(await self._connected().call(CHANGES, self._append, calls))
-        return [
-            _appended(next(replies)) if len(append.envelope) <= self.max_payload else self._too_large(append.envelope)
-            for append in appends
-        ]
+        return [too_large(append.envelope, self.max_payload) or _appended(next(replies)) for append in appends]
 
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
         """See `HistoryStore.tops`."""
@@ -125,10 +124,7 @@ class RedisHistory:
             if len(each.notice) <= self.max_payload
         ]
         replies = iter(await self._connected().call(CHANGES, self._change, calls))
-        return [
-            _top(next(replies)) if len(each.notice) <= self.max_payload else self._too_large(each.notice)
-            for each in removals
-        ]
+        return [too_large(each.notice, self.max_payload) or _top(next(replies)) for each in removals]
 
     async def removed(self, lookups: Sequence[Lookup]) -> list[int]:
         """See `HistoryStore.removed`."""
@@ -140,8 +136,7 @@ class RedisHistory:
 
     async def clear(self, log: Log, notice: bytes = b"") -> Top:
         """See `HistoryStore.clear`."""
-        if len(notice) > self.max_payload:
-            raise self._too_large(notice)
+        granted(too_large(notice, self.max_payload))
         (reply,) = await self._connected().call(CHANGES, self._change, [self._changing(log, notice, "")])
         return granted(_top(reply))
 
@@ -150,8 +145,20 @@ class RedisHistory:
         key = f"{{{name}}}:secret"
         commands = [("SET", key, secrets.token_bytes(SECRET_SIZE), "NX"), ("GET", key)]
         made, found = await self._connected().ask(name, commands)
-        if not isinstance(found, bytes):
-            raise Refused("engine", f"the engine did not keep a secret: {made}")
+        granted(made)
+        return bytes(granted(found))
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See `HistoryStore.keep`."""
+        servers = self._connected()
+        granted(too_large(value, KEPT_SIZE))
+        (reply,) = await servers.ask(name, [("SET", f"{{{name}}}:kept", value)])
+        granted(reply)
+
+    async def kept(self, name: str) -> bytes | None:
+        """See `HistoryStore.kept`."""
+        (reply,) = await self._connected().ask(name, [("GET", f"{{{name}}}:kept")])
+        found: bytes | None = granted(reply)
         return found
 
     async def close(self) -> None:
@@ -168,9 +175,6 @@ class RedisHistory:
         if self._servers is None or self._lost is None:
             raise ConnectionError("there is no connection")
         return self._servers
-
-    def _too_large(self, envelope: bytes) -> Refused:
-        return Refused("engine", f"the message has {len(envelope)} bytes, and the engine takes {self.max_payload}")
 
     def _appending(self, append: Append, chance: bytes) -> Call:
         where, (size, ttl, most) = append.log, append.log.limits

@@ -117,9 +117,14 @@ class Servers:
                 replies[index] = reply
         return replies
 
-    async def ask(self, topic: str, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Reply]:
-        """Send commands to the server of a topic, and return their replies; an error is among them."""
-        return await self._of(topic).sides[CHANGES].ask(commands)
+    async def ask(self, topic: str, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Reply | Refused]:
+        """Send commands to the server of a topic, in one round trip, and return the replies in order.
+
+        Raises:
+            OSError: the connection has ended.
+        """
+        server = self._of(topic)
+        return server.judged(await server.sides[CHANGES].ask(commands))
 
     async def close(self) -> None:
         """End all connections, now."""
@@ -172,6 +177,10 @@ class _Server:
         replies = await self.sides[side].ask(commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             await self._again(side, calls, commands, replies)
+        return self.judged(replies)
+
+    def judged(self, replies: Sequence[Reply]) -> list[Reply | Refused]:
+        """Replies, with a `Refused` for each that is an error."""
         return [self._refusal(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
     async def _again(

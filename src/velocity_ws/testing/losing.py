@@ -97,6 +97,7 @@ class LosingContract(EngineOfHistory):
         log, fresh = self.log(), self.log()
         async with self.keeper() as keeper, await self.listening(log) as listener:
             entries = await keeper.append(log, b"1", b"2")
+            await keeper.store.keep(fresh.topic, b"kept")
             await self.fill()
             appends = [Append(log, b"3" * 1000), Append(log, b"4", "key", SAME)]
             for result in await keeper.store.append(appends):
@@ -106,6 +107,8 @@ class LosingContract(EngineOfHistory):
             assert found.entries == entries
             (unknown,) = await keeper.store.read([Query(fresh)])
             assert isinstance(unknown, Refused)
+            assert isinstance(await refused(keeper.store.keep(fresh.topic, b"x" * 1000)), Refused)
+            assert await keeper.store.kept(fresh.topic) == b"kept"
             assert await heard(listener, log, 2) == entries
             assert keeper.losses == []
 

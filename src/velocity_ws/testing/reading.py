@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from velocity_ws.history.entries import Entry
-from velocity_ws.history.items import Limits, Log, Lookup, Query, Range, Refused, Removal, granted
+from velocity_ws.history.items import KEPT_SIZE, Limits, Log, Lookup, Query, Range, Refused, Removal, granted
 from velocity_ws.history.positions import Position
 from velocity_ws.testing.appending import OTHER, SAME, heard
 from velocity_ws.testing.history_engine import EngineOfHistory, Keeper
-from velocity_ws.testing.listener import DEADLINE
+from velocity_ws.testing.listener import DEADLINE, refused
 
 __all__ = ["ReadingContract"]
 
@@ -139,6 +139,24 @@ class ReadingContract(EngineOfHistory):
             other = await keepers[0].store.secret("history.other")
             assert other != found[0]
             assert await keepers[1].store.secret("history.other") == other
+
+    async def test_a_value_is_kept_and_shared(self) -> None:
+        name, other = self.log().topic, self.log().topic
+        async with self.keepers(2) as (one, two):
+            assert await one.store.kept(name) is None
+            secret = await one.store.secret(name)
+            large = bytes(range(256)) * (KEPT_SIZE // 256)
+            for writer, value in ((one, b"first"), (two, b""), (one, large), (two, b"\r\n$5\r\nlast")):
+                await writer.store.keep(name, value)
+                assert await two.store.kept(name) == await one.store.kept(name) == value
+            assert isinstance(await refused(one.store.keep(name, b"x" * (KEPT_SIZE + 1))), Refused)
+            values = [b"%d" % number for number in range(20)]
+            await asyncio.gather(*[(one, two)[index % 2].store.keep(name, value) for index, value in enumerate(values)])
+            last = await one.store.kept(name)
+            assert last == await two.store.kept(name)
+            assert last in values
+            assert await two.store.kept(other) is None
+            assert await two.store.secret(name) == secret
 
     # --- removals and clearing
 
