@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of
+from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of, before_of
 from velocity_ws.history.positions import Position
 
 stamps = st.builds(
@@ -36,3 +36,12 @@ def test_an_entry_is_read_back(stamp: Stamp, envelope: bytes) -> None:
 def test_what_is_too_short_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidEntry, match="40 bytes"):
         Entry.unpack(data)
+
+
+@given(stamps)
+def test_the_position_before_an_entry_is_that_of_who_has_the_one_before(stamp: Stamp) -> None:
+    if not stamp.position.offset:
+        return
+    before = Position.parse(before_of(stamp.pack()))
+    assert (before.epoch, before.offset) == (stamp.position.epoch, stamp.position.offset - 1)
+    assert (before.mark, before.revision) == (stamp.previous, stamp.position.revision)

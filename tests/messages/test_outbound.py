@@ -19,7 +19,16 @@ from pydantic import BaseModel
 from tests.support.json_values import ids, names, read, values
 from velocity_ws.errors import EncodeError, InvalidNameError
 from velocity_ws.messages.inbound import Message, decode
-from velocity_ws.messages.outbound import PreparedMessage, add_room, encode, encode_bytes, make_lossy
+from velocity_ws.messages.outbound import (
+    PlacedMessage,
+    PreparedMessage,
+    add_room,
+    encode,
+    encode_bytes,
+    make_lossy,
+    parse,
+    placed,
+)
 
 
 class Colour(enum.Enum):
@@ -281,3 +290,55 @@ def test_a_message_is_lossy_in_one_way() -> None:
         make_lossy(message, volatile=True, key="k")
     make_lossy(message, volatile=True, key=None)
     assert (message.volatile, message.key, message.slot) == (True, None, None)
+
+
+# --- messages of rooms with history
+
+
+@settings(max_examples=100, deadline=None)
+@given(names, values, st.text(max_size=256))
+def test_a_placed_message_says_its_room_and_where_it_stands(event: str, data: Any, room: str) -> None:
+    message = placed(encode(event, data).payload, room, "a-position_", lambda: "the one before")
+    assert read(message) == {"event": event, "data": data, "room": room, "at": "a-position_"}
+    assert (message.room, message.at, message.before) == (room, "a-position_", "the one before")
+    assert (message.size, message.slot, message.lossy) == (len(message.payload), None, None)
+
+
+def test_the_position_before_is_made_only_where_it_is_asked_for() -> None:
+    asked = []
+    message = placed(encode("said").payload, "chat", "at", lambda: asked.append(1) or "before")  # type: ignore[func-returns-value]
+    message.wire(0)
+    assert asked == []
+    assert message.before == "before"
+
+
+def test_a_placed_message_with_a_key_replaces_one_of_its_room() -> None:
+    message = placed(encode("moved", 1).payload, "chat", "at", str, "ann")
+    assert message.slot == ("moved", "ann", "chat")
+    assert read(message) == {"event": "moved", "data": 1, "room": "chat", "at": "at"}
+    other = encode("moved", 2)
+    make_lossy(other, volatile=False, key="ann")
+    add_room(other, "chat")
+    assert message.slot == other.slot
+
+
+def test_other_messages_are_no_larger_for_it() -> None:
+    assert not hasattr(PreparedMessage(b"{}"), "at")
+    assert set(PlacedMessage.__slots__).isdisjoint(PreparedMessage.__slots__)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names, values)
+def test_what_was_sent_can_be_read_again(event: str, data: Any) -> None:
+    assert parse(encode(event, data).payload) == (event, data)
+    carried = encode(event, data)
+    add_room(carried, "chat")
+    assert parse(carried.payload) == (event, data)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b'{"data":1}', b'{"event":1}', b'{"event":"x","y":"\xff"}', b"[" * 10**6]
+)
+def test_what_no_node_has_sent_is_no_message(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="no message"):
+        parse(payload)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from velocity_ws.history.positions import POSITION_SIZE, Position
 
-__all__ = ["STAMP_SIZE", "Entry", "InvalidEntry", "Stamp", "at_of"]
+__all__ = ["STAMP_SIZE", "Entry", "InvalidEntry", "Stamp", "at_of", "before_of"]
 
 STAMP_SIZE: Final = 40
 """Bytes: a position, the mark of the entry before, and the time."""
@@ -84,3 +84,9 @@ class Entry(NamedTuple):
 def at_of(stamp: bytes) -> str:
     """The text of the position in the 40 bytes of a stamp, without reading the rest."""
     return base64.urlsafe_b64encode(stamp[:POSITION_SIZE]).decode("ascii")
+
+
+def before_of(stamp: bytes) -> str:
+    """The text of the position just before the entry of a stamp of 40 bytes: of who has all but this one."""
+    position, previous, _ = Stamp.unpack(stamp)
+    return position._replace(offset=position.offset - 1, mark=previous).at

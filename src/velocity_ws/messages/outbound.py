@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -13,16 +15,9 @@ from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_key
 from velocity_ws.messages.plain import plain
 
 __all__ = [
-    "Lossy",
-    "PreparedMessage",
-    "Slot",
-    "add_room",
-    "encode",
-    "encode_bytes",
-    "encode_data",
-    "event_of",
-    "make_lossy",
-]
+    "Lossy", "PlacedMessage", "PreparedMessage", "Slot", "add_room", "encode", "encode_bytes", "encode_data",
+    "event_of", "make_lossy", "parse", "placed",
+]  # fmt: skip
 
 Slot = tuple[str | None, str, str | None]
 """An event, which a binary message has not, a key, and the room that the message carries, if any."""
@@ -40,10 +35,10 @@ class Lossy:
 
     __slots__ = ("key", "room", "slot", "volatile")
 
-    def __init__(self, *, volatile: bool, key: str | None) -> None:
+    def __init__(self, *, volatile: bool, key: str | None, room: str | None = None) -> None:
         self.volatile = volatile
         self.key = key
-        self.room: str | None = None
+        self.room = room
         self.slot: Slot | None = None
 
 
@@ -125,6 +120,28 @@ class PreparedMessage:
     def set_lossy(self, *, volatile: bool, key: str | None) -> None:
         """Let it be left out, or replace another one. Called before it is sent."""
         self.lossy = Lossy(volatile=volatile, key=key)
+
+
+class PlacedMessage(PreparedMessage):
+    """A message of a room with history, which says where it stands. Made by `placed`.
+
+    Attributes:
+        room: the room.
+        at: the text of the position of a client that has it.
+    """
+
+    __slots__ = ("_before", "at", "room")
+
+    def __init__(self, payload: bytes, room: str, at: str, before: Callable[[], str]) -> None:
+        super().__init__(payload)
+        self.room = room
+        self.at = at
+        self._before = before
+
+    @property
+    def before(self) -> str:
+        """The text of the position of a client that has the message before it, and not this one."""
+        return self._before()
 
 
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
@@ -217,6 +234,44 @@ def add_room(message: PreparedMessage, room: str) -> None:
         # Copied once: `payload[:-1] + tail` takes 2 ms in place of 0.1 for 1 MiB, and 0.15 µs less for a small one.
         message.payload = b"".join((memoryview(payload)[:-1], tail))
         message.size = message.cost = len(message.payload)
+
+
+def placed(payload: bytes, room: str, at: str, before: Callable[[], str], key: str = "") -> PlacedMessage:
+    """Let a message say of which room it is, and where it stands there: ``{"event", "data", "room", "at"}``.
+
+    Args:
+        payload: of a message of `encode`, without an id and without a room.
+        room: the room.
+        at: the text of its position.
+        before: says the position before it; called only where a client did not get it.
+        key: see `PreparedMessage`; empty for none.
+    """
+    # In one copy, as a node does it for each message of these rooms.
+    whole = b"".join((memoryview(payload)[:-1], memoryview(_tail_of(room))[:-1], b',"at":"', at.encode("ascii"), b'"}'))
+    message = PlacedMessage(whole, room, at, before)
+    message.lossy = Lossy(volatile=False, key=key, room=room) if key else None
+    return message
+
+
+class _Said(msgspec.Struct):
+    event: str
+    data: Any = None
+
+
+_decode_said = msgspec.json.Decoder(_Said).decode
+
+
+def parse(payload: bytes) -> tuple[str, Any]:
+    """Read the event and the data of a message of `encode`, which may come from an engine.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        said = _decode_said(payload.decode())  # as a whole: what msgspec skips, it does not check
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no message that was sent: {error}") from None
+    return said.event, said.data
 
 
 @lru_cache(MAX_TAILS)
