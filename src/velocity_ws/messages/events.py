@@ -4,26 +4,29 @@
 ``reply``                     what a handler returned, to a request, with its ``id``
 ``error``                     why a message was not handled: ``code``, ``message``, and more
 ``rate_limit_exceeded``       a message was refused: ``message``, ``retry_after`` in seconds
-``gap``                       messages are missing: how many were ``dropped``, or ``missed`` in a ``room``
+``gap``                       messages are missing: how many were ``dropped``, or ``missed`` in a ``room``; of a room
+                              with history also why, and between which positions
 ``presence``                  the users of a room: ``room``, ``users``, ``anonymous``, ``full``, and ``info`` where the
                               application says something of them; of too many, ``count`` and ``user_count``
-``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never
+``session``                   when the client's login ends: ``expires_in`` in seconds; without it, never; and, for a
+                              client that announced that it comes back, the ``token`` by which it is known again
 ``session_expired``           it has ended, and the connection will soon
-``joined``                    the client came into a ``room`` that it asked for, without an ``id``
+``joined``                    the client came into a ``room`` that it asked for, without an ``id``; where the room has
+                              history, also where it stands and what it gets of what it missed
 ``left``                      the client is out of a ``room``: as it wished, without an ``id``, or for a ``reason``
 ``$pong``                     the answer to ``$ping``, by which a page finds out whether its connection lives; the
                               number of the protocol, if the ping had one
 ============================  ==================================================================================
 
 ``velocity.js`` treats the first three as answers. ``joined``, ``left`` and ``resync``, which it tells the page itself,
-are for no application to send where clients join rooms by themselves: see `OF_ROOMS`.
+are for no application to send where clients join rooms by themselves, or rooms have history: see `OF_ROOMS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -42,6 +45,7 @@ __all__ = [
     "encode_info",
     "encode_joined",
     "encode_left",
+    "encode_lost",
     "encode_missed",
     "encode_pong",
     "encode_presence",
@@ -50,8 +54,11 @@ __all__ = [
     "encode_session",
     "encode_session_expired",
     "is_of_rooms",
+    "joined_data",
     "reserved",
 ]
+
+GapReason = Literal["evicted", "expired", "epoch", "dropped"]
 
 REPLY: Final = "reply"
 ERROR: Final = "error"
@@ -72,7 +79,8 @@ _PONG_OF_PROTOCOL: Final = encode("$pong", PROTOCOL)
 ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
 OF_ROOMS: Final = frozenset({_JOINED, _LEFT, "resync"})
-"""The events that tell a client of its rooms; no application sends them where some kind has an ``authorize``."""
+"""The events that tell a client of its rooms; no application sends them where some kind has an ``authorize`` or a
+history."""
 _HEADS_OF_ROOMS: Final = tuple(encode(event).payload.removesuffix(b'"data":null}') for event in sorted(OF_ROOMS))
 
 
@@ -84,8 +92,8 @@ def is_of_rooms(message: PreparedMessage) -> bool:
 def reserved() -> InvalidNameError:
     """The error about an application that sends one of `OF_ROOMS`."""
     return InvalidNameError(
-        f"the events {', '.join(sorted(OF_ROOMS))} tell clients of their rooms where some rooms have an authorize, and "
-        "are not for an application to send: give yours another name"
+        f"the events {', '.join(sorted(OF_ROOMS))} tell clients of their rooms where some rooms have an authorize or a "
+        "history, and are not for an application to send: give yours another name"
     )
 
 
@@ -133,6 +141,22 @@ def encode_missed(room: str | None, count: int | None) -> PreparedMessage:
         count: the number of messages; ``None`` if it is not known.
     """
     return encode(_GAP, {"room": room, "missed": count})
+
+
+def encode_lost(room: str, count: int | None, reason: GapReason, at: str, before: str | None = None) -> PreparedMessage:
+    """Encode ``event: "gap"`` of a room with history: what lies between two positions is lost, and it goes on.
+
+    Args:
+        room: the room.
+        count: the number of messages; ``None`` if it is not known.
+        reason: ``dropped`` where the client did not read in time; else why the engine has them no more.
+        at: the text of the position that the client goes on from.
+        before: the text of the position before the first that is lost, if there is one.
+    """
+    data: dict[str, object] = {"room": room, "missed": count, "reason": reason}
+    if before is not None:
+        data["from"] = before
+    return encode(_GAP, {**data, "at": at})
 
 
 def encode_pong(request_id: int | str | None = None, data: object = None) -> PreparedMessage:
@@ -188,13 +212,17 @@ def encode_info(info: object) -> bytes:
     return encode_data(_PRESENCE, info)
 
 
-def encode_session(expires_in: float | None) -> PreparedMessage:
-    """Encode ``event: "session"``: what the client needs to know of its login.
+def encode_session(expires_in: float | None, token: str | None = None) -> PreparedMessage:
+    """Encode ``event: "session"``: what the client needs to know of its login, and of itself.
 
     Args:
-        expires_in: seconds until it ends; ``None`` if it does not end by itself.
+        expires_in: seconds until the login ends; ``None`` if it does not end by itself.
+        token: by which the client is known when it comes back; ``None`` for a client that has not announced that.
     """
-    return encode(_SESSION, {} if expires_in is None else {"expires_in": expires_in})
+    data: dict[str, object] = {} if expires_in is None else {"expires_in": expires_in}
+    if token is not None:
+        data["token"] = token
+    return encode(_SESSION, data)
 
 
 def encode_session_expired() -> PreparedMessage:
@@ -202,9 +230,35 @@ def encode_session_expired() -> PreparedMessage:
     return encode(_SESSION_EXPIRED, None)
 
 
-def encode_joined(room: str) -> PreparedMessage:
-    """Encode ``event: "joined"``: the client came into a room that it asked for."""
-    return encode(_JOINED, {"room": room})
+def joined_data(
+    room: str,
+    at: str | None = None,
+    recovered: bool | None = None,
+    reason: str | None = None,
+    missed: int | None = None,
+) -> dict[str, object]:
+    """What a client is told that came into a room: as the data of ``reply``, or of ``joined``.
+
+    Args:
+        room: the room.
+        at: the text of the position where the client stands; ``None`` in a room without history.
+        recovered: whether it gets all that it missed; ``None`` where it did not say where it had stopped.
+        reason: why it does not.
+        missed: how many messages follow that it missed.
+    """
+    rest = {"at": at, "recovered": recovered, "reason": reason, "missed": missed}
+    return {"room": room, **{name: value for name, value in rest.items() if value is not None}}
+
+
+def encode_joined(
+    room: str,
+    at: str | None = None,
+    recovered: bool | None = None,
+    reason: str | None = None,
+    missed: int | None = None,
+) -> PreparedMessage:
+    """Encode ``event: "joined"``: the client came into a room that it asked for; see `joined_data`."""
+    return encode(_JOINED, joined_data(room, at, recovered, reason, missed))
 
 
 def encode_left(room: str, reason: str | None = None) -> PreparedMessage:
