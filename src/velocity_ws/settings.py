@@ -138,6 +138,11 @@ class Settings(BaseSettings):
     and later sends a ``gap``."""
     presence_max_users: int = Field(1000, ge=0)
     """Users in a room with presence beyond which its members are told how many there are, and not who; 0 = no limit."""
+    history_ring: Size = Field(16 * 1024 * 1024, gt=0)
+    """Bytes of the newest messages of rooms with history that this process keeps ready, so that many clients who come
+    back at once cost the engine few reads."""
+    recovery_limit: int = Field(1000, ge=1)
+    """Messages of a room that one client may get at once when it comes back; one that missed more is told so."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that a stop gives handlers to finish, queues to be sent and clients to leave; 0 = no wait."""
     restart_code: int = 1012
