@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Collection, Sequence
+from weakref import WeakValueDictionary
 
 from velocity_ws.backplane.base import Lost, Receive
 
@@ -74,12 +75,14 @@ class Bus:
                     self.listeners.pop(topic, None)
 
 
-_buses: dict[str, Bus] = {}
+_buses: WeakValueDictionary[str, Bus] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def bus_of(url: str) -> Bus:
-    """The bus that all in this process share that have the name in a URL."""
-    return _buses.setdefault(url.partition("://")[2], Bus())
+    """The bus that all in this process share that have the name in a URL, as long as they keep it. From any thread."""
+    with _lock:
+        return _buses.setdefault(url.partition("://")[2], Bus())
 
 
 class MemoryBackplane:
