@@ -97,6 +97,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "backplane/__init__": ("it makes an engine of any kind", {"backplane/test_urls": "create_backplane"}),
     "backplane/base": (DECLARES, {"backplane/test_contract": "Backplane"}),
     "backplane/embedded/process": (ENGINE, {"backplane/embedded/test_backplane": "nats-server"}),
+    "backplane/loading": ("it makes an engine of any kind", {"backplane/test_urls": "SettingsError"}),
     "backplane/redis_connection": (ENGINE, {"backplane/test_redis": "client_name"}),
     "backplane/redis_slots": (ENGINE, {"backplane/test_redis_cluster": "cluster"}),
     "broker/authorization": (SERVED, {"e2e/test_authorization": "reauthorize"}),

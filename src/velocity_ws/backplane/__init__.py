@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from velocity_ws.backplane.base import Backplane, Lost, Receive
-from velocity_ws.backplane.urls import CLUSTER_SCHEMES, check_url, split_url
-from velocity_ws.errors import SettingsError
+from velocity_ws.backplane.loading import load_class, make
+from velocity_ws.backplane.urls import CLUSTER_SCHEMES, split_url
 
 __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
 
-_REDIS = ("redis", "RedisBackplane")
-_NATS = ("nats", "NatsBackplane")
-_REDIS_CLUSTER = ("redis_cluster", "RedisClusterBackplane")
-_BY_SCHEME = {
-    "memory": ("memory", "MemoryBackplane"),
-    "embedded": ("embedded.backplane", "EmbeddedBackplane"),
-    "redis": _REDIS,
-    "rediss": _REDIS,
-    "valkey": _REDIS,
-    "valkeys": _REDIS,
-    "unix": _REDIS,
+_EMBEDDED = ("velocity_ws.backplane.embedded.backplane", "EmbeddedBackplane")
+_REDIS = ("velocity_ws.backplane.redis", "RedisBackplane")
+_REDIS_CLUSTER = ("velocity_ws.backplane.redis_cluster", "RedisClusterBackplane")
+_NATS = ("velocity_ws.backplane.nats", "NatsBackplane")
+_CLASSES = {
+    "memory": ("velocity_ws.backplane.memory", "MemoryBackplane"),
+    "embedded": _EMBEDDED,
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _REDIS),
     **dict.fromkeys(CLUSTER_SCHEMES, _REDIS_CLUSTER),
-    "nats": _NATS,
-    "tls": _NATS,
+    **dict.fromkeys(("nats", "tls"), _NATS),
 }
 
 
@@ -38,23 +32,8 @@ def create_backplane(url: str, *, is_node: bool = True) -> Backplane:
     Raises:
         SettingsError: there is no engine of that kind, a package is missing, or the URL cannot be used.
     """
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise SettingsError({"WS_BACKPLANE_URL": str(error)}) from None
-    module, name = _BY_SCHEME[url.partition("://")[0]]
-    try:
-        factory = getattr(import_module(f"velocity_ws.backplane.{module}"), name)
-    except ImportError as error:
-        extra = "redis" if module == "redis_cluster" else module.partition(".")[0]
-        problem = f"{error.name or module} is not installed; pip install 'velocity-ws[{extra}]'"
-        raise SettingsError({"WS_BACKPLANE_URL": problem}) from error
+    kind = load_class(url, _CLASSES)
+    options = {} if is_node or not url.startswith("embedded:") else {"may_run": False}
     engine, _ = split_url(url)
-    try:
-        may_not_run = module == "embedded.backplane" and not is_node
-        backplane: Backplane = factory(engine, may_run=False) if may_not_run else factory(engine)
-    except SettingsError:
-        raise
-    except ValueError as error:
-        raise SettingsError({"WS_BACKPLANE_URL": f"it cannot be used: {type(error).__name__}"}) from None
+    backplane: Backplane = make(kind, engine, **options)
     return backplane
