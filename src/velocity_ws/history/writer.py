@@ -1,0 +1,170 @@
+"""Writer: what a node appends, queued in bytes, handed over in order and in batches, each with an outcome in time.
+
+Knows the contract of a store, and not whether the connection can be trusted: its user opens and closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.base import HistoryStore
+from velocity_ws.history.calls import Calls
+from velocity_ws.history.items import Append, Appended, Refused
+from velocity_ws.history.outcomes import Asked, Failure
+from velocity_ws.logs import get_logger
+from velocity_ws.stats import Counters
+
+__all__ = ["Then", "Writer"]
+
+log = get_logger("velocity_ws.history")
+
+BATCH_BYTES = 256 * 1024
+"""Bytes after which a batch is full: what is in doubt when the engine does not answer."""
+BATCH_APPENDS = 512
+"""Entries handed over at once."""
+OVERHEAD = 256
+"""Bytes that count for what is kept with an envelope while it waits."""
+
+Then = Callable[[Appended], None]
+"""What is called with the result of an append."""
+
+
+class _Queued(Asked[Append, Appended]):
+    """An append in the queue.
+
+    Attributes:
+        then: is called when the engine has the entry.
+        counters: count the outcome.
+    """
+
+    __slots__ = ("counters", "then")
+
+    def __init__(self, append: Append, then: Then, counters: Counters) -> None:
+        super().__init__(append)
+        self.then = then
+        self.counters = counters
+
+    def settle(self, outcome: Appended | Failure) -> bool:
+        """See `Asked.settle`. The first one is counted."""
+        if not super().settle(outcome):
+            return False
+        if isinstance(outcome, Appended):
+            self.counters.backplane_sent += not outcome.is_duplicate
+        elif outcome.outcome == "unknown":
+            self.counters.backplane_unknown += 1
+        elif outcome.outcome == "refused":
+            self.counters.backplane_refused += 1
+        return True
+
+    def answer(self, answer: Appended | Refused) -> None:
+        """See `Asked.answer`. First it is said that the engine has it, also where nobody waits for that any more."""
+        if isinstance(answer, Appended) and not answer.is_duplicate:
+            try:
+                self.then(answer)
+            except Exception:  # of one message, which costs the others nothing
+                log.exception("what follows an append failed")
+        super().answer(answer)
+
+
+class Writer:
+    """The appending side of a link. On the broker's loop only."""
+
+    def __init__(self, store: HistoryStore, calls: Calls, timeout: float, limit: int, counters: Counters) -> None:
+        """
+        Args:
+            store: connected while this is open.
+            calls: those of the connection.
+            timeout: seconds after which an append has an outcome, whatever it is.
+            limit: bytes that may wait.
+            counters: the node's; outcomes are counted there.
+        """
+        self._store = store
+        self._calls = calls
+        self._timeout = timeout
+        self._limit = limit
+        self._counters = counters
+        self._queue: deque[_Queued] = deque()
+        self._bytes = 0
+        self._is_open = False
+        self._why = ""
+        self._wakeup = asyncio.Event()
+
+    def open(self) -> None:
+        """Take appends from now on, as there is a connection, and hand them over."""
+        self._is_open = True
+        self._calls.start(self._run())
+
+    def close(self, why: str) -> None:
+        """Take no more appends, and refuse those that wait. What was handed over is settled with the end of the calls.
+
+        Args:
+            why: the text of the errors that appending raises from now on.
+        """
+        self._is_open = False
+        self._why = why
+        queue, self._queue, self._bytes = self._queue, deque(), 0
+        for queued in queue:
+            queued.fail(why)
+
+    async def append(self, append: Append, then: Then, until: float | None = None) -> Appended:
+        """Append an entry; see `HistoryLink.append`."""
+        queued = self._put(append, then)
+        if until is None:
+            until = asyncio.get_running_loop().time() + self._timeout
+        return await queued.wait(until)
+
+    def _put(self, append: Append, then: Then) -> _Queued:
+        size = len(append.envelope)
+        if not self._is_open:
+            raise self._refused(self._why)
+        if self._bytes and self._bytes + size + OVERHEAD > self._limit:
+            raise self._refused(f"{self._bytes} bytes wait for the engine, which is too slow")
+        if size > self._store.max_payload:
+            raise self._refused(f"the message has {size} bytes, and the engine takes {self._store.max_payload}")
+        queued = _Queued(append, then, self._counters)
+        self._queue.append(queued)
+        self._bytes += size + OVERHEAD
+        self._wakeup.set()
+        return queued
+
+    def _refused(self, why: str) -> BackplaneUnavailable:
+        self._counters.backplane_refused += 1
+        return BackplaneUnavailable(why)
+
+    async def _run(self) -> None:
+        """Hand over what is queued, until cancelled.
+
+        Raises:
+            OSError: the engine did not take a batch; the connection has to be given up.
+        """
+        while True:
+            if not self._queue:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            batch = self._take()
+            if not batch:
+                continue
+            try:
+                results = await self._calls.answer(self._store.append([queued.what for queued in batch]))
+                for queued, result in zip(batch, results, strict=True):
+                    queued.answer(result)
+            except BaseException:
+                for queued in batch:  # those that have no answer
+                    queued.fail("the connection was lost before the engine confirmed it")
+                raise
+
+    def _take(self) -> list[_Queued]:
+        batch: list[_Queued] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_APPENDS and size < BATCH_BYTES:
+            queued = self._queue.popleft()
+            self._bytes -= len(queued.what.envelope) + OVERHEAD
+            if queued.is_over:  # refused already, as its time was over
+                continue
+            size += len(queued.what.envelope)
+            queued.is_handed_over = True
+            batch.append(queued)
+        return batch
