@@ -298,22 +298,14 @@ def test_a_message_is_lossy_in_one_way() -> None:
 @settings(max_examples=100, deadline=None)
 @given(names, values, st.text(max_size=256))
 def test_a_placed_message_says_its_room_and_where_it_stands(event: str, data: Any, room: str) -> None:
-    message = placed(encode(event, data).payload, room, "a-position_", lambda: "the one before")
+    message = placed(encode(event, data).payload, room, "a-position_", "the one before")
     assert read(message) == {"event": event, "data": data, "room": room, "at": "a-position_"}
     assert (message.room, message.at, message.before) == (room, "a-position_", "the one before")
     assert (message.size, message.slot, message.lossy) == (len(message.payload), None, None)
 
 
-def test_the_position_before_is_made_only_where_it_is_asked_for() -> None:
-    asked = []
-    message = placed(encode("said").payload, "chat", "at", lambda: asked.append(1) or "before")  # type: ignore[func-returns-value]
-    message.wire(0)
-    assert asked == []
-    assert message.before == "before"
-
-
 def test_a_placed_message_with_a_key_replaces_one_of_its_room() -> None:
-    message = placed(encode("moved", 1).payload, "chat", "at", str, "ann")
+    message = placed(encode("moved", 1).payload, "chat", "at", "before", "ann")
     assert message.slot == ("moved", "ann", "chat")
     assert read(message) == {"event": "moved", "data": 1, "room": "chat", "at": "at"}
     other = encode("moved", 2)

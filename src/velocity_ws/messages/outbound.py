@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -128,20 +127,16 @@ class PlacedMessage(PreparedMessage):
     Attributes:
         room: the room.
         at: the text of the position of a client that has it.
+        before: the same of a client that has the message before it, and not this one.
     """
 
-    __slots__ = ("_before", "at", "room")
+    __slots__ = ("at", "before", "room")
 
-    def __init__(self, payload: bytes, room: str, at: str, before: Callable[[], str]) -> None:
+    def __init__(self, payload: bytes, room: str, at: str, before: str) -> None:
         super().__init__(payload)
         self.room = room
         self.at = at
-        self._before = before
-
-    @property
-    def before(self) -> str:
-        """The text of the position of a client that has the message before it, and not this one."""
-        return self._before()
+        self.before = before
 
 
 _encode = msgspec.json.Encoder(enc_hook=plain).encode
@@ -236,14 +231,14 @@ def add_room(message: PreparedMessage, room: str) -> None:
         message.size = message.cost = len(message.payload)
 
 
-def placed(payload: bytes, room: str, at: str, before: Callable[[], str], key: str = "") -> PlacedMessage:
+def placed(payload: bytes, room: str, at: str, before: str, key: str = "") -> PlacedMessage:
     """Let a message say of which room it is, and where it stands there: ``{"event", "data", "room", "at"}``.
 
     Args:
         payload: of a message of `encode`, without an id and without a room.
         room: the room.
         at: the text of its position.
-        before: says the position before it; called only where a client did not get it.
+        before: the same of the message before it.
         key: see `PreparedMessage`; empty for none.
     """
     # In one copy, as a node does it for each message of these rooms.
