@@ -10,7 +10,7 @@ import pytest
 from tests.support import settings
 from velocity_ws import SettingsError
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import engine_of, server_urls, split_url
+from velocity_ws.backplane.urls import check_url, engine_of, options_of, server_urls, split_url
 
 WITHOUT = """
 import sys
@@ -37,6 +37,40 @@ except velocity_ws.SettingsError as error:
 )
 def test_the_prefix_is_taken_off(url: str, engine: str, prefix: str) -> None:
     assert split_url(url) == (engine, prefix)
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "options"),
+    [
+        ("embedded://", "embedded://", {}),
+        ("embedded://shop?store=/var/lib/my%20c@hat+#1", "embedded://shop", {"store": "/var/lib/my c@hat+#1"}),
+        ("embedded://?prefix=x&store=/a", "embedded://", {"store": "/a"}),
+        ("nats://u:p@a:1,b?replicas=3", "nats://u:p@a:1,b", {"replicas": "3"}),
+        ("redis://h?client_name=x", "redis://h?client_name=x", {}),
+    ],
+)
+def test_what_a_url_says_of_history(url: str, base: str, options: dict[str, str]) -> None:
+    check_url(url)
+    assert options_of(split_url(url)[0]) == (base, options)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("embedded://?store=logs", "absolute path"),
+        ("embedded://?store=", "absolute path"),
+        ("embedded://?store=/", "absolute path"),
+        ("embedded://?store=~/logs", "absolute path"),
+        ("embedded://?stores=/a", "has no option stores; there are prefix and store"),
+        ("embedded://a/b?store=/a", "a name after"),
+        ("nats://a?replicas=0", "from 1 to 5"),
+        ("nats://a?replicas=three", "from 1 to 5"),
+        ("tls://a,b?prefix=x&replicas=7", "from 1 to 5"),
+    ],
+)
+def test_what_a_url_cannot_say_of_history(url: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        check_url(url)
 
 
 def test_several_servers() -> None:

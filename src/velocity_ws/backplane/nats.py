@@ -9,7 +9,7 @@ from typing import Any
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.nats_client import NatsClient
-from velocity_ws.backplane.urls import server_urls
+from velocity_ws.backplane.urls import options_of, server_urls
 
 __all__ = ["NatsBackplane"]
 
@@ -51,7 +51,7 @@ class NatsBackplane:
         Args:
             url: of one server, or of several, ``nats://a:4222,nats://b:4222`` or ``nats://a:4222,b:4222``.
         """
-        self.servers = server_urls(url)
+        self.servers = server_urls(options_of(url)[0])
         self.max_payload = 1024 * 1024
         self._client: _NatsClient | None = None
         self._numbers = itertools.count(1)

@@ -10,7 +10,7 @@ import itertools
 import re
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
-__all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "server_urls", "split_url"]
+__all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "options_of", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """The URL of a process that has no others."""
@@ -20,6 +20,8 @@ PREFIX = "velocity"
 """What topics begin with where the URL does not say; a database other than 0 adds its number."""
 _NAMED = ("memory", "embedded")
 _SEVERAL = ("nats", "tls")
+MAX_REPLICAS = 5
+"""As many as a NATS server takes."""
 _FAMILIES = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
     **dict.fromkeys(CLUSTER_SCHEMES, "redis+cluster"),
@@ -51,6 +53,7 @@ def check_url(url: str) -> str:
     try:
         is_cut_short = _is_cut_short(url)
         engine, _ = split_url(url)
+        engine, options = options_of(engine)
         rest = engine.partition("://")[2]
         is_somewhere = scheme[1] in _NAMED or (bool(rest.strip("/")) if scheme[1] == "unix" else _has_hosts(engine))
     except ValueError:
@@ -61,6 +64,7 @@ def check_url(url: str) -> str:
     given = _given_prefix(url)
     if given is not None and not _PREFIX.fullmatch(given):
         raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
+    _check_options(scheme[1], options)
     if scheme[1] in _NAMED and not _NAME.fullmatch(rest):
         raise ValueError(f"a name after {scheme[1]}:// has letters, digits, - and _")
     if not is_somewhere:
@@ -81,6 +85,19 @@ def split_url(url: str) -> tuple[str, str]:
     return (f"{base}?{rest}" if rest else base), given
 
 
+def options_of(url: str) -> tuple[str, dict[str, str]]:
+    """Split a URL of ``embedded://`` or ``nats://`` into what comes before its options, and these; others stay whole.
+
+    Args:
+        url: without a prefix, as `split_url` returns it.
+    """
+    if not url.startswith(("embedded:", *(f"{scheme}:" for scheme in _SEVERAL))):
+        return url, {}
+    base, _, query = url.partition("?")
+    parts = (part.partition("=") for part in query.split("&") if part)
+    return base, {name: unquote(value) for name, _, value in parts}
+
+
 def engine_of(url: str) -> str:
     """The engine that a URL leads to: the same text for all spellings, without user, password and options."""
     scheme, _, rest = split_url(url)[0].partition("?")[0].partition("://")
@@ -98,6 +115,24 @@ def server_urls(url: str) -> list[str]:
     """The URL of each server in a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
     scheme, _, rest = url.partition("://")
     return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+
+
+def _check_options(scheme: str, options: dict[str, str]) -> None:
+    """Check what a URL says of how history is kept.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    if scheme == "embedded":
+        unknown = sorted(options.keys() - {"store"})
+        if unknown:
+            raise ValueError(f"embedded:// has no option {unknown[0]:.80}; there are prefix and store")
+        store = options.get("store")
+        if store is not None and (not store.startswith("/") or store.strip("/") == "" or "\0" in store):
+            raise ValueError("store is the absolute path of a directory, as in embedded://?store=/var/lib/chat")
+    replicas = options.get("replicas")
+    if replicas is not None and replicas not in map(str, range(1, MAX_REPLICAS + 1)):
+        raise ValueError(f"replicas is a number from 1 to {MAX_REPLICAS}, as in nats://a,b,c?replicas=3")
 
 
 def _is_cut_short(url: str) -> bool:

@@ -8,12 +8,14 @@ server dies too and the lock is free: the next process that connects takes it an
 from __future__ import annotations
 
 import asyncio
+import os.path
 
 from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.embedded.election import Election, election_of
 from velocity_ws.backplane.embedded.files import ServerAddress
 from velocity_ws.backplane.embedded.process import program
 from velocity_ws.backplane.nats import NatsBackplane
+from velocity_ws.backplane.urls import options_of
 from velocity_ws.errors import SettingsError
 
 __all__ = ["EmbeddedBackplane"]
@@ -44,7 +46,8 @@ class EmbeddedBackplane(NatsBackplane):
     def __init__(self, url: str, *, may_run: bool = True) -> None:
         """
         Args:
-            url: ``embedded://``, or with a name, where several applications of one user shall be apart.
+            url: ``embedded://``, or with a name, where several applications of one user shall be apart; with
+                ``?store=`` and a directory, where the server shall keep on disk what it stores.
             may_run: whether this process may run the server; else it only looks for one that does.
 
         Raises:
@@ -55,7 +58,9 @@ class EmbeddedBackplane(NatsBackplane):
             raise SettingsError({"WS_BACKPLANE_URL": problem})
         super().__init__("nats://")
         self._may_run = may_run
-        self._name = url.partition("://")[2] or "default"
+        base, options = options_of(url)
+        self._name = base.partition("://")[2] or "default"
+        self._store = os.path.normpath(options["store"]) if "store" in options else "" if may_run else None
         self._election: Election | None = None
         self._check: asyncio.TimerHandle | None = None
 
@@ -66,7 +71,8 @@ class EmbeddedBackplane(NatsBackplane):
         process; it is started again by the next `connect` then.
 
         Raises:
-            PermissionError: the directory of the files belongs to another user, or is open to others.
+            PermissionError: the directory of the files, or of the store, belongs to another user, or is open to others.
+            ConnectionError: the server cannot be started, or keeps what it stores in another directory.
         """
         address = await self.find()
         self.servers = [address.url]
@@ -79,8 +85,9 @@ class EmbeddedBackplane(NatsBackplane):
     async def find(self) -> ServerAddress:
         """Find the server, which is needed from then on, until `release`; see `connect`."""
         if self._election is None:
-            self._election = election_of(self._name)
-            self._election.hold()
+            election = election_of(self._name)
+            election.hold(self._store)
+            self._election = election
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT
         while (address := self._election.address(self._may_run)) is None:
             if not self._may_run:

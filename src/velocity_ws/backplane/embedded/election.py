@@ -40,15 +40,26 @@ class Election:
         """
         self._name = name
         self._holders = 0
+        self._store: str | None = None
         self._mutex = threading.Lock()
         self._locks: list[int] = []
         self._process: EngineProcess | None = None
         self._port = 0
         self._directory: Path | None = None
 
-    def hold(self) -> None:
-        """Need the server from now on, until `release`."""
+    def hold(self, store: str | None = "") -> None:
+        """Need the server from now on, until `release`.
+
+        Args:
+            store: the directory in which it shall keep what it stores; empty for memory, ``None`` for any.
+
+        Raises:
+            ConnectionError: this process needs it with another one.
+        """
         with self._mutex:
+            if store is not None and self._store not in (None, store):
+                raise self._conflict(self._store or "", store)
+            self._store = self._store if store is None else store
             self._holders += 1
 
     def release(self) -> None:
@@ -57,6 +68,7 @@ class Election:
             self._holders -= 1
             if not self._holders:
                 self._stop()
+                self._store = None
 
     def address(self, may_run: bool = True) -> ServerAddress | None:
         """Where the server is, which is started here where no process runs it. ``None`` while it starts: ask again.
@@ -65,20 +77,20 @@ class Election:
             may_run: whether it may be started here.
 
         Raises:
-            PermissionError: the directory of the files belongs to another user, or is open to others.
-            ConnectionError: it was started here, and has ended.
+            PermissionError: the directory of the files, or of the store, belongs to another user, or is open to others.
+            ConnectionError: it was started here, and has ended; or it keeps what it stores in another directory.
         """
         with self._mutex:
             self._mend()
             if not may_run and not self._locks:
-                return find_address(self._name)
+                return self._agreed(find_address(self._name))
             directory = self._directory if self._locks and self._directory is not None else engine_directory()
             self._directory = directory
             told = directory / f"{self._name}.json"
             if not self._locks:
                 self._locks = try_lock(directory, self._name)
                 if not self._locks:
-                    return read_address(told)
+                    return self._agreed(read_address(told))
                 self._take_over(told)
             try:
                 process = self._running(directory, told)
@@ -109,10 +121,24 @@ class Election:
         """Let go of everything, in a fork of the process that had it: the lock is shared until it is closed here."""
         self._mutex = threading.Lock()
         self._holders = 0
+        self._store = None
         self._unlock()
         if self._process is not None:
             self._process.disown()
             self._process = None
+
+    def _agreed(self, address: ServerAddress | None) -> ServerAddress | None:
+        """The address of another process's server; it must be one that this process would run itself."""
+        if address is not None and self._store not in (None, address.store):
+            raise self._conflict(address.store, self._store or "")
+        return address
+
+    def _conflict(self, found: str, wanted: str) -> ConnectionError:
+        there, here = (f"keeps its logs in {each}" if each else "has no store" for each in (found, wanted))
+        return ConnectionError(
+            f"embedded://{self._name} on this machine {there}, and that of this URL {here}; "
+            "give all of its processes the same URL, or this one another name"
+        )
 
     def _mend(self) -> None:
         if not self._locks:
@@ -155,7 +181,7 @@ class Election:
             else:
                 raise ConnectionError(f"the embedded engine {self._name} does not start; {process.log} says why")
         if self._process is None:
-            self._process = EngineProcess(directory, self._name, self._port)
+            self._process = EngineProcess(directory, self._name, self._port, self._store or "")
         return self._process
 
     def _stop(self) -> None:
@@ -193,8 +219,8 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _tell(path: Path, process: EngineProcess) -> None:
-    write_address(path, process.port, process.password, process.server_name, process.pid)
+    write_address(path, process.port, process.password, process.server_name, process.pid, process.store)
 
 
 def _address_of(process: EngineProcess) -> ServerAddress:
-    return address_of(process.port, process.password, process.server_name)
+    return address_of(process.port, process.password, process.server_name, process.store)

