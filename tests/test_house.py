@@ -19,7 +19,7 @@ PUBLIC = {
     "velocity_ws": {
         *("Accept", "Broker", "Client", "Emitter", "Message", "Server", "Settings", "Target"),
         *("WebSocketApp", "WebSocketMiddleware"),
-        *("Close", "CloseCode", "EventRouter", "Reject", "Rooms", "may_reconnect"),
+        *("Close", "CloseCode", "EventRouter", "History", "Reject", "Rooms", "may_reconnect"),
         *("ClusterStats", "Connections", "Members", "RoomMember", "Stats", "UserConnection"),
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),
@@ -134,7 +134,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "delivery/outbox": (DECLARES, {"delivery/test_contract": "offer"}),
     "history/base": (DECLARES, {"history/test_contract": "HistoryStore"}),
     "history/calls": ("it is what a link is made of", {"history/test_link": "PATIENCE"}),
-    "history/items": (DECLARES, {"history/test_memory": "KEY_TTL", "history/test_options": "meta_ttl"}),
+    "history/items": (DECLARES, {"history/test_memory": "KEY_TTL"}),
     "history/jetstream": (ENGINE, {"history/test_nats": "WrongSequence"}),
     "history/nats_appending": (ENGINE, {"history/test_nats": "append"}),
     "history/nats_head": (ENGINE, {"history/test_nats": "TABLE"}),

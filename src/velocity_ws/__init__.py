@@ -36,6 +36,7 @@ from velocity_ws.errors import (
     WouldDeadlockError,
 )
 from velocity_ws.messages.inbound import Message
+from velocity_ws.retention import History
 from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
@@ -62,6 +63,7 @@ __all__ = [
     "Emitter",
     "EncodeError",
     "EventRouter",
+    "History",
     "HistoryError",
     "HookError",
     "InvalidCloseError",

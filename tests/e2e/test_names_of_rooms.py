@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import ServerKind, eventually, running, settings
-from velocity_ws import Broker, Client, InvalidNameError, Target
+from velocity_ws import Broker, Client, History, HookError, InvalidNameError, Target
 
 BOTH: tuple[ServerKind, ...] = ("ours", "websockets-sansio")
 
@@ -91,3 +91,22 @@ async def test_an_application_does_not_tell_of_rooms_that_clients_join_by_themse
         assert await peer.expect(event.upper()) == 4
         assert isinstance(await peer.receive(), bytes)
     assert not await client.send(event), "it has gone"
+
+
+@pytest.mark.parametrize("event", ["joined", "left", "resync"])
+async def test_nor_where_rooms_have_a_history(event: str) -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}", history=History())
+    async with running(broker, "ours"):
+        with pytest.raises(InvalidNameError, match="authorize or a history"):
+            await broker.broadcast(event)
+
+
+async def test_rooms_with_a_history_are_registered_before_the_broker_starts_where_none_has_one() -> None:
+    broker = Broker(settings())
+    async with running(broker, "ours"):
+        with pytest.raises(HookError, match="register them before it starts"):
+            broker.rooms("chat:{chat_id}", history=History())
+    broker.rooms("chat:{chat_id}", history=History())
+    async with running(broker, "ours"):
+        broker.rooms("game:{game_id}", history=History())

@@ -14,6 +14,7 @@ from velocity_ws.errors import HookError
 from velocity_ws.hooks import kinds as module
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.hooks.options import NO_OPTIONS
+from velocity_ws.retention import History
 
 
 def test_a_room_is_of_the_first_kind_whose_pattern_fits() -> None:
@@ -65,7 +66,7 @@ def test_the_same_rooms_are_registered_once_be_it_under_other_names_of_parameter
 
 def a_router() -> tuple[Kinds, Rooms]:
     kinds = Kinds()
-    rooms = Rooms(kinds.register("game:{game_id}", presence=True))
+    rooms = Rooms(kinds.register("game:{game_id}", presence=True, history=History(7), rewind=True))
     rooms.authorize(lambda client, game_id: True)
     rooms.on("move", rate=5)(lambda client, game_id: None)
     rooms.on_join(lambda client: None)
@@ -89,6 +90,7 @@ def test_kinds_of_a_router_come_behind_with_their_hooks() -> None:
         assert kind.authorize
         assert kind.presence
         assert kind.presence_info
+        assert (kind.history, kind.rewind) == (History(7), True)
         assert list(kind.handlers) == [f"{prefix}move"]
         assert (len(kind.on_join), len(kind.on_leave)) == (1, 1)
 
@@ -136,6 +138,37 @@ def test_a_second_hook_where_one_decides_is_refused(decorator: str) -> None:
     assert registrations[decorator](function) is function
     with pytest.raises(HookError, match="already"):
         registrations[decorator](function)
+
+
+def test_a_kind_remembers_nothing_unless_it_is_said() -> None:
+    kinds = Kinds()
+    kind = kinds.register("chat:{chat_id}")
+    assert (kind.history, kind.rewind, kinds.has_history, kinds.tells_of_rooms) == (None, False, False, False)
+    kind = kinds.register("game:{game_id}", history=History(7))
+    assert (kind.history, kind.rewind, kinds.has_history, kinds.tells_of_rooms) == (History(7), False, True, True)
+
+
+@pytest.mark.parametrize("history", [True, 100, "10m", History, {"size": 100}])
+def test_what_is_no_history_is_refused(history: Any) -> None:
+    with pytest.raises(HookError, match=r"a history is History\(size=100"):
+        Kinds().register("chat:{chat_id}", history=history)
+
+
+def test_rooms_that_remember_nothing_cannot_be_rewound() -> None:
+    with pytest.raises(HookError, match=r"nothing to rewind.*history=History\(\)"):
+        Kinds().register("chat:{chat_id}", rewind=True)
+
+
+def test_history_comes_too_late_where_a_broker_runs_that_has_begun_without_any() -> None:
+    kinds = Kinds()
+    kinds.is_without_history = True
+    with pytest.raises(HookError, match="begun without any: register them before it starts"):
+        kinds.register("chat:{chat_id}", history=History())
+    routers, _ = a_router()
+    with pytest.raises(HookError, match="cannot have a history"):
+        kinds.include(routers, "")
+    kinds.register("chat:{chat_id}")
+    assert len(kinds.all) == 1
 
 
 def test_presence_info_of_rooms_without_presence_is_refused() -> None:

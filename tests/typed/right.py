@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from velocity_ws import Accept, Broker, Client, Close, EventRouter, Message
+from velocity_ws import Accept, Broker, Client, Close, EventRouter, History, Message
 
 
 class User(BaseModel):
@@ -39,6 +39,7 @@ plain = Broker()
 nobodies = Broker[User | None]()
 router = EventRouter[User]()
 chats = broker.rooms("chat:{chat_id}")
+logs = broker.rooms("log:{log_id}", history=History(size=10, ttl="1h", mode="latest"), presence=True, rewind=True)
 
 
 @broker.authenticate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from velocity_ws import Accept, Broker, Client, EventRouter, Message
+from velocity_ws import Accept, Broker, Client, EventRouter, History, Message
 
 
 class User: ...
@@ -93,6 +93,8 @@ broker.on("said")(5)  # wrong
 chats.authorize(says_nothing)  # wrong
 chats.on_join(of_number)  # wrong
 broker.rooms(5)  # wrong
+broker.rooms("d", history=100)  # wrong
+History(mode="newest")  # wrong
 broker.include(broker)  # wrong
 broker.include(EventRouter[Other]())  # wrong
 of: Client[Other] | None = broker.get_client("x")  # wrong

@@ -23,6 +23,7 @@ from velocity_ws.broker.signatures import (
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 from velocity_ws.hooks.registry import Hooks
+from velocity_ws.retention import History
 
 __all__ = ["EventRouter", "HookDecorators"]
 
@@ -112,7 +113,9 @@ class HookDecorators(Generic[UserT]):
             event, function, concurrent=concurrent, rate=rate, burst=burst
         )
 
-    def rooms(self, pattern: str, *, presence: bool = False) -> Rooms[UserT]:
+    def rooms(
+        self, pattern: str, *, history: History | None = None, presence: bool = False, rewind: bool = False
+    ) -> Rooms[UserT]:
         """Register a kind of rooms: those whose names fit a pattern.
 
         If several patterns fit the name of a room, it is of the kind that was registered first.
@@ -120,16 +123,21 @@ class HookDecorators(Generic[UserT]):
         Args:
             pattern: a text with parameters, such as ``"chat:{chat_id}"``. ``{name}`` stands for one or more characters,
                 none of them ``:`` or ``/``; ``{name:path}`` for one or more of any kind.
+            history: how much such a room remembers, so that a client that comes back gets what it missed; by default
+                nothing.
             presence: whether the members of such a room get ``event: "presence"``, as with the broker's ``presence``.
+            rewind: whether a client may ask for all that such a room remembers, or for a number of messages. Without
+                it a client gets only what came after a position that it was given.
 
         Returns:
             The kind, whose decorators register what is done for its rooms.
 
         Raises:
             HookError: it is no pattern, or one that means the same rooms is registered, be it under other names of
-                parameters; or it is to have presence, and the broker runs and has begun without any.
+                parameters; the history is no `History`, or there is none to rewind; or it is to have presence or a
+                history, and the broker runs and has begun without any.
         """
-        return Rooms(self._hooks.kinds.register(pattern, presence=presence))
+        return Rooms(self._hooks.kinds.register(pattern, presence=presence, history=history, rewind=rewind))
 
     @bare
     def on_disconnect(self, function: DisconnectHook) -> DisconnectHook:
@@ -190,8 +198,8 @@ class HookDecorators(Generic[UserT]):
 
         Raises:
             HookError: an event has a handler already, or rooms are registered already; the error names both. Or an
-                event would have a name that cannot be, or it is too late for rooms with presence. Nothing has been
-                taken over.
+                event would have a name that cannot be, or it is too late for rooms with presence or a history. Nothing
+                has been taken over.
         """
         if not isinstance(router, EventRouter) or router is self:
             raise HookError(f"include() takes another EventRouter, and not {router!r:.80}")

@@ -200,6 +200,7 @@ class Node:
             self._form_cluster()
         policy = self._presence_policy
         self._kinds.is_without_presence = not policy.is_needed
+        self._kinds.is_without_history = not self._kinds.has_history
         if policy.is_needed:
             most = self.settings.presence_max_users
             self.presence = Presence(self.id, policy, most, self.hub, self.cluster, self.counters, self.dispatcher)
@@ -252,7 +253,7 @@ class Node:
     def _part(self) -> None:
         self.logins.end()
         self.cluster = self.presence = None
-        self._kinds.is_without_presence = False
+        self._kinds.is_without_presence = self._kinds.is_without_history = False
         self.directory.end()
         self.users.end()
         self.messages.end()

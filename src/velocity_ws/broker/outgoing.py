@@ -70,7 +70,7 @@ class Outgoing:
 
     def _look_at(self, address: Address, message: PreparedMessage) -> None:
         """Let what is sent to one room of a kind carry the room, and refuse events that only this package sends."""
-        if is_of_rooms(message) and self._kinds.has_authorize:
+        if is_of_rooms(message) and self._kinds.tells_of_rooms:
             raise reserved()
         if address.kind == "rooms" and len(address.names) == 1:
             (room,) = address.names

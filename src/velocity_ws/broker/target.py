@@ -53,8 +53,8 @@ class Target:
 
         Raises:
             InvalidNameError: the event name or the key is empty or too long, the event is ``joined``, ``left`` or
-                ``resync`` where some kind of rooms has an ``authorize``, or the name of a room or a user cannot be sent
-                to other processes.
+                ``resync`` where some kind of rooms has an ``authorize`` or a history, or the name of a room or a user
+                cannot be sent to other processes.
             TypeError: it is volatile and has a key.
             EncodeError: the data has no JSON form; it was sent to nobody.
             BackplaneUnavailable: it could not be sent to the other nodes, or it is not known whether it was; clients of

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.positions import Position
+from velocity_ws.retention import Limits
 
 __all__ = [
     "KEPT_SIZE",
@@ -31,29 +32,8 @@ SECRET_SIZE = 32
 """Bytes of a secret that stores share."""
 KEPT_SIZE = 64 * 1024
 """Bytes that a value has at most that stores share."""
-LEAST_META_TTL = 3600_000
-"""Milliseconds for which a top is kept at least; more than those of an idempotency key."""
 
 T = TypeVar("T")
-
-
-class Limits(NamedTuple):
-    """How much of a log is kept. Those of the newest append are in force, for entries that were there before as well.
-
-    Attributes:
-        size: entries, at least 1.
-        ttl: milliseconds, at least 1. An entry is gone when it is that old.
-        max_bytes: bytes of all envelopes, without stamps, at least 1. An envelope that has more is published, and gone.
-    """
-
-    size: int
-    ttl: int
-    max_bytes: int
-
-    @property
-    def meta_ttl(self) -> int:
-        """Milliseconds for which the top is known after the last call for the log."""
-        return max(10 * self.ttl, LEAST_META_TTL)
 
 
 class Log(NamedTuple):

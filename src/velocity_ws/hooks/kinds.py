@@ -10,6 +10,7 @@ from velocity_ws.hooks.hook import Hook
 from velocity_ws.hooks.options import HandlerOptions, validate_event
 from velocity_ws.hooks.patterns import Pattern
 from velocity_ws.messages.names import MAX_NAME_LENGTH
+from velocity_ws.retention import History
 
 __all__ = ["Kinds", "RoomKind", "included_already"]
 
@@ -32,15 +33,19 @@ class RoomKind:
         on_leave: told that a client left one.
         presence: whether the members of such a room are told who is in it.
         presence_info: says what they are told of a user.
+        history: how much such a room remembers; ``None`` for nothing.
+        rewind: whether a client may ask for all of it, or for a number of messages, and not only go on where it was.
         is_included: whether it is that of a router that has been included, and takes no more.
     """
 
     __slots__ = (
-        "authorize", "handlers", "has_limits", "is_included", "on_join", "on_leave", "parameters", "pattern",
-        "presence", "presence_info",
+        "authorize", "handlers", "has_limits", "history", "is_included", "on_join", "on_leave", "parameters",
+        "pattern", "presence", "presence_info", "rewind",
     )  # fmt: skip
 
-    def __init__(self, pattern: Pattern, *, presence: bool) -> None:
+    def __init__(
+        self, pattern: Pattern, *, presence: bool, history: History | None = None, rewind: bool = False
+    ) -> None:
         self.pattern = pattern
         self.parameters = pattern.parameters
         self.authorize: Hook | None = None
@@ -50,6 +55,8 @@ class RoomKind:
         self.on_leave: list[Hook] = []
         self.presence = presence
         self.presence_info: Hook | None = None
+        self.history = history
+        self.rewind = rewind
         self.is_included = False
 
     def copy(self, prefix: str) -> RoomKind:
@@ -61,7 +68,7 @@ class RoomKind:
         Raises:
             HookError: an event would have a name that is too long or reserved.
         """
-        other = RoomKind(self.pattern, presence=self.presence)
+        other = RoomKind(self.pattern, presence=self.presence, history=self.history, rewind=self.rewind)
         other.authorize, other.presence_info = self.authorize, self.presence_info
         other.handlers = {validate_event(prefix + event): hook for event, hook in self.handlers.items()}
         other.has_limits = self.has_limits
@@ -136,24 +143,32 @@ class Kinds:
         all: the kinds; an empty list where the application has none.
         is_included: whether they are those of a router that has been included, and takes no more.
         is_without_presence: whether they are those of a broker that runs, and has begun without presence.
+        is_without_history: whether they are those of a broker that runs, and has begun without history.
     """
 
     def __init__(self) -> None:
         self.is_included = False
         self.is_without_presence = False
+        self.is_without_history = False
         self.all: list[RoomKind] = []
         self._found: dict[str, tuple[RoomKind, Mapping[str, str]] | None] = {}
 
-    def register(self, pattern: str, *, presence: bool = False) -> RoomKind:
+    def register(
+        self, pattern: str, *, presence: bool = False, history: History | None = None, rewind: bool = False
+    ) -> RoomKind:
         """Add a kind of rooms.
 
         Raises:
             HookError: it is no pattern, or one that means the same rooms is registered, be it under other names of
-                parameters; or it is too late for presence.
+                parameters; the history is none, or there is none to rewind; or it is too late for presence or history.
         """
         if self.is_included:
             raise included_already()
-        kind = RoomKind(Pattern(pattern), presence=presence)
+        if history is not None and not isinstance(history, History):
+            raise HookError(f'a history is History(size=100, ttl="10m"), not {history!r:.80}')
+        if rewind and history is None:
+            raise HookError(f"rooms {pattern!r:.80} have nothing to rewind: rooms(…, history=History(), rewind=True)")
+        kind = RoomKind(Pattern(pattern), presence=presence, history=history, rewind=bool(rewind))
         self._refuse(kind)
         self.all.append(kind)
         self._found.clear()
@@ -163,6 +178,11 @@ class Kinds:
         if kind.presence and self.is_without_presence:
             raise HookError(
                 f"rooms {kind.pattern.text!r} cannot have presence, as the broker runs, and has begun without any: "
+                "register them before it starts"
+            )
+        if kind.history is not None and self.is_without_history:
+            raise HookError(
+                f"rooms {kind.pattern.text!r} cannot have a history, as the broker runs, and has begun without any: "
                 "register them before it starts"
             )
         for other in self.all:
@@ -181,7 +201,7 @@ class Kinds:
 
         Raises:
             HookError: one of them means the same rooms as one that is here, an event would have a name that is too
-                long or reserved, or it is too late for presence. Nothing has been taken over.
+                long or reserved, or it is too late for presence or history. Nothing has been taken over.
         """
         taken = [kind.copy(prefix) for kind in others.all]
         for kind in taken:
@@ -247,9 +267,19 @@ class Kinds:
         return any(kind.presence for kind in self.all)
 
     @property
+    def has_history(self) -> bool:
+        """Whether rooms of some kind remember."""
+        return any(kind.history is not None for kind in self.all)
+
+    @property
     def has_authorize(self) -> bool:
         """Whether clients can join rooms of some kind by themselves."""
         return any(kind.authorize is not None for kind in self.all)
+
+    @property
+    def tells_of_rooms(self) -> bool:
+        """Whether clients are told of their rooms, by events that are for no application to send."""
+        return any(kind.authorize is not None or kind.history is not None for kind in self.all)
 
 
 def included_already() -> HookError:

@@ -80,9 +80,9 @@ class Addressable:
         return self._last_rooms
 
     @property
-    def joins_rooms(self) -> bool:
-        """Whether clients can join rooms of some kind by themselves. From any thread."""
-        return self._context.kinds.has_authorize
+    def is_told_of_rooms(self) -> bool:
+        """Whether events that tell clients of their rooms are for no application to send. From any thread."""
+        return self._context.kinds.tells_of_rooms
 
     def joined(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks, if there are any, that it came into a room; what is done when they are told."""
@@ -133,7 +133,7 @@ class Addressable:
             BrokerError: too many questions to it are open.
             InvalidNameError: its event is one that only this package sends.
         """
-        if is_of_rooms(question) and self.joins_rooms:
+        if is_of_rooms(question) and self.is_told_of_rooms:
             raise reserved()
         if self.state is not OPEN:
             self._context.counters.dropped += 1

@@ -71,14 +71,14 @@ class Client(ClientInfo[UserT]):
 
         Raises:
             InvalidNameError: the event name or the key is empty or too long, or the event is ``joined``, ``left`` or
-                ``resync`` where some kind of rooms has an ``authorize``.
+                ``resync`` where some kind of rooms has an ``authorize`` or a history.
             EncodeError: the data has no JSON form.
             TypeError: more than one of ``wait``, ``volatile`` and ``key`` was given.
             ClientGone: with ``wait``: the client has gone.
             ClientTimeout: with ``wait``: it did not read in time.
         """
         message = encode(event, data)
-        if event in OF_ROOMS and self._session.joins_rooms:
+        if event in OF_ROOMS and self._session.is_told_of_rooms:
             raise reserved()
         if volatile or key is not None:
             make_lossy(message, volatile=volatile, key=key, wait=wait)

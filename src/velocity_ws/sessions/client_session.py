@@ -25,8 +25,8 @@ class ClientSession(Protocol):
         """The rooms the client is in."""
 
     @property
-    def joins_rooms(self) -> bool:
-        """Whether clients can join rooms of some kind by themselves. From any thread."""
+    def is_told_of_rooms(self) -> bool:
+        """Whether events that tell clients of their rooms are for no application to send. From any thread."""
 
     @property
     def is_dismissed(self) -> bool:
@@ -69,7 +69,7 @@ class Gone:
 
     is_connected = False
     is_dismissed = True
-    joins_rooms = False
+    is_told_of_rooms = False
     rooms: frozenset[str] = frozenset()
 
     def __init__(self, counters: Counters) -> None:

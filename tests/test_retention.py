@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from velocity_ws.history.items import Limits
-from velocity_ws.history.options import History
+from velocity_ws.retention import History, Limits
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,42 @@
-"""Options: how much a room of a kind remembers, as an application says it. Knows no log and no engine."""
+"""Retention: how much a room of a kind remembers, as an application says it and as a log has it. Pure; knows no log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from velocity_ws.history.items import Limits
 from velocity_ws.quantities import parse_duration, parse_size
 
-__all__ = ["History"]
+__all__ = ["History", "Limits"]
 
 MAX_SIZE = 1_000_000
 """Entries; a log is a cache, and what needs more of them is a database."""
 MAX_TTL = 365 * 86400.0
 """Seconds."""
 MAX_BYTES = 2**40
+LEAST_META_TTL = 3600_000
+"""Milliseconds for which a top is kept at least; more than those of an idempotency key."""
 _Mode = Literal["all", "latest"]
+
+
+class Limits(NamedTuple):
+    """How much of a log is kept. Those of the newest append are in force, for entries that were there before as well.
+
+    Attributes:
+        size: entries, at least 1.
+        ttl: milliseconds, at least 1. An entry is gone when it is that old.
+        max_bytes: bytes of all envelopes, without stamps, at least 1. An envelope that has more is published, and gone.
+    """
+
+    size: int
+    ttl: int
+    max_bytes: int
+
+    @property
+    def meta_ttl(self) -> int:
+        """Milliseconds for which the top is known after the last call for the log."""
+        return max(10 * self.ttl, LEAST_META_TTL)
 
 
 @dataclass(frozen=True, slots=True)
