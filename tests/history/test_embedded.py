@@ -1,4 +1,4 @@
-"""Logs on the embedded engine do what the contract says; in memory they are gone with its process, on disk they go on."""
+"""Logs on the embedded engine do what the contract says; in memory they are gone with its process, on disk not."""
 
 from __future__ import annotations
 
@@ -77,6 +77,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "logs"
 
 
+def mode(path: Path, new: int | None = None) -> int:
+    """The permissions of a directory, once they are changed."""
+    if new is not None:
+        path.chmod(new)
+    return path.stat().st_mode & 0o777
+
+
 @asynccontextmanager
 async def process(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process on the engine; it runs the server where no other does."""
@@ -123,7 +130,7 @@ async def connected_again(one: Keeper) -> None:
 async def test_logs_on_disk_go_on_whoever_is_killed(place: Path) -> None:
     url = f"embedded://shop?store={place}"
     async with process(url) as runs, keeper(url) as one:
-        assert place.stat().st_mode & 0o777 == 0o700
+        assert mode(place) == 0o700
         await one.store.keep("history.kinds", b"kept")
         entries = await one.append(LOG, b"1", b"2")
         runs.kill()  # and with it the server
@@ -169,7 +176,7 @@ async def test_a_directory_has_one_server_which_is_this_users(place: Path) -> No
         with pytest.raises(ConnectionError, match="another embedded engine keeps its logs in"):
             async with keeper(f"embedded://other?store={place}"):
                 pass
-    place.chmod(0o750)
+    mode(place, 0o750)
     with pytest.raises(PermissionError, match="nobody else can enter"):
         async with keeper(url):
             pass
