@@ -129,7 +129,7 @@ async def test_a_connection_that_is_lost_when_it_will_be_stopped_is_not_worth_a_
 ) -> None:
     engine = Engine()
     async with linked(engine) as user:
-        user.link.is_stopping_soon = True
+        user.link.stop_soon()
         assert engine.lost is not None
         engine.lost(ConnectionError("it ends, too"))
         await eventually(lambda: "disconnected" in user.told)

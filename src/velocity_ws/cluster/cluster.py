@@ -137,7 +137,7 @@ class Cluster:
 
     def stop_soon(self) -> None:
         """`stop` will be called soon: a connection that is lost from now on is not worth a warning."""
-        self._link.is_stopping_soon = True
+        self._link.stop_soon()
 
     async def stop(self) -> None:
         """Say goodbye to the other nodes, close the connection and give back the engine."""

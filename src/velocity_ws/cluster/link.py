@@ -12,10 +12,11 @@ import random
 from typing import Protocol
 
 from velocity_ws.backplane.base import Backplane, Receive
+from velocity_ws.cluster.complaints import Complaints
 from velocity_ws.cluster.envelopes import Probe, encode_body
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.cluster.subscriptions import Subscriptions
-from velocity_ws.logs import get_logger, printable
+from velocity_ws.logs import get_logger
 
 __all__ = ["Link", "LinkUser"]
 
@@ -37,8 +38,6 @@ FIRST_BACKOFF = 0.05
 """Seconds before a connection is tried again, the first time; doubled each time."""
 LAST_BACKOFF = 0.5
 """The same at most."""
-MOST_COMPLAINTS = 5
-"""Reasons that are told until there is a connection again; it may have been gone at first, and be a replica then."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that closing may take before it is left behind; the contract says one."""
 
@@ -64,7 +63,6 @@ class Link:
         subscriptions: the inbound side.
         is_healthy: whether messages to this node itself come back.
         is_stopping: whether `stop` was called.
-        is_stopping_soon: whether it will be called soon, so that a lost connection is not worth a warning.
     """
 
     def __init__(
@@ -84,17 +82,13 @@ class Link:
         self._backplane = backplane
         self._own_topic = own_topic
         self._engine = f"the engine {engine}".rstrip()
-        # An engine that ends with one of its nodes, as all of them may be ending, is not missed at once.
-        self._grace: float = getattr(backplane, "grace", 0.0)
-        self._held: list[str] = []
-        self._moment: asyncio.TimerHandle | None = None
+        self._complaints = Complaints(log, getattr(backplane, "grace", 0.0), "the engine is reached again")
         self._task: asyncio.Task[None] | None = None
         self._nonce = 0
         self._arrivals = 0
         self._proof = asyncio.Event()
         self._ready = asyncio.Event()
-        self._complaints: set[str] = set()
-        self.is_stopping = self._is_ending = self.is_stopping_soon = False
+        self.is_stopping = self._is_ending = False
 
     async def start(self, user: LinkUser, receive: Receive, patience: float) -> None:
         """Begin to connect. Returns when it is healthy, or after a while, and then goes on trying.
@@ -105,18 +99,20 @@ class Link:
             patience: seconds to wait for a connection.
         """
         self._ready.clear()
-        self.is_stopping = self._is_ending = False
+        self.is_stopping = self._is_ending = self._complaints.is_silent = False
         self._task = asyncio.create_task(self._supervise(user, receive), name="velocity-ws backplane")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._ready.wait()
 
+    def stop_soon(self) -> None:
+        """`stop` will be called soon: a connection that is lost from now on is not worth a warning."""
+        self._complaints.is_silent = True
+
     async def stop(self) -> None:
         """Close the connection, and open none any more."""
         self.is_stopping = True
-        if self._moment is not None:
-            self._moment.cancel()
-            self._moment = None
+        self._complaints.end()
         task, self._task = self._task, None
         while task is not None and not task.done():
             # A task group that has failed already, and some libraries, swallow a cancellation. An end is not disturbed.
@@ -150,7 +146,7 @@ class Link:
         finally:
             self._is_ending = True
             await self._give_up(user, "the broker is stopped")
-            self._complaints.clear()
+            self._complaints.end()
 
     async def _connection(self, user: LinkUser, receive: Receive) -> None:
         """One connection from its beginning to its end, which raises."""
@@ -177,9 +173,7 @@ class Link:
             await self._prove()
             self.is_healthy = True
             self._ready.set()
-            if self._complaints and self._moment is None:
-                log.info("the engine is reached again")
-            self._complaints.clear()
+            self._complaints.reached()
             group.create_task(user.connected())
             while True:
                 await asyncio.sleep(PROBE_INTERVAL)
@@ -213,9 +207,8 @@ class Link:
         if was_healthy:
             user.disconnected()  # which looks at what was subscribed to
         self.subscriptions.connection_lost()
-        if not self._is_ending and why not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
-            self._complaints.add(why)
-            self._complain(why, is_new=was_healthy)
+        if not self._is_ending:
+            self._complaints.lost(why)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._backplane.close()
@@ -223,26 +216,6 @@ class Link:
             log.debug("closing the connection to the engine failed: %s", error)
         except Exception:  # of a backplane that is not ours; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
-
-    def _complain(self, why: str, *, is_new: bool) -> None:
-        """Log why there is no connection; where this side or the others may be ending, in a moment."""
-        if self._moment is not None:
-            self._held.append(why)
-        elif is_new and self._grace:
-            self._held = [why]
-            self._moment = asyncio.get_running_loop().call_later(self._grace, self._complain_now)
-        else:
-            self._held = [why]
-            self._complain_now()
-
-    def _complain_now(self) -> None:
-        self._moment = None
-        held, self._held = self._held, []
-        if self.is_stopping or self.is_stopping_soon:
-            return
-        then = "it is there again" if self.is_healthy else "trying again until it is there"
-        for why in held:
-            log.warning("%s; %s", printable(why), then)
 
 
 async def _end_with(lost: asyncio.Future[Exception]) -> None:
