@@ -133,6 +133,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "delivery/bounded_outbox": ("it is what both kinds have in common", {"delivery/test_contract": "put"}),
     "delivery/outbox": (DECLARES, {"delivery/test_contract": "offer"}),
     "history/base": (DECLARES, {"history/test_contract": "HistoryStore"}),
+    "history/asking": ("it is what a link is made of", {"history/test_link": "HistoryStore"}),
     "history/calls": ("it is what a link is made of", {"history/test_link": "PATIENCE"}),
     "history/items": (DECLARES, {"history/test_memory": "KEY_TTL"}),
     "history/jetstream": (ENGINE, {"history/test_nats": "WrongSequence"}),

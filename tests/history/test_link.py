@@ -313,6 +313,9 @@ async def test_what_is_asked_in_one_turn_is_one_call_of_each_kind() -> None:
         assert await link.removed(Lookup(logs[0], "ann")) == 1
         assert len(await link.secret("velocity.secret")) == 32
         assert (await link.clear(LOG)).position.revision == 1
+        assert await link.kept("velocity.kinds") is None
+        await link.keep("velocity.kinds", b"value")
+        assert await link.kept("velocity.kinds") == b"value"
 
 
 async def test_two_calls_of_a_kind_run_at_once_and_others_join_the_next() -> None:
@@ -438,7 +441,7 @@ async def test_a_lost_connection_is_opened_again_and_told_once(caplog: pytest.Lo
         assert store.lost is not None
         store.lost(ConnectionError("somebody pulled the plug"))
         await eventually(lambda: node.told == ["up", "down"])
-        assert "somebody pulled the plug" in str(await failing(node.append(b"1")))
+        assert "there is no connection" in str(await failing(node.append(b"1")))
         await eventually(lambda: len(caplog.records) == 2)
         store.problem = None
         await eventually(lambda: node.link.is_up)
@@ -515,7 +518,7 @@ async def test_a_connection_that_ends_before_the_broker_is_not_worth_a_warning(
 ) -> None:
     store = Store()
     async with linked(store) as node:
-        node.link.is_stopping_soon = True
+        node.link.stop_soon()
         assert store.lost is not None
         store.lost(ConnectionError("it ends, too"))
         await eventually(lambda: "down" in node.told)

@@ -15,7 +15,13 @@ __all__ = ["EmbeddedHistory"]
 
 
 class EmbeddedHistory(NatsHistory):
-    """A connection to the logs of a name, whose server this process may be the one to run. On the broker's loop."""
+    """A connection to the logs of a name, whose server this process may be the one to run. On the broker's loop.
+
+    Attributes:
+        grace: as that of the backplane.
+    """
+
+    grace = EmbeddedBackplane.grace
 
     def __init__(self, url: str, *, prefix: str = PREFIX, may_run: bool = True) -> None:
         """
