@@ -20,6 +20,7 @@ PUBLIC = {
         *("Accept", "Broker", "Client", "Emitter", "Message", "Server", "Settings", "Target"),
         *("WebSocketApp", "WebSocketMiddleware"),
         *("Close", "CloseCode", "EventRouter", "History", "Reject", "Rooms", "may_reconnect"),
+        *("Entry", "Joined", "Sent"),
         *("ClusterStats", "Connections", "Members", "RoomMember", "Stats", "UserConnection"),
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),

@@ -35,6 +35,7 @@ from velocity_ws.errors import (
     VelocityError,
     WouldDeadlockError,
 )
+from velocity_ws.history.values import Entry, Joined, Sent
 from velocity_ws.messages.inbound import Message
 from velocity_ws.retention import History
 from velocity_ws.sessions.accept import Accept
@@ -62,6 +63,7 @@ __all__ = [
     "Connections",
     "Emitter",
     "EncodeError",
+    "Entry",
     "EventRouter",
     "History",
     "HistoryError",
@@ -71,12 +73,14 @@ __all__ = [
     "InvalidHeaderError",
     "InvalidNameError",
     "InvalidPathError",
+    "Joined",
     "LoginExpired",
     "Members",
     "Message",
     "Reject",
     "RoomMember",
     "Rooms",
+    "Sent",
     "Server",
     "ServerError",
     "Settings",
