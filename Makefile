@@ -1,6 +1,8 @@
 # Everything sets itself up in .venv from Python 3.11+, make and git. PYTHON picks the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# Bytecode is kept whatever the environment says: without it, each process that the tests start compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
 .PHONY: run cluster collab test soak proxies lint format types firefox autobahn fuzz compat bench docs npm sizes constraints clean
