@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.support import eventually
-from tests.support.engines import Engine
 from tests.support.nodes import nodes, person
-from tests.support.redis_servers import cluster, tell
-from velocity_ws.backplane import Backplane, create_backplane
+from tests.support.redis_servers import OneShard, cluster, tell
+from velocity_ws.backplane import create_backplane
 from velocity_ws.testing import BackplaneContract
 
 
 @pytest.mark.soak  # a server takes two seconds to believe that it is a cluster, and each test has its own
-class TestOneShard(BackplaneContract):
-    server: Engine
-
-    @pytest_asyncio.fixture(autouse=True)
-    async def start(self, tmp_path: Path) -> AsyncIterator[None]:
-        async with cluster(tmp_path, 1) as (self.server,):
-            yield
-
-    async def backplane(self) -> Backplane:
-        return create_backplane(f"valkey+cluster://127.0.0.1:{self.server.port}")
-
-    async def kill(self) -> None:
-        await self.server.kill()
-
-    async def freeze(self) -> None:
-        self.server.freeze()
-
-    async def thaw(self) -> None:
-        self.server.thaw()
+class TestOneShard(OneShard, BackplaneContract):
+    """All that an engine owes."""
 
 
 async def test_three_shards_carry_each_topic_in_order(tmp_path: Path) -> None:

@@ -10,15 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from redis.crc import key_slot
 from redis.exceptions import NoScriptError
 
 from tests.support import eventually
 from tests.support.configured import configured
 from tests.support.engines import ENGINES, Engine, engine
-from tests.support.redis_servers import cluster, order
-from velocity_ws.backplane import Backplane, create_backplane
+from tests.support.redis_servers import OneShard, cluster, order
+from velocity_ws.backplane import create_backplane
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Removal, granted
 from velocity_ws.history.redis import RedisHistory
@@ -243,25 +242,6 @@ async def test_three_shards_keep_each_log_beside_its_channel(tmp_path: Path) -> 
 
 
 @pytest.mark.soak  # a server takes two seconds to believe that it is a cluster, and each test has its own
-class TestOneShard(HistoryContract):
-    server: Engine
-
-    @pytest_asyncio.fixture(autouse=True)
-    async def start(self, tmp_path: Path) -> AsyncIterator[None]:
-        async with cluster(tmp_path, 1) as (self.server,):
-            yield
-
+class TestOneShard(OneShard, HistoryContract):
     async def store(self) -> RedisHistory:
-        return RedisHistory(f"valkey+cluster://127.0.0.1:{self.server.port}")
-
-    async def backplane(self) -> Backplane:
-        return create_backplane(f"valkey+cluster://127.0.0.1:{self.server.port}")
-
-    async def kill(self) -> None:
-        await self.server.kill()
-
-    async def freeze(self) -> None:
-        self.server.freeze()
-
-    async def thaw(self) -> None:
-        self.server.thaw()
+        return RedisHistory(self.url)

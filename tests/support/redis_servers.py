@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest_asyncio
 from redis.asyncio import Redis
 
 from tests.support.configured import configured
 from tests.support.engines import Engine, free_port
-from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane import Backplane, create_backplane
 from velocity_ws.testing.listener import listening
 
-__all__ = ["cluster", "order", "replicated", "tell", "works"]
+__all__ = ["OneShard", "cluster", "order", "replicated", "tell", "works"]
 
 SLOTS = 16384
 
@@ -79,3 +80,32 @@ async def replicated(directory: Path) -> AsyncIterator[tuple[Engine, Engine]]:
                 while (await redis.info("replication")).get("master_link_status") != "up":
                     await asyncio.sleep(0.05)
         yield primary, replica
+
+
+class OneShard:
+    """What a contract asks of a suite that runs on a cluster of one shard, of which each test has its own."""
+
+    server: Engine
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def start(self, tmp_path: Path) -> AsyncIterator[None]:
+        """Have the cluster while the test runs."""
+        async with cluster(tmp_path, 1) as (self.server,):
+            yield
+
+    @property
+    def url(self) -> str:
+        """As ``WS_BACKPLANE_URL`` has it."""
+        return f"valkey+cluster://127.0.0.1:{self.server.port}"
+
+    async def backplane(self) -> Backplane:
+        return create_backplane(self.url)
+
+    async def kill(self) -> None:
+        await self.server.kill()
+
+    async def freeze(self) -> None:
+        self.server.freeze()
+
+    async def thaw(self) -> None:
+        self.server.thaw()
