@@ -79,20 +79,13 @@ class Rooms:
         return seen
 
 
-async def test_600_rooms_of_a_kind_are_joined_again(tmp_path: Path) -> None:
-    values: dict[str, Any] = {"max_rooms_per_client": 1000, "rate_limit": 600, "rate_burst": 200}
-    async with site_of(**values) as site, node_page(tmp_path) as page:
-        rooms = Rooms(site, page, 600)
-        await rooms.begin()
-        await rooms.restart()
-        seen = await rooms.are_back()
-        assert seen["failed"] == []
-        assert page.errors == []
-
-
-async def test_600_rooms_of_handlers_of_the_application_are_joined_again(tmp_path: Path) -> None:
-    values: dict[str, Any] = {"rate_limit": 600, "rate_burst": 200}
-    async with site_of(with_own_handlers, **values) as site, node_page(tmp_path) as page:
+@pytest.mark.parametrize(
+    ("prepare", "limits"), [(with_own_kind, {"max_rooms_per_client": 1000}), (with_own_handlers, {})]
+)
+async def test_600_rooms_are_joined_again(
+    prepare: Callable[[Site], None], limits: dict[str, Any], tmp_path: Path
+) -> None:
+    async with site_of(prepare, rate_limit=600, rate_burst=200, **limits) as site, node_page(tmp_path) as page:
         rooms = Rooms(site, page, 600)
         await rooms.begin()
         await rooms.restart()
