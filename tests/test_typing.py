@@ -18,23 +18,29 @@ CHECK = {
 }
 
 
-async def wrong_lines(checker: str, name: str) -> set[int]:
-    """The lines of a file in which a checker finds something wrong."""
+async def wrong_lines(checker: str, *names: str) -> dict[str, set[int]]:
+    """The lines of each file in which a checker finds something wrong."""
+    files = [str(TYPED / name) for name in names]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *CHECK[checker], str(TYPED / name), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        sys.executable, *CHECK[checker], *files, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     output = (await process.communicate())[0].decode()
     assert process.returncode in (0, 1), output
     if checker == "mypy":
-        return {int(line) for line in re.findall(rf"{name}:(\d+): error", output)}
-    found = json.loads(output)["generalDiagnostics"]
-    return {item["range"]["start"]["line"] + 1 for item in found if item["severity"] == "error"}
+        found = re.findall(r"([^/\n]+):(\d+): error", output)
+    else:
+        problems = [item for item in json.loads(output)["generalDiagnostics"] if item["severity"] == "error"]
+        found = [(Path(item["file"]).name, item["range"]["start"]["line"] + 1) for item in problems]
+    assert {name for name, _ in found} <= set(names), output
+    return {name: {int(line) for where, line in found if where == name} for name in names}
 
 
 @pytest.mark.parametrize("checker", CHECK)
-@pytest.mark.parametrize("name", ["right.py", "wrong.py"])
-async def test_a_checker_refuses_what_is_marked_as_wrong_and_nothing_else(checker: str, name: str) -> None:
-    lines = (TYPED / name).read_text().splitlines()
-    marked = {number for number, line in enumerate(lines, 1) if line.endswith("# wrong")}
-    assert bool(marked) is (name == "wrong.py")
-    assert await wrong_lines(checker, name) == marked
+async def test_a_checker_refuses_what_is_marked_as_wrong_and_nothing_else(checker: str) -> None:
+    marked = {
+        name: {n for n, line in enumerate((TYPED / name).read_text().splitlines(), 1) if line.endswith("# wrong")}
+        for name in ("right.py", "wrong.py")
+    }
+    assert not marked["right.py"]
+    assert marked["wrong.py"]
+    assert await wrong_lines(checker, *marked) == marked
