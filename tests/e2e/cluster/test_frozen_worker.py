@@ -120,7 +120,7 @@ async def frozen(kind: str, nodes: int, rounds: int, seconds: float, say: Say) -
         assert kind not in CUTS or gaps == nodes * rounds
 
 
-@pytest.mark.parametrize("kind", ["nats", *CUTS])
+@pytest.mark.parametrize("kind", ["nats", "valkey", *[pytest.param(kind, marks=pytest.mark.soak) for kind in CUTS[1:]]])
 async def test_a_frozen_node_learns_what_it_missed(kind: str, say: Say) -> None:
     await frozen(kind, 1, 1, 1, say)
 

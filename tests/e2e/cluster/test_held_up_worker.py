@@ -17,7 +17,7 @@ from velocity_ws import Emitter
 LEASE = 1.0
 
 
-@pytest.mark.parametrize("kind", ["nats", "valkey", "embedded"])
+@pytest.mark.parametrize("kind", ["nats", "valkey", pytest.param("embedded", marks=pytest.mark.soak)])
 async def test_a_node_that_was_held_up_gets_what_was_for_its_clients(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,7 +243,7 @@ async def _moment(condition: Callable[[], bool], within: float) -> float:
     return time.monotonic()
 
 
-@pytest.mark.parametrize("kind", ["embedded", "nats", "valkey"])
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("nats", marks=pytest.mark.soak), "valkey"])
 async def test_a_node_is_killed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say) -> None:
     async with an_engine(kind, tmp_path, monkeypatch) as url:
         await a_node_is_killed(url, tmp_path, 16, 1, LEASE, say)

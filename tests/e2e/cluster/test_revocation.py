@@ -335,8 +335,19 @@ async def test_an_order_that_fails_while_the_same_is_given_again_is_given_once_m
         await eventually(lambda: revocation._repeating is None)
 
 
-@pytest.mark.parametrize("is_lost", [False, True], ids=["within its lease", "for longer than its lease"])
-@pytest.mark.parametrize("kind", ["nats", "valkey", "valkey+cluster", "embedded"])
+@pytest.mark.parametrize(
+    ("kind", "is_lost"),
+    [  # each engine, and each length; `make soak` has each engine with each length
+        pytest.param("nats", False, id="nats, within its lease"),
+        pytest.param("valkey", False, id="valkey, within its lease"),
+        pytest.param("valkey+cluster", True, id="valkey+cluster, for longer than its lease"),
+        pytest.param("embedded", True, id="embedded, for longer than its lease"),
+        pytest.param("nats", True, id="nats, for longer than its lease", marks=pytest.mark.soak),
+        pytest.param("valkey", True, id="valkey, for longer than its lease", marks=pytest.mark.soak),
+        pytest.param("valkey+cluster", False, id="valkey+cluster, within its lease", marks=pytest.mark.soak),
+        pytest.param("embedded", False, id="embedded, within its lease", marks=pytest.mark.soak),
+    ],
+)
 async def test_a_node_that_was_frozen_asks_before_it_delivers_more(
     kind: str, is_lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ async def everyone_gets_its_own(url: str, clients: int, rooms: int, messages: in
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("nats", marks=pytest.mark.soak), "valkey"])
 async def test_every_client_gets_its_own_once_and_in_order(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
