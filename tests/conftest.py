@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import gc
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest_asyncio
 
 from tests.support.say import say
 
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
 __all__ = ["say"]
 
+# Pydantic looks for plugins in all that is installed, which is a tenth of the start of each process that tests start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # A deadline for one example says more of what else the machine does than of the code; pytest has one for the test.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium for all tests of a worker of pytest, as its start is what costs; each has a context of its own."""
+    from tests.support.site import launch  # Playwright is not there where `make compat` runs tests
+
+    async with launch() as browser:
+        yield browser
 
 
 def pytest_collection_finish() -> None:

@@ -24,23 +24,17 @@ from websockets.http11 import Request as HandshakeRequest
 import velocity_ws
 from tests.support import DEADLINE, Address, eventually, settings
 from tests.support.command import serving_folder
-from tests.support.site import EXPECTED_ERROR, Site, launch, site_of, unused_port
+from tests.support.site import EXPECTED_ERROR, Site, site_of, unused_port
 from velocity_ws import Broker, Client, ClientError, Message, Reject, may_reconnect
 from velocity_ws.messages.events import PROTOCOL
 
 # The timeout leaves room for the installation of a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = ROOT / "artifacts"
 
 expect.set_options(timeout=DEADLINE * 1000)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with launch() as browser:
-        yield browser
 
 
 # --- velocity.js
@@ -115,7 +109,7 @@ def small_broker(received: list[str], **options: Any) -> Broker:
     return broker
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(browser: Browser) -> AsyncIterator[Site]:
     async with site_of(browser, small_broker) as site:
         yield site
@@ -123,7 +117,7 @@ async def site(browser: Browser) -> AsyncIterator[Site]:
         assert site.console == []
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def wire() -> AsyncIterator[str]:
     """A server that is not ours and does what ours never would; its path says what."""
     release = asyncio.Event()
@@ -1102,7 +1096,7 @@ class Tab:
         await self.page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def chat(tmp_path: Path) -> AsyncIterator[Chat]:
     chat = Chat(tmp_path)
     await chat.start()

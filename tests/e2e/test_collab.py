@@ -16,16 +16,15 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE, Address, Peer
-from tests.support.chromium import FLAGS, find_chromium
 from tests.support.command import kept_port
 from tests.support.engines import free_port
 from tests.support.proxies import STRIPPING, documented, named_blocks, run_proxy
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 START = 60.0
@@ -139,13 +138,13 @@ async def person(address: Address, name: str) -> AsyncIterator[Person]:
         yield found
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Address]:
     async with serving(tmp_path_factory.mktemp("collab"), 2) as address:
         yield address
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def brief(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Address]:
     """One where a login ends after six seconds, and its connections soon after."""
     directory = tmp_path_factory.mktemp("brief")
@@ -291,14 +290,6 @@ async def test_a_login_that_is_renewed_goes_on_and_one_that_is_not_ends(brief: A
 
 
 # --- the page
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 @asynccontextmanager

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
 
 from npm.__main__ import pack, write_package
-from tests.support.chromium import FLAGS, find_chromium
 from tests.support.node_tools import find_node, find_npm, install, make_once, node_environment
 
 HERE = Path(__file__).parent
@@ -79,11 +75,3 @@ def bundle(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), "Vite has something to say"
 
     return make_once(place_of_all(tmp_path_factory) / "bundle", build)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser
-        await browser.close()

@@ -21,7 +21,7 @@ from tests.support.pages import blocks
 from velocity_ws import Broker, Server, browser_client_path
 from velocity_ws.asgi.browser_files import find_browser_file
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 PAGE = "docs/browser.md"
 MOUNT = """

@@ -18,7 +18,7 @@ from tests.support import DEADLINE, eventually, settings
 from velocity_ws import Broker, Client, ClientError, Close, Message, Server
 
 # The timeout leaves room for the installation of a browser, and of what npm brings.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 expect.set_options(timeout=DEADLINE * 1000)
 
@@ -73,7 +73,7 @@ def joined(room: str) -> str:
     return f'{room} joined {{"room":"{room}"}}'
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
     heard: list[str] = []
     members: dict[str, bool] = {}

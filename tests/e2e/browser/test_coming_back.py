@@ -14,7 +14,7 @@ from tests.support.site import Site, faster, site_of
 from velocity_ws import Broker, Client, ClientError, Message
 
 # The timeout leaves room for the installation of a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 class Rights:

@@ -16,7 +16,7 @@ from tests.support import eventually, settings
 from tests.support.site import site_of
 from velocity_ws import Broker, Client, Close, CloseCode, Message
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 LEFT = ("client", CloseCode.PAGE_FROZEN, "the page was left")
 

@@ -21,7 +21,7 @@ from velocity_ws import Broker, Client, Message
 from velocity_ws.messages import events
 from velocity_ws.messages.outbound import encode
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 TIMES = 10
 LOST = "the server gave no sign of life"

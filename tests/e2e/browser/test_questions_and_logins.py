@@ -13,7 +13,7 @@ from tests.support import eventually, settings
 from tests.support.site import faster, site_of
 from velocity_ws import Accept, Broker, Client, ClientError
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 async def test_the_server_asks_and_the_page_answers(browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""The browser of these tests: one for each module, as its start is what costs."""
+"""The browser of these tests: one for each worker of pytest, as its start is what costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.support.tabs import Chromium, chromium
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chromium]:
     """A Chromium in which nothing is switched off."""
     async with chromium(tmp_path_factory.mktemp("chromium")) as found:

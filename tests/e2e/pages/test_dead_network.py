@@ -19,7 +19,7 @@ from tests.support.sites import Site, site_of
 from tests.support.tabs import Chromium, Profile, Tab
 
 # The timeout leaves room for the installation of a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 Where = Literal["chromium", "ws", "undici"]
 

@@ -18,7 +18,7 @@ from tests.support.tabs import Chromium, Profile, Tab, chromium
 from velocity_ws import CloseCode, may_reconnect
 
 # The timeout leaves room for the installation of a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 Departure = Literal["left", "frozen"]
 

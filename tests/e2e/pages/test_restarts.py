@@ -19,7 +19,7 @@ from tests.support.tabs import Chromium
 from velocity_ws.process.listening import listen
 
 # The timeout leaves room for the installation of a browser.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 QUICK = {"baseDelay": 50, "maxDelay": 200}
 

@@ -12,7 +12,7 @@ from tests.support import settings
 from tests.support.node import NodePage, node_page
 from velocity_ws import Broker, Client, Server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 ROOMS = ("a", "b", "c")
 STEPS = 40
