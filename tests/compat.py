@@ -173,7 +173,7 @@ def upgrade(python: Path, packages: list[str]) -> str:
 
 def run(python: Path, *tests: str) -> bool:
     """Whether these tests pass."""
-    return subprocess.run([str(python), "-m", "pytest", "-q", *tests], cwd=ROOT, check=False).returncode == 0
+    return subprocess.run([str(python), "-m", "pytest", "-q", "-n", "4", *tests], cwd=ROOT, check=False).returncode == 0
 
 
 def say(line: str) -> None:
@@ -193,7 +193,7 @@ def main() -> int:
     capped, packages = newest(project, pins)
     python = build(sys.executable, NEWEST, [*capped, *packages])
     say(f"on {upgrade(python, capped)}")
-    passed = run(python, "-n", "2", *ENGINE_TESTS) and passed
+    passed = run(python, *ENGINE_TESTS) and passed
     absent = []
     for version in PYTHONS:
         interpreter = find(version)
@@ -202,7 +202,7 @@ def main() -> int:
         elif version != f"{sys.version_info.major}.{sys.version_info.minor}":  # on which `make test` runs all of them
             say(f"on Python {version} ({interpreter})")
             python = build(interpreter, ROOT / f".venv-python{version}", pinned(project, pins))
-            passed = run(python, "-n", "2", *PYTHON_TESTS) and passed
+            passed = run(python, *PYTHON_TESTS) and passed
     if absent:
         say(f"not tested, as they are not installed here: Python {', '.join(absent)}")
     return 0 if passed else 1
