@@ -1,4 +1,4 @@
-"""Token: what a client gives back when it comes again, which proves the ids its session has had. Knows no session."""
+"""Token: what a client gives back when it comes again, which proves the ids its session has had. Knows no session.
 
 It is no secret of the client's and lets nobody in: it only says which messages of its own a client is not to get again.
 """
