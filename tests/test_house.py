@@ -183,7 +183,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "sessions/room_messages": (SERVED, {"e2e/test_rooms": "handler"}),
     "sessions/state": (DECLARES, {"sessions/test_session": "OPEN"}),
     "sessions/web_errors": (SERVED, {"e2e/test_web_errors": "HTTPException"}),
-    "stats": (DECLARES, {"delivery/test_fanout": "Counters", "e2e/test_dispatch": "to_dict"}),
     "testing/appending": (USED, {"history/test_contract": "contract"}),
     "testing/backplanes": (USED, {"backplane/test_contract": "BackplaneContract"}),
     "testing/carrying": (USED, {"backplane/test_contract": "contract"}),

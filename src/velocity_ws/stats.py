@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-__all__ = ["UNATTRIBUTED", "Counters", "Stats"]
+__all__ = ["RECOVERIES", "UNATTRIBUTED", "Counters", "Stats"]
+
+RECOVERIES: Final = ("recovered", "evicted", "expired", "epoch", "rewound", "too_many", "forbidden")
+"""How it ends when a client says where it has stopped: it gets what it missed, or not, for one of these reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,12 @@ class Stats:
         replaced: messages sent with a ``key`` that a client did not get, as a newer one took their place.
         presence_refused: notes to other nodes about who is in a room that the engine could not be given at once; what
             they say is told later.
+        recoveries: clients that said where they had stopped in a room with history, by how it ended: ``recovered``, or
+            the reason (``evicted``, ``expired``, ``epoch``, ``rewound``, ``too_many``, ``forbidden``) why it did not.
+        recovered_messages: messages that such clients got because they had missed them.
+        repaired: messages of rooms with history that this node did not hear and then read, so that no client missed
+            them.
+        history_reads: times this node has asked the engine for a part of a room's history.
     """
 
     connected_clients: int
@@ -68,9 +78,13 @@ class Stats:
     left_out: int = 0  # nodes tell each other their figures, and an older one does not have these
     replaced: int = 0
     presence_refused: int = 0
+    recoveries: dict[str, int] = field(default_factory=dict)
+    recovered_messages: int = 0
+    repaired: int = 0
+    history_reads: int = 0
 
-    def to_dict(self) -> dict[str, int | float]:
-        """Return the figures as a dict, for a JSON response."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict, for a JSON response: numbers, and ``recoveries``, a dict of numbers."""
         return dataclasses.asdict(self)
 
 
@@ -99,6 +113,10 @@ class Counters:
     left_out: int = 0
     replaced: int = 0
     presence_refused: int = 0
+    recoveries: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RECOVERIES, 0))
+    recovered_messages: int = 0
+    repaired: int = 0
+    history_reads: int = 0
 
 
 UNATTRIBUTED = Counters()

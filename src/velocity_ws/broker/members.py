@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from velocity_ws.stats import Stats
+from velocity_ws.stats import RECOVERIES, Stats
 
 __all__ = ["ClusterStats", "Connections", "Members", "RoomMember", "UserConnection"]
 
@@ -84,7 +86,11 @@ class ClusterStats:
     @classmethod
     def of(cls, nodes: dict[str, Stats], missing: Iterable[str]) -> ClusterStats:
         """Add up the figures of all nodes; the ids of ``missing`` nodes are kept."""
-        fields = [field.name for field in dataclasses.fields(Stats)]
-        sums = {name: sum(getattr(stats, name) for stats in nodes.values()) for name in fields}
+        fields = [field.name for field in dataclasses.fields(Stats) if field.name != "recoveries"]
+        sums: dict[str, Any] = {name: sum(getattr(stats, name) for stats in nodes.values()) for name in fields}
+        recoveries = Counter(dict.fromkeys(RECOVERIES, 0))
+        for stats in nodes.values():
+            recoveries.update(stats.recoveries)
+        sums["recoveries"] = dict(recoveries)
         sums["uptime"] = max((stats.uptime for stats in nodes.values()), default=0.0)
         return cls(nodes, Stats(**sums), tuple(sorted(missing)))

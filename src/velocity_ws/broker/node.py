@@ -183,6 +183,7 @@ class Node:
     def stats(self) -> Stats:
         """The figures, as of now."""
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
+        counters["recoveries"] = dict(self.counters.recoveries)
         counters["rejected"] += UNATTRIBUTED.rejected - self._unattributed
         return Stats(
             connected_clients=len(self.hub), rooms=len(self.hub.rooms()), uptime=self.lifecycle.uptime, **counters

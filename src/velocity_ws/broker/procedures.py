@@ -30,6 +30,9 @@ __all__ = [
     "STATS",
 ]
 
+MAX_RECOVERIES = 64
+"""Ways in which a recovery ends, of a node of any version."""
+
 Code = Annotated[int, msgspec.Meta(ge=1000, le=4999)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=60)]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_BYTES)]
@@ -49,7 +52,11 @@ def _are_members(members: list[RoomMember]) -> bool:
 
 
 def _are_figures(stats: Stats) -> bool:
-    return all(math.isfinite(value) and value >= 0 for value in stats.to_dict().values())
+    figures = stats.to_dict()
+    recoveries = figures.pop("recoveries")
+    if len(recoveries) > MAX_RECOVERIES or max(map(len, recoveries), default=0) > MAX_NAME_LENGTH:
+        return False
+    return all(math.isfinite(value) and value >= 0 for value in [*figures.values(), *recoveries.values()])
 
 
 JOIN: Procedure[tuple[str, str], bool] = Procedure("join", tuple[ClientId, Name], bool)
