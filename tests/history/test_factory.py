@@ -59,6 +59,7 @@ async def heard_and_kept(url: str) -> list[int]:
         ("memory://", MemoryHistory),
         ("memory://shared?prefix=shop", MemoryHistory),
         ("embedded://", EmbeddedHistory),
+        ("embedded://shop?store=/var/lib/shop&prefix=shop", EmbeddedHistory),
         ("nats://u:p@a:1,b:2?prefix=shop", NatsHistory),
         ("tls://a", NatsHistory),
         *((f"{scheme}://h", RedisHistory) for scheme in ("redis", "rediss", "valkey", "valkeys")),

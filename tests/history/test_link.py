@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,155 +12,28 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE, eventually
+from tests.support.embedded import servers
 from tests.support.engines import ENGINES, Engine, engine
 from tests.support.jetstream import storing
+from tests.support.links import LOG, OURS, Node, Store, failing, linked, names_of_tasks
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.base import Lost
 from velocity_ws.errors import BackplaneUnavailable, HistoryError, SettingsError
-from velocity_ws.history import calls as history_calls
-from velocity_ws.history import link as history_link
 from velocity_ws.history import questions as history_questions
-from velocity_ws.history.base import HistoryStore
+from velocity_ws.history.embedded import EmbeddedHistory
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.items import (
     Append,
     Appended,
-    Limits,
-    Log,
     Lookup,
     Query,
-    Range,
-    Refused,
     Removal,
     Top,
     granted,
 )
-from velocity_ws.history.link import HistoryLink
-from velocity_ws.history.memory import MemoryHistory
-from velocity_ws.stats import Counters
 from velocity_ws.testing.listener import listening
 
-LOG = Log("velocity.room.chat", Limits(10_000, 3600_000, 64 * 1024**2))
 KINDS = [kind for kind in ("valkey", "redis") if kind in ENGINES]
-_names = itertools.count()
-
-
-class Store(MemoryHistory):
-    """One within this process, whose calls are noted, and wait or fail when a test says so."""
-
-    def __init__(self) -> None:
-        super().__init__(f"memory://history-link-{next(_names)}")
-        self.calls: list[tuple[str, int]] = []
-        self.most_at_once = 0
-        self.lost: Lost | None = None
-        self.problem: Exception | None = None
-        self.error: Exception | None = None
-        self.is_held = False
-        self._let = asyncio.Event()
-        self._running = 0
-
-    async def connect(self, lost: Lost) -> None:
-        if self.problem is not None:
-            raise self.problem
-        self.lost = lost
-        await super().connect(lost)
-
-    def let(self) -> None:
-        """Let all that is held go on."""
-        self.is_held = False
-        self._let.set()
-
-    async def _noted(self, name: str, asked: Sequence[Any], call: Awaitable[Any]) -> Any:
-        self.calls.append((name, len(asked)))
-        self._running += 1
-        self.most_at_once = max(self.most_at_once, self._running)
-        try:
-            answer = await call
-            if self.is_held:
-                await self._let.wait()
-            if self.error is not None:
-                raise self.error
-            return answer
-        finally:
-            self._running -= 1
-
-    async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:
-        found: list[Appended | Refused] = await self._noted("append", appends, super().append(appends))
-        return found
-
-    async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
-        found: list[Top | Refused] = await self._noted("tops", logs, super().tops(logs))
-        return found
-
-    async def read(self, queries: Sequence[Query]) -> list[Range | Refused]:
-        found: list[Range | Refused] = await self._noted("read", queries, super().read(queries))
-        return found
-
-    async def remove(self, removals: Sequence[Removal]) -> list[Top | Refused]:
-        found: list[Top | Refused] = await self._noted("remove", removals, super().remove(removals))
-        return found
-
-    async def removed(self, lookups: Sequence[Lookup]) -> list[int]:
-        found: list[int] = await self._noted("removed", lookups, super().removed(lookups))
-        return found
-
-    async def clear(self, log: Log, notice: bytes = b"") -> Top:
-        found: Top = await self._noted("clear", [log], super().clear(log, notice))
-        return found
-
-
-class Node:
-    """What a node has of a link: what it was told, and the link."""
-
-    def __init__(self, store: HistoryStore, timeout: float = DEADLINE, queue_size: int = 8 * 1024**2) -> None:
-        self.told: list[str] = []
-        self.had: list[Appended] = []
-        self.counters = Counters()
-        self.link = HistoryLink(
-            store, timeout=timeout, queue_size=queue_size, counters=self.counters, engine="memory://test"
-        )
-        self.link.on_up.append(lambda: self.told.append("up"))
-        self.link.on_down.append(lambda: self.told.append("down"))
-
-    def append(self, envelope: bytes, log: Log = LOG, **more: Any) -> asyncio.Task[Appended]:
-        """Begin to append, in a task of a caller's."""
-        return asyncio.create_task(self._append(Append(log, envelope, **more)))
-
-    async def _append(self, append: Append) -> Appended:
-        return await self.link.append(append, self.had.append)
-
-    @property
-    def outcomes(self) -> tuple[int, int, int]:
-        """How many appends are counted as sent, refused and unknown."""
-        counters = self.counters
-        return counters.backplane_sent, counters.backplane_refused, counters.backplane_unknown
-
-    def offsets(self) -> list[int]:
-        """Of the entries that it was told of."""
-        return [appended.stamp.position.offset for appended in self.had]
-
-
-@asynccontextmanager
-async def linked(store: HistoryStore, patience: float = DEADLINE, **options: Any) -> AsyncIterator[Node]:
-    """A node with a link to a store, for as long as the block; it leaves nothing behind."""
-    before = asyncio.all_tasks()
-    node = Node(store, **options)
-    await node.link.start(patience)
-    try:
-        yield node
-    finally:
-        await node.link.stop()
-        assert not node.link.is_up
-        left = asyncio.all_tasks() - before
-        assert not {task.get_name() for task in left} & {"velocity-ws history", "velocity-ws history link"}
-
-
-async def failing(call: Awaitable[object]) -> BackplaneUnavailable:
-    """The error with which something ends."""
-    with pytest.raises(BackplaneUnavailable) as caught:
-        await call
-    return caught.value
 
 
 async def until_it_works(call: Callable[[], Awaitable[object]]) -> None:
@@ -500,8 +372,9 @@ async def test_an_engine_that_keeps_no_logs_is_an_error_of_the_settings(caplog: 
     node = Node(store)
     with pytest.raises(SettingsError, match="it keeps no history"):
         await node.link.start(DEADLINE)
-    await node.link.stop()
     assert (node.told, caplog.records) == ([], [])
+    assert not names_of_tasks() & OURS
+    assert store.releases == 1
     store.problem = None
     async with linked(store) as node:  # one that is found so later is the log's
         store.problem = SettingsError({"WS_BACKPLANE_URL": "it keeps no history"})
@@ -597,6 +470,16 @@ async def test_an_engine_that_is_killed_under_load(kind: str, tmp_path: Path) ->
         assert (again.stamp.position.epoch == first.stamp.position.epoch) is (kind == "nats")
 
 
-def test_patience_is_as_for_what_is_published() -> None:
-    assert (history_calls.PATIENCE, history_calls.SLICES) == (2, 6)
-    assert history_link.CONNECT_TIMEOUT == 2
+async def test_an_embedded_engine_that_is_lost_is_run_again_and_not_missed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(EmbeddedHistory, "grace", DEADLINE)
+    async with linked(create_history("embedded://link")) as node:
+        await node.append(b"1")
+        for process in servers(tmp_path / "velocity-ws"):
+            process.kill()
+        await eventually(lambda: node.told == ["up", "down", "up"])
+        assert (await node.append(b"2")).stamp.position.offset == 1
+    assert not servers(tmp_path / "velocity-ws")
+    assert [record for record in caplog.records if record.name == "velocity_ws.history"] == []

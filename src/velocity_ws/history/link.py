@@ -95,6 +95,9 @@ class HistoryLink(Asking):
             await asyncio.wait([self._first], timeout=patience)
             if self._first.done():
                 self._first.result()
+        except SettingsError:
+            await self.stop()
+            raise
         finally:
             self._first.cancel()  # what is found out from now on is for the log
 

@@ -1,0 +1,141 @@
+"""Writer: under any order of appends, cancellations, silence and losses, what is told is what the logs have."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support import eventually
+from tests.support.links import LOG, Node, Store, linked
+from velocity_ws.errors import BackplaneUnavailable, HistoryError
+from velocity_ws.history import link as history_link
+from velocity_ws.history import writer as history_writer
+from velocity_ws.history.items import Append, Appended, Log, Query, granted
+
+LOGS = [LOG, LOG._replace(topic="velocity.room.other")]
+QUEUED = 5
+"""Appends that fill the queue."""
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("append"),
+            st.integers(0, len(LOGS) - 1),
+            st.sampled_from(["", "", "", "a", "b"]),
+            st.booleans(),
+        ),
+        st.tuples(st.just("cancel"), st.integers(0, 30)),
+        st.tuples(st.sampled_from(["hold", "let", "lose", "turn", "turn"])),
+    ),
+    max_size=60,
+)
+
+
+class Run:
+    """What was asked of a link, and what its callers were told.
+
+    Attributes:
+        appends: what was asked.
+        tasks: of the callers.
+        told: the numbers of appends of which was said that the engine has them, and the results, in that order.
+    """
+
+    def __init__(self, store: Store, node: Node) -> None:
+        self.appends: list[Append] = []
+        self.tasks: list[asyncio.Task[Appended]] = []
+        self.told: list[tuple[int, Appended]] = []
+        self._store = store
+        self._node = node
+
+    def append(self, room: int, key: str, is_urgent: bool) -> None:
+        """Begin to append; what is urgent has no time at all."""
+        number = len(self.appends)
+        append = Append(LOGS[room], b"%d" % number, key, b"%016d" % (number % 2) if key else b"")
+        until = asyncio.get_running_loop().time() if is_urgent else None
+        self.appends.append(append)
+        self.tasks.append(asyncio.create_task(self._append(number, append, until)))
+
+    async def _append(self, number: int, append: Append, until: float | None) -> Appended:
+        return await self._node.link.append(append, lambda appended: self.told.append((number, appended)), until)
+
+    async def do(self, step: tuple[Any, ...]) -> None:
+        """One thing that may happen."""
+        name, *arguments = step
+        if name == "append":
+            self.append(*arguments)
+        elif name == "cancel" and arguments[0] < len(self.tasks):
+            self.tasks[arguments[0]].cancel()
+        elif name == "hold":
+            self._store.is_held = True
+        elif name == "let":
+            self._store.let()
+        elif name == "lose":
+            assert self._store.lost is not None
+            ups = self._node.told.count("up")
+            self._store.lost(ConnectionError("it is gone"))
+            await eventually(lambda: self._node.told.count("up") > ups)
+        elif name == "turn":
+            await asyncio.sleep(0)
+
+
+async def stored_by(store: Store) -> dict[int, tuple[Log, int]]:
+    """What the logs have: the log and the offset, by the number of the append."""
+    found: dict[int, tuple[Log, int]] = {}
+    for log in LOGS:
+        entries = granted((await store.read([Query(log, 0, 1000)]))[0]).entries
+        numbers = [int(entry.envelope) for entry in entries]
+        assert numbers == sorted(set(numbers))  # in the order of appends, and once
+        found |= {number: (log, offset) for offset, number in enumerate(numbers, 1)}
+    return found
+
+
+async def what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -> None:
+    store = Store()
+    async with linked(store, queue_size=QUEUED * (history_writer.OVERHEAD + 2)) as node:
+        run = Run(store, node)
+        for step in happening:
+            await run.do(step)
+        store.let()
+        results = await asyncio.gather(*run.tasks, return_exceptions=True)
+        sent, refused, unknown = node.outcomes
+        await node.link.append(Append(LOG, b"1000"), node.had.append)  # behind all of them
+        stored = await stored_by(store)
+    told = dict(run.told)
+    assert len(told) == len(run.told)
+    for log in LOGS:
+        offsets = [appended.stamp.position.offset for number, appended in run.told if run.appends[number].log == log]
+        assert offsets == sorted(set(offsets))
+    for number, appended in run.told:
+        assert stored[number] == (run.appends[number].log, appended.stamp.position.offset)
+    outcomes = {"refused": 0, "unknown": 0}
+    for number, result in enumerate(results):
+        if isinstance(result, Appended):
+            assert told.get(number) == (None if result.is_duplicate else result)
+            assert (number in stored) is not result.is_duplicate
+        elif isinstance(result, BackplaneUnavailable):
+            outcomes[result.outcome] += 1
+            assert result.outcome == "unknown" or number not in stored
+        else:
+            assert isinstance(result, asyncio.CancelledError | HistoryError)
+            assert isinstance(result, asyncio.CancelledError) or number not in stored
+    is_each_told = not any(isinstance(result, asyncio.CancelledError) for result in results)
+    assert (refused, unknown) == tuple(outcomes.values()) or not is_each_told
+    assert sent <= len(told) <= sent + unknown
+    others = len(results) - sent - refused - unknown  # duplicates and conflicts, and what was cancelled before it began
+    assert others >= 0
+    assert not others or not is_each_told or any(append.key for append in run.appends)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+@example([("hold",), ("append", 0, "", False), ("turn",), ("turn",), ("append", 0, "", True), ("cancel", 0), ("lose",)])
+def test_what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history_link, "FIRST_BACKOFF", 0.0)
+        patch.setattr(history_link, "LAST_BACKOFF", 0.0)
+        patch.setattr(history_writer, "BATCH_APPENDS", 3)
+        asyncio.run(what_is_told_is_what_the_logs_have(happening))
