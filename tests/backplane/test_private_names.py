@@ -18,7 +18,7 @@ from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
 import velocity_ws
 from velocity_ws.backplane.nats import _NatsClient
-from velocity_ws.history.jetstream import _InboxClient
+from velocity_ws.history.nats_requests import _InboxClient
 
 OF_THE_CLIENT = (
     "_flusher_task",

@@ -97,8 +97,8 @@ async def test_a_stream_that_is_there_is_used_where_it_is_good(server: StoringNa
         assert offsets((await one.read(LOG)).entries) == [1]
     with pytest.raises(SettingsError, match="has storage 'file', and history needs 'memory'"):
         await Keeper(NatsHistory(server.url, storage="memory")).connect()
-    await server.ask(f"STREAM.UPDATE.{STREAM}", {**config, "max_msgs_per_subject": 2})
-    with pytest.raises(SettingsError, match="max_msgs_per_subject 2"):
+    await server.ask(f"STREAM.UPDATE.{STREAM}", {**config, "max_age": 10**12})
+    with pytest.raises(SettingsError, match="max_age 1000000000000, and history needs 0"):
         await Keeper(NatsHistory(server.url)).connect()
 
 
@@ -367,6 +367,16 @@ async def test_a_server_that_is_full_and_has_room_again(server: StoringNats) -> 
         assert offsets(entries) == [1, 2, 3]
 
 
+async def test_an_entry_that_has_no_room_beside_the_next_has_it_after(server: StoringNats) -> None:
+    async with keepers(server.url) as (one,):
+        entries = await one.append(LOG, b"x" * 1000)
+        info = await server.ask(f"STREAM.INFO.{STREAM}")
+        room = {**info["config"], "max_bytes": info["state"]["bytes"] + 700}
+        await server.ask(f"STREAM.UPDATE.{STREAM}", room)
+        entries += await one.append(LOG, b"2")
+        assert (await one.read(LOG)).entries == entries
+
+
 async def test_many_removals_are_bounded(server: StoringNats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_removals, "MAX_USERS", 3)
     async with keepers(server.url) as (one,):
@@ -387,7 +397,7 @@ async def test_an_answer_that_comes_in_parts(server: StoringNats) -> None:
 async def test_a_guarded_message_of_another_stream_user(server: StoringNats) -> None:
     async with keepers(server.url) as (one,):
         await one.append(LOG, b"1")
-        stream = JetStream(NAMES.stream)
+        stream = JetStream(NAMES.stream, NAMES.anchor)
         await stream.open([server.url], lambda _: None)
         try:
             await stream.store([Message(NAMES.quiet(LOG.topic), b"no head of ours")])

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 
-from tests.support.engines import ENGINES, Engine
+from tests.support.engines import ENGINES, Engine, free_port
 
-__all__ = ["STREAM", "StoringNats", "storing"]
+__all__ = ["STREAM", "StoringNats", "routed", "storing"]
 
 STREAM = "velocity-history"
 
@@ -22,8 +23,8 @@ STREAM = "velocity-history"
 class StoringNats(Engine):
     """A server with JetStream. It comes back on the same port, with what it has on disk."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory)])
+    def __init__(self, directory: Path, *options: str) -> None:
+        super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory), *options])
         self.directory = directory / "store"
         self._saved = directory / "saved"
 
@@ -80,3 +81,37 @@ async def storing(directory: Path) -> AsyncIterator[StoringNats]:
         server.thaw() if server.process.returncode is None else None
         await server.kill()
         await asyncio.to_thread(shutil.rmtree, server.directory)
+
+
+@asynccontextmanager
+async def routed(directory: Path, count: int = 3) -> AsyncIterator[list[StoringNats]]:
+    """A cluster of servers that store, once it has a leader; until the end of the block."""
+    ports = [free_port() for _ in range(count)]
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
+    servers = []
+    for number, port in enumerate(ports):
+        options = ("-cluster_name", "three", "-cluster", f"nats://127.0.0.1:{port}", "-routes", routes)
+        servers.append(StoringNats(directory / str(number), "-n", f"s{number}", *options))
+    try:
+        for server in servers:
+            await server.start()
+        async with asyncio.timeout(60):
+            for server in servers:
+                while not await _has_leader(server):
+                    await asyncio.sleep(0.05)
+        yield servers
+    finally:
+        for server in servers:
+            await server.kill()
+
+
+async def _has_leader(server: StoringNats) -> bool:
+    """Whether a server of a cluster answers for JetStream, and so the cluster is one."""
+    client = await nats.connect(server.url)
+    try:
+        answer = await client.request("$JS.API.STREAM.NAMES", b"", timeout=1)
+    except nats.errors.Error:
+        return False
+    finally:
+        await client.close()
+    return "error" not in json.loads(answer.data)

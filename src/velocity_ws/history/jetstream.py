@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from velocity_ws.backplane.nats_client import NatsClient
 from velocity_ws.history.items import Refused
+from velocity_ws.history.nats_requests import Parts, Requests, header_of, status_of
 
 __all__ = ["JetStream", "Message", "Stored", "WrongSequence"]
 
@@ -66,11 +65,6 @@ class Stored(NamedTuple):
         return header_of(self.headers, name)
 
 
-def header_of(headers: bytes, name: bytes) -> bytes:
-    """The value of a header; empty where there is none."""
-    return headers.partition(b"\r\n" + name + b": ")[2].partition(b"\r\n")[0]
-
-
 class _Error(msgspec.Struct):
     code: int = 0
     err_code: int = 0
@@ -82,61 +76,24 @@ class _Ack(msgspec.Struct):
     error: _Error | None = None
 
 
-Parts = list[tuple[bytes, bytes]]
-"""Headers and payloads of what answers a request."""
-
-
-class _Request(NamedTuple):
-    future: asyncio.Future[Parts]
-    parts: Parts | None
-
-
-class _InboxClient(NatsClient):
-    """A client whose messages are the answers to requests."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: dict[bytes, _Request] = {}
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
-        number = subject[subject.rindex(b".") + 1 :]
-        request = self.requests.get(number)
-        if request is None:
-            return
-        part = (bytes(headers or b""), bytes(data))
-        if request.parts is None:
-            del self.requests[number]
-            if not request.future.done():
-                request.future.set_result([part])
-            return
-        request.parts.append(part)
-        if part[0].startswith(b"NATS/1.0 "):
-            del self.requests[number]
-            if not request.future.done():
-                request.future.set_result(request.parts)
-
-    def give_up(self) -> None:
-        """See `NatsClient.give_up`."""
-        requests, self.requests = self.requests, {}
-        for request in requests.values():
-            if not request.future.done():
-                request.future.set_exception(ConnectionError(self.reason))
-                request.future.exception()  # retrieved: its caller may be gone
-        super().give_up()
-
-
 class JetStream:
-    """One connection, and one stream. On one loop only; ends with `close`."""
+    """One connection, and one stream. On one loop only; ends with `close`.
 
-    def __init__(self, stream: str) -> None:
+    Attributes:
+        replicas: how many servers have the stream. Each of them answers what is read, so that with several one has to
+            be found that is not behind.
+    """
+
+    def __init__(self, stream: str, anchor: str) -> None:
         """
         Args:
             stream: its name.
+            anchor: a subject of it that nothing else uses.
         """
+        self.replicas = 1
         self._stream = stream
-        self._client = _InboxClient()
-        self._inbox = b"_INBOX." + secrets.token_hex(11).encode()
-        self._numbers = itertools.count(1)
+        self._anchor = anchor
+        self._requests = Requests()
         self._left: set[asyncio.Future[Parts]] = set()
 
     async def open(self, servers: Collection[str], ended: Callable[[str], object]) -> None:
@@ -149,23 +106,16 @@ class JetStream:
         Raises:
             ConnectionError: none can be reached, or it refuses the login.
         """
-        client = self._client
-
-        def over() -> None:
-            client.give_up()
-            ended(client.reason)
-
-        await client.open(servers, over)
-        await client.confirm([b"SUB %b.* 1\r\n" % self._inbox])
+        await self._requests.open(servers, ended)
 
     @property
     def server(self) -> dict[str, Any]:
         """What the server said of itself."""
-        return self._client.server_info
+        return self._requests.server
 
     async def close(self) -> None:
         """End the connection, with what waits for an answer."""
-        await self._client.abort()
+        await self._requests.close()
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """Ask the server about streams; the answer may have an ``error``.
@@ -174,14 +124,17 @@ class JetStream:
             ConnectionError: there is no JetStream, or the connection has ended.
         """
         data = b"" if body is None else msgspec.json.encode(body)
-        (headers, answer), *_ = await self._ask(f"$JS.API.{name}".encode(), data)
-        if _status(headers) == _GONE:
+        (headers, answer), *_ = await self._requests.ask(f"$JS.API.{name}".encode(), data)
+        if status_of(headers) == _GONE:
             raise ConnectionError("no server answers for JetStream")
         found: dict[str, Any] = msgspec.json.decode(answer)
         return found
 
     async def store(self, messages: Sequence[Message]) -> int:
-        """Store messages, one after the other and each by itself, in one round trip.
+        """Store messages, one after the other and each by itself, in one round trip; with several replicas in two.
+
+        Args:
+            messages: all of them guarded alike, and no other subject of the guard but the last one's.
 
         Returns:
             The sequence of the last one.
@@ -192,33 +145,60 @@ class JetStream:
             ConnectionError: it may be stored, or not.
         """
         await self._settle()
+        *first, last = messages
+        if first and self.replicas > 1:  # another server may lead between the two, and have the last one alone
+            for ack in await self._send_all(first):
+                _sequence(ack)
+            first = []
+        *acks, ack = await self._send_all([*first, last])
+        sequence = _sequence(ack)
+        again = [message for message, ack in zip(first, acks, strict=True) if ack.error is not None]
+        if again:  # there was no room for them until the last one had replaced another
+            await self._send_all([_guarded_by(message, sequence) for message in again])
+        return sequence
+
+    async def _send_all(self, messages: Sequence[Message]) -> list[_Ack]:
         asked = [self._send(message) for message in messages]
         try:
             await asyncio.wait(asked)
         finally:
             self._left.update(future for future in asked if not future.done())
-        ((headers, answer),) = [future.result() for future in asked][-1]
-        if _status(headers) == _GONE:
-            raise ConnectionError("the stream of the logs is gone")
-        ack = msgspec.json.decode(answer, type=_Ack)
-        if ack.error is None:
-            return ack.seq
-        if ack.error.err_code in _WRONG_SEQUENCE:
-            raise WrongSequence
-        raise Refused("engine", f"the engine does not store it: {ack.error.description}")
+        acks: list[_Ack] = []
+        for ((headers, answer),) in [future.result() for future in asked]:
+            if status_of(headers) == _GONE:
+                raise ConnectionError("the stream of the logs is gone")
+            acks.append(msgspec.json.decode(answer, type=_Ack))
+        return acks
 
     async def last(self, subjects: Sequence[str]) -> dict[str, Stored]:
         """The last message of each of these subjects that has one, as of one moment for each `PAGE` of them.
+
+        All that was stored before it is called, by whomever, is seen.
 
         Raises:
             ConnectionError: the connection has ended, or the stream is gone.
         """
         await self._settle()
+        least = 0
+        if self.replicas > 1:
+            least = int((await self.info())["state"]["last_seq"])
         pages = [subjects[first : first + PAGE] for first in range(0, len(subjects), PAGE)]
         found: dict[str, Stored] = {}
-        for each in await asyncio.gather(*map(self._last, pages)):
+        for each in await asyncio.gather(*[self._last(page, least) for page in pages]):
             found |= each
         return found
+
+    async def info(self) -> dict[str, Any]:
+        """What the server that leads the stream says of it, its clock included.
+
+        Raises:
+            ConnectionError: the connection has ended, or the stream is gone.
+        """
+        answer = await self.api(f"STREAM.INFO.{self._stream}")
+        if "state" not in answer:
+            raise ConnectionError("the stream of the logs is gone")
+        self.replicas = answer["config"].get("num_replicas", 1)
+        return answer
 
     async def _settle(self) -> None:
         """Wait for what was sent by calls that were cancelled: a server may read before it stores what came first."""
@@ -226,33 +206,44 @@ class JetStream:
             await asyncio.wait(self._left)
             self._left = {future for future in self._left if not future.done()}
 
-    async def _last(self, subjects: Sequence[str]) -> dict[str, Stored]:
+    async def _last(self, subjects: Sequence[str], least: int) -> dict[str, Stored]:
+        """A page of `last`, from a server that has all up to the sequence ``least``.
+
+        An answer says what its server has only where something is found: hence the anchor.
+        """
         found: dict[str, Stored] = {}
+        address = b"$JS.API.DIRECT.GET." + self._stream.encode()
         while True:
             wanted = [subject for subject in subjects if subject not in found]
+            if least:
+                wanted.append(self._anchor)
             body = msgspec.json.encode({"multi_last": wanted, "max_bytes": MOST_BYTES})
-            *parts, (end, _) = await self._ask(b"$JS.API.DIRECT.GET." + self._stream.encode(), body, is_many=True)
+            *parts, (end, _) = await self._requests.ask(address, body, is_many=True)
+            status, is_empty = status_of(end), b"No Results" in end
+            if status == _GONE:
+                raise ConnectionError("the stream of the logs is gone")
+            if status not in (_END, _NOT_FOUND):
+                raise ConnectionError(f"the engine does not read: {end[9:80]!r}")
+            if least > int(header_of(end, b"Nats-UpTo-Sequence") or 0):
+                if is_empty:
+                    await self._drop_anchor()
+                continue
             for headers, payload in parts:
                 subject = header_of(headers, b"Nats-Subject").decode()
                 found[subject] = Stored(int(header_of(headers, b"Nats-Sequence")), payload, headers)
-            status = _status(end)
-            if status == _GONE:
-                raise ConnectionError("the stream of the logs is gone")
-            if status == _NOT_FOUND and b"No Results" in end:
+            # Else one that was there has gone meanwhile, or there is more.
+            if is_empty or (status == _END and header_of(end, b"Nats-Num-Pending") in (b"", b"0")):
                 return found
-            if status == _END:
-                if header_of(end, b"Nats-Num-Pending") in (b"", b"0"):
-                    return found
-            elif status != _NOT_FOUND:  # one that was there has gone meanwhile: ask again
-                raise ConnectionError(f"the engine does not read: {end[9:80]!r}")
 
-    async def _ask(self, subject: bytes, data: bytes, *, is_many: bool = False) -> Parts:
-        number, request, reply = self._request(is_many)
-        self._client.write([b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n"])
-        try:
-            return await request.future
-        finally:
-            self._client.requests.pop(number, None)
+    async def _drop_anchor(self) -> None:
+        """Store the anchor, where it is not there.
+
+        Raises:
+            Refused: it cannot be.
+        """
+        (ack,) = await self._send_all([Message(self._anchor, b"", guard=(self._anchor, 0))])
+        with contextlib.suppress(WrongSequence):  # another was first
+            _sequence(ack)
 
     def _send(self, message: Message) -> asyncio.Future[Parts]:
         headers = b"NATS/1.0\r\n" + message.headers
@@ -262,24 +253,17 @@ class JetStream:
             subject, sequence = message.guard
             headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % sequence
             headers += b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n" % subject.encode()
-        headers += b"\r\n"
-        number, request, reply = self._request(is_many=False)
-        size = len(headers) + len(message.payload)
-        command = b"HPUB %b %b %d %d\r\n" % (message.subject.encode(), reply, len(headers), size)
-        try:
-            self._client.write([command, headers, message.payload, b"\r\n"])
-        except ConnectionError:
-            del self._client.requests[number]
-            raise
-        return request.future
-
-    def _request(self, is_many: bool) -> tuple[bytes, _Request, bytes]:
-        number = b"%d" % next(self._numbers)
-        future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
-        request = self._client.requests[number] = _Request(future, [] if is_many else None)
-        return number, request, b"%b.%b" % (self._inbox, number)
+        return self._requests.send(message.subject.encode(), headers + b"\r\n", message.payload)
 
 
-def _status(headers: bytes) -> bytes:
-    """The status of an answer that has no message; empty for others."""
-    return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
+def _sequence(ack: _Ack) -> int:
+    if ack.error is None:
+        return ack.seq
+    if ack.error.err_code in _WRONG_SEQUENCE:
+        raise WrongSequence
+    raise Refused("engine", f"the engine does not store it: {ack.error.description}")
+
+
+def _guarded_by(message: Message, sequence: int) -> Message:
+    """A message whose guard knows the one that was stored last."""
+    return message if message.guard is None else message._replace(guard=(message.guard[0], sequence))

@@ -15,7 +15,7 @@ from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from velocity_ws.backplane.base import Lost
-from velocity_ws.backplane.urls import PREFIX, server_urls
+from velocity_ws.backplane.urls import PREFIX, options_of, server_urls
 from velocity_ws.history.entries import STAMP_SIZE
 from velocity_ws.history.items import (
     KEPT_SIZE,
@@ -39,8 +39,11 @@ from velocity_ws.history.nats_logs import NatsLogs, State
 from velocity_ws.history.nats_reading import read_range
 from velocity_ws.history.nats_revising import purge, revise
 from velocity_ws.history.nats_stream import Names, open_stream
+from velocity_ws.logs import get_logger
 
 __all__ = ["NatsHistory"]
+
+log = get_logger("velocity_ws.history")
 
 HEADERS = 4096
 """Bytes that are kept free for the headers of a message."""
@@ -58,19 +61,22 @@ class NatsHistory:
     def __init__(self, url: str, *, prefix: str = PREFIX, storage: Literal["file", "memory"] = "file") -> None:
         """
         Args:
-            url: as for `NatsBackplane`, without options.
+            url: as for `NatsBackplane`; ``?replicas=3`` has the stream kept by so many servers, if it is made.
             prefix: what the topics of the application begin with; each has a stream of its own.
             storage: where the stream is kept, if it is made.
         """
-        self.servers = server_urls(url)
+        base, options = options_of(url)
+        self.servers = server_urls(base)
         self.max_payload = 1024 * 1024 - STAMP_SIZE - HEADERS
         self.storage: Literal["file", "memory"] = storage
         self._names = Names(prefix)
+        self._replicas = int(options.get("replicas", 0))
+        self._has_warned = False
         self._logs: NatsLogs | None = None
 
     async def connect(self, lost: Lost) -> None:
         """See `HistoryStore.connect`."""
-        stream = JetStream(self._names.stream)
+        stream = JetStream(self._names.stream, self._names.anchor)
 
         def ended(reason: str) -> None:
             if self._logs is not None and self._logs.stream is stream:
@@ -79,7 +85,8 @@ class NatsHistory:
 
         await stream.open(self.servers, ended)
         try:
-            await open_stream(stream, self._names, self.storage)
+            await open_stream(stream, self._names, self.storage, self._replicas)
+            self._warn(stream.replicas)
             logs = NatsLogs(stream, self._names)
             await logs.now()
         except BaseException:
@@ -196,6 +203,15 @@ class NatsHistory:
 
     def release(self) -> None:
         """See `HistoryStore.release`. There is nothing to give back."""
+
+    def _warn(self, replicas: int) -> None:
+        if self._replicas not in (0, replicas) and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "the stream %s has %d replicas, and not the %d of WS_BACKPLANE_URL; change that by "
+                "`nats stream edit %s --replicas %d`",
+                *(self._names.stream, replicas, self._replicas, self._names.stream, self._replicas),
+            )
 
     async def _known(self, asked: Iterable[Log]) -> dict[str, tuple[State, Head] | Refused]:
         """Each log as it is now; a new epoch where it was not known."""

@@ -16,9 +16,10 @@ __all__ = ["OLDEST_SERVER", "Names", "check_version", "key_name", "open_stream"]
 
 OLDEST_SERVER: Final = (2, 11)
 """The oldest nats-server that has what is used; the oldest that is tested."""
-_EXISTS = 10058
+_NO_STREAM, _EXISTS = 10059, 10058
 _NOT_HERE = (10039, 10076)
-"""Codes of errors: JetStream is not enabled for the account, or not at all."""
+_ALONE = 10074
+"""Codes of errors: JetStream is not enabled for the account, or not at all; there is no cluster."""
 
 
 class Names:
@@ -68,6 +69,11 @@ class Names:
         """A secret that stores share."""
         return f"{self._root}.x.{_token(name)}"
 
+    @property
+    def anchor(self) -> str:
+        """A message that is always there, where the stream has replicas."""
+        return f"{self._root}.a"
+
     def kept(self, name: str) -> str:
         """A value that stores share, which may change."""
         return f"{self._root}.v.{_token(name)}"
@@ -90,8 +96,14 @@ def check_version(version: str) -> None:
         raise _problem(f"nats-server {version} is too old for history, which needs {needed}")
 
 
-async def open_stream(stream: JetStream, names: Names, storage: Literal["file", "memory"]) -> None:
+async def open_stream(stream: JetStream, names: Names, storage: Literal["file", "memory"], replicas: int = 0) -> None:
     """Make the stream, or look at the one that is there.
+
+    Args:
+        stream: connected; it is told how many replicas there are.
+        names: of the stream, and of what is in it.
+        storage: where it is kept, if it is made.
+        replicas: how many servers keep it, if it is made; 0 for what is usual.
 
     Raises:
         SettingsError: the server has no JetStream, or is too old, or the stream that is there is no good.
@@ -102,6 +114,8 @@ async def open_stream(stream: JetStream, names: Names, storage: Literal["file", 
         "subjects": [names.subjects],
         "storage": storage,
         "max_msgs_per_subject": 1,
+        "max_age": 0,
+        "retention": "limits",
         "discard": "new",
         "allow_direct": True,
         "allow_msg_ttl": True,
@@ -109,19 +123,25 @@ async def open_stream(stream: JetStream, names: Names, storage: Literal["file", 
     }
     check_version(str(stream.server.get("version", "")))
     try:
-        answer = await stream.api(f"STREAM.CREATE.{names.stream}", wanted)
-        if _code(answer) == _EXISTS:
-            answer = await stream.api(f"STREAM.INFO.{names.stream}")
+        answer = await stream.api(f"STREAM.INFO.{names.stream}")
+        if _code(answer) == _NO_STREAM:
+            answer = await stream.api(f"STREAM.CREATE.{names.stream}", wanted | {"num_replicas": replicas or 1})
+            if _code(answer) == _EXISTS:  # another was first
+                answer = await stream.api(f"STREAM.INFO.{names.stream}")
     except ConnectionError:
         if stream.server.get("jetstream"):
             raise
         raise _problem("nats-server keeps no history without JetStream; start it with -js") from None
     if _code(answer) in _NOT_HERE:
         raise _problem("this account of the nats-server keeps no history; enable JetStream for it")
+    if _code(answer) == _ALONE:
+        raise _problem(f"replicas={replicas} needs a cluster of NATS servers, and this one is alone")
     if "error" in answer:
         description = answer["error"].get("description", "")
         raise ConnectionError(f"nats-server does not make the stream {names.stream}: {description}")
-    _check(answer.get("config", {}), wanted, names.stream)
+    config = answer.get("config", {})
+    _check(config, wanted, names.stream)
+    stream.replicas = config.get("num_replicas", 1)
 
 
 def _check(config: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
@@ -136,8 +156,6 @@ def _check(config: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
     for field, value in wanted.items():
         if found[field] != value and not (field == "storage" and value == "file"):
             raise _problem(f"the stream {name} has {field} {found[field]!r}, and history needs {value!r}; remove it")
-    if config.get("num_replicas", 1) != 1:
-        raise _problem(f"the stream {name} has replicas, and history needs it to have one; edit it")
 
 
 def _code(answer: dict[str, Any]) -> int:
