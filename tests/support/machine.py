@@ -7,6 +7,6 @@ from pathlib import Path
 __all__ = ["waited_for_a_processor"]
 
 
-def waited_for_a_processor() -> float:
-    """Seconds in all that this process's main thread was ready to run and had no processor."""
-    return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+def waited_for_a_processor(process: int | str = "self") -> float:
+    """Seconds in all that the main thread of this or another process was ready to run and had no processor."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
