@@ -19,6 +19,6 @@ async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture
 async def pair(url: str) -> AsyncIterator[list[Node]]:
-    """Two nodes on it."""
-    async with nodes(url) as found:
+    """Two nodes on it, which wait for it as long as a busy machine may need."""
+    async with nodes(url, backplane_timeout=5) as found:
         yield found

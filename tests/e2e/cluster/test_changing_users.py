@@ -31,7 +31,7 @@ def users(broker: Broker) -> None:
 async def pair(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """Two nodes whose room ``x`` has presence."""
     async with an_engine(request.param, tmp_path, monkeypatch) as url:
-        async with nodes(url, prepare=users, options={"presence": ["x"]}) as found:
+        async with nodes(url, prepare=users, options={"presence": ["x"]}, backplane_timeout=5) as found:
             yield found
 
 

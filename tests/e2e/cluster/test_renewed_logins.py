@@ -40,7 +40,9 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     """Two nodes whose room ``x`` has presence."""
     kind = request.param
     async with engine_url(kind) if kind == "memory" else an_engine(kind, tmp_path, monkeypatch) as url:
-        async with nodes(url, prepare=logins, options={"presence": ["x"]}, expiry_grace=0.1) as found:
+        async with nodes(
+            url, prepare=logins, options={"presence": ["x"]}, expiry_grace=0.1, backplane_timeout=5
+        ) as found:
             yield found
 
 
@@ -89,7 +91,7 @@ async def test_whose_login_ends_is_gone_from_every_node(pair: list[Node]) -> Non
     async with person(a, "watcher", "x") as (watching, _), person(b, room="x") as (peer, _):
         watcher = Watcher(watching)
         await watcher.sees({"watcher": 1}, 1)
-        await peer.send("login", ["ann", 0.1], id=1)
+        await peer.send("login", ["ann", 0.5], id=1)  # the reply waits for the engine, and comes before the end
         await told(peer, "session")
         assert await told(peer, "reply") == "ann"
         await told(peer, "session_expired")
