@@ -35,7 +35,7 @@ OF_ITS_TRANSPORT = ("_io_writer",)
 OF_A_CONNECTION = ("_writer",)
 USED = {
     "backplane/nats.py": {"_process_msg"},
-    "history/jetstream.py": {"_process_msg"},
+    "history/nats_requests.py": {"_process_msg"},
     "backplane/nats_client.py": {*OF_THE_CLIENT, *OF_ITS_TRANSPORT} - {"_process_msg"},
     "backplane/redis.py": set(),
     "backplane/redis_cluster.py": set(),

@@ -173,7 +173,7 @@ class JetStream:
     async def last(self, subjects: Sequence[str]) -> dict[str, Stored]:
         """The last message of each of these subjects that has one, as of one moment for each `PAGE` of them.
 
-        All that was stored before it is called, by whomever, is seen.
+        All that was stored on any connection before it is called is seen.
 
         Raises:
             ConnectionError: the connection has ended, or the stream is gone.

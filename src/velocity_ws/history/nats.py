@@ -61,7 +61,7 @@ class NatsHistory:
     def __init__(self, url: str, *, prefix: str = PREFIX, storage: Literal["file", "memory"] = "file") -> None:
         """
         Args:
-            url: as for `NatsBackplane`; ``?replicas=3`` has the stream kept by so many servers, if it is made.
+            url: as for `NatsBackplane`; ``?replicas=3`` has three servers keep the stream, if it is made.
             prefix: what the topics of the application begin with; each has a stream of its own.
             storage: where the stream is kept, if it is made.
         """
