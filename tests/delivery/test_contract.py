@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
 from tests.support.outboxes import LIMIT, QueueRig, Rig, TransportRig
-from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy
+from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy, placed
 
 RIGS = {"queue": QueueRig, "transport": TransportRig}
 
@@ -104,6 +104,70 @@ async def test_a_gap_is_told_before_what_comes_after_it(dropping: Rig) -> None:
     await dropping.sees("x" * (LIMIT - 30), "gap 2", "on")
     assert dropping.owner.full == 0
     assert dropping.counters.dropped == 2
+
+
+def placed_at(number: int, room: str = "chat", size: int = 10, key: str = "") -> PreparedMessage:
+    """The message of a room with history that stands at a number."""
+    return placed(encode("e", "x" * size).payload, room, f"{room}-{number}", f"{room}-{number - 1}", key)
+
+
+def gap(room: str, missed: int, before: int, at: int) -> dict[str, Any]:
+    """What tells of messages of a room that were dropped."""
+    return {"room": room, "missed": missed, "reason": "dropped", "from": f"{room}-{before}", "at": f"{room}-{at}"}
+
+
+async def test_what_is_dropped_of_rooms_with_history_is_told_by_their_positions(dropping: Rig) -> None:
+    await dropping.hold()
+    first = "x" * (LIMIT - 30)
+    dropping.offer(first)
+    offered = [
+        *(placed_at(7), placed_at(8), placed_at(3, "tea"), encode("e", "z" * 60)),
+        *(placed_at(9), encode("e", "z" * 60), placed_at(4, "tea")),
+    ]
+    assert [dropping.outbox.offer(message) for message in offered] == [False] * 7
+    dropping.read()
+    lost: list[Any] = [gap("chat", 3, 6, 9), gap("tea", 2, 2, 4), "gap 2"]
+    await dropping.sees(first, *lost)
+    assert dropping.owner.lost == [("chat", "chat-6", "chat-9"), ("tea", "tea-2", "tea-4")]
+    assert dropping.counters.dropped == 7
+    # What comes later is told by itself.
+    await dropping.hold()
+    dropping.offer(first)
+    assert not dropping.outbox.offer(placed_at(12))
+    dropping.read()
+    await dropping.sees(first, *lost, first, gap("chat", 1, 11, 12))
+    assert dropping.owner.lost[2:] == [("chat", "chat-11", "chat-12")]
+
+
+async def test_no_message_of_a_room_comes_between_those_of_one_gap(dropping: Rig) -> None:
+    await dropping.hold()
+    dropping.offer("x" * (LIMIT - 200))
+    assert not dropping.outbox.offer(placed_at(1, size=500))
+    assert dropping.outbox.offer(placed_at(2))  # which fits
+    assert not dropping.outbox.offer(placed_at(3, size=500))
+    dropping.read()
+    await dropping.sees("x" * (LIMIT - 200), gap("chat", 1, 0, 1), "x" * 10, gap("chat", 1, 2, 3))
+
+
+async def test_of_a_room_of_which_the_newest_counts_what_was_replaced_is_not_lost(dropping: Rig) -> None:
+    await dropping.hold()
+    for number in range(1, 9):
+        assert dropping.outbox.offer(placed_at(number, size=number, key="k"))
+    dropping.offer("x" * LIMIT)
+    dropping.read()
+    await eventually(lambda: "gap 1" in dropping.seen)
+    assert dropping.seen[-2:] == ["x" * 8, "gap 1"]
+    assert dropping.owner.lost == []
+
+
+async def test_where_a_slow_client_is_closed_nobody_is_told_of_a_position(rig: Rig) -> None:
+    await rig.hold()
+    rig.offer("x" * (LIMIT - 30))
+    assert not rig.outbox.offer(placed_at(7))
+    assert rig.owner.full == 1
+    rig.read()
+    await eventually(lambda: "close 1013" in rig.seen)
+    assert rig.owner.lost == []
 
 
 async def test_the_close_comes_last_and_the_first_counts(rig: Rig) -> None:

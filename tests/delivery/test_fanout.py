@@ -46,6 +46,8 @@ class Member:
 
     def outbox_dropped(self) -> None: ...
 
+    def outbox_lost(self, room: str, before: str, at: str) -> None: ...
+
     def outbox_broken(self) -> None:
         self.broken += 1
 

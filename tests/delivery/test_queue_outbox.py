@@ -44,6 +44,8 @@ class Owner:
 
     def outbox_dropped(self) -> None: ...
 
+    def outbox_lost(self, room: str, before: str, at: str) -> None: ...
+
     def outbox_broken(self) -> None:
         self.broken += 1
         self.when_broken()

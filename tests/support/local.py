@@ -61,8 +61,10 @@ class LocalTransport(BoundedOutbox):
         if self._state is not State.OPEN:
             self._counters.dropped += 1
         elif self.queue and self.queued_bytes + message.cost > self._limit:
-            self._refuse()
+            self._refuse(message)
         else:
+            if self._missed:
+                self._append_gaps()
             self._append(message)
             self.changed.set()
             return True
@@ -98,7 +100,7 @@ class LocalTransport(BoundedOutbox):
             self.changed.clear()
             await self.changed.wait()
         if not self.queue and self._missed:
-            self._append(self._take_gap())
+            self._append_gaps()
         if self.queue:
             message = self.queue.popleft()
             self.queued_bytes -= message.cost

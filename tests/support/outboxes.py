@@ -27,6 +27,7 @@ class Owner:
     def __init__(self) -> None:
         self.full = 0
         self.broken = 0
+        self.lost: list[tuple[str, str, str]] = []
         self.outbox: Outbox | None = None
 
     def outbox_full(self) -> None:
@@ -35,6 +36,9 @@ class Owner:
             self.outbox.close(1013, "too slow", discard=True)
 
     def outbox_dropped(self) -> None: ...
+
+    def outbox_lost(self, room: str, before: str, at: str) -> None:
+        self.lost.append((room, before, at))
 
     def outbox_broken(self) -> None:
         self.broken += 1
@@ -67,7 +71,10 @@ class Rig(ABC):
 
     def note(self, content: bytes) -> None:
         message = json.loads(content)
-        self.seen.append(f"gap {message['data']['dropped']}" if message["event"] == "gap" else message["data"])
+        data = message["data"]
+        if message["event"] == "gap":
+            data = f"gap {data['dropped']}" if "dropped" in data else data
+        self.seen.append(data)
 
 
 class QueueRig(Rig):

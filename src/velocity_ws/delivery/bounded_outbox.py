@@ -11,9 +11,10 @@ from collections import deque
 
 from velocity_ws.close import Goodbye
 from velocity_ws.delivery.backlog import Backlog
+from velocity_ws.delivery.losses import Losses
 from velocity_ws.delivery.outbox import OPEN, OutboxOwner, State
 from velocity_ws.messages.events import encode_dropped
-from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage
 from velocity_ws.stats import Counters
 
 __all__ = ["BoundedOutbox"]
@@ -36,6 +37,7 @@ class BoundedOutbox(ABC):
         "_full",
         "_goodbye",
         "_limit",
+        "_losses",
         "_missed",
         "_owner",
         "_state",
@@ -72,6 +74,7 @@ class BoundedOutbox(ABC):
         self._limit = limit
         self._drop = drop
         self._missed = 0  # dropped since the client was last told
+        self._losses: Losses | None = None  # those of them that are of rooms with history, where there are any
         self._state: State = OPEN
         self._full = False
         self._waiters: dict[asyncio.Future[bool], PreparedMessage | None] | None = None  # most clients never have any
@@ -112,7 +115,7 @@ class BoundedOutbox(ABC):
         if not self._withdraw(waiter):
             return waiter.result()
         if message is not None:
-            self._refuse()
+            self._refuse(message)
         raise TimeoutError
 
     def _withdraw(self, waiter: asyncio.Future[bool]) -> bool:
@@ -151,10 +154,10 @@ class BoundedOutbox(ABC):
             replaced = self._backlog.waiting(message.slot)
         waiting = self.queued_bytes + in_flight - (0 if replaced is None else replaced.cost)
         if waiting and waiting + message.cost > self._limit:
-            self._refuse()
+            self._refuse(message)
             return False
         if self._missed:
-            self._append(self._take_gap())
+            self._append_gaps()
         self._append(message)
         if replaced is not None:
             self.queued_bytes -= replaced.cost
@@ -181,11 +184,15 @@ class BoundedOutbox(ABC):
             self._backlog = None
         return message
 
-    def _refuse(self) -> None:
+    def _refuse(self, message: PreparedMessage) -> None:
         """Count a message that does not fit, and tell the owner where the policy asks for it."""
         self._counters.dropped += 1
         if self._drop:
             self._missed += 1
+            if isinstance(message, PlacedMessage):
+                if self._losses is None:
+                    self._losses = Losses()
+                self._losses.add(message)
             if self._missed == 1:
                 self._owner.outbox_dropped()
         elif not self._full:
@@ -193,11 +200,21 @@ class BoundedOutbox(ABC):
             self._counters.slow_closes += 1
             self._owner.outbox_full()
 
-    def _take_gap(self) -> PreparedMessage:
-        """Encode the ``gap`` that tells the client how many messages it missed, and count anew."""
-        message = encode_dropped(self._missed)
-        self._missed = 0
-        return message
+    def _append_gaps(self) -> None:
+        """Let the client be told what it missed: one ``gap`` for each room with history, one for the rest. Count anew.
+
+        Between the first message of a room that was dropped and the last there is none that was not: before anything is
+        taken again, this is called.
+        """
+        losses, rest = self._losses, self._missed
+        self._losses, self._missed = None, 0
+        if losses is not None:
+            rest -= losses.count
+            for lost in losses:
+                self._append(lost.encode())
+                self._owner.outbox_lost(lost.room, lost.before, lost.at)
+        if rest:
+            self._append(encode_dropped(rest))
 
     def _discard(self) -> None:
         """Drop all queued messages, and turn the waiters away."""
@@ -206,5 +223,6 @@ class BoundedOutbox(ABC):
         self._backlog = None
         self.queued_bytes = 0
         self._missed = 0
+        self._losses = None
         if self._waiters:
             self._turn_away()

@@ -97,5 +97,14 @@ class OutboxOwner(Protocol):
     def outbox_dropped(self) -> None:
         """The queue is full, and the policy is to drop. Called for the first message that is dropped in a row."""
 
+    def outbox_lost(self, room: str, before: str, at: str) -> None:
+        """The client is being told that it did not get messages of a room with history, as the policy is to drop.
+
+        Args:
+            room: the room.
+            before: the text of the position before the first of them.
+            at: the same of the last.
+        """
+
     def outbox_broken(self) -> None:
         """The server's ``send`` failed: the connection is gone. Called at most once."""

@@ -172,9 +172,9 @@ class QueueOutbox(BoundedOutbox):
             self.fail(error)
 
     def _admit(self) -> None:
-        """Queue what comes after all that waited: the ``gap``, then the message of the waiter that came first."""
+        """Queue what comes after all that waited: what tells of a loss, then the message of the first waiter."""
         if self._missed:
-            self._append(self._take_gap())
+            self._append_gaps()
         elif (turn := self._next_waiter()) is not None:
             waiter, message = turn
             if message is not None:

@@ -127,10 +127,10 @@ class TransportOutbox(BoundedOutbox):
             return self._hold(message)
         # The same in fewer steps, as a burst takes these for each message and client.
         if self.queue and self.queued_bytes + message.cost > self._limit:
-            self._refuse()
+            self._refuse(message)
             return False
         if self._missed:
-            self._append(self._take_gap())
+            self._append_gaps()
         self.queue.append(message)
         self.queued_bytes += message.cost
         return True
@@ -188,7 +188,7 @@ class TransportOutbox(BoundedOutbox):
         if self.queue or self._state is OVER or self._writer.is_paused:
             return
         if self._missed:
-            self._append(self._take_gap())
+            self._append_gaps()
             self.flush()
         if self._state is OPEN:
             self.is_clear = not self._writer.is_paused

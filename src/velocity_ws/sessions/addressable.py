@@ -112,6 +112,9 @@ class Addressable:
             self._context.hints.large(message)
         return outbox.offer(message)
 
+    def outbox_lost(self, room: str, before: str, at: str) -> None:
+        """The client is told that it did not get messages of a room with history between two positions."""
+
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.
 

@@ -1,0 +1,61 @@
+"""Losses: what a client that is too slow did not get, to be told in the order in which it was lost. Knows no transport.
+
+Made when the first message of a room with history is dropped, so that nobody else pays for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from velocity_ws.messages.events import encode_lost
+from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage
+
+__all__ = ["MAX_ROOMS", "Losses", "LostRange"]
+
+MAX_ROOMS: Final = 100
+"""Rooms of which the range is kept; what is lost of further ones is only counted, with all that is of no such room."""
+
+
+class LostRange(NamedTuple):
+    """What was lost of a room, without a message between that was not.
+
+    Attributes:
+        room: the room.
+        before: the text of the position before the first message that was lost.
+        at: the same of the last one.
+        missed: how many there were.
+    """
+
+    room: str
+    before: str
+    at: str
+    missed: int
+
+    def encode(self) -> PreparedMessage:
+        """The ``gap`` that tells of it."""
+        return encode_lost(self.room, self.missed, "dropped", self.at, self.before)
+
+
+class Losses:
+    """The ranges that were lost of rooms with history, since the client was last told. On the broker's loop only."""
+
+    __slots__ = ("_ranges", "count")
+
+    def __init__(self) -> None:
+        self.count = 0  # messages in all ranges
+        self._ranges: dict[str, LostRange] = {}
+
+    def __iter__(self) -> Iterator[LostRange]:
+        return iter(self._ranges.values())
+
+    def add(self, message: PlacedMessage) -> None:
+        """A message was lost that comes after those that were lost of its room."""
+        found = self._ranges.get(message.room)
+        if found is not None:
+            self._ranges[message.room] = found._replace(at=message.at, missed=found.missed + 1)
+        elif len(self._ranges) < MAX_ROOMS:
+            self._ranges[message.room] = LostRange(message.room, message.before, message.at, 1)
+        else:
+            return
+        self.count += 1

@@ -1,0 +1,33 @@
+"""Losses: a range for each room, in the order in which rooms lost something first, and no more rooms than are said."""
+
+from __future__ import annotations
+
+from tests.support.json_values import read
+from velocity_ws.delivery.losses import MAX_ROOMS, Losses, LostRange
+from velocity_ws.messages.outbound import PlacedMessage, encode, placed
+
+
+def message(room: str, number: int) -> PlacedMessage:
+    return placed(encode("said").payload, room, str(number), str(number - 1))
+
+
+def test_each_room_has_one_range() -> None:
+    losses = Losses()
+    for room, number in (("a", 5), ("b", 1), ("a", 6), ("a", 7), ("b", 2)):
+        losses.add(message(room, number))
+    assert list(losses) == [LostRange("a", "4", "7", 3), LostRange("b", "0", "2", 2)]
+    assert losses.count == 5
+
+
+def test_a_range_is_told_as_a_gap() -> None:
+    told = {"room": "a", "missed": 3, "reason": "dropped", "from": "4", "at": "7"}
+    assert read(LostRange("a", "4", "7", 3).encode()) == {"event": "gap", "data": told}
+
+
+def test_of_too_many_rooms_the_first_are_told_and_the_others_left_to_be_counted() -> None:
+    losses = Losses()
+    for _ in range(2):
+        for number in range(MAX_ROOMS + 50):
+            losses.add(message(f"room {number}", 1))
+    assert [lost.room for lost in losses] == [f"room {number}" for number in range(MAX_ROOMS)]
+    assert losses.count == 2 * MAX_ROOMS
