@@ -69,7 +69,7 @@ def test_every_file_and_function_that_a_page_names_is_there(page: Path) -> None:
 @pytest.mark.parametrize(
     ("quoted", "problem"),
     [
-        ("sessions/hub.py::Hub.join", None),
+        ("sessions/hub.py::Hub.deliver", None),
         ("tests/test_docs.py", None),
         ("sessions/hubs.py", "there is no"),
         ("sessions/hub.py::Hub.enter", "does not define 'enter'"),

@@ -10,6 +10,7 @@ import pytest
 
 from velocity_ws.broker.target import TargetFactory
 from velocity_ws.errors import EncodeError, InvalidNameError
+from velocity_ws.history.values import Sent
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.outbound import PreparedMessage
 
@@ -20,9 +21,9 @@ class Publisher:
     def __init__(self) -> None:
         self.published: list[tuple[Address, PreparedMessage]] = []
 
-    async def __call__(self, address: Address, message: PreparedMessage) -> int:
+    async def __call__(self, address: Address, message: PreparedMessage, dedupe: str | None = None) -> Sent:
         self.published.append((address, message))
-        return 3
+        return Sent(3)
 
     @property
     def address(self) -> Address:

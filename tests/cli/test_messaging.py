@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import eventually, running, settings
-from velocity_ws import Broker
+from velocity_ws import Broker, Client
 from velocity_ws.cli import main
 
 
@@ -31,7 +31,11 @@ async def test_what_strangers_chose_is_printed_so_that_it_moves_no_cursor(
     url = "memory://printing"
     broker = Broker(settings(backplane_url=url))
     broker.authenticate(lambda request: "ann\x1b[2K\nbob\t\u202e")
-    broker.on_connect(lambda client: broker.sync.join_room(client.id, "tea"))
+
+    @broker.on_connect
+    async def join(client: Client) -> None:
+        await broker.join_room(client.id, "tea")
+
     async with running(broker) as address, address.connect():
         await eventually(broker.get_rooms)
         table, as_json, figures = [

@@ -55,6 +55,7 @@ class Parts:
             deliver=self.deliver,
             respond=self.respond,
             probe_returned=self.probes.append,
+            logged={},
         )
 
     def deliver(self, address: Address, message: PreparedMessage, had: set[str] | None = None) -> None:

@@ -26,6 +26,7 @@ class Session:
 
     def __init__(self, logins: Logins[Session]) -> None:
         self.login: Login | None = None
+        self.token: str | None = None
         self.asks_to_renew = False
         self.said: list[Any] = []
         self._logins = logins

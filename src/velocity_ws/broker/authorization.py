@@ -12,6 +12,7 @@ from typing import Protocol
 
 from velocity_ws.broker.questions import MOST_ASKS, MOST_SECONDS, Questions, Round
 from velocity_ws.errors import HookError
+from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.hooks.scope import waiting_task
 from velocity_ws.sessions.dispatch import Dispatcher
@@ -30,8 +31,11 @@ REPORT_TIMEOUT = 5.0
 class Moves(Protocol):
     """Puts clients of this node into rooms, and takes them out. On the broker's loop only."""
 
-    async def join(self, client_id: str, room: str) -> None:
-        """Put a client into a room, without a wait before it is in; see `Directory.join`."""
+    async def let_in(self, session: Session, room: str, since: Since | None) -> Entrance | None:
+        """Put a client into a room, without a wait before it is in; see `Directory.let_in`."""
+
+    async def keep_out(self, session: Session, room: str) -> None:
+        """Keep that a client was put out of a room; see `Directory.keep_out`."""
 
     def take_out(self, session: Session, room: str) -> object:
         """Take a client out of a room, and have its members and the hooks told."""
@@ -84,7 +88,7 @@ class Authorization:
         self._joining: set[_Joining] = set()
         self._asking: set[asyncio.Task[object] | None] = set()  # the tasks in which a hook is asked now
         self._when_used: Callable[[], object] | None = None
-        self._questions = Questions(hub, counters, limit, self._ask, moves.take_out, self._report)
+        self._questions = Questions(hub, counters, limit, self._ask, moves.take_out, self._report, moves.keep_out)
 
     def when_used(self, function: Callable[[], object]) -> None:
         """Have a function called, once, when there may be members to ask about: now, or at the first question."""
@@ -113,8 +117,16 @@ class Authorization:
         """
         await self._accept(session, await self._ask(session, room))
 
-    async def admit(self, session: Session, room: str) -> None:
+    async def admit(self, session: Session, room: str, since: Since | None = None) -> Entrance | None:
         """Put a client into a room that it asks for, if it may be there by an answer that nothing has made old.
+
+        Args:
+            session: the client's.
+            room: the room.
+            since: where it stands in the room's log, as it says.
+
+        Returns:
+            What it is answered, where the room has a history.
 
         Raises:
             ClientError: it may not, as for `ask`; or something changed again and again.
@@ -127,7 +139,7 @@ class Authorization:
             await self._accept(session, await self._ask_until_current(joining))
         finally:
             self._joining.discard(joining)
-        await self._moves.join(session.id, room)
+        return await self._moves.let_in(session, room, since)
 
     async def _ask_until_current(self, joining: _Joining) -> Permission:
         clock = asyncio.get_running_loop().time

@@ -16,7 +16,9 @@ from typing import Any, Self, TypeVar
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
 from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.emitter_logs import EmitterLogs
 from velocity_ws.broker.node_messages import tell_others
+from velocity_ws.broker.room_logs import find_log, refuse_dedupe
 from velocity_ws.broker.server_api import ServerAPI
 from velocity_ws.broker.sync import SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster
@@ -24,6 +26,8 @@ from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.topics import MAIN, prefix_of
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, SettingsError
+from velocity_ws.history.items import Log
+from velocity_ws.history.values import Sent
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
 from velocity_ws.messages.outbound import PreparedMessage
@@ -65,7 +69,9 @@ class Emitter(ServerAPI):
         self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout
         self._hub: Hub[Session] = Hub()
-        super().__init__(Portal(), Directory(new_node_id(), self._hub, None), self._ask, self._publish, self._tell)
+        self._logs: EmitterLogs | None = None
+        directory = Directory(new_node_id(), self._hub, None, self._log_of)
+        super().__init__(Portal(), directory, self._ask, self._publish, self._tell)
         self._sync = SyncServerAPI(self)
         self._begin()
 
@@ -73,6 +79,7 @@ class Emitter(ServerAPI):
         """Nothing is there: it was not used yet, or by another loop, or by the process that this one was forked off."""
         self._pid = os.getpid()
         self._cluster: Cluster | None = None
+        self._logs = None
         self._directory.end()
         self._starting = asyncio.Lock()
         self._thread: threading.Thread | None = None
@@ -114,7 +121,8 @@ class Emitter(ServerAPI):
                 "that 'sync' needs; await the Emitter's methods on a loop in a real thread, as in "
                 "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
             )
-        self._cluster, self._starting = None, asyncio.Lock()
+        self._cluster = self._logs = None
+        self._starting = asyncio.Lock()
         self._portal.settle(loop)
         self._thread = thread
 
@@ -174,32 +182,48 @@ class Emitter(ServerAPI):
                 )
                 backplane, name = create_backplane(self._url, is_node=False), new_node_id()
                 cluster = Cluster(backplane, name, options, Counters(), self._hub.deliver, lambda _: (), time.monotonic)
-                self._directory.begin(name, cluster, None)
+                engine, queue_size = options.engine, options.queue_size
+                topics = cluster.topics
+                logs = EmitterLogs(self._url, topics, name, timeout=self._timeout, queue_size=queue_size, engine=engine)
+                self._directory.begin(name, cluster, None, reading=logs.reading)
                 try:
                     await cluster.start()
                 except BaseException:
                     await cluster.stop()
                     raise
-                self._cluster = cluster
+                self._cluster, self._logs = cluster, logs
             return self._cluster
 
     async def _stop(self) -> None:
         async with self._starting:
             cluster, self._cluster = self._cluster, None
+            logs, self._logs = self._logs, None
             await self._directory.revocation.stop()
             self._directory.end()
+            if logs is not None:
+                await logs.stop()
             if cluster is not None:
                 await cluster.stop()
 
-    async def _publish(self, address: Address, message: PreparedMessage) -> int:
-        self._settle()
-        await self._portal.run(self._publish_here, address, message)
-        return 0
+    def _log_of(self, room: str) -> tuple[Log, bool] | None:
+        return None if self._logs is None else self._logs(room)
 
-    async def _publish_here(self, address: Address, message: PreparedMessage) -> None:
+    async def _publish(self, address: Address, message: PreparedMessage, dedupe: str | None = None) -> Sent:
+        self._settle()
+        return await self._portal.run(self._publish_here, address, message, dedupe)
+
+    async def _publish_here(self, address: Address, message: PreparedMessage, dedupe: str | None) -> Sent:
         until = asyncio.get_running_loop().time() + self._timeout
         cluster = await self._started()
+        if address.kind == "rooms" and self._logs is not None:
+            await self._logs.learn()
+            if (logged := find_log(self._logs.logs, address, message)) is not None:
+                appending = self._logs.appending
+                done = await appending.append(*logged, message, address.excluded, dedupe, until)
+                return Sent.of(0, done.stamp.position.at, duplicate=done.is_duplicate)
+        refuse_dedupe(dedupe)
         await cluster.publish(address, message, until)
+        return Sent(0)
 
     async def _tell(self, event: str, payload: bytes) -> None:
         self._settle()
@@ -217,4 +241,6 @@ class Emitter(ServerAPI):
         cluster = await self._started()
         if not cluster.is_healthy:
             raise BackplaneUnavailable("there is no connection to the engine")
+        if self._logs is not None:
+            await self._logs.learn()
         return await function(*args)

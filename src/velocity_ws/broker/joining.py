@@ -6,16 +6,20 @@ They exist where some kind of rooms has an ``authorize``, and the application ha
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Protocol
+import functools
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, StringConstraints
 
 from velocity_ws.errors import ClientError
+from velocity_ws.history.positions import InvalidPosition, Position
+from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.messages.events import encode_joined, encode_left
+from velocity_ws.messages.events import encode_joined, encode_left, joined_data
 from velocity_ws.messages.inbound import Message
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.sessions.client import Client
+from velocity_ws.sessions.followed import Followed
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
 from velocity_ws.sessions.session import Session
@@ -29,13 +33,14 @@ class RoomRequest(BaseModel):
     """The data of ``join`` and ``leave``; more fields are ignored."""
 
     room: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
+    since: Any = None
 
 
 class Admission(Protocol):
     """Decides who may come in. On the broker's loop only."""
 
-    async def admit(self, session: Session, room: str) -> None:
-        """Put a client into a room, if it may be there.
+    async def admit(self, session: Session, room: str, since: Since | None = None) -> Entrance | None:
+        """Put a client into a room, if it may be there; what it is answered, where the room has a history.
 
         Raises:
             ClientError: it may not.
@@ -47,6 +52,12 @@ class TakesOut(Protocol):
 
     async def leave(self, client_id: str, room: str) -> None:
         """Take a client out of a room; harmless where it is not in it."""
+
+    async def keep_out(self, session: Session, room: str) -> None:
+        """Keep that a client was put out of a room."""
+
+    def follow(self, entrance: Entrance) -> None:
+        """A client was answered: let it have what follows."""
 
 
 class Joining:
@@ -77,7 +88,7 @@ class Joining:
         self._hooks.register_built_in("join", self.join, is_there)
         self._hooks.register_built_in("leave", self.leave, is_there)
 
-    async def join(self, client: Client, data: RoomRequest, message: Message) -> Answer | None:
+    async def join(self, client: Client, data: RoomRequest, message: Message) -> Any:
         """Handle ``join``. A client that is refused while it is in the room is put out of it.
 
         Raises:
@@ -86,17 +97,41 @@ class Joining:
         session = self._hub.get(client.id)
         if session is None:  # it has gone, and nobody reads an answer
             return None
+        since = self._since(data)
         rooms = self._take_place(session, data.room)
         try:
-            await self._admit(session, data.room)
+            entrance = await self._admit(session, data.room, since)
         finally:
             if rooms is not None:
                 self._settle_place(session, data.room, rooms)
         if self._hub.joined_at(session.id, data.room) is None:  # it was put out before its answer, and told so
             raise ClientError("FORBIDDEN", MAY_NOT_BE_IN)
+        if entrance is not None:
+            follow = functools.partial(self._rooms.follow, entrance)
+            return Followed(joined_data(*entrance.joined), encode_joined(*entrance.joined), session.offer, follow)
         if message.id is None:
             session.offer(encode_joined(data.room))
         return {"room": data.room}
+
+    def _since(self, data: RoomRequest) -> Since | None:
+        """Where a client stands, as it says.
+
+        Raises:
+            ClientError: it is nowhere that a server has said, or it may not look back.
+        """
+        since, found = data.since, self._kinds.of(data.room)
+        if since is None or found is None or found[0].history is None:
+            return None
+        if since == "start" or (isinstance(since, int) and not isinstance(since, bool)):
+            if not found[0].rewind:
+                raise ClientError("FORBIDDEN", "this room cannot be looked back into: join it without since")
+            if since != "start" and since < 0:
+                raise ClientError("INVALID_DATA", "since is not a number of messages")
+            return since  # type: ignore[no-any-return]
+        try:
+            return Position.parse(since)
+        except InvalidPosition as error:
+            raise ClientError("INVALID_DATA", f"since: {error}") from None
 
     async def leave(self, client: Client, data: RoomRequest, message: Message) -> Answer | None:
         """Handle ``leave``. A client may leave a room into which the application has put it, if it could ask for it.
@@ -115,19 +150,21 @@ class Joining:
             session.offer(encode_left(data.room))
         return {"room": data.room}
 
-    async def _admit(self, session: Session, room: str) -> None:
+    async def _admit(self, session: Session, room: str, since: Since | None) -> Entrance | None:
         """Put a client into a room, if it may be there; ask no longer than it is connected."""
         try:
             async with asyncio.timeout(None) as session.asking:
-                await self._admission.admit(session, room)
+                return await self._admission.admit(session, room, since)
         except ClientError as refusal:
             if self._asks_about(room) and self._hub.joined_at(session.id, room) is not None:
                 session.put_out(room, str(refusal.code))
                 await self._rooms.leave(session.id, room)
+                await self._rooms.keep_out(session, room)
             raise
         except TimeoutError:
             if session.is_connected:
                 raise
+            return None
         finally:
             session.asking = None
 

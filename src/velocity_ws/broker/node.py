@@ -12,26 +12,29 @@ from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.joining import Joining
 from velocity_ws.broker.lifecycle import Lifecycle
+from velocity_ws.broker.node_histories import build_histories
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.outgoing import Outgoing
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_policy import PresencePolicy
+from velocity_ws.broker.room_logs import RoomLogs
 from velocity_ws.broker.users import Users
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.options import ClusterOptions
-from velocity_ws.cluster.topics import prefix_of
+from velocity_ws.cluster.options import START_PATIENCE, ClusterOptions
+from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.fanout import fan_out
 from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.errors import BrokerError
+from velocity_ws.history.histories import Histories
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.limits import ConnectionLimits
 from velocity_ws.messages.ids import new_node_id
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.process.descriptors import prepare
 from velocity_ws.sessions.client_session import Gone
-from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.context import NodeContext, no_resume
 from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub, Kind
@@ -65,6 +68,7 @@ class Node:
         connection_limits: how many connections may be open.
         cluster: the way to the other nodes, while there are any.
         presence: the users in the rooms that have it, while it runs.
+        histories: the rooms that have a history, while it runs.
     """
 
     def __init__(
@@ -92,7 +96,9 @@ class Node:
         self.users = Users(user_id, self.hub, self.hints, self.logins)
         self.dispatcher = Dispatcher(hooks, self.counters, self.hints, self.hub, self.users.refresh)
         node_id = new_node_id()
-        self.directory = Directory(node_id, self.hub, self.stats)
+        self._topics = Topics(self._prefix)
+        self._room_logs = RoomLogs(hooks.kinds, self._topics)
+        self.directory = Directory(node_id, self.hub, self.stats, self._room_logs)
         self.authorization = Authorization(
             hooks.kinds, self.hub, self.dispatcher, self.directory, self.counters, self.hints, settings.send_queue_size
         )
@@ -113,7 +119,8 @@ class Node:
         self.connection_limits = ConnectionLimits(settings.max_connections, settings.max_connections_per_ip)
         self.cluster: Cluster | None = None
         self._is_alone = url == ALONE
-        self.outgoing = Outgoing(self.portal, self.hub, hooks.kinds, is_alone=self._is_alone)
+        self.histories: Histories | None = None
+        self.outgoing = Outgoing(self.portal, self.hub, hooks.kinds, self._room_logs, is_alone=self._is_alone)
         if not self._is_alone:
             create_backplane(url)  # what is missing shows now, not when it is started
         self.presence: Presence | None = None
@@ -167,6 +174,8 @@ class Node:
 
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
+        if self.histories is not None and kind == "room":
+            self.histories.opened(name)
         if self.cluster is not None:
             self.cluster.subscribe(kind, name)
 
@@ -174,6 +183,8 @@ class Node:
         """It has none any more."""
         if self.cluster is not None and not (kind == "user" and name in self.users.expected):
             self.cluster.unsubscribe(kind, name)
+        if self.histories is not None and kind == "room":
+            self.histories.closed(name)
 
     @property
     def is_healthy(self) -> bool:
@@ -205,33 +216,44 @@ class Node:
         if policy.is_needed:
             most = self.settings.presence_max_users
             self.presence = Presence(self.id, policy, most, self.hub, self.cluster, self.counters, self.dispatcher)
-        self.directory.begin(self.id, self.cluster, self.presence, self.authorization)
+        if self._kinds.has_history:
+            self.histories = build_histories(self, self._topics, self._kinds, self._room_logs, self._clock)
+        histories = self.histories
+        reading = None if histories is None else histories.reading
+        self.directory.begin(self.id, self.cluster, self.presence, self.authorization, histories, reading)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
-        self.outgoing.begin(self.cluster)
+        self.outgoing.begin(self.cluster, None if histories is None else histories.appending)
 
     async def begin(self) -> None:
-        """Connect to the other nodes, where there are any."""
-        cluster = self.cluster
+        """Connect to the other nodes, and to what keeps the logs of rooms, where there are such."""
+        cluster, histories = self.cluster, self.histories
+        # Cancelling this does not undo it: clients may have come meanwhile.
+        if histories is not None:
+            await histories.start(START_PATIENCE)
         if cluster is not None:
-            await cluster.start()  # cancelling this does not undo it: clients may have come meanwhile
-            if self.cluster is not cluster:
-                raise BrokerError("the broker was stopped while it was starting")
+            await cluster.start()
+        if self.cluster is not cluster or self.histories is not histories:
+            raise BrokerError("the broker was stopped while it was starting")
 
     def stop_soon(self) -> None:
         """The server is stopping, and this will be stopped when its connections are over."""
         if self.cluster is not None:
             self.cluster.stop_soon()
+        if self.histories is not None:
+            self.histories.stop_soon()
 
     async def end(self) -> None:
         """End the workers and the cluster, when the last connection is over."""
         await self.authorization.stop()
         await self.directory.revocation.stop()
         await self.context.workers.stop()
-        cluster, presence = self.cluster, self.presence
+        cluster, presence, histories = self.cluster, self.presence, self.histories
         self._part()
         if presence is not None:
             await presence.stop()
+        if histories is not None:
+            await histories.stop()
         if cluster is not None:
             await cluster.stop()
 
@@ -243,6 +265,8 @@ class Node:
         """Forget connections whose loop was closed under them: they can no longer end by themselves."""
         if self.cluster is not None:
             self.cluster.release()
+        if self.histories is not None:
+            self.histories.release()
         self._part()
         self.authorization.abandon()
         for session in self.lifecycle.sessions:
@@ -253,8 +277,10 @@ class Node:
 
     def _part(self) -> None:
         self.logins.end()
-        self.cluster = self.presence = None
+        self.cluster = self.presence = self.histories = None
         self._kinds.is_without_presence = self._kinds.is_without_history = False
+        self.hub.logs = self.context.welcome = None
+        self.context.resume = no_resume
         self.directory.end()
         self.users.end()
         self.messages.end()

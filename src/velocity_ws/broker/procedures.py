@@ -12,6 +12,7 @@ from velocity_ws.broker.members import RoomMember, UserConnection
 from velocity_ws.close import MAX_REASON_BYTES
 from velocity_ws.cluster.envelopes import ClientId, Count, Name
 from velocity_ws.cluster.rpc import Procedure
+from velocity_ws.history.recovery import Reason as NoRecovery
 from velocity_ws.messages.ids import node_of
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.stats import Stats
@@ -21,6 +22,7 @@ __all__ = [
     "COUNT",
     "DISCONNECT",
     "DISCONNECT_USER",
+    "ENTER",
     "JOIN",
     "LEAVE",
     "MEMBERS",
@@ -28,6 +30,7 @@ __all__ = [
     "REAUTHORIZED",
     "REMOVE_USER",
     "STATS",
+    "Where",
 ]
 
 MAX_RECOVERIES = 64
@@ -60,6 +63,14 @@ def _are_figures(stats: Stats) -> bool:
 
 
 JOIN: Procedure[tuple[str, str], bool] = Procedure("join", tuple[ClientId, Name], bool)
+Where = tuple[str | None, bool | None, NoRecovery | None, int | None]
+"""Of a `Joined`: all but its room."""
+ENTER: Procedure[tuple[str, str, str | int | None], Where | None] = Procedure(
+    "enter",
+    tuple[ClientId, Name, Name | Count | None],
+    tuple[Name | None, bool | None, NoRecovery | None, Count | None] | None,  # type: ignore[arg-type]
+)
+"""`JOIN` into a room with history; ``None`` where the client is not there."""
 LEAVE: Procedure[tuple[str, str], bool] = Procedure("leave", tuple[ClientId, Name], bool)
 DISCONNECT: Procedure[tuple[str, int, str], bool] = Procedure("disconnect", tuple[ClientId, Code, Reason], bool)
 DISCONNECT_USER: Procedure[tuple[str, int, str], int] = Procedure(

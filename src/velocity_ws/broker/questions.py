@@ -94,6 +94,7 @@ class Questions:
         ask: Callable[[Session, str], Awaitable[Permission]],
         take_out: Callable[[Session, str], object],
         report: Callable[[Session, Permission], Awaitable[None]],
+        put_out: Callable[[Session, str], Awaitable[None]],
     ) -> None:
         """
         Args:
@@ -103,6 +104,7 @@ class Questions:
             ask: says whether a client may be in a room. It raises nothing.
             take_out: takes a client out of a room.
             report: tells the application of a failure.
+            put_out: keeps that a client was put out of a room.
         """
         self._hub = hub
         self._counters = counters
@@ -110,6 +112,7 @@ class Questions:
         self._ask = ask
         self._take_out = take_out
         self._report = report
+        self._put_out = put_out
         self._open: dict[tuple[str, str], _Question] = {}
         self._urgent = _Lane()
         self._others = _Lane()
@@ -184,8 +187,13 @@ class Questions:
             answer = await self._answer(question)
         except asyncio.CancelledError:
             self._settle(question, Permission(failed()))
+            self._close(question)
             raise
-        self._settle(question, answer)
+        try:
+            if self._settle(question, answer):
+                await self._put_out(question.hold.member, question.hold.room)
+        finally:
+            self._close(question)
         if answer.failure is not None:
             await self._report(question.hold.member, answer)
 
@@ -212,7 +220,8 @@ class Questions:
             if asked >= MOST_ASKS and clock() >= until:
                 return Permission(failed())
 
-    def _settle(self, question: _Question, answer: Permission) -> None:
+    def _settle(self, question: _Question, answer: Permission) -> bool:
+        """Do as an answer says; whether the client was put out."""
         hold = question.hold
         if not hold.is_over and answer.refusal is None:
             self._hub.release(hold)
@@ -221,7 +230,8 @@ class Questions:
         elif not hold.is_over and answer.refusal is not None:
             self._take_out(hold.member, hold.room)
             hold.member.put_out(hold.room, str(answer.refusal.code))
-        self._close(question)
+            return True
+        return False
 
     def _close(self, question: _Question) -> None:
         key = (question.hold.member.id, question.hold.room)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from velocity_ws.broker.target import Nodes, Publish, Target, TargetFactory, Tell
+from velocity_ws.history.values import Sent
 
 __all__ = ["SendingAPI"]
 
@@ -22,11 +23,11 @@ class SendingAPI:
         self._targets = TargetFactory(publish)
         self._nodes = Nodes(tell)
 
-    async def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
+    async def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Send a message to all clients, as `Target.send` does. From any loop, in a coroutine."""
         return await self.to_all().send(event, data, volatile=volatile, key=key)
 
-    async def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
+    async def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Send a binary message to all clients, as `Target.send_bytes` does. From any loop, in a coroutine."""
         return await self.to_all().send_bytes(data, volatile=volatile, key=key)
 

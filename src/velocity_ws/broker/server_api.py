@@ -14,6 +14,7 @@ from velocity_ws.broker.sending import SendingAPI
 from velocity_ws.broker.target import Publish, Tell
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
+from velocity_ws.history.values import Entry, Joined
 from velocity_ws.messages.names import name_user, validate_room
 
 __all__ = ["ServerAPI", "validate_client_id"]
@@ -56,28 +57,38 @@ class ServerAPI(SendingAPI):
 
     # --- clients, on any node
 
-    async def join_room(self, client_id: str, room: str) -> None:
+    async def join_room(self, client_id: str, room: str, *, since: str | int | None = None) -> Joined:
         """Put a client, on any node, into a room; does nothing if it is there. From any loop, in a coroutine.
 
         What is published to the room after this returns, on any node, reaches the client. If the engine cannot be
-        reached, it returns before that; the client gets a ``gap`` event later.
+        reached, it returns before that; the client gets a ``gap`` event later. In a room with history it stands at no
+        place then, and gets what is said from the engine's return on.
 
         Args:
             client_id: the ``id`` of the client.
             room: the name of the room, a string of at most 256 characters.
+            since: where the client stopped, in a room with history: the ``at`` of what it had last; or ``"start"``, or
+                a number of the newest messages. It gets what came after that, before anything new.
+
+        Returns:
+            Where it stands, and whether it gets all that it has missed.
 
         Raises:
             ClientIdError: the argument is not a string; pass ``client.id``, not the client.
             ClientNotFound: the client is not connected.
+            HistoryError: ``since`` is nothing of that, or the room has no history. The client is not in the room.
             InvalidNameError: the room is not a string of at most 256 characters, or cannot be sent to other
                 processes.
             BrokerError: the ``on_join`` and ``on_leave`` hooks of the client are too far behind.
             BackplaneUnavailable: the client's node did not answer, or has been silent for longer than its lease. If it
-                was only slow, it may still do it later.
+                was only slow, it may still do it later. Or there is a ``since``, and the engine could not be asked: the
+                client is not in the room then, if it was not before.
         """
         validate_client_id("join_room(client_id, room)", client_id)
         validate_room(room)
-        await self._run(self._directory.join, client_id, room)
+        if since is None:
+            return await self._run(self._directory.join, client_id, room)
+        return await self._run(self._directory.join, client_id, room, since)
 
     async def leave_room(self, client_id: str, room: str) -> None:
         """Take a client, on any node, out of a room. From any loop, in a coroutine.
@@ -251,6 +262,43 @@ class ServerAPI(SendingAPI):
         """
         validate_room(room)
         return await self._run(self._directory.count, room)
+
+    async def history(
+        self, room: str, since: str | None = None, limit: int = 100, reverse: bool = False
+    ) -> list[Entry]:
+        """The messages that a room remembers. From any loop, in a coroutine.
+
+        Args:
+            room: the name of a room with history.
+            since: only those after this position, the ``at`` of a message.
+            limit: how many at most, 1 or more.
+            reverse: whether the newest come first; else the oldest do.
+
+        Raises:
+            InvalidNameError: the room is not a string of at most 256 characters.
+            HistoryError: the room has no history; ``since`` is no position, or what came after it is not all there any
+                more, for its ``reason``; or the limit is no number.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        validate_room(room)
+        return await self._run(self._directory.history, room, since, limit, reverse)
+
+    async def clear_history(self, room: str) -> None:
+        """Have a room forget its messages, and the names of ``dedupe``. From any loop, in a coroutine.
+
+        Members are told nothing, and get what is said from now on. Who comes back with a position of before gets
+        nothing of what was said until now (``evicted``).
+
+        Args:
+            room: the name of a room with history.
+
+        Raises:
+            InvalidNameError: the room is not a string of at most 256 characters.
+            HistoryError: the room has no history.
+            BackplaneUnavailable: the engine did not do it, or it is not known whether it did.
+        """
+        validate_room(room)
+        await self._run(self._directory.clear_history, room)
 
     async def cluster_stats(self) -> ClusterStats:
         """The figures of all nodes, and their sum. From any loop, in a coroutine.

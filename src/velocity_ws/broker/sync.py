@@ -9,6 +9,7 @@ from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.server_api import ServerAPI
 from velocity_ws.broker.target import Nodes, Target
 from velocity_ws.concurrency.portal import Portal
+from velocity_ws.history.values import Entry, Joined, Sent
 
 __all__ = ["SyncBroker", "SyncNodes", "SyncServerAPI", "SyncTarget"]
 
@@ -24,11 +25,13 @@ class SyncTarget:
         """The same without these clients."""
         return SyncTarget(self._target.except_(*client_ids), self._portal)
 
-    def send(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
+    def send(
+        self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None, dedupe: str | None = None
+    ) -> Sent:
         """Blocking `Target.send`."""
-        return self._portal().block(self._target.send, event, data, volatile=volatile, key=key)
+        return self._portal().block(self._target.send, event, data, volatile=volatile, key=key, dedupe=dedupe)
 
-    def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
+    def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Blocking `Target.send_bytes`."""
         return self._portal().block(self._target.send_bytes, data, volatile=volatile, key=key)
 
@@ -54,11 +57,11 @@ class SyncServerAPI:
     def __init__(self, api: ServerAPI) -> None:
         self._api = api
 
-    def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
+    def broadcast(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Blocking `ServerAPI.broadcast`."""
         return self.to_all().send(event, data, volatile=volatile, key=key)
 
-    def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
+    def broadcast_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Blocking `ServerAPI.broadcast_bytes`."""
         return self.to_all().send_bytes(data, volatile=volatile, key=key)
 
@@ -90,9 +93,9 @@ class SyncServerAPI:
         """Blocking form of `ServerAPI.to_nodes`."""
         return SyncNodes(self._api.to_nodes(), self._api.blocking_portal)
 
-    def join_room(self, client_id: str, room: str) -> None:
+    def join_room(self, client_id: str, room: str, *, since: str | int | None = None) -> Joined:
         """Blocking `ServerAPI.join_room`."""
-        self._api.blocking_portal().block(self._api.join_room, client_id, room)
+        return self._api.blocking_portal().block(self._api.join_room, client_id, room, since=since)
 
     def leave_room(self, client_id: str, room: str) -> None:
         """Blocking `ServerAPI.leave_room`."""
@@ -129,6 +132,14 @@ class SyncServerAPI:
     def count(self, room: str) -> int:
         """Blocking `ServerAPI.count`."""
         return self._api.blocking_portal().block(self._api.count, room)
+
+    def history(self, room: str, since: str | None = None, limit: int = 100, reverse: bool = False) -> list[Entry]:
+        """Blocking `ServerAPI.history`."""
+        return self._api.blocking_portal().block(self._api.history, room, since, limit, reverse)
+
+    def clear_history(self, room: str) -> None:
+        """Blocking `ServerAPI.clear_history`."""
+        self._api.blocking_portal().block(self._api.clear_history, room)
 
     def cluster_stats(self) -> ClusterStats:
         """Blocking `ServerAPI.cluster_stats`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from velocity_ws.errors import ClientIdError
+from velocity_ws.history.values import Sent
 from velocity_ws.messages.address import Address
-from velocity_ws.messages.names import name_user, validate_room
+from velocity_ws.messages.names import name_user, validate_key, validate_room
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes, make_lossy
 
 __all__ = ["Nodes", "Target", "TargetFactory"]
@@ -16,7 +17,13 @@ __all__ = ["Nodes", "Target", "TargetFactory"]
 N = TypeVar("N")
 
 Tell = Callable[[str, bytes], Awaitable[None]]
-Publish = Callable[[Address, PreparedMessage], Awaitable[int]]
+
+
+class Publish(Protocol):
+    """Sends a message to the clients that an address means."""
+
+    def __call__(self, address: Address, message: PreparedMessage, dedupe: str | None = None, /) -> Awaitable[Sent]:
+        """For how many clients of this process it was queued, and where it stands in a room with history."""
 
 
 class Target:
@@ -37,8 +44,13 @@ class Target:
         """
         return Target(self._publish, _without(self._address, client_ids))
 
-    async def send(self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None) -> int:
+    async def send(
+        self, event: str, data: Any = None, *, volatile: bool = False, key: str | None = None, dedupe: str | None = None
+    ) -> Sent:
         """Send a message, encoded once, to all of them. From any loop, in a coroutine.
+
+        To one room with history, alone, it goes by the engine, which keeps it and gives it its place: where that
+        refuses it, nobody has it. The order is that of the room, and says nothing of what is sent elsewhere.
 
         Args:
             event: the name of the event, 1 to 256 characters.
@@ -47,9 +59,12 @@ class Target:
             key: 1 to 256 characters, such as ``cursor:ann``. The message replaces one of the same event and key that
                 still waits for a client, and keeps its place, unless a message without a key has come after that. To
                 one room of a kind it replaces what was sent to that room alone.
+            dedupe: 1 to 256 characters that name this message in its room, which has a history. Sent again within 5
+                minutes it is the same message, and is not there twice, whatever became of the first attempt.
 
         Returns:
-            The number of clients of this process for which it was queued.
+            The number of clients of this process for which it was queued; in a room with history, of its members here
+            when the engine took it. There ``at`` says where it stands, and ``duplicate`` whether it was sent before.
 
         Raises:
             InvalidNameError: the event name or the key is empty or too long, the event is ``joined``, ``left`` or
@@ -57,16 +72,23 @@ class Target:
                 cannot be sent to other processes.
             TypeError: it is volatile and has a key.
             EncodeError: the data has no JSON form; it was sent to nobody.
+            HistoryError: it is for several rooms, one of which has a history; it is volatile, or has a key, and is for
+                such a room, unless the newest message is all that it keeps; ``dedupe`` is for something else than one
+                such room, or was used for another message. It was sent to nobody.
             BackplaneUnavailable: it could not be sent to the other nodes, or it is not known whether it was; clients of
-                this process have it.
+                this process have it, unless it is for a room with history.
         """
         message = encode(event, data)
         if volatile or key is not None:
             make_lossy(message, volatile=volatile, key=key)
-        return await self._publish(self._address, message)
+        if dedupe is not None:
+            validate_key(dedupe)
+        return await self._publish(self._address, message, dedupe)
 
-    async def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> int:
+    async def send_bytes(self, data: bytes, *, volatile: bool = False, key: str | None = None) -> Sent:
         """Send a binary message to all of them. From any loop, in a coroutine.
+
+        It is kept by no room, and has no place among what a room with history keeps.
 
         Args:
             data: the bytes of the message.

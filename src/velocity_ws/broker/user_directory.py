@@ -5,7 +5,7 @@ Knows no other node's clients: each node knows its own, and is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from velocity_ws.broker.members import Connections, UserConnection
 from velocity_ws.broker.presence import Presence
@@ -33,9 +33,24 @@ class UserDirectory:
         self._hub = hub
         self._cluster: Cluster | None = None
         self._presence: Presence | None = None
+        self._keep_removed: Callable[[str, str], Awaitable[None]] = _keep_nothing
 
-    def begin(self, node_id: str, cluster: Cluster | None, presence: Presence | None) -> None:
-        """Ask other nodes, and answer them, from now on; see `Directory.begin`."""
+    def begin(
+        self,
+        node_id: str,
+        cluster: Cluster | None,
+        presence: Presence | None,
+        keep_removed: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        """Ask other nodes, and answer them, from now on; see `Directory.begin`.
+
+        Args:
+            node_id: as there.
+            cluster: as there.
+            presence: as there.
+            keep_removed: keeps that a user was removed from a room.
+        """
+        self._keep_removed = keep_removed
         self._node_id = node_id
         self._cluster = cluster
         self._presence = presence
@@ -47,6 +62,7 @@ class UserDirectory:
     def end(self) -> None:
         """Know no other node any more."""
         self._cluster = self._presence = None
+        self._keep_removed = _keep_nothing
 
     async def connections(self, user_id: str) -> Connections:
         """The clients of a user, on all nodes."""
@@ -90,18 +106,26 @@ class UserDirectory:
     async def remove(self, user_id: str, room: str) -> int:
         """Take all clients of a user out of a room; how many were in it.
 
+        What was said in it until then, they cannot have any more, where the room has a history.
+
         Raises:
-            BackplaneUnavailable: a node did not answer; on the others they are out.
+            BackplaneUnavailable: a node did not answer; on the others they are out. Or the engine did not keep that
+                they were removed.
         """
         if self._cluster is not None:
             validate_text(user_id)
             validate_text(room)
-        here = await self._answer_remove((user_id, room))
-        if self._cluster is None:
-            return here
-        replies = await self._cluster.call_all(REMOVE_USER, (user_id, room))
-        self._check_all_did({*replies.missing, *replies.errors}, f"{here} clients are taken out of the room here")
-        return here + sum(replies.by_node.values())
+        count = await self._answer_remove((user_id, room))
+        silent: set[str] = set()
+        if self._cluster is not None:
+            replies = await self._cluster.call_all(REMOVE_USER, (user_id, room))
+            silent = {*replies.missing, *replies.errors}
+        done = f"{count} clients are taken out of the room here"
+        await self._keep_removed(user_id, room)  # behind the last that was said to them there
+        if self._cluster is not None:
+            self._check_all_did(silent, done)
+            count += sum(replies.by_node.values())
+        return count
 
     def _check_all_did(self, silent: set[str], done: str) -> None:
         if silent or (self._cluster is not None and not self._cluster.is_healthy):
@@ -132,6 +156,10 @@ class UserDirectory:
         for move in [session.left(room) for session in left]:
             await told(move)
         return len(left)
+
+
+async def _keep_nothing(user_id: str, room: str) -> None:
+    """No room has a history."""
 
 
 def _silent(done: str, nodes: Iterable[str]) -> BackplaneUnavailable:

@@ -19,7 +19,7 @@ from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.orders import missed_orders
 from velocity_ws.cluster.publisher import Entry, Publisher
-from velocity_ws.cluster.receiver import InvalidEnvelopes, Receiver
+from velocity_ws.cluster.receiver import InvalidEnvelopes, Logged, Receiver
 from velocity_ws.cluster.routing import Arrivals, Deliver, routes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
 from velocity_ws.cluster.subscriptions import Subscriptions
@@ -53,6 +53,9 @@ class Cluster:
         on_node_up: called with the id of a node that is heard for the first time.
         on_node_down: called with the id of a node that is gone.
         on_connected: called each time this node hears the others, after a start or a lost connection.
+        on_dropped: called with a topic that is heard no more, and whether it is needed again meanwhile.
+        logged: the logs of rooms, by their topics; they take what an engine has kept, where there are such.
+        look: looks in a room's log whether something was missed, and says whether it has one.
         orders: sees when this node may have missed what another has ordered all to do.
     """
 
@@ -87,10 +90,13 @@ class Cluster:
         self._own_topic = self.topics.node(node_id)
         self._heartbeats: asyncio.Task[None] | None = None
         self.orders = missed_orders(backplane, options, clock)
-        self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed)
+        self.logged: dict[str, Logged] = {}
+        self.on_dropped: list[Callable[[str, bool], None]] = []
+        self.look: Callable[[str], bool] = lambda _: False
+        self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._has_log)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
-        self.subscriptions = Subscriptions(backplane, self._gaps.unsubscribed, options.linger)
+        self.subscriptions = Subscriptions(backplane, self._dropped, options.linger)
         self.membership = Membership(
             node_id, options.lease, options.is_node, self._send_heartbeat, self._node_up, self._node_down, clock
         )
@@ -111,6 +117,7 @@ class Cluster:
             deliver=deliver,
             respond=lambda node_id, response: self._send(self.topics.node(node_id), response),
             probe_returned=self._link.probe_returned,
+            logged=self.logged,
         )
 
     # --- life
@@ -195,6 +202,20 @@ class Cluster:
             await asyncio.wait([confirmation], timeout=self._options.timeout)
         if not confirmation.done():
             self._gaps.suspect_until(topic, confirmation)
+
+    async def wait_heard(self, room: str) -> bool:
+        """Wait as `wait_subscribed` does; whether messages to the room are heard here now."""
+        await self.wait_subscribed("room", room)
+        return self.subscriptions.is_confirmed(self.topics.room(room))
+
+    def _has_log(self, room: str) -> bool:
+        return self.look(room)
+
+    def _dropped(self, topic: str, is_needed: bool) -> None:
+        """A topic is heard no more."""
+        self._gaps.unsubscribed(topic, is_needed)
+        for function in self.on_dropped:
+            function(topic, is_needed)
 
     # --- calls and notifications
 

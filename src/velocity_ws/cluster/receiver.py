@@ -5,7 +5,10 @@ Trusts nothing that arrives. Knows each kind of envelope, and not what the parts
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import msgspec
 
 from velocity_ws.cluster.envelopes import (
     Body,
@@ -16,6 +19,7 @@ from velocity_ws.cluster.envelopes import (
     Publication,
     Request,
     Response,
+    decode_as,
     decode_body,
     decode_header,
     encode_header,
@@ -28,12 +32,28 @@ from velocity_ws.cluster.rpc import Rpc
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.stats import Counters
 
-__all__ = ["Receiver"]
+__all__ = ["Logged", "Receiver"]
 
 log = get_logger("velocity_ws.cluster")
 
+_notices = msgspec.msgpack.Decoder(str)
+_STAMPED = b"\xc4\x28"
+"""What stands before a stamp: that 40 bytes follow, as MessagePack."""
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two warnings of envelopes that were dropped."""
+
+
+class Logged(Protocol):
+    """The log of a room that has members here. On the broker's loop only."""
+
+    def is_repeat(self, stamp: bytes) -> bool:
+        """Whether a stamp is that of an entry which the members have had."""
+
+    def heard(self, stamp: bytes, payload: bytes, excluded: frozenset[str], key: str) -> None:
+        """Take an entry, which was published or kept with this stamp."""
+
+    def noticed(self, stamp: bytes, *, cleared: bool) -> None:
+        """Take that somebody was removed from the room, or its log was cleared."""
 
 
 class InvalidEnvelopes:
@@ -80,6 +100,7 @@ class Receiver:
         deliver: Deliver,
         respond: Callable[[str, Response], Awaitable[None]],
         probe_returned: Callable[[int], None],
+        logged: Mapping[str, Logged],
     ) -> None:
         """
         Args:
@@ -95,6 +116,7 @@ class Receiver:
             deliver: gives a message to clients of this node.
             respond: sends a response to the node of an id.
             probe_returned: takes the nonce of a probe.
+            logged: the logs of rooms, by their topics, which take what has a stamp.
         """
         self._own_header = encode_header(node_id, 0)[:-8]
         self._own_topic = own_topic
@@ -108,11 +130,13 @@ class Receiver:
         self._deliver = deliver
         self._respond = respond
         self._probe_returned = probe_returned
+        self._logged = logged
 
     def received(self, topic: str, data: bytes) -> None:
         """Take what was published to a topic. Raises nothing, whatever it is."""
+        logged = self._logged.get(topic) if self._logged and data[-42:-40] == _STAMPED else None
         try:
-            if data.startswith(self._own_header):
+            if data.startswith(self._own_header) and (logged is None or logged.is_repeat(data[-40:])):
                 if topic == self._own_topic and isinstance(probe := decode_body(data), Probe):
                     self._probe_returned(probe.nonce)
                 return
@@ -124,6 +148,9 @@ class Receiver:
         try:
             if self._orders.on_missed:
                 self._orders.arriving()
+            if logged is not None and isinstance(body, Publication | Notification) and body.position:
+                self._take_logged(logged, body)
+                return
             self._gaps.received(topic, origin, number)
             self._take(origin, body)
         except InvalidEnvelope as error:
@@ -131,6 +158,13 @@ class Receiver:
         except Exception:
             self._counters.errors += 1
             log.exception("a message of another node failed")
+
+    def _take_logged(self, logged: Logged, body: Publication | Notification) -> None:
+        if isinstance(body, Publication):
+            self._counters.backplane_received += 1
+            logged.heard(body.position, body.payload, frozenset(body.excluded), body.key)
+        else:
+            logged.noticed(body.position, cleared=decode_as(_notices, body.args) == "cleared")
 
     def _take(self, origin: str, body: Body) -> None:
         match body:

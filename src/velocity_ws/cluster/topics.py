@@ -50,6 +50,8 @@ class Topics:
     Attributes:
         all: messages to all clients.
         nodes: what a node says to all nodes.
+        kinds: where the engine keeps which kinds of rooms have a history.
+        secret: where it keeps a key that all nodes share.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -60,6 +62,8 @@ class Topics:
         self._prefix = prefix
         self.all = f"{prefix}.all"
         self.nodes = f"{prefix}.nodes"
+        self.kinds = f"{prefix}.history.kinds"
+        self.secret = f"{prefix}.history.secret"
 
     def node(self, node_id: str) -> str:
         """The topic of one node: what is for it alone."""

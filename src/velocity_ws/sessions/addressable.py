@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.hooks.registry import REFRESH
@@ -23,6 +23,18 @@ from velocity_ws.sessions.state import OPEN, SessionState
 __all__ = ["Addressable"]
 
 
+class ReturningClient(Protocol):
+    """A client that may have been connected before. On the broker's loop only."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids that it had then, as it has proved."""
+
+    @property
+    def token(self) -> str | None:
+        """What it proves its ids with the next time, if that is known."""
+
+
 class Addressable:
     """A member of the hub, and what a `Client` sends by. On the broker's loop only.
 
@@ -34,10 +46,14 @@ class Addressable:
         inbox: what the client has sent.
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
+        returning: what it says of its connections before; ``None`` where it says nothing.
         own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
 
-    __slots__ = ("_context", "_last_rooms", "asking", "client", "id", "inbox", "moves", "outbox", "own_rooms", "state")
+    __slots__ = (
+        "_context", "_last_rooms", "asking", "client", "id", "inbox", "moves", "outbox", "own_rooms", "returning",
+        "state",
+    )  # fmt: skip
 
     inbox: Inbox
 
@@ -51,6 +67,7 @@ class Addressable:
         self.moves: Moves | None = None
         self.asking: asyncio.Timeout | None = None
         self.own_rooms: dict[str, int] | None = None
+        self.returning: ReturningClient | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -66,6 +83,16 @@ class Addressable:
     def login(self) -> Login | None:
         """The client's login, if it ends."""
         return self.client._login
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The client's id, and those that it had in earlier connections, as it has proved."""
+        return frozenset((self.id,)) if self.returning is None else frozenset((self.id, *self.returning.ids))
+
+    @property
+    def token(self) -> str | None:
+        """What the client proves its ids with the next time; ``None`` where it has asked for none."""
+        return None if self.returning is None else self.returning.token
 
     @property
     def asks_to_renew(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.hooks.kinds import Kinds
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.asks import AskTimes
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.client_session import Gone
@@ -27,6 +28,10 @@ from velocity_ws.stats import Counters
 __all__ = ["NodeContext"]
 
 S = TypeVar("S", bound=HubMember)
+
+
+async def no_resume(session: Any, said: Any) -> None:
+    """Where no room has a history, no connection is asked where it stopped."""
 
 
 @dataclass(slots=True)
@@ -58,6 +63,9 @@ class NodeContext(Generic[S]):
         set_user: makes a session's client another user's; see `Client.set_user`.
         stop_soon: hears that the server is stopping, so that other nodes expect this one to go.
         ask_times: when questions to clients are due.
+        welcome: hears that a session opens, and what greets it; returns what to run in place of that. ``None`` where
+            no room has a history.
+        resume: handles what a connection says first of where it stopped, and returns what to answer.
         leave_behind: keeps the task of a hook that swallowed its cancellation, and whose client it served.
     """
 
@@ -83,4 +91,6 @@ class NodeContext(Generic[S]):
     set_user: Callable[[S, Any, datetime | None], Awaitable[None]]
     stop_soon: Callable[[], None]
     leave_behind: Callable[[asyncio.Task[None], Client], None]
+    welcome: Callable[[S, Coroutine[Any, Any, bool] | None], Coroutine[Any, Any, bool] | None] | None = None
+    resume: Callable[[Any, Any], Awaitable[PreparedMessage | None]] = no_resume
     ask_times: AskTimes = field(default_factory=AskTimes)

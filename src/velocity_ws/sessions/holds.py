@@ -1,10 +1,14 @@
-"""Holds: what is said in rooms to members while it is asked whether they may stay. Knows no hub and no hook."""
+"""Holds: members that get nothing of a room for a while: it is asked whether they may stay, or they catch up.
+
+What is said in a room with history is in its log, and only the member's place in it is kept; of other rooms, all of it.
+Knows no hub, no hook and no log.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.events import encode_missed
@@ -36,12 +40,18 @@ class Hold(Generic[M]):
     Attributes:
         member: whose they are.
         room: the room.
+        asked: whether it is asked if the member may stay.
+        is_catching: whether the member has yet to get what was said before, and what is said now comes after that.
+        cursor: the member's place in the room's log; ``None`` where the room has none, or where it is not known.
         lost: how many messages there was no room for.
         left_out: how many were volatile, and are not held.
         is_over: whether nothing is held any more: it was released, or the member is out of the room.
     """
 
-    __slots__ = ("_limit", "_messages", "_size", "_waiters", "is_over", "left_out", "lost", "member", "room")
+    __slots__ = (
+        "_answered", "_limit", "_messages", "_size", "_waiters", "asked", "cursor", "is_catching", "is_over",
+        "left_out", "lost", "member", "room",
+    )  # fmt: skip
 
     def __init__(self, member: M, room: str, limit: int) -> None:
         """
@@ -52,12 +62,14 @@ class Hold(Generic[M]):
         """
         self.member = member
         self.room = room
-        self.is_over = False
+        self.is_over = self.is_catching = self.asked = False
+        self.cursor: Any = None
         self._limit = limit
         self._messages: list[tuple[PreparedMessage, set[str] | None]] = []
         self._size = 0
         self.lost = self.left_out = 0
         self._waiters: list[asyncio.Future[None]] = []
+        self._answered: list[asyncio.Future[None]] = []
 
     def take(self, message: PreparedMessage, had: set[str] | None) -> bool:
         """Keep a message; whether there was room for it. After one that was lost, all are, and so the gap has an end.
@@ -80,17 +92,23 @@ class Hold(Generic[M]):
     async def wait_over(self) -> None:
         """Wait until nothing is held any more."""
         if not self.is_over:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await _wait(self._waiters)
+
+    async def wait_answered(self) -> None:
+        """Wait until it is not asked if the member may stay, or nothing is held any more."""
+        if self.asked and not self.is_over:
+            await _wait(self._answered)
+
+    def answered(self) -> None:
+        """The member may stay."""
+        self.asked = False
+        _wake(self._answered)
 
     def end(self) -> None:
         """Hold nothing more; what was held can still be delivered."""
         self.is_over = True
-        for waiter in self._waiters:
-            if not waiter.done() and not waiter.get_loop().is_closed():
-                waiter.set_result(None)
-        self._waiters.clear()
+        _wake(self._waiters)
+        _wake(self._answered)
 
     def deliver(self) -> None:
         """Give the member all that was held, and a ``gap`` for what was lost."""
@@ -159,3 +177,16 @@ class Holds(Generic[M]):
             for member_id, holds in kept.items()
             if len(holds) == sum([room in names for room in rooms_of[member_id]])
         }
+
+
+async def _wait(waiters: list[asyncio.Future[None]]) -> None:
+    waiter = asyncio.get_running_loop().create_future()
+    waiters.append(waiter)
+    await waiter
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done() and not waiter.get_loop().is_closed():
+            waiter.set_result(None)
+    waiters.clear()

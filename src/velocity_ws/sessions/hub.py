@@ -1,53 +1,36 @@
-"""Hub: the clients of one node, their rooms and users. Knows no event loop, no other node and no hook."""
+"""Hub: what the clients of one node are sent, and what is held for them. Knows no event loop and no hook."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Protocol
 
-from velocity_ws.errors import ClientNotFound
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.outbound import PreparedMessage
-from velocity_ws.sessions.holds import Hold, Holds
+from velocity_ws.sessions.groups import Groups, HubMember, Kind, M, Watcher
+from velocity_ws.sessions.holds import Hold
 
-__all__ = ["Hub", "HubMember"]
-
-
-class HubMember(Protocol):
-    """What the hub needs of a connection."""
-
-    @property
-    def id(self) -> str:
-        """Unique among all members."""
-
-    @property
-    def user_id(self) -> str | None:
-        """The id of its user when it is added; a user may have many members."""
-
-    def offer(self, message: PreparedMessage) -> bool:
-        """Take a message for this client, without waiting and without raising; whether it was queued."""
+__all__ = ["Hub", "HubMember", "Kind"]
 
 
-M = TypeVar("M", bound=HubMember)
+class Logs(Protocol):
+    """What a hub asks about rooms whose messages are kept."""
 
-Kind = Literal["room", "user"]
+    def place(self, room: str) -> object | None:
+        """The place of a room's members in its log; ``None`` where it has no log, or that is not known."""
 
+    def has_log(self, room: str) -> bool:
+        """Whether a room has a log."""
 
-class Watcher(Protocol):
-    """What is told which rooms and users have members here."""
-
-    def opened(self, kind: Kind, name: str) -> None:
-        """It has a first member."""
-
-    def closed(self, kind: Kind, name: str) -> None:
-        """It has none any more."""
+    def catch_up(self, hold: Hold[Any]) -> None:
+        """Give a member what follows its place, and `Hub.finish` the hold then."""
 
 
-class Hub(Generic[M]):
-    """The members of one node and their rooms. A room exists as long as it has a member.
+class Hub(Groups[M]):
+    """The members of one node, as those who send to them see them. On the broker's loop only.
 
-    On the broker's loop only, except where a method says otherwise.
+    Attributes:
+        logs: knows rooms whose messages are kept; ``None`` where there are none.
     """
 
     def __init__(
@@ -58,118 +41,9 @@ class Hub(Generic[M]):
             fan_out: offers a message to members and says how many queued it; by default one after the other.
             watcher: told which rooms and users have members.
         """
+        super().__init__(watcher)
         self._fan_out = fan_out or _offer_to_each
-        self._watcher = watcher
-        self._members: dict[str, M] = {}
-        self._users: dict[str, dict[str, M]] = {}
-        self._user_of: dict[str, str] = {}
-        self._rooms: dict[str, dict[str, M]] = {}
-        self._rooms_of: dict[str, dict[str, float]] = {}
-        self._holds: Holds[M] = Holds()
-        self._held = self._holds.by_room
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __contains__(self, member_id: str) -> bool:
-        return member_id in self._members
-
-    def get(self, member_id: str) -> M | None:
-        """The member of that id, if it is here."""
-        return self._members.get(member_id)
-
-    def members(self) -> list[M]:
-        """Everyone, in order of arrival. From any thread: it is one copy."""
-        return list(self._members.values())
-
-    def rooms(self) -> list[str]:
-        """Every room with a member. From any thread."""
-        return list(self._rooms)
-
-    def room_members(self, room: str) -> list[M]:
-        """The members of a room, in order of joining. From any thread."""
-        return list(self._rooms.get(room, {}).values())
-
-    def user_members(self, user_id: str) -> list[M]:
-        """All of a user, in order of arrival. From any thread."""
-        return list(self._users.get(user_id, {}).values())
-
-    def joined_at(self, member_id: str, room: str) -> float | None:
-        """When a member came into a room, in seconds since the epoch; ``None`` where it is not in it."""
-        return self._rooms_of.get(member_id, {}).get(room)
-
-    def rooms_of(self, member_id: str) -> frozenset[str]:
-        """The rooms a member is in. From any thread."""
-        return frozenset(self._rooms_of.get(member_id, ()))
-
-    def add(self, member: M) -> None:
-        """Let a member in."""
-        self._members[member.id] = member
-        user_id = member.user_id
-        if user_id is not None:
-            self.set_user(member.id, user_id)
-
-    def set_user(self, member_id: str, user_id: str | None) -> bool:
-        """Make a member another user's, or nobody's; whether it was not before. Harmless when it is not here."""
-        member = self._members.get(member_id)
-        before = self._user_of.get(member_id)
-        if member is None or before == user_id:
-            return False
-        if user_id is None:
-            del self._user_of[member_id]
-        else:
-            self._user_of[member_id] = user_id
-            self._put(self._users, "user", user_id, member)
-        if before is not None and self._take_out(self._users, before, member_id):
-            self._tell_closed("user", before)
-        return True
-
-    def remove(self, member_id: str) -> frozenset[str]:
-        """Take a member out of everything; the rooms it was in. Harmless when it is not here."""
-        self._members.pop(member_id, None)
-        left = frozenset(self._rooms_of.pop(member_id, ()))
-        user_id = self._user_of.pop(member_id, None)
-        is_last = user_id is not None and self._take_out(self._users, user_id, member_id)
-        if self._held:
-            for room in left:
-                self._holds.end(member_id, room)
-        closed = left and [room for room in left if self._take_out(self._rooms, room, member_id)]
-        # Nothing of it is left here, whatever the watcher does.
-        if user_id is not None and is_last:
-            self._tell_closed("user", user_id)
-        for room in closed:
-            self._tell_closed("room", room)
-        return left
-
-    def join(self, member_id: str, room: str) -> bool:
-        """Put a member into a room; whether it was not there before.
-
-        Raises:
-            ClientNotFound: no such member.
-        """
-        member = self._members.get(member_id)
-        if member is None:
-            raise ClientNotFound(member_id)
-        rooms = self._rooms_of.setdefault(member_id, {})
-        if room in rooms:
-            return False
-        rooms[room] = time.time()
-        self._put(self._rooms, "room", room, member)
-        return True
-
-    def leave(self, member_id: str, room: str) -> bool:
-        """Take a member out of a room; whether it was there."""
-        rooms = self._rooms_of.get(member_id)
-        if rooms is None or room not in rooms:
-            return False
-        del rooms[room]
-        if not rooms:
-            del self._rooms_of[member_id]
-        if self._held:
-            self._holds.end(member_id, room)
-        if self._take_out(self._rooms, room, member_id):
-            self._tell_closed("room", room)
-        return True
+        self.logs: Logs | None = None
 
     def hold(self, member_id: str, room: str, limit: int) -> Hold[M] | None:
         """Keep what is said in a room from one of its members, from now on, until `release`, or it leaves.
@@ -186,37 +60,53 @@ class Hub(Generic[M]):
         """
         if room not in self._rooms_of.get(member_id, ()):
             return None
-        return self._holds.begin(self._members[member_id], room, limit)
+        hold = self._holds.begin(self._members[member_id], room, limit)
+        if not hold.asked and not hold.is_catching and self.logs is not None:
+            hold.cursor = self.logs.place(room)
+        hold.asked = True
+        return hold
+
+    def hold_back(self, member_id: str, room: str, limit: int) -> Hold[M]:
+        """Let a member that has just come into a room get nothing of it until it has caught up, and `finish` is called.
+
+        Args:
+            member_id: the member's.
+            room: the room, which has a log.
+            limit: bytes that are kept of what is not in the log.
+        """
+        hold = self._holds.begin(self._members[member_id], room, limit)
+        hold.is_catching = True
+        return hold
 
     def hold_of(self, member_id: str, room: str) -> Hold[M] | None:
         """What is said in a room and kept from one of its members; ``None`` where nothing is kept from it."""
         return self._held[room].get(member_id) if room in self._held else None
 
     def release(self, hold: Hold[M]) -> None:
-        """Give a member what was kept from it, in order, and keep nothing more. Harmless when it is over."""
-        if not hold.is_over:
-            self._holds.end(hold.member.id, hold.room)
-            hold.deliver()
+        """A member may stay: give it what was kept from it, and keep nothing more. Harmless when it is over."""
+        if hold.is_over:
+            return
+        hold.answered()
+        if hold.is_catching:
+            return
+        if self.logs is not None and self.logs.has_log(hold.room):
+            hold.is_catching = True
+            self.logs.catch_up(hold)
+        else:
+            self.finish(hold)
 
-    def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
-        group = groups.get(name)
-        if group is None:
-            group = groups[name] = {}
-            if self._watcher is not None:
-                self._watcher.opened(kind, name)
-        group[member.id] = member
+    def finish(self, hold: Hold[M]) -> None:
+        """Give a member what was kept from it, in order, and keep nothing more. Harmless when it is over.
 
-    def _take_out(self, groups: dict[str, dict[str, M]], name: str, member_id: str) -> bool:
-        """Take a member out of a group; whether that was its last."""
-        group = groups[name]
-        del group[member_id]
-        if not group:
-            del groups[name]
-        return not group
-
-    def _tell_closed(self, kind: Kind, name: str) -> None:
-        if self._watcher is not None:
-            self._watcher.closed(kind, name)
+        Where it is still asked whether it may stay, what is said from now on is kept until that is answered.
+        """
+        if hold.is_over:
+            return
+        hold.is_catching = False
+        if hold.asked:
+            return
+        self._holds.end(hold.member.id, hold.room)
+        hold.deliver()
 
     def select(self, address: Address) -> list[M]:
         """The members an address means: nobody twice, unknown names mean nobody."""
@@ -252,6 +142,25 @@ class Hub(Generic[M]):
                 hold.take(message, None)
             elif member is not None:
                 member.offer(message)
+
+    def deliver_logged(self, room: str, message: PreparedMessage, excluded: frozenset[str]) -> int:
+        """Offer a message of a room's log to its members; how many queued it. It is kept for none that are held.
+
+        Args:
+            room: the room.
+            message: the message.
+            excluded: the ids of members that do not get it.
+        """
+        members = self._rooms.get(room)
+        if members is None:
+            return 0
+        held = self._held.get(room)
+        if held is None and not excluded:
+            return self._fan_out(list(members.values()), message)
+        kept = held or {}
+        return self._fan_out(
+            [member for name, member in members.items() if name not in kept and name not in excluded], message
+        )
 
     def deliver(self, address: Address, message: PreparedMessage, had: set[str] | None = None) -> int:
         """Offer a message to everyone the address means; how many queued it.

@@ -16,6 +16,7 @@ from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.events import PING
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.asks import Asks
 from velocity_ws.sessions.buffer import Buffer, size_of
 from velocity_ws.sessions.client import Client
@@ -25,6 +26,7 @@ from velocity_ws.sessions.inbound_limits import BILLED, InboundLimits
 from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.message_handling import ConcurrentCall
 from velocity_ws.sessions.pacing import PACED
+from velocity_ws.sessions.resume import First, Resume
 
 __all__ = ["Inbox"]
 
@@ -43,14 +45,15 @@ class Inbox(Buffer):
 
     Attributes:
         asks: the questions that wait for an answer of the client; ``None`` where there are none.
+        first: looks at the client's first message; ``None`` for most clients, and after it.
         concurrent: the handlers that later messages do not wait for; ``None`` until there is one.
         is_taking: whether what arrives is handled.
         worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
-        "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "concurrent", "is_taking",
-        "worker",
+        "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "concurrent", "first",
+        "is_taking", "worker",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
@@ -64,6 +67,7 @@ class Inbox(Buffer):
         self._limits: InboundLimits | None = None  # as most clients never come near them
         self.concurrent: ConcurrentHandlers | None = None
         self.asks: Asks | None = None
+        self.first: First | None = None
         self.worker: EagerTask | None = None
 
     def open(self, greeting: Coroutine[Any, Any, bool] | None) -> None:
@@ -99,7 +103,9 @@ class Inbox(Buffer):
             return self.is_full
         if not self.is_taking:
             return False
-        if size > self._left:
+        if self.first is not None and (resume := self.first.take(payload, size, self)) is not None:
+            payload = resume
+        elif size > self._left:
             # Within, it is neither longer than allowed nor paced. What is refused is not billed; what came before is.
             allowance = self._allowance
             if self._of_client().refuses(payload, size, allowance - self._left + size, self._limiter):
@@ -179,7 +185,7 @@ class Inbox(Buffer):
         """Break the reference cycles with the session."""
         self.is_taking = False
         self.on_room = None
-        self._limits = self.concurrent = self.asks = None
+        self._limits = self.concurrent = self.asks = self.first = None
         del self._owner
 
     # --- inside
@@ -228,7 +234,7 @@ class Inbox(Buffer):
                     if isinstance(payload, str):
                         answer = await messages.text(client, payload)
                     else:
-                        answer = await messages.binary(client, payload)
+                        answer = await self._other(owner, client, payload)
                     if answer is not None:
                         if isinstance(answer, ConcurrentCall):
                             self._put_concurrent(answer, size)
@@ -245,6 +251,12 @@ class Inbox(Buffer):
             owner.handling_failed(error)
             if not isinstance(error, Exception):
                 raise
+
+    async def _other(self, owner: InboxOwner, client: Client, payload: bytes) -> PreparedMessage | None:
+        """Handle what is no text message of the application's; what is to be answered."""
+        if isinstance(payload, Resume):
+            return await self._context.resume(owner, payload)
+        return await self._context.messages.binary(client, payload)
 
     async def _next(self, handled: int, turn: float) -> tuple[str | bytes | None, int, float]:
         """The next message, its size in bytes, and when the turn began in which it is handled.

@@ -44,6 +44,10 @@ class LoginSession(Protocol):
         """The client's login, if it ends."""
 
     @property
+    def token(self) -> str | None:
+        """What the client proves its earlier ids with the next time; ``None`` where it has asked for none."""
+
+    @property
     def asks_to_renew(self) -> bool:
         """Whether a message waits to be handled by which the client asks to renew its login."""
 
@@ -136,10 +140,14 @@ class Logins(Generic[S]):
 
     def tell(self, session: S) -> float | None:
         """Tell a client when its login ends; return what it was told: seconds, or ``None`` for never."""
-        login = session.login
-        left = None if login is None else math.floor(1000 * max(0.0, login.due - self._clock())) / 1000
-        session.offer(encode_session(left))
+        left = self.left(session)
+        session.offer(encode_session(left, session.token))
         return left
+
+    def left(self, session: S) -> float | None:
+        """When a client's login ends: in how many seconds, or ``None`` for never."""
+        login = session.login
+        return None if login is None else math.floor(1000 * max(0.0, login.due - self._clock())) / 1000
 
     @contextmanager
     def renewing(self, session: S) -> Iterator[None]:

@@ -19,6 +19,7 @@ from velocity_ws.messages.outbound import PreparedMessage, encode
 from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import Failures, is_end_of_task
+from velocity_ws.sessions.followed import Followed
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.room_messages import RoomMessages
@@ -109,6 +110,7 @@ class MessageHandling:
         room = message.room
         hook: Hook | None = None
         scope: Scope | None = None
+        result: Any = None
         try:
             handler = None if room is None else await self._rooms.handler(client.id, room, message.event, values)
             handler = handler or self._hooks.handler(message.event) or self._hooks.built_in(message.event)
@@ -129,10 +131,11 @@ class MessageHandling:
                 return result
             if scope is not None:  # before the answer, which a failure of the end is, too
                 await scope.end()
-            return None if message.id is None else encode(REPLY, result, message.id)
+            return _answer(result, message.id)
         except BaseException as error:
             failure = error if scope is None else await scope.failed(error)
             try:
+                _let_follow(result)
                 if is_end_of_task(failure):
                     raise
                 return await self._failures.answer(client, failure, hook, message.id, message.event)
@@ -201,3 +204,17 @@ class MessageHandling:
                     raise
                 return await self._failures.answer(client, error, hook, None)
         return None
+
+
+def _answer(result: Any, request_id: int | str | None) -> PreparedMessage | None:
+    """What is to be answered where a handler has returned something."""
+    if isinstance(result, Followed):
+        result.send(request_id)
+        return None
+    return None if request_id is None else encode(REPLY, result, request_id)
+
+
+def _let_follow(result: Any) -> None:
+    """The answer was not sent, and what comes behind it is not to wait for ever."""
+    if isinstance(result, Followed):
+        result.follow()

@@ -36,8 +36,8 @@ class RoomMessages:
         Raises:
             ClientError: it is not.
         """
-        while (hold := self._hub.hold_of(client_id, room)) is not None:  # it may be asked about again meanwhile
-            await hold.wait_over()
+        while (hold := self._hub.hold_of(client_id, room)) is not None and hold.asked:  # perhaps again meanwhile
+            await hold.wait_answered()
         if self._hub.joined_at(client_id, room) is None:
             self._counters.invalid += 1
             raise ClientError("FORBIDDEN", "you are not in this room")

@@ -269,7 +269,9 @@ async def test_a_client_whose_hooks_are_far_behind_comes_into_no_other_room(monk
     monkeypatch.setattr("velocity_ws.sessions.moves.MAX_WAITING", 3)
     told = Told()
     async with alone(told) as node, person(node) as (_, who):
-        moves = [asyncio.create_task(node.broker.join_room(who, f"room {number}")) for number in range(4)]
+        moves: list[asyncio.Task[Any]] = [
+            asyncio.create_task(node.broker.join_room(who, f"room {number}")) for number in range(4)
+        ]
         await eventually(lambda: told.heard and not [move for move in moves if move.done()])
         with pytest.raises(BrokerError, match=f"too far behind the moves of client {who}"):
             await node.broker.join_room(who, "another")

@@ -1,0 +1,74 @@
+"""NodeHistories: builds what a node needs for rooms with history, and wires it to the rest. Knows no message."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+from velocity_ws.backplane.urls import engine_of
+from velocity_ws.broker.room_logs import RoomLogs, keep_description
+from velocity_ws.cluster.cluster import Cluster
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.history.factory import create_history
+from velocity_ws.history.histories import Histories
+from velocity_ws.history.link import HistoryLink
+from velocity_ws.hooks.kinds import Kinds
+from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.logins import Logins
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["build_histories"]
+
+
+class Parts(Protocol):
+    """What is needed of the node that the histories are for."""
+
+    settings: Settings
+    counters: Counters
+    hub: Hub[Session]
+    logins: Logins[Session]
+    context: NodeContext[Session]
+    cluster: Cluster | None
+
+
+def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, clock: Callable[[], float]) -> Histories:
+    """What a node does for its rooms with history, not started.
+
+    Args:
+        node: the node, which has its cluster already.
+        topics: the names of the cluster's topics.
+        kinds: the application's kinds of rooms.
+        logs: knows which rooms have a log.
+        clock: seconds, never going back.
+    """
+    settings, cluster = node.settings, node.cluster
+    link = HistoryLink(
+        create_history(settings.backplane_url),
+        timeout=settings.backplane_timeout,
+        queue_size=settings.backplane_queue_size,
+        counters=node.counters,
+        engine=engine_of(settings.backplane_url),
+    )
+    histories = Histories(
+        node.context.node_id,
+        logs,
+        link,
+        cluster,
+        node.hub,
+        node.counters,
+        settings,
+        topics.secret,
+        node.logins.left,
+        clock,
+        functools.partial(keep_description, link, topics, kinds),
+    )
+    node.context.welcome, node.context.resume = histories.resumptions.welcome, histories.resumptions.resume
+    if cluster is not None:
+        cluster.on_dropped.append(histories.unheard)
+        cluster.on_connected.append(histories.feeds.look_soon)
+        cluster.look = histories.look
+    return histories

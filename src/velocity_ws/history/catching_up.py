@@ -1,0 +1,190 @@
+"""CatchingUp: gives members of a room with history what they have not had, then lets them have what is new.
+
+A member that is held here gets nothing of the room: its place in the log stands for all that it has yet to get, so that
+nothing is kept for it. Knows rooms, clients and logs, and not why somebody has missed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.envelopes import open_envelope
+from velocity_ws.history.feed import Feed
+from velocity_ws.history.feeds import Feeds
+from velocity_ws.history.place import before
+from velocity_ws.history.positions import Position
+from velocity_ws.history.recovery import judge, view_of
+from velocity_ws.history.ring import Frame
+from velocity_ws.messages.events import GapReason, encode_lost
+from velocity_ws.messages.outbound import placed
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
+from velocity_ws.stats import Counters
+
+__all__ = ["CatchingUp"]
+
+PIECE = 64 * 1024
+"""Bytes of messages that a client gets at once while it catches up; half of its queue, where that is less."""
+PATIENCE = 30.0
+"""Seconds that a client which catches up may take to read a piece, before the rest counts as too slow for it."""
+AGAIN = 0.5
+"""Seconds until the engine is asked again for what a client is to get."""
+
+
+class CatchingUp:
+    """The members of one node that catch up. On the broker's loop only."""
+
+    def __init__(self, hub: Hub[Session], feeds: Feeds, counters: Counters, *, queue: int) -> None:
+        """
+        Args:
+            hub: the clients of this node.
+            feeds: the rooms with history.
+            counters: the node's.
+            queue: bytes that may wait for one client.
+        """
+        self._hub = hub
+        self._feeds = feeds
+        self._counters = counters
+        self._piece = min(PIECE, queue // 2)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """End what is being given to clients, which have gone."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def go(self, hold: Hold[Session], cursor: Position | None = None) -> None:
+        """Give a member what follows its place, which it was held at, and then let it have what is new.
+
+        Args:
+            hold: what holds it; over when it has all.
+            cursor: its place; by default that at which it was held.
+        """
+        if cursor is not None:
+            hold.cursor = cursor
+        feed = self._feeds.of(hold.room)
+        if hold.is_over:
+            return
+        if feed is None or not feed.is_open or (not hold.asked and self._can_have_all(feed, hold)):
+            self._hub.finish(hold)
+            return
+        task = asyncio.create_task(self._catch_up(feed, hold), name="velocity-ws recovery")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _can_have_all(self, feed: Feed, hold: Hold[Session]) -> bool:
+        """Give a member all that it has not had, if that is little; whether it was."""
+        cursor: Position = hold.cursor or feed.position
+        if cursor.offset == feed.offset and cursor.epoch == feed.epoch:
+            return True
+        frames = _next(feed, cursor)
+        if not frames or sum([frame.message.cost for frame in frames]) > self._piece:
+            return False
+        outbox = hold.member.outbox
+        if outbox is None or not outbox.is_free:
+            return False
+        self._offer(hold, frames)
+        return True
+
+    def _offer(self, hold: Hold[Session], frames: Iterable[Frame]) -> None:
+        member = hold.member
+        ids = member.ids
+        for frame in frames:
+            if not frame.excluded or ids.isdisjoint(frame.excluded):
+                member.offer(frame.message)
+
+    async def _catch_up(self, feed: Feed, hold: Hold[Session]) -> None:
+        """Give a member, piece by piece, what it has not had; others wait for none of it."""
+        cursor: Position = hold.cursor or feed.position
+        while not hold.is_over:
+            if hold.asked:
+                await hold.wait_answered()
+                continue
+            if cursor.offset == feed.offset and cursor.epoch == feed.epoch:
+                self._hub.finish(hold)
+                return
+            frames = _next(feed, cursor) or await self._page(feed, hold, cursor)
+            if hold.is_over:
+                return
+            if not frames:  # and it was told so, and where it goes on
+                cursor = hold.cursor
+                continue
+            for piece in self._pieces(frames):
+                if not await self._has_room(hold) or hold.asked:
+                    break
+                self._offer(hold, piece)
+                stamp = piece[-1].stamp
+                cursor = hold.cursor = Position.unpack(stamp)
+
+    async def _has_room(self, hold: Hold[Session]) -> bool:
+        """Wait until nothing else waits for a member; whether it is still there.
+
+        One that does not read is given more than its queue holds after a while, so that it ends as any slow client.
+        """
+        with contextlib.suppress(TimeoutError):
+            await hold.member.put(None, PATIENCE)
+        return not hold.is_over
+
+    def _pieces(self, frames: Sequence[Frame]) -> Iterable[list[Frame]]:
+        piece: list[Frame] = []
+        size = 0
+        for frame in frames:
+            if piece and size + frame.message.cost > self._piece:
+                yield piece
+                piece, size = [], 0
+            piece.append(frame)
+            size += frame.message.cost
+        if piece:
+            yield piece
+
+    async def _page(self, feed: Feed, hold: Hold[Session], cursor: Position) -> list[Frame]:
+        """Read what follows a member's place, as this node has it no more; nothing, where it is told of a gap."""
+        try:
+            top, entries = await self._feeds.page(feed, cursor.offset)
+        except BackplaneUnavailable:
+            await asyncio.sleep(AGAIN)
+            return []
+        reason = judge(cursor, top, view_of(cursor, top, entries), removed=0, limit=2**53, is_latest=feed.is_latest)
+        if hold.is_over:
+            return []
+        if reason is None and entries:
+            found: list[Frame] = []
+            place = cursor.at
+            for entry in entries:
+                opened = open_envelope(entry.envelope)
+                at = entry.stamp.position.at
+                if opened is not None:
+                    message = placed(opened.payload, feed.room, at, place, opened.key)
+                    found.append(Frame(entry.stamp.pack(), entry.stamp.position.offset, message, opened.excluded))
+                place = at
+            return found
+        if reason in ("evicted", "expired"):
+            to = before(entries[0].stamp.pack()) if entries else feed.position
+            self._skip(feed, hold, to, to.offset - cursor.offset, reason)
+        else:
+            self._skip(feed, hold, feed.start() if reason == "epoch" else feed.position, None, "epoch")
+        return []
+
+    def _skip(self, feed: Feed, hold: Hold[Session], to: Position, missed: int | None, reason: GapReason) -> None:
+        """Tell a member that something is missing, and go on behind it."""
+        cursor: Position = hold.cursor
+        hold.cursor = to
+        self._counters.backplane_gaps += 1
+        hold.member.offer(encode_lost(feed.room, missed, reason, to.at, cursor.at))
+
+
+def _next(feed: Feed, cursor: Position) -> list[Frame]:
+    """The frames that follow a place; none, where the node has not all of them."""
+    frames = feed.ring.frames
+    if cursor.epoch != feed.epoch or not frames or cursor.offset >= feed.offset:
+        return []
+    first = feed.ring.at(cursor.offset + 1)
+    if first is None or first.previous != cursor.mark:
+        return []
+    return feed.ring.after(cursor.offset)

@@ -1,0 +1,288 @@
+"""Histories: what one node does for its rooms with history. Wires the other modules of the room.
+
+Knows clients, rooms and logs; it is told which rooms have a history, and asks nobody who may be in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.appending import Appending
+from velocity_ws.history.catching_up import CatchingUp
+from velocity_ws.history.entries import Stamp
+from velocity_ws.history.feed import Feed
+from velocity_ws.history.feeds import Ear, Feeds
+from velocity_ws.history.items import Log, Top
+from velocity_ws.history.link import HistoryLink
+from velocity_ws.history.positions import Position
+from velocity_ws.history.reading import Reading
+from velocity_ws.history.recoveries import Entrance, Recoveries, Since, marks_of
+from velocity_ws.history.resuming import Resumptions, Returning
+from velocity_ws.history.values import Joined
+from velocity_ws.logs import get_logger
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
+from velocity_ws.settings import Settings
+from velocity_ws.stats import Counters
+
+__all__ = ["Histories", "LogOf"]
+
+log = get_logger("velocity_ws.history")
+
+MAX_OWED = 10_000
+"""Removals that the engine could not be told, and is told later; beyond, the log says which are forgotten."""
+
+
+class LogOf(Protocol):
+    """Says which rooms have a log."""
+
+    def __call__(self, room: str, /) -> tuple[Log, bool] | None:
+        """The log of a room, and whether its newest message stands for all before it; ``None`` where it has none."""
+
+
+class Histories:
+    """The rooms with history of one node. On the broker's loop only.
+
+    Attributes:
+        feeds: where the node stands in each of them.
+        appending: what is said in them.
+        reading: what is asked of their logs.
+        resumptions: connections that say where they stopped.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        log_of: LogOf,
+        link: HistoryLink,
+        ear: Ear | None,
+        hub: Hub[Session],
+        counters: Counters,
+        settings: Settings,
+        secret: str,
+        left: Callable[[Session], float | None],
+        clock: Callable[[], float],
+        when_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        """
+        Args:
+            node_id: this node's.
+            log_of: says which rooms have a log.
+            link: the way to the logs.
+            ear: the way by which rooms are heard; ``None`` where there are no other nodes.
+            hub: the clients of this node.
+            counters: the node's.
+            settings: the broker's.
+            secret: the name of the key by which clients prove their earlier ids.
+            left: in how many seconds a client's login ends; ``None`` for never.
+            clock: seconds, never going back.
+            when_up: awaited each time the engine is reached; raises `BackplaneUnavailable` where it has gone again.
+        """
+        self._when_up = when_up
+        self._node_id = node_id
+        self._log_of = log_of
+        self._link = link
+        self._is_alone = ear is None
+        self._hub = hub
+        self._limit = settings.send_queue_size
+        self._secret = secret
+        ring, most = settings.history_ring, settings.recovery_limit
+        self.feeds = Feeds(link, ear, hub.deliver_logged, counters, ring=ring, limit=most)
+        self._recoveries = Recoveries(self.feeds, link, counters, limit=most)
+        self._catching_up = CatchingUp(hub, self.feeds, counters, queue=settings.send_queue_size)
+        self.resumptions = Resumptions(
+            self.feeds, self._recoveries, self._catching_up, left, clock, settings.max_message_size
+        )
+        self.appending = Appending(link, node_id, self._appended)
+        self.reading = Reading(link, node_id, self._noticed)
+        self._owed: dict[tuple[str, str], None] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+        self._is_up = asyncio.Event()
+
+    # --- life
+
+    async def start(self, patience: float) -> None:
+        """Connect to the engine, and look after the rooms. Where it is not there in time, goes on without it.
+
+        Raises:
+            SettingsError: the engine never keeps logs; the text says what to do.
+        """
+        self._hub.logs = self
+        self.feeds.start()
+        self._link.on_up.append(self._is_up.set)
+        self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
+        await self._link.start(patience)
+
+    def stop_soon(self) -> None:
+        """`stop` will be called soon."""
+        self._link.stop_soon()
+
+    def release(self) -> None:
+        """Give back the engine without stopping, as the loop was closed. From any thread."""
+        self._hub.logs = None
+        self._link.release()
+
+    async def stop(self) -> None:
+        """Stop all of it, when the last client has gone."""
+        self._hub.logs = None
+        self.resumptions.end()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
+        await self._catching_up.stop()
+        await self.feeds.stop()
+        await self._link.stop()
+
+    async def _keep_up(self) -> None:
+        """Each time the engine is reached: learn the key, and tell the removals that it could not be told."""
+        while True:
+            await self._is_up.wait()
+            self._is_up.clear()
+            with contextlib.suppress(BackplaneUnavailable):
+                if self.resumptions.key is None:
+                    self.resumptions.key = await self._link.secret(self._secret)
+                await self._when_up()
+                for room, mark in list(self._owed):
+                    await self._remove(room, mark)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the engine can be asked."""
+        return self._link.is_up
+
+    # --- rooms
+
+    def opened(self, room: str) -> None:
+        """A room has a first member here."""
+        found = self._log_of(room)
+        if found is not None:
+            self.feeds.open(room, found[0], is_latest=found[1])
+
+    def closed(self, room: str) -> None:
+        """A room has no member here any more. Where other nodes are heard, it is kept as long as it is heard."""
+        found = self._log_of(room) if self._is_alone else None
+        if found is not None:
+            self.feeds.close(found[0].topic)
+
+    def unheard(self, topic: str, is_needed: bool) -> None:
+        """A topic is heard no more, or is needed again and was not heard for a while."""
+        if is_needed:
+            self.feeds.deaf(topic)
+        else:
+            self.feeds.close(topic)
+
+    def has_log(self, room: str) -> bool:
+        """Whether a room has a log."""
+        return self._log_of(room) is not None
+
+    def place(self, room: str) -> Position | None:
+        """The place of a room's members in its log, where it is known."""
+        feed = self.feeds.of(room)
+        return None if feed is None or not feed.is_open else feed.position
+
+    def catch_up(self, hold: Hold[Session]) -> None:
+        """Give a member what was kept from it."""
+        self._catching_up.go(hold)
+
+    def look(self, room: str) -> bool:
+        """Look whether something was missed in a room; whether it is one of those that have a history."""
+        feed = self.feeds.of(room)
+        if feed is None:
+            return self._log_of(room) is not None
+        self.feeds.deaf(feed.log.topic)
+        return True
+
+    # --- coming in
+
+    def hold_back(self, session: Session, room: str) -> Hold[Session]:
+        """Let a client that has just come into a room get nothing of it before it is answered."""
+        return self._hub.hold_back(session.id, room, self._limit)
+
+    async def enter(self, session: Session, room: str, since: Since | None, hold: Hold[Session] | None) -> Entrance:
+        """Find out what a client that came into a room, or was in it, is answered. `go` lets it have what follows.
+
+        Args:
+            session: the client's.
+            room: the room.
+            since: where it stands, as it says; ``None`` where it says nothing.
+            hold: what holds it; ``None`` where it was in the room before.
+
+        Raises:
+            BackplaneUnavailable: the engine could not be asked.
+        """
+        feed = self.feeds.of(room)
+        if feed is None:
+            raise BackplaneUnavailable("the room is not kept here any more")
+        if hold is None:
+            return await self._stands(session, feed, since)
+        if not self._link.is_up:
+            raise BackplaneUnavailable("there is no connection to the engine")
+        joined, cursor = await self._recoveries.decide(session, feed, since)
+        hold.cursor = cursor
+        return Entrance(joined, hold)
+
+    async def _stands(self, session: Session, feed: Feed, since: Since | None) -> Entrance:
+        """What a client is answered that was in the room before."""
+        other = self._hub.hold_of(session.id, feed.room)
+        at = feed.at or None
+        if other is not None and other.cursor is not None:
+            at = other.cursor.at
+        return Entrance(
+            Joined(feed.room, at, None if since is None else True, None, None if since is None else 0), None
+        )
+
+    def go(self, entrance: Entrance) -> None:
+        """A client has been answered: let it have what follows."""
+        if entrance.hold is not None:
+            self._catching_up.go(entrance.hold)
+
+    def let_in(self, session: Session, entrance: Entrance) -> None:
+        """The application has put a client into a room, without a question of the client's."""
+        returning = session.returning
+        if isinstance(returning, Returning):
+            returning.came(entrance)
+        else:
+            self.go(entrance)
+
+    # --- being out
+
+    async def put_out(self, session: Session, room: str) -> None:
+        """Keep that a client may not have what is said in a room from now on, though it comes back with a position.
+
+        Where the engine cannot be told now, it is told as soon as it can.
+        """
+        for mark in marks_of(session):
+            try:
+                await self._remove(room, mark)
+            except BackplaneUnavailable as error:
+                self._owe(room, mark, error)
+
+    async def _remove(self, room: str, mark: str) -> None:
+        found = self._log_of(room)
+        if found is not None:
+            await self.reading.remove(found[0], mark)
+        self._owed.pop((room, mark), None)
+
+    def _owe(self, room: str, mark: str, error: BackplaneUnavailable) -> None:
+        if len(self._owed) >= MAX_OWED:
+            log.error("the engine is away, and %s removals wait for it: those of room %r are forgotten", MAX_OWED, room)
+            return
+        self._owed[room, mark] = None
+        log.warning("the engine is told later that somebody was put out of room %r: %s", room, error)
+
+    # --- what arrives
+
+    def _appended(self, topic: str, stamp: Stamp, payload: bytes, excluded: frozenset[str], key: str) -> None:
+        feed = self.feeds.by_topic.get(topic)
+        if feed is not None:
+            feed.heard(stamp.pack(), payload, excluded, key, is_own=True)
+
+    def _noticed(self, topic: str, top: Top, cleared: bool) -> None:
+        feed = self.feeds.by_topic.get(topic)
+        if feed is not None:
+            feed.noticed(Stamp(top.position, top.position.mark, top.time).pack(), cleared=cleared)

@@ -1,0 +1,225 @@
+"""Resuming: connections that say where they stopped in rooms that the application puts them into as they connect.
+
+Such a room's messages are held until the connection's first message, which says it, or for a moment. Knows no log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from velocity_ws.concurrency.schedule import Schedule
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.catching_up import CatchingUp
+from velocity_ws.history.feeds import Feeds
+from velocity_ws.history.positions import InvalidPosition, Position
+from velocity_ws.history.recoveries import Entrance, Recoveries
+from velocity_ws.history.values import Joined
+from velocity_ws.messages.events import REPLY, encode_joined, encode_session
+from velocity_ws.messages.inbound import Malformed, decode, head_of
+from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.resume import First, Resume
+from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.token import seal, unseal
+
+__all__ = ["Resumptions", "Returning"]
+
+PATIENCE = 1.0
+"""Seconds after the ``on_connect`` hooks in which a connection may say where it stopped."""
+AGAIN = 0.5
+"""Seconds until it is tried again, where the engine did not answer."""
+
+
+class Returning:
+    """One connection that has announced that it may say where it stopped. On the broker's loop only.
+
+    Attributes:
+        ids: the ids that the client had in earlier connections, as it has proved.
+        token: what it proves its ids with the next time; ``None`` where the engine has not said the key yet.
+        is_waiting: whether it may still say where it stopped.
+    """
+
+    __slots__ = ("_all", "_ended", "_has_said", "_held", "_session", "ids", "is_waiting")
+
+    def __init__(self, all_: Resumptions, session: Session) -> None:
+        self._all = all_
+        self._session = session
+        self.ids: tuple[str, ...] = ()
+        self.is_waiting = True
+        self._has_said = False
+        self._held: dict[str, Hold[Session]] = {}
+        self._ended: dict[str, Position] = {}
+
+    @property
+    def token(self) -> str | None:
+        """What the client proves its ids with the next time."""
+        return self._all.token_of(self._session.id, self.ids)
+
+    def came(self, entrance: Entrance) -> None:
+        """The application has put the client into a room; it is told where it stands, now or when nothing is held."""
+        hold = entrance.hold
+        if hold is not None and self.is_waiting:
+            self._held[hold.room] = hold
+        else:
+            self._all.enter(self._session, entrance.joined, hold)
+
+    def takes(self, payload: str | bytes) -> bool:
+        """Look at the first message of the connection; whether it says where it stopped."""
+        head = head_of(payload) if isinstance(payload, str) and "resume" in payload else None
+        if head is not None and head.event == "resume":
+            self._has_said = True
+            return True
+        self._let_go()
+        return False
+
+    def late(self) -> None:
+        """Its time is over."""
+        if not self._has_said:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing more: it has not said where it stopped."""
+        self.is_waiting = False
+        held, self._held = self._held, {}
+        for room, hold in held.items():
+            if hold.is_over:
+                continue
+            cursor: Position | None = hold.cursor
+            if cursor is not None:
+                self._ended[room] = cursor
+            self._all.enter(self._session, Joined(room, None if cursor is None else cursor.at), hold)
+
+    async def said(self, rooms: dict[str, Position]) -> None:
+        """It has said where it stopped in some rooms."""
+        self.is_waiting = False
+        held, self._held = self._held, {}
+        for room, hold in held.items():
+            await self._all.recover(self._session, hold, rooms.get(room))
+        ended, self._ended = self._ended, {}
+        for room, cursor in ended.items():
+            since = rooms.get(room)
+            if since is not None:  # too late: what was said since has come before what it missed
+                has_all = since.epoch == cursor.epoch and since.offset == cursor.offset and since.mark == cursor.mark
+                self._all.enter(
+                    self._session,
+                    Joined(room, cursor.at, has_all, None if has_all else "expired", 0 if has_all else None),
+                    None,
+                )
+
+
+class Resumptions:
+    """All such connections of a node. On the broker's loop only.
+
+    Attributes:
+        key: what clients prove their earlier ids by; ``None`` where the engine has not said it yet.
+    """
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        recoveries: Recoveries,
+        catching_up: CatchingUp,
+        left: Callable[[Session], float | None],
+        clock: Callable[[], float],
+        largest: int,
+    ) -> None:
+        """
+        Args:
+            feeds: the rooms with history.
+            recoveries: says what clients can have of what they missed.
+            catching_up: gives it to them.
+            left: in how many seconds a client's login ends; ``None`` for never.
+            clock: seconds, never going back.
+            largest: bytes of the largest message of a client.
+        """
+        self._feeds = feeds
+        self._recoveries = recoveries
+        self._catching_up = catching_up
+        self._left = left
+        self._clock = clock
+        self._largest = largest
+        self._schedule: Schedule[Returning] | None = None
+        self.key: bytes | None = None
+
+    def end(self) -> None:
+        """Wait for nobody any more."""
+        if self._schedule is not None:
+            self._schedule.stop()
+            self._schedule = None
+
+    def welcome(self, session: Session, greeting: Coroutine[Any, Any, bool] | None) -> Coroutine[Any, Any, bool] | None:
+        """A session opens. Where it has announced that it may say where it stopped, wait for that.
+
+        Args:
+            session: the session.
+            greeting: the ``on_connect`` hooks, if any, which tell whether all went well.
+
+        Returns:
+            What to run in place of the greeting, and tells the same.
+        """
+        request = session.client.request
+        if b"resume=1" not in request.scope["query_string"] or request.query_params.get("resume") != "1":
+            return greeting
+        returning = session.returning = Returning(self, session)
+        session.inbox.first = First(returning.takes, self._largest)
+        return self._greet(session, returning, greeting)
+
+    async def _greet(self, session: Session, returning: Returning, greeting: Coroutine[Any, Any, bool] | None) -> bool:
+        if greeting is not None and not await greeting:
+            return False
+        if session.login is None and returning.token is not None:  # else it is told with when the login ends
+            session.offer(encode_session(None, returning.token))
+        if returning.is_waiting and session.is_connected:
+            if self._schedule is None:
+                self._schedule = Schedule(asyncio.get_running_loop(), self._clock, Returning.late)
+            self._schedule.start(returning, self._clock() + PATIENCE)
+        return True
+
+    async def resume(self, session: Session, payload: Resume) -> PreparedMessage | None:
+        """Handle what a connection says first of where it stopped; what is answered, if it has an ``id``."""
+        returning = session.returning
+        message = decode(payload.decode())
+        if not isinstance(returning, Returning) or isinstance(message, Malformed):
+            return None
+        if self._schedule is not None:
+            self._schedule.cancel(returning)
+        data = message.data if isinstance(message.data, dict) else {}
+        if self.key is not None and (ids := unseal(self.key, data.get("session"))):
+            returning.ids = ids
+            session.offer(encode_session(self._left(session), returning.token))
+        rooms: dict[str, Position] = {}
+        said = data.get("rooms")
+        for room, at in said.items() if isinstance(said, dict) else ():
+            with contextlib.suppress(InvalidPosition):
+                rooms[room] = Position.parse(at)
+        await returning.said(rooms)
+        return None if message.id is None else encode(REPLY, {}, message.id)
+
+    def token_of(self, client_id: str, ids: tuple[str, ...]) -> str | None:
+        """What a client proves its ids with; ``None`` where the engine has not said the key yet."""
+        return None if self.key is None else seal(self.key, [*ids, client_id])
+
+    def enter(self, session: Session, joined: Joined, hold: Hold[Session] | None) -> None:
+        """Tell a client where it stands in a room, and give it what follows."""
+        if joined.at is not None:
+            session.offer(encode_joined(joined.room, joined.at, joined.recovered, joined.reason, joined.missed))
+        if hold is not None:
+            self._catching_up.go(hold)
+
+    async def recover(self, session: Session, hold: Hold[Session], since: Position | None) -> None:
+        """Give a client what it missed in a room that it is held in, as soon as the engine can be asked."""
+        feed = self._feeds.of(hold.room)
+        while since is not None and feed is not None and not hold.is_over:
+            try:
+                joined, hold.cursor = await self._recoveries.decide(session, feed, since)
+            except BackplaneUnavailable:
+                await asyncio.sleep(AGAIN)
+                continue
+            self.enter(session, joined, hold)
+            return
+        if not hold.is_over:
+            cursor: Position | None = hold.cursor
+            self.enter(session, Joined(hold.room, None if cursor is None else cursor.at), hold)
