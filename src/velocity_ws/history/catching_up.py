@@ -59,28 +59,31 @@ class CatchingUp:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def go(self, hold: Hold[Session], cursor: Position | None = None) -> None:
+    def go(self, hold: Hold[Session], dropped: Sequence[Frame] = ()) -> None:
         """Give a member what follows its place, which it was held at, and then let it have what is new.
 
         Args:
             hold: what holds it; over when it has all.
-            cursor: its place; by default that at which it was held.
+            dropped: what it gets before that, as it was too slow for it.
         """
-        if cursor is not None:
-            hold.cursor = cursor
         feed = self._feeds.of(hold.room)
         if hold.is_over:
             return
-        if feed is None or not feed.is_open or (not hold.asked and self._can_have_all(feed, hold)):
+        if feed is None or not feed.is_open:
             self._hub.finish(hold)
             return
-        task = asyncio.create_task(self._catch_up(feed, hold), name="velocity-ws recovery")
+        if hold.cursor is None:
+            hold.cursor = feed.position
+        if not hold.asked and not dropped and self._can_have_all(feed, hold):
+            self._hub.finish(hold)
+            return
+        task = asyncio.create_task(self._catch_up(feed, hold, dropped), name="velocity-ws recovery")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _can_have_all(self, feed: Feed, hold: Hold[Session]) -> bool:
         """Give a member all that it has not had, if that is little; whether it was."""
-        cursor: Position = hold.cursor or feed.position
+        cursor: Position = hold.cursor
         if cursor.offset == feed.offset and cursor.epoch == feed.epoch:
             return True
         frames = _next(feed, cursor)
@@ -99,9 +102,13 @@ class CatchingUp:
             if not frame.excluded or ids.isdisjoint(frame.excluded):
                 member.offer(frame.message)
 
-    async def _catch_up(self, feed: Feed, hold: Hold[Session]) -> None:
+    async def _catch_up(self, feed: Feed, hold: Hold[Session], dropped: Sequence[Frame]) -> None:
         """Give a member, piece by piece, what it has not had; others wait for none of it."""
-        cursor: Position = hold.cursor or feed.position
+        for piece in self._pieces(dropped):
+            if not await self._has_room(hold):
+                return
+            self._offer(hold, piece)
+        cursor: Position = hold.cursor
         while not hold.is_over:
             if hold.asked:
                 await hold.wait_answered()

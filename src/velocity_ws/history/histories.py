@@ -228,6 +228,14 @@ class Histories:
 
     async def _stands(self, session: Session, feed: Feed, since: Since | None) -> Entrance:
         """What a client is answered that was in the room before."""
+        ranges = session.take_lost(feed.room) if isinstance(since, Position) else []
+        if ranges and isinstance(since, Position) and self._hub.hold_of(session.id, feed.room) is None:
+            joined, dropped = await self._recoveries.dropped(session, feed, since, ranges)
+            if dropped and self._hub.joined_at(session.id, feed.room) is not None:
+                hold = self.hold_back(session, feed.room)
+                hold.cursor = feed.position
+                return Entrance(joined, hold, dropped)
+            return Entrance(joined, None)
         other = self._hub.hold_of(session.id, feed.room)
         at = feed.at or None
         if other is not None and other.cursor is not None:
@@ -239,7 +247,7 @@ class Histories:
     def go(self, entrance: Entrance) -> None:
         """A client has been answered: let it have what follows."""
         if entrance.hold is not None:
-            self._catching_up.go(entrance.hold)
+            self._catching_up.go(entrance.hold, entrance.dropped)
 
     def let_in(self, session: Session, entrance: Entrance) -> None:
         """The application has put a client into a room, without a question of the client's."""

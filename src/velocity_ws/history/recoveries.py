@@ -6,6 +6,7 @@ Knows rooms and clients, and neither their messages nor their rights; `CatchingU
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from velocity_ws.history.feed import Feed
@@ -14,7 +15,9 @@ from velocity_ws.history.items import Log, Lookup
 from velocity_ws.history.link import HistoryLink
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import Reason, judge
+from velocity_ws.history.ring import Frame
 from velocity_ws.history.values import Joined
+from velocity_ws.sessions.addressable import MAX_LOST
 from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.session import Session
 from velocity_ws.stats import Counters
@@ -31,10 +34,12 @@ class Entrance(NamedTuple):
     Attributes:
         joined: what it is answered.
         hold: what keeps the room's messages from it until then; ``None`` where it gets them already.
+        dropped: what it gets first, as it was too slow for it.
     """
 
     joined: Joined
     hold: Hold[Session] | None
+    dropped: Sequence[Frame] = ()
 
 
 class Recoveries:
@@ -86,14 +91,47 @@ class Recoveries:
     ) -> Joined:
         if since is None:
             return Joined(feed.room, cursor.at)
-        self._counters.recoveries[reason or "recovered"] += 1
         if reason is not None:
+            self._count(reason, 0)
             return Joined(feed.room, cursor.at, False, reason)
         ids = session.ids
         missed = sum([ids.isdisjoint(frame.excluded) for frame in feed.ring.after(cursor.offset)])
-        self._counters.recovered_messages += missed
+        self._count(None, missed)
         # Where nothing is missed, the newest revision is known as well, and the engine is not asked for removals again.
         return Joined(feed.room, cursor.at if missed else feed.at, True, None, missed)
+
+    async def dropped(
+        self, session: Session, feed: Feed, since: Position, ranges: list[tuple[str, str]]
+    ) -> tuple[Joined, list[Frame]]:
+        """What a member is answered that asks for what it was too slow for.
+
+        Args:
+            session: the member's.
+            feed: the room.
+            since: where the first of it begins.
+            ranges: what the member was told: positions, each of before the first and at the last message.
+
+        Raises:
+            BackplaneUnavailable: the engine could not be asked.
+        """
+        reason = "too_many" if len(ranges) > MAX_LOST else await self._judge(session, feed, since)
+        parsed = [(Position.parse(before), Position.parse(at)) for before, at in ranges]
+        ids = session.ids
+        found = [
+            frame
+            for before, at in parsed
+            if reason is None and before.epoch == feed.epoch and before.offset >= since.offset
+            for frame in feed.ring.after(before.offset)
+            if frame.offset <= at.offset and ids.isdisjoint(frame.excluded)
+        ]
+        self._count(reason, len(found))
+        if reason is not None:
+            return Joined(feed.room, feed.at, False, reason), []
+        return Joined(feed.room, feed.at, True, None, len(found)), found
+
+    def _count(self, reason: Reason | None, missed: int) -> None:
+        self._counters.recoveries[reason or "recovered"] += 1
+        self._counters.recovered_messages += missed
 
     async def _judge(self, session: Session, feed: Feed, since: Position) -> Reason | None:
         removed, looked_at, was_read = 0, -1, False

@@ -23,6 +23,10 @@ from velocity_ws.sessions.state import OPEN, SessionState
 __all__ = ["Addressable"]
 
 
+MAX_LOST = 16
+"""Ranges of a room's messages that a client was too slow for, and that it can have later."""
+
+
 class ReturningClient(Protocol):
     """A client that may have been connected before. On the broker's loop only."""
 
@@ -47,12 +51,13 @@ class Addressable:
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
         returning: what it says of its connections before; ``None`` where it says nothing.
+        lost: what it did not get of rooms with history, as it was told; see `take_lost`.
         own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
 
     __slots__ = (
-        "_context", "_last_rooms", "asking", "client", "id", "inbox", "moves", "outbox", "own_rooms", "returning",
-        "state",
+        "_context", "_last_rooms", "asking", "client", "id", "inbox", "lost", "moves", "outbox", "own_rooms",
+        "returning", "state",
     )  # fmt: skip
 
     inbox: Inbox
@@ -68,6 +73,7 @@ class Addressable:
         self.asking: asyncio.Timeout | None = None
         self.own_rooms: dict[str, int] | None = None
         self.returning: ReturningClient | None = None
+        self.lost: dict[str, list[tuple[str, str]]] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -121,6 +127,8 @@ class Addressable:
 
     def left(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks that it left a room, if they were told that it came; what is done when they are told."""
+        if self.lost is not None:
+            self.lost.pop(room, None)
         return None if self.moves is None else self.moves.left(room)
 
     def put_out(self, room: str, why: str) -> None:
@@ -141,6 +149,16 @@ class Addressable:
 
     def outbox_lost(self, room: str, before: str, at: str) -> None:
         """The client is told that it did not get messages of a room with history between two positions."""
+        if self.lost is None:
+            self.lost = {}
+        ranges = self.lost.setdefault(room, [])
+        if len(ranges) <= MAX_LOST:
+            ranges.append((before, at))
+
+    def take_lost(self, room: str) -> list[tuple[str, str]]:
+        """What the client did not get of a room, as it was told: positions, each of before and at the last; more than
+        `MAX_LOST`, where there is more than can be had. It is not said twice."""
+        return [] if self.lost is None else self.lost.pop(room, [])
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.

@@ -1,0 +1,75 @@
+"""Rooms that remember, and clients that are too slow: what is dropped can be had, and much of it comes in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.support import Address, Peer, running, settings
+from velocity_ws import Broker, Client, History
+
+ROOM = "chat:7"
+QUEUE = 64 * 1024
+
+
+def chat(**values: Any) -> Broker:
+    """A broker with rooms that remember a thousand messages."""
+    broker = Broker(settings(send_queue_size=QUEUE, ping_interval=0, **values))
+
+    @broker.rooms("chat:{chat_id}", history=History(size=1000, max_bytes="64MiB")).authorize
+    async def anybody(client: Client) -> bool:
+        return True
+
+    return broker
+
+
+@asynccontextmanager
+async def slow_peer(address: Address) -> AsyncIterator[Peer]:
+    """A client that takes little before it is asked to read."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", address.port))
+        async with address.connect(sock=sock, max_queue=1, compression=None) as peer:
+            yield peer
+
+
+async def test_what_was_dropped_can_be_had_and_nothing_else_comes_again() -> None:
+    broker = chat(slow_client="drop", socket_send_buffer=4096)
+    async with running(broker, "ours") as address, slow_peer(address) as slow:
+        await slow.request("join", {"room": ROOM})
+        while broker.get_stats().dropped < 3:
+            await broker.to_room(ROOM).send("said", ["x" * 16_000])
+        numbers = {entry.at: number for number, entry in enumerate(await broker.history(ROOM, limit=1000))}
+        got: list[int] = []
+        while (message := await slow.receive())["event"] == "said":
+            got.append(numbers[message["at"]])
+        gap = message["data"]
+        assert got == list(range(len(got)))
+        assert (message["event"], gap["room"], gap["reason"], gap["missed"]) == ("gap", ROOM, "dropped", 3)
+        answer = await slow.request("join", {"room": ROOM, "since": gap["from"]})
+        assert (answer["data"]["recovered"], answer["data"]["missed"]) == (True, 3)
+        assert [numbers[(await slow.receive())["at"]] - len(got) for _ in range(3)] == [0, 1, 2]
+        await broker.to_room(ROOM).send("said", "new")
+        assert await slow.expect("said") == "new"
+        answer = await slow.request("join", {"room": ROOM, "since": gap["from"]})
+        assert answer["data"]["missed"] == 0
+
+
+async def test_much_that_was_missed_comes_in_pieces_and_with_what_is_new_behind_it() -> None:
+    broker = chat()
+    async with running(broker, "ours") as address:
+        async with address.connect() as peer:
+            at = (await peer.request("join", {"room": ROOM}))["data"]["at"]
+        for number in range(400):
+            await broker.to_room(ROOM).send("said", [number, "x" * 4_000])
+        async with address.connect() as peer:
+            answer = await peer.request("join", {"room": ROOM, "since": at})
+            assert answer["data"]["missed"] == 400
+            sending = asyncio.gather(*[broker.to_room(ROOM).send("said", [400 + number]) for number in range(100)])
+            assert [(await peer.expect("said"))[0] for _ in range(500)] == list(range(500))
+            await sending
+        assert broker.get_stats().slow_closes == 0
