@@ -81,6 +81,7 @@ async def test_a_type_checker_takes_every_block_of_python(tmp_path: Path) -> Non
             (tmp_path / name).write_text(source)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mypy", "--no-error-summary", "--allow-untyped-decorators", "--allow-subclassing-any"),
+        *("--cache-dir", ".mypy_cache/blocks"),  # what is known under other options is of no use, and would be replaced
         *(str(tmp_path / name) for name in owners),
         cwd=ROOT,
         env={**os.environ, "MYPYPATH": f"src{os.pathsep}{tmp_path}"},
