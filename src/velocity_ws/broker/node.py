@@ -12,15 +12,15 @@ from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.joining import Joining
 from velocity_ws.broker.lifecycle import Lifecycle
-from velocity_ws.broker.node_histories import build_histories
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.outgoing import Outgoing
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_policy import PresencePolicy
 from velocity_ws.broker.room_logs import RoomLogs
 from velocity_ws.broker.users import Users
+from velocity_ws.broker.wiring import build_cluster, build_histories
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.options import START_PATIENCE, ClusterOptions
+from velocity_ws.cluster.options import START_PATIENCE
 from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
@@ -209,7 +209,8 @@ class Node:
         self.hints.misspelled()
         self.hints.alone()
         if not self._is_alone:
-            self._form_cluster()
+            self.context.node_id = new_node_id()  # and not what a process that was forked has too
+            self.cluster = build_cluster(self, self._prefix, self.outgoing.is_of_kind, self._clock)
         policy = self._presence_policy
         self._kinds.is_without_presence = not policy.is_needed
         self._kinds.is_without_history = not self._kinds.has_history
@@ -285,22 +286,6 @@ class Node:
         self.users.end()
         self.messages.end()
         self.outgoing.end()
-
-    def _form_cluster(self) -> None:
-        self.context.node_id = new_node_id()  # and not what a process that was forked has too
-        settings = self.settings
-        options = ClusterOptions(
-            prefix=self._prefix,
-            timeout=settings.backplane_timeout,
-            lease=settings.node_lease,
-            queue_size=settings.backplane_queue_size,
-            engine=engine_of(settings.backplane_url),
-            is_of_kind=self.outgoing.is_of_kind,
-        )
-        backplane = create_backplane(settings.backplane_url)
-        self.cluster = Cluster(
-            backplane, self.id, options, self.counters, self.hub.deliver, self.hub.recipients, self._clock
-        )
 
     def _let_in(self, session: Session) -> None:
         self.lifecycle.sessions.add(session)

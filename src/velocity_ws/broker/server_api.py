@@ -5,16 +5,15 @@ Knows the directory; how to get to the loop where these live is said by its subc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from velocity_ws.broker.directory import Directory
+from velocity_ws.broker.history_api import HistoryAPI, Run
 from velocity_ws.broker.members import ClusterStats, Connections, Members
-from velocity_ws.broker.sending import SendingAPI
 from velocity_ws.broker.target import Publish, Tell
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
-from velocity_ws.history.values import Entry, Joined
+from velocity_ws.history.values import Joined
 from velocity_ws.messages.names import name_user, validate_room
 
 __all__ = ["ServerAPI", "validate_client_id"]
@@ -22,14 +21,7 @@ __all__ = ["ServerAPI", "validate_client_id"]
 T = TypeVar("T")
 
 
-class Run(Protocol):
-    """Awaits a coroutine function on the loop of the directory, from any loop."""
-
-    def __call__(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> Coroutine[Any, Any, T]:
-        """What ``function(*args)`` returns."""
-
-
-class ServerAPI(SendingAPI):
+class ServerAPI(HistoryAPI):
     """Messages to clients wherever they are, and what can be asked about them. From any loop, in a coroutine."""
 
     def __init__(self, portal: Portal, directory: Directory, run: Run, publish: Publish, tell: Tell) -> None:
@@ -41,10 +33,8 @@ class ServerAPI(SendingAPI):
             publish: sends a message; returns for how many clients of this process it was queued.
             tell: tells all nodes something.
         """
+        super().__init__(directory, run, publish, tell)
         self._portal = portal
-        self._directory = directory
-        self._run = run
-        super().__init__(publish, tell)
 
     @property
     def portal(self) -> Portal:
@@ -262,43 +252,6 @@ class ServerAPI(SendingAPI):
         """
         validate_room(room)
         return await self._run(self._directory.count, room)
-
-    async def history(
-        self, room: str, since: str | None = None, limit: int = 100, reverse: bool = False
-    ) -> list[Entry]:
-        """The messages that a room remembers. From any loop, in a coroutine.
-
-        Args:
-            room: the name of a room with history.
-            since: only those after this position, the ``at`` of a message.
-            limit: how many at most, 1 or more.
-            reverse: whether the newest come first; else the oldest do.
-
-        Raises:
-            InvalidNameError: the room is not a string of at most 256 characters.
-            HistoryError: the room has no history; ``since`` is no position, or what came after it is not all there any
-                more, for its ``reason``; or the limit is no number.
-            BackplaneUnavailable: the engine did not answer.
-        """
-        validate_room(room)
-        return await self._run(self._directory.history, room, since, limit, reverse)
-
-    async def clear_history(self, room: str) -> None:
-        """Have a room forget its messages, and the names of ``dedupe``. From any loop, in a coroutine.
-
-        Members are told nothing, and get what is said from now on. Who comes back with a position of before gets
-        nothing of what was said until now (``evicted``).
-
-        Args:
-            room: the name of a room with history.
-
-        Raises:
-            InvalidNameError: the room is not a string of at most 256 characters.
-            HistoryError: the room has no history.
-            BackplaneUnavailable: the engine did not do it, or it is not known whether it did.
-        """
-        validate_room(room)
-        await self._run(self._directory.clear_history, room)
 
     async def cluster_stats(self) -> ClusterStats:
         """The figures of all nodes, and their sum. From any loop, in a coroutine.

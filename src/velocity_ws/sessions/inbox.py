@@ -12,13 +12,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from velocity_ws.close import SETUP_FAILED
-from velocity_ws.concurrency.eager import EagerTask
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.events import PING
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.asks import Asks
-from velocity_ws.sessions.buffer import Buffer, size_of
+from velocity_ws.sessions.buffer import size_of
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.concurrent import ConcurrentHandlers
 from velocity_ws.sessions.context import NodeContext
@@ -27,6 +26,7 @@ from velocity_ws.sessions.inbox_owner import InboxOwner
 from velocity_ws.sessions.message_handling import ConcurrentCall
 from velocity_ws.sessions.pacing import PACED
 from velocity_ws.sessions.resume import First, Resume
+from velocity_ws.sessions.working import Working
 
 __all__ = ["Inbox"]
 
@@ -40,20 +40,17 @@ SECONDS_PER_TURN = 0.01
 """The same in time, for messages that are expensive."""
 
 
-class Inbox(Buffer):
+class Inbox(Working):
     """What a client has sent. On the broker's loop only.
 
     Attributes:
         asks: the questions that wait for an answer of the client; ``None`` where there are none.
         first: looks at the client's first message; ``None`` for most clients, and after it.
-        concurrent: the handlers that later messages do not wait for; ``None`` until there is one.
         is_taking: whether what arrives is handled.
-        worker: handles what was sent; ``None`` while nothing is being handled.
     """
 
     __slots__ = (
-        "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "concurrent", "first",
-        "is_taking", "worker",
+        "_context", "_left", "_limiter", "_limits", "_owner", "_variables", "asks", "first", "is_taking",
     )  # fmt: skip
 
     def __init__(self, context: NodeContext[Any], owner: InboxOwner) -> None:
@@ -65,10 +62,8 @@ class Inbox(Buffer):
         self._limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
         self._limits: InboundLimits | None = None  # as most clients never come near them
-        self.concurrent: ConcurrentHandlers | None = None
         self.asks: Asks | None = None
         self.first: First | None = None
-        self.worker: EagerTask | None = None
 
     def open(self, greeting: Coroutine[Any, Any, bool] | None) -> None:
         """Take messages from now on, in the context of the caller.
@@ -144,21 +139,6 @@ class Inbox(Buffer):
         self._set_bound(self._context.settings.read_buffer_size)
 
     # --- the end
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is being handled."""
-        return self.worker is None and (self.concurrent is None or self.concurrent.is_idle)
-
-    @property
-    def workers(self) -> list[EagerTask]:
-        """All that handle something now."""
-        concurrent = [] if self.concurrent is None else self.concurrent.running
-        return [*([] if self.worker is None else [self.worker]), *concurrent]
-
-    def runs(self, task: asyncio.Task[object] | None) -> bool:
-        """Whether that task handles these messages now."""
-        return any(worker.task is task for worker in self.workers)
 
     def stop(self, *, discard: bool, is_gone: bool = False) -> None:
         """Take no more; what waits is handled, or discarded.

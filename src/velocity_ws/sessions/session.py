@@ -72,10 +72,8 @@ class Session(Addressable):
         self.state = OPEN
         context.let_in(self)
         greeting = context.dispatcher.connect(self.client) if context.dispatcher.has("connect") else None
-        if context.welcome is not None:
-            greeting = context.welcome(self, greeting)
-        if self.client._login is not None:
-            greeting = context.logins.welcome(self, greeting)
+        greeting = greeting if context.welcome is None else context.welcome(self, greeting)
+        greeting = greeting if self.client._login is None else context.logins.welcome(self, greeting)
         self.inbox.open(greeting)
 
     def finish_now(self, close: Close) -> bool:

@@ -1,4 +1,4 @@
-"""NodeHistories: builds what a node needs for rooms with history, and wires it to the rest. Knows no message."""
+"""Wiring: builds what a node has to do with an engine: its cluster, and what rooms remember. Knows no message."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
+from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import engine_of
 from velocity_ws.broker.room_logs import RoomLogs, keep_description
 from velocity_ws.cluster.cluster import Cluster
+from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.histories import Histories
@@ -21,11 +23,11 @@ from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 
-__all__ = ["build_histories"]
+__all__ = ["build_cluster", "build_histories"]
 
 
 class Parts(Protocol):
-    """What is needed of the node that the histories are for."""
+    """What is needed of the node that this is for."""
 
     settings: Settings
     counters: Counters
@@ -33,6 +35,28 @@ class Parts(Protocol):
     logins: Logins[Session]
     context: NodeContext[Session]
     cluster: Cluster | None
+
+
+def build_cluster(node: Parts, prefix: str, is_of_kind: Callable[[str], bool], clock: Callable[[], float]) -> Cluster:
+    """A node's part in its cluster, not started.
+
+    Args:
+        node: the node.
+        prefix: what the names of the topics begin with.
+        is_of_kind: whether what is sent to a room alone carries its name.
+        clock: seconds, never going back.
+    """
+    settings = node.settings
+    options = ClusterOptions(
+        prefix=prefix,
+        timeout=settings.backplane_timeout,
+        lease=settings.node_lease,
+        queue_size=settings.backplane_queue_size,
+        engine=engine_of(settings.backplane_url),
+        is_of_kind=is_of_kind,
+    )
+    backplane, hub = create_backplane(settings.backplane_url), node.hub
+    return Cluster(backplane, node.context.node_id, options, node.counters, hub.deliver, hub.recipients, clock)
 
 
 def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, clock: Callable[[], float]) -> Histories:
