@@ -163,7 +163,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "history/nats_head": (ENGINE, {"history/test_nats": "TABLE"}),
     "history/nats_logs": (ENGINE, {"history/test_nats": "CLOCK_INTERVAL"}),
     "history/nats_reading": (ENGINE, {"history/test_nats": "Query"}),
-    "history/nats_removals": (ENGINE, {"history/test_nats": "MAX_USERS"}),
+    "history/nats_removals": (ENGINE, {"history/test_nats": "MAX_REMOVED"}),
     "history/nats_requests": (ENGINE, {"backplane/test_private_names": "_process_msg"}),
     "history/nats_revising": (ENGINE, {"history/test_nats": "clear"}),
     "history/nats_stream": (ENGINE, {"history/test_nats": "Names"}),

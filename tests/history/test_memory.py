@@ -8,7 +8,10 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from velocity_ws.history.items import KEY_TTL, Limits, Log, Lookup, Removal
+import pytest
+
+from velocity_ws.history import memory_log
+from velocity_ws.history.items import KEY_TTL, Limits, Log, Lookup, Query, Removal, granted
 from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.history.memory_log import LEAST_PAUSE
 from velocity_ws.testing.history_engine import Keeper
@@ -128,6 +131,24 @@ async def test_a_removal_is_known_as_long_as_the_top() -> None:
             clock.now += LOG.limits.meta_ttl / 1000 - 1
             await one.top(LOG)
         assert await one.store.removed([Lookup(LOG, "ann")]) == [1]
+
+
+async def test_many_removals_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_log, "MAX_REMOVED", 3)
+    async with keeper(new_name()) as one:
+        await one.store.remove([Removal(LOG, user) for user in "abacde"])
+        assert await one.store.removed([Lookup(LOG, user) for user in "abcdex"]) == [3, 3, 4, 5, 6, 3]
+
+
+async def test_a_long_log_is_read_from_any_place() -> None:
+    async with keeper(new_name()) as one:
+        entries = await one.append(LOG, *(b"%d" % number for number in range(150)))
+        for after in (0, 49, 50, 51, 100, 149, 150, 400):
+            expected = [entry for entry in entries[50:] if entry.stamp.position.offset > after]
+            for limit in (1, 7, 100, 1000):
+                forward, back = await one.store.read([Query(LOG, after, limit), Query(LOG, after, limit, newest=True)])
+                assert granted(forward).entries == expected[:limit]
+                assert granted(back).entries == expected[-limit:]
 
 
 async def test_brokers_on_several_loops_share_a_log() -> None:

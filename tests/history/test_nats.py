@@ -378,7 +378,7 @@ async def test_an_entry_that_has_no_room_beside_the_next_has_it_after(server: St
 
 
 async def test_many_removals_are_bounded(server: StoringNats, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nats_removals, "MAX_USERS", 3)
+    monkeypatch.setattr(nats_removals, "MAX_REMOVED", 3)
     async with keepers(server.url) as (one,):
         for user in "abcde":
             granted((await one.store.remove([Removal(LOG, user)]))[0])

@@ -100,8 +100,9 @@ class HistoryStore(Protocol):
         """Ask at which revision each user was last removed; 0 for never.
 
         Where the engine has lost what it knew of removals, and the log's epoch goes on, it is the current revision for
-        every user: too many are refused rather than too few. Nothing has to be asked for a position that has the
-        revision of the top, as nobody was removed since.
+        every user: too many are refused rather than too few. Where more than `MAX_REMOVED` users were removed, some are
+        given up, and every user counts as removed at the last of their revisions. Nothing has to be asked for a
+        position that has the revision of the top, as nobody was removed since.
 
         Raises:
             OSError: the engine did not answer.

@@ -11,6 +11,7 @@ from velocity_ws.retention import Limits
 __all__ = [
     "KEPT_SIZE",
     "KEY_TTL",
+    "MAX_REMOVED",
     "SECRET_SIZE",
     "Append",
     "Appended",
@@ -32,6 +33,8 @@ SECRET_SIZE = 32
 """Bytes of a secret that stores share."""
 KEPT_SIZE = 64 * 1024
 """Bytes that a value has at most that stores share."""
+MAX_REMOVED = 10_000
+"""Users of one room of whom it is known when they were removed."""
 
 T = TypeVar("T")
 

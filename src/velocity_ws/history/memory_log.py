@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from itertools import islice
 
 from velocity_ws.history.entries import Entry, Stamp
-from velocity_ws.history.items import KEY_TTL, Append, Appended, Limits, Query, Range, Refused, Top
+from velocity_ws.history.items import KEY_TTL, MAX_REMOVED, Append, Appended, Limits, Query, Range, Refused, Top
 from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
 
 __all__ = ["MemoryLog"]
@@ -40,6 +41,7 @@ class MemoryLog:
         self._entries: deque[Entry] = deque()
         self._keys: dict[str, tuple[bytes, Stamp]] = {}
         self._removals: dict[str, int] = {}
+        self._removed_all = 0
         self.touch(limits, now)
 
     def due(self, now: int) -> int:
@@ -80,25 +82,31 @@ class MemoryLog:
         """What a query asks for."""
         now = self._tick(now)
         self._drop_old(now, self._limits.ttl)
-        found = [entry for entry in self._entries if entry.stamp.position.offset > query.after]
+        before = max(0, query.after - self._offset + len(self._entries))
+        count = max(0, min(query.limit, len(self._entries) - before))
         if query.newest:
-            found.reverse()
+            found = list(islice(reversed(self._entries), count))
+        else:
+            found = list(islice(self._entries, before, before + count))
         size = 0
-        for count, entry in enumerate(found):
+        for index, entry in enumerate(found):
             size += len(entry.envelope)
-            if count == query.limit or (count and size > query.max_bytes):
-                del found[count:]
+            if index and size > query.max_bytes:
+                del found[index:]
                 break
         return Range(self.top(now), found[::-1] if query.newest else found)
 
     def remove(self, user: str) -> None:
         """Keep that a user was removed; the caller publishes the notice."""
         self._revision += 1
+        self._removals.pop(user, None)
         self._removals[user] = self._revision
+        if len(self._removals) > MAX_REMOVED:
+            self._removed_all = self._removals.pop(next(iter(self._removals)))
 
     def removed(self, user: str) -> int:
         """At which revision a user was last removed; 0 for never."""
-        return self._removals.get(user, 0)
+        return max(self._removed_all, self._removals.get(user, 0))
 
     def clear(self) -> None:
         """Forget the entries and the keys; the caller publishes the notice."""

@@ -6,10 +6,9 @@ import hashlib
 
 import msgspec
 
-__all__ = ["Removals"]
+from velocity_ws.history.items import MAX_REMOVED
 
-MAX_USERS = 10_000
-"""Users of whom the record knows when they were removed; of more, those of longest ago stand for everybody."""
+__all__ = ["Removals"]
 
 
 class Removals(msgspec.Struct, array_like=True):
@@ -57,7 +56,7 @@ class Removals(msgspec.Struct, array_like=True):
         users.pop(_hash(user), None)
         users[_hash(user)] = revision
         floor = self.floor
-        while len(users) > MAX_USERS:
+        while len(users) > MAX_REMOVED:
             floor = users.pop(next(iter(users)))
         return Removals(self.epoch, revision, floor, users)
 

@@ -21,6 +21,8 @@ import hashlib
 from struct import Struct
 from typing import Final
 
+from velocity_ws.history.items import MAX_REMOVED
+
 __all__ = ["APPEND", "CHANGE", "LOOKUP", "READ", "Script", "pack_append", "pack_change", "pack_read"]
 
 pack_append = Struct(">6s8s8sQQQQ").pack
@@ -196,6 +198,7 @@ revision = revision + 1
 if ARGV[4] == '' then cleared, evicted, first, bytes = offset, offset, offset + 1, 0 end
 save(keep)
 if not meta then redis.call('DEL', KEYS[2], KEYS[3]) end
+if redis.call('HLEN', KEYS[3]) > {MAX_REMOVED} then redis.call('DEL', KEYS[3]) end
 redis.call('HSETNX', KEYS[3], '', before)
 if ARGV[4] == '' then redis.call('DEL', KEYS[2]) else redis.call('HSET', KEYS[3], ARGV[4], revision) end
 redis.call('PEXPIRE', KEYS[3], keep)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import ClusterError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, ClusterError, MovedError, NoScriptError, ReadOnlyError, ResponseError
 
 from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
 from velocity_ws.backplane.redis_roles import Roles
@@ -22,8 +22,9 @@ __all__ = ["CHANGES", "READS", "Call", "Reply", "Servers", "check_servers"]
 Reply = Any
 CHANGES, READS = 0, 1
 """Which of the two connections to a server: no change waits behind what is read."""
-_GONE = (ReadOnlyError, ClusterError)
-"""What a server says that is not the one to ask any more; nothing was done then. Redis 6 says it within another."""
+_GONE = (ReadOnlyError, ClusterError, MovedError)
+"""What a server says that is not the one to ask any more; nothing was done then. Redis 6 says it within another. One
+whose slot is on the move (ASK, TRYAGAIN) is still the one, and a new connection would be told the same."""
 
 
 class Call(NamedTuple):
@@ -205,7 +206,7 @@ class _Server:
 
     def _refusal(self, error: ResponseError) -> Refused:
         """Why something was not done; where the server is not the one any more, the connection has ended, too."""
-        text = str(error)
+        text = "its slot is another server's" if isinstance(error, AskError) else str(error)
         if isinstance(error, _GONE) or "-READONLY" in text:
             self._ended(ConnectionError(f"the engine takes nothing here: {text}"))
         return Refused("engine", f"the engine did not take it: {text}")
