@@ -168,7 +168,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "history/nats_revising": (ENGINE, {"history/test_nats": "clear"}),
     "history/nats_stream": (ENGINE, {"history/test_nats": "Names"}),
     "history/outcomes": ("it is what a link is made of", {"history/test_link": "BackplaneUnavailable"}),
-    "history/questions": ("it is what a link is made of", {"history/test_link": "MAX_WAITING"}),
     "history/redis_scripts": (ENGINE, {"history/test_redis": "APPEND"}),
     "history/redis_servers": (ENGINE, {"history/test_redis": "CHANGES"}),
     "history/memory_log": ("it is what a store is made of", {"history/test_memory": "LEAST_PAUSE"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 
 from velocity_ws.backplane.memory import MAX_WAITING, MemoryBackplane
 from velocity_ws.testing import Listener
@@ -30,6 +31,16 @@ async def test_loops_of_their_own() -> None:
         for thread in threads:
             await asyncio.to_thread(thread.join, DEADLINE)
     assert received == [sent, sent]
+
+
+def test_a_bus_goes_with_the_last_that_uses_it() -> None:
+    one, other = MemoryBackplane("memory://gone"), MemoryBackplane("memory://gone")
+    bus = weakref.ref(one._bus)
+    assert other._bus is bus()
+    del one
+    assert other._bus is bus()
+    del other
+    assert bus() is None
 
 
 async def test_another_name_is_another_bus() -> None:

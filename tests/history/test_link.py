@@ -450,6 +450,23 @@ async def test_an_engine_that_stands_still_is_given_up_and_reached_again(kind: s
 
 
 @pytest.mark.parametrize("kind", ["nats", *KINDS])
+async def test_stopping_while_an_engine_stands_still(kind: str, tmp_path: Path) -> None:
+    async with server_of(kind, tmp_path) as server, linked(create_history(server.url)) as node:
+        server.freeze()
+        calls = node.append(b"1"), node.link.remove(Removal(LOG, "ann")), node.link.top(LOG)
+        waiting = [asyncio.ensure_future(failing(call)) for call in calls]
+        for _ in range(5):
+            await asyncio.sleep(0)  # until all are handed over
+        second = asyncio.create_task(failing(node.append(b"2")))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(DEADLINE / 2):  # long before their time is over
+            await node.link.stop()
+            errors = await asyncio.gather(*waiting, second)
+        assert [error.outcome for error in errors] == ["unknown", "unknown", "refused", "refused"]
+        assert node.outcomes == (0, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["nats", *KINDS])
 async def test_an_engine_that_is_killed_under_load(kind: str, tmp_path: Path) -> None:
     async with server_of(kind, tmp_path) as server, linked(create_history(server.url)) as node:
         first = await node.append(b"1")
