@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support import eventually
@@ -106,6 +106,7 @@ async def each_has_its_answer(happening: list[tuple[Any, ...]], is_change: bool)
 
 @settings(max_examples=100, deadline=None)
 @given(steps, st.booleans())
+@example([("ask", 0), ("turn",), ("turn",), ("close",)], True)
 def test_each_has_its_answer_and_calls_their_bounds(happening: list[tuple[Any, ...]], is_change: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history_questions, "BATCH_BYTES", BYTES)

@@ -115,12 +115,16 @@ class Questions(Generic[Q, R]):
                 size += self._weigh(asked.what)
                 if batch and size > BATCH_BYTES:
                     break
-                asked.is_handed_over = self._is_change
                 batch.append(asked)
             self._waiting.popleft()
         return batch
 
     async def _call(self, batch: list[Asked[Q, R]]) -> None:
+        batch = [asked for asked in batch if not asked.is_over]  # since the task was made
+        if not batch:
+            return
+        for asked in batch:
+            asked.is_handed_over = self._is_change
         try:
             answers = await self._calls.answer(self._ask([asked.what for asked in batch]))
         except Refused as refusal:  # of all of it, and the connection is as good as before
