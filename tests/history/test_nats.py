@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import eventually
 from tests.support.configured import configured
 from tests.support.engines import engine
 from tests.support.jetstream import STREAM, StoringNats, storing
 from tests.support.log_steps import answers_as_memory_does
+from velocity_ws.backplane import create_backplane
 from velocity_ws.errors import SettingsError
 from velocity_ws.history import nats_logs, nats_removals
 from velocity_ws.history.entries import Entry
@@ -25,10 +28,15 @@ from velocity_ws.history.nats import NatsHistory
 from velocity_ws.history.nats_head import TABLE
 from velocity_ws.history.nats_stream import Names, check_version
 from velocity_ws.testing.history_engine import Keeper
+from velocity_ws.testing.listener import listening
 
 NAMES = Names("velocity")
 LOG = Log("velocity.room.chat", Limits(100, 3600_000, 1024 * 1024))
 SAME = b"s" * 16
+NEEDED = (
+    *("velocity+history.>", "$JS.API.STREAM.INFO.velocity-history", "$JS.API.STREAM.CREATE.velocity-history"),
+    *("$JS.API.STREAM.PURGE.velocity-history", "$JS.API.DIRECT.GET.velocity-history"),
+)
 _names = itertools.count()
 
 
@@ -86,6 +94,33 @@ async def test_an_account_without_jetstream(tmp_path: Path) -> None:
             await Keeper(NatsHistory(f"nats://b:b@{at}")).connect()
         async with keepers(f"nats://a:a@{at}") as (one,):
             await one.append(LOG, b"1")
+
+
+async def test_what_a_login_must_be_allowed(tmp_path: Path) -> None:
+    users = [{"user": "admin", "password": "a"}]
+    for name, publish in (("chat", NEEDED), ("other", NEEDED[:-1])):
+        allowed = {"publish": publish, "subscribe": ["_INBOX.>"]}
+        users.append({"user": name, "password": name[0], "permissions": allowed})  # type: ignore[dict-item]
+    config = {"jetstream": {"store_dir": f"{tmp_path}/js"}, "authorization": {"users": users}}
+    (tmp_path / "nats.conf").write_text(json.dumps(config))
+    async with configured("nats", "-c", str(tmp_path / "nats.conf")) as server:
+        at = server.url.partition("://")[2]
+        async with keepers(f"nats://chat:c@{at}") as (one,):
+            async with listening(create_backplane(f"nats://admin:a@{at}"), [LOG.topic]) as listener:
+                await one.append_once(LOG, b"1", "key", SAME)
+                await one.append(sized(1), b"2", b"3")
+                assert len((await one.read(LOG)).entries) == 1
+                granted((await one.store.remove([Removal(LOG, "ann", b"out")]))[0])
+                assert await one.store.removed([Lookup(LOG, "ann")]) == [1]
+                await one.store.clear(LOG, b"cleared")
+                assert len(await one.store.secret("history.secret")) == 32
+                await one.store.keep("history.kinds", b"1")
+                assert await one.store.kept("history.kinds") == b"1"
+                await listener.messages(5)
+        async with keepers(f"nats://other:o@{at}") as (one,):
+            with pytest.raises(ConnectionError, match=r"(?i)permissions violation.*DIRECT\.GET"):
+                await one.append(LOG, b"1")
+            await eventually(lambda: one.losses)
 
 
 async def test_a_stream_that_is_there_is_used_where_it_is_good(server: StoringNats) -> None:
