@@ -80,12 +80,12 @@ class Entering:
             if since is not None:
                 raise
             return Joined(room)
-        self._histories.let_in(session, entrance)
+        self._histories.entrances.let_in(session, entrance)
         return entrance.joined
 
     def follow(self, entrance: Entrance) -> None:
         """A client was answered: let it have what follows."""
-        self._histories.go(entrance)
+        self._histories.entrances.go(entrance)
 
     async def keep_out(self, session: Session, room: str) -> None:
         """Keep that a client was put out of a room: what is said there is not for it now."""
@@ -98,17 +98,17 @@ class Entering:
             BackplaneUnavailable: the engine cannot be asked. Where that is needed, the client is not in the room; else
                 it is, and gets what is said there.
         """
-        histories = self._histories
-        if is_needed and not histories.is_up:
+        entrances = self._histories.entrances
+        if is_needed and not entrances.is_up:
             raise BackplaneUnavailable("there is no connection to the engine")
         if session.moves is not None and session.moves.is_full:
             raise too_far_behind(session)
         is_new = self._hub.join(session.id, room)
-        hold = histories.hold_back(session, room) if is_new else None
+        hold = entrances.hold_back(session, room) if is_new else None
         entrance: Entrance | None = None
         try:
             await self._settle(session, room, is_new=is_new)
-            entrance = await histories.enter(session, room, since, hold)
+            entrance = await entrances.enter(session, room, since, hold)
             return entrance
         except BackplaneUnavailable:
             if hold is not None and is_needed:
@@ -116,7 +116,7 @@ class Entering:
             raise
         finally:
             if entrance is None and hold is not None:  # also where the caller does not wait any more
-                histories.go(Entrance(Joined(room), hold))
+                entrances.go(Entrance(Joined(room), hold))
 
 
 def too_far_behind(session: Session) -> BrokerError:

@@ -13,16 +13,15 @@ from typing import Protocol
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.appending import Appending
 from velocity_ws.history.catching_up import CatchingUp
+from velocity_ws.history.entrances import Entrances
 from velocity_ws.history.entries import Stamp
-from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Ear, Feeds
 from velocity_ws.history.items import Log, Top
 from velocity_ws.history.link import HistoryLink
 from velocity_ws.history.positions import Position
 from velocity_ws.history.reading import Reading
-from velocity_ws.history.recoveries import Entrance, Recoveries, Since, marks_of
-from velocity_ws.history.resuming import Resumptions, Returning
-from velocity_ws.history.values import Joined
+from velocity_ws.history.recoveries import Recoveries, marks_of
+from velocity_ws.history.resuming import Resumptions
 from velocity_ws.logs import get_logger
 from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.hub import Hub
@@ -52,6 +51,7 @@ class Histories:
         feeds: where the node stands in each of them.
         appending: what is said in them.
         reading: what is asked of their logs.
+        entrances: how clients come into them.
         resumptions: connections that say where they stopped.
     """
 
@@ -89,14 +89,20 @@ class Histories:
         self._link = link
         self._is_alone = ear is None
         self._hub = hub
-        self._limit = settings.send_queue_size
         self._secret = secret
         ring, most = settings.history_ring, settings.recovery_limit
         self.feeds = Feeds(link, ear, hub.deliver_logged, counters, ring=ring, limit=most)
         self._recoveries = Recoveries(self.feeds, link, counters, limit=most)
         self._catching_up = CatchingUp(hub, self.feeds, counters, queue=settings.send_queue_size)
+        self.entrances = Entrances(hub, self.feeds, link, self._recoveries, self._catching_up, settings.send_queue_size)
         self.resumptions = Resumptions(
-            self.feeds, self._recoveries, self._catching_up, left, clock, settings.max_message_size
+            self.feeds,
+            self._recoveries,
+            self._catching_up,
+            left,
+            clock,
+            settings.max_message_size,
+            self.entrances.enter,
         )
         self.appending = Appending(link, node_id, self._appended)
         self.reading = Reading(link, node_id, self._noticed)
@@ -130,7 +136,7 @@ class Histories:
     async def stop(self) -> None:
         """Stop all of it, when the last client has gone."""
         self._hub.logs = None
-        self.resumptions.end()
+        await self.resumptions.stop()
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
@@ -149,11 +155,6 @@ class Histories:
                 await self._when_up()
                 for room, mark in list(self._owed):
                     await self._remove(room, mark)
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the engine can be asked."""
-        return self._link.is_up
 
     # --- rooms
 
@@ -196,66 +197,6 @@ class Histories:
             return self._log_of(room) is not None
         self.feeds.deaf(feed.log.topic)
         return True
-
-    # --- coming in
-
-    def hold_back(self, session: Session, room: str) -> Hold[Session]:
-        """Let a client that has just come into a room get nothing of it before it is answered."""
-        return self._hub.hold_back(session.id, room, self._limit)
-
-    async def enter(self, session: Session, room: str, since: Since | None, hold: Hold[Session] | None) -> Entrance:
-        """Find out what a client that came into a room, or was in it, is answered. `go` lets it have what follows.
-
-        Args:
-            session: the client's.
-            room: the room.
-            since: where it stands, as it says; ``None`` where it says nothing.
-            hold: what holds it; ``None`` where it was in the room before.
-
-        Raises:
-            BackplaneUnavailable: the engine could not be asked.
-        """
-        feed = self.feeds.of(room)
-        if feed is None:
-            raise BackplaneUnavailable("the room is not kept here any more")
-        if hold is None:
-            return await self._stands(session, feed, since)
-        if not self._link.is_up:
-            raise BackplaneUnavailable("there is no connection to the engine")
-        joined, cursor = await self._recoveries.decide(session, feed, since)
-        hold.cursor = cursor
-        return Entrance(joined, hold)
-
-    async def _stands(self, session: Session, feed: Feed, since: Since | None) -> Entrance:
-        """What a client is answered that was in the room before."""
-        ranges = session.take_lost(feed.room) if isinstance(since, Position) else []
-        if ranges and isinstance(since, Position) and self._hub.hold_of(session.id, feed.room) is None:
-            joined, dropped = await self._recoveries.dropped(session, feed, since, ranges)
-            if dropped and self._hub.joined_at(session.id, feed.room) is not None:
-                hold = self.hold_back(session, feed.room)
-                hold.cursor = feed.position
-                return Entrance(joined, hold, dropped)
-            return Entrance(joined, None)
-        other = self._hub.hold_of(session.id, feed.room)
-        at = feed.at or None
-        if other is not None and other.cursor is not None:
-            at = other.cursor.at
-        return Entrance(
-            Joined(feed.room, at, None if since is None else True, None, None if since is None else 0), None
-        )
-
-    def go(self, entrance: Entrance) -> None:
-        """A client has been answered: let it have what follows."""
-        if entrance.hold is not None:
-            self._catching_up.go(entrance.hold, entrance.dropped)
-
-    def let_in(self, session: Session, entrance: Entrance) -> None:
-        """The application has put a client into a room, without a question of the client's."""
-        returning = session.returning
-        if isinstance(returning, Returning):
-            returning.came(entrance)
-        else:
-            self.go(entrance)
 
     # --- being out
 

@@ -67,6 +67,10 @@ class Position(NamedTuple):
         """The same as 24 bytes: epoch, offset (7), revision (3) and mark, numbers in network order."""
         return b"%b%b%b%b" % (self.epoch, self.offset.to_bytes(7, "big"), self.revision.to_bytes(3, "big"), self.mark)
 
+    def is_at(self, other: Position) -> bool:
+        """Whether it is the same place in the same log; when it was given does not matter."""
+        return self[:2] == other[:2] and self.mark == other.mark
+
     @property
     def at(self) -> str:
         """The text that clients hold: 32 characters ``A-Z a-z 0-9 _ -``."""

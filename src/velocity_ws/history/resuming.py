@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from velocity_ws.concurrency.schedule import Schedule
@@ -15,7 +15,7 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.catching_up import CatchingUp
 from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.positions import InvalidPosition, Position
-from velocity_ws.history.recoveries import Entrance, Recoveries
+from velocity_ws.history.recoveries import Entrance, Recoveries, Since
 from velocity_ws.history.values import Joined
 from velocity_ws.messages.events import REPLY, encode_joined, encode_session
 from velocity_ws.messages.inbound import Malformed, decode, head_of
@@ -25,7 +25,7 @@ from velocity_ws.sessions.resume import First, Resume
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.token import seal, unseal
 
-__all__ = ["Resumptions", "Returning"]
+__all__ = ["Resumptions", "Returning", "came_at"]
 
 PATIENCE = 1.0
 """Seconds after the ``on_connect`` hooks in which a connection may say where it stopped."""
@@ -42,7 +42,7 @@ class Returning:
         is_waiting: whether it may still say where it stopped.
     """
 
-    __slots__ = ("_all", "_ended", "_has_said", "_held", "_session", "ids", "is_waiting")
+    __slots__ = ("_all", "_has_said", "_held", "_session", "ids", "is_waiting")
 
     def __init__(self, all_: Resumptions, session: Session) -> None:
         self._all = all_
@@ -51,7 +51,6 @@ class Returning:
         self.is_waiting = True
         self._has_said = False
         self._held: dict[str, Hold[Session]] = {}
-        self._ended: dict[str, Position] = {}
 
     @property
     def token(self) -> str | None:
@@ -61,10 +60,16 @@ class Returning:
     def came(self, entrance: Entrance) -> None:
         """The application has put the client into a room; it is told where it stands, now or when nothing is held."""
         hold = entrance.hold
-        if hold is not None and self.is_waiting:
+        if hold is None:
+            return
+        if self.is_waiting and entrance.joined.recovered is None:
             self._held[hold.room] = hold
         else:
-            self._all.enter(self._session, entrance.joined, hold)
+            self._all.enter(self._session, entrance)
+
+    def holds(self, room: str) -> bool:
+        """Whether a room is held until the client has said where it stopped."""
+        return room in self._held
 
     def takes(self, payload: str | bytes) -> bool:
         """Look at the first message of the connection; whether it says where it stopped."""
@@ -84,30 +89,21 @@ class Returning:
         """Hold nothing more: it has not said where it stopped."""
         self.is_waiting = False
         held, self._held = self._held, {}
-        for room, hold in held.items():
-            if hold.is_over:
-                continue
-            cursor: Position | None = hold.cursor
-            if cursor is not None:
-                self._ended[room] = cursor
-            self._all.enter(self._session, Joined(room, None if cursor is None else cursor.at), hold)
+        for hold in held.values():
+            self._all.let_go(self._session, hold)
 
     async def said(self, rooms: dict[str, Position]) -> None:
         """It has said where it stopped in some rooms."""
         self.is_waiting = False
         held, self._held = self._held, {}
         for room, hold in held.items():
-            await self._all.recover(self._session, hold, rooms.get(room))
-        ended, self._ended = self._ended, {}
-        for room, cursor in ended.items():
-            since = rooms.get(room)
-            if since is not None:  # too late: what was said since has come before what it missed
-                has_all = since.epoch == cursor.epoch and since.offset == cursor.offset and since.mark == cursor.mark
-                self._all.enter(
-                    self._session,
-                    Joined(room, cursor.at, has_all, None if has_all else "expired", 0 if has_all else None),
-                    None,
-                )
+            if room in rooms:
+                await self._all.recover(self._session, hold, rooms[room])
+            else:
+                self._all.let_go(self._session, hold)
+        for room, since in rooms.items():  # its time may be over, and what was said since has come before
+            if room not in held and room in (self._session.starts or ()):
+                await self._all.recover_late(self._session, room, since)
 
 
 class Resumptions:
@@ -125,6 +121,7 @@ class Resumptions:
         left: Callable[[Session], float | None],
         clock: Callable[[], float],
         largest: int,
+        ask_again: Callable[[Session, str, Since | None, Hold[Session] | None], Awaitable[Entrance]],
     ) -> None:
         """
         Args:
@@ -134,6 +131,7 @@ class Resumptions:
             left: in how many seconds a client's login ends; ``None`` for never.
             clock: seconds, never going back.
             largest: bytes of the largest message of a client.
+            ask_again: says what a client is answered that is in a room already; see `Histories.enter`.
         """
         self._feeds = feeds
         self._recoveries = recoveries
@@ -141,11 +139,17 @@ class Resumptions:
         self._left = left
         self._clock = clock
         self._largest = largest
+        self._ask_again = ask_again
+        self._tasks: set[asyncio.Task[None]] = set()
         self._schedule: Schedule[Returning] | None = None
         self.key: bytes | None = None
 
-    def end(self) -> None:
-        """Wait for nobody any more."""
+    async def stop(self) -> None:
+        """Wait for nobody any more, and try nothing again."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._schedule is not None:
             self._schedule.stop()
             self._schedule = None
@@ -202,24 +206,57 @@ class Resumptions:
         """What a client proves its ids with; ``None`` where the engine has not said the key yet."""
         return None if self.key is None else seal(self.key, [*ids, client_id])
 
-    def enter(self, session: Session, joined: Joined, hold: Hold[Session] | None) -> None:
+    def let_go(self, session: Session, hold: Hold[Session]) -> None:
+        """Let a client have what is said in a room, which has not said where it stopped there."""
+        cursor: Position | None = hold.cursor
+        self.enter(session, Entrance(Joined(hold.room, None if cursor is None else cursor.at), hold))
+
+    def enter(self, session: Session, entrance: Entrance) -> None:
         """Tell a client where it stands in a room, and give it what follows."""
+        joined, hold = entrance.joined, entrance.hold
+        if hold is not None and hold.is_over:
+            return
         if joined.at is not None:
             session.offer(encode_joined(joined.room, joined.at, joined.recovered, joined.reason, joined.missed))
         if hold is not None:
-            self._catching_up.go(hold)
+            if joined.recovered is None:
+                came_at(session, hold)
+            self._catching_up.go(hold, entrance.dropped)
 
-    async def recover(self, session: Session, hold: Hold[Session], since: Position | None) -> None:
-        """Give a client what it missed in a room that it is held in, as soon as the engine can be asked."""
+    async def recover(self, session: Session, hold: Hold[Session], since: Position) -> None:
+        """Give a client what it missed in a room that it is held in; where the engine is away, as soon as it is not."""
+        if not await self._try(session, hold, since):
+            task = asyncio.create_task(self._keep_trying(session, hold, since), name="velocity-ws resume")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def recover_late(self, session: Session, room: str, since: Position) -> None:
+        """Tell a client whether it has what it missed in a room, in which it was not held any more."""
+        with contextlib.suppress(BackplaneUnavailable):
+            self.enter(session, await self._ask_again(session, room, since, None))
+
+    async def _keep_trying(self, session: Session, hold: Hold[Session], since: Position) -> None:
+        while not hold.is_over:
+            await asyncio.sleep(AGAIN)
+            if await self._try(session, hold, since):
+                return
+
+    async def _try(self, session: Session, hold: Hold[Session], since: Position) -> bool:
+        """Give a client what it missed; whether the engine could be asked."""
         feed = self._feeds.of(hold.room)
-        while since is not None and feed is not None and not hold.is_over:
-            try:
-                joined, hold.cursor = await self._recoveries.decide(session, feed, since)
-            except BackplaneUnavailable:
-                await asyncio.sleep(AGAIN)
-                continue
-            self.enter(session, joined, hold)
-            return
-        if not hold.is_over:
-            cursor: Position | None = hold.cursor
-            self.enter(session, Joined(hold.room, None if cursor is None else cursor.at), hold)
+        if hold.is_over or feed is None:
+            return True
+        try:
+            joined, hold.cursor = await self._recoveries.decide(session, feed, since)
+        except BackplaneUnavailable:
+            return False
+        self.enter(session, Entrance(joined, hold))
+        return True
+
+
+def came_at(session: Session, hold: Hold[Session]) -> None:
+    """Remember where a client came into a room that it has not asked for, and perhaps stopped in before."""
+    if hold.cursor is not None:
+        if session.starts is None:
+            session.starts = {}
+        session.starts[hold.room] = hold.cursor

@@ -51,13 +51,14 @@ class Addressable:
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
         returning: what it says of its connections before; ``None`` where it says nothing.
+        starts: its places in logs when the application put it into rooms, until it asks for what was before.
         lost: what it did not get of rooms with history, as it was told; see `take_lost`.
         own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
 
     __slots__ = (
         "_context", "_last_rooms", "asking", "client", "id", "inbox", "lost", "moves", "outbox", "own_rooms",
-        "returning", "state",
+        "returning", "starts", "state",
     )  # fmt: skip
 
     inbox: Inbox
@@ -74,6 +75,7 @@ class Addressable:
         self.own_rooms: dict[str, int] | None = None
         self.returning: ReturningClient | None = None
         self.lost: dict[str, list[tuple[str, str]]] | None = None
+        self.starts: dict[str, Any] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -127,8 +129,9 @@ class Addressable:
 
     def left(self, room: str) -> asyncio.Future[None] | None:
         """Tell the hooks that it left a room, if they were told that it came; what is done when they are told."""
-        if self.lost is not None:
-            self.lost.pop(room, None)
+        for of_room in (self.lost, self.starts):
+            if of_room is not None:
+                of_room.pop(room, None)
         return None if self.moves is None else self.moves.left(room)
 
     def put_out(self, room: str, why: str) -> None:

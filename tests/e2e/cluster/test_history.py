@@ -298,3 +298,51 @@ async def test_nothing_can_be_said_before_the_broker_has_started() -> None:
         await broker.to_room(ROOM).send("said", 1)
     async with running(broker, "ours"):
         assert (await broker.to_room(ROOM).send("said", 1)).at is not None
+
+
+async def test_who_says_where_it_stopped_too_late_is_told_that_something_is_missing(pair: list[Node]) -> None:
+    here, there = pair
+    async with here.address.connect(f"/ws?room={ROOM}") as peer:
+        await peer.expect("welcome")
+        sent = await here.broker.to_room(ROOM).send("said", 1)
+        assert await read(peer, 1) == [1]
+    await here.broker.to_room(ROOM).send("said", 2)
+    async with there.address.connect(f"/ws?room={ROOM}") as peer:
+        await peer.expect("welcome")
+        await here.broker.to_room(ROOM).send("said", 3)
+        assert await read(peer, 1) == [3]
+        assert (await join(peer, since=sent.at))["reason"] == "expired"
+        assert (await join(peer, since=sent.at))["missed"] == 0
+
+
+async def test_who_says_it_before_anything_new_gets_what_it_missed(pair: list[Node]) -> None:
+    here, there = pair
+    sent = await here.broker.to_room(ROOM).send("said", 1)
+    await here.broker.to_room(ROOM).send("said", 2)
+    async with there.address.connect(f"/ws?room={ROOM}") as peer:
+        await peer.expect("welcome")
+        assert await join(peer, since=sent.at) == {"room": ROOM, "at": sent.at, "recovered": True, "missed": 1}
+        assert await read(peer, 1) == [2]
+        await here.broker.to_room(ROOM).send("said", 3)
+        assert await read(peer, 1) == [3]
+
+
+async def test_a_first_message_that_is_no_resume_lets_the_room_go_on(pair: list[Node]) -> None:
+    here, there = pair
+    async with here.address.connect(f"/ws?resume=1&room={ROOM}") as peer:
+        await peer.expect("welcome")
+        await peer.expect("session")
+        await there.broker.to_room(ROOM).send("said", 1)
+        await peer.send("whoami", None, id=7)
+        told = [await peer.receive() for _ in range(3)]
+        assert [message["event"] for message in told if message.get("id") is None] == ["joined", "said"]
+
+
+async def test_a_connection_that_says_nothing_is_not_waited_for_long(pair: list[Node]) -> None:
+    here, there = pair
+    async with here.address.connect(f"/ws?resume=1&room={ROOM}") as peer:
+        await peer.expect("welcome")
+        await peer.expect("session")
+        await there.broker.to_room(ROOM).send("said", 1)
+        assert (await peer.expect("joined"))["room"] == ROOM
+        assert await read(peer, 1) == [1]

@@ -1,0 +1,138 @@
+"""Entrances: how a client comes into a room with history: held, answered, then given its due. Knows no rights."""
+
+from __future__ import annotations
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.catching_up import CatchingUp
+from velocity_ws.history.feed import Feed
+from velocity_ws.history.feeds import Feeds
+from velocity_ws.history.link import HistoryLink
+from velocity_ws.history.positions import Position
+from velocity_ws.history.recoveries import Entrance, Recoveries, Since
+from velocity_ws.history.resuming import Returning, came_at
+from velocity_ws.history.values import Joined
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
+
+__all__ = ["Entrances"]
+
+
+class Entrances:
+    """The clients of one node that come into rooms with history. On the broker's loop only."""
+
+    def __init__(
+        self,
+        hub: Hub[Session],
+        feeds: Feeds,
+        link: HistoryLink,
+        recoveries: Recoveries,
+        catching_up: CatchingUp,
+        limit: int,
+    ) -> None:
+        """
+        Args:
+            hub: the clients of this node.
+            feeds: where the node stands in the rooms.
+            link: the way to the logs.
+            recoveries: says what clients can have of what they missed.
+            catching_up: gives it to them.
+            limit: bytes that are kept for a client of what is in no log.
+        """
+        self._hub = hub
+        self._feeds = feeds
+        self._link = link
+        self._recoveries = recoveries
+        self._catching_up = catching_up
+        self._limit = limit
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the engine can be asked."""
+        return self._link.is_up
+
+    def hold_back(self, session: Session, room: str) -> Hold[Session]:
+        """Let a client that has just come into a room get nothing of it before it is answered."""
+        return self._hub.hold_back(session.id, room, self._limit)
+
+    async def enter(self, session: Session, room: str, since: Since | None, hold: Hold[Session] | None) -> Entrance:
+        """Find out what a client that came into a room, or was in it, is answered. `go` lets it have what follows.
+
+        Args:
+            session: the client's.
+            room: the room.
+            since: where it stands, as it says; ``None`` where it says nothing.
+            hold: what holds it; ``None`` where it was in the room before.
+
+        Raises:
+            BackplaneUnavailable: the engine could not be asked.
+        """
+        feed = self._feeds.of(room)
+        if feed is None:
+            raise BackplaneUnavailable("the room is not kept here any more")
+        if hold is None:
+            return await self._stands(session, feed, since)
+        if not self._link.is_up:
+            raise BackplaneUnavailable("there is no connection to the engine")
+        joined, cursor = await self._recoveries.decide(session, feed, since)
+        hold.cursor = cursor
+        return Entrance(joined, hold)
+
+    async def _stands(self, session: Session, feed: Feed, since: Since | None) -> Entrance:
+        """What a client is answered that was in the room before."""
+        room = feed.room
+        other = self._hub.hold_of(session.id, room)
+        if since is not None and other is not None:
+            if isinstance(session.returning, Returning) and session.returning.holds(room):
+                joined, other.cursor = await self._recoveries.decide(session, feed, since)
+                return Entrance(joined, None)
+            await other.wait_over()
+        start = None if since is None or session.starts is None else session.starts.pop(room, None)
+        if since is not None and start is not None:
+            return await self._asks_late(session, feed, since, start)
+        ranges = session.take_lost(room) if isinstance(since, Position) else []
+        if ranges and isinstance(since, Position):
+            joined, dropped = await self._recoveries.dropped(session, feed, since, ranges)
+            return self._held_at(session, feed, Entrance(joined, None, dropped))
+        at = feed.at or None if other is None or other.cursor is None or other.is_over else other.cursor.at
+        return Entrance(Joined(room, at) if since is None else Joined(room, at, True, None, 0), None)
+
+    async def _asks_late(self, session: Session, feed: Feed, since: Since, start: Position) -> Entrance:
+        """What a client is answered that asks for what was before it came into a room, where it has been since."""
+        if feed.position.is_at(start):  # and nothing was said since
+            if self._hub.joined_at(session.id, feed.room) is None:
+                return Entrance(Joined(feed.room, feed.at, False, "expired"), None)
+            hold = self.hold_back(session, feed.room)
+            hold.cursor = start
+            try:
+                joined, hold.cursor = await self._recoveries.decide(session, feed, since)
+            except BaseException:
+                self._catching_up.go(hold)
+                raise
+            return Entrance(joined, hold)
+        if isinstance(since, Position) and since.is_at(start):
+            return Entrance(Joined(feed.room, feed.at, True, None, 0), None)
+        return Entrance(Joined(feed.room, feed.at, False, "expired"), None)
+
+    def _held_at(self, session: Session, feed: Feed, entrance: Entrance) -> Entrance:
+        """Let a member get nothing new before what it gets first."""
+        if not entrance.dropped or self._hub.joined_at(session.id, feed.room) is None:
+            return entrance
+        hold = self.hold_back(session, feed.room)
+        hold.cursor = feed.position
+        return entrance._replace(hold=hold)
+
+    def go(self, entrance: Entrance) -> None:
+        """A client has been answered: let it have what follows."""
+        if entrance.hold is not None:
+            self._catching_up.go(entrance.hold, entrance.dropped)
+
+    def let_in(self, session: Session, entrance: Entrance) -> None:
+        """The application has put a client into a room, without a question of the client's."""
+        returning = session.returning
+        if isinstance(returning, Returning):
+            returning.came(entrance)
+            return
+        if entrance.hold is not None and entrance.joined.recovered is None:
+            came_at(session, entrance.hold)
+        self.go(entrance)
