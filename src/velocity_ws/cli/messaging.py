@@ -1,4 +1,4 @@
-"""Messaging: ``velocity-ws send``, ``stats`` and ``members``, which reach the nodes from a shell. Knows no server."""
+"""Messaging: ``velocity-ws send``, ``history``, ``members`` and ``stats``, from a shell. Knows no server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from velocity_ws.cli.group import CommandError, main
 from velocity_ws.errors import VelocityError
 from velocity_ws.logs import printable
 
-__all__ = ["members", "send", "stats"]
+__all__ = ["history", "members", "send", "stats"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,7 @@ NAME = click.option("--name", default="main", show_default=True, help="The broke
 @click.option("--client", "clients", multiple=True, help="To a client; may be repeated.")
 @click.option("--event", required=True, help="Name of the event.")
 @click.option("--data", default="null", help="JSON.", show_default=True)
+@click.option("--dedupe", help="Names the message in a room with history, which takes it once in 5 minutes.")
 @URL
 @NAME
 def send(
@@ -41,6 +42,7 @@ def send(
     clients: tuple[str, ...],
     event: str,
     data: str,
+    dedupe: str | None,
     url: str | None,
     name: str,
 ) -> None:
@@ -65,9 +67,33 @@ def send(
             target = emitter.to_clients(clients)
         else:
             target = emitter.to_all()
-        await target.send(event, content)
+        await target.send(event, content, dedupe=dedupe)
 
     _with_emitter(url, name, send_it)
+
+
+@main.command()
+@click.argument("room")
+@click.option("--since", help='Only what came after this position, the "at" of a message; the oldest first.')
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Messages at most.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@URL
+@NAME
+def history(room: str, since: str | None, limit: int, as_json: bool, url: str | None, name: str) -> None:
+    """Print what ROOM remembers, the newest last: when, event, data, and position."""
+
+    async def ask(emitter: Emitter) -> Any:
+        if since is not None:
+            return await emitter.history(room, since, limit)
+        return (await emitter.history(room, limit=limit, reverse=True))[::-1]
+
+    found = _with_emitter(url, name, ask)
+    if as_json:
+        _print_json([entry._asdict() for entry in found])
+        return
+    for entry in found:
+        when = datetime.fromtimestamp(entry.time, UTC).isoformat(timespec="milliseconds")
+        click.echo("\t".join([when, printable(entry.event), printable(json.dumps(entry.data)), entry.at]))
 
 
 @main.command()
