@@ -14,8 +14,8 @@ from velocity_ws.history.outcomes import Asked
 
 __all__ = ["MAX_WAITING", "Questions"]
 
-MAX_WAITING = 10_000
-"""Questions of one kind that may wait."""
+MAX_WAITING = 50_000
+"""Questions of one kind that may wait: as many connections as a node takes may come back at once, and ask some each."""
 MOST_AT_ONCE = 2
 """Calls of one kind that run at once: while one is answered, the engine has the next."""
 BATCH_QUESTIONS = 512
