@@ -20,9 +20,11 @@ class Publisher:
 
     def __init__(self) -> None:
         self.published: list[tuple[Address, PreparedMessage]] = []
+        self.keys: list[str | None] = []
 
     async def __call__(self, address: Address, message: PreparedMessage, dedupe: str | None = None) -> Sent:
         self.published.append((address, message))
+        self.keys.append(dedupe)
         return Sent(3)
 
     @property
@@ -45,6 +47,20 @@ async def test_send(targets: TargetFactory, publisher: Publisher) -> None:
     ((address, message),) = publisher.published
     assert (address.kind, list(address.names), address.excluded) == ("rooms", ["red", "green"], frozenset())
     assert (message.payload, message.is_text) == (b'{"event":"news","data":{"n":1}}', True)
+
+
+async def test_a_message_that_is_to_be_sent_once_has_a_key(targets: TargetFactory, publisher: Publisher) -> None:
+    await targets.rooms(["red"]).send("news", dedupe="form 7")
+    await targets.rooms(["red"]).send("news")
+    await targets.rooms(["red"]).send("news", dedupe="x" * 256)
+    assert publisher.keys == ["form 7", None, "x" * 256]
+
+
+@pytest.mark.parametrize("dedupe", ["", "x" * 257, 7, True, b"form", "\ud800"])
+async def test_what_is_no_key_sends_nothing(targets: TargetFactory, publisher: Publisher, dedupe: Any) -> None:
+    with pytest.raises(InvalidNameError):
+        await targets.rooms(["red"]).send("news", dedupe=dedupe)
+    assert publisher.published == []
 
 
 async def test_send_without_data(targets: TargetFactory, publisher: Publisher) -> None:

@@ -17,8 +17,12 @@ from velocity_ws import (
     Client,
     ClientNotFound,
     EncodeError,
+    Entry,
+    History,
+    HistoryError,
     InvalidCloseError,
     InvalidNameError,
+    Joined,
     Target,
     VelocityError,
 )
@@ -341,3 +345,52 @@ def large(caplog: pytest.LogCaptureFixture) -> list[Any]:
     """The events that the log says were large."""
     records = [record for record in caplog.records if "WS_WARN_MESSAGE_SIZE" in str(record.msg)]
     return [record.args[0] for record in records if isinstance(record.args, tuple)]
+
+
+# --- rooms that remember nothing
+
+
+async def test_what_is_asked_of_a_room_that_remembers_nothing_is_refused_with_what_to_write() -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}")
+
+    @broker.on_connect
+    async def put_in(client: Client) -> None:
+        assert await broker.join_room(client.id, "chat:7") == Joined("chat:7")
+
+    async with running(broker) as address, address.connect() as peer:
+        await eventually(broker.get_rooms)
+        (client,) = broker.get_clients()
+        for room in ("chat:7", "tea"):
+            with pytest.raises(HistoryError, match=r"history=History\(\)") as said:
+                await broker.history(room)
+            assert said.value.reason is None
+            with pytest.raises(HistoryError, match=r"history=History\(\)"):
+                await broker.clear_history(room)
+            with pytest.raises(HistoryError, match=r"history=History\(\)"):
+                await broker.join_room(client.id, room, since="A" * 32)
+        for target in (broker.to_room("chat:7"), broker.to_all(), broker.to_rooms(["a", "b"]), broker.to_user("ann")):
+            with pytest.raises(HistoryError, match="dedupe is for what is sent to one room with history"):
+                await target.send("said", 1, dedupe="form 7")
+        sent = await broker.to_room("chat:7").send("said", 2)
+        assert (sent, sent.at, sent.duplicate) == (1, None, False)
+        assert await peer.expect("said") == 2, "the others went to nobody"
+
+
+async def test_limits_and_positions_are_what_they_should_be() -> None:
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}", history=History())
+    async with running(broker) as address, address.connect():
+        await eventually(broker.get_clients)
+        (client,) = broker.get_clients()
+        limits: tuple[Any, ...] = (0, -1, 1.5, "5", True, None)
+        for limit in limits:
+            with pytest.raises(HistoryError, match="number of messages, 1 or more"):
+                await broker.history("chat:7", limit=limit)
+        positions: tuple[Any, ...] = (b"A" * 32, 1.5, True, "A" * 31, Entry("said", 1, "A" * 32, 0.0))
+        for since in positions:
+            with pytest.raises(HistoryError, match="the text that came as `at`"):
+                await broker.history("chat:7", since)
+            with pytest.raises(HistoryError, match="the text that came as `at`"):
+                await broker.join_room(client.id, "chat:7", since=since)
+            assert broker.get_rooms() == []

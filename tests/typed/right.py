@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from velocity_ws import Accept, Broker, Client, Close, EventRouter, History, Message
+from velocity_ws import Accept, Broker, Client, Close, Emitter, Entry, EventRouter, History, Joined, Message, Sent
 
 
 class User(BaseModel):
@@ -180,6 +180,24 @@ class Chat:
 
     async def connect(self, client: Client[User]) -> None: ...
     async def said(self, client: Client[User], data: Comment) -> None: ...
+
+
+async def remembered(emitter: Emitter) -> None:
+    sent = await broker.to_room("log:1").send("said", {"a": 1}, dedupe="form 7")
+    assert_type(sent, Sent)
+    assert_type(sent.at, str | None)
+    assert_type(sent.duplicate, bool)
+    count: int = await broker.broadcast("said")
+    assert_type(broker.sync.to_room("log:1").send("said", dedupe=None), Sent)
+    joined = await broker.join_room("x", "log:1", since=sent.at)
+    assert_type(joined, Joined)
+    assert_type(joined.recovered, bool | None)
+    assert_type(await broker.join_room("x", "log:1", since=count), Joined)
+    assert_type(await emitter.history("log:1", since=joined.at, limit=5, reverse=True), list[Entry])
+    assert_type(broker.sync.history("log:1"), list[Entry])
+    for event, data, at, time in await broker.history("log:1"):
+        assert_type((event, data, at, time), tuple[str, Any, str, float])
+    await broker.clear_history("log:1")
 
 
 broker.include(router, prefix="comments.")

@@ -95,6 +95,12 @@ chats.on_join(of_number)  # wrong
 broker.rooms(5)  # wrong
 broker.rooms("d", history=100)  # wrong
 History(mode="newest")  # wrong
+broker.to_room("d").send("said", dedupe=5)  # wrong
+broker.to_room("d").send("said", None, False)  # wrong
+broker.broadcast("said", dedupe="x")  # wrong
+broker.history("d", since=5)  # wrong
+broker.join_room("x", "d", since=1.5)  # wrong
+broker.join_room("x", "d", "at")  # wrong
 broker.include(broker)  # wrong
 broker.include(EventRouter[Other]())  # wrong
 of: Client[Other] | None = broker.get_client("x")  # wrong

@@ -99,11 +99,13 @@ class Directory(ClientDirectory):
 
     async def history(self, room: str, since: str | None, limit: int, reverse: bool) -> list[Entry]:
         """The messages of a room's log; see `ServerAPI.history`."""
-        return await self._reads().history(self._log(room), since, limit, reverse=reverse)
+        log = self._log(room)  # before it is asked whether anything can be read: most brokers have no log
+        return await self._reads().history(log, since, limit, reverse=reverse)
 
     async def clear_history(self, room: str) -> None:
         """Forget the messages of a room's log; see `ServerAPI.clear_history`."""
-        await self._reads().clear(self._log(room))
+        log = self._log(room)
+        await self._reads().clear(log)
 
     async def _keep_removed(self, user_id: str, room: str) -> None:
         """Keep that a user was removed from a room, where that has a history."""
