@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 collab: .venv/.collab ; $(BIN)/python -m examples.collab
-test: .venv/.dev ; $(BIN)/python -m pytest -n 4 --dist worksteal $(if $(COVER),--cov --cov-report=term)
+test: .venv/.dev ; $(BIN)/python -m pytest -n 6 --dist worksteal $(if $(COVER),--cov --cov-report=term)
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix tests/e2e/test_,proxies.py addresses.py deployment.py collab.py)
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
