@@ -205,7 +205,7 @@ class Histories:
 
         Where the engine cannot be told now, it is told as soon as it can.
         """
-        for mark in marks_of(session):
+        for mark in marks_of(session, [session.id]):
             try:
                 await self._remove(room, mark)
             except BackplaneUnavailable as error:

@@ -6,7 +6,7 @@ Knows rooms and clients, and neither their messages nor their rights; `CatchingU
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from velocity_ws.history.feed import Feed
@@ -158,7 +158,7 @@ class Recoveries:
 
     async def _removed(self, session: Session, log: Log) -> int:
         """The revision at which the client, by any of its names, was last removed; 0 for never."""
-        asked = [self._link.removed(Lookup(log, mark)) for mark in marks_of(session)]
+        asked = [self._link.removed(Lookup(log, mark)) for mark in marks_of(session, session.ids)]
         return max(await asyncio.gather(*asked))
 
     async def _rewind(self, feed: Feed, since: int | Literal["start"]) -> Reason | None:
@@ -171,10 +171,17 @@ class Recoveries:
         return "too_many" if min(wanted, found) > self._limit or (found < wanted and not feed.ring.is_whole) else None
 
 
-def marks_of(session: Session) -> list[str]:
-    """The names by which it is kept that a client was removed: its user's, or without one those it has had."""
+def marks_of(session: Session, ids: Iterable[str]) -> list[str]:
+    """The names by which it is kept that a client was removed: those of its user, if it has one, and of its ids.
+
+    Its user may be another when it comes back, and its id is: hence both.
+
+    Args:
+        session: the client's.
+        ids: those of its ids that are meant.
+    """
     user_id = session.user_id
-    return [f"c{name}" for name in session.ids] if user_id is None else [user_mark(user_id)]
+    return [*([] if user_id is None else [user_mark(user_id)]), *[f"c{name}" for name in ids]]
 
 
 def user_mark(user_id: str) -> str:

@@ -346,3 +346,41 @@ async def test_a_connection_that_says_nothing_is_not_waited_for_long(pair: list[
         await there.broker.to_room(ROOM).send("said", 1)
         assert (await peer.expect("joined"))["room"] == ROOM
         assert await read(peer, 1) == [1]
+
+
+@pytest.mark.parametrize("user", ["ann", None])
+async def test_who_was_put_out_does_not_get_what_was_said_until_it_was_let_in_again(
+    pair: list[Node], user: str | None
+) -> None:
+    here, there = pair
+    banned: set[str] = set()  # for everybody
+    for node in pair:
+        node.broker.rooms("club:{name}", history=History()).authorize(lambda: not banned)
+    path = "/ws?resume=1" + (f"&user={user}" if user else "")
+    async with here.address.connect(path) as peer:
+        token = (await peer.expect("session"))["token"]
+        at = (await join(peer, "club:x"))["at"]
+        banned.add("everybody")
+        await there.broker.reauthorize("club:x")
+        assert (await peer.expect("left"))["reason"] == "FORBIDDEN"
+    await here.broker.to_room("club:x").send("said", "secret")
+    banned.clear()
+    async with there.address.connect(path) as peer:
+        await peer.expect("session")
+        await peer.send("resume", {"rooms": {}, "session": token})
+        await peer.expect("session")
+        assert (await join(peer, "club:x", at))["reason"] == "forbidden"
+
+
+async def test_who_leaves_by_itself_gets_what_it_missed(pair: list[Node]) -> None:
+    here, there = pair
+    async with here.address.connect() as peer:
+        at = (await join(peer))["at"]
+        await peer.request("leave", {"room": ROOM})
+        await there.broker.to_room(ROOM).send("said", 1)
+        assert (await join(peer, since=at))["missed"] == 1
+        assert await read(peer, 1) == [1]
+        me = (await peer.request("whoami"))["data"]
+        await there.broker.leave_room(me, ROOM)
+        await there.broker.to_room(ROOM).send("said", 2)
+        assert (await join(peer, since=at))["missed"] == 2
