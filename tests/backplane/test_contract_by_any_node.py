@@ -55,7 +55,9 @@ async def started(stack: AsyncExitStack, directory: Path) -> list[Engine]:
     for number, bus in enumerate(buses):
         own = directory / str(number)
         own.mkdir()
-        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own))
+        # A node that hears nothing of another for half this time makes a new link, which may overtake the old one.
+        patient = ("--cluster-node-timeout", "120000")
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own), *patient)
         servers.append(await stack.enter_async_context(configured("valkey", *options)))
     for number, server in enumerate(servers):
         first, after = SLOTS * number // 3, SLOTS * (number + 1) // 3
