@@ -158,6 +158,19 @@ async def caught_up(replica: Engine) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_with_an_append_only_file_a_killed_server_loses_nothing(kind: str, tmp_path: Path) -> None:
+    async with configured(kind, "--dir", str(tmp_path), "--appendonly", "yes") as server, keeper(server.url) as one:
+        entries = [entry for number in range(20) for entry in await one.append(LOG, *[b"%d" % number] * 5)]
+        await one.store.keep("history.kinds", b"kept")
+        await server.restart()
+        await eventually(lambda: one.losses)
+        await one.store.close()
+        await one.connect()
+        assert (await one.read(LOG)).entries == entries
+        assert await one.store.kept("history.kinds") == b"kept"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_many_removals_are_bounded(kind: str) -> None:
     async with engine(kind) as server, keeper(server.url) as one:
         for _ in range(2):
