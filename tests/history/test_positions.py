@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.history.positions import MAX_OFFSET, InvalidPosition, Position
+from velocity_ws.history.positions import MAX_OFFSET, InvalidPosition, Position, text_of
 
 positions = st.builds(
     Position,
@@ -23,7 +23,11 @@ positions = st.builds(
 @given(positions)
 def test_a_position_is_read_back_from_its_text_and_from_its_bytes(position: Position) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", position.at)
-    assert Position.parse(position.at) == position
+    claim = Position.parse(position.at)
+    assert claim[:3] == position[:3]
+    assert claim.at == position.at == text_of(position.pack())
+    assert position.is_behind(position.mark)
+    assert claim.is_behind(position.mark)
     assert Position.unpack(position.pack()) == position
     assert len(position.pack()) == 24
 
@@ -31,6 +35,14 @@ def test_a_position_is_read_back_from_its_text_and_from_its_bytes(position: Posi
 @given(positions, positions)
 def test_different_positions_have_different_texts(one: Position, other: Position) -> None:
     assert (one.at == other.at) == (one == other)
+
+
+@given(positions, positions, st.sampled_from([("epoch",), ("offset",), ("revision",), ("mark",), ("offset", "mark")]))
+def test_who_changes_a_position_has_none(one: Position, other: Position, fields: tuple[str, ...]) -> None:
+    claim = Position.parse(one.at)
+    changed = claim._replace(**{field: getattr(Position.parse(other.at), field) for field in fields})
+    assert changed.is_behind(one.mark) == (changed == claim)
+    assert claim.mark != one.mark
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,6 @@ def _next(feed: Feed, cursor: Position) -> list[Frame]:
     if cursor.epoch != feed.epoch or not frames or cursor.offset >= feed.offset:
         return []
     first = feed.ring.at(cursor.offset + 1)
-    if first is None or first.previous != cursor.mark:
+    if first is None or not cursor.is_behind(first.previous):
         return []
     return feed.ring.after(cursor.offset)

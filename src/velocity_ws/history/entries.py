@@ -7,10 +7,9 @@ no stamps sees a whole envelope with one field more.
 
 from __future__ import annotations
 
-import base64
 from typing import Final, NamedTuple
 
-from velocity_ws.history.positions import POSITION_SIZE, Position
+from velocity_ws.history.positions import POSITION_SIZE, Position, text_of
 
 __all__ = ["STAMP_SIZE", "Entry", "InvalidEntry", "Stamp", "at_of", "before_of"]
 
@@ -83,7 +82,7 @@ class Entry(NamedTuple):
 
 def at_of(stamp: bytes) -> str:
     """The text of the position in the 40 bytes of a stamp, without reading the rest."""
-    return base64.urlsafe_b64encode(stamp[:POSITION_SIZE]).decode("ascii")
+    return text_of(stamp[:POSITION_SIZE])
 
 
 def before_of(stamp: bytes) -> str:

@@ -59,7 +59,7 @@ def judge(
     """Why a client that stands at a position cannot have all that came after it; ``None`` where it can.
 
     Args:
-        position: where it stands, as it says.
+        position: where it stands, as it says or as is known.
         top: the end of the log.
         view: what else is known of the log; see `view_of`.
         removed: the revision at which the client's user was last removed; 0 for never. `HistoryStore.removed` is asked
@@ -74,7 +74,7 @@ def judge(
         return "forbidden"
     if position.offset > end.offset or position.revision > end.revision:
         return "rewound"
-    if view.mark is not None and view.mark != position.mark:
+    if view.mark is not None and not position.is_behind(view.mark):
         return "rewound"
     missed = end.offset - position.offset
     if not missed:

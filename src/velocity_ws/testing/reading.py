@@ -181,6 +181,8 @@ class ReadingContract(EngineOfHistory):
             assert entries[1].stamp.previous == ann.position.mark
             assert await two.recover(log, first.stamp.position, removed=1) == "forbidden"
             assert await two.recover(log, ann.position, removed=1) == [b"2"]
+            forged = Position.parse(first.stamp.position.at)._replace(revision=1)  # as if it had come after the removal
+            assert await two.recover(log, forged, removed=1) == "rewound"
             assert await two.recover(log, first.stamp.position) == [b"2"]
             granted((await two.store.remove([Removal(log, "ann")]))[0])
             assert await removed(one, log, "ann") == 3
