@@ -63,3 +63,12 @@ def test_an_offset_that_no_engine_counts_to_is_refused() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidPosition):
         assert Position.parse(text).at == text
+
+
+def test_what_a_client_says_is_held_against_what_is_known_whenever_it_was_given() -> None:
+    known = Position(b"epoch1", 7, 3, b"mark" * 2)
+    said = Position.parse(known._replace(revision=1).at)
+    assert said.is_at(known)
+    assert not said.is_at(known._replace(mark=b"other123"))
+    assert not said.is_at(known._replace(offset=8))
+    assert known.is_at(known._replace(revision=9))

@@ -73,8 +73,8 @@ class Position(NamedTuple):
         return b"%b%b%b%b" % (self.epoch, self.offset.to_bytes(7, "big"), self.revision.to_bytes(3, "big"), self.mark)
 
     def is_at(self, other: Position) -> bool:
-        """Whether it is the same place in the same log; when it was given does not matter."""
-        return self[:2] == other[:2] and self.mark == other.mark
+        """Whether it is the place of a position that is known; when it was given does not matter."""
+        return self[:2] == other[:2] and self.is_behind(other.mark)
 
     def is_behind(self, mark: bytes) -> bool:
         """Whether it is that of the entry, or of the beginning, that has a mark."""

@@ -313,6 +313,12 @@ async def test_who_says_where_it_stopped_too_late_is_told_that_something_is_miss
         assert await read(peer, 1) == [3]
         assert (await join(peer, since=sent.at))["reason"] == "expired"
         assert (await join(peer, since=sent.at))["missed"] == 0
+    last = (await here.broker.history(ROOM))[-1]
+    async with there.address.connect(f"/ws?room={ROOM}") as peer:
+        await peer.expect("welcome")
+        await here.broker.to_room(ROOM).send("said", 4)
+        assert await read(peer, 1) == [4]
+        assert (await join(peer, since=last.at))["recovered"] is True
 
 
 async def test_who_says_it_before_anything_new_gets_what_it_missed(pair: list[Node]) -> None:
