@@ -93,7 +93,7 @@ class Feed(Hearing):
             return 0
         if reason is not None or (entries and entries[0].stamp.position.offset > self.offset + 1):
             to = before(entries[0].stamp.pack()) if entries else top.position
-            if self.is_latest:
+            if self.is_latest and reason is None:
                 self._stand(to)
             else:
                 self._skip(to, to.offset - self.offset, "expired" if reason == "expired" else "evicted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from velocity_ws.errors import HistoryError
@@ -141,10 +142,12 @@ def _is_torn(found: list[Stored], entries: list[Stored]) -> bool:
 
 
 def _opened(entries: list[Stored]) -> list[Entry]:
+    """What an application gets of entries; nothing of those that no node of this version has appended."""
     found: list[Entry] = []
     for entry in entries:
         opened = open_envelope(entry.envelope)
         if opened is not None:
-            event, data = parse(opened.payload)
-            found.append(Entry(event, data, entry.stamp.position.at, entry.stamp.time / 1000))
+            with contextlib.suppress(ValueError):
+                event, data = parse(opened.payload)
+                found.append(Entry(event, data, entry.stamp.position.at, entry.stamp.time / 1000))
     return found
