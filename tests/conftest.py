@@ -25,12 +25,20 @@ hypothesis.settings.load_profile("no deadline")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """A Chromium for all tests of a worker of pytest, as its start is what costs; each has a context of its own."""
+async def started_browser() -> AsyncIterator[Browser]:
+    """A Chromium for all tests of a worker of pytest, as its start is what costs."""
     from tests.support.site import launch  # Playwright is not there where `make compat` runs tests
 
     async with launch() as browser:
         yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(started_browser: Browser) -> AsyncIterator[Browser]:
+    """A Chromium in which there is nothing of other tests, not even of those that failed."""
+    yield started_browser
+    for context in started_browser.contexts:
+        await context.close()
 
 
 def pytest_collection_finish() -> None:

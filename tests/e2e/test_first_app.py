@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 
 from tests.support import DEADLINE, Address, serve
 from tests.support.pages import blocks
-from tests.support.site import launch
 
 PAGE = "docs/first-app.md"
 SERVER, LOGIN, ROOMS, TEST = (block.source for block in blocks(PAGE, "python"))
@@ -54,28 +53,28 @@ async def say(page: Page, text: str) -> None:
     await page.press("#text", "Enter")
 
 
-async def test_every_step_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.asyncio(loop_scope="session")
+async def test_every_step_does_what_it_says(browser: Browser, tmp_path: Path) -> None:
     expect.set_options(timeout=DEADLINE * 1000)
-    async with launch() as browser:
-        async with served(write(tmp_path, SERVER, FIRST_PAGE)["app"]) as server:
-            pages = [await visit(browser, server) for _ in range(2)]
-            await say(pages[0], "hello")
-            for page in pages:
-                await expect(page.locator("#list li")).to_have_text(["hello"])
-        async with served(write(tmp_path, f"{SERVER}\n\n{LOGIN}", FIRST_PAGE)["app"]) as server:
-            page = await browser.new_page()
-            await page.goto(server.http)
-            await expect(page.locator("#status")).to_have_text("closed")
-        async with served(write(tmp_path, f"{SERVER}\n\n{LOGIN}\n\n{ROOMS}", LAST_PAGE)["app"]) as server:
-            ann, bob = [await visit(browser, server, name) for name in ("ann", "bob")]
-            for page in (ann, bob):
-                await expect(page.locator("#people")).to_have_text("ann, bob")
-            await say(ann, "hello")
-            await say(bob, "hi")
-            for page in (ann, bob):
-                await expect(page.locator("#list li")).to_have_text(["ann: hello", "bob: hi"])
-            stranger = await visit(browser, server, "bob", "#milk")
-            await expect(stranger.locator("#list li")).to_have_text(["room:milk: FORBIDDEN"])
+    async with served(write(tmp_path, SERVER, FIRST_PAGE)["app"]) as server:
+        pages = [await visit(browser, server) for _ in range(2)]
+        await say(pages[0], "hello")
+        for page in pages:
+            await expect(page.locator("#list li")).to_have_text(["hello"])
+    async with served(write(tmp_path, f"{SERVER}\n\n{LOGIN}", FIRST_PAGE)["app"]) as server:
+        page = await browser.new_page()
+        await page.goto(server.http)
+        await expect(page.locator("#status")).to_have_text("closed")
+    async with served(write(tmp_path, f"{SERVER}\n\n{LOGIN}\n\n{ROOMS}", LAST_PAGE)["app"]) as server:
+        ann, bob = [await visit(browser, server, name) for name in ("ann", "bob")]
+        for page in (ann, bob):
+            await expect(page.locator("#people")).to_have_text("ann, bob")
+        await say(ann, "hello")
+        await say(bob, "hi")
+        for page in (ann, bob):
+            await expect(page.locator("#list li")).to_have_text(["ann: hello", "bob: hi"])
+        stranger = await visit(browser, server, "bob", "#milk")
+        await expect(stranger.locator("#list li")).to_have_text(["room:milk: FORBIDDEN"])
 
 
 def test_its_own_test_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
