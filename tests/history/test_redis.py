@@ -256,6 +256,27 @@ async def test_what_a_login_must_be_allowed(kind: str) -> None:
             await listener.messages(10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_login_that_lacks_a_command_does_nothing_by_halves(kind: str) -> None:
+    async with engine(kind) as server, keeper(server.url) as one:
+        entries = await one.append(LOG, b"1")
+        for lacking, without in (("LPOP", "+lpop"), ("PUBLISH", "&velocity.*"), ("GET", "~{velocity*")):
+            allowed = [each for each in NEEDED if each != without]
+            await order(server, "ACL", "SETUSER", lacking, "on", ">secret", "resetchannels", *allowed)
+            url = f"{server.url.partition('://')[0]}://{lacking}:secret@127.0.0.1:{server.port}"
+            async with keeper(url) as limited:
+                if without != "~{velocity*":
+                    assert (await limited.read(LOG)).entries == entries
+                for result in await limited.store.append([Append(LOG, b"never"), Append(LOG, b"nor this")]):
+                    assert isinstance(result, Refused)
+                    assert f"the login may not {lacking}" in str(result)
+                (removal,) = await limited.store.remove([Removal(LOG, "ann")])
+                assert isinstance(removal, Refused)
+                assert "Refused" in repr(await refused(limited.store.clear(LOG)))
+        assert (await one.read(LOG)).entries == entries
+        assert (await one.top(LOG)).position == entries[-1].stamp.position
+
+
 async def test_an_engine_without_scripts_is_refused_with_what_it_lacks() -> None:
     async with engine("valkey") as server:
         await order(server, "ACL", "SETUSER", "chat", "on", ">secret", "+@all", "-script", "~*", "&*")

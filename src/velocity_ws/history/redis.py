@@ -33,6 +33,7 @@ from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
 from velocity_ws.history.redis_scripts import (
     APPEND,
     CHANGE,
+    CHECK,
     LOOKUP,
     READ,
     Script,
@@ -64,13 +65,13 @@ class RedisHistory:
         """
         self.max_payload = MAX_PAYLOAD - STAMP_SIZE
         is_cluster = "+cluster:" in url.partition("/")[0]
-        scripts = (APPEND, READ, CHANGE, LOOKUP)
+        scripts = (APPEND, READ, CHANGE, LOOKUP, CHECK)
         self._scripts: tuple[Script, ...] = tuple(each.sharded() for each in scripts) if is_cluster else scripts
-        self._append, self._read, self._change, self._lookup = self._scripts
+        self._append, self._read, self._change, self._lookup, self._check = self._scripts
         self._url = url
         self._servers: Servers | None = None
         self._lost: Lost | None = None
-        self._has_warned = False
+        self._is_allowed = self._has_warned = False
         check_servers(url)
 
     async def connect(self, lost: Lost) -> None:
@@ -81,7 +82,7 @@ class RedisHistory:
                 self._lost = None
                 lost(error)
 
-        self._lost = lost
+        self._lost, self._is_allowed = lost, False
         self._servers = Servers(self._url, self._scripts, ended)
         await self._servers.open()
         for policy in await self._servers.policies():
@@ -101,7 +102,7 @@ class RedisHistory:
             for append, start in zip(appends, range(0, len(chance), _APPEND_BYTES), strict=True)
             if len(append.envelope) <= self.max_payload
         ]
-        replies = iter(await self._connected().call(CHANGES, self._append, calls))
+        replies = iter(await self._alter(self._append, calls))
         return [too_large(append.envelope, self.max_payload) or _appended(next(replies)) for append in appends]
 
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
@@ -123,7 +124,7 @@ class RedisHistory:
             for each in removals
             if len(each.notice) <= self.max_payload
         ]
-        replies = iter(await self._connected().call(CHANGES, self._change, calls))
+        replies = iter(await self._alter(self._change, calls))
         return [too_large(each.notice, self.max_payload) or _top(next(replies)) for each in removals]
 
     async def removed(self, lookups: Sequence[Lookup]) -> list[int]:
@@ -137,7 +138,7 @@ class RedisHistory:
     async def clear(self, log: Log, notice: bytes = b"") -> Top:
         """See `HistoryStore.clear`."""
         granted(too_large(notice, self.max_payload))
-        (reply,) = await self._connected().call(CHANGES, self._change, [self._changing(log, notice, "")])
+        (reply,) = await self._alter(self._change, [self._changing(log, notice, "")])
         return granted(_top(reply))
 
     async def secret(self, name: str) -> bytes:
@@ -170,6 +171,20 @@ class RedisHistory:
 
     def release(self) -> None:
         """See `HistoryStore.release`. There is nothing to give back."""
+
+    async def _alter(self, script: Script, calls: Sequence[Call]) -> list[Reply | Refused]:
+        """Call a script that changes logs; not where a command of it is forbidden, which would stop it half way."""
+        servers = self._connected()
+        if calls and not self._is_allowed:
+            topic = calls[0].topic
+            (reply,) = await servers.call(CHANGES, self._check, [Call(topic, (), (f"{{{topic}}}:meta", topic))])
+            if not isinstance(reply, Refused) and reply:
+                lacking = b", ".join(reply).decode()
+                reply = Refused("engine", f"the login may not {lacking} there: docs/scaling.md has what it needs")
+            if isinstance(reply, Refused):
+                return [reply] * len(calls)
+            self._is_allowed = True
+        return await servers.call(CHANGES, script, calls)
 
     def _connected(self) -> Servers:
         if self._servers is None or self._lost is None:

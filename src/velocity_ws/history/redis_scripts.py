@@ -23,7 +23,7 @@ from typing import Final
 
 from velocity_ws.history.items import MAX_REMOVED
 
-__all__ = ["APPEND", "CHANGE", "LOOKUP", "READ", "Script", "pack_append", "pack_change", "pack_read"]
+__all__ = ["APPEND", "CHANGE", "CHECK", "LOOKUP", "READ", "Script", "pack_append", "pack_change", "pack_read"]
 
 pack_append = Struct(">6s8s8sQQQQ").pack
 """Epoch and mark of a log that may begin, mark of the entry, size, age, bytes, and how long the meta is kept."""
@@ -216,3 +216,17 @@ local found = redis.call('HMGET', KEYS[2], '', ARGV[1])
 return math.max(tonumber(found[1] or revision), tonumber(found[2] or 0))
 """)
 """KEYS: meta, removals. ARGV: the user."""
+
+CHECK: Final = Script("""
+local lacking = {}
+if redis.acl_check_cmd then
+  for _, call in ipairs({{'TIME'}, {'GET', ARGV[1]}, {'SET', ARGV[1], '', 'PX', '1'}, {'DEL', ARGV[1]},
+    {'PEXPIRE', ARGV[1], '1'}, {'RPUSH', ARGV[1], ''}, {'LPOP', ARGV[1]}, {'LLEN', ARGV[1]}, {'LINDEX', ARGV[1], '0'},
+    {'LRANGE', ARGV[1], '0', '0'}, {'LTRIM', ARGV[1], '0', '0'}, {'HSET', ARGV[1], '', ''},
+    {'HSETNX', ARGV[1], '', ''}, {'HMGET', ARGV[1], ''}, {'HLEN', ARGV[1]}, {'PUBLISH', ARGV[2], ''}}) do
+    if not redis.acl_check_cmd(unpack(call)) then lacking[#lacking + 1] = call[1] end
+  end
+end
+return lacking
+""")
+"""ARGV: a key and a topic. What the login may not do there; nothing on Redis 6, which does not tell."""
