@@ -9,7 +9,7 @@ from velocity_ws.broker.entering import Entering, too_far_behind
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.procedures import DISCONNECT, ENTER, JOIN, LEAVE, Where
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.rpc import Procedure
+from velocity_ws.cluster.rpc import UNKNOWN, Procedure
 from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, validate_close
 from velocity_ws.history.histories import LogOf
 from velocity_ws.history.reading import no_history, parse_since
@@ -25,6 +25,10 @@ __all__ = ["ClientDirectory"]
 
 A = TypeVar("A")
 R = TypeVar("R")
+
+
+class OlderNode(BackplaneUnavailable):
+    """The node of a client is of an older version, which cannot do what it was asked."""
 
 
 class ClientDirectory:
@@ -151,7 +155,13 @@ class ClientDirectory:
                 raise ClientNotFound(client_id)
             return Joined(room)
         asked = None if since is None else since if isinstance(since, int) else str(since)
-        joined = await self._ask_its_node(ENTER, client_id, (client_id, room, asked), otherwise=None)
+        try:
+            joined = await self._ask_its_node(ENTER, client_id, (client_id, room, asked), otherwise=None)
+        except OlderNode:
+            if since is not None:
+                raise
+            is_there = await self._ask_its_node(JOIN, client_id, (client_id, room), otherwise=False)
+            joined = (None, None, None, None) if is_there else None
         if joined is None:
             raise ClientNotFound(client_id)
         return Joined(room, *joined)
@@ -212,7 +222,8 @@ class ClientDirectory:
             return otherwise
         replies = await cluster.call(procedure, args, node_id)
         for error in replies.errors.values():
-            raise BackplaneUnavailable(f"node {node_id} could not do it: {error}", nodes=[node_id])
+            kind = OlderNode if error.endswith(UNKNOWN) else BackplaneUnavailable
+            raise kind(f"node {node_id} could not do it: {error}", nodes=[node_id])
         if replies.missing:
             what = f"node {node_id}, which has the client, did not answer in time"
             raise BackplaneUnavailable(what, "unknown", [node_id])

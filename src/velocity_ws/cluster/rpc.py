@@ -18,10 +18,12 @@ from velocity_ws.cluster.envelopes import InvalidEnvelope, Notification, Request
 from velocity_ws.errors import BackplaneUnavailable, VelocityError
 from velocity_ws.logs import get_logger, quote
 
-__all__ = ["Procedure", "Replies", "Rpc"]
+__all__ = ["UNKNOWN", "Procedure", "Replies", "Rpc"]
 
 log = get_logger("velocity_ws.cluster")
 
+UNKNOWN = "is not known here"
+"""How the error of a node ends that does not know a procedure, as it is of an older version."""
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -220,7 +222,7 @@ class Rpc:
         if done is None:
             found = self._procedures.get(request.what)
             if found is None:
-                error = f"{request.what} is not known here"
+                error = f"{request.what} {UNKNOWN}"
             else:
                 decoder, handler = found
                 try:

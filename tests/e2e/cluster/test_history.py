@@ -390,3 +390,16 @@ async def test_who_leaves_by_itself_gets_what_it_missed(pair: list[Node]) -> Non
         await there.broker.leave_room(me, ROOM)
         await there.broker.to_room(ROOM).send("said", 2)
         assert (await join(peer, since=at))["missed"] == 2
+
+
+async def test_a_node_of_before_puts_its_client_into_a_room_that_remembers(pair: list[Node]) -> None:
+    here, there = pair
+    cluster = here.broker.node.cluster
+    assert cluster is not None
+    del cluster._rpc._procedures["enter"]  # as in a node of an older version
+    async with here.address.connect() as peer:
+        me = (await peer.request("whoami"))["data"]
+        assert await there.broker.join_room(me, ROOM) == (ROOM, None, None, None, None)
+        assert here.broker.get_room_clients(ROOM)
+        with pytest.raises(BackplaneUnavailable, match="enter is not known"):
+            await there.broker.join_room(me, ROOM, since=1)
