@@ -421,6 +421,19 @@ async def test_many_removals_are_bounded(server: StoringNats, monkeypatch: pytes
         assert await one.store.removed(lookups) == [2, 2, 3, 4, 5, 2]
 
 
+async def test_many_removals_fit_into_a_message(tmp_path: Path) -> None:
+    (tmp_path / "nats.conf").write_text(f'jetstream {{ store_dir: "{tmp_path}/js" }}\nmax_payload: 8192')
+    async with configured("nats", "-c", str(tmp_path / "nats.conf")) as small, keepers(small.url) as (one,):
+        assert one.store.max_payload < 8192 - nats_logs.HEADERS
+        await one.append(LOG, b"x" * one.store.max_payload)
+        for top in await one.store.remove([Removal(LOG, f"user {number}") for number in range(400)]):
+            granted(top)
+        first, last, nobody = await one.store.removed([Lookup(LOG, f"user {number}") for number in (0, 399, 400)])
+        assert 200 < nobody <= first < last == 400
+        await one.append(LOG, b"y" * one.store.max_payload)
+        assert one.losses == []
+
+
 async def test_an_answer_that_comes_in_parts(server: StoringNats) -> None:
     log = Log(LOG.topic, Limits(100, 3600_000, 2**30))
     async with keepers(server.url) as (one,):

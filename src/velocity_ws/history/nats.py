@@ -35,7 +35,7 @@ from velocity_ws.history.items import (
 from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
 from velocity_ws.history.nats_appending import append_to_log
 from velocity_ws.history.nats_head import Head
-from velocity_ws.history.nats_logs import NatsLogs, State
+from velocity_ws.history.nats_logs import HEADERS, NatsLogs, State
 from velocity_ws.history.nats_reading import read_range
 from velocity_ws.history.nats_revising import purge, revise
 from velocity_ws.history.nats_stream import Names, open_stream
@@ -45,8 +45,6 @@ __all__ = ["NatsHistory"]
 
 log = get_logger("velocity_ws.history")
 
-HEADERS = 4096
-"""Bytes that are kept free for the headers of a message."""
 T = TypeVar("T")
 
 
@@ -93,7 +91,7 @@ class NatsHistory:
             await stream.close()
             raise
         self._logs = logs
-        self.max_payload = int(stream.server.get("max_payload", 1024 * 1024)) - STAMP_SIZE - HEADERS
+        self.max_payload = logs.max_payload
 
     @property
     def server_name(self) -> str:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from velocity_ws.history.entries import Entry, InvalidEntry
+from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry
 from velocity_ws.history.items import KEY_TTL, Log, Refused
 from velocity_ws.history.jetstream import JetStream, Message, Stored, WrongSequence
 from velocity_ws.history.nats_head import Found, Head
@@ -28,6 +28,8 @@ __all__ = ["NatsLogs", "State"]
 HEAD: Final = b"V"
 TOTAL: Final = b"T"
 """Headers: of a head, and of an entry in a slot."""
+HEADERS: Final = 4096
+"""Bytes that are kept free for the headers of a message."""
 CLOCK_INTERVAL: Final = 10.0
 """Seconds after which the engine is asked again what time it is."""
 CACHED: Final = 4096
@@ -50,7 +52,11 @@ class State(NamedTuple):
 
 
 class NatsLogs:
-    """The logs behind one connection. On one loop only."""
+    """The logs behind one connection. On one loop only.
+
+    Attributes:
+        max_payload: bytes of the largest envelope, or record.
+    """
 
     def __init__(self, stream: JetStream, names: Names) -> None:
         """
@@ -60,6 +66,7 @@ class NatsLogs:
         """
         self.stream = stream
         self.names = names
+        self.max_payload = int(stream.server.get("max_payload", 1024 * 1024)) - STAMP_SIZE - HEADERS
         self._cache: OrderedDict[str, State] = OrderedDict()
         self._ahead = 0.0
         self._asked_at = -CLOCK_INTERVAL

@@ -10,6 +10,9 @@ from velocity_ws.history.items import MAX_REMOVED
 
 __all__ = ["Removals"]
 
+USER_SIZE = 24
+"""Bytes that a user takes in a record, with a share of all else."""
+
 
 class Removals(msgspec.Struct, array_like=True):
     """Who was removed, and at which revision.
@@ -50,13 +53,13 @@ class Removals(msgspec.Struct, array_like=True):
         """When a user was last removed; 0 for never."""
         return max(self.floor, self.users.get(_hash(user), 0))
 
-    def add(self, user: str, revision: int) -> Removals:
-        """The record after one more removal."""
+    def add(self, user: str, revision: int, most: int) -> Removals:
+        """The record after one more removal, in a message of at most ``most`` bytes."""
         users = self.users.copy()
         users.pop(_hash(user), None)
         users[_hash(user)] = revision
         floor = self.floor
-        while len(users) > MAX_REMOVED:
+        while len(users) > min(MAX_REMOVED, most // USER_SIZE):
             floor = users.pop(next(iter(users)))
         return Removals(self.epoch, revision, floor, users)
 

@@ -32,7 +32,7 @@ async def revise(logs: NatsLogs, log: Log, notice: bytes, user: str = "") -> tup
             revision = head.position.revision
             until = max(head.removals_until, now + 2 * (head.until - now))
             head = msgspec.structs.replace(head, removal=revision, removals_until=until)
-            also.append(logs.removals_message(log.topic, removals.add(user, revision), head, now))
+            also.append(logs.removals_message(log.topic, removals.add(user, revision, logs.max_payload), head, now))
         else:
             head = head.revised(log.limits, now).emptied()
         is_same = state.head is not None and state.head.place[:6] == head.place[:6]
