@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.command import line, selected
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
-from benchmarks.document import CLUSTER, part_of, with_part
+from benchmarks.document import CLUSTER, HISTORY, part_of, with_part
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import chart, render
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Run, Scenario, Session, Sizes
@@ -106,8 +106,10 @@ def main() -> int:
     out: Path | None = arguments.out or (None if partial else HERE)
     if out is not None:
         results = out / "RESULTS.md"
-        across_nodes = part_of(results.read_text(), CLUSTER) if results.exists() else ""
-        results.write_text(with_part(report, CLUSTER, across_nodes))
+        written = results.read_text() if results.exists() else ""
+        for part in (CLUSTER, HISTORY):
+            report = with_part(report, part, part_of(written, part))
+        results.write_text(report)
         (out / "chart.svg").write_text(chart(measurement.results, sizes))
     faults = sum(f.faults for by_name in measurement.results.values() for f in by_name.get(OURS.name, []))
     return int(bool(faults) or any(name == OURS.name for _, name in measurement.failed))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["CLUSTER", "part_of", "with_part"]
+__all__ = ["CLUSTER", "HISTORY", "part_of", "with_part"]
 
 CLUSTER = "cluster"
 """The part of `benchmarks.cluster`."""
+HISTORY = "history"
+"""The part of `benchmarks.history`."""
 
 
 def _marks(name: str) -> tuple[str, str]:

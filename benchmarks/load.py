@@ -250,14 +250,16 @@ class Load:
         return {"deliveries": finished, "faults": count - clean if whole else count - finished, "busy": self._busy()}
 
 
-def main() -> None:
+COMMANDS = ("connect", "keep", "expect", "wait", "check", "echo", "churn")
+
+
+def obey(load: Load, commands: Sequence[str]) -> None:
     """Do as told until stdin is closed."""
-    load = Load()
-    handlers = {name: getattr(load, name) for name in ("connect", "keep", "expect", "wait", "check", "echo", "churn")}
+    handlers = {name: getattr(load, name) for name in commands}
     print(json.dumps({}), flush=True)
     while (arguments := load.next_command()) is not None:
         print(json.dumps(handlers[arguments.pop("command")](**arguments)), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    obey(Load(), COMMANDS)

@@ -16,7 +16,7 @@ from benchmarks.scenarios import Figures
 from benchmarks.targets import Results
 from tests.support.engines import ENGINES
 
-__all__ = ["render"]
+__all__ = ["engine_versions", "render"]
 
 PACKAGES = (
     "velocity-ws",
@@ -71,7 +71,7 @@ def render(
         members=sizes.members,
         pace=sizes.member_per_second,
     )
-    parts = ["## Across nodes", facts(command, load_average, [*packages(PACKAGES), *_engines()]), method]
+    parts = ["## Across nodes", facts(command, load_average, [*packages(PACKAGES), *engine_versions()]), method]
     parts.append(f"### Targets across nodes\n\n{_targets(outcomes(results))}")
     for scenario in SCENARIOS:
         if scenario.key in results:
@@ -81,7 +81,8 @@ def render(
     return "\n".join(parts)
 
 
-def _engines() -> list[str]:
+def engine_versions() -> list[str]:
+    """Those of the engines that `engines` starts."""
     found = []
     for kind, name in (("valkey", "Valkey"), ("nats", "nats-server")):
         command = [ENGINES[kind](0)[0], "--version"]

@@ -103,14 +103,15 @@ class Side:
             return
         self._connected = None
         await self.load.ask("keep", clients=0)
-        await self._until_connected(0)
+        await self.until_connected(0)
         port = self.child.hello["port"]
         arguments = {"framing": self._framing, "deflate": False, "room": room}
         await self.load.ask("connect", port=port, clients=clients, **arguments)
-        await self._until_connected(clients)
+        await self.until_connected(clients)
         self._connected = clients, room
 
-    async def _until_connected(self, clients: int) -> None:
+    async def until_connected(self, clients: int) -> None:
+        """Wait until the server knows of so many clients."""
         async with asyncio.timeout(20):
             while (await self.child.ask("status"))["connected"] != clients:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import uvicorn
@@ -24,6 +24,10 @@ LINE = 2**22
 """Bytes a command may have."""
 PATIENCE = 3.0
 """Seconds without news of a delivery until a sender that waits for some gives up."""
+
+
+Commands = Mapping[str, Callable[..., Awaitable[dict[str, Any]]]]
+"""Commands by name; each takes its arguments by keyword, and returns its answer."""
 
 
 class Contestant(Protocol):
@@ -150,8 +154,9 @@ class _Sender:
         return {"first": first, "each": each, "late": late}
 
 
-async def control(contestant: Contestant, port: int) -> None:
-    """Obey until stdin is closed."""
+async def control(contestant: Contestant, port: int, commands: Commands | None = None) -> None:
+    """Obey until stdin is closed; commands that only this contestant knows too."""
+    own = commands or {}
     reader = asyncio.StreamReader(limit=LINE)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -165,6 +170,8 @@ async def control(contestant: Contestant, port: int) -> None:
                 answer = await sender.broadcast(**arguments)
             elif command == "credit":
                 answer = await sender.credit()
+            elif command in own:
+                answer = await own[command](**arguments)
             else:
                 if arguments.get("collect"):
                     gc.collect()
@@ -179,7 +186,7 @@ def listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0), backlog=2048)
 
 
-async def serve_asgi(app: Any, contestant: Contestant, **options: Any) -> None:
+async def serve_asgi(app: Any, contestant: Contestant, commands: Commands | None = None, **options: Any) -> None:
     """Serve on uvicorn: httptools, its default class if no other, permessage-deflate if asked for, no keepalive."""
     socket_ = listener()
     defaults: dict[str, Any] = {
@@ -193,7 +200,7 @@ async def serve_asgi(app: Any, contestant: Contestant, **options: Any) -> None:
     serving = asyncio.create_task(server.serve(sockets=[socket_]))
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
         await asyncio.sleep(0.01)
-    await control(contestant, socket_.getsockname()[1])
+    await control(contestant, socket_.getsockname()[1], commands)
     server.should_exit = True
     await serving
 

@@ -13,6 +13,12 @@ from starlette.applications import Starlette
 from benchmarks.servers.control import option, run, serve_asgi
 from velocity_ws import Broker, Client, Settings, WebSocketMiddleware
 
+CLASSES: dict[str, Any] = {
+    "ws": "velocity_ws.uvicorn:WebSocketProtocol",
+    "http": "velocity_ws.uvicorn:HTTPProtocol",
+}
+"""The project's own, as uvicorn's options."""
+
 
 class Echo(TypedDict):
     """What the echo handler takes; every message is validated against it."""
@@ -24,9 +30,9 @@ class Echo(TypedDict):
 class Velocity:
     """As `velocity_ws.Server` serves it: the middleware is the outermost application."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         url = option("--backplane") or "memory://"
-        settings = Settings(_env_file=None, rate_limit=0, max_connections=0, backplane_url=url)
+        settings = Settings(_env_file=None, rate_limit=0, max_connections=0, backplane_url=url, **options)
         self._broker = broker = Broker(settings)
         self.app = WebSocketMiddleware(Starlette(), broker)
 
@@ -52,8 +58,7 @@ class Velocity:
 async def main() -> None:
     """Serve until stdin is closed."""
     contestant = Velocity()
-    classes = {"ws": "velocity_ws.uvicorn:WebSocketProtocol", "http": "velocity_ws.uvicorn:HTTPProtocol"}
-    await serve_asgi(contestant.app, contestant, lifespan="on", **({} if "--portable" in sys.argv else classes))
+    await serve_asgi(contestant.app, contestant, lifespan="on", **({} if "--portable" in sys.argv else CLASSES))
 
 
 if __name__ == "__main__":
