@@ -117,23 +117,28 @@ async def site(browser: Browser) -> AsyncIterator[Site]:
         assert site.console == []
 
 
+def asked(request: HandshakeRequest) -> str:
+    """The path of a handshake, without what the client says in the query."""
+    return request.path.partition("?")[0]
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def wire() -> AsyncIterator[str]:
     """A server that is not ours and does what ours never would; its path says what."""
     release = asyncio.Event()
 
     async def before(connection: ServerConnection, request: HandshakeRequest) -> None:
-        if request.path == "/hang":
+        if asked(request) == "/hang":
             await release.wait()
 
     async def handle(connection: ServerConnection) -> None:
         assert connection.request is not None
-        if connection.request.path == "/abort":
+        if asked(connection.request) == "/abort":
             connection.transport.abort()
-        elif connection.request.path == "/back":
+        elif asked(connection.request) == "/back":
             async for text in connection:
                 await connection.send(text)
-        elif connection.request.path == "/malformed":
+        elif asked(connection.request) == "/malformed":
             for text in ("no json", "null", "[]", '{"event": 1}', '{"event": "fine", "data": 1}'):
                 await connection.send(text)
         await connection.wait_closed()

@@ -21,7 +21,9 @@
 
 import type { ReactElement, ReactNode } from "react";
 
-import type { Address, Complaint, EventTypes, Incoming, Options, RequestError, Status, StatusDetail, Velocity } from "./velocity.js";
+import type {
+  Address, Complaint, EventTypes, Gap, Incoming, LossReason, Options, RequestError, Status, StatusDetail, Velocity,
+} from "./velocity.js";
 
 /** A connection as a component sees it; it is rendered again with each status. */
 export interface Connection<E extends EventTypes = any> {
@@ -63,6 +65,12 @@ export interface ConnectionOptions {
 export interface UseRoomOptions extends ConnectionOptions {
   /** Sent along with the join; read when the component joins, and not again. */
   data?: unknown;
+  /**
+   * Loads what the component shows of the room, when it has joined and whenever messages are lost: see `JoinOptions`. The
+   * latest one is called, if the component had one when it joined. If it throws at first, the room is `refused` with that
+   * error.
+   */
+  state?: (() => unknown) | undefined;
 }
 
 /**
@@ -111,6 +119,7 @@ export interface UseEvent<E extends EventTypes = any> {
   (event: "status", handler: (status: Status, detail: StatusDetail) => void, options?: ConnectionOptions): void;
   (event: "binary", handler: (data: ArrayBuffer) => void, options?: ConnectionOptions): void;
   (event: "joined", handler: (room: string, answer: any) => void, options?: UseEventOptions): void;
+  (event: "resync", handler: (room: string, reason: LossReason) => void, options?: UseEventOptions): void;
   (
     event: "left",
     handler: (data: { room: string; reason?: string }, message: Incoming) => void,
@@ -118,11 +127,7 @@ export interface UseEvent<E extends EventTypes = any> {
   ): void;
   (event: "*", handler: (event: string, data: any, message: Incoming) => void, options?: UseEventOptions): void;
   (event: "error", handler: (error: Complaint, message?: Incoming) => void, options?: UseEventOptions): void;
-  (
-    event: "gap",
-    handler: (data: { dropped?: number; room?: string | null; missed?: number | null }, message: Incoming) => void,
-    options?: UseEventOptions,
-  ): void;
+  (event: "gap", handler: (data: Gap, message: Incoming) => void, options?: UseEventOptions): void;
   <Name extends NamesOf<E>>(
     event: Name,
     handler: (data: Receives<E>[Name], message: Incoming) => void,

@@ -36,7 +36,7 @@ export function useEvent(event, handler, options = {}) {
 
 export function useRoom(room, options = {}) {
   const ws = useSocket(options);
-  const data = useLatest(options.data);
+  const latest = useLatest(options);
   const isWatched = useRef(false); // whether `last` is read: if not, messages need no render
   const [known, setKnown] = useState({});
   const current = known.ws === ws && known.room === room ? known : {};
@@ -45,13 +45,14 @@ export function useRoom(room, options = {}) {
     if (!ws || room == null) return;
     let isMounted = true;
     let isUsed = true; // whether the client counts this as a use of the room
+    let failure; // of the state
     const change = (more) => {
       if (!isMounted) return;
       setKnown((before) => ({ ...(before.ws === ws && before.room === room ? before : { ws, room }), ...more }));
     };
     const joined = (answer) => change({ state: "joined", answer, error: undefined });
     const failed = (error) => {
-      isUsed = ws.rooms.includes(room); // then it asks again
+      isUsed = error !== failure && ws.rooms.includes(room); // then it asks again
       change({ state: isUsed ? "joining" : "refused", error });
     };
     const undo = [
@@ -61,16 +62,24 @@ export function useRoom(room, options = {}) {
       ws.on("*", (event, content, message) => isWatched.current && message.room === room && change({ last: message })),
     ];
     if (!ws.joined.includes(room)) setKnown(askedAgain); // what <Activity> has hidden is shown again with its state
-    ws.join(room, { data: data.current }).then(joined, failed);
+    const { data, state: ofFirst } = latest.current;
+    const state = ofFirst && (async () => {
+      try {
+        await latest.current.state?.();
+      } catch (error) {
+        throw (failure = error);
+      }
+    });
+    ws.join(room, { data, state }).then(joined, failed);
     return () => {
       isMounted = false;
       // Later, as StrictMode, or what is rendered instead, may join again at once: then nothing is sent.
       setTimeout(() => {
         for (const each of undo) each();
-        if (isUsed) ws.leave(room).catch(() => {}); // it is left in any case, and nobody waits for the answer
+        if (isUsed) ws.leave(room, { state }).catch(() => {}); // it is left in any case, and nobody waits for the answer
       });
     };
-  }, [ws, room, data]);
+  }, [ws, room, latest]);
 
   return {
     state: room == null ? "idle" : (current.state ?? "joining"),
@@ -150,7 +159,7 @@ function useLatest(value) {
 }
 
 function roomOf(event, args) {
-  if (event === "joined") return args[0];
+  if (event === "joined" || event === "resync") return args[0];
   const message = args.at(-1);
   return message?.room ?? message?.data?.room;
 }

@@ -176,7 +176,34 @@ export interface JoinOptions {
    * `join` of the room brings other data.
    */
   data?: unknown;
+  /**
+   * Loads what the room shows, and shows it. It is called when the join is answered, and so when it is known from where
+   * on messages come; those that are sent to the room meanwhile are held back until its promise has resolved, and follow
+   * then. What was said while it was loading may be in both, and comes behind: newer is never followed by older.
+   *
+   * It is called again when messages are lost (`resync`), and after each reconnect to a room that has no history; until
+   * it has ended, nothing newer is told. Two calls never run at once. If it throws at first, the join fails with that
+   * error, and this use ends. Later, the error is reported as an uncaught one, and it is called again after a while.
+   *
+   * Of a room 1,000 messages or a million characters are held back; beyond, they are let go, `resync` tells it
+   * (`too_many`), and the state is loaded once more. Only messages that name their `room` can be held back: those to one
+   * room of a kind.
+   */
+  state?: () => unknown;
 }
+
+export interface LeaveOptions {
+  /** That which this use gave to `join`; without it, the newest is forgotten of those that are too many. */
+  state?: (() => unknown) | undefined;
+}
+
+/**
+ * Why what was missed in a room with history is not told: it was more than is kept (`evicted`), longer ago (`expired`, or
+ * not asked for in time), or more than is given at once (`too_many`); the history has begun anew (`epoch`), or was set
+ * back (`rewound`); this client was put out of the room meanwhile (`forbidden`); or messages were `dropped`, as it read too
+ * slowly, and could not be had again.
+ */
+export type LossReason = "evicted" | "expired" | "epoch" | "rewound" | "too_many" | "forbidden" | "dropped" | (string & {});
 
 /** A message of the server as it came. */
 export interface Incoming {
@@ -184,8 +211,23 @@ export interface Incoming {
   data?: any;
   /** The room that it was sent to, where that is one of a kind (`broker.rooms`). */
   room?: string;
+  /** Where that room stands with this message, if it has history. This client keeps it, and comes back to there. */
+  at?: string;
   /** Of a question (`onRequest`). */
   id?: number | string;
+}
+
+/** Messages that are missing. */
+export interface Gap {
+  dropped?: number;
+  room?: string | null;
+  missed?: number | null;
+  /** In a room with history: why. */
+  reason?: "evicted" | "expired" | "epoch" | "dropped";
+  /** Behind the last message before them. */
+  from?: string;
+  /** Behind them: from there on it goes on. */
+  at?: string;
 }
 
 /** What the server, or this client, complains about. */
@@ -208,7 +250,7 @@ export class RequestError extends Error {
    * - `DISCONNECTED`: the connection was lost after it was sent. The outcome is unknown; it is not sent again.
    * - `CLOSED`: the connection is closed for good.
    * - `QUEUE_FULL`: `maxQueue` messages wait already.
-   * - `ABORTED`: `leave` was called before `join` was sent.
+   * - `ABORTED`: `leave` was called before `join` was sent, or before its state was loaded.
    */
   readonly code: string;
   /** All that the server said, `code` and `message` included; `undefined` where the server did not answer. */
@@ -287,12 +329,20 @@ export class Velocity<E extends EventTypes = any> {
   /** Binary messages. */
   on(event: "binary", handler: (data: ArrayBuffer) => void): () => void;
   /**
-   * Every answer to a join, the first one and those after a reconnect: the place to load what has happened in the room.
+   * Every answer to a join, the first one and those after a reconnect. In a room with history the answer says whether the
+   * messages that were missed follow (`recovered`), and how many (`missed`); else this is the place to load what has
+   * happened in the room. Rooms with history that the server puts this client into are told, too.
+   *
    * An answer that the server gave to a join that was no request (`ws.send("join", …)`) is told, too. It is a message
    * `joined` whose data has a text `room`; one without is an event of the application, and calls `(data, message)`, as
    * other events do. A page that hears both tells them apart by the first argument, which is a text for rooms only.
    */
   on(event: "joined", handler: (room: string, answer: any) => void): () => void;
+  /**
+   * Messages of a room with history are lost for this client: what it shows of the room has to be loaded anew, which the
+   * `state` of its joins does. What is told from now on is newer than what is lost.
+   */
+  on(event: "resync", handler: (room: string, reason: LossReason) => void): () => void;
   /**
    * The server has put this client out of a room: `reason` is `FORBIDDEN`, or a code of the application; also where it
    * has refused a join after a reconnect, or after the promise of `join` had ended. The room is forgotten, and `leave`
@@ -311,15 +361,19 @@ export class Velocity<E extends EventTypes = any> {
     event: "rate_limit_exceeded",
     handler: (data: { message: string; retry_after: number }, message: Incoming) => void,
   ): () => void;
-  /** When the login ends, in seconds; without `expires_in` it does not. See `Options.refresh`. */
-  on(event: "session", handler: (data: { expires_in?: number }, message: Incoming) => void): () => void;
+  /**
+   * When the login ends, in seconds; without `expires_in` it does not. See `Options.refresh`. A server with rooms that
+   * have history gives a `token`, by which this client is known to be the same when it comes back.
+   */
+  on(event: "session", handler: (data: { expires_in?: number; token?: string }, message: Incoming) => void): () => void;
   /** The login has ended; the connection will, too, unless it is renewed. */
   on(event: "session_expired", handler: (data: null, message: Incoming) => void): () => void;
-  /** Messages are missing: `dropped` by the server for this client, or `missed` (null: an unknown number) of a room. */
-  on(
-    event: "gap",
-    handler: (data: { dropped?: number; room?: string | null; missed?: number | null }, message: Incoming) => void,
-  ): () => void;
+  /**
+   * Messages are missing: `dropped` by the server for this client, or `missed` (null: an unknown number) of a room. In a
+   * room with history they have a `reason` and positions; `resync` follows, unless they were dropped for this client
+   * alone and come again.
+   */
+  on(event: "gap", handler: (data: Gap, message: Incoming) => void): () => void;
   /** Any event of the server; `message` is all of it. */
   on<Name extends NamesOf<E, "receives">>(
     event: Name,
@@ -389,7 +443,11 @@ export class Velocity<E extends EventTypes = any> {
    * they are answered one after the other, each may take 10 s beyond those before it. An answer `INTERNAL_ERROR` or `UNAVAILABLE`, and one that does not come, is a failure and no refusal: it is asked again,
    * with a growing delay, and the promise waits for that.
    *
-   * @returns What the server has answered, once for this use; all answers are told by the event `joined`.
+   * A room that the server remembers (`History`) is joined again where this client has stopped: what it has missed comes
+   * in order and once, before what is new, or `resync` tells that it cannot be had. `leave` forgets where that was.
+   *
+   * @returns What the server has answered, once for this use; all answers are told by the event `joined`. With
+   *   a `state`, when that is loaded, and what was held back meanwhile has been told.
    * @throws RequestError (as a rejection), to the caller alone. After `TIMEOUT` (10 s) and `CLOSED` the room is still asked
    *   for when there is a connection, and this use counts; after an answer of the server it does not. Where nobody
    *   waits for the promise, only such an answer is an unhandled rejection.
@@ -401,7 +459,7 @@ export class Velocity<E extends EventTypes = any> {
    * the server has put this client out and would have been asked again. Without a connection there is nothing to leave,
    * and it resolves with null, as it does when the connection is lost meanwhile.
    */
-  leave<Reply = any>(room: string): Promise<Reply | null>;
+  leave<Reply = any>(room: string, options?: LeaveOptions): Promise<Reply | null>;
 
   /**
    * Open again after `closed`, joining the same rooms; while `waiting`, try at once, unless the page is away. Otherwise

@@ -11,6 +11,10 @@ const PAGE_FROZEN = 4100; // a close of ours that says "will come back"
 const ANSWERS = new Set(["reply", "error", "rate_limit_exceeded"]);
 const RESERVED = new Set(["status", "binary", "*"]); // names of the client's own events
 const FAILURES = new Set(["INTERNAL_ERROR", "UNAVAILABLE", "TIMEOUT", "RATE_LIMITED"]); // which are no refusals
+const GIVEN = 10_000; // rooms, of which the server may have left some without a word
+const HELD_MESSAGES = 1_000; // of one room, while they wait for its state
+const HELD_SIZE = 2 ** 20; // characters of these
+const RESUMED_SIZE = 100_000; // characters of the positions that are told at once: a server bounds what it takes
 const WINDOW = 8; // joins and leaves without an answer: enough to hide the way there, few enough to be refused at once
 const ANSWER_TIMEOUT = 10_000;
 const PONG_TIMEOUT = 8_000;
@@ -135,10 +139,217 @@ class Liveness {
   }
 }
 
-/** The rooms that the page wants to be in, and what the server has said about each on the present connection. */
+/**
+ * A room that the page wants to be in, or that the server has put it into: up to where its messages have come, and what
+ * is held back of them, as a state is to be loaded before, or others are that the server has dropped.
+ */
+class Room {
+  uses = 0; // by the page; 0 where only the server has put it into the room
+  data;
+  isIn = false; // whether the page's join was answered on this connection
+  wasIn = false;
+  answer;
+  isAsked = false;
+  request = null;
+  waiter = null;
+  due = 0;
+  failures = 0;
+  failure;
+  at; // the position of the last message that has come
+  isRefused = false; // whether who answers joins takes that for no position
+  isGiven = false; // whether the server has put it into the room by itself
+  isConfirmed = false; // whether it has done so on this connection
+  missing = null; // {to, count, items}: what the server has dropped up to a position, and `count` of it is still to come
+  #link;
+  #held = null; // {message, size}: what waits, in order
+  #heldSize = 0;
+  #states = []; // {load, isDue, settle}: `settle` while a join waits for it
+  #isLoading = false;
+  #loadDue = 0;
+  #loadFailures = 0;
+  #isOver = false;
+
+  constructor(name, link) {
+    this.name = name;
+    this.#link = link;
+  }
+
+  get isFull() { return this.#held !== null && (this.#held.length > HELD_MESSAGES || this.#heldSize > HELD_SIZE); }
+  get #isDue() { return this.#states.some(({ isDue }) => isDue); }
+  get #lastHeld() { return this.#held?.findLast(({ message }) => message.at !== undefined)?.message.at; }
+
+  /** Whether a message is to be told now; if not, it was told before, or is held back. */
+  takes(message, size) {
+    const { at } = message;
+    if (at !== undefined && at === this.at) return false;
+    if (this.missing?.count) {
+      this.missing.items.push({ message, size });
+      if (!--this.missing.count) this.#complete();
+      return false;
+    }
+    if (at !== undefined && !this.missing && (this.isIn || this.isGiven)) this.at = at;
+    if (!this.#held) return true;
+    this.#hold({ message, size });
+    return false;
+  }
+
+  /** Go on from where an answer says; why something is lost between here and there, or null. */
+  goOn(answer) {
+    const { at, recovered, reason } = answer ?? {};
+    const isElsewhere = this.at !== undefined && at !== undefined && at !== this.at;
+    if (typeof at === "string") this.at = at;
+    this.isRefused = false;
+    if (recovered === false) return reason;
+    return isElsewhere && recovered !== true ? "expired" : null; // what it missed was not asked for in time
+  }
+
+  /** It is not in the room for now: what comes when it is again goes on from the position. */
+  out() {
+    this.isIn = this.isConfirmed = false;
+    if (this.missing) this.missing = this.#held = null; // that is the one before what was dropped
+  }
+
+  end() {
+    this.#isOver = true;
+    this.#held = this.missing = null;
+    this.#forget(this.#states.splice(0));
+  }
+
+  /** Hold back what comes until what was dropped between two positions has come; null where that cannot be. */
+  wait(from, to) {
+    if (this.#held || !from) return null;
+    this.at = from;
+    this.#holdAll([]);
+    return (this.missing = { to, count: 0, items: [] });
+  }
+
+  /** So many of the next messages are what was dropped. */
+  comes(count) {
+    this.missing.count = count;
+    if (!count) this.#complete();
+  }
+
+  /** Something is lost; what is held back is told behind that, or is in the state, where there is one. */
+  lose(at) {
+    this.at = at ?? this.#lastHeld ?? this.missing?.to ?? this.at;
+    this.missing = null;
+    this.reload();
+  }
+
+  /** Have a state loaded now, and again when something is lost; the promise of the first time, and what gives it up. */
+  follow(load) {
+    const state = { load, isDue: true };
+    this.#states.push(state);
+    const loaded = new Promise((resolve, reject) => {
+      state.settle = (error) => {
+        state.settle = null;
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+    });
+    loaded.catch(() => {}); // where the join itself has failed
+    return { loaded, forgo: () => (state.settle = null) };
+  }
+
+  /** Forget the state of a use that has ended; of an unknown one, the newest. */
+  unfollow(load) {
+    const index = this.#states.findIndex((state) => state.load === load);
+    if (index >= 0) this.#forget(this.#states.splice(index, 1));
+    this.#forget(this.#states.splice(this.uses));
+    this.settle();
+  }
+
+  /** Hold back what comes from now on until all states have been loaded anew, which have what was held back before. */
+  reload() {
+    if (!this.#states.length) return;
+    for (const state of this.#states) state.isDue = true;
+    this.#holdAll([]);
+  }
+
+  /** Hold back what comes from now on, if a state is to be loaded before. */
+  hold() {
+    if (!this.#held && this.#isDue) this.#holdAll([]);
+  }
+
+  /** Load the states that are due; when to look again. */
+  load(time) {
+    if (!this.isIn || this.#isLoading || !this.#isDue) return Infinity;
+    if (time < this.#loadDue) return this.#loadDue;
+    this.#isLoading = true;
+    const calls = this.#states.filter(({ isDue }) => isDue).map((state) => this.#call(state));
+    Promise.all(calls).then((ends) => {
+      this.#isLoading = false;
+      this.#loadDue = ends.includes("failed") ? now() + this.#link.backoff(this.#loadFailures++) : (this.#loadFailures = 0);
+      this.settle();
+      this.#link.again();
+    });
+    return Infinity;
+  }
+
+  /** Tell what was held back, if there is nothing more to wait for. */
+  settle() {
+    if (this.missing || this.#isLoading || this.#isDue) return;
+    const held = this.#held ?? [];
+    this.at = this.#lastHeld ?? this.at;
+    this.#held = null;
+    for (const item of held) {
+      if (this.#isOver) return;
+      if (this.#held) this.#hold(item); // as a handler has asked for a state
+      else this.#link.tell(item.message);
+    }
+    for (const { isDue, settle } of [...this.#states]) if (!isDue) settle?.();
+  }
+
+  // --- inside
+
+  #holdAll(items) {
+    this.#held = [];
+    this.#heldSize = 0;
+    for (const item of items) this.#hold(item);
+  }
+
+  #hold(item) {
+    this.#held.push(item);
+    this.#heldSize += item.size;
+  }
+
+  #complete() {
+    const { items, to } = this.missing;
+    const again = new Set(items.map(({ message }) => message.at));
+    this.#holdAll([...items, ...this.#held.filter(({ message }) => !again.has(message.at))]);
+    this.missing = null;
+    this.at = to ?? this.at;
+    this.settle();
+  }
+
+  async #call(state) {
+    state.isDue = false;
+    try {
+      await state.load();
+    } catch (error) {
+      if (state.settle) return this.#fail(state, error);
+      report(error);
+      state.isDue = true;
+      return "failed";
+    }
+  }
+
+  /** The first time has failed: then the join has. */
+  #fail(state, error) {
+    this.#states = this.#states.filter((other) => other !== state);
+    state.settle(error);
+    this.#link.leave(this.name);
+  }
+
+  #forget(states) {
+    for (const { settle } of states) settle?.(new RequestError("ABORTED", "left before its state was loaded"));
+  }
+}
+
+/** The rooms of the page and of the server, and what was said about each on the present connection. */
 class Rooms {
   #link;
-  #wanted = new Map(); // name -> {room, uses, data, isIn, wasIn, answer, isAsked, request, waiter, due, failures, failure}
+  #rooms = new Map(); // name -> Room
   #leaves = new Map(); // name -> {room, promise, finish}: still to be sent
   #asking = 0; // joins and leaves without an answer
   #isBehind = false; // whether there are rooms that have not been asked for on this connection
@@ -151,65 +362,81 @@ class Rooms {
   #slowedAt = 0;
 
   constructor(link) {
-    this.#link = link;
+    this.#link = { ...link, again: () => this.send(), leave: (name) => this.leave(name) };
   }
 
-  get names() { return [...this.#wanted.keys()]; }
-  get joined() { return this.names.filter((room) => this.#wanted.get(room).isIn); }
-  get pending() { return this.names.filter((room) => !this.#wanted.get(room).isIn); }
+  get names() { return this.#wanted.map(({ name }) => name); }
+  get joined() { return this.#wanted.filter(({ isIn }) => isIn).map(({ name }) => name); }
+  get pending() { return this.#wanted.filter(({ isIn }) => !isIn).map(({ name }) => name); }
+  get #wanted() { return [...this.#rooms.values()].filter(({ uses }) => uses); }
+
+  /** Where it stands in the rooms that the server has put it into, the latest first. */
+  get given() {
+    const positions = {};
+    let size = 0;
+    for (const { name, at, isGiven } of [...this.#rooms.values()].reverse()) {
+      if (isGiven && at && (size += name.length + at.length) < RESUMED_SIZE) positions[name] = at;
+    }
+    return positions;
+  }
 
   /** Whether a message, to this room or to none, has to wait until rooms are joined again. */
-  holds(room) {
-    if (room === undefined) return this.#isBehind && !this.#interval;
-    return this.#wanted.get(room)?.isIn === false;
+  holds(name) {
+    if (name === undefined) return this.#isBehind && !this.#interval;
+    const room = this.#rooms.get(name);
+    return !!room?.uses && !room.isIn;
   }
 
-  join(room, data) {
-    let entry = this.#wanted.get(room);
-    if (!entry) {
-      entry = { room, uses: 0, isIn: false, wasIn: false, isAsked: false, request: null, waiter: null, due: 0, failures: 0 };
-      this.#wanted.set(room, entry);
-      this.#leaves.get(room)?.finish(null);
-      this.#leaves.delete(room);
+  join(name, { data, state } = {}) {
+    const room = this.#room(name);
+    if (!room.uses++) {
+      this.#leaves.get(name)?.finish(null);
+      this.#leaves.delete(name);
     }
-    entry.uses++;
-    if (data !== undefined) entry.data = data;
-    if (entry.isIn) return Promise.resolve(entry.answer);
-    const { promise } = (entry.waiter ??= this.#waiter(entry));
+    if (data !== undefined) room.data = data;
+    const joined = room.isIn ? Promise.resolve(room.answer) : (room.waiter ??= this.#waiter(room)).promise;
+    const followed = state ? this.#follow(room, state, joined) : joined;
     this.send();
-    return promise;
+    return followed;
   }
 
-  leave(room) {
-    const entry = this.#wanted.get(room);
-    if (entry && --entry.uses) return Promise.resolve(null);
-    this.#wanted.delete(room);
-    entry?.waiter?.promise.catch(() => {}); // nobody has to hear any more that it was refused
-    if (!entry?.request) entry?.waiter?.done(new RequestError("ABORTED", "left before it was joined"));
+  leave(name, { state } = {}) {
+    const room = this.#rooms.get(name);
+    if (room?.uses > 1) {
+      room.uses--;
+      room.unfollow(state);
+      return Promise.resolve(null);
+    }
+    if (room) this.#delete(room);
+    room?.waiter?.promise.catch(() => {}); // nobody has to hear any more that it was refused
+    if (!room?.request) room?.waiter?.done(new RequestError("ABORTED", "left before it was joined"));
     if (!this.#link.isOpen()) return Promise.resolve(null); // who is not connected is in no room
-    let leave = this.#leaves.get(room);
+    let leave = this.#leaves.get(name);
     if (!leave) {
-      leave = { room };
+      leave = { room: name };
       leave.promise = new Promise((resolve, reject) => {
         leave.finish = resolve;
         leave.fail = reject;
       });
       leave.promise.catch(() => {}); // where nobody waits for it
-      this.#leaves.set(room, leave);
+      this.#leaves.set(name, leave);
     }
     this.send();
     return leave.promise;
   }
 
   /** There is another connection, or none: what was said about rooms is of the past. */
-  reset() {
+  reset(wasStable) {
     for (const leave of this.#leaves.values()) leave.finish(null);
     this.#leaves.clear();
-    for (const entry of this.#wanted.values()) {
-      entry.isIn = entry.isAsked = false;
-      entry.due = entry.failures = 0;
+    for (const room of this.#rooms.values()) {
+      if (wasStable && !room.isConfirmed) room.isGiven = false; // the server has put it into others now
+      room.out();
+      room.isAsked = false;
+      room.due = room.failures = 0;
+      if (!room.uses && !room.isGiven) this.#delete(room);
     }
-    this.#isBehind = this.#wanted.size > 0;
+    this.#isBehind = this.#wanted.length > 0;
     this.#taken = this.#interval = 0;
   }
 
@@ -225,25 +452,97 @@ class Rooms {
     };
     for (const leave of this.#leaves.values()) if (!asks(() => this.#askToLeave(leave))) break;
     this.#isBehind = false;
-    for (const entry of this.#wanted.values()) {
-      if (entry.isIn || entry.request) continue;
-      if (entry.due > time) due = Math.min(due, entry.due);
-      else if (!asks(() => this.#askToJoin(entry))) this.#isBehind ||= !entry.isAsked;
+    for (const room of this.#wanted) {
+      due = Math.min(due, room.load(time));
+      if (room.isIn || room.request || !room.uses) continue;
+      if (room.due > time) due = Math.min(due, room.due);
+      else if (!asks(() => this.#askToJoin(room))) this.#isBehind ||= !room.isAsked;
     }
     if (this.#link.isOpen()) this.#link.wakeAt(due);
     this.#link.flush();
   }
 
-  putOut(room, reason) {
-    const entry = this.#wanted.get(room);
-    if (!entry?.isIn) return; // what is asked for has an answer of its own
-    entry.isIn = false;
-    if (FAILURES.has(reason)) this.#later(entry);
-    else this.#wanted.delete(room);
+  // --- what the server says
+
+  /** It is in a room without having asked by a request; why something is lost there, or null. */
+  told(name, answer) {
+    if (answer.at === undefined) return null; // a room without history
+    const room = this.#room(name);
+    this.#rooms.delete(name);
+    this.#rooms.set(name, room); // the latest is the last
+    if (this.#rooms.size > GIVEN) this.#rooms.delete([...this.#rooms.values()].find(({ uses }) => !uses)?.name);
+    room.isGiven = room.isConfirmed = true;
+    return room.goOn(answer);
+  }
+
+  left(name, reason) {
+    const room = this.#rooms.get(name);
+    if (!room?.uses) return room && this.#delete(room);
+    if (!reason || !room.isIn) return; // what is asked for has an answer of its own
+    room.out();
+    if (FAILURES.has(reason)) this.#later(room);
+    else this.#delete(room);
+    this.send();
+  }
+
+  /** Whether a message of a room is to be told now. */
+  takes(message, size) {
+    const room = this.#rooms.get(message.room);
+    if (!room || room.takes(message, size)) return true;
+    if (room.isFull) this.lose(room.name, room.missing ? "dropped" : "too_many");
+    return false;
+  }
+
+  /** Messages of a room are missing. Those that the server has dropped for this client can be had, if asked for at once. */
+  gap({ room: name, reason, from, at }) {
+    if (typeof name !== "string" || !reason) return; // of what has no history
+    const room = this.#rooms.get(name);
+    const missing = reason === "dropped" ? room?.wait(from, at) : null;
+    if (!missing) return this.lose(name, reason, at);
+    this.#ask(this.#link.joinEvent, { room: name, since: from, data: room.data }, (error, answer) => {
+      if (room.missing !== missing || error?.code === "DISCONNECTED" || error?.code === "CLOSED") return;
+      if (answer?.recovered !== true) return this.lose(name, answer?.reason ?? reason, answer?.at);
+      this.#link.emit("joined", name, answer);
+      room.comes(answer.missed);
+    });
+  }
+
+  lose(name, reason, at) {
+    const room = this.#rooms.get(name);
+    room?.lose(at);
+    this.#link.emit("resync", name, reason);
+    room?.settle();
     this.send();
   }
 
   // --- inside
+
+  #room(name) {
+    const room = this.#rooms.get(name) ?? new Room(name, this.#link);
+    this.#rooms.set(name, room);
+    return room;
+  }
+
+  #delete(room) {
+    room.uses = 0;
+    room.end();
+    this.#rooms.delete(room.name);
+  }
+
+  /** The promise of a join that waits for a state, too. */
+  #follow(room, load, joined) {
+    const { loaded, forgo } = room.follow(load);
+    if (room.isIn) room.hold();
+    const fail = (error) => {
+      if (error instanceof RequestError && !error.data) followed.catch(() => {}); // nobody has to hear it
+      throw error;
+    };
+    const followed = joined.then(
+      (answer) => loaded.then(() => answer, fail),
+      (error) => (forgo(), fail(error)),
+    );
+    return followed;
+  }
 
   /** In how many ms the next may be sent; 0 for now. */
   #wait(time) {
@@ -279,58 +578,65 @@ class Rooms {
     this.#leaves.delete(leave.room);
     this.#ask(this.#link.leaveEvent, { room: leave.room }, (error, answer) => {
       if (!error) leave.finish(answer);
-      else if (error.code === "DISCONNECTED" || error.code === "CLOSED" || this.#wanted.has(leave.room)) leave.finish(null);
+      else if (error.code === "DISCONNECTED" || error.code === "CLOSED" || this.#rooms.get(leave.room)?.uses) leave.finish(null);
       else if (isTooMuch(error)) this.#leaves.set(leave.room, leave);
       else leave.fail(error);
     });
   }
 
-  #askToJoin(entry) {
-    entry.isAsked = true;
-    entry.request = this.#ask(this.#link.joinEvent, { room: entry.room, data: entry.data }, (error, answer) => {
-      entry.request = null;
-      if (this.#wanted.get(entry.room) !== entry) entry.waiter?.done(error, answer); // it was left meanwhile
-      else if (!error) this.#joined(entry, answer);
+  #askToJoin(room) {
+    const { name, data } = room;
+    const since = room.isRefused ? undefined : room.at;
+    room.isAsked = true;
+    room.request = this.#ask(this.#link.joinEvent, { room: name, since, data }, (error, answer) => {
+      room.request = null;
+      if (this.#rooms.get(name) !== room || !room.uses) room.waiter?.done(error, answer); // it was left meanwhile
+      else if (!error) this.#joined(room, answer);
       else if (isTooMuch(error)) return; // it goes on when there is room
-      else if (FAILURES.has(error.code)) this.#later(entry, error);
-      else if (error.data) this.#refused(entry, error);
+      else if (FAILURES.has(error.code)) this.#later(room, error);
+      else if (since && error.code === "INVALID_DATA") room.isRefused = true; // and it is asked without
+      else if (error.data) this.#refused(room, error);
     });
   }
 
-  #joined(entry, answer) {
-    entry.isIn = entry.wasIn = true;
-    entry.failures = 0;
-    entry.answer = answer;
-    entry.waiter?.done(null, answer);
+  #joined(room, answer) {
+    const lost = room.goOn(answer);
+    room.isIn = room.wasIn = true;
+    room.failures = 0;
+    room.answer = answer;
+    if (answer?.recovered === true) room.hold();
+    else room.reload();
+    room.waiter?.done(null, answer);
     this.#link.flush(); // before what is said now that it is joined
-    this.#link.emit("joined", entry.room, answer);
+    this.#link.emit("joined", room.name, answer);
+    if (lost && this.#rooms.get(room.name) === room) this.lose(room.name, lost, room.at);
   }
 
   /** The server could not decide whether it may be in a room: on this connection, ask again after a while. */
-  #later(entry, error) {
-    entry.failure = error;
-    entry.due = now() + Math.max(this.#link.backoff(entry.failures++), 1000 * (error?.retryAfter ?? 0));
+  #later(room, error) {
+    room.failure = error;
+    room.due = now() + Math.max(this.#link.backoff(room.failures++), 1000 * (error?.retryAfter ?? 0));
   }
 
-  #refused(entry, error) {
-    const { room, waiter } = entry;
-    this.#wanted.delete(room);
+  #refused(room, error) {
+    const { name, waiter } = room;
+    this.#delete(room);
     waiter?.done(error);
-    if (waiter && !entry.wasIn) return;
-    const data = { room, reason: error.code };
+    if (waiter && !room.wasIn) return;
+    const data = { room: name, reason: error.code };
     const heard = this.#link.emit("left", data, { event: "left", data });
-    this.#link.complain({ ...error.data, code: error.code, room }, heard);
+    this.#link.complain({ ...error.data, code: error.code, room: name }, heard);
   }
 
   /** The promise of the joins that wait for an answer; only a refusal has to be heard by somebody. */
-  #waiter(entry) {
+  #waiter(room) {
     const waiter = {};
     waiter.promise = new Promise((resolve, reject) => {
       const told = (error, answer) => {
-        entry.waiter = null;
+        room.waiter = null;
         if (!error) return resolve(answer);
         if (!error.data) waiter.promise.catch(() => {});
-        if (error.code === "TIMEOUT" && entry.failure?.data) error.message += `, but: ${entry.failure.message}`;
+        if (error.code === "TIMEOUT" && room.failure?.data) error.message += `, but: ${room.failure.message}`;
         reject(error);
       };
       waiter.done = this.#link.expect(this.#link.joinEvent, undefined, {}, told).done;
@@ -360,6 +666,10 @@ export class Velocity {
   #queue = []; // {frame, room, request}
   #requests = new Map(); // id -> {event, frame, timeout, due, done, isSent, mark}: without an answer
   #rooms;
+  #token; // of the session, once a server that has history has given one
+  #newToken; // that of the present connection, until it has the one before
+  #isResuming = false;
+  #isSilent = true; // whether nothing was sent on the present connection
   #refreshDue = Infinity;
   #refreshTurn = 0; // the turn in which a login is being renewed
   #refreshFailures = 0;
@@ -394,6 +704,7 @@ export class Velocity {
       flush: () => this.#flush(),
       backoff: (failures) => this.#backoff(failures),
       emit: (...args) => this.#emit(...args),
+      tell: (message) => this.#tell(message),
       complain: (...args) => this.#complain(...args),
     });
     this.reconnect();
@@ -453,10 +764,10 @@ export class Velocity {
     });
   }
 
-  join(room, { data } = {}) {
+  join(room, { data, state } = {}) {
     try {
       const copy = data === undefined ? data : JSON.parse(JSON.stringify(data)); // as it is sent again and again
-      const joined = this.#rooms.join(room, copy);
+      const joined = this.#rooms.join(room, { data: copy, state });
       if (this.#status === "closed") this.#closeRequests();
       return joined;
     } catch (error) {
@@ -464,8 +775,8 @@ export class Velocity {
     }
   }
 
-  leave(room) {
-    return this.#rooms.leave(room);
+  leave(room, options) {
+    return this.#rooms.leave(room, options);
   }
 
   reconnect() {
@@ -503,7 +814,7 @@ export class Velocity {
       const url = typeof this.#url === "function" ? await this.#url() : this.#url;
       const offered = this.#options.protocols;
       const protocols = typeof offered === "function" ? await offered() : offered;
-      if (turn === this.#turn) this.#attach(new this.#WebSocket(resolve(url), protocols));
+      if (turn === this.#turn) this.#attach(new this.#WebSocket(announced(resolve(url)), protocols));
     } catch (error) {
       report(error);
       if (turn === this.#turn) this.#lost(1006, "there is no usable URL");
@@ -534,6 +845,9 @@ export class Velocity {
       this.#openedAt = now();
       this.#liveness.opened(this.#openedAt);
       this.#wakeAt(this.#liveness.due);
+      this.#isSilent = true;
+      this.#isResuming = false;
+      if (this.#token !== undefined) this.#resume(); // before all else, as anything lets go what the server holds back
       this.#isGreeting = true;
       this.#setStatus("open", {});
       this.#isGreeting = false;
@@ -543,24 +857,26 @@ export class Velocity {
 
   #detach(code, reason) {
     const socket = this.#socket;
+    const wasStable = now() - this.#openedAt >= this.#options.stableAfter;
     this.#turn++;
     this.#socket = null;
     this.#refreshDue = Infinity;
     this.#refreshFailures = 0;
-    if (now() - this.#openedAt >= this.#options.stableAfter) this.#attempt = 0;
+    if (wasStable) this.#attempt = 0;
     this.#openedAt = Infinity;
-    if (!socket) return;
+    if (!socket) return wasStable;
     socket.onopen = socket.onmessage = socket.onclose = null; // what it still has to say is of the past
     socket.close(code, reason); // nothing waits for the end of that, which may take minutes
+    return wasStable;
   }
 
   #lost(code, reason, { isFailure = true, ownCode } = {}) {
-    this.#detach(ownCode, ownCode && reason);
+    const wasStable = this.#detach(ownCode, ownCode && reason);
     if (!mayReconnect(code)) return this.#end(code, reason);
     for (const request of [...this.#requests.values()]) {
       if (request.isSent) request.done(new RequestError("DISCONNECTED", "the connection was lost before the answer came"));
     }
-    this.#rooms.reset();
+    this.#rooms.reset(wasStable);
     const detail = { code, reason, ...this.#liveness.end() };
     if (!this.#isAway) {
       const usual = this.#backoff(isFailure ? this.#attempt : 0);
@@ -663,7 +979,7 @@ export class Velocity {
   }
 
   #ping() {
-    if (this.#isOpen) this.#socket.send(JSON.stringify({ event: "$ping", data: { v: protocol } }));
+    if (this.#isOpen) this.#put(JSON.stringify({ event: "$ping", data: { v: protocol } }));
     this.#liveness.pinged(now());
     this.#wakeAt(this.#liveness.due);
   }
@@ -722,8 +1038,13 @@ export class Velocity {
     return true;
   }
 
-  #transmit({ frame, request, volatile }) {
+  #put(frame) {
+    this.#isSilent = false;
     this.#socket.send(frame);
+  }
+
+  #transmit({ frame, request, volatile }) {
+    this.#put(frame);
     if (request) {
       request.isSent = true;
       request.mark = this.#liveness.mark;
@@ -784,13 +1105,44 @@ export class Velocity {
     if (event === "$pong") return this.#ponged(data);
     if (id != null && ANSWERS.has(event)) return this.#settle(this.#requests.get(id), event, data);
     if (id != null) this.#answer(message).catch(report);
-    if (event === "left" && data?.reason) this.#rooms.putOut(data.room, data.reason);
-    if (event === "session") this.#refreshAt(now() + 800 * (data?.expires_in ?? Infinity));
-    if (event === "session_expired") this.#refreshAt(0);
+    else if (message.room !== undefined && !this.#rooms.takes(message, text.length)) return;
+    this.#tell(message);
+  }
+
+  #tell(message) {
+    const { event, data = null } = message;
     // A join that was no request is answered with `joined`; without a room that is an event of the application.
-    const told = event === "joined" && typeof data?.room === "string" ? [data.room, data] : [data, message];
+    const room = event === "joined" && typeof data?.room === "string" ? data.room : null;
+    const told = room === null ? [data, message] : [room, data];
+    const lost = room === null ? null : this.#rooms.told(room, data);
+    if (event === "left" && data?.room) this.#rooms.left(data.room, data.reason);
+    if (event === "session") this.#startSession(data ?? {});
+    if (event === "session_expired") this.#refreshAt(0);
     const heard = (RESERVED.has(event) ? 0 : this.#emit(event, ...told)) + this.#emit("*", event, data, message);
     if (!heard && (event === "error" || RESERVED.has(event))) console.warn(`velocity: nobody heard "${event}":`, data);
+    if (lost) this.#rooms.lose(room, lost, data.at);
+    if (event === "gap" && data) this.#rooms.gap(data);
+  }
+
+  #startSession({ expires_in: expiresIn, token }) {
+    this.#refreshAt(now() + 800 * (expiresIn ?? Infinity));
+    if (typeof token !== "string") return;
+    if (this.#isSilent) this.#resume(); // what the server holds back need not wait
+    if (this.#isResuming) this.#newToken = token;
+    else this.#token = token;
+  }
+
+  /**
+   * Say where the page stands in rooms that the server has put it into, and which sessions were its own. Only to a server
+   * that has given a token: another would take it for an event of the application. One that is older answers so.
+   */
+  #resume() {
+    this.#newToken = undefined;
+    this.#isResuming = this.#token !== undefined;
+    this.#ask("resume", { rooms: this.#rooms.given, session: this.#token }, {}, (error) => {
+      this.#isResuming = false;
+      if (!error) this.#token = this.#newToken ?? this.#token; // one that knows the sessions before, too
+    });
   }
 
   #settle(request, event, data) {
@@ -816,7 +1168,7 @@ export class Velocity {
       const said = { ...(error instanceof RequestError && error.data), code: code || "INTERNAL_ERROR", message: String(error?.message ?? error) };
       answer = JSON.stringify({ event: "error", id, data: said });
     }
-    if (socket === this.#socket && this.#isOpen) socket.send(answer);
+    if (socket === this.#socket && this.#isOpen) this.#put(answer);
   }
 
   #refreshAt(due) {
@@ -882,6 +1234,13 @@ function resolve(url) {
   }
   absolute.hash = "";
   return absolute.href;
+}
+
+/** A URL that says to the server that a `resume` may come; the application's own query stays as it is, and behind it. */
+function announced(url) {
+  const address = new URL(url);
+  address.search = `?resume=1${address.search.replace("?", "&")}`;
+  return address.href;
 }
 
 function copyOf(data) {

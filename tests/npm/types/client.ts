@@ -21,8 +21,9 @@ ws.on("status", (status, { since, joined, pending, unconfirmed }) => {
 });
 ws.on("joined", (room, answer) => console.log(room.length, answer));
 ws.on("left", ({ room, reason }) => console.log(room.length, reason?.length));
-ws.on("gap", ({ room, missed }) => console.log(room, missed));
-ws.on("*", (event, data, message: Incoming) => console.log(event.length, data, message.room));
+ws.on("gap", ({ room, missed, reason, at }) => console.log(room, missed, reason === "dropped", at?.length));
+ws.on("resync", (room, reason) => console.log(room.length, reason === "evicted", reason.length));
+ws.on("*", (event, data, message: Incoming) => console.log(event.length, data, message.room, message.at));
 ws.on("binary", (data) => console.log(data.byteLength));
 ws.on("error", ({ code, room }) => console.log(code.length, room));
 const sent: boolean = ws.send("say", { text: "hello" }, { room: "tea", volatile: true });
@@ -35,6 +36,9 @@ async function ask(): Promise<void> {
   const rooms: string[] = await ws.request("rooms");
   await ws.request("drop");
   const answer = await ws.join<{ room: string }>("tea", { data: { since: 7 } });
+  const load = async (): Promise<void> => {};
+  await ws.join("tea", { state: load });
+  await ws.leave("tea", { state: load });
   await ws.leave("tea");
   console.log(history[0]?.text, rooms, answer.room, sent);
 }
