@@ -160,6 +160,7 @@ declare var input: HTMLInputElement;
 declare const people: Map<string, unknown>;
 declare function token(): string;
 declare function show(...what: unknown[]): void;
+declare function load(reason?: string): void;
 interface Events { receives: { said: { text: string } } }
 """
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import types
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,37 +21,8 @@ from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from tests.support import DEADLINE, Address, eventually, running, serve, settings
-from tests.support.pages import blocks
+from tests.support.pages import block_of, module_of, program_of, run
 from velocity_ws import Accept, Broker, Client
-
-
-def block(page: str, word: str) -> str:
-    """The one block of Python on a page that has a word in it."""
-    (found,) = [each.source for each in blocks(f"docs/{page}", "python") if word in each.source]
-    return found
-
-
-def program_of(*pages: str) -> str:
-    """The blocks of Python on pages, in their order."""
-    return "\n".join(each.source for page in pages for each in blocks(f"docs/{page}", "python"))
-
-
-def run(source: str, names: dict[str, Any]) -> None:
-    """Run it as a part of a module in which these names are there."""
-    exec(compile(source, "a page", "exec", dont_inherit=True), names)
-
-
-@contextmanager
-def module_of(source: str, **names: Any) -> Iterator[Any]:
-    """Run it as a module, in which these names are there."""
-    module = types.ModuleType("a_page")
-    sys.modules[module.__name__] = module  # where annotations are looked for
-    vars(module).update(names)
-    try:
-        run(source, vars(module))
-        yield module
-    finally:
-        del sys.modules[module.__name__]
 
 
 class Base(DeclarativeBase):
@@ -98,7 +66,7 @@ def test_who_is_removed_as_the_page_about_rooms_does_it_is_out(tmp_path: Path) -
             yield db
 
     names = {"app": app, "broker": broker, "delete": delete, "Membership": Membership}
-    run(block("rooms.md", "def remove_member"), {**names, "Session": Annotated[AsyncSession, Depends(get_db)]})
+    run(block_of("rooms.md", "def remove_member"), {**names, "Session": Annotated[AsyncSession, Depends(get_db)]})
     with TestClient(app) as http, http.websocket_connect("/ws") as ws:
         ws.send_json({"event": "join", "id": 1, "data": {"room": "chat:7"}})
         assert ws.receive_json()["event"] == "reply"
@@ -108,7 +76,7 @@ def test_who_is_removed_as_the_page_about_rooms_does_it_is_out(tmp_path: Path) -
 
 
 async def test_only_members_get_into_the_first_room_of_the_page_about_rooms() -> None:
-    with module_of(block("rooms.md", "def find_user")) as page:
+    with module_of(block_of("rooms.md", "def find_user")) as page:
         async with serve(page.app) as server, server.connect("/ws?user=ann") as ann:
             await ann.send("join", {"room": "chat:7"})
             await ann.send("message", {"text": "hello"}, room="chat:7")
@@ -183,7 +151,7 @@ class TestHandlersPages:
 class TestUsersPage:
     """A login in a cookie, and what goes on from there."""
 
-    SOURCE = "\n".join(block("users.md", word) for word in ("def set_cookie", "def log_out"))
+    SOURCE = "\n".join(block_of("users.md", word) for word in ("def set_cookie", "def log_out"))
 
     @pytest.fixture
     def page(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -269,7 +237,7 @@ class TestUsersPage:
         broker.attach(app)
         broker.authenticate(lambda: Accept(User("ann", "Ann"), expires_at=time.time() + 60))
         names = {"app": app, "broker": broker, "store_name": store_name, "UserId": Annotated[str, Query()]}
-        with module_of(block("users.md", "def renamed"), **names, Session=Annotated[Any, Depends(no_database)]):
+        with module_of(block_of("users.md", "def renamed"), **names, Session=Annotated[Any, Depends(no_database)]):
             async with serve(app) as server, server.connect() as peer, server.connect() as tab:
                 await peer.expect("session")
                 await tab.expect("session")
@@ -286,7 +254,7 @@ async def test_who_types_is_told_to_the_others_until_it_ends_or_they_leave() -> 
     broker.authenticate(lambda request: request.query_params["user"])
     chats = broker.rooms("chat:{chat_id}")
     chats.authorize(lambda client: True)
-    with module_of(block("sending.md", "def stop_typing"), broker=broker, chats=chats, Client=Client):
+    with module_of(block_of("sending.md", "def stop_typing"), broker=broker, chats=chats, Client=Client):
         async with running(broker) as server, server.connect("/ws?user=ann") as ann:
             async with server.connect("/ws?user=bob") as bob:
                 for peer in (ann, bob):

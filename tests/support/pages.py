@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import textwrap
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import yours
 
-__all__ = ["PAGES", "ROOT", "Block", "blocks", "program", "section"]
+__all__ = [
+    "PAGES", "ROOT", "Block", "block_of", "blocks", "module_of", "program", "program_of", "run", "section",
+]  # fmt: skip
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/RESULTS.md"])
@@ -53,6 +60,35 @@ def blocks(page: Path | str, *languages: str) -> list[Block]:
         for match in _FENCE.finditer(text)
     ]
     return [block for block in found if not languages or block.language in languages]
+
+
+def block_of(page: str, word: str) -> str:
+    """The one block of Python on a page that has a word in it."""
+    (found,) = [each.source for each in blocks(f"docs/{page}", "python") if word in each.source]
+    return found
+
+
+def program_of(*pages: str) -> str:
+    """The blocks of Python on pages, in their order."""
+    return "\n".join(each.source for page in pages for each in blocks(f"docs/{page}", "python"))
+
+
+def run(source: str, names: dict[str, Any]) -> None:
+    """Run it as a part of a module in which these names are there."""
+    exec(compile(source, "a page", "exec", dont_inherit=True), names)
+
+
+@contextmanager
+def module_of(source: str, **names: Any) -> Iterator[Any]:
+    """Run it as a module, in which these names are there."""
+    module = types.ModuleType("a_page")
+    sys.modules[module.__name__] = module  # where annotations are looked for
+    vars(module).update(names)
+    try:
+        run(source, vars(module))
+        yield module
+    finally:
+        del sys.modules[module.__name__]
 
 
 def section(page: Path | str, heading: str) -> str:
