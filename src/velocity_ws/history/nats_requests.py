@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Collection
@@ -73,6 +74,7 @@ class Requests:
         self._client = _InboxClient()
         self._inbox = b"_INBOX." + secrets.token_hex(11).encode()
         self._numbers = itertools.count(1)
+        self._unsent: list[bytes] = []
 
     async def open(self, servers: Collection[str], ended: Callable[[str], object]) -> None:
         """Connect.
@@ -114,7 +116,7 @@ class Requests:
             ConnectionError: the connection has ended.
         """
         number, request, reply = self._request(is_many)
-        self._client.write([b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n"])
+        self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
         try:
             return await request.future
         finally:
@@ -126,17 +128,25 @@ class Requests:
         Raises:
             ConnectionError: the connection has ended.
         """
-        number, request, reply = self._request(is_many=False)
+        _, request, reply = self._request(is_many=False)
         size = len(headers) + len(payload)
-        command = b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size)
-        try:
-            self._client.write([command, headers, payload, b"\r\n"])
-        except ConnectionError:
-            del self._client.requests[number]
-            raise
+        self._write(b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
         return request.future
 
+    def _write(self, *parts: bytes) -> None:
+        """Send with all else that is sent in this turn of the loop: a system call costs more than all before it."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent += parts
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        with contextlib.suppress(ConnectionError):  # with which all these requests have failed
+            self._client.write(unsent)
+
     def _request(self, is_many: bool) -> tuple[bytes, _Request, bytes]:
+        if not self._client.is_connected:
+            raise ConnectionError(self._client.reason)
         number = b"%d" % next(self._numbers)
         future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
         request = self._client.requests[number] = _Request(future, [] if is_many else None)
