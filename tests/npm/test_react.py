@@ -39,7 +39,7 @@ class Site:
         self.decides = decides
         """While it is not set, nobody is told whether a room is."""
 
-    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int) -> None:
+    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int | str) -> None:
         """Have the page show one component for each of these."""
         self.shown += 1
         view = {"number": self.shown, "url": url, "rooms": list(rooms), "mark": mark, **more}
@@ -94,8 +94,15 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
 
     @broker.on_message
     async def remember(message: Message) -> None:
-        said = message.data
-        heard.append(f"{message.event} {said['room']}" + (f" {said['data']}" if "data" in said else ""))
+        said = message.data or {}
+        what = [message.event, said.get("room"), said.get("data")]
+        heard.append(" ".join([str(each) for each in what if each is not None]))
+
+    @broker.on("load")
+    async def load() -> str:
+        if not members.get("load", True):
+            raise ClientError("NO_DATABASE", "it is away")
+        return f"loaded {heard.count('load')}"
 
     @broker.on("say")
     async def say(data: dict[str, str]) -> None:
@@ -286,3 +293,22 @@ async def test_without_a_url_a_bundle_says_what_to_give_it(site: Site) -> None:
         assert await site.page.evaluate(
             "() => { const ws = window.connect('/ws'); return ws.join('tea').finally(() => ws.close()); }"
         ) == {"room": "tea"}
+
+
+async def test_the_state_of_a_room_is_loaded_when_it_is_joined_and_when_it_is_joined_again(site: Site) -> None:
+    await site.show(loads="tea")
+    await expect(site.page.locator("s")).to_have_text("loaded 1 joined")
+    await site.show("tea", loads="tea", mark="second")
+    await expect(site.page.locator("li")).to_have_text([joined("tea")])
+    await the_client(site).disconnect(1012, "restarting, retry_after=0.01")
+    await expect(site.page.locator("s")).to_have_text("loaded 2 joined")
+    await site.show("tea")
+    assert site.heard.count("load") == 2
+    assert "leave tea" not in site.heard
+
+
+async def test_a_room_whose_state_cannot_be_loaded_is_not_joined(site: Site) -> None:
+    site.members["load"] = False
+    await site.show(loads="tea")
+    await expect(site.page.locator("s")).to_have_text("nothing refused NO_DATABASE")
+    await eventually(lambda: site.broker.get_rooms() == [])

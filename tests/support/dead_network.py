@@ -52,6 +52,11 @@ class Network:
             for way in self._ways:
                 way.live()
 
+    def cut(self) -> None:
+        """Abort all connections: both ends are told, and what was on its way is lost."""
+        for task in self._tasks:
+            task.cancel()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection."""
         self.accepted += 1

@@ -36,9 +36,10 @@ export function Typed() {
 
 export function Untyped({ room }: { room: string | undefined }) {
   const { ws } = useVelocity<Events>("/ws", { maxQueue: 10 });
-  const tea = useRoom(room ?? null, { ws });
+  const tea = useRoom(room ?? null, { ws, state: async () => {} });
   useEvent("said", (data: { text: string }) => data.text, { ws, room });
   useEvent("anything", (data) => data.at.all, { ws });
+  useEvent("resync", (lost, reason) => [lost.length, reason.length], { ws, room });
   // @ts-expect-error: a room has a name
   useRoom(7);
   return <p>{tea.last?.event}</p>;

@@ -20,6 +20,8 @@ interface View {
   suspends?: boolean;
   /** Hide the rooms, and keep their state. */
   hidden?: boolean;
+  /** A room whose state is shown. */
+  loads?: string;
   /** How many components to show that name the URL themselves. */
   own?: number;
 }
@@ -48,6 +50,13 @@ function Room({ name, mark }: { name: string; mark: string }) {
 
 function Last({ name }: { name: string }) {
   return <i>{useRoom(name).last?.event ?? "none"}</i>;
+}
+
+function Loaded({ name }: { name: string }) {
+  const { ws } = useVelocity();
+  const [text, setText] = useState("nothing");
+  const { state, error } = useRoom(name, { state: async () => setText(await ws!.request("load")) });
+  return <s>{`${text} ${state} ${error?.code ?? ""}`.trim()}</s>;
 }
 
 const gate = new Promise<void>((resolve) => (window.resume = resolve));
@@ -87,6 +96,7 @@ function Page({ view }: { view: View }) {
         <ul data-number={view.number}>{view.rooms.map((name, index) => <Room key={index} name={name} mark={view.mark} />)}</ul>
       </Activity>
       {view.rooms.includes("watched") && <Last name="watched" />}
+      {view.loads && <Loaded name={view.loads} />}
       {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
     </VelocityProvider>
   );
