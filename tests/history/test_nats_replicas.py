@@ -30,20 +30,21 @@ def url_of(servers: Sequence[StoringNats], query: str = "?replicas=3") -> str:
 async def keeper(url: str) -> AsyncIterator[Keeper]:
     found = Keeper(NatsHistory(url))
     try:
-        await found.connect()
+        await opened_again(found)  # a cluster that has begun may not know all of its servers yet
         yield found
     finally:
         await found.store.close()
 
 
 async def opened_again(one: Keeper) -> None:
-    while True:
-        await one.store.close()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await one.connect()
-        except OSError:
-            await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while True:
+            await one.store.close()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    return await one.connect()
+            except OSError:
+                await asyncio.sleep(0.05)
 
 
 async def test_replicas_that_one_server_cannot_have(tmp_path: Path) -> None:
