@@ -46,7 +46,8 @@ def test_reads_of_the_engine_are_those_of_the_worst_round() -> None:
 
 async def test_a_quick_run_has_a_row_for_each_engine_and_size() -> None:
     pipe = asyncio.subprocess.PIPE
-    command = [sys.executable, "-m", "benchmarks.history_memory", "--quick"]
+    names = ["valkey", "nats-memory"]
+    command = [sys.executable, "-m", "benchmarks.history_memory", "--quick", "--only", ",".join(names)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
     output, errors = await process.communicate()
     assert process.returncode == 0, (output + errors).decode()
@@ -55,7 +56,7 @@ async def test_a_quick_run_has_a_row_for_each_engine_and_size() -> None:
     expected = [
         (name, f"{rooms:,}", str(step))
         for rooms, steps in history_memory.QUICK
-        for name in history_memory.SUBJECTS
+        for name in names
         for step in steps
     ]
     assert [tuple(cell.strip() for cell in row.split("|")[1:4]) for row in rows] == expected
