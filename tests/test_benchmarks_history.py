@@ -54,9 +54,6 @@ async def test_a_quick_run_has_a_row_for_each_engine_and_size() -> None:
     heading, rule, *rows = output.decode().splitlines()
     assert heading.count("|") == rule.count("|")
     expected = [
-        (name, f"{rooms:,}", str(step))
-        for rooms, steps in history_memory.QUICK
-        for name in names
-        for step in steps
+        (name, f"{rooms:,}", str(step)) for rooms, steps in history_memory.QUICK for name in names for step in steps
     ]
     assert [tuple(cell.strip() for cell in row.split("|")[1:4]) for row in rows] == expected

@@ -182,7 +182,7 @@ def test_a_log_that_went_back_tells_a_gap_and_what_is_new() -> None:
     for _ in range(3):
         feed.heard(*engine.append(), frozenset())
     before = engine.log.read(Query(LOG, 0, 10), engine.now).entries
-    engine.log._entries = deque(before[:1])  # as an engine that has lost what it had not saved
+    engine.log._entries = deque([before[0].pack()])  # as an engine that has lost what it had not saved
     engine.log._offset, engine.log._mark = 1, before[0].stamp.position.mark
     feed.heard(*engine.append(), frozenset())
     settle(feed, engine)

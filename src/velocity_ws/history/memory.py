@@ -189,9 +189,10 @@ class MemoryHistory:
         refusal = too_large(append.envelope, self.max_payload)
         if refusal is not None:
             return refusal
-        result = engine.log(append.log, now).append(append, now)
+        log = engine.log(append.log, now)
+        result = log.append(append, now)
         if isinstance(result, Appended) and not result.is_duplicate:
-            engine.bus.publish(append.log.topic, Entry(result.stamp, append.envelope).pack())
+            engine.bus.publish(append.log.topic, log.published)
         return result
 
     def _remove(self, engine: _Engine, removal: Removal, now: int) -> Top | Refused:

@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from itertools import islice
 
-from velocity_ws.history.entries import Entry, Stamp
+from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import KEY_TTL, MAX_REMOVED, Append, Appended, Limits, Query, Range, Refused, Top
 from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
 
@@ -24,6 +24,7 @@ class MemoryLog:
 
     Attributes:
         forgotten_at: the time from which on the engine knows it no more.
+        published: what is to be published of the newest entry.
     """
 
     def __init__(self, limits: Limits, now: int) -> None:
@@ -33,12 +34,13 @@ class MemoryLog:
             now: the time.
         """
         self.forgotten_at = 0
+        self.published = b""
         self._limits = limits
         self._epoch = secrets.token_bytes(EPOCH_SIZE)
         self._offset = self._revision = self._evicted = self._bytes = 0
         self._mark = secrets.token_bytes(MARK_SIZE)
         self._last = now
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[bytes] = deque()  # packed, which takes half the memory
         self._keys: dict[str, tuple[bytes, Stamp]] = {}
         self._removals: dict[str, int] = {}
         self._removed_all = 0
@@ -53,7 +55,7 @@ class MemoryLog:
         self.forgotten_at = now + limits.meta_ttl
 
     def append(self, append: Append, now: int) -> Appended | Refused:
-        """Take an entry; the caller publishes it where it is no duplicate."""
+        """Take an entry; the caller publishes it, as it is in `published`, where it is no duplicate."""
         now = self._tick(now)
         if append.key and (known := self._keys.get(append.key)) is not None:
             digest, stamp = known
@@ -66,7 +68,8 @@ class MemoryLog:
         limits = append.log.limits
         self._drop_old(now, min(limits.ttl, self._limits.ttl))
         self._limits = limits
-        self._entries.append(Entry(stamp, append.envelope))
+        self.published = Entry(stamp, append.envelope).pack()
+        self._entries.append(self.published)
         self._bytes += len(append.envelope)
         while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
             self._evicted = self._drop_oldest()
@@ -89,12 +92,13 @@ class MemoryLog:
         else:
             found = list(islice(self._entries, before, before + count))
         size = 0
-        for index, entry in enumerate(found):
-            size += len(entry.envelope)
+        for index, data in enumerate(found):
+            size += len(data) - STAMP_SIZE
             if index and size > query.max_bytes:
                 del found[index:]
                 break
-        return Range(self.top(now), found[::-1] if query.newest else found)
+        entries = [Entry.unpack(data) for data in found]
+        return Range(self.top(now), entries[::-1] if query.newest else entries)
 
     def remove(self, user: str) -> None:
         """Keep that a user was removed; the caller publishes the notice."""
@@ -139,10 +143,10 @@ class MemoryLog:
         return now
 
     def _drop_old(self, now: int, ttl: int) -> None:
-        while self._entries and now >= self._entries[0].stamp.time + ttl:
+        while self._entries and now >= int.from_bytes(self._entries[0][-8:], "big") + ttl:  # its time
             self._drop_oldest()
 
     def _drop_oldest(self) -> int:
-        entry = self._entries.popleft()
-        self._bytes -= len(entry.envelope)
-        return entry.stamp.position.offset
+        """Let go of the oldest entry; its offset."""
+        self._bytes -= len(self._entries.popleft()) - STAMP_SIZE
+        return self._offset - len(self._entries)
