@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.support import Address, Peer, running, settings
+from tests.support import Address, Peer, eventually, running, settings
+from tests.support.engines import engine
+from tests.support.redis_servers import order
 from velocity_ws import Broker, Client, History
 
 ROOM = "chat:7"
@@ -57,6 +59,46 @@ async def test_what_was_dropped_can_be_had_and_nothing_else_comes_again() -> Non
         assert await slow.expect("said") == "new"
         answer = await slow.request("join", {"room": ROOM, "since": gap["from"]})
         assert answer["data"]["missed"] == 0
+
+
+async def test_of_what_was_dropped_in_a_room_of_the_newest_alone_that_one_can_be_had() -> None:
+    broker = chat(slow_client="drop", socket_send_buffer=4096)
+
+    @broker.rooms("price:{name}", history=History(mode="latest")).authorize
+    async def anybody(client: Client) -> bool:
+        return True
+
+    async with running(broker, "ours") as address, slow_peer(address) as slow:
+        await slow.request("join", {"room": "price:x"})
+        while broker.get_stats().dropped < 3:
+            await broker.to_room("price:x").send("said", "x" * 16_000)
+        (newest,) = await broker.history("price:x")
+        while (message := await slow.receive())["event"] == "said":
+            assert message["at"] != newest.at
+        answer = await slow.request("join", {"room": "price:x", "since": message["data"]["from"]})
+        assert (answer["data"]["recovered"], answer["data"]["missed"]) == (True, 1)
+        assert (await slow.receive())["at"] == newest.at
+
+
+async def test_a_slow_client_is_told_that_a_log_began_anew_though_there_was_no_place_for_that() -> None:
+    async with engine("valkey") as server:
+        broker = chat(slow_client="drop", socket_send_buffer=4096, backplane_url=server.url)
+        async with running(broker, "ours") as address, slow_peer(address) as slow:
+            at = (await slow.request("join", {"room": ROOM}))["data"]["at"]
+            await slow.request("join", {"room": "chat:8"})
+            for size in (16_000, 20):  # until not even what is small fits
+                dropped = broker.get_stats().dropped
+                while broker.get_stats().dropped < dropped + 3:
+                    await broker.to_room("chat:8").send("said", "x" * size)
+            await order(server, "FLUSHALL")
+            await broker.to_room(ROOM).send("said", "anew")
+            await eventually(lambda: broker.get_stats().backplane_gaps)
+            gaps: list[Any] = []
+            while not gaps or gaps[-1]["room"] != ROOM:
+                message = await slow.receive()
+                if message["event"] == "gap":
+                    gaps.append(message["data"])
+            assert (gaps[-1]["reason"], gaps[-1]["missed"], gaps[-1]["from"]) == ("epoch", None, at)
 
 
 async def test_much_that_was_missed_comes_in_pieces_and_with_what_is_new_behind_it() -> None:

@@ -116,12 +116,12 @@ class Recoveries:
         """
         reason = "too_many" if len(ranges) > MAX_LOST else await self._judge(session, feed, since)
         parsed = [(Position.parse(before), Position.parse(at)) for before, at in ranges]
-        ids = session.ids
+        ids, oldest = session.ids, feed.start().offset  # what is older is not here where the newest stands for all
         found = [
             frame
             for before, at in parsed
             if reason is None and before.epoch == feed.epoch and before.offset >= since.offset
-            for frame in feed.ring.after(before.offset)
+            for frame in feed.ring.after(max(before.offset, oldest))
             if frame.offset <= at.offset and ids.isdisjoint(frame.excluded)
         ]
         self._count(reason, len(found))
