@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.support.json_values import read
 from velocity_ws.delivery.losses import MAX_ROOMS, Losses, LostRange
+from velocity_ws.messages.events import encode_lost
 from velocity_ws.messages.outbound import PlacedMessage, encode, placed
 
 
@@ -22,6 +23,17 @@ def test_each_room_has_one_range() -> None:
 def test_a_range_is_told_as_a_gap() -> None:
     told = {"room": "a", "missed": 3, "reason": "dropped", "from": "4", "at": "7"}
     assert read(LostRange("a", "4", "7", 3).encode()) == {"event": "gap", "data": told}
+
+
+def test_a_gap_that_is_lost_is_part_of_the_range_and_says_why() -> None:
+    losses = Losses()
+    losses.add(message("a", 5))
+    losses.add(encode_lost("a", 3, "evicted", "8", "5"))
+    assert list(losses) == [LostRange("a", "4", "8", 4, "evicted")]
+    losses.add(encode_lost("a", None, "epoch", "x0", "8"))
+    losses.add(message("a", 1))
+    assert list(losses) == [LostRange("a", "4", "1", None, "epoch")]
+    assert losses.count == 4
 
 
 def test_of_too_many_rooms_the_first_are_told_and_the_others_left_to_be_counted() -> None:

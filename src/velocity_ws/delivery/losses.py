@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from velocity_ws.messages.events import encode_lost
+from velocity_ws.messages.events import GapMessage, GapReason, encode_lost
 from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage
 
 __all__ = ["MAX_ROOMS", "Losses", "LostRange"]
@@ -24,17 +24,25 @@ class LostRange(NamedTuple):
         room: the room.
         before: the text of the position before the first message that was lost.
         at: the same of the last one.
-        missed: how many there were.
+        missed: how many there were; ``None`` if that is not known.
+        reason: ``dropped``; or why the engine has some of it no more, of which the client could not be told either.
     """
 
     room: str
     before: str
     at: str
-    missed: int
+    missed: int | None
+    reason: GapReason = "dropped"
 
     def encode(self) -> PreparedMessage:
         """The ``gap`` that tells of it."""
-        return encode_lost(self.room, self.missed, "dropped", self.at, self.before)
+        return encode_lost(self.room, self.missed, self.reason, self.at, self.before)
+
+    def and_then(self, lost: LostRange) -> LostRange:
+        """This range with one that follows it, as one."""
+        missed = None if self.missed is None or lost.missed is None else self.missed + lost.missed
+        reason = lost.reason if lost.reason == "epoch" or self.reason == "dropped" else self.reason
+        return LostRange(self.room, self.before, lost.at, missed, reason)
 
 
 class Losses:
@@ -50,12 +58,15 @@ class Losses:
         return iter(self._ranges.values())
 
     def add(self, message: PlacedMessage) -> None:
-        """A message was lost that comes after those that were lost of its room."""
+        """A message was lost that comes after those that were lost of its room; it may itself tell of a loss."""
+        lost = LostRange(message.room, message.before, message.at, 1)
+        if isinstance(message, GapMessage):
+            lost = lost._replace(missed=message.missed, reason=message.reason)
         found = self._ranges.get(message.room)
         if found is not None:
-            self._ranges[message.room] = found._replace(at=message.at, missed=found.missed + 1)
+            self._ranges[message.room] = found.and_then(lost)
         elif len(self._ranges) < MAX_ROOMS:
-            self._ranges[message.room] = LostRange(message.room, message.before, message.at, 1)
+            self._ranges[message.room] = lost
         else:
             return
         self.count += 1

@@ -31,7 +31,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from velocity_ws.errors import InvalidNameError
-from velocity_ws.messages.outbound import PreparedMessage, encode, encode_data
+from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage, encode, encode_data
 
 __all__ = [
     "ANSWERS",
@@ -40,6 +40,8 @@ __all__ = [
     "PING",
     "PROTOCOL",
     "REPLY",
+    "GapMessage",
+    "GapReason",
     "encode_dropped",
     "encode_error",
     "encode_info",
@@ -143,7 +145,23 @@ def encode_missed(room: str | None, count: int | None) -> PreparedMessage:
     return encode(_GAP, {"room": room, "missed": count})
 
 
-def encode_lost(room: str, count: int | None, reason: GapReason, at: str, before: str | None = None) -> PreparedMessage:
+class GapMessage(PlacedMessage):
+    """What a client is told that something of a room with history is lost. Made by `encode_lost`.
+
+    Attributes:
+        missed: the number of messages; ``None`` if it is not known.
+        reason: why.
+    """
+
+    __slots__ = ("missed", "reason")
+
+    def __init__(self, payload: bytes, room: str, at: str, before: str, missed: int | None, reason: GapReason) -> None:
+        super().__init__(payload, room, at, before)
+        self.missed = missed
+        self.reason = reason
+
+
+def encode_lost(room: str, count: int | None, reason: GapReason, at: str, before: str | None = None) -> GapMessage:
     """Encode ``event: "gap"`` of a room with history: what lies between two positions is lost, and it goes on.
 
     Args:
@@ -156,7 +174,8 @@ def encode_lost(room: str, count: int | None, reason: GapReason, at: str, before
     data: dict[str, object] = {"room": room, "missed": count, "reason": reason}
     if before is not None:
         data["from"] = before
-    return encode(_GAP, {**data, "at": at})
+    payload = encode(_GAP, {**data, "at": at}).payload
+    return GapMessage(payload, room, at, at if before is None else before, count, reason)
 
 
 def encode_pong(request_id: int | str | None = None, data: object = None) -> PreparedMessage:
