@@ -131,7 +131,7 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
 
     @property
     def healthy(self) -> bool:
-        """Whether it is running and hears the other nodes; becomes false at most 3 s after it stops hearing them."""
+        """Whether it is running, hears the other nodes, and reaches the history of rooms; false at most 3 s later."""
         return self._node.is_healthy
 
     @property

@@ -188,8 +188,10 @@ class Node:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it runs, and hears the other nodes."""
-        return self.is_running and (self.cluster is None or self.cluster.is_healthy)
+        """Whether it runs, hears the other nodes, and reaches what its rooms remember."""
+        if not self.is_running or (self.cluster is not None and not self.cluster.is_healthy):
+            return False
+        return self.histories is None or self.histories.is_up
 
     def stats(self) -> Stats:
         """The figures, as of now."""

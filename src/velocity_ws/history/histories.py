@@ -91,7 +91,7 @@ class Histories:
         self._hub = hub
         self._secret = secret
         ring, most = settings.history_ring, settings.recovery_limit
-        self.feeds = Feeds(link, ear, hub.deliver_logged, counters, ring=ring, limit=most)
+        self.feeds = Feeds(link, ear, hub.deliver_logged, counters, ring=ring, limit=most, clock=clock)
         self._recoveries = Recoveries(self.feeds, link, counters, limit=most)
         self._catching_up = CatchingUp(hub, self.feeds, counters, queue=settings.send_queue_size)
         self.entrances = Entrances(hub, self.feeds, link, self._recoveries, self._catching_up, settings.send_queue_size)
@@ -155,6 +155,11 @@ class Histories:
                 await self._when_up()
                 for room, mark in list(self._owed):
                     await self._remove(room, mark)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the engine can be asked."""
+        return self._link.is_up
 
     # --- rooms
 
