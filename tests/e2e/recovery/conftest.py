@@ -1,0 +1,21 @@
+"""The tests of what is recovered: nodes on every kind of engine, a few in every run and all of them in long ones."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.stages import Stage, Staging, staged
+
+
+@pytest.fixture
+def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
+    """Sets up nodes on an engine of a kind: `staged` without what a test has anyway."""
+
+    def stage(kind: str, **options: Any) -> AbstractAsyncContextManager[Stage]:
+        return staged(kind, tmp_path, monkeypatch, **options)
+
+    return stage
