@@ -93,7 +93,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
     "broker/client_directory": (SERVED, {"broker/test_directory": "join", "e2e/cluster/test_coming_and_going": "told"}),
     "broker/emitter_logs": (SERVED, {"e2e/cluster/test_history": "emitter"}),
-    "broker/entering": (SERVED, {"e2e/cluster/test_history": "since"}),
     "broker/history_api": (SERVED, {"e2e/cluster/test_history": "clear_history"}),
     "broker/wiring": (SERVED, {"e2e/cluster/test_history": "history"}),
     "broker/room_logs": (SERVED, {"e2e/cluster/test_history": "dedupe"}),

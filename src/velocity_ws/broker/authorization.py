@@ -130,6 +130,7 @@ class Authorization:
 
         Raises:
             ClientError: it may not, as for `ask`; or something changed again and again.
+            BackplaneUnavailable: it may, and the engine that keeps what is said there cannot be asked now.
             ClientNotFound: it has gone meanwhile.
             BrokerError: the hooks that are told of its moves are too far behind.
         """

@@ -88,7 +88,8 @@ class ClientDirectory:
             What it is answered; ``None`` where the room has no history, and it gets what is said there already.
 
         Raises:
-            ClientError: the engine that keeps the room's messages cannot be asked now.
+            BackplaneUnavailable: the engine that keeps the room's messages cannot be asked now; the client is not in
+                the room, if it was not before.
             ClientNotFound: the client has gone meanwhile.
             BrokerError: the hooks that are told of its moves are too far behind.
         """

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientError
+from velocity_ws.errors import BackplaneUnavailable, BrokerError
 from velocity_ws.history.histories import Histories
 from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.history.values import Joined
@@ -15,9 +15,6 @@ from velocity_ws.sessions.moves import told
 from velocity_ws.sessions.session import Session
 
 __all__ = ["Entering", "too_far_behind"]
-
-RETRY_AFTER = 1.0
-"""Seconds after which a client may ask again to come into a room whose engine cannot be asked."""
 
 
 class Settle(Protocol):
@@ -54,16 +51,15 @@ class Entering:
         """Put a client into a room that it asks for. It gets nothing of the room before `follow`.
 
         Raises:
-            ClientError: the engine cannot be asked now; the client is not in the room, if it was not before.
+            BackplaneUnavailable: the engine cannot be asked now; the client is not in the room, if it was not before.
             ClientNotFound: the client has gone meanwhile.
             BrokerError: the hooks that are told of its moves are too far behind.
         """
-        try:
-            return await self._enter(session, room, since, is_needed=True)
-        except BackplaneUnavailable:
-            raise ClientError(
-                "UNAVAILABLE", "what is said in this room cannot be had now: try again", retry_after=RETRY_AFTER
-            ) from None
+        entrance = await self._enter(session, room, since, is_needed=True)
+        if entrance.hold is not None and entrance.hold.is_over and self._hub.joined_at(session.id, room) is not None:
+            # What it was to get is gone with that, and another call has said where it goes on.
+            raise BackplaneUnavailable("the client was taken out of the room meanwhile, and put into it again")
+        return entrance
 
     async def by_application(self, session: Session, room: str, since: Since | None) -> Joined:
         """Put a client into a room; where it stands there.
@@ -111,7 +107,7 @@ class Entering:
             entrance = await entrances.enter(session, room, since, hold)
             return entrance
         except BackplaneUnavailable:
-            if hold is not None and is_needed:
+            if hold is not None and is_needed and not hold.is_over:  # else it has left, and may have come again
                 await told(self._take_out(session, room))
             raise
         finally:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, StringConstraints
 
-from velocity_ws.errors import ClientError
+from velocity_ws.errors import BackplaneUnavailable, ClientError
 from velocity_ws.history.positions import InvalidPosition, Position
 from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.hooks.registry import Hooks
@@ -25,6 +25,9 @@ from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
 from velocity_ws.sessions.session import Session
 
 __all__ = ["Joining"]
+
+RETRY_AFTER = 1.0
+"""Seconds after which a client may ask again to come into a room whose engine cannot be asked."""
 
 Answer = dict[str, str]
 
@@ -44,6 +47,7 @@ class Admission(Protocol):
 
         Raises:
             ClientError: it may not.
+            BackplaneUnavailable: it may, and the engine that keeps what is said there cannot be asked now.
         """
 
 
@@ -92,7 +96,8 @@ class Joining:
         """Handle ``join``. A client that is refused while it is in the room is put out of it.
 
         Raises:
-            ClientError: the client may not be in the room, or is in too many.
+            ClientError: the client may not be in the room, or is in too many; or the engine cannot be asked now, and
+                the client is where it was.
         """
         session = self._hub.get(client.id)
         if session is None:  # it has gone, and nobody reads an answer
@@ -161,6 +166,10 @@ class Joining:
                 await self._rooms.leave(session.id, room)
                 await self._rooms.keep_out(session, room)
             raise
+        except BackplaneUnavailable:  # which says nothing of whether it may be there
+            raise ClientError(
+                "UNAVAILABLE", "what is said in this room cannot be had now: try again", retry_after=RETRY_AFTER
+            ) from None
         except TimeoutError:
             if session.is_connected:
                 raise
