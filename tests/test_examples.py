@@ -148,6 +148,18 @@ class TestChat:
                 found.append((message["event"], message["data"]["name"]))
         return found
 
+    async def test_a_line_that_is_sent_again_under_its_id_is_there_once(self, server: Address) -> None:
+        async with server.connect(self.path_of("Ada")) as ada:
+            await self.join(ada, "chat:again")
+            for number in (2, 3):
+                await ada.send("chat", {"text": "hello", "id": "1"}, room="chat:again", id=number)
+            while (message := await ada.receive()).get("id") != 3:
+                pass
+            assert message["event"] == "reply"
+            await ada.send("earlier", room="chat:again", id=4)
+            (line,) = await ada.expect("reply")
+            assert (line["name"], line["text"]) == ("Ada", "hello")
+
     @pytest.mark.parametrize("room", ["chat: tea", "chat:", "chat:" + "x" * 25, "stats", "tea"])
     async def test_a_room_has_a_name_as_the_page_makes_it(self, server: Address, room: str) -> None:
         async with server.connect(self.path_of("Ada")) as ada:
@@ -324,7 +336,12 @@ class TestThreads:
 
 class TestCluster:
     async def test_four_workers_serve_one_chat(self, tmp_path: Path) -> None:
-        environment = {**os.environ, "WS_PORT": str(kept_port()), "XDG_RUNTIME_DIR": str(tmp_path)}
+        environment = {
+            **os.environ,
+            "WS_PORT": str(kept_port()),
+            "XDG_RUNTIME_DIR": str(tmp_path),
+            "WS_BACKPLANE_URL": f"embedded://chat?store={tmp_path / 'store'}",
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "examples.cluster", cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL
         )

@@ -1,19 +1,26 @@
 """`python -m examples.cluster`: the chat on four workers, with the engine that they reach each other by.
 
-The page shows which node each person is on. Kill a worker, or the one that runs the engine, and look.
+The page shows which node each person is on. Kill a worker, or the one that runs the engine: its people come back to
+another one, and what was said meanwhile is marked there. The engine keeps it on disk, so it survives the engine, too.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from urllib.parse import quote
 
 from velocity_ws import Settings
 
 WORKERS = 4
+STORE = Path(__file__).parents[2] / "artifacts" / "cluster"
+"""Where the embedded engine keeps what rooms remember."""
 
 
 def main() -> None:
+    STORE.parent.mkdir(exist_ok=True)
+    os.environ.setdefault("WS_BACKPLANE_URL", f"embedded://chat?store={quote(str(STORE))}")
     settings = Settings()
     host, port = settings.host, settings.port
     print(f"velocity-ws chat on {WORKERS} workers: http://{host}:{port}/  (Ctrl+C stops it)", flush=True)

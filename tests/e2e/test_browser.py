@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +25,8 @@ from websockets.http11 import Request as HandshakeRequest
 
 import velocity_ws
 from tests.support import DEADLINE, Address, eventually, settings
-from tests.support.command import serving_folder
+from tests.support.command import kept_port, serving_folder
+from tests.support.dead_network import Network, network
 from tests.support.site import EXPECTED_ERROR, Site, site_of, unused_port
 from velocity_ws import Broker, Client, ClientError, Message, Reject, may_reconnect
 from velocity_ws.messages.events import PROTOCOL
@@ -1013,6 +1016,17 @@ async def test_malformed_messages_are_ignored(site: Site, wire: str) -> None:
 # --- the chat
 
 
+async def answers(address: Address, process: asyncio.subprocess.Process, within: float = DEADLINE) -> None:
+    """Wait until the chat answers."""
+    async with asyncio.timeout(within), httpx.AsyncClient() as http:
+        while True:
+            assert process.returncode is None
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get(address.http + "/healthz")).is_success:
+                    return
+            await asyncio.sleep(0.02)  # the pause between two looks
+
+
 class Chat:
     """The example as a process of its own, which can be stopped and started again at the same address."""
 
@@ -1036,16 +1050,7 @@ class Chat:
                 stdout=log,
                 stderr=log,
             )
-        async with asyncio.timeout(DEADLINE), httpx.AsyncClient() as http:
-            while not await self._is_healthy(http):
-                assert self._process.returncode is None, self.log.read_text()
-                await asyncio.sleep(0.02)  # the pause between two looks
-
-    async def _is_healthy(self, http: httpx.AsyncClient) -> bool:
-        try:
-            return (await http.get(self.address.http + "/healthz")).is_success
-        except httpx.TransportError:
-            return False
+        await answers(self.address, self._process)
 
     async def stop(self) -> None:
         """End it as an init system would; it must leave in good order."""
@@ -1084,6 +1089,11 @@ class Tab:
     async def is_status(self, text: str) -> None:
         await expect(self.page.locator("#status-text")).to_have_text(text)
 
+    async def worker(self) -> int:
+        """The process that has its connection."""
+        await expect(self.page.locator("#process")).to_contain_text("kill")
+        return int((await self.page.locator("#process").inner_text()).rpartition(" ")[2])
+
     async def say(self, text: str) -> None:
         await self.page.get_by_label("Message", exact=True).fill(text)
         await self.page.keyboard.press("Enter")
@@ -1110,9 +1120,9 @@ async def chat(tmp_path: Path) -> AsyncIterator[Chat]:
 
 
 @asynccontextmanager
-async def tab_of(browser: Browser, chat: Chat, **options: Any) -> AsyncIterator[Tab]:
+async def tab_of(browser: Browser, chat: Chat | Address, **options: Any) -> AsyncIterator[Tab]:
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    tab = Tab(await context.new_page(), chat.address)
+    tab = Tab(await context.new_page(), chat.address if isinstance(chat, Chat) else chat)
     yield tab
     await context.close()
     assert tab.problems == []
@@ -1154,6 +1164,7 @@ async def test_two_tabs_and_another_client_chat_and_survive_a_restart(browser: B
             for tab in (ada, grace):
                 await tab.is_status("Connected")
                 await tab.sees("Connected again")
+                await tab.sees("Something said here may have been missed: the server remembers it no more")
                 await tab.sees_people("Ada", "Grace")
             await ada.sees("Are you still there?")
             await ada.say("Here we are again")
@@ -1179,7 +1190,8 @@ async def a_third_client_joins_in(chat: Chat, ada: Tab, grace: Tab) -> str:
             assert (await robot.expect("came"))["name"] == "Robot"
             assert [p["name"] for p in (await robot.expect("people"))["people"]] == ["Ada", "Grace", "Robot"]
             assert (await robot.expect("room")) == {"room": "engines", "people": 3}
-            assert (await robot.expect("reply")) == {"room": "chat:engines"}
+            answer = await robot.expect("reply")
+            assert answer == {"room": "chat:engines", "at": answer["at"]}
             await robot.send("chat", {"text": "x" * 501}, id=4, room="chat:engines")
             assert (await robot.expect("error"))["code"] == "INVALID_DATA"
             await robot.send("chat", {"text": "beep"}, room="chat:engines")
@@ -1194,6 +1206,77 @@ async def a_third_client_joins_in(chat: Chat, ada: Tab, grace: Tab) -> str:
         assert stats["connected_clients"] == 3
         assert stats["invalid"] == 2
     return token
+
+
+async def test_what_was_said_while_a_page_was_away_is_marked_and_a_newcomer_gets_what_was_said_before(
+    browser: Browser, chat: Chat
+) -> None:
+    async with network(chat.address.port) as between, tab_of(browser, chat) as ada, tab_of(browser, chat) as grace:
+        ada.address = Address(between.port)
+        await ada.log_in("Ada", "engines")
+        await grace.log_in("Grace", "engines")
+        await grace.say("Hello Ada")
+        await ada.sees("Hello Ada")
+        await lines_are_marked_that_were_said_without(ada, grace, between)
+        async with tab_of(browser, chat) as robot:
+            await robot.log_in("Robot", "engines")
+            await robot.sees("Hello Ada", "three", "You joined")
+            await expect(robot.page.locator("#log .message p")).to_have_text(
+                ["Hello Ada", "one", "two", "three", "four"]
+            )
+
+
+async def lines_are_marked_that_were_said_without(ada: Tab, grace: Tab, between: Network) -> None:
+    """Somebody is cut off, others go on to talk, and it comes back."""
+    between.die()
+    await between.close()
+    await ada.is_status("Reconnecting")
+    for text in ("one", "two", "three"):
+        await grace.say(text)
+        await grace.sees(text)
+    between.live()
+    await between.close()  # an attempt that was made meanwhile leads nowhere
+    await ada.is_status("Connected")
+    await ada.sees("3 new while you were away", "one", "two", "three")
+    await grace.say("four")
+    await ada.sees("four")
+    lines = await ada.page.locator("#log > *").all_inner_texts()
+    found = [next((word for word in MARKED if word in line), "") for line in lines]
+    assert [word for word in found if word] == MARKED
+
+
+MARKED = ["3 new while you were away", "one", "two", "three", "four"]
+
+
+@pytest.mark.soak
+async def test_a_page_on_a_worker_that_is_killed_gets_what_was_said_meanwhile(browser: Browser, tmp_path: Path) -> None:
+    """Whichever worker: the one that runs the engine, too, as that keeps on disk what rooms remember."""
+    port = kept_port()
+    url = f"embedded://chat?store={tmp_path / 'store'}"
+    environment = {**os.environ, "WS_PORT": str(port), "XDG_RUNTIME_DIR": str(tmp_path), "WS_BACKPLANE_URL": url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "examples.cluster", cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        address = Address(port)
+        await answers(address, process, within=60)
+        async with network(port) as between, tab_of(browser, address) as ada, tab_of(browser, address) as grace:
+            ada.address = Address(between.port)
+            await ada.log_in("Ada", "engines")
+            worker = await ada.worker()
+            await grace.log_in("Grace", "engines")
+            while await grace.worker() == worker:
+                await grace.page.reload()
+                await grace.is_status("Connected")
+            await ada.sees_people("Ada", "Grace")
+            between.die()
+            os.kill(worker, signal.SIGKILL)
+            await lines_are_marked_that_were_said_without(ada, grace, between)
+            assert await ada.worker() != worker
+    finally:
+        process.terminate()
+        async with asyncio.timeout(30):
+            assert await process.wait() == 0
 
 
 async def test_the_page_shows_a_lost_connection_and_the_rate_limit(browser: Browser, chat: Chat) -> None:

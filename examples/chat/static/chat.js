@@ -11,9 +11,10 @@ const create = (tag, className = "", text = "") => Object.assign(document.create
 let ws = null;
 let me = JSON.parse(sessionStorage.getItem("chat") ?? "null"); // {name, token}
 const directory = new Map(); // room -> how many people are in it, as the server has told
-let node = null; // the server process that has this connection: {id, is_clustered}
+let node = null; // the server process that has this connection: {id, is_clustered, process}
 let current = null;
-const joined = new Map(); // room -> {lines, people, unread, typing}
+const joined = new Map(); // room -> {lines, people, unread, typing}; a line has the position of what was said
+const WHY = { evicted: "there was too much of it", expired: "it was too long ago", too_many: "there was too much of it", epoch: "the server remembers it no more", rewound: "the server was set back" };
 
 // --- login
 
@@ -53,18 +54,19 @@ function showChat() {
   $("me").replaceChildren(avatar(me.name), create("span", "wide-only", me.name));
   ws = connect(() => `/ws?token=${encodeURIComponent(me.token)}`, { baseDelay: 1000, maxDelay: 10_000 });
   ws.on("status", showStatus);
-  ws.on("node", (told) => ((node = told), renderPeople()));
+  ws.on("node", (told) => ((node = told), renderPeople(), renderNode()));
   ws.on("rooms", (rooms) => {
     directory.clear();
     rooms.forEach(list);
     renderRooms();
   });
   ws.on("room", (room) => (list(room), renderRooms()));
-  ws.on("gap", ({ room }) => room?.startsWith("chat:") && note(nameOf(room), "Something may have been missed here", "bad"));
+  ws.on("joined", (room, { recovered, missed }) => recovered && missed && note(nameOf(room), `${missed} new while you were away`, "new"));
+  ws.on("resync", (room, reason) => note(nameOf(room), `Something said here may have been missed: ${WHY[reason] ?? reason}`, "bad"));
   ws.on("people", ({ people }, { room }) => update(nameOf(room), (entry) => (entry.people = people)));
   ws.on("came", ({ name, at }, { room }) => addLine(nameOf(room), { note: `${who(name)} joined`, at }));
   ws.on("went", ({ name, at }, { room }) => addLine(nameOf(room), { note: `${who(name)} left`, at }));
-  ws.on("chat", ({ name, text, at }, { room }) => addLine(nameOf(room), { name, text, at }));
+  ws.on("chat", ({ name, text, at }, { room, at: position }) => addLine(nameOf(room), { name, text, at, position }));
   ws.on("typing", ({ name }, { room }) => showTyping(nameOf(room), name));
   ws.on("left", ({ room, reason }) => reason !== "INTERNAL_ERROR" && leave(nameOf(room)));
   ws.on("stats", showStats);
@@ -76,8 +78,8 @@ function showChat() {
 
 const list = ({ room, people }) => (people ? directory.set(room, people) : directory.delete(room));
 
-// What a room is called here, and what the server calls it.
-const nameOf = (room) => room.slice("chat:".length);
+// What a room is called here, and what the server calls it: chat:tea, and aside:tea, where is told who comes, goes and types.
+const nameOf = (room) => room.slice(room.indexOf(":") + 1);
 const keyOf = (name) => `chat:${name}`;
 
 const who = (name) => (name === me.name ? "You" : name);
@@ -139,13 +141,23 @@ $("flood").addEventListener("click", async () => {
 async function enter(room) {
   if (!joined.has(room)) {
     joined.set(room, { lines: [], people: [], unread: 0, typing: new Map() });
-    ws.join(keyOf(room)).catch((error) => {
+    ws.join(keyOf(room), { state: () => loadEarlier(room) }).catch((error) => {
       if (!error.data) return; // without an answer of the server, velocity.js goes on asking
       notice(`Not joined: ${error.message}`);
       leave(room);
     });
   }
   show(room);
+}
+
+// What was said before: for a newcomer, and where more was missed than came by itself. What comes meanwhile waits.
+async function loadEarlier(room) {
+  const lines = await again(["RATE_LIMITED", "ENGINE_AWAY"], () => ws.request("earlier", null, { room: keyOf(room) }));
+  const entry = joined.get(room);
+  if (entry?.lines.some(({ position }) => position)) return lines.forEach((line) => addLine(room, line));
+  lines.forEach((line, i) => (line.follows = isNextOf(lines[i - 1], line)));
+  entry?.lines.unshift(...lines);
+  if (room === current) renderLog();
 }
 
 function leave(room) {
@@ -161,9 +173,7 @@ function show(room) {
   if (entry) entry.unread = 0;
   $("room-title").textContent = room === null ? "No room" : room;
   $("leave").hidden = room === null;
-  $("log").replaceChildren();
-  for (const line of entry?.lines ?? []) appendLine(line);
-  $("log").scrollTop = $("log").scrollHeight;
+  renderLog();
   openPanel(null);
   renderRooms();
   renderPeople();
@@ -231,13 +241,22 @@ function renderPeople() {
   }));
 }
 
+function renderNode() {
+  $("process").hidden = !node.is_clustered;
+  $("process").textContent = `Your worker is process ${node.process}: kill -9 ${node.process}`;
+}
+
 // --- lines
+
+// Whether somebody goes on to talk.
+function isNextOf(previous, { name, text, at }) {
+  return Boolean(text && previous?.name === name && Date.parse(at) - Date.parse(previous.at) < 120_000);
+}
 
 function addLine(room, line) {
   const entry = joined.get(room);
-  if (!entry) return;
-  const previous = entry.lines.at(-1);
-  line.follows = Boolean(line.text && previous?.name === line.name && Date.parse(line.at) - Date.parse(previous.at) < 120_000);
+  if (!entry || (line.position && entry.lines.some(({ position }) => position === line.position))) return;
+  line.follows = isNextOf(entry.lines.at(-1), line);
   entry.lines.push(line);
   if (entry.lines.length > KEEP) entry.lines.shift();
   if (line.name) entry.typing.delete(line.name);
@@ -252,6 +271,12 @@ function addLine(room, line) {
     entry.unread++;
     renderRooms();
   }
+}
+
+function renderLog() {
+  $("log").replaceChildren();
+  for (const line of joined.get(current)?.lines ?? []) appendLine(line);
+  $("log").scrollTop = $("log").scrollHeight;
 }
 
 function appendLine(line) {
@@ -285,16 +310,31 @@ function avatar(name) {
 // --- talking
 
 async function say(room, text) {
+  const id = `${Date.now()} ${Math.random()}`; // sent again under its id, a message is there once
   try {
-    const answer = ws.request("chat", { text }, { room: keyOf(room), timeout: 60_000 });
-    renderComposer();
-    await answer;
+    await again(["DISCONNECTED", "ENGINE_AWAY"], () => {
+      const answer = ws.request("chat", { text, id }, { room: keyOf(room), timeout: 60_000 });
+      renderComposer();
+      return answer;
+    });
   } catch (error) {
     if (error.code === "RATE_LIMITED") slowDown({ retry_after: error.retryAfter });
     const why = LOST[error.code] ?? (error.code === "RATE_LIMITED" ? "too fast" : error.message);
     note(room, `Not sent: “${text}” (${why})`, "bad");
   }
   renderComposer();
+}
+
+// Ask again after a second where it has failed with one of these codes, four times at most.
+async function again(codes, ask) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (attempt === 5 || !codes.includes(error.code)) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
 }
 
 function send() {
