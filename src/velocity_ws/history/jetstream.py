@@ -37,14 +37,16 @@ class Message(NamedTuple):
         payload: any bytes.
         ttl: milliseconds for which it is kept at least; 0 for ever.
         headers: more of them, as text.
-        guard: a subject, which may have ``*``, and the sequence of its last message, or 0; ``None`` for no guard.
     """
 
     subject: str
     payload: bytes
     ttl: int = 0
     headers: bytes = b""
-    guard: tuple[str, int] | None = None
+
+
+Guard = tuple[str, int] | None
+"""A subject, which may have ``*``, and the sequence of its last message, or 0; ``None`` for no guard."""
 
 
 class Stored(NamedTuple):
@@ -74,6 +76,9 @@ class _Error(msgspec.Struct):
 class _Ack(msgspec.Struct):
     seq: int = 0
     error: _Error | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
 class JetStream:
@@ -130,11 +135,12 @@ class JetStream:
         found: dict[str, Any] = msgspec.json.decode(answer)
         return found
 
-    async def store(self, messages: Sequence[Message]) -> int:
+    async def store(self, messages: Sequence[Message], guard: Guard = None) -> int:
         """Store messages, one after the other and each by itself, in one round trip; with several replicas in two.
 
         Args:
-            messages: all of them guarded alike, and no other subject of the guard but the last one's.
+            messages: of which none but the last one is of a subject of the guard.
+            guard: what each of them is stored under.
 
         Returns:
             The sequence of the last one.
@@ -147,27 +153,32 @@ class JetStream:
         await self._settle()
         *first, last = messages
         if first and self.replicas > 1:  # another server may lead between the two, and have the last one alone
-            for ack in await self._send_all(first):
+            for ack in await self._send_all(first, guard):
                 _sequence(ack)
             first = []
-        *acks, ack = await self._send_all([*first, last])
+        *acks, ack = await self._send_all([*first, last], guard)
         sequence = _sequence(ack)
         again = [message for message, ack in zip(first, acks, strict=True) if ack.error is not None]
         if again:  # there was no room for them until the last one had replaced another
-            await self._send_all([_guarded_by(message, sequence) for message in again])
+            await self._send_all(again, guard and (guard[0], sequence))
         return sequence
 
-    async def _send_all(self, messages: Sequence[Message]) -> list[_Ack]:
-        asked = [self._send(message) for message in messages]
+    async def _send_all(self, messages: Sequence[Message], guard: Guard) -> list[_Ack]:
+        end = _end_of_headers(guard)
+        send = self._requests.send
+        asked = [send(message.subject.encode(), _headers(message, end), message.payload) for message in messages]
         try:
-            await asyncio.wait(asked)
+            for future in reversed(asked):  # the last one comes last, so that this waits once
+                if not future.done():
+                    await asyncio.wait([future])
         finally:
-            self._left.update(future for future in asked if not future.done())
+            self._left.update([future for future in asked if not future.done()])
         acks: list[_Ack] = []
-        for ((headers, answer),) in [future.result() for future in asked]:
+        for future in asked:
+            ((headers, answer),) = future.result()
             if status_of(headers) == _GONE:
                 raise ConnectionError("the stream of the logs is gone")
-            acks.append(msgspec.json.decode(answer, type=_Ack))
+            acks.append(_decode_ack(answer))
         return acks
 
     async def last(self, subjects: Sequence[str]) -> dict[str, Stored]:
@@ -241,19 +252,26 @@ class JetStream:
         Raises:
             Refused: it cannot be.
         """
-        (ack,) = await self._send_all([Message(self._anchor, b"", guard=(self._anchor, 0))])
+        (ack,) = await self._send_all([Message(self._anchor, b"")], (self._anchor, 0))
         with contextlib.suppress(WrongSequence):  # another was first
             _sequence(ack)
 
-    def _send(self, message: Message) -> asyncio.Future[Parts]:
-        headers = b"NATS/1.0\r\n" + message.headers
-        if message.ttl:
-            headers += b"Nats-TTL: %ds\r\n" % (-(-message.ttl // 1000))
-        if message.guard is not None:
-            subject, sequence = message.guard
-            headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % sequence
-            headers += b"Nats-Expected-Last-Subject-Sequence-Subject: %b\r\n" % subject.encode()
-        return self._requests.send(message.subject.encode(), headers + b"\r\n", message.payload)
+
+def _headers(message: Message, end: bytes) -> bytes:
+    if message.ttl:
+        return b"NATS/1.0\r\n%bNats-TTL: %ds\r\n%b" % (message.headers, -(-message.ttl // 1000), end)
+    return b"NATS/1.0\r\n%b%b" % (message.headers, end)
+
+
+def _end_of_headers(guard: Guard) -> bytes:
+    """The headers that say of a guard, and what is behind all headers."""
+    if guard is None:
+        return b"\r\n"
+    subject, sequence = guard
+    return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n\r\n" % (
+        sequence,
+        subject.encode(),
+    )
 
 
 def _sequence(ack: _Ack) -> int:
@@ -262,8 +280,3 @@ def _sequence(ack: _Ack) -> int:
     if ack.error.err_code in _WRONG_SEQUENCE:
         raise WrongSequence
     raise Refused("engine", f"the engine does not store it: {ack.error.description}")
-
-
-def _guarded_by(message: Message, sequence: int) -> Message:
-    """A message whose guard knows the one that was stored last."""
-    return message if message.guard is None else message._replace(guard=(message.guard[0], sequence))

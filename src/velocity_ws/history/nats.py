@@ -104,6 +104,8 @@ class NatsHistory:
         by_topic: dict[str, list[int]] = {}
         for index, each in enumerate(appends):
             by_topic.setdefault(each.log.topic, []).append(index)
+        if len(by_topic) == 1:
+            return await append_to_log(logs, appends, self.max_payload)
         groups = list(by_topic.values())
         done = await _all(
             [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]
@@ -178,7 +180,7 @@ class NatsHistory:
                 return found.payload
             with contextlib.suppress(WrongSequence):  # another was first
                 made = secrets.token_bytes(SECRET_SIZE)
-                await stream.store([Message(subject, made, guard=(subject, 0))])
+                await stream.store([Message(subject, made)], (subject, 0))
                 return made
 
     async def keep(self, name: str, value: bytes) -> None:

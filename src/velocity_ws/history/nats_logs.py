@@ -193,7 +193,7 @@ class NatsLogs:
         messages.append(Message(subject, loud or b"", head.until - now, b"%b: %b\r\n" % (HEAD, head.text)))
         guard = self.names.heads(topic), state.sequence
         self._cache.pop(topic, None)
-        sequence = await self.stream.store([message._replace(guard=guard) for message in messages])
+        sequence = await self.stream.store(messages, guard)
         after = State(sequence, head, newest)
         if loud is None or len(loud) <= CACHED:
             self._cache[topic] = after
