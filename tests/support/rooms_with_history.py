@@ -81,9 +81,10 @@ class History:
 
     async def cut(self) -> None:
         """End all connections without a word."""
-        for connection in list(self._members.get("", ())):
+        cut = set(self._members.get("", ()))
+        for connection in cut:
             connection.transport.abort()
-        await eventually(lambda: not self._members.get(""))
+        await eventually(lambda: not cut & self._members.get("", set()))
 
     def top(self, room: str) -> str:
         """The position behind all that was said in a room."""

@@ -447,7 +447,7 @@ export class Velocity<E extends EventTypes = any> {
    * in order and once, before what is new, or `resync` tells that it cannot be had. `leave` forgets where that was.
    *
    * @returns What the server has answered, once for this use; all answers are told by the event `joined`. With
-   *   a `state`, when that is loaded, and what was held back meanwhile has been told.
+   *   a `state`, when that is loaded; what was held back meanwhile is told just after that.
    * @throws RequestError (as a rejection), to the caller alone. After `TIMEOUT` (10 s) and `CLOSED` the room is still asked
    *   for when there is a connection, and this use counts; after an answer of the server it does not. Where nobody
    *   waits for the promise, only such an answer is an unhandled rejection.

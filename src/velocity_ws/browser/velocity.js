@@ -165,6 +165,7 @@ class Room {
   #heldSize = 0;
   #states = []; // {load, isDue, settle}: `settle` while a join waits for it
   #isLoading = false;
+  #loadedAt = null; // while who waited for that gets to hear it, before what is held back is told
   #loadDue = 0;
   #loadFailures = 0;
   #isOver = false;
@@ -262,6 +263,7 @@ class Room {
   /** Hold back what comes from now on until all states have been loaded anew, which have what was held back before. */
   reload() {
     if (!this.#states.length) return;
+    this.#loadedAt = null;
     for (const state of this.#states) state.isDue = true;
     this.#holdAll([]);
   }
@@ -271,8 +273,13 @@ class Room {
     if (!this.#held && this.#isDue) this.#holdAll([]);
   }
 
-  /** Load the states that are due; when to look again. */
+  /** Load the states that are due, and tell what was held back; when to look again. */
   load(time) {
+    if (this.#loadedAt !== null) {
+      if (time < this.#loadedAt + 1) return this.#loadedAt + 1;
+      this.#loadedAt = null;
+      this.settle();
+    }
     if (!this.isIn || this.#isLoading || !this.#isDue) return Infinity;
     if (time < this.#loadDue) return this.#loadDue;
     this.#isLoading = true;
@@ -288,7 +295,16 @@ class Room {
 
   /** Tell what was held back, if there is nothing more to wait for. */
   settle() {
-    if (this.missing || this.#isLoading || this.#isDue) return;
+    if (this.missing || this.#isLoading || this.#isDue || this.#loadedAt !== null) return;
+    const joins = this.#states.filter(({ settle }) => settle);
+    for (const { settle } of joins) settle();
+    if (joins.length) this.#loadedAt = now(); // their callers may only now say who is to be told
+    else this.#release();
+  }
+
+  // --- inside
+
+  #release() {
     const held = this.#held ?? [];
     this.at = this.#lastHeld ?? this.at;
     this.#held = null;
@@ -297,10 +313,7 @@ class Room {
       if (this.#held) this.#hold(item); // as a handler has asked for a state
       else this.#link.tell(item.message);
     }
-    for (const { isDue, settle } of [...this.#states]) if (!isDue) settle?.();
   }
-
-  // --- inside
 
   #holdAll(items) {
     this.#held = [];
@@ -405,6 +418,7 @@ class Rooms {
     if (room?.uses > 1) {
       room.uses--;
       room.unfollow(state);
+      this.send();
       return Promise.resolve(null);
     }
     if (room) this.#delete(room);
