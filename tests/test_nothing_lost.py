@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage
+from playwright.async_api import Browser, ConsoleMessage, Page
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from tests.support import DEADLINE, Address, Peer, eventually, serve, settings
-from tests.support.dead_network import network
+from tests.support.dead_network import Network, network
 from tests.support.pages import blocks, module_of, program_of
 from tests.support.site import EXPECTED_ERROR
 from velocity_ws import BackplaneUnavailable, Broker, Client, History, HistoryError, WebSocketMiddleware
@@ -151,6 +152,91 @@ async def test_an_answer_goes_on_while_who_asked_is_away(
         assert (await join(ann, room, since=message["at"]))["missed"] == 2
         assert await ann.expect("word") == "scatters"
         await ann.expect("end")
+
+
+@asynccontextmanager
+async def connected(browser: Browser, between: Network, *words: str) -> AsyncIterator[Page]:
+    """A page that has run the blocks of JavaScript in which these words are, as ann; what they show is in `shown`."""
+    found = [block.source for block in blocks("docs/nothing-lost.md", "js")]
+    scripts = [next(source for source in found if word in source) for word in words]
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"http://127.0.0.1:{between.port}/openapi.json")
+    await page.evaluate(
+        """async (scripts) => {
+            const { connect } = await import("/ws/velocity.js");
+            window.shown = [];
+            const ws = connect("/ws?user=ann", { baseDelay: 1, maxDelay: 10 });
+            const AsyncFunction = (async () => {}).constructor;
+            for (const script of scripts) {
+                await new AsyncFunction("ws", "show", script)(ws, (...what) => shown.push(what.join(" ")));
+            }
+        }""",
+        scripts,
+    )
+    yield page
+    await context.close()
+
+
+async def away(between: Network, broker: Broker, meanwhile: Callable[[], Awaitable[object]]) -> None:
+    """Cut a page off until something was done."""
+    between.die()
+    await between.close()
+    await eventually(lambda: not broker.get_clients())
+    await meanwhile()
+    between.live()
+    await between.close()  # an attempt that was made meanwhile leads nowhere
+
+
+@pytest.mark.timeout(300)  # leaves room for the installation of a browser
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_page_is_told_how_much_was_said_while_it_was_away(browser: Browser, page: Any) -> None:
+    async with serve(page.app) as server, network(server.port) as between:
+        async with connected(browser, between, "while you were away") as tab:
+
+            async def say() -> None:
+                for text in ("one", "two"):
+                    await page.broker.to_room("chat:7").send("message", {"by": "bob", "text": text})
+
+            await away(between, page.broker, say)
+            await tab.wait_for_function("() => shown.length === 3", timeout=1000 * DEADLINE)
+            assert await tab.evaluate("shown") == [
+                "2 new in chat:7 while you were away", "chat:7 bob one", "chat:7 bob two",
+            ]  # fmt: skip
+
+            async def say_and_clear() -> None:
+                await say()
+                await page.broker.clear_history("chat:7")
+
+            await away(between, page.broker, say_and_clear)
+            await tab.wait_for_function("() => shown.length === 4", timeout=1000 * DEADLINE)
+            assert (await tab.evaluate("shown"))[-1] == "load chat:7 anew: evicted"
+
+
+@pytest.mark.timeout(300)  # leaves room for the installation of a browser
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_page_gets_the_rest_of_an_answer_that_went_on_without_it(
+    browser: Browser, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = asyncio.Event()
+
+    async def complete(prompt: str) -> AsyncIterator[str]:
+        yield "It"
+        await go_on.wait()
+        yield "scatters"
+        yield "blue"
+
+    async def end() -> None:
+        go_on.set()
+        await eventually(lambda: not page.running)
+
+    monkeypatch.setattr(page, "complete", complete)
+    async with serve(page.app) as server, network(server.port) as between:
+        async with connected(browser, between, "why is the sky blue?") as tab:
+            await tab.wait_for_function("() => shown.length === 1", timeout=1000 * DEADLINE)
+            await away(between, page.broker, end)
+            await tab.wait_for_function("() => shown.length === 3", timeout=1000 * DEADLINE)
+            assert (await tab.evaluate("shown"))[-1].endswith(" It scatters blue")
 
 
 @pytest.mark.timeout(300)  # leaves room for the installation of a browser
