@@ -240,12 +240,14 @@ async def test_what_nobody_answered_is_said_again_under_its_key(kind: str, stagi
         with pytest.raises(BackplaneUnavailable) as caught:
             await ledger.say(stage.brokers[0], room, dedupe=f"{room} 1")
         assert caught.value.outcome == "unknown"
-        heard = [page for number, page in enumerate(pages) if number % 2]
-        await eventually(lambda: all(1 in page.trails[room].got for page in heard))  # the engine has taken it
+        is_taken = kind != "nats"  # there a writer asks for the key first
+        if is_taken:
+            heard = [page for number, page in enumerate(pages) if number % 2]
+            await eventually(lambda: all(1 in page.trails[room].got for page in heard))
         stage.ways[0].live()
         await stage.listens()
-        for broker in stage.brokers:
-            assert (await ledger.insist(broker, room, 1)).duplicate
+        again = [await ledger.insist(broker, room, 1) for broker in stage.brokers]
+        assert [sent.duplicate for sent in again] == [is_taken, True]
         assert [entry.data for entry in await stage.brokers[1].history(room)] == [0, 1]
         assert await ledger.settles(stage.brokers[1], room) == (3 * len(pages), 0)
         assert all(page.trails[room].gaps == [] for page in pages)
