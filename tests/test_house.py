@@ -97,6 +97,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "broker/wiring": (SERVED, {"e2e/cluster/test_history": "history"}),
     "broker/room_logs": (SERVED, {"e2e/cluster/test_history": "dedupe"}),
     "history/appending": (SERVED, {"e2e/cluster/test_history": "dedupe"}),
+    "history/beyond": (SERVED, {"e2e/test_history_limits": "missed"}),
     "history/catching_up": (SERVED, {"e2e/cluster/test_history": "missed"}),
     "history/checks": (SERVED, {"history/test_feed": "Feed"}),
     "history/entrances": (SERVED, {"e2e/cluster/test_history": "since"}),

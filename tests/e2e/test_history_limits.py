@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from tests.support import Address, Peer, eventually, running, settings
@@ -99,6 +99,41 @@ async def test_a_slow_client_is_told_that_a_log_began_anew_though_there_was_no_p
                 if message["event"] == "gap":
                     gaps.append(message["data"])
             assert (gaps[-1]["reason"], gaps[-1]["missed"], gaps[-1]["from"]) == ("epoch", None, at)
+
+
+async def test_what_a_process_has_no_place_for_is_recovered_all_the_same() -> None:
+    broker = chat(history_ring="16KiB")
+    rooms = [f"chat:{number}" for number in range(5)]
+    async with running(broker, "ours") as address, AsyncExitStack() as stack:
+        async with address.connect() as peer:
+            places = [(await peer.request("join", {"room": room}))["data"]["at"] for room in rooms]
+        for number in range(20):
+            for room in rooms:
+                await broker.to_room(room).send("said", [number, "x" * 2_000])
+        peers = [await stack.enter_async_context(address.connect()) for _ in rooms]
+        asked = zip(peers, rooms, places, strict=True)
+        answers = await asyncio.gather(*[peer.request("join", {"room": room, "since": at}) for peer, room, at in asked])
+        assert [answer["data"].get("missed") for answer in answers] == [20] * 5
+        for room in rooms:
+            await broker.to_room(room).send("said", [20])
+        for peer in peers:
+            assert [(await peer.expect("said"))[0] for _ in range(21)] == list(range(21))
+
+
+async def test_the_newest_message_comes_though_a_process_has_no_place_for_it() -> None:
+    broker = chat(history_ring="16KiB")
+
+    @broker.rooms("price:{name}", history=History(mode="latest")).authorize
+    async def anybody(client: Client) -> bool:
+        return True
+
+    async with running(broker, "ours") as address, address.connect() as here, address.connect() as there:
+        await broker.to_room("price:x").send("said", "x" * 20_000)
+        at = (await here.request("join", {"room": "price:x"}))["data"]["at"]
+        assert len(await here.expect("said")) == 20_000
+        answer = await there.request("join", {"room": "price:x", "since": at})
+        assert answer["data"]["missed"] == 1
+        assert len(await there.expect("said")) == 20_000
 
 
 async def test_much_that_was_missed_comes_in_pieces_and_with_what_is_new_behind_it() -> None:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.entries import Entry
 from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Feeds
@@ -151,8 +152,15 @@ class CatchingUp:
             yield piece
 
     async def _page(self, feed: Feed, hold: Hold[Session], cursor: Position) -> list[Frame]:
-        """Read what follows a member's place, as this node has it no more; nothing, where it is told of a gap."""
+        """Read what follows a member's place, as this node has it no more; nothing, where it is told of a gap.
+
+        What the other members have not had either is left out, as it comes live.
+        """
         try:
+            if cursor.epoch == feed.epoch and cursor.offset > feed.offset:
+                await self._feeds.ranged(feed)
+                if cursor.offset <= feed.offset:
+                    return []
             top, entries = await self._feeds.page(feed, cursor.offset)
         except BackplaneUnavailable:
             await asyncio.sleep(AGAIN)
@@ -161,22 +169,32 @@ class CatchingUp:
         if hold.is_over:
             return []
         if reason is None and entries:
-            found: list[Frame] = []
-            place = cursor.at
-            for entry in entries:
-                opened = open_envelope(entry.envelope)
-                at = entry.stamp.position.at
-                if opened is not None:
-                    message = placed(opened.payload, feed.room, at, place, opened.key)
-                    found.append(Frame(entry.stamp.pack(), entry.stamp.position.offset, message, opened.excluded))
-                place = at
-            return found
+            if top.position.epoch == feed.epoch:
+                entries = [entry for entry in entries if entry.stamp.position.offset <= feed.offset]
+            return self._frames(feed, hold, entries)
         if reason in ("evicted", "expired"):
             to = before(entries[0].stamp.pack()) if entries else feed.position
             self._skip(feed, hold, to, to.offset - cursor.offset, reason)
         else:
             self._skip(feed, hold, feed.start() if reason == "epoch" else feed.position, None, "epoch")
         return []
+
+    def _frames(self, feed: Feed, hold: Hold[Session], entries: Sequence[Entry]) -> list[Frame]:
+        """What a member gets of entries that follow its place, as far as it can be read."""
+        found: list[Frame] = []
+        place = hold.cursor.at
+        for entry in entries:
+            stamp = entry.stamp
+            opened = open_envelope(entry.envelope)
+            if opened is None:  # of a version to come: it has a place, and nobody here can read it
+                if not found:
+                    self._skip(feed, hold, stamp.position, 1, "evicted")
+                break
+            at = stamp.position.at
+            message = placed(opened.payload, feed.room, at, place, opened.key)
+            found.append(Frame(stamp.pack(), stamp.position.offset, message, opened.excluded))
+            place = at
+        return found
 
     def _skip(self, feed: Feed, hold: Hold[Session], to: Position, missed: int | None, reason: GapReason) -> None:
         """Tell a member that something is missing, and go on behind it."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from velocity_ws.history.beyond import Beyond, Missed
 from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.items import Log, Lookup
@@ -42,6 +43,18 @@ class Entrance(NamedTuple):
     dropped: Sequence[Frame] = ()
 
 
+class _Verdict(NamedTuple):
+    """What was found out about what a client missed.
+
+    Attributes:
+        reason: why it cannot have it; ``None`` where it can.
+        missed: how many messages; ``None`` where the ring of the room has them all.
+    """
+
+    reason: Reason | None
+    missed: int | None = None
+
+
 class Recoveries:
     """The clients of one node that come into rooms with history. On the broker's loop only."""
 
@@ -57,6 +70,7 @@ class Recoveries:
         self._link = link
         self._counters = counters
         self._limit = limit
+        self._beyond = Beyond(feeds, limit=limit)
 
     # --- whether it can have what it missed
 
@@ -67,35 +81,34 @@ class Recoveries:
             BackplaneUnavailable: the engine could not be asked.
         """
         await self._feeds.opened(feed)
+        start: Position | None = None
         if isinstance(since, Position):
-            reason = await self._judge(session, feed, since)
+            verdict, start = await self._judge(session, feed, since), since
         elif since is not None:
-            reason = await self._rewind(feed, since)
+            verdict, start = await self._rewind(session, feed, since)
         else:
-            reason = None
-        if feed.is_latest and reason != "forbidden":
+            verdict = _Verdict(None)
+        if feed.is_latest and verdict.reason != "forbidden":
             if feed.offset and not feed.ring.frames and not feed.ring.is_whole:
                 await self._feeds.ranged(feed)
-            has_it = isinstance(since, Position) and reason is None and since.offset == feed.offset
-            cursor = feed.position if has_it else feed.before_newest()
-        elif reason is not None or since is None:
+            newest = await self._beyond.before_newest(feed)
+            has_it = isinstance(since, Position) and verdict.reason is None and since.offset == feed.offset
+            cursor = feed.position if has_it else newest
+        elif verdict.reason is not None or start is None:
             cursor = feed.position
-        elif isinstance(since, Position):
-            cursor = since
         else:
-            cursor = _back(feed, since)
-        return self._answer(session, feed, since, reason, cursor), cursor
+            cursor = start
+        return self._answer(session, feed, since, verdict, cursor), cursor
 
-    def _answer(
-        self, session: Session, feed: Feed, since: Since | None, reason: Reason | None, cursor: Position
-    ) -> Joined:
+    def _answer(self, session: Session, feed: Feed, since: Since | None, verdict: _Verdict, cursor: Position) -> Joined:
         if since is None:
             return Joined(feed.room, cursor.at)
-        if reason is not None:
-            self._count(reason, 0)
-            return Joined(feed.room, cursor.at, False, reason)
-        ids = session.ids
-        missed = sum([ids.isdisjoint(frame.excluded) for frame in feed.ring.after(cursor.offset)])
+        if verdict.reason is not None:
+            self._count(verdict.reason, 0)
+            return Joined(feed.room, cursor.at, False, verdict.reason)
+        ids, missed = session.ids, verdict.missed
+        if missed is None:
+            missed = sum([ids.isdisjoint(frame.excluded) for frame in feed.ring.after(cursor.offset)])
         self._count(None, missed)
         # Where nothing is missed, the newest revision is known as well, and the engine is not asked for removals again.
         return Joined(feed.room, cursor.at if missed else feed.at, True, None, missed)
@@ -114,7 +127,8 @@ class Recoveries:
         Raises:
             BackplaneUnavailable: the engine could not be asked.
         """
-        reason = "too_many" if len(ranges) > MAX_LOST else await self._judge(session, feed, since)
+        verdict = _Verdict("too_many") if len(ranges) > MAX_LOST else await self._judge(session, feed, since)
+        reason = verdict.reason if verdict.missed is None else verdict.reason or "too_many"  # to be put aside here
         parsed = [(Position.parse(before), Position.parse(at)) for before, at in ranges]
         ids, oldest = session.ids, feed.start().offset  # what is older is not here where the newest stands for all
         found = [
@@ -133,42 +147,44 @@ class Recoveries:
         self._counters.recoveries[reason or "recovered"] += 1
         self._counters.recovered_messages += missed
 
-    async def _judge(self, session: Session, feed: Feed, since: Position) -> Reason | None:
+    async def _judge(self, session: Session, feed: Feed, since: Position) -> _Verdict:
         removed, looked_at, was_read = 0, -1, False
+        missed: Missed | None = None
+        limit, is_latest = self._limit, feed.is_latest
         while True:
-            if since.epoch == feed.epoch and since.revision < feed.revision != looked_at:
-                looked_at = feed.revision
+            revision = feed.revision if missed is None else max(feed.revision, missed.top.position.revision)
+            if since.epoch == feed.epoch and since.revision < revision != looked_at:
+                looked_at = revision
                 removed = await self._removed(session, feed.log)
                 continue
             view = feed.view(since)
             if view is not None:
-                limit = self._limit
-                return judge(since, feed.top, view, removed=removed, limit=limit, is_latest=feed.is_latest)
-            if not was_read:
+                return _Verdict(judge(since, feed.top, view, removed=removed, limit=limit, is_latest=is_latest))
+            if missed is not None:
+                reason = judge(since, missed.top, missed.view, removed=removed, limit=limit, is_latest=is_latest)
+                return _Verdict(reason, missed.messages)
+            if was_read:  # and there was no place for it
+                missed = await self._beyond.missed(feed, since, session.ids)
+            else:
                 await self._feeds.ranged(feed)
                 was_read = True
-                continue
-            if since.epoch != feed.epoch:
-                return "epoch"
-            if since.revision < removed:
-                return "forbidden"
-            if since.offset > feed.offset:
-                return "rewound"
-            return "evicted" if since.offset < feed.evicted else "too_many"
 
     async def _removed(self, session: Session, log: Log) -> int:
         """The revision at which the client, by any of its names, was last removed; 0 for never."""
         asked = [self._link.removed(Lookup(log, mark)) for mark in marks_of(session, session.ids)]
         return max(await asyncio.gather(*asked))
 
-    async def _rewind(self, feed: Feed, since: int | Literal["start"]) -> Reason | None:
+    async def _rewind(self, session: Session, feed: Feed, since: int | Literal["start"]) -> tuple[_Verdict, Position]:
+        """Whether a client can have the newest messages of a number, or all; and the place before them."""
         wanted = feed.offset if since == "start" else since
         if not feed.ring.is_whole and len(feed.ring.frames) < min(wanted, feed.offset):
             await self._feeds.ranged(feed)
         found = len(feed.ring.frames)
-        if since == "start":
-            return "too_many" if found > self._limit or not feed.ring.is_whole else None
-        return "too_many" if min(wanted, found) > self._limit or (found < wanted and not feed.ring.is_whole) else None
+        if feed.ring.is_whole or (since != "start" and found >= wanted):
+            return _Verdict("too_many" if min(wanted, found) > self._limit else None), _back(feed, since)
+        place = await self._beyond.start(feed, max(0, feed.offset - wanted))
+        missed = await self._beyond.missed(feed, place, session.ids)
+        return _Verdict(judge(place, missed.top, missed.view, removed=0, limit=self._limit), missed.messages), place
 
 
 def marks_of(session: Session, ids: Iterable[str]) -> list[str]:
