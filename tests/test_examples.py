@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from asgiref.sync import async_to_sync
 from examples import auth, minimal, notifications
 from examples.chat import app as chat
 from examples.chat import tokens
+from examples.cluster.__main__ import STORES
 from tests.support import DEADLINE, Address, Peer, eventually, serve
 from tests.support.command import kept_port
 from velocity_ws import Broker, WebSocketMiddleware
@@ -336,17 +338,14 @@ class TestThreads:
 
 class TestCluster:
     async def test_four_workers_serve_one_chat(self, tmp_path: Path) -> None:
-        environment = {
-            **os.environ,
-            "WS_PORT": str(kept_port()),
-            "XDG_RUNTIME_DIR": str(tmp_path),
-            "WS_BACKPLANE_URL": f"embedded://chat?store={tmp_path / 'store'}",
-        }
+        port = kept_port()
+        store = STORES / f"cluster-{port}"
+        environment = {**os.environ, "WS_PORT": str(port), "XDG_RUNTIME_DIR": str(tmp_path)}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "examples.cluster", cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL
         )
         try:
-            address = Address(int(environment["WS_PORT"]))
+            address = Address(port)
             async with httpx.AsyncClient(base_url=address.http) as http, asyncio.timeout(60):
                 while True:
                     try:
@@ -375,3 +374,5 @@ class TestCluster:
             process.terminate()
             async with asyncio.timeout(30):
                 assert await process.wait() == 0
+            assert store.is_dir()
+            shutil.rmtree(store)

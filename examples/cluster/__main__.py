@@ -14,15 +14,16 @@ from urllib.parse import quote
 from velocity_ws import Settings
 
 WORKERS = 4
-STORE = Path(__file__).parents[2] / "artifacts" / "cluster"
-"""Where the embedded engine keeps what rooms remember."""
+STORES = Path(__file__).parents[2] / "artifacts"
+"""Where the embedded engine keeps what rooms remember: in a folder for each port."""
 
 
 def main() -> None:
-    STORE.parent.mkdir(exist_ok=True)
-    os.environ.setdefault("WS_BACKPLANE_URL", f"embedded://chat?store={quote(str(STORE))}")
     settings = Settings()
     host, port = settings.host, settings.port
+    if settings.backplane_url == "memory://":
+        STORES.mkdir(exist_ok=True)
+        os.environ["WS_BACKPLANE_URL"] = f"embedded://chat-{port}?store={quote(str(STORES / f'cluster-{port}'))}"
     print(f"velocity-ws chat on {WORKERS} workers: http://{host}:{port}/  (Ctrl+C stops it)", flush=True)
     command = [
         "-m",
