@@ -170,7 +170,7 @@ class JetStream:
         try:
             for future in reversed(asked):  # the last one comes last, so that this waits once
                 if not future.done():
-                    await asyncio.wait([future])
+                    await _done(future)
         finally:
             self._left.update([future for future in asked if not future.done()])
         acks: list[_Ack] = []
@@ -255,6 +255,18 @@ class JetStream:
         (ack,) = await self._send_all([Message(self._anchor, b"")], (self._anchor, 0))
         with contextlib.suppress(WrongSequence):  # another was first
             _sequence(ack)
+
+
+async def _done(future: asyncio.Future[Parts]) -> None:
+    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(_: object) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(done)
+    await waiter
 
 
 def _headers(message: Message, end: bytes) -> bytes:

@@ -68,9 +68,12 @@ async def _append(
             after, stamp = head.append(append, name, now)
             break
         except UnknownOldest as unknown:
-            head = unknown.head.learn(await _oldest(logs, append.log.topic, state, unknown.head))
+            head = unknown.head
+            own = logs.own.oldest(append.log.topic, head.position, head.oldest, TABLE)
+            head = head.learn_own(own) if own else head.learn(await _oldest(logs, append.log.topic, state, head))
     entry = Entry(stamp, append.envelope)
     state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=entry.pack())
+    logs.own.add(append.log.topic, stamp, len(append.envelope))
     if name:
         keys[name] = append.digest, stamp
     return Appended(stamp), state

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -145,7 +145,9 @@ class Head(msgspec.Struct, array_like=True):
 
     def slot(self, offset: int) -> str:
         """The name of an entry's slot."""
-        length = next(length for first, length in reversed(self.rings) if offset >= first)
+        first, length = self.rings[-1]
+        if offset < first:
+            length = next(length for first, length in reversed(self.rings) if offset >= first)
         return f"{length}-{offset % length}"
 
     def time_of(self, offset: int) -> int | None:
@@ -208,6 +210,14 @@ class Head(msgspec.Struct, array_like=True):
             key=(key, append.digest if key else b""),
         )
         return head.kept(limits, now), Stamp(place, position.mark, now)
+
+    def learn_own(self, known: Sequence[tuple[int, int]]) -> Head:
+        """The head once sizes and times of its oldest entries are known.
+
+        Args:
+            known: of the next `TABLE`, or fewer, at least one.
+        """
+        return msgspec.structs.replace(self, table=[(size, time - self.born) for size, time in known])
 
     def learn(self, found: Mapping[int, Found]) -> Head:
         """The head once its oldest entries were read: those that are not there are gone by age.

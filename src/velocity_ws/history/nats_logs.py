@@ -20,6 +20,7 @@ from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry
 from velocity_ws.history.items import KEY_TTL, Log, Refused
 from velocity_ws.history.jetstream import JetStream, Message, Stored, WrongSequence
 from velocity_ws.history.nats_head import Found, Head
+from velocity_ws.history.nats_own import Own
 from velocity_ws.history.nats_removals import Removals
 from velocity_ws.history.nats_stream import Names
 
@@ -44,11 +45,13 @@ class State(NamedTuple):
         sequence: that of the message that has the head; 0 where there is none.
         head: the head; ``None`` for an unknown log.
         newest: the newest entry, where it is in the message of the head.
+        packed: the same as it is stored; empty where that is not at hand.
     """
 
     sequence: int
     head: Head | None
     newest: Entry | None = None
+    packed: bytes = b""
 
 
 class NatsLogs:
@@ -56,6 +59,7 @@ class NatsLogs:
 
     Attributes:
         max_payload: bytes of the largest envelope, or record.
+        own: what was appended here.
     """
 
     def __init__(self, stream: JetStream, names: Names) -> None:
@@ -67,6 +71,7 @@ class NatsLogs:
         self.stream = stream
         self.names = names
         self.max_payload = int(stream.server.get("max_payload", 1024 * 1024)) - STAMP_SIZE - HEADERS
+        self.own = Own()
         self._cache: OrderedDict[str, State] = OrderedDict()
         self._ahead = 0.0
         self._asked_at = -CLOCK_INTERVAL
@@ -194,7 +199,7 @@ class NatsLogs:
         guard = self.names.heads(topic), state.sequence
         self._cache.pop(topic, None)
         sequence = await self.stream.store(messages, guard)
-        after = State(sequence, head, newest)
+        after = State(sequence, head, newest, b"" if newest is None or loud is None else loud)
         if loud is None or len(loud) <= CACHED:
             self._cache[topic] = after
             if len(self._cache) > CACHED:
@@ -212,7 +217,7 @@ class NatsLogs:
             ttl = max(1, state.newest.stamp.time + head.limits[1] - now)
             subject = self.names.slot(topic, head.slot(position.offset))
             total = b"%b: %d\r\n" % (TOTAL, old.total)
-            messages.append(Message(subject, state.newest.pack(), ttl, total))
+            messages.append(Message(subject, state.packed or state.newest.pack(), ttl, total))
         key, digest = old.key
         ttl = old.time + int(KEY_TTL * 1000) - now
         if key and ttl > 0 and position.offset > head.cleared and state.newest is not None:
