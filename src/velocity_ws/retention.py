@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from velocity_ws.quantities import parse_duration, parse_size
 
-__all__ = ["History", "Limits"]
+__all__ = ["MAX_SIZE", "History", "Limits"]
 
 MAX_SIZE = 1_000_000
 """Entries; a log is a cache, and what needs more of them is a database."""

@@ -15,6 +15,7 @@ from velocity_ws.history.recoveries import Since
 from velocity_ws.history.recovery import judge, view_of
 from velocity_ws.history.values import Entry
 from velocity_ws.messages.outbound import parse
+from velocity_ws.retention import MAX_SIZE
 
 __all__ = ["Reading", "no_history", "parse_since"]
 
@@ -55,6 +56,7 @@ class Reading:
         """
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
             raise HistoryError(f"the limit is a number of messages, 1 or more, not {limit!r:.80}")
+        limit = min(limit, MAX_SIZE)  # or an engine could not write it, and it may be a stranger's
         position = None if since is None else _parse(since)
         if reverse:
             return await self._newest(log, position, limit)
