@@ -107,6 +107,8 @@ class Entering:
             entrance = await entrances.enter(session, room, since, hold)
             return entrance
         except BackplaneUnavailable:
+            if self._hub.joined_at(session.id, room) is None:  # it was taken out meanwhile, as by a hook: no fault
+                return Entrance(Joined(room), None)
             if hold is not None and is_needed and not hold.is_over:  # else it has left, and may have come again
                 await told(self._take_out(session, room))
             raise

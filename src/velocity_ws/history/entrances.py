@@ -75,6 +75,8 @@ class Entrances:
         if not self._link.is_up:
             raise BackplaneUnavailable("there is no connection to the engine")
         joined, cursor = await self._recoveries.decide(session, feed, since)
+        if since is None and hold.cursor is not None:  # a hook that was told of it has said where it is to begin
+            return Entrance(Joined(room, hold.cursor.at), hold)
         hold.cursor = cursor
         return Entrance(joined, hold)
 
@@ -83,9 +85,12 @@ class Entrances:
         room = feed.room
         other = self._hub.hold_of(session.id, room)
         if since is not None and other is not None:
-            if isinstance(session.returning, Returning) and session.returning.holds(room):
-                joined, other.cursor = await self._recoveries.decide(session, feed, since)
-                return Entrance(joined, None)
+            is_held = isinstance(session.returning, Returning) and session.returning.holds(room)
+            if is_held or other.cursor is None:  # a hook that is told of the join would wait for itself
+                joined, cursor = await self._recoveries.decide(session, feed, since)
+                if is_held or other.cursor is None:
+                    other.cursor = cursor
+                    return Entrance(joined, None)
             await other.wait_over()
         start = None if since is None or session.starts is None else session.starts.pop(room, None)
         if since is not None and start is not None:
