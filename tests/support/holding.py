@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +26,7 @@ from velocity_ws.history.memory import MemoryHistory
 from velocity_ws.sessions.session import Session
 
 ROOM = "chat:7"
+_numbers = itertools.count(1)
 
 
 class HeldHistory(MemoryHistory):
@@ -35,8 +37,8 @@ class HeldHistory(MemoryHistory):
         failing: the methods that fail, as those of an engine that refuses all.
     """
 
-    def __init__(self, url: str = "memory://", clock: Callable[[], float] = time.time) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: str | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(f"memory://held-{next(_numbers)}" if url is None else url, clock)
         self.calls: Counter[str] = Counter()
         self.failing: set[str] = set()
         self._gates: dict[str, asyncio.Event] = {}

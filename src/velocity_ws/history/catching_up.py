@@ -85,10 +85,10 @@ class CatchingUp:
     def _can_have_all(self, feed: Feed, hold: Hold[Session]) -> bool:
         """Give a member all that it has not had, if that is little; whether it was."""
         cursor: Position = hold.cursor
-        if cursor.offset == feed.offset and cursor.epoch == feed.epoch:
+        if _is_at_end(feed, cursor):
             return True
-        frames = _next(feed, cursor)
-        if not frames or sum([frame.message.cost for frame in frames]) > self._piece:
+        frames = _next(feed, cursor, self._piece)
+        if not frames or frames[-1].offset < feed.offset or frames[0].message.cost > self._piece:
             return False
         outbox = hold.member.outbox
         if outbox is None or not outbox.is_free:
@@ -106,38 +106,34 @@ class CatchingUp:
     async def _catch_up(self, feed: Feed, hold: Hold[Session], dropped: Sequence[Frame]) -> None:
         """Give a member, piece by piece, what it has not had; others wait for none of it."""
         for piece in self._pieces(dropped):
-            if not await self._has_room(hold):
+            if not await self._may_have(hold):
                 return
             self._offer(hold, piece)
-        cursor: Position = hold.cursor
         while not hold.is_over:
-            if hold.asked:
-                await hold.wait_answered()
-                continue
-            if cursor.offset == feed.offset and cursor.epoch == feed.epoch:
+            if not hold.asked and _is_at_end(feed, hold.cursor):
                 self._hub.finish(hold)
                 return
-            frames = _next(feed, cursor) or await self._page(feed, hold, cursor)
-            if hold.is_over:
+            if not await self._may_have(hold):
                 return
-            if not frames:  # and it was told so, and where it goes on
-                cursor = hold.cursor
-                continue
-            for piece in self._pieces(frames):
-                if not await self._has_room(hold) or hold.asked:
-                    break
+            cursor: Position = hold.cursor
+            # No more than a piece: what is kept for a member that reads slowly is its place in the log.
+            piece = _next(feed, cursor, self._piece) or await self._page(feed, hold, cursor)
+            if piece and not hold.is_over and not hold.asked:
                 self._offer(hold, piece)
-                stamp = piece[-1].stamp
-                cursor = hold.cursor = Position.unpack(stamp)
+                hold.cursor = Position.unpack(piece[-1].stamp)
 
-    async def _has_room(self, hold: Hold[Session]) -> bool:
-        """Wait until nothing else waits for a member; whether it is still there.
+    async def _may_have(self, hold: Hold[Session]) -> bool:
+        """Wait until nothing else waits for a member, and it may stay in the room; whether it is still there.
 
         One that does not read is given more than its queue holds after a while, so that it ends as any slow client.
         """
-        with contextlib.suppress(TimeoutError):
-            await hold.member.put(None, PATIENCE)
-        return not hold.is_over
+        while not hold.is_over:
+            with contextlib.suppress(TimeoutError):
+                await hold.member.put(None, PATIENCE)
+            if not hold.asked:
+                return not hold.is_over
+            await hold.wait_answered()
+        return False
 
     def _pieces(self, frames: Sequence[Frame]) -> Iterable[list[Frame]]:
         piece: list[Frame] = []
@@ -152,7 +148,8 @@ class CatchingUp:
             yield piece
 
     async def _page(self, feed: Feed, hold: Hold[Session], cursor: Position) -> list[Frame]:
-        """Read what follows a member's place, as this node has it no more; nothing, where it is told of a gap.
+        """Read what follows a member's place, as this node has it no more; nothing, where it is told of a gap, or
+        has to be asked again.
 
         What the other members have not had either is left out, as it comes live.
         """
@@ -161,7 +158,7 @@ class CatchingUp:
                 await self._feeds.ranged(feed)
                 if cursor.offset <= feed.offset:
                     return []
-            top, entries = await self._feeds.page(feed, cursor.offset)
+            top, entries = await self._feeds.page(feed, cursor.offset, self._piece)
         except BackplaneUnavailable:
             await asyncio.sleep(AGAIN)
             return []
@@ -172,7 +169,10 @@ class CatchingUp:
             if top.position.epoch == feed.epoch:
                 entries = [entry for entry in entries if entry.stamp.position.offset <= feed.offset]
             return self._frames(feed, hold, entries)
-        if reason in ("evicted", "expired"):
+        if reason is None:  # the engine says less than was heard: it is behind, or went back, which the feed finds out
+            self._feeds.deaf(feed.log.topic)
+            await asyncio.sleep(AGAIN)
+        elif reason in ("evicted", "expired"):
             to = before(entries[0].stamp.pack()) if entries else feed.position
             self._skip(feed, hold, to, to.offset - cursor.offset, reason)
         else:
@@ -204,12 +204,19 @@ class CatchingUp:
         hold.member.offer(encode_lost(feed.room, missed, reason, to.at, cursor.at))
 
 
-def _next(feed: Feed, cursor: Position) -> list[Frame]:
-    """The frames that follow a place; none, where the node has not all of them."""
-    frames = feed.ring.frames
-    if cursor.epoch != feed.epoch or not frames or cursor.offset >= feed.offset:
+def _is_at_end(feed: Feed, cursor: Position) -> bool:
+    return cursor.offset == feed.offset and cursor.epoch == feed.epoch
+
+
+def _next(feed: Feed, cursor: Position, size: int) -> list[Frame]:
+    """The frames that follow a place, one at least, and not more than a number of bytes; none where the node has not
+    those."""
+    frame = feed.ring.at(cursor.offset + 1)
+    if frame is None or cursor.epoch != feed.epoch or not cursor.is_behind(frame.previous):
         return []
-    first = feed.ring.at(cursor.offset + 1)
-    if first is None or not cursor.is_behind(first.previous):
-        return []
-    return feed.ring.after(cursor.offset)
+    found: list[Frame] = []
+    while frame is not None and (not found or frame.message.cost <= size):
+        found.append(frame)
+        size -= frame.message.cost
+        frame = feed.ring.at(frame.offset + 1)
+    return found

@@ -69,7 +69,8 @@ class Checks:
                 await self._look(feeds)
             except BackplaneUnavailable:
                 for feed in feeds:
-                    self.later(feed, AGAIN)
+                    if feed in self._due:  # and not forgotten meanwhile
+                        self.later(feed, AGAIN)
             await asyncio.sleep(len(feeds) / RATE)
 
     async def _wait(self) -> None:

@@ -154,13 +154,13 @@ class Feeds:
             await self._step_of(feed)
 
     async def ranged(self, feed: Feed) -> None:
-        """Read the newest entries of a room, once for all who wait for that.
+        """Read the newest entries of a room, and what the node has missed up to them, once for all who wait for that.
 
         Raises:
             BackplaneUnavailable: the engine did not answer.
         """
         feed.wants_range = True
-        while feed.wants_range:
+        while feed.wants_range or feed.wants_rest:
             await self._step_of(feed)
 
     def ask(self, feed: Feed) -> None:
@@ -206,17 +206,23 @@ class Feeds:
             raise BackplaneUnavailable("the engine did not confirm in time that the room is heard")
         log = feed.log
         asked = feed.asked()
+        # What is answered once the room is over is for nobody: those who have come since have a feed of their own.
         if feed.wants_range:
             limits = log.limits
             most = min(limits.max_bytes, self._rings.limit)
             query = Query(log, 0, min(limits.size, self._limit), most, newest=True)
             found = await self._read(query)
-            feed.learned_range(found, query, asked)
+            if not feed.is_over:
+                feed.learned_range(found, query, asked)
         elif feed.wants_rest and was_open:
             query = Query(log, feed.offset, PAGE, PAGE_BYTES)
-            self._counters.repaired += feed.learned_rest(await self._read(query), query, asked)
+            found = await self._read(query)
+            if not feed.is_over:
+                self._counters.repaired += feed.learned_rest(found, query, asked)
         else:
-            feed.learned_top(await self._link.top(log), asked)
+            top = await self._link.top(log)
+            if not feed.is_over:
+                feed.learned_top(top, asked)
         if feed.is_open and not was_open:
             self._checks.watch(feed)
             self.when_open(feed)
@@ -225,13 +231,18 @@ class Feeds:
         self._counters.history_reads += 1
         return await self._link.read(query)
 
-    async def page(self, feed: Feed, after: int) -> Range:
+    async def page(self, feed: Feed, after: int, size: int = PAGE_BYTES) -> Range:
         """Read entries that follow an offset, for one client alone.
+
+        Args:
+            feed: the room's.
+            after: the offset.
+            size: bytes of them at most, but one in any case.
 
         Raises:
             BackplaneUnavailable: the engine did not answer.
         """
-        return await self._read(Query(feed.log, after, PAGE, PAGE_BYTES))
+        return await self._read(Query(feed.log, after, PAGE, size))
 
     async def _tops(self, feeds: list[Feed]) -> None:
         """Ask where the logs of some rooms end; see `Checks`."""

@@ -101,24 +101,17 @@ class Ring:
         index = offset - frames[0].offset if frames else -1
         return frames[index] if 0 <= index < len(frames) else None
 
-    def after(self, offset: int, most: int | None = None) -> list[Frame]:
-        """The frames of larger offsets, in order.
-
-        Args:
-            offset: that of a frame which is here, or of the one before the first.
-            most: how many at most; ``None`` for all.
-        """
+    def after(self, offset: int) -> list[Frame]:
+        """The frames of larger offsets that are here, in order."""
         frames = self.frames
         if not frames:
             return []
         count = frames[-1].offset - offset
-        if most is None and count * 4 < len(frames):  # which are at the end, as a deque is read from both
+        if count * 4 < len(frames):  # which are at the end, as a deque is read from both
             tail = [frames[-index] for index in range(1, count + 1)]
             tail.reverse()
             return tail
-        start = offset + 1 - frames[0].offset
-        stop = len(frames) if most is None else min(len(frames), start + most)
-        return [frames[index] for index in range(start, stop)]
+        return [frames[index] for index in range(max(0, len(frames) - count), len(frames))]
 
 
 class Rings:
