@@ -114,7 +114,7 @@ class Entering:
             raise
         finally:
             if entrance is None and hold is not None:  # also where the caller does not wait any more
-                entrances.go(Entrance(Joined(room), hold))
+                entrances.let_in_blind(session, hold)
 
 
 def too_far_behind(session: Session) -> BrokerError:

@@ -84,47 +84,69 @@ class Entrances:
         """What a client is answered that was in the room before."""
         room = feed.room
         other = self._hub.hold_of(session.id, room)
-        if since is not None and other is not None:
-            is_held = isinstance(session.returning, Returning) and session.returning.holds(room)
-            if is_held or other.cursor is None:  # a hook that is told of the join would wait for itself
+        if since is None:
+            at = feed.at or None if other is None or other.cursor is None else other.cursor.at
+            return Entrance(Joined(room, at), None)
+        if other is not None:
+            if isinstance(session.returning, Returning) and session.returning.take(other):
+                return await self._returns(session, session.returning, feed, since, other)
+            if other.cursor is None:  # a hook that is told of the join would wait for itself
                 joined, cursor = await self._recoveries.decide(session, feed, since)
-                if is_held or other.cursor is None:
+                if other.cursor is None:
                     other.cursor = cursor
                     return Entrance(joined, None)
             await other.wait_over()
-        start = None if since is None or session.starts is None else session.starts.pop(room, None)
-        if since is not None and start is not None:
-            return await self._asks_late(session, feed, since, start)
-        ranges = session.take_lost(room) if isinstance(since, Position) else []
-        if ranges and isinstance(since, Position):
-            joined, dropped = await self._recoveries.dropped(session, feed, since, ranges)
+        if session.starts is not None and room in session.starts:
+            return await self._asks_late(session, feed, since)
+        if isinstance(since, Position) and (ranges := session.take_lost(room)):
+            try:
+                joined, dropped = await self._recoveries.dropped(session, feed, since, ranges)
+            except BaseException:
+                session.put_back_lost(room, ranges)
+                raise
             return self._held_at(session, feed, Entrance(joined, None, dropped))
-        at = feed.at or None if other is None or other.cursor is None or other.is_over else other.cursor.at
-        return Entrance(Joined(room, at) if since is None else Joined(room, at, True, None, 0), None)
+        return Entrance(Joined(room, feed.at or None, True, None, 0), None)
 
-    async def _asks_late(self, session: Session, feed: Feed, since: Since, start: Position) -> Entrance:
+    async def _returns(
+        self, session: Session, returning: Returning, feed: Feed, since: Since, hold: Hold[Session]
+    ) -> Entrance:
+        """What a client is answered of which it is said where it stopped, before it has said that itself."""
+        try:
+            joined, hold.cursor = await self._recoveries.decide(session, feed, since)
+        except BaseException:
+            returning.put_back(hold)
+            raise
+        return Entrance(joined, hold)
+
+    async def _asks_late(self, session: Session, feed: Feed, since: Since) -> Entrance:
         """What a client is answered that asks for what was before it came into a room, where it has been since."""
+        room = feed.room
+        await self._feeds.opened(feed)
+        start: Position | None = None if session.starts is None else session.starts.pop(room, None)
+        if start is None or self._hub.joined_at(session.id, room) is None:
+            return Entrance(Joined(room, feed.at, False, "expired"), None)
         if feed.position.is_at(start):  # and nothing was said since
-            if self._hub.joined_at(session.id, feed.room) is None:
-                return Entrance(Joined(feed.room, feed.at, False, "expired"), None)
-            hold = self.hold_back(session, feed.room)
+            hold = self.hold_back(session, room)
             hold.cursor = start
             try:
                 joined, hold.cursor = await self._recoveries.decide(session, feed, since)
             except BaseException:
+                if not hold.is_over:
+                    came_at(session, room, start)
                 self._catching_up.go(hold)
                 raise
             return Entrance(joined, hold)
         if isinstance(since, Position) and since.is_at(start):
-            return Entrance(Joined(feed.room, feed.at, True, None, 0), None)
-        return Entrance(Joined(feed.room, feed.at, False, "expired"), None)
+            return Entrance(Joined(room, feed.at, True, None, 0), None)
+        return Entrance(Joined(room, feed.at, False, "expired"), None)
 
     def _held_at(self, session: Session, feed: Feed, entrance: Entrance) -> Entrance:
         """Let a member get nothing new before what it gets first."""
         if not entrance.dropped or self._hub.joined_at(session.id, feed.room) is None:
             return entrance
         hold = self.hold_back(session, feed.room)
-        hold.cursor = feed.position
+        if hold.cursor is None:  # else it is asked whether it may stay, and it was held before
+            hold.cursor = feed.position
         return entrance._replace(hold=hold)
 
     def go(self, entrance: Entrance) -> None:
@@ -138,6 +160,24 @@ class Entrances:
         if isinstance(returning, Returning):
             returning.came(entrance)
             return
-        if entrance.hold is not None and entrance.joined.recovered is None:
-            came_at(session, entrance.hold)
+        hold = entrance.hold
+        if hold is not None and entrance.joined.recovered is None:
+            came_at(session, hold.room, hold.cursor)
         self.go(entrance)
+
+    def let_in_blind(self, session: Session, hold: Hold[Session]) -> None:
+        """A client is in a room of which the engine does not say where its log ends: it gets what is said from then on.
+
+        Where it asks for what was before, it has to be known where it came in.
+        """
+        if not hold.is_over:
+            feed = self._feeds.of(hold.room)
+            if hold.cursor is None:  # else a hook has said where it is to begin
+                came_at(session, hold.room, feed.position if feed is not None and feed.is_open else None)
+            self._catching_up.go(hold)
+
+    def opened(self, feed: Feed) -> None:
+        """It has become known where a room's log ends: that is where those came in who were let in before."""
+        for session in self._hub.room_members(feed.room):
+            if session.starts is not None and feed.room in session.starts and session.starts[feed.room] is None:
+                came_at(session, feed.room, feed.position)

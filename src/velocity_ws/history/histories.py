@@ -6,7 +6,7 @@ Knows clients, rooms and logs; it is told which rooms have a history, and asks n
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -35,6 +35,8 @@ log = get_logger("velocity_ws.history")
 
 MAX_OWED = 10_000
 """Removals that the engine could not be told, and is told later; beyond, the log says which are forgotten."""
+AGAIN = 1.0
+"""Seconds until the engine is told again what it has refused to know."""
 
 
 class LogOf(Protocol):
@@ -108,7 +110,8 @@ class Histories:
         self.reading = Reading(link, node_id, self._noticed)
         self._owed: dict[tuple[str, str], None] = {}
         self._upkeep: asyncio.Task[None] | None = None
-        self._is_up = asyncio.Event()
+        self._is_due = asyncio.Event()
+        self.feeds.when_open = self.entrances.opened
 
     # --- life
 
@@ -120,7 +123,7 @@ class Histories:
         """
         self._hub.logs = self
         self.feeds.start()
-        self._link.on_up.append(self._is_up.set)
+        self._link.on_up.append(self._is_due.set)
         self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
         await self._link.start(patience)
 
@@ -140,21 +143,28 @@ class Histories:
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
+        if self._owed:
+            log.error("the engine was not told of %s removals: who comes in again may look back", len(self._owed))
         await self._catching_up.stop()
         await self.feeds.stop()
         await self._link.stop()
 
     async def _keep_up(self) -> None:
-        """Each time the engine is reached: learn the key, and tell the removals that it could not be told."""
+        """Each time the engine is reached, learn the key, and tell it what it is to know; again, where it refuses."""
         while True:
-            await self._is_up.wait()
-            self._is_up.clear()
-            with contextlib.suppress(BackplaneUnavailable):
-                if self.resumptions.key is None:
-                    self.resumptions.key = await self._link.secret(self._secret)
-                await self._when_up()
-                for room, mark in list(self._owed):
-                    await self._remove(room, mark)
+            await self._is_due.wait()
+            self._is_due.clear()
+            steps: list[Callable[[], Awaitable[None]]] = [self._learn_key, self._when_up]
+            steps += [functools.partial(self._remove, room, mark) for room, mark in self._owed]
+            done = [await _does(step) for step in steps]
+            if not all(done):
+                await asyncio.sleep(AGAIN)
+                if self._link.is_up:  # else it is when it is up
+                    self._is_due.set()
+
+    async def _learn_key(self) -> None:
+        if self.resumptions.key is None:
+            self.resumptions.key = await self._link.secret(self._secret)
 
     @property
     def is_up(self) -> bool:
@@ -227,6 +237,7 @@ class Histories:
             log.error("the engine is away, and %s removals wait for it: those of room %r are forgotten", MAX_OWED, room)
             return
         self._owed[room, mark] = None
+        self._is_due.set()
         log.warning("the engine is told later that somebody was put out of room %r: %s", room, error)
 
     # --- what arrives
@@ -240,3 +251,12 @@ class Histories:
         feed = self.feeds.by_topic.get(topic)
         if feed is not None:
             feed.noticed(Stamp(top.position, top.position.mark, top.time).pack(), cleared=cleared)
+
+
+async def _does(step: Callable[[], Awaitable[None]]) -> bool:
+    """Take a step that asks the engine; whether it could be taken."""
+    try:
+        await step()
+    except BackplaneUnavailable:
+        return False
+    return True

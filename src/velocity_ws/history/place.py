@@ -81,7 +81,7 @@ class Place:
         """What the ring shows of a position; ``None`` where that is not enough to judge it."""
         if position.epoch != self.epoch or position.offset > self.offset:
             return None
-        self._drop_old()
+        self.drop_old()
         after, frames = position.offset + 1, self.ring.frames
         if position.offset == self.offset:
             return View(after, self._mark)
@@ -152,7 +152,8 @@ class Place:
         while ring.frames and (len(ring.frames) > limits.size or ring.size > limits.max_bytes):
             self.evicted = ring.popleft().offset
 
-    def _drop_old(self) -> None:
+    def drop_old(self) -> None:
+        """Give up what is too old, by the engine's clock."""
         frames, oldest = self.ring.frames, self._now() - self.log.limits.ttl
         while frames and frames[0].time <= oldest:
             self.ring.popleft()

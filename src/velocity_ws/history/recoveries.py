@@ -89,10 +89,11 @@ class Recoveries:
         else:
             verdict = _Verdict(None)
         if feed.is_latest and verdict.reason != "forbidden":
+            feed.drop_old()
             if feed.offset and not feed.ring.frames and not feed.ring.is_whole:
                 await self._feeds.ranged(feed)
             newest = await self._beyond.before_newest(feed)
-            has_it = isinstance(since, Position) and verdict.reason is None and since.offset == feed.offset
+            has_it = isinstance(since, Position) and verdict.reason is None and since.is_at(feed.position)
             cursor = feed.position if has_it else newest
         elif verdict.reason is not None or start is None:
             cursor = feed.position
@@ -179,6 +180,7 @@ class Recoveries:
         wanted = feed.offset if since == "start" else since
         if not feed.ring.is_whole and len(feed.ring.frames) < min(wanted, feed.offset):
             await self._feeds.ranged(feed)
+        feed.drop_old()
         found = len(feed.ring.frames)
         if feed.ring.is_whole or (since != "start" and found >= wanted):
             return _Verdict("too_many" if min(wanted, found) > self._limit else None), _back(feed, since)

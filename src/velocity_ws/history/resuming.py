@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -60,16 +61,26 @@ class Returning:
     def came(self, entrance: Entrance) -> None:
         """The application has put the client into a room; it is told where it stands, now or when nothing is held."""
         hold = entrance.hold
-        if hold is None:
+        if hold is None or hold.is_over:  # it was in the room before, or is not any more, or has come again
             return
         if self.is_waiting and entrance.joined.recovered is None:
             self._held[hold.room] = hold
         else:
             self._all.enter(self._session, entrance)
 
-    def holds(self, room: str) -> bool:
-        """Whether a room is held until the client has said where it stopped."""
-        return room in self._held
+    def take(self, hold: Hold[Session]) -> bool:
+        """Wait no more for the client to say where it stopped in a room; whether that was waited for."""
+        if self._held.get(hold.room) is not hold:
+            return False
+        del self._held[hold.room]
+        return True
+
+    def put_back(self, hold: Hold[Session]) -> None:
+        """Wait again, if it is not too late."""
+        if self.is_waiting:
+            self._held[hold.room] = hold
+        else:
+            self._all.let_go(self._session, hold)
 
     def takes(self, payload: str | bytes) -> bool:
         """Look at the first message of the connection; whether it says where it stopped."""
@@ -96,14 +107,16 @@ class Returning:
         """It has said where it stopped in some rooms."""
         self.is_waiting = False
         held, self._held = self._held, {}
+        asked = []
         for room, hold in held.items():
             if room in rooms:
-                await self._all.recover(self._session, hold, rooms[room])
+                asked.append(self._all.recover(self._session, hold, rooms[room]))
             else:
                 self._all.let_go(self._session, hold)
         for room, since in rooms.items():  # its time may be over, and what was said since has come before
             if room not in held and room in (self._session.starts or ()):
-                await self._all.recover_late(self._session, room, since)
+                asked.append(self._all.recover_late(self._session, room, since))
+        await asyncio.gather(*asked)  # together, so that an engine which does not answer is waited for once
 
 
 class Resumptions:
@@ -220,43 +233,52 @@ class Resumptions:
             session.offer(encode_joined(joined.room, joined.at, joined.recovered, joined.reason, joined.missed))
         if hold is not None:
             if joined.recovered is None:
-                came_at(session, hold)
+                came_at(session, hold.room, hold.cursor)
             self._catching_up.go(hold, entrance.dropped)
 
     async def recover(self, session: Session, hold: Hold[Session], since: Position) -> None:
         """Give a client what it missed in a room that it is held in; where the engine is away, as soon as it is not."""
-        if not await self._try(session, hold, since):
-            task = asyncio.create_task(self._keep_trying(session, hold, since), name="velocity-ws resume")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        await self._try(functools.partial(self._recover, session, hold, since))
 
     async def recover_late(self, session: Session, room: str, since: Position) -> None:
         """Tell a client whether it has what it missed in a room, in which it was not held any more."""
-        with contextlib.suppress(BackplaneUnavailable):
-            self.enter(session, await self._ask_again(session, room, since, None))
+        await self._try(functools.partial(self._recover_late, session, room, since))
 
-    async def _keep_trying(self, session: Session, hold: Hold[Session], since: Position) -> None:
-        while not hold.is_over:
+    async def _try(self, recover: Callable[[], Awaitable[None]]) -> None:
+        """Have a client told; where the engine is away, as soon as it is not."""
+        try:
+            await recover()
+        except BackplaneUnavailable:
+            task = asyncio.create_task(self._keep_trying(recover), name="velocity-ws resume")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _keep_trying(self, recover: Callable[[], Awaitable[None]]) -> None:
+        while True:
             await asyncio.sleep(AGAIN)
-            if await self._try(session, hold, since):
-                return
+            with contextlib.suppress(BackplaneUnavailable):
+                return await recover()
 
-    async def _try(self, session: Session, hold: Hold[Session], since: Position) -> bool:
-        """Give a client what it missed; whether the engine could be asked."""
+    async def _recover(self, session: Session, hold: Hold[Session], since: Position) -> None:
         feed = self._feeds.of(hold.room)
         if hold.is_over or feed is None:
-            return True
-        try:
-            joined, hold.cursor = await self._recoveries.decide(session, feed, since)
-        except BackplaneUnavailable:
-            return False
+            return
+        joined, hold.cursor = await self._recoveries.decide(session, feed, since)
         self.enter(session, Entrance(joined, hold))
-        return True
+
+    async def _recover_late(self, session: Session, room: str, since: Position) -> None:
+        if session.is_connected and room in (session.starts or ()):  # else it has left, or has asked again itself
+            self.enter(session, await self._ask_again(session, room, since, None))
 
 
-def came_at(session: Session, hold: Hold[Session]) -> None:
-    """Remember where a client came into a room that it has not asked for, and perhaps stopped in before."""
-    if hold.cursor is not None:
-        if session.starts is None:
-            session.starts = {}
-        session.starts[hold.room] = hold.cursor
+def came_at(session: Session, room: str, place: Position | None) -> None:
+    """Remember where a client came into a room that it has not asked for, and perhaps stopped in before.
+
+    Args:
+        session: the client's.
+        room: the room.
+        place: where; ``None`` where the engine has yet to say that.
+    """
+    if session.starts is None:
+        session.starts = {}
+    session.starts[room] = place

@@ -51,7 +51,8 @@ class Addressable:
         moves: what the hooks are told of the rooms it joins and leaves; ``None`` until there is something to tell.
         asking: bounds the question whether it may be in a room, for which its messages wait; ``None`` without one.
         returning: what it says of its connections before; ``None`` where it says nothing.
-        starts: its places in logs when the application put it into rooms, until it asks for what was before.
+        starts: its places in logs when the application put it into rooms, until it asks for what was before; ``None``
+            for one that the engine has yet to say.
         lost: what it did not get of rooms with history, as it was told; see `take_lost`.
         own_rooms: the rooms that it has asked to be in, and how many times it is asking now; ``None`` until it does.
     """
@@ -162,6 +163,11 @@ class Addressable:
         """What the client did not get of a room, as it was told: positions, each of before and at the last; more than
         `MAX_LOST`, where there is more than can be had. It is not said twice."""
         return [] if self.lost is None else self.lost.pop(room, [])
+
+    def put_back_lost(self, room: str, ranges: list[tuple[str, str]]) -> None:
+        """What `take_lost` has said was not given to the client, which is in the room still: it may ask again."""
+        if self.lost is not None and room in self.rooms:
+            self.lost[room] = [*ranges, *self.lost.get(room, ())][: MAX_LOST + 1]
 
     async def put(self, message: PreparedMessage | None, seconds: float) -> bool:
         """Queue a message once nothing else waits for the client, or only wait; false, and counted, where it has gone.

@@ -68,8 +68,8 @@ class Hold(Generic[M]):
         self._messages: list[tuple[PreparedMessage, set[str] | None]] = []
         self._size = 0
         self.lost = self.left_out = 0
-        self._waiters: list[asyncio.Future[None]] = []
-        self._answered: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._answered: dict[asyncio.Future[None], None] = {}
 
     def take(self, message: PreparedMessage, had: set[str] | None) -> bool:
         """Keep a message; whether there was room for it. After one that was lost, all are, and so the gap has an end.
@@ -179,13 +179,16 @@ class Holds(Generic[M]):
         }
 
 
-async def _wait(waiters: list[asyncio.Future[None]]) -> None:
+async def _wait(waiters: dict[asyncio.Future[None], None]) -> None:
     waiter = asyncio.get_running_loop().create_future()
-    waiters.append(waiter)
-    await waiter
+    waiters[waiter] = None
+    try:
+        await waiter
+    finally:  # also where the caller does not wait any more
+        waiters.pop(waiter, None)
 
 
-def _wake(waiters: list[asyncio.Future[None]]) -> None:
+def _wake(waiters: dict[asyncio.Future[None], None]) -> None:
     for waiter in waiters:
         if not waiter.done() and not waiter.get_loop().is_closed():
             waiter.set_result(None)
