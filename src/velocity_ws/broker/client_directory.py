@@ -12,6 +12,7 @@ from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.rpc import UNKNOWN, Procedure
 from velocity_ws.errors import BackplaneUnavailable, ClientNotFound, validate_close
 from velocity_ws.history.histories import LogOf
+from velocity_ws.history.positions import Position
 from velocity_ws.history.reading import no_history, parse_since
 from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.history.values import Joined
@@ -151,11 +152,14 @@ class ClientDirectory:
     async def _join_elsewhere(self, client_id: str, room: str, since: object) -> Joined:
         if self._is_here(client_id):
             raise ClientNotFound(client_id)
+        where = parse_since(since)
         if self._logs(room) is None:
+            if where is not None:
+                raise no_history(room)
             if not await self._ask_its_node(JOIN, client_id, (client_id, room), otherwise=False):
                 raise ClientNotFound(client_id)
             return Joined(room)
-        asked = None if since is None else since if isinstance(since, int) else str(since)
+        asked = where.at if isinstance(where, Position) else where
         try:
             joined = await self._ask_its_node(ENTER, client_id, (client_id, room, asked), otherwise=None)
         except OlderNode:

@@ -99,12 +99,12 @@ class Directory(ClientDirectory):
 
     async def history(self, room: str, since: str | None, limit: int, reverse: bool) -> list[Entry]:
         """The messages of a room's log; see `ServerAPI.history`."""
-        log = self._log(room)  # before it is asked whether anything can be read: most brokers have no log
-        return await self._reads().history(log, since, limit, reverse=reverse)
+        log, is_latest = self._log(room)  # before it is asked whether anything can be read: most brokers have no log
+        return await self._reads().history(log, since, limit, reverse=reverse, is_latest=is_latest)
 
     async def clear_history(self, room: str) -> None:
         """Forget the messages of a room's log; see `ServerAPI.clear_history`."""
-        log = self._log(room)
+        log, _ = self._log(room)
         await self._reads().clear(log)
 
     async def _keep_removed(self, user_id: str, room: str) -> None:
@@ -113,11 +113,11 @@ class Directory(ClientDirectory):
         if found is not None:
             await self._reads().remove(found[0], user_mark(user_id))
 
-    def _log(self, room: str) -> Log:
+    def _log(self, room: str) -> tuple[Log, bool]:
         found = self._logs(room)
         if found is None:
             raise no_history(room)
-        return found[0]
+        return found
 
     def _reads(self) -> Reading:
         if self._reading is None:

@@ -41,11 +41,14 @@ class Reading:
         self._node_id = node_id
         self._noticed = noticed
 
-    async def history(self, log: Log, since: str | None, limit: int, *, reverse: bool) -> list[Entry]:
+    async def history(
+        self, log: Log, since: str | None, limit: int, *, reverse: bool, is_latest: bool = False
+    ) -> list[Entry]:
         """Read entries of a log.
 
         Args:
             log: which.
+            is_latest: whether its newest entry stands for all before it.
             since: only those after this position.
             limit: how many at most.
             reverse: whether the newest come first.
@@ -59,14 +62,14 @@ class Reading:
         limit = min(limit, MAX_SIZE)  # or an engine could not write it, and it may be a stranger's
         position = None if since is None else _parse(since)
         if reverse:
-            return await self._newest(log, position, limit)
+            return await self._newest(log, position, limit, is_latest=is_latest)
         after = 0 if position is None else position.offset
         found: list[Stored] = []
         while True:
             query = Query(log, after, min(PAGE, limit - len(found)), PAGE_BYTES)
             top, entries = await self._link.read(query)
             if not found and position is not None:
-                _check(position, top, entries)
+                _check(position, top, entries, is_latest=is_latest)
             if found and (top.position.epoch != found[-1].stamp.position.epoch or _is_torn(found, entries)):
                 return _opened(found)  # it began anew, or lost some, while it was read
             found += entries
@@ -74,14 +77,16 @@ class Reading:
                 return _opened(found)
             after = found[-1].stamp.position.offset
 
-    async def _newest(self, log: Log, position: Position | None, limit: int) -> list[Entry]:
+    async def _newest(self, log: Log, position: Position | None, limit: int, *, is_latest: bool) -> list[Entry]:
         """The newest entries after a position, the newest first."""
-        if position is not None:
+        top, found = await self._link.read(Query(log, 0, limit, log.limits.max_bytes, newest=True))
+        if position is None:
+            return _opened(found[::-1])
+        after, entries = position.offset + 1, found
+        if not found or found[0].stamp.position.offset > after:  # they do not show whether there was more
             top, entries = await self._link.read(Query(log, position.offset, 1, PAGE_BYTES))
-            _check(position, top, entries)
-        found = await self._link.read(Query(log, 0, limit, min(log.limits.max_bytes, 2**40), newest=True))
-        least = 0 if position is None else position.offset
-        return _opened([entry for entry in reversed(found.entries) if entry.stamp.position.offset > least])
+        _check(position, top, entries, is_latest=is_latest)
+        return _opened([entry for entry in reversed(found) if entry.stamp.position.offset >= after])
 
     async def clear(self, log: Log) -> None:
         """Forget the entries of a log.
@@ -133,8 +138,9 @@ def _parse(text: object) -> Position:
         raise HistoryError(f"{error}, and not {text!r:.80}") from None
 
 
-def _check(position: Position, top: Top, entries: list[Stored]) -> None:
-    reason = judge(position, top, view_of(position, top, entries), removed=0, limit=2**53)
+def _check(position: Position, top: Top, entries: list[Stored], *, is_latest: bool) -> None:
+    view = view_of(position, top, entries)
+    reason = judge(position, top, view, removed=0, limit=2**53, is_latest=is_latest)
     if reason is not None:
         raise HistoryError("what came after this position is not all there any more: read without it", reason)
 
