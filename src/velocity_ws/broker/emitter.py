@@ -85,6 +85,13 @@ class Emitter(ServerAPI):
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
+    def _give_back(self) -> None:
+        """Give back the engine, as the loop that used it was closed under it."""
+        if self._pid == os.getpid():  # else it is another process's
+            for part in (self._cluster, self._logs):
+                if part is not None:
+                    part.release()
+
     @property
     def sync(self) -> SyncServerAPI:
         """The blocking form of the methods that are awaited."""
@@ -121,6 +128,7 @@ class Emitter(ServerAPI):
                 "that 'sync' needs; await the Emitter's methods on a loop in a real thread, as in "
                 "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
             )
+        self._give_back()
         self._cluster = self._logs = None
         self._starting = asyncio.Lock()
         self._portal.settle(loop)
@@ -133,6 +141,7 @@ class Emitter(ServerAPI):
 
     def _settle(self) -> None:
         if self._portal.loop is None:
+            self._give_back()
             self._begin()
             self._portal.settle(asyncio.get_running_loop())
 
@@ -216,7 +225,7 @@ class Emitter(ServerAPI):
         until = asyncio.get_running_loop().time() + self._timeout
         cluster = await self._started()
         if address.kind == "rooms" and self._logs is not None:
-            await self._logs.learn()
+            await self._logs.learn(until)
             if (logged := find_log(self._logs.logs, address, message)) is not None:
                 appending = self._logs.appending
                 done = await appending.append(*logged, message, address.excluded, dedupe, until)
@@ -242,5 +251,5 @@ class Emitter(ServerAPI):
         if not cluster.is_healthy:
             raise BackplaneUnavailable("there is no connection to the engine")
         if self._logs is not None:
-            await self._logs.learn()
+            await self._logs.learn(asyncio.get_running_loop().time() + self._timeout)
         return await function(*args)

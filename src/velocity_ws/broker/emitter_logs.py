@@ -9,7 +9,7 @@ import asyncio
 
 from velocity_ws.broker.room_logs import RoomLogs, read_description
 from velocity_ws.cluster.topics import Topics
-from velocity_ws.errors import SettingsError
+from velocity_ws.errors import BackplaneUnavailable, SettingsError
 from velocity_ws.history.appending import Appending
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.items import Log
@@ -68,12 +68,22 @@ class EmitterLogs:
         """The logs of rooms, by what was learned last."""
         return self._logs
 
-    async def learn(self) -> None:
+    async def learn(self, until: float) -> None:
         """Learn which rooms have a history, where that was not done just now.
+
+        Args:
+            until: when it is given up at the latest, in the loop's time; also by those who wait for others to learn it.
 
         Raises:
             BackplaneUnavailable: the engine did not say it.
         """
+        try:
+            async with asyncio.timeout_at(until):
+                await self._learn()
+        except TimeoutError:
+            raise BackplaneUnavailable("the engine did not say in time which rooms have a history") from None
+
+    async def _learn(self) -> None:
         async with self._starting:
             now = asyncio.get_running_loop().time()
             if not self._keeps or (self._asked_at is not None and now - self._asked_at < FRESH):
@@ -90,9 +100,13 @@ class EmitterLogs:
             self._asked_at = now
             self._logs = RoomLogs(Kinds() if described is None else read_description(described), self._topics)
 
+    def release(self) -> None:
+        """Give back the engine without stopping, as the loop was closed. From any thread."""
+        self._link.release()
+
     async def stop(self) -> None:
         """Disconnect from the engine, where it is connected."""
         if self._is_started and self._keeps:
             await self._link.stop()
         else:
-            self._link.release()
+            self.release()
