@@ -175,7 +175,7 @@ class Questions:
         try:
             while (question := self._next(lane.waiting)) is not None:
                 await self._decide(question)
-        except asyncio.CancelledError:  # by `stop`, or by a hook that cancels the task it finds itself in
+        except BaseException:  # cancelled by `stop`, or by a hook that cancels the task it finds itself in; or a fault
             lane.workers.discard(task)
             self._start(lane)
             raise
