@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +24,10 @@ from velocity_ws.history import memory
 __all__ = ["EVERY", "FEW", "NETWORKED", "RACES", "Remembering", "RememberingRedis", "kinds", "races", "remembering"]
 
 FEW = ("memory", "valkey")
-"""What every run of the tests has; the others are for `make soak`."""
-EVERY = (*FEW, "alone", *(["redis"] if "redis" in ENGINES else []), "cluster", "nats", "embedded")
+"""What every run of the tests has of everything; the others are for `make soak`."""
+SIMPLE = (*FEW, "alone")
+"""What every run has of what is no race."""
+EVERY = (*SIMPLE, *(["redis"] if "redis" in ENGINES else []), "cluster", "nats", "embedded")
 NETWORKED = tuple(kind for kind in EVERY if kind in ("valkey", "redis", "nats"))
 """Those that a node reaches by a connection of its own, which can be cut."""
 SHORT, LONG = 2, 100
@@ -35,7 +38,7 @@ _names = itertools.count()
 
 def kinds(*wanted: str) -> list[Any]:
     """These engines as parameters, those that are not for every run with the mark of long ones."""
-    return [pytest.param(kind, marks=() if kind in FEW else pytest.mark.soak) for kind in wanted or EVERY]
+    return [pytest.param(kind, marks=() if kind in SIMPLE else pytest.mark.soak) for kind in wanted or EVERY]
 
 
 def races(*wanted: str) -> list[Any]:
@@ -60,6 +63,9 @@ class Remembering:
     def skip(self) -> None:
         """Say that this does not happen to it."""
         pytest.skip(f"this does not happen to {self.kind}")
+
+    def set_clock(self, seconds: float) -> None:
+        """Set its clock, where it is that of the nodes."""
 
     async def kill(self) -> None:
         """End it as if its machine had lost power."""
@@ -110,12 +116,20 @@ class _Memory(Remembering):
         self.url = "memory://" if kind == "alone" else f"memory://recovery-{next(_names)}"
         self.nodes = 1 if kind == "alone" else 2
 
+    def set_clock(self, seconds: float) -> None:
+        with self._logs.bus.lock:
+            self._logs._clock = lambda: time.time() + seconds
+
     async def forget(self) -> None:
+        with self._logs.bus.lock:
+            self._logs._logs.clear()
+            self._logs._dues.clear()
+
+    @property
+    def _logs(self) -> memory._Engine:
         name = self.url.partition("://")[2]
-        for found in [engine for key, engine in memory._engines.items() if key == name or not name]:
-            with found.bus.lock:
-                found._logs.clear()
-                found._dues.clear()
+        (found,) = [engine for key, engine in memory._engines.items() if key == name or not name]
+        return found
 
 
 class RememberingRedis(Remembering):

@@ -352,10 +352,12 @@ class Trail:
 
     def _place(self, data: dict[str, Any]) -> Place | None:
         try:
-            return place_of(data.get("at"))
+            place = place_of(data.get("at"))
         except (AssertionError, ValueError):
             self._fault(f"this is no position: {data.get('at')!r}")
             return None
+        self.log.index(place)
+        return place
 
     def _fault(self, what: str) -> None:
         self.faults.append(what)

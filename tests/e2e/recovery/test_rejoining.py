@@ -142,11 +142,24 @@ async def test_a_silence_longer_than_anything_is_kept(kind: str, staging: Stagin
 # --- case 3: too much was missed
 
 
-async def away_for(stage: Stage, room: str, count: int, *, size: int = 0, wait: bool = False) -> dict[str, Any]:
-    """Be away while so many messages are said; the answer to who comes back, who then goes on live."""
-    ledger = Ledger(f"{count} in {room}")
+async def away_for(
+    stage: Stage, room: str, count: int, *, size: int = 0, wait: bool = False, others: bool = False
+) -> dict[str, Any]:
+    """Be away while so many messages are said; the answer to who comes back, who then goes on live.
+
+    Args:
+        stage: the nodes.
+        room: a room that nobody was in.
+        count: how many.
+        size: bytes of each.
+        wait: whether to be away until they are too old.
+        others: whether others stay, so that nodes have the messages and need not read them.
+    """
+    ledger, apart = Ledger(f"{count} in {room}"), Ledger()
     page = await ledger.page("ann").open(stage.places[0])
     await page.join(room)
+    for place in stage.places if others else ():
+        await (await apart.page("other").open(place)).join(room)
     before = ledger.log(room).begun
     page.cut()
     await ledger.say_all(stage.brokers[-1], room, count, size=size)
@@ -159,26 +172,53 @@ async def away_for(stage: Stage, room: str, count: int, *, size: int = 0, wait: 
     if not answer["recovered"]:
         assert set(answer) == {"room", "at", "recovered", "reason"}
         assert list(page.trails[room].got) == [before + count]
-    page.cut()
+    for each in (page, *apart.pages):
+        each.cut()
     return answer
 
 
+@pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("kind", kinds())
-async def test_more_was_missed_than_can_be_had(kind: str, staging: Staging) -> None:
+async def test_more_was_missed_than_can_be_had(kind: str, others: bool, staging: Staging) -> None:
     async with staging(kind, recovery_limit=20) as stage:
         for room, kept, size, reason in (("small:1", 10, 0, "evicted"), ("tiny:1", 2, 300, "evicted"),
                                          ("chat:1", 20, 0, "too_many")):  # fmt: skip
-            answer = await away_for(stage, room, kept, size=size)
+            answer = await away_for(stage, room, kept, size=size, others=others)
             assert (answer["recovered"], answer["missed"]) == (True, kept)
-            answer = await away_for(stage, f"{room}0", kept + 1, size=size)
+            answer = await away_for(stage, f"{room}0", kept + 1, size=size, others=others)
             assert (answer["recovered"], answer["reason"]) == (False, reason)
-        answer = await away_for(stage, "brief:1", 1, wait=True)
+        answer = await away_for(stage, "brief:1", 1, wait=True, others=others)
         assert (answer["recovered"], answer["reason"]) == (False, "expired")
         recoveries = [broker.get_stats().recoveries for broker in stage.brokers]
         sums = {key: sum(each.get(key, 0) for each in recoveries) for each in recoveries for key in each}
         assert {key: count for key, count in sums.items() if count} == {
             "recovered": 3, "evicted": 2, "too_many": 1, "expired": 1
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", kinds())
+async def test_what_an_application_has_cleared_comes_to_nobody(kind: str, staging: Staging) -> None:
+    async with staging(kind) as stage:
+        ledger = Ledger()
+        goes, stays, ends = [await ledger.page(name).open(stage.places[0]) for name in ("goes", "stays", "ends")]
+        for page in (goes, stays, ends):
+            await page.join(ROOM)
+        await ledger.say(stage.brokers[0], ROOM, dedupe="key")
+        await ledger.reaches(ROOM, 0)
+        goes.cut()
+        await ledger.say(stage.brokers[-1], ROOM)
+        await ledger.reaches(ROOM, 1)
+        ends.cut()
+        await stage.brokers[-1].clear_history(ROOM)
+        assert await stage.brokers[0].history(ROOM) == []
+        for page, recovered, reason in ((goes, False, "evicted"), (ends, True, None)):
+            await page.open(stage.places[-1])
+            answer = await page.join(ROOM)
+            assert (answer["recovered"], answer.get("reason"), answer.get("missed", 0)) == (recovered, reason, 0)
+        assert not (await stage.brokers[0].to_room(ROOM).send("other", dedupe="key")).duplicate
+        assert stays.trails[ROOM].gaps == []
+        for page in (goes, stays, ends):
+            page.cut()
 
 
 # --- case 12: the latest alone
