@@ -28,6 +28,7 @@ class History:
         received: what each connection has sent, in order.
         given: the rooms that connections are put into as they come.
         tokens: whether connections are told one.
+        waits: whether connections may say where they stopped before they are put into rooms.
         failures: what the next joins are answered in place of success: the data of `error`.
         lost: why the next joins with a position do not recover.
         dropping: whether what is said now is dropped for those who are there.
@@ -41,7 +42,7 @@ class History:
         self.logs: dict[str, list[dict[str, Any]]] = {}
         self.received: list[list[dict[str, Any]]] = []
         self.given: list[str] = []
-        self.tokens = True
+        self.tokens = self.waits = True
         self.failures: list[dict[str, Any]] = []
         self.lost: list[str] = []
         self.dropping = self.mute = False
@@ -111,7 +112,7 @@ class History:
         held = list(self.given)
         if self.tokens:
             await _send(connection, {"event": "session", "data": {"token": f"token-{number}"}})
-        else:
+        if not self.waits:
             await self._let_in(connection, held, {})
             held = []
         try:

@@ -362,8 +362,10 @@ class Room {
 /** The rooms of the page and of the server, and what was said about each on the present connection. */
 class Rooms {
   #link;
+  hasHistory = false; // whether some room has: only a server that knows of positions sends any
   #rooms = new Map(); // name -> Room
   #leaves = new Map(); // name -> {room, promise, finish}: still to be sent
+  #leaving = new Set(); // names of the rooms of which leaves are sent, and not answered
   #asking = 0; // joins and leaves without an answer
   #isBehind = false; // whether there are rooms that have not been asked for on this connection
   // Once the server has refused one as too many, they have a budget: `interval` ms for each, up to `burst` at once.
@@ -383,12 +385,15 @@ class Rooms {
   get pending() { return this.#wanted.filter(({ isIn }) => !isIn).map(({ name }) => name); }
   get #wanted() { return [...this.#rooms.values()].filter(({ uses }) => uses); }
 
-  /** Where it stands in the rooms that the server has put it into, the latest first. */
-  get given() {
+  /**
+   * Where it stands, the latest first. In rooms of the page, too: the server may put it into any of them as it connects,
+   * and who joins a room that it is in gets nothing of what it missed.
+   */
+  get positions() {
     const positions = {};
     let size = 0;
-    for (const { name, at, isGiven } of [...this.#rooms.values()].reverse()) {
-      if (isGiven && at && (size += name.length + at.length) < RESUMED_SIZE) positions[name] = at;
+    for (const { name, at } of [...this.#rooms.values()].reverse()) {
+      if (at && (size += name.length + at.length) < RESUMED_SIZE) positions[name] = at;
     }
     return positions;
   }
@@ -443,6 +448,7 @@ class Rooms {
   reset(wasStable) {
     for (const leave of this.#leaves.values()) leave.finish(null);
     this.#leaves.clear();
+    this.#leaving.clear();
     for (const room of this.#rooms.values()) {
       if (wasStable && !room.isConfirmed) room.isGiven = false; // the server has put it into others now
       room.out();
@@ -481,6 +487,7 @@ class Rooms {
   /** It is in a room without having asked by a request; why something is lost there, or null. */
   told(name, answer) {
     if (answer.at === undefined) return null; // a room without history
+    if (this.#leaves.has(name) || this.#leaving.has(name)) return null; // said before the server has heard of that
     const room = this.#room(name);
     this.#rooms.delete(name);
     this.#rooms.set(name, room); // the latest is the last
@@ -501,6 +508,7 @@ class Rooms {
 
   /** Whether a message of a room is to be told now. */
   takes(message, size) {
+    this.hasHistory ||= message.at !== undefined;
     const room = this.#rooms.get(message.room);
     if (!room || room.takes(message, size)) return true;
     if (room.isFull) this.lose(room.name, room.missing ? "dropped" : "too_many");
@@ -590,7 +598,9 @@ class Rooms {
 
   #askToLeave(leave) {
     this.#leaves.delete(leave.room);
+    this.#leaving.add(leave.room);
     this.#ask(this.#link.leaveEvent, { room: leave.room }, (error, answer) => {
+      this.#leaving.delete(leave.room);
       if (!error) leave.finish(answer);
       else if (error.code === "DISCONNECTED" || error.code === "CLOSED" || this.#rooms.get(leave.room)?.uses) leave.finish(null);
       else if (isTooMuch(error)) this.#leaves.set(leave.room, leave);
@@ -861,7 +871,7 @@ export class Velocity {
       this.#wakeAt(this.#liveness.due);
       this.#isSilent = true;
       this.#isResuming = false;
-      if (this.#token !== undefined) this.#resume(); // before all else, as anything lets go what the server holds back
+      if (this.#token !== undefined || this.#rooms.hasHistory) this.#resume(); // before all else, as anything lets go what the server holds back
       this.#isGreeting = true;
       this.#setStatus("open", {});
       this.#isGreeting = false;
@@ -1147,13 +1157,13 @@ export class Velocity {
   }
 
   /**
-   * Say where the page stands in rooms that the server has put it into, and which sessions were its own. Only to a server
-   * that has given a token: another would take it for an event of the application. One that is older answers so.
+   * Say where the page stands in rooms that the server may put it into, and which sessions were its own. Only to a server
+   * that has given a token, or a position: another would take it for an event of the application.
    */
   #resume() {
     this.#newToken = undefined;
     this.#isResuming = this.#token !== undefined;
-    this.#ask("resume", { rooms: this.#rooms.given, session: this.#token }, {}, (error) => {
+    this.#ask("resume", { rooms: this.#rooms.positions, session: this.#token }, {}, (error) => {
       this.#isResuming = false;
       if (!error) this.#token = this.#newToken ?? this.#token; // one that knows the sessions before, too
     });

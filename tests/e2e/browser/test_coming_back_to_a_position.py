@@ -80,8 +80,10 @@ async def visit(node: NodePage, *, given: list[str] | None = None, tokens: bool 
         server.tokens = tokens
         page = Visit(server, node)
         await page.run(BEGIN, server.url)
-        yield page
-        await page.run("ws.close()")
+        try:
+            yield page
+        finally:
+            await page.run("ws.close()")
     assert node.errors == []
 
 
@@ -115,7 +117,10 @@ async def test_it_says_first_where_it_stood_in_rooms_of_the_server(node: NodePag
         before, after = page.server.received
         assert before[0] == {"event": "resume", "data": {"rooms": {}}, "id": 1}
         assert after[0]["event"] == "resume"
-        assert after[0]["data"] == {"rooms": {"mine": "mine-0", "all": "all-1"}, "session": "token-0"}
+        assert after[0]["data"] == {
+            "rooms": {"tea": "tea-0", "mine": "mine-0", "all": "all-1"},
+            "session": "token-0",
+        }
         await page.cut()
         await page.back()
         assert page.server.received[2][0]["data"]["session"] == "token-0+1"
@@ -136,6 +141,17 @@ async def test_a_cut_before_the_answer_to_that_loses_neither_positions_nor_sessi
         assert await page.told(2) == ["joined all true 1", "two"]
         said = [{"rooms": {"all": "all-1"}, "session": "token-0"}] * 4
         assert [first["data"] for first, *_ in page.server.received[1:]] == said
+
+
+async def test_a_cut_before_the_token_loses_no_position(node: NodePage) -> None:
+    async with visit(node, given=["all"], tokens=False) as page:
+        await page.run("await ws.request('echo')")
+        await page.told(1)
+        await page.server.say("all", "one")
+        await page.told(1)
+        page.server.tokens = True
+        await page.cut("two", room="all")
+        assert await page.told(2) == ["joined all true 1", "two"]
 
 
 async def test_a_server_that_gives_no_token_is_sent_nothing_of_that(node: NodePage) -> None:
@@ -177,7 +193,7 @@ async def test_a_room_of_the_server_that_did_not_hear_in_time_where_it_stood_is_
         await page.told(1)
         await page.server.say("all", "one")
         await page.told(1)
-        page.server.tokens = False  # it puts clients into rooms without waiting for them
+        page.server.waits = False
         await page.cut()
         assert await page.told(1) == ["joined all"]  # where nothing was said
         await page.cut("lost", room="all")

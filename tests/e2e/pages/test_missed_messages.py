@@ -218,6 +218,126 @@ async def test_what_was_dropped_for_a_page_comes_in_its_place(tmp_path: Path) ->
         assert heard == list(range(count))
 
 
+# --- anything in any order
+
+PLAY = """
+    // Each line of the diary is what the page did, or was told, in one room.
+    return Promise.all(argument.games.map(async (steps) => {
+        const ws = connect(argument.url, { baseDelay: 1, maxDelay: 5 });
+        const diary = [];
+        ws.on("said", (data, { room }) => diary.push(["said", room, data]));
+        ws.on("joined", (room, { recovered }) => diary.push(["joined", room, recovered ?? null]));
+        ws.on("resync", (room, reason) => diary.push(["resync", room, reason]));
+        ws.on("status", (status) => diary.push([status, "", 0]));
+        ws.on("gap", ({ room, reason }) => diary.push(["gap", room, reason]));
+        for (const [what, room, pause] of steps) {
+            if (what === "join" && !ws.rooms.includes(room)) {
+                diary.push(["join", room, null]);
+                ws.join(room);
+            } else if (what === "leave" && ws.rooms.includes(room)) {
+                diary.push(["leave", room, null]);
+                ws.leave(room).finally(() => diary.push(["left", room, null]));
+            } else if (what === "cut") {
+                ws.send("cut");
+            }
+            await new Promise((resolve) => setTimeout(resolve, pause));
+        }
+        let last;
+        while (last === undefined) last = (await outcome(ws.request("spoken", null, { timeout: 30_000 }))).value;
+        const all = () => ["all", ...ws.rooms].every((room) => (
+            diary.findLast(([what, where]) => what === "said" && where === room)?.[2] >= last
+        ));
+        const due = performance.now() + 20_000;
+        await until(() => all() || performance.now() > due);
+        const rooms = ["all", ...ws.rooms];
+        ws.close();
+        return { diary, rooms, last };
+    }));
+"""
+
+
+def game(seed: int) -> list[tuple[str, str, float]]:
+    """Steps of a game: what, in which room, and how many ms until the next."""
+    draw = random.Random(seed)
+    kinds = ["join"] * 5 + ["leave"] * 2 + ["cut"] * 2
+    return [(draw.choice(kinds), draw.choice(MINE), draw.choice((0, 0, 1, 5, 20))) for _ in range(60)]
+
+
+def check_diary(diary: list[tuple[str, str, Any]], room: str) -> int | None:
+    """From each first message in a room to the last before it was left, none is missing, and none is there twice."""
+    last: int | None = None
+    is_in = room == "all"
+    leaving = 0
+    for number, (what, where, data) in enumerate(diary):
+        if where != room:
+            continue
+        context = " ".join(
+            [f"{before}:{value}" for before, there, value in diary[: number + 1] if there in (room, "")][-60:]
+        )
+        if what == "leave":
+            is_in, last = False, None
+            leaving += 1
+        elif what == "left":
+            leaving -= 1
+        elif leaving:
+            continue  # what the server has said before it heard of that
+        elif what == "joined":
+            # The server puts it into `both` all the time, and a leave that was not sent yet is undone by a join.
+            assert is_in or data is None or room == "both", context
+            is_in = True
+        elif what == "said" and is_in:
+            assert last is None or data == last + 1, context
+            last = data
+        else:
+            assert what in ("join", "said"), context
+    return last
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [range(40), pytest.param(range(40, 440), marks=[pytest.mark.soak, pytest.mark.timeout(1800)])],
+    ids=["some", "many"],
+)
+async def test_joins_leaves_and_cuts_in_any_order_lose_nothing(seeds: range, tmp_path: Path) -> None:
+    async with (
+        site_of(on_site, allowed_origins="*", rate_limit=0) as site,
+        network(site.address.port) as way,
+        node_page(tmp_path) as page,
+    ):
+        spoken = asyncio.Event()
+        last = 0
+
+        @site.broker.on("cut")
+        async def cut(client: Client) -> None:
+            await client.disconnect(1012)
+
+        @site.broker.on("spoken", concurrent=True)
+        async def wait_spoken() -> int:
+            await spoken.wait()
+            return last
+
+        for start in seeds[::40]:
+            games = [game(seed) for seed in range(start, min(start + 40, seeds.stop))]
+            spoken.clear()
+            url = f"http://127.0.0.1:{way.port}/ws"
+            playing = asyncio.create_task(page.run(PLAY, {"url": url, "games": games}, within=60))
+            until = last + 150
+            while not playing.done():
+                for room in ROOMS:
+                    await site.broker.to_room(room).send("said", last + 1)
+                last += 1
+                if last > until:
+                    spoken.set()
+                elif last % 20 == 19:
+                    way.cut()
+                await asyncio.sleep(0.003)  # between two messages
+            for end in await playing:
+                for room in ROOMS:
+                    heard = check_diary(end["diary"], room)
+                    assert room not in end["rooms"] or (heard and heard >= end["last"]), end["rooms"]
+        assert page.errors == []
+
+
 # --- a state that is loaded while it changes
 
 FOLLOW = """
