@@ -91,7 +91,6 @@ USED = "tests are made of it, and fail with it"
 
 ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
-    "broker/client_directory": (SERVED, {"broker/test_directory": "join", "e2e/cluster/test_coming_and_going": "told"}),
     "broker/history_api": (SERVED, {"e2e/cluster/test_history": "clear_history"}),
     "broker/wiring": (SERVED, {"e2e/cluster/test_history": "history"}),
     "history/appending": (SERVED, {"e2e/cluster/test_history": "dedupe"}),
@@ -99,11 +98,8 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "history/envelopes": (SERVED, {"history/test_feed": "open_envelope"}),
     "history/hearing": (SERVED, {"history/test_feed": "Opened"}),
     "history/place": (SERVED, {"history/test_feed": "position"}),
-    "history/recoveries": (SERVED, {"e2e/cluster/test_history": "since"}),
-    "sessions/followed": (SERVED, {"e2e/cluster/test_history": "message"}),
     "sessions/groups": (SERVED, {"sessions/test_hub": "join"}),
     "sessions/working": (SERVED, {"e2e/test_concurrent_handlers": "concurrent"}),
-    "sessions/resume": (SERVED, {"e2e/cluster/test_history": "message"}),
     "asgi/app": (SERVED, {"e2e/test_connections": "WebSocketApp", "e2e/test_mounting": "WebSocketApp"}),
     "asgi/middleware": (SERVED, {"e2e/test_mounting": "WebSocketMiddleware"}),
     "asgi/proxies": (SERVED, {"e2e/test_addresses": "X-Forwarded-For"}),
