@@ -98,7 +98,8 @@ class EmitterLogs:
                     return
             described = await self._link.kept(self._topics.kinds)
             self._asked_at = now
-            self._logs = RoomLogs(Kinds() if described is None else read_description(described), self._topics)
+            if described is not None:  # else it was lost, and what was learned before holds until it is told again
+                self._logs = RoomLogs(read_description(described), self._topics)
 
     def release(self) -> None:
         """Give back the engine without stopping, as the loop was closed. From any thread."""

@@ -131,14 +131,21 @@ def describe(kinds: Kinds) -> bytes:
     )
 
 
-async def keep_description(link: HistoryLink, topics: Topics, kinds: Kinds) -> None:
+async def keep_description(link: HistoryLink, topics: Topics, kinds: Kinds, is_new: bool) -> None:
     """Have the engine keep what other processes are told of the kinds.
+
+    Args:
+        link: the way to the engine.
+        topics: the names of the cluster's topics.
+        kinds: the application's kinds of rooms.
+        is_new: whether the engine was reached anew; else what another node has told it stays.
 
     Raises:
         BackplaneUnavailable: it did not, or that is not known.
     """
     described = describe(kinds)
-    if await link.kept(topics.kinds) != described:
+    found = await link.kept(topics.kinds)
+    if found is None or (is_new and found != described):
         await link.keep(topics.kinds, described)
 
 

@@ -51,6 +51,7 @@ class Feeds:
     Attributes:
         by_topic: the feeds, by their topics.
         when_open: called with a feed of which it has become known where its log ends.
+        when_anew: called when a log has begun anew, as an engine does that has lost what it had.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Feeds:
         """
         self.by_topic: dict[str, Feed] = {} if ear is None else ear.logged
         self.when_open: Callable[[Feed], None] = lambda _: None
+        self.when_anew: Callable[[], None] = lambda: None
         self._by_room: dict[str, Feed] = {}
         self._link = link
         self._ear = ear
@@ -276,6 +278,8 @@ class Feeds:
         self._counters.backplane_missed += gap.missed or 0
         message = encode_lost(feed.room, gap.missed, gap.reason, gap.at, gap.before)
         self._give_all(feed.room, message, frozenset())
+        if gap.reason == "epoch":
+            self.when_anew()
 
     def open_envelope(self, envelope: bytes) -> Opened | None:
         """Read what the engine has kept."""

@@ -6,6 +6,7 @@ Knows clients, rooms and logs; it is told which rooms have a history, and asks n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -35,6 +36,8 @@ log = get_logger("velocity_ws.history")
 
 MAX_OWED = 10_000
 """Removals that the engine could not be told, and is told later; beyond, the log says which are forgotten."""
+OFTEN = 30.0
+"""Seconds after which it is looked whether the engine still has what it was told."""
 AGAIN = 1.0
 """Seconds until the engine is told again what it has refused to know."""
 
@@ -69,7 +72,7 @@ class Histories:
         secret: str,
         left: Callable[[Session], float | None],
         clock: Callable[[], float],
-        when_up: Callable[[], Awaitable[None]],
+        describe: Callable[[bool], Awaitable[None]],
     ) -> None:
         """
         Args:
@@ -83,9 +86,9 @@ class Histories:
             secret: the name of the key by which clients prove their earlier ids.
             left: in how many seconds a client's login ends; ``None`` for never.
             clock: seconds, never going back.
-            when_up: awaited each time the engine is reached; raises `BackplaneUnavailable` where it has gone again.
+            describe: has the engine keep what others are told of the rooms; told whether it was reached anew.
         """
-        self._when_up = when_up
+        self._describe = describe
         self._node_id = node_id
         self._log_of = log_of
         self._link = link
@@ -111,6 +114,7 @@ class Histories:
         self._owed: dict[tuple[str, str], None] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._is_due = asyncio.Event()
+        self._is_new = False
         self.feeds.when_open = self.entrances.opened
 
     # --- life
@@ -123,7 +127,8 @@ class Histories:
         """
         self._hub.logs = self
         self.feeds.start()
-        self._link.on_up.append(self._is_due.set)
+        self._link.on_up.append(self._reached)
+        self.feeds.when_anew = self._is_due.set
         self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
         await self._link.start(patience)
 
@@ -150,21 +155,33 @@ class Histories:
         await self._link.stop()
 
     async def _keep_up(self) -> None:
-        """Each time the engine is reached, learn the key, and tell it what it is to know; again, where it refuses."""
+        """Each time the engine is reached, learn the key, and tell it what it is to know; again, where it refuses.
+
+        And now and then, as an engine may lose what it had without a connection that ends.
+        """
         while True:
-            await self._is_due.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OFTEN):
+                    await self._is_due.wait()
             self._is_due.clear()
-            steps: list[Callable[[], Awaitable[None]]] = [self._learn_key, self._when_up]
+            if not self._link.is_up:
+                continue
+            is_new, self._is_new = self._is_new, False
+            steps: list[Callable[[], Awaitable[None]]] = [self._learn_key, functools.partial(self._describe, is_new)]
             steps += [functools.partial(self._remove, room, mark) for room, mark in self._owed]
             done = [await _does(step) for step in steps]
             if not all(done):
+                self._is_new |= is_new
                 await asyncio.sleep(AGAIN)
                 if self._link.is_up:  # else it is when it is up
                     self._is_due.set()
 
+    def _reached(self) -> None:
+        self._is_new = True
+        self._is_due.set()
+
     async def _learn_key(self) -> None:
-        if self.resumptions.key is None:
-            self.resumptions.key = await self._link.secret(self._secret)
+        self.resumptions.key = await self._link.secret(self._secret)
 
     @property
     def is_up(self) -> bool:

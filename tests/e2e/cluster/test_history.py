@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 
 from tests.support import Peer, running, settings
+from tests.support.engines import engine
 from tests.support.jetstream import storing
 from tests.support.nodes import KINDS, Node, engine_url, nodes
+from tests.support.redis_servers import order
 from velocity_ws import BackplaneUnavailable, Broker, Client, Emitter, History, HistoryError
 
 ROOM = "chat:7"
@@ -282,6 +284,24 @@ async def test_a_process_without_clients_sends_to_a_room_that_remembers(url: str
         sent = await emitter.to_room(ROOM).send("said", 1)
         assert (await message_of(peer))["at"] == sent.at
         assert [entry.data for entry in await emitter.history(ROOM, at)] == [1]
+
+
+async def test_an_engine_that_was_emptied_is_told_again_which_rooms_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.broker.emitter_logs.FRESH", 0.0)
+    async with engine("valkey") as server, nodes(server.url, 1, prepare=chat) as (node,), Emitter(server.url) as old:
+        async with node.address.connect() as peer:
+            await join(peer)
+            assert (await old.to_room(ROOM).send("said", 1)).at
+            await order(server, "FLUSHALL")
+            assert (await old.to_room(ROOM).send("said", 2)).at  # as it was told before
+            await peer.expect("said")
+            assert (await peer.expect("gap"))["reason"] == "epoch"
+            assert await peer.expect("said") == 2
+            async with asyncio.timeout(10):
+                while not await order(server, "KEYS", "*history.kinds*"):
+                    await asyncio.sleep(0.01)  # no event tells
+        async with Emitter(server.url) as new:
+            assert (await new.to_room(ROOM).send("said", 3)).at
 
 
 async def test_a_room_without_history_is_as_it_was(pair: list[Node]) -> None:
