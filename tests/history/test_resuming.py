@@ -12,9 +12,11 @@ from tests.support.holding import ROOM, Guest, House, house, open_to_all
 from velocity_ws import Broker, Client
 from velocity_ws.history import feeds as feeds_module
 from velocity_ws.history import resuming
-from velocity_ws.history.recoveries import Entrance
+from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.history.resuming import Returning
 from velocity_ws.history.values import Joined
+from velocity_ws.sessions.holds import Hold
+from velocity_ws.sessions.session import Session
 
 
 def joined_at_once(*rooms: str) -> Callable[[Broker], None]:
@@ -185,3 +187,33 @@ async def test_a_way_in_that_is_over_does_not_take_the_place_of_the_next(monkeyp
             await eventually(lambda: second.hold is not None and second.hold.is_over)
             await place.say("a")
             assert {(await guest.take())["event"] for _ in range(3)} == {"joined", "error", "said"}
+
+
+async def test_nobody_tries_again_while_there_is_no_connection_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resuming, "AGAIN", 0.0)
+    monkeypatch.setattr(feeds_module, "WAIT", 0.01)
+    async with house(monkeypatch, joined_at_once(ROOM)) as place:
+        at = await place.say("a")
+        await place.say("b")
+        resumptions = place.histories.resumptions
+        await eventually(lambda: resumptions.key)
+        place.store.failing.add("connect")
+        place.store.lose()
+        await eventually(lambda: not resumptions.is_up.is_set())
+        ask, tries = resumptions._ask_again, []
+
+        async def counted(session: Session, room: str, since: Since | None, hold: Hold[Session] | None) -> Entrance:
+            tries.append(room)
+            return await ask(session, room, since, hold)
+
+        monkeypatch.setattr(resumptions, "_ask_again", counted)
+        async with place.guest("resume=1") as guest:
+            await begins(guest)
+            await guest.say("resume", {"rooms": {ROOM: at}}, id=7)
+            assert await guest.expect("reply") == {}
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert tries == [ROOM]
+            place.store.failing.clear()
+            assert (await guest.expect("joined"))["missed"] == 1
+            assert await guest.reads(1) == ["b"]

@@ -128,6 +128,7 @@ class Histories:
         self._hub.logs = self
         self.feeds.start()
         self._link.on_up.append(self._reached)
+        self._link.on_down.append(self.resumptions.is_up.clear)
         self.feeds.when_anew = self._is_due.set
         self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
         await self._link.start(patience)
@@ -179,6 +180,7 @@ class Histories:
     def _reached(self) -> None:
         self._is_new = True
         self._is_due.set()
+        self.resumptions.is_up.set()
 
     async def _learn_key(self) -> None:
         self.resumptions.key = await self._link.secret(self._secret)

@@ -124,6 +124,7 @@ class Resumptions:
 
     Attributes:
         key: what clients prove their earlier ids by; ``None`` where the engine has not said it yet.
+        is_up: whether the engine can be asked.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Resumptions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule: Schedule[Returning] | None = None
         self.key: bytes | None = None
+        self.is_up = asyncio.Event()
 
     async def stop(self) -> None:
         """Wait for nobody any more, and try nothing again."""
@@ -256,6 +258,7 @@ class Resumptions:
     async def _keep_trying(self, recover: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(AGAIN)
+            await self.is_up.wait()  # and nobody tries meanwhile: all may have come back while it is away
             with contextlib.suppress(BackplaneUnavailable):
                 return await recover()
 
