@@ -610,12 +610,13 @@ class Rooms {
 
   #askToJoin(room) {
     const { name, data } = room;
-    const since = room.isRefused ? undefined : room.at;
+    const isThere = room.isConfirmed; // the server has said so, and it has got all since
+    const since = isThere || room.isRefused ? undefined : room.at;
     room.isAsked = true;
     room.request = this.#ask(this.#link.joinEvent, { room: name, since, data }, (error, answer) => {
       room.request = null;
       if (this.#rooms.get(name) !== room || !room.uses) room.waiter?.done(error, answer); // it was left meanwhile
-      else if (!error) this.#joined(room, answer);
+      else if (!error) this.#joined(room, answer, isThere);
       else if (isTooMuch(error)) return; // it goes on when there is room
       else if (FAILURES.has(error.code)) this.#later(room, error);
       else if (since && error.code === "INVALID_DATA") room.isRefused = true; // and it is asked without
@@ -623,12 +624,12 @@ class Rooms {
     });
   }
 
-  #joined(room, answer) {
-    const lost = room.goOn(answer);
+  #joined(room, answer, isThere) {
+    const lost = isThere ? null : room.goOn(answer);
     room.isIn = room.wasIn = true;
     room.failures = 0;
     room.answer = answer;
-    if (answer?.recovered === true) room.hold();
+    if (isThere || answer?.recovered === true) room.hold();
     else room.reload();
     room.waiter?.done(null, answer);
     this.#link.flush(); // before what is said now that it is joined

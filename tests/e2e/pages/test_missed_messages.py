@@ -353,9 +353,9 @@ FOLLOW = """
         while ((await outcome(ws.join(room, { state }))).code) await pause(1);
     };
     await Promise.all(Object.entries(argument.waits).map((each) => follow(...each)));
-    await ws.request("written", null, { timeout: 20_000 });
+    while ((await outcome(ws.request("written", null, { timeout: 20_000 }))).code) await pause(1);
     for (let same = 0, before = ""; same < 2; ) {  // everything that was on its way has come
-        await Promise.all(ws.rooms.map((room) => ws.request("load", room)));
+        await Promise.all(ws.rooms.map((room) => outcome(ws.request("load", room))));
         const now = JSON.stringify(shown);
         same = now === before ? same + 1 : 0;
         before = now;
