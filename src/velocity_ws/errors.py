@@ -198,18 +198,28 @@ class WouldDeadlockError(BrokerError):
 class BackplaneUnavailable(VelocityError, ConnectionError):
     """A message or a request to other nodes was not confirmed by the engine. The clients of this node got the message.
 
+    A message to a room with history they did not get either: it goes to all of them by the engine.
+
     Attributes:
-        outcome: ``refused``: it reached no other node. ``unknown``: the engine took it and did not confirm it in time,
-            so it may have reached them. The package never sends it a second time.
+        reason: why, in words.
+        outcome: ``refused``: it reached no other node, or was not done. ``unknown``: the engine took it and did not
+            confirm it in time, so it may have reached them. The package never sends it a second time.
         nodes: the ids of the nodes that did not confirm, where it is known which.
     """
 
     def __init__(
-        self, reason: str, outcome: Literal["refused", "unknown"] = "refused", nodes: Iterable[str] = ()
+        self,
+        reason: str,
+        outcome: Literal["refused", "unknown"] = "refused",
+        nodes: Iterable[str] = (),
+        *,
+        hint: str | None = None,
     ) -> None:
+        self.reason = reason
         self.outcome = outcome
         self.nodes = tuple(nodes)
-        hint = "it reached no other node" if outcome == "refused" else "whether it reached other nodes is not known"
+        if hint is None:
+            hint = "it reached no other node" if outcome == "refused" else "whether it reached other nodes is not known"
         super().__init__(f"{reason}; {hint}. Catch this, or ask broker.healthy, to tell users")
 
 

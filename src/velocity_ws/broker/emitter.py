@@ -64,7 +64,8 @@ class Emitter(ServerAPI):
         """
         self._url = url or Settings().backplane_url
         if self._url == ALONE:
-            raise SettingsError({"WS_BACKPLANE_URL": "an Emitter needs the engine that the nodes share"})
+            what = "this process needs the engine that the nodes share; its URL is theirs of WS_BACKPLANE_URL"
+            raise SettingsError({"WS_BACKPLANE_URL": what})
         create_backplane(self._url)
         self._prefix = prefix_of(split_url(self._url)[1], name)
         self._timeout = timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history.entries import Stamp
 from velocity_ws.history.envelopes import encode_entry
 from velocity_ws.history.items import Append, Appended, Log
@@ -13,6 +14,10 @@ from velocity_ws.messages.outbound import PreparedMessage
 
 __all__ = ["Appending", "Heard"]
 
+NOBODY_HAS_IT = "nobody has it"
+"""Hint of the error about a message that was refused."""
+MAY_BE_THERE = "whether the room has it is not known, and sending it again with the same dedupe is safe"
+"""Hint of the error about a message of which that is not known."""
 Heard = Callable[[str, Stamp, bytes, frozenset[str], str], None]
 """Called with a topic, the stamp of what was appended to it, the message's JSON, who does not get it, and its key."""
 
@@ -59,7 +64,17 @@ class Appending:
         append = Append(log, envelope)
         if dedupe is not None:
             append = Append(log, envelope, dedupe, hashlib.blake2b(payload, digest_size=16).digest())
-        return await self._link.append(append, self._then(log.topic, payload, excluded, key), until)
+        try:
+            return await self._link.append(append, self._then(log.topic, payload, excluded, key), until)
+        except HistoryError:
+            raise HistoryError(
+                f"dedupe={dedupe!r:.80} was used for another message of room {room!r:.80} within 5 minutes: give each "
+                "message a name of its own, and send the very same again, not one with another time or id in it",
+                "conflict",
+            ) from None
+        except BackplaneUnavailable as error:
+            hint = NOBODY_HAS_IT if error.outcome == "refused" else MAY_BE_THERE
+            raise BackplaneUnavailable(error.reason, error.outcome, hint=hint) from None
 
     def _then(self, topic: str, payload: bytes, excluded: frozenset[str], key: str) -> Callable[[Appended], None]:
         heard = self._heard

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.catching_up import CatchingUp
 from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.link import HistoryLink
+from velocity_ws.history.outcomes import unavailable
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recoveries import Entrance, Recoveries, Since
 from velocity_ws.history.resuming import Returning, came_at
@@ -69,11 +69,11 @@ class Entrances:
         """
         feed = self._feeds.of(room)
         if feed is None:
-            raise BackplaneUnavailable("the room is not kept here any more")
+            raise unavailable("the room is not kept here any more")
         if hold is None:
             return await self._stands(session, feed, since)
         if not self._link.is_up:
-            raise BackplaneUnavailable("there is no connection to the engine")
+            raise unavailable("there is no connection to the engine")
         joined, cursor = await self._recoveries.decide(session, feed, since)
         if since is None and hold.cursor is not None:  # a hook that was told of it has said where it is to begin
             return Entrance(Joined(room, hold.cursor.at), hold)

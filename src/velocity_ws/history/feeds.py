@@ -17,6 +17,7 @@ from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.feed import Feed, Gap, Opened
 from velocity_ws.history.items import Log, Query, Range
 from velocity_ws.history.link import HistoryLink
+from velocity_ws.history.outcomes import unavailable
 from velocity_ws.history.ring import Frame, Rings
 from velocity_ws.messages.events import encode_lost
 from velocity_ws.messages.outbound import PreparedMessage
@@ -179,11 +180,11 @@ class Feeds:
         self.ask(feed)
         task = self._steps.get(feed)
         if task is None or feed.is_over:
-            raise BackplaneUnavailable("the room is not kept here any more")
+            raise unavailable("the room is not kept here any more")
         await asyncio.wait([task])
         failure = "the broker is stopping" if task.cancelled() else task.result()
         if failure is not None:
-            raise BackplaneUnavailable(failure)
+            raise unavailable(failure)
 
     def _stepped(self, feed: Feed, task: asyncio.Task[str | None]) -> None:
         del self._steps[feed]
@@ -205,7 +206,7 @@ class Feeds:
     async def _ask_one(self, feed: Feed) -> None:
         was_open = feed.is_open
         if not was_open and self._ear is not None and not await self._ear.wait_heard(feed.room):
-            raise BackplaneUnavailable("the engine did not confirm in time that the room is heard")
+            raise unavailable("the engine did not confirm in time that the room is heard")
         log = feed.log
         asked = feed.asked()
         # What is answered once the room is over is for nobody: those who have come since have a feed of their own.

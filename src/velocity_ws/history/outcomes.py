@@ -8,7 +8,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history.items import Refused
 
-__all__ = ["Asked", "Failure"]
+__all__ = ["Asked", "Failure", "unavailable"]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -93,5 +93,11 @@ class Asked(Generic[A, R]):
             outcome, why = self.outcome
             if outcome == "conflict":
                 raise HistoryError(why, "conflict")
-            raise BackplaneUnavailable(why, outcome)
+            raise unavailable(why, outcome)
         return self.outcome
+
+
+def unavailable(why: str, outcome: Literal["refused", "unknown"] = "refused") -> BackplaneUnavailable:
+    """The error about something that was not done with a room's log, or of which that is not known."""
+    hint = "it was not done" if outcome == "refused" else "whether it was done is not known"
+    return BackplaneUnavailable(why, outcome, hint=hint)

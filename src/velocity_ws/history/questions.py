@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Refused
-from velocity_ws.history.outcomes import Asked
+from velocity_ws.history.outcomes import Asked, unavailable
 
 __all__ = ["MAX_WAITING", "Questions"]
 
@@ -85,9 +84,9 @@ class Questions(Generic[Q, R]):
             BackplaneUnavailable: it was not answered, or refused, or too many wait.
         """
         if not self._is_open:
-            raise BackplaneUnavailable(self._why)
+            raise unavailable(self._why)
         if len(self._waiting) >= MAX_WAITING:
-            raise BackplaneUnavailable(f"{MAX_WAITING} questions wait for the engine, which is too slow")
+            raise unavailable(f"{MAX_WAITING} questions wait for the engine, which is too slow")
         asked: Asked[Q, R] = Asked(question)
         self._waiting.append(asked)
         loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.base import HistoryStore
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Append, Appended, Refused
-from velocity_ws.history.outcomes import Asked, Failure
+from velocity_ws.history.outcomes import Asked, Failure, unavailable
 from velocity_ws.logs import get_logger
 from velocity_ws.stats import Counters
 
@@ -132,7 +132,7 @@ class Writer:
 
     def _refused(self, why: str) -> BackplaneUnavailable:
         self._counters.backplane_refused += 1
-        return BackplaneUnavailable(why)
+        return unavailable(why)
 
     async def _run(self) -> None:
         """Hand over what is queued, until cancelled.

@@ -425,3 +425,13 @@ async def test_a_node_of_before_puts_its_client_into_a_room_that_remembers(pair:
         assert here.broker.get_room_clients(ROOM)
         with pytest.raises(BackplaneUnavailable, match="enter is not known"):
             await there.broker.join_room(me, ROOM, since=1)
+
+
+async def test_errors_of_a_room_that_remembers_say_who_has_the_message(pair: list[Node]) -> None:
+    broker = pair[0].broker
+    await broker.to_room(ROOM).send("said", 1, dedupe="order-1")
+    with pytest.raises(HistoryError, match=rf"dedupe='order-1' was used for another message of room '{ROOM}'"):
+        await broker.to_room(ROOM).send("said", 2, dedupe="order-1")
+    with pytest.raises(BackplaneUnavailable, match="; nobody has it") as caught:
+        await broker.to_room(ROOM).send("said", "x" * 100_000_000)
+    assert caught.value.outcome == "refused"
