@@ -279,8 +279,8 @@ def check_diary(diary: list[tuple[str, str, Any]], room: str) -> int | None:
             leaving += 1
         elif what == "left":
             leaving -= 1
-        elif leaving:
-            continue  # what the server has said before it heard of that
+        elif leaving and room == "both":
+            continue  # what the server has said by itself, before it heard of that
         elif what == "joined":
             # The server puts it into `both` all the time, and a leave that was not sent yet is undone by a join.
             assert is_in or data is None or room == "both", context
