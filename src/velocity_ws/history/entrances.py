@@ -136,7 +136,7 @@ class Entrances:
                 self._catching_up.go(hold)
                 raise
             return Entrance(joined, hold)
-        if isinstance(since, Position) and since.is_at(start):
+        if isinstance(since, Position) and since.epoch == start.epoch and start.offset <= since.offset <= feed.offset:
             return Entrance(Joined(room, feed.at, True, None, 0), None)
         return Entrance(Joined(room, feed.at, False, "expired"), None)
 

@@ -183,7 +183,7 @@ class Histories:
         self.resumptions.is_up.set()
 
     async def _learn_key(self) -> None:
-        self.resumptions.key = await self._link.secret(self._secret)
+        self.resumptions.learned(await self._link.secret(self._secret), self._hub.members())
 
     @property
     def is_up(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from velocity_ws.concurrency.schedule import Schedule
@@ -43,7 +43,7 @@ class Returning:
         is_waiting: whether it may still say where it stopped.
     """
 
-    __slots__ = ("_all", "_has_said", "_held", "_session", "ids", "is_waiting")
+    __slots__ = ("_all", "_has_said", "_held", "_is_greeting", "_session", "ids", "is_waiting")
 
     def __init__(self, all_: Resumptions, session: Session) -> None:
         self._all = all_
@@ -51,6 +51,7 @@ class Returning:
         self.ids: tuple[str, ...] = ()
         self.is_waiting = True
         self._has_said = False
+        self._is_greeting = True
         self._held: dict[str, Hold[Session]] = {}
 
     @property
@@ -63,7 +64,7 @@ class Returning:
         hold = entrance.hold
         if hold is None or hold.is_over:  # it was in the room before, or is not any more, or has come again
             return
-        if self.is_waiting and entrance.joined.recovered is None:
+        if (self.is_waiting or self._is_greeting) and entrance.joined.recovered is None:
             self._held[hold.room] = hold
         else:
             self._all.enter(self._session, entrance)
@@ -77,7 +78,7 @@ class Returning:
 
     def put_back(self, hold: Hold[Session]) -> None:
         """Wait again, if it is not too late."""
-        if self.is_waiting:
+        if self.is_waiting or self._is_greeting:
             self._held[hold.room] = hold
         else:
             self._all.let_go(self._session, hold)
@@ -88,8 +89,16 @@ class Returning:
         if head is not None and head.event == "resume":
             self._has_said = True
             return True
-        self._let_go()
+        self.is_waiting = False
+        if not self._is_greeting:
+            self._let_go()
         return False
+
+    def greeted(self) -> None:
+        """The ``on_connect`` hooks have ended, and it was told its token: it is told now where it is."""
+        self._is_greeting = False
+        if not self.is_waiting:
+            self._let_go()
 
     def late(self) -> None:
         """Its time is over."""
@@ -191,11 +200,20 @@ class Resumptions:
             return False
         if session.login is None and returning.token is not None:  # else it is told with when the login ends
             session.offer(encode_session(None, returning.token))
+        asyncio.get_running_loop().call_soon(returning.greeted)  # when it was told of its login, too
         if returning.is_waiting and session.is_connected:
             if self._schedule is None:
                 self._schedule = Schedule(asyncio.get_running_loop(), self._clock, Returning.late)
             self._schedule.start(returning, self._clock() + PATIENCE)
         return True
+
+    def learned(self, key: bytes, sessions: Iterable[Session]) -> None:
+        """The engine has said the key: give those their tokens who had none, or one of another key."""
+        if self.key != key:
+            self.key = key
+            for session in sessions:
+                if isinstance(session.returning, Returning):
+                    session.offer(encode_session(self._left(session), session.token))
 
     async def resume(self, session: Session, payload: Resume) -> PreparedMessage | None:
         """Handle what a connection says first of where it stopped; what is answered, if it has an ``id``."""

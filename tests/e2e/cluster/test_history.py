@@ -435,3 +435,38 @@ async def test_errors_of_a_room_that_remembers_say_who_has_the_message(pair: lis
     with pytest.raises(BackplaneUnavailable, match="; nobody has it") as caught:
         await broker.to_room(ROOM).send("said", "x" * 100_000_000)
     assert caught.value.outcome == "refused"
+
+
+async def test_who_has_had_all_since_it_came_in_has_missed_nothing(pair: list[Node]) -> None:
+    here, there = pair
+    async with here.address.connect(f"/ws?room={ROOM}") as peer:
+        await peer.expect("welcome")
+        for number in range(3):
+            await there.broker.to_room(ROOM).send("said", number)
+        at = [(await message_of(peer))["at"] for _ in range(3)][1]
+        assert await join(peer, since=at) | {"at": ""} == {"room": ROOM, "at": "", "recovered": True, "missed": 0}
+
+
+async def test_a_client_has_its_token_before_it_is_told_where_it_is(pair: list[Node]) -> None:
+    here, _ = pair
+    gate = asyncio.Event()
+    here.broker.on_connect(gate.wait)
+    async with here.address.connect(f"/ws?resume=1&room={ROOM}") as peer:
+        await peer.expect("welcome")
+        await peer.send("whoami", None, id=1)
+        gate.set()
+        told = [await peer.receive() for _ in range(3)]
+        assert [message["event"] for message in told if "id" not in message] == ["session", "joined"]
+
+
+async def test_who_was_there_before_the_key_was_known_gets_its_token_then(pair: list[Node]) -> None:
+    histories = pair[0].broker.node.histories
+    assert histories is not None
+    key, histories.resumptions.key = histories.resumptions.key, None
+    assert key is not None
+    async with pair[0].address.connect("/ws?resume=1") as peer, pair[0].address.connect() as other:
+        await other.request("whoami")
+        await peer.request("whoami")
+        histories.resumptions.learned(key, pair[0].broker.node.hub.members())
+        assert (await peer.expect("session"))["token"]
+        await other.request("whoami")
