@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support import DEADLINE, eventually
 from tests.support.outboxes import LIMIT, QueueRig, Rig, TransportRig
+from velocity_ws.delivery.losses import MAX_ROOMS
 from velocity_ws.messages.outbound import PreparedMessage, encode, make_lossy, placed
 
 RIGS = {"queue": QueueRig, "transport": TransportRig}
@@ -137,6 +138,17 @@ async def test_what_is_dropped_of_rooms_with_history_is_told_by_their_positions(
     dropping.read()
     await dropping.sees(first, *lost, first, gap("chat", 1, 11, 12))
     assert dropping.owner.lost[2:] == [("chat", "chat-11", "chat-12")]
+
+
+async def test_who_loses_something_of_more_rooms_than_can_be_told_is_closed(dropping: Rig) -> None:
+    await dropping.hold()
+    dropping.offer("x" * (LIMIT - 30))
+    for number in range(MAX_ROOMS):
+        assert not dropping.outbox.offer(placed_at(1, f"room-{number}"))
+    assert dropping.owner.full == 0
+    for _ in range(2):
+        assert not dropping.outbox.offer(placed_at(1, "one-more"))
+    assert (dropping.owner.full, dropping.counters.slow_closes) == (1, 1)
 
 
 async def test_no_message_of_a_room_comes_between_those_of_one_gap(dropping: Rig) -> None:

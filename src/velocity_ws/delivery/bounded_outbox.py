@@ -192,10 +192,17 @@ class BoundedOutbox(ABC):
             if isinstance(message, PlacedMessage):
                 if self._losses is None:
                     self._losses = Losses()
-                self._losses.add(message)
+                if not self._losses.add(message):
+                    self._end_slow()  # what it cannot be told would be a hole; and it says where it stood, when it is back
+                    return
             if self._missed == 1:
                 self._owner.outbox_dropped()
-        elif not self._full:
+        else:
+            self._end_slow()
+
+    def _end_slow(self) -> None:
+        """Have the owner close the client, once."""
+        if not self._full:
             self._full = True
             self._counters.slow_closes += 1
             self._owner.outbox_full()

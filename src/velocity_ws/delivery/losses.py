@@ -14,7 +14,7 @@ from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage
 __all__ = ["MAX_ROOMS", "Losses", "LostRange"]
 
 MAX_ROOMS: Final = 100
-"""Rooms of which the range is kept; what is lost of further ones is only counted, with all that is of no such room."""
+"""Rooms of which the range is kept; a client that loses something of more is closed, and asks again."""
 
 
 class LostRange(NamedTuple):
@@ -57,8 +57,12 @@ class Losses:
     def __iter__(self) -> Iterator[LostRange]:
         return iter(self._ranges.values())
 
-    def add(self, message: PlacedMessage) -> None:
-        """A message was lost that comes after those that were lost of its room; it may itself tell of a loss."""
+    def add(self, message: PlacedMessage) -> bool:
+        """A message was lost that comes after those that were lost of its room; it may itself tell of a loss.
+
+        Returns:
+            Whether the client can be told of it.
+        """
         lost = LostRange(message.room, message.before, message.at, 1)
         if isinstance(message, GapMessage):
             lost = lost._replace(missed=message.missed, reason=message.reason)
@@ -68,5 +72,6 @@ class Losses:
         elif len(self._ranges) < MAX_ROOMS:
             self._ranges[message.room] = lost
         else:
-            return
+            return False
         self.count += 1
+        return True
