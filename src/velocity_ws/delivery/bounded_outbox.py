@@ -193,7 +193,7 @@ class BoundedOutbox(ABC):
                 if self._losses is None:
                     self._losses = Losses()
                 if not self._losses.add(message):
-                    self._end_slow()  # what it cannot be told would be a hole; and it says where it stood, when it is back
+                    self._end_slow()  # it cannot be told; when it comes back, it says where it stood
                     return
             if self._missed == 1:
                 self._owner.outbox_dropped()
