@@ -7,15 +7,16 @@ import logging
 
 import pytest
 
-from tests.support import eventually
-from tests.support.holding import ROOM, HeldHistory, house
-from velocity_ws.history import histories
+from tests.support import eventually, settings
+from tests.support.holding import ROOM, HeldHistory, house, open_to_all
+from velocity_ws import BackplaneUnavailable, Broker
+from velocity_ws.history import histories as histories_module
 
 
 async def test_a_removal_that_the_engine_refused_is_told_again_while_it_is_reached(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(histories, "AGAIN", 0.01)
+    monkeypatch.setattr(histories_module, "AGAIN", 0.01)
     async with house(monkeypatch) as place, place.guest() as guest:
         at = (await guest.join())["at"]
         place.store.failing.add("remove")
@@ -34,7 +35,7 @@ async def test_a_removal_that_the_engine_refused_is_told_again_while_it_is_reach
 async def test_the_key_and_the_kinds_are_told_though_one_of_them_is_refused_at_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(histories, "AGAIN", 0.01)
+    monkeypatch.setattr(histories_module, "AGAIN", 0.01)
     store = HeldHistory()
     store.failing |= {"secret"}
     async with house(monkeypatch, store=store) as place:
@@ -47,7 +48,7 @@ async def test_the_key_and_the_kinds_are_told_though_one_of_them_is_refused_at_f
 async def test_what_is_owed_at_the_end_is_logged_and_there_is_a_bound(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(histories, "MAX_OWED", 1)
+    monkeypatch.setattr(histories_module, "MAX_OWED", 1)
     async with house(monkeypatch) as place, place.guest() as guest, place.guest() as other:
         place.store.failing |= {"remove"}
         await place.histories.put_out(guest.session, ROOM)
@@ -93,3 +94,27 @@ async def test_rooms_that_are_empty_leave_nothing_behind(
         assert not feeds._checks._due
         assert feeds._rings.size == 0
     assert not caplog.records
+
+
+async def test_a_start_that_nobody_waits_for_any_more_starts_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = HeldHistory()
+    store.hold("connect")
+    monkeypatch.setattr("velocity_ws.broker.wiring.create_history", lambda _url: store)
+    broker = Broker(settings(backplane_url="memory://nobody-waits"))
+    open_to_all(broker)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await broker.start()
+    try:
+        cluster = broker.node.cluster
+        assert cluster is not None
+        await eventually(lambda: cluster.is_healthy)
+        with pytest.raises(BackplaneUnavailable, match=r"^there is no connection"):
+            await broker.to_room(ROOM).send("said", 1)
+        histories = broker.node.histories
+        assert histories is not None
+        store.let_go("connect")
+        await eventually(lambda: histories.entrances.is_up)
+        assert (await broker.to_room(ROOM).send("said", 1)).at
+    finally:
+        await broker.stop()

@@ -18,9 +18,8 @@ from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_policy import PresencePolicy
 from velocity_ws.broker.room_logs import RoomLogs
 from velocity_ws.broker.users import Users
-from velocity_ws.broker.wiring import build_cluster, build_histories
+from velocity_ws.broker.wiring import Starting, build_cluster, build_histories
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.options import START_PATIENCE
 from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
@@ -124,6 +123,7 @@ class Node:
         if not self._is_alone:
             create_backplane(url)  # what is missing shows now, not when it is started
         self.presence: Presence | None = None
+        self._starting = Starting(None, None)
 
     def _new_context(self, node_id: str) -> NodeContext[Session]:
         return NodeContext(
@@ -231,11 +231,8 @@ class Node:
     async def begin(self) -> None:
         """Connect to the other nodes, and to what keeps the logs of rooms, where there are such."""
         cluster, histories = self.cluster, self.histories
-        # Cancelling this does not undo it: clients may have come meanwhile.
-        if histories is not None:
-            await histories.start(START_PATIENCE)
-        if cluster is not None:
-            await cluster.start()
+        self._starting = Starting(histories, cluster)
+        await self._starting.wait()
         if self.cluster is not cluster or self.histories is not histories:
             raise BrokerError("the broker was stopped while it was starting")
 
@@ -251,6 +248,7 @@ class Node:
         await self.authorization.stop()
         await self.directory.revocation.stop()
         await self.context.workers.stop()
+        await self._starting.stop()
         cluster, presence, histories = self.cluster, self.presence, self.histories
         self._part()
         if presence is not None:

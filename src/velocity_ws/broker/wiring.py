@@ -1,7 +1,11 @@
-"""Wiring: builds what a node has to do with an engine: its cluster, and what rooms remember. Knows no message."""
+"""Wiring: builds, and starts, what a node has to do with an engine: its cluster, and what rooms remember.
+
+Knows no message.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from typing import Protocol
@@ -10,7 +14,7 @@ from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import engine_of
 from velocity_ws.broker.room_logs import RoomLogs, keep_description
 from velocity_ws.cluster.cluster import Cluster
-from velocity_ws.cluster.options import ClusterOptions
+from velocity_ws.cluster.options import START_PATIENCE, ClusterOptions
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.histories import Histories
@@ -23,7 +27,7 @@ from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
 
-__all__ = ["build_cluster", "build_histories"]
+__all__ = ["Starting", "build_cluster", "build_histories"]
 
 
 class Parts(Protocol):
@@ -96,3 +100,34 @@ def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, c
         cluster.on_connected.append(histories.feeds.look_soon)
         cluster.look = histories.look
     return histories
+
+
+class Starting:
+    """The start of both, at the same time, as they wait for the same engine. On the broker's loop only."""
+
+    def __init__(self, histories: Histories | None, cluster: Cluster | None) -> None:
+        """
+        Args:
+            histories: what rooms remember; ``None`` where no room has a history.
+            cluster: the node's part in its cluster; ``None`` where it is alone.
+        """
+        starts = [] if histories is None else [histories.start(START_PATIENCE)]
+        starts += [] if cluster is None else [cluster.start()]
+        self._tasks = [asyncio.create_task(start, name="velocity-ws start") for start in starts]
+
+    async def wait(self) -> None:
+        """Wait until both are there, or go on without. Cancelling this ends neither: clients may have come meanwhile.
+
+        Raises:
+            SettingsError: the engine never keeps logs.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for task in self._tasks:
+            task.result()
+
+    async def stop(self) -> None:
+        """Wait for neither any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

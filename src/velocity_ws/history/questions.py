@@ -58,7 +58,7 @@ class Questions(Generic[Q, R]):
         self._waiting: deque[Asked[Q, R]] = deque()
         self._running: dict[asyncio.Task[None], list[Asked[Q, R]]] = {}
         self._is_open = self._is_due = False
-        self._why = ""
+        self._why = "there is no connection to the engine"
 
     def open(self) -> None:
         """Take questions from now on, as there is a connection."""

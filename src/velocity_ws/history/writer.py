@@ -89,7 +89,7 @@ class Writer:
         self._queue: deque[_Queued] = deque()
         self._bytes = 0
         self._is_open = False
-        self._why = ""
+        self._why = "there is no connection to the engine"
         self._wakeup = asyncio.Event()
 
     def open(self) -> None:
