@@ -18,7 +18,7 @@ Pair = tuple[Broker, Broker, Guest]
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     """Two nodes in one process, and a client of the second."""
-    brokers = [Broker(settings(backplane_url="memory://pair", backplane_timeout="0.5s")) for _ in range(2)]
+    brokers = [Broker(settings(backplane_url="memory://pair", backplane_timeout="3s")) for _ in range(2)]
     for broker in brokers:
         open_to_all(broker)
     async with brokers[0] as here, brokers[1] as there, House(there, HeldHistory()).guest() as guest:

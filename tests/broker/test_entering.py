@@ -31,7 +31,7 @@ async def test_a_member_that_asks_while_the_engine_is_away_stays_and_may_look_ba
 
 
 async def test_who_cannot_come_in_now_is_not_in_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with house(monkeypatch) as place, place.guest() as guest:
+    async with house(monkeypatch, timeout="0.3s") as place, place.guest() as guest:
         at = await place.say("a")
         place.store.hold("tops")
         assert (await guest.join(since=at))["code"] == "UNAVAILABLE"
@@ -45,7 +45,7 @@ async def test_who_cannot_come_in_now_is_not_in_and_comes_again(monkeypatch: pyt
 async def test_a_join_that_fails_does_not_take_out_who_was_put_in_again_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with house(monkeypatch) as place, place.guest() as guest:
+    async with house(monkeypatch, timeout="0.3s") as place, place.guest() as guest:
         place.store.hold("tops")
         first = asyncio.create_task(place.broker.join_room(guest.session.id, ROOM, since="A" * 32))
         await eventually(lambda: place.store.calls["tops"])

@@ -31,7 +31,7 @@ class Rig:
     def __init__(self) -> None:
         self.store = HeldHistory()
         self.counters = Counters()
-        self.link = HistoryLink(self.store, timeout=0.2, queue_size=10**6, counters=self.counters)
+        self.link = HistoryLink(self.store, timeout=5.0, queue_size=10**6, counters=self.counters)
         self.got: list[Any] = []
         self.feeds = Feeds(self.link, None, self.give, self.counters, ring=10**6, limit=1000)
 
@@ -79,6 +79,8 @@ async def test_an_engine_that_refuses_is_said_to_all_who_wait_and_asked_again(mo
         feed = here.open()
         results = await asyncio.gather(*[here.feeds.opened(feed) for _ in range(3)], return_exceptions=True)
         assert [type(result) for result in results] == [BackplaneUnavailable] * 3
+        assert str(results[0]).startswith("it fails; ")
+        assert str(results[0]).count("Catch this") == 1
         here.store.failing.clear()
         await eventually(lambda: feed.is_open)
 

@@ -60,7 +60,7 @@ async def test_an_engine_that_does_not_answer_is_waited_for_once_and_not_for_eac
 ) -> None:
     monkeypatch.setattr(resuming, "AGAIN", 0.01)
     rooms = [f"chat:{number}" for number in range(10)]
-    async with house(monkeypatch, joined_at_once(*rooms)) as place:
+    async with house(monkeypatch, joined_at_once(*rooms), timeout="0.3s") as place:
         said = {}
         for room in rooms:
             said[room] = await place.say("a", room=room)

@@ -193,12 +193,13 @@ async def house(
     *,
     clock: Callable[[], float] = time.time,
     store: HeldHistory | None = None,
+    timeout: str = "5s",
     **values: Any,
 ) -> AsyncIterator[House]:
     """A broker that runs, alone, with an engine that the test has at hand."""
     found = HeldHistory(clock=clock) if store is None else store
     monkeypatch.setattr("velocity_ws.broker.wiring.create_history", lambda _url: found)
-    broker = Broker(settings(backplane_timeout="0.3s", **values))
+    broker = Broker(settings(backplane_timeout=timeout, **values))
     prepare(broker)
     async with broker:
         yield House(broker, found)

@@ -200,7 +200,7 @@ class Feeds:
         try:
             await self._ask_one(feed)
         except BackplaneUnavailable as error:
-            return str(error)
+            return error.reason
         return None
 
     async def _ask_one(self, feed: Feed) -> None:
