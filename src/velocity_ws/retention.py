@@ -74,7 +74,7 @@ class History:
                 f'the ttl of a history is "10m", "1h30m" or a number of seconds, above 0 and at most a year, '
                 f"not {self.ttl!r:.80}"
             )
-        return int(seconds * 1000)
+        return round(seconds * 1000)
 
     def _bytes(self) -> int:
         size = _parsed(parse_size, self.max_bytes)

@@ -77,6 +77,14 @@ def test_what_others_are_told_means_the_same_to_them(histories: list[History | N
     assert describe(there) == describe(here)
 
 
+def test_a_time_with_milliseconds_is_the_same_there() -> None:
+    here = kinds(chat=History(ttl=16615.778))
+    found = of(here)("chat:7")
+    assert found is not None
+    assert found[0].limits.ttl == 16_615_778
+    assert of(read_description(describe(here)))("chat:7") == found
+
+
 def test_a_first_kind_without_history_hides_a_later_one_there_too() -> None:
     here = Kinds()
     here.register("chat:7")
