@@ -71,9 +71,10 @@ class StoringNats(Engine):
 
 
 @asynccontextmanager
-async def storing(directory: Path) -> AsyncIterator[StoringNats]:
-    """A server that stores, until the end of the block."""
+async def storing(directory: Path, port: int | None = None) -> AsyncIterator[StoringNats]:
+    """A server that stores, until the end of the block; by default on any port that is free."""
     server = StoringNats(directory)
+    server.port = port or server.port
     await server.start()
     try:
         yield server

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.command import kept_port
 from tests.support.embedded import servers
 from tests.support.engines import ENGINES, Engine
 from tests.support.jetstream import STREAM, StoringNats, storing
@@ -142,6 +143,7 @@ class RememberingRedis(Remembering):
         self.directory.mkdir()
         own = ("--appendonly", "yes", "--dir", str(self.directory))
         self.server = Engine(kind, lambda port: [*ENGINES[kind](port), *own])
+        self.server.port = kept_port()  # or a client's connection has it while the server is away
         self.url, self.port = self.server.url, self.server.port
 
     async def kill(self) -> None:
@@ -285,7 +287,7 @@ async def remembering(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatc
         async with cluster(directory, 3) as shards:
             yield _Cluster(shards)
     elif kind == "nats":
-        async with storing(directory) as server:
+        async with storing(directory, kept_port()) as server:
             yield _Nats(server)
     elif kind == "embedded":
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))

@@ -24,6 +24,8 @@ __all__ = ["Denied", "Ledger", "Page", "Served", "until_available"]
 
 EVENT = "n"
 """The event of what is said; its data is a number, or a number and what makes it long."""
+PATIENCE = 3 * DEADLINE
+"""Seconds that anything may take here, where hundreds do the same at once on a machine that does other things."""
 _UNSET: Any = object()
 T = TypeVar("T")
 Speaker = Broker[Any] | Emitter
@@ -138,7 +140,7 @@ class Ledger:
         """Send so many numbers, one after the other."""
         return [await self.say(broker, room, **options) for _ in range(count)]
 
-    async def settles(self, broker: Broker, *rooms: str, within: float = DEADLINE) -> tuple[int, int]:
+    async def settles(self, broker: Broker, *rooms: str, within: float = PATIENCE) -> tuple[int, int]:
         """Say a last number to rooms, wait until everyone there has it, and prove what became of all the others.
 
         Returns:
@@ -150,7 +152,7 @@ class Ledger:
             await self.reaches(room, self.log(room).begun - 1, within=within)
         return self.proves(*rooms)
 
-    async def reaches(self, room: str, number: int, *, within: float = DEADLINE) -> None:
+    async def reaches(self, room: str, number: int, *, within: float = PATIENCE) -> None:
         """Wait until all that are in a room have a number, or have seen what must not be."""
         trails = [trail for trail in self.trails(room) if trail.is_in]
         with contextlib.suppress(TimeoutError):
@@ -221,7 +223,7 @@ class Page:
         assert self._ws is not None
         return self._ws.close_code or 1006, self._ws.close_reason or ""
 
-    async def open(self, where: Served, *, query: str = "", within: float = DEADLINE) -> Page:
+    async def open(self, where: Served, *, query: str = "", within: float = PATIENCE) -> Page:
         """Connect.
 
         Args:
@@ -254,9 +256,9 @@ class Page:
             await asyncio.wait([self._reading])
 
     async def gone(self) -> None:
-        """Wait until the connection is over."""
+        """Wait until the connection is over, however long that takes."""
         assert self._reading is not None
-        await asyncio.wait_for(asyncio.wait([self._reading]), DEADLINE)
+        await asyncio.wait([self._reading])
 
     async def comes_back(self, where: Served, rooms: Iterable[str] = ()) -> None:
         """Connect, and join the rooms where it was, or these, from where it stands in each."""
@@ -312,7 +314,7 @@ class Page:
         message = {"event": event, "data": data, "id": number}
         try:
             await self._ws.send(json.dumps(message if room is None else {**message, "room": room}))
-            answer = await asyncio.wait_for(future, DEADLINE)
+            answer = await asyncio.wait_for(future, PATIENCE)
         finally:
             self._asked.pop(number, None)
             self._joins.pop(number, None)

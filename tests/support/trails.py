@@ -186,6 +186,8 @@ class Trail:
             self.at = data["at"]
             return  # it was there all the time
         before, self.at = self._stand, data["at"]
+        if isinstance(since, str) and since != "start":
+            self._goes_to(place_of(since), before)
         recovered = data.get("recovered")
         if since is None:
             if recovered is not None:
@@ -218,7 +220,6 @@ class Trail:
                 self._jumps.append((begin, place))
             elif not place.is_at(begin) and not self.log.is_latest:
                 self._fault(f"it stood at {begin}, and recovered from {place}")
-            self._ask_again(begin)
             if self.log.is_latest:
                 self._lost.append((begin, place))
         else:
@@ -228,6 +229,13 @@ class Trail:
         most = self.log.most(place.epoch) - place.offset
         if self.log.is_straight and missed > most:  # fewer are what a node has not heard of yet
             self._fault(f"{missed} missed, and there are {most} at most")
+
+    def _goes_to(self, begin: Place, stand: Place | None) -> None:
+        """It asks for what comes after a position, which need not be where it stands."""
+        if stand is not None and not begin.is_at(stand) and self.log.is_before(stand, begin):
+            self._lost.append((stand, begin))  # it did not ask for it
+        else:
+            self._ask_again(begin)
 
     def _ask_again(self, begin: Place) -> None:
         """It goes back to where it has been, and gets what it has."""

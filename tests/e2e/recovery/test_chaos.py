@@ -23,8 +23,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.support import eventually
+from tests.support.command import kept_port
 from tests.support.dead_network import Network, network
-from tests.support.engines import ENGINES, free_port
+from tests.support.engines import ENGINES
 from tests.support.remembering import Remembering, remembering
 from tests.support.returning import Ledger, Page, until_available
 from tests.support.say import Say
@@ -44,7 +45,7 @@ class Process:
     """A node in a process of its own, with a way of its own to the engine. It comes back at the same port."""
 
     def __init__(self, way: Network, kind: str) -> None:
-        self.port = free_port()
+        self.port = kept_port()
         self.way = way
         self._url = f"{kind}://127.0.0.1:{way.port}"
         self._process: asyncio.subprocess.Process | None = None
