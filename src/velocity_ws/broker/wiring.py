@@ -16,6 +16,7 @@ from velocity_ws.broker.room_logs import RoomLogs, keep_description
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.options import START_PATIENCE, ClusterOptions
 from velocity_ws.cluster.topics import Topics
+from velocity_ws.errors import BrokerError
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.histories import Histories
 from velocity_ws.history.link import HistoryLink
@@ -120,9 +121,12 @@ class Starting:
 
         Raises:
             SettingsError: the engine never keeps logs.
+            BrokerError: `stop` was called meanwhile.
         """
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if any(task.cancelled() for task in self._tasks):
+            raise BrokerError("the broker was stopped while it was starting")
         for task in self._tasks:
             task.result()
 
