@@ -16,7 +16,7 @@ chats = broker.rooms("chat:{name}", history=History(size=100_000, ttl="2h", max_
 
 
 @chats.authorize
-def may_enter() -> bool:
+async def may_enter() -> bool:
     return True
 
 

@@ -20,7 +20,7 @@ BROKEN = (ConnectionClosed, ConnectionResetError)
 async def speak(stage: Stage, ledger: Ledger, room: str, chance: random.Random, count: int, rate: float) -> None:
     """Say so many numbers at about this rate, on any node."""
     for _ in range(count):
-        await ledger.say(chance.choice(stage.speakers), room)
+        await ledger.insist(chance.choice(stage.speakers), room)
         await asyncio.sleep(chance.expovariate(rate))
 
 

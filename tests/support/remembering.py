@@ -134,14 +134,14 @@ class _Memory(Remembering):
 
 
 class RememberingRedis(Remembering):
-    """It writes each change to a file before it answers."""
+    """It writes each change to a file, as a rule before it answers."""
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, *options: str) -> None:
         self.kind = kind
         self.directory = directory / "data"
         self._saved = directory / "saved"
         self.directory.mkdir()
-        own = ("--appendonly", "yes", "--dir", str(self.directory))
+        own = ("--appendonly", "yes", "--dir", str(self.directory), *options)
         self.server = Engine(kind, lambda port: [*ENGINES[kind](port), *own])
         self.server.port = kept_port()  # or a client's connection has it while the server is away
         self.url, self.port = self.server.url, self.server.port
@@ -278,9 +278,22 @@ class _Embedded(Remembering):
             os.kill(process.pid, signal.SIGCONT)
 
 
+CAREFUL = ("--appendfsync", "always")
+"""Options of Redis's kind: by default it answers first where the disk is slow, and a kill loses what it answered."""
+
+
 @asynccontextmanager
-async def remembering(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Remembering]:
-    """An engine of that kind, until the end of the block."""
+async def remembering(
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, *, careful: bool = False
+) -> AsyncIterator[Remembering]:
+    """An engine of that kind, until the end of the block.
+
+    Args:
+        kind: one of `EVERY`.
+        directory: where it may write.
+        monkeypatch: of the test.
+        careful: whether it loses nothing that it has confirmed when it is killed, where it can be told so.
+    """
     if kind in ("memory", "alone"):
         yield _Memory(kind)
     elif kind == "cluster":
@@ -293,7 +306,7 @@ async def remembering(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
         yield _Embedded(directory)
     else:
-        found = RememberingRedis(kind, directory)
+        found = RememberingRedis(kind, directory, *(CAREFUL if careful else ()))
         await found.server.start()
         try:
             yield found

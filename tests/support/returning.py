@@ -26,6 +26,8 @@ EVENT = "n"
 """The event of what is said; its data is a number, or a number and what makes it long."""
 PATIENCE = 3 * DEADLINE
 """Seconds that anything may take here, where hundreds do the same at once on a machine that does other things."""
+AGAIN = ("UNAVAILABLE", "INTERNAL_ERROR")
+"""What a server answers that cannot do something now; the second where a hook took too long, as of a frozen one."""
 _UNSET: Any = object()
 T = TypeVar("T")
 Speaker = Broker[Any] | Emitter
@@ -61,7 +63,7 @@ async def until_available(act: Callable[[], Awaitable[T]], chance: random.Random
         try:
             return await act()
         except Denied as denied:
-            if denied.code != "UNAVAILABLE":
+            if denied.code not in AGAIN:
                 raise
             pause: float = denied.data.get("retry_after", 0.1)
         await asyncio.sleep(pause if chance is None else chance.uniform(pause / 2, pause))
@@ -147,7 +149,7 @@ class Ledger:
             How many messages all clients have, and how many they were told are lost.
         """
         for room in rooms:
-            last = (await self.say(broker, room)).at
+            last = (await self.insist(broker, room)).at
             assert last is not None
             await self.reaches(room, self.log(room).begun - 1, within=within)
         return self.proves(*rooms)

@@ -47,7 +47,7 @@ async def leaking(stage: Stage, seed: int) -> int:
 
     async def speak() -> None:
         for _ in range(40):
-            await ledger.say(chance.choice(stage.speakers), room)
+            await ledger.insist(chance.choice(stage.speakers), room)
             await asyncio.sleep(chance.expovariate(500))
 
     await asyncio.gather(speak(), speak())

@@ -233,7 +233,7 @@ class Chaos:
 async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> AsyncIterator[Chaos]:
     """Nodes and an engine that remembers on disk, and clients and voices that are there until the end of the block."""
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(remembering(kind, directory, monkeypatch))
+        engine = await stack.enter_async_context(remembering(kind, directory, monkeypatch, careful=True))
         assert engine.port is not None
         nodes: list[Process] = []
         for _ in range(NODES):

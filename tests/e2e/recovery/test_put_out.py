@@ -242,7 +242,7 @@ async def revoking(stage: Stage, seed: int) -> None:
 
     async def speak() -> None:
         while not is_over:
-            await ledger.say(chance.choice(stage.brokers), room)
+            await ledger.insist(chance.choice(stage.brokers), room)
             await asyncio.sleep(chance.expovariate(1000))
 
     wandering, speaking = asyncio.create_task(come_and_go()), asyncio.create_task(speak())

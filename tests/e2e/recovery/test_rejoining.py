@@ -96,7 +96,7 @@ async def test_the_first_message_of_a_room_races_its_first_join(kind: str, seeds
                 await act(*args)
 
             acts: list[tuple[Any, ...]] = [(page.join, room) for page in everyone]
-            acts += [(ledger.say, chance.choice(stage.speakers), room) for _ in range(2)]
+            acts += [(ledger.insist, chance.choice(stage.speakers), room) for _ in range(2)]
             chance.shuffle(acts)
             await asyncio.gather(*[at_some_time(*act) for act in acts])
             await ledger.settles(stage.brokers[0], room)
