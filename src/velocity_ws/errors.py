@@ -42,6 +42,7 @@ __all__ = [
     "SettingsError", "VelocityError", "WouldDeadlockError", "validate_close",
 ]  # fmt: skip
 
+Outcome = Literal["refused", "unknown"]
 HistoryReason = Literal["conflict", "evicted", "expired", "epoch", "rewound", "too_many", "forbidden"]
 _ID = re.compile(r"[\w-]{11}\.[\w-]{22}", re.ASCII)
 
@@ -178,12 +179,10 @@ class ClientTimeout(VelocityError, TimeoutError):
         self.client_id = client_id
         self.seconds = seconds
         self.event = event
+        what = "read what waits for it" if event is None else f"answer {event!r}"
+        then = "send it less" if event is None else "catch this, as a client may know no such question, or not read"
         super().__init__(
-            f"client {client_id!r} did not read what waits for it within {seconds:g} s; "
-            "send it less, or give it a longer timeout"
-            if event is None
-            else f"client {client_id!r} did not answer {event!r} within {seconds:g} s; catch this, as a client may "
-            "know no such question, or not read, or give it a longer timeout"
+            f"client {client_id!r} did not {what} within {seconds:g} s; {then}, or give it a longer timeout"
         )
 
 
@@ -196,9 +195,8 @@ class WouldDeadlockError(BrokerError):
 
 
 class BackplaneUnavailable(VelocityError, ConnectionError):
-    """A message or a request to other nodes was not confirmed by the engine. The clients of this node got the message.
-
-    A message to a room with history they did not get either: it goes to all of them by the engine.
+    """A message or a request to other nodes was not confirmed by the engine. The clients of this node got the message,
+    unless it was for a room with history: it goes to all of them by the engine.
 
     Attributes:
         reason: why, in words.
@@ -208,18 +206,13 @@ class BackplaneUnavailable(VelocityError, ConnectionError):
     """
 
     def __init__(
-        self,
-        reason: str,
-        outcome: Literal["refused", "unknown"] = "refused",
-        nodes: Iterable[str] = (),
-        *,
-        hint: str | None = None,
+        self, reason: str, outcome: Outcome = "refused", nodes: Iterable[str] = (), *, hint: str | None = None
     ) -> None:
         self.reason = reason
         self.outcome = outcome
         self.nodes = tuple(nodes)
-        if hint is None:
-            hint = "it reached no other node" if outcome == "refused" else "whether it reached other nodes is not known"
+        refused = "it reached no other node"
+        hint = hint or (refused if outcome == "refused" else "whether it reached other nodes is not known")
         super().__init__(f"{reason}; {hint}. Catch this, or ask broker.healthy, to tell users")
 
 

@@ -8,8 +8,8 @@ from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.link import HistoryLink
 from velocity_ws.history.outcomes import unavailable
 from velocity_ws.history.positions import Position
-from velocity_ws.history.recoveries import Entrance, Recoveries, Since
-from velocity_ws.history.resuming import Returning, came_at
+from velocity_ws.history.recoveries import Entrance, Recoveries, Since, came_at
+from velocity_ws.history.resuming import Returning
 from velocity_ws.history.values import Joined
 from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.hub import Hub

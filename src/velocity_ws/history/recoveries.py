@@ -23,7 +23,7 @@ from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.session import Session
 from velocity_ws.stats import Counters
 
-__all__ = ["Entrance", "Recoveries", "Since", "marks_of", "user_mark"]
+__all__ = ["Entrance", "Recoveries", "Since", "came_at", "marks_of", "user_mark"]
 
 Since = Position | int | Literal["start"]
 """Where a client stands in a room's log: a position, how many of the newest messages it wants, or all."""
@@ -215,3 +215,16 @@ def _back(feed: Feed, count: int | Literal["start"]) -> Position:
     if not count:
         return feed.position
     return Position.unpack(frames[len(frames) - count - 1].stamp)
+
+
+def came_at(session: Session, room: str, place: Position | None) -> None:
+    """Remember where a client came into a room that it has not asked for, and perhaps stopped in before.
+
+    Args:
+        session: the client's.
+        room: the room.
+        place: where; ``None`` where the engine has yet to say that.
+    """
+    if session.starts is None:
+        session.starts = {}
+    session.starts[room] = place

@@ -16,7 +16,7 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.catching_up import CatchingUp
 from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.positions import InvalidPosition, Position
-from velocity_ws.history.recoveries import Entrance, Recoveries, Since
+from velocity_ws.history.recoveries import Entrance, Recoveries, Since, came_at
 from velocity_ws.history.values import Joined
 from velocity_ws.messages.events import REPLY, encode_joined, encode_session
 from velocity_ws.messages.inbound import Malformed, decode, head_of
@@ -26,7 +26,7 @@ from velocity_ws.sessions.resume import First, Resume
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.token import seal, unseal
 
-__all__ = ["Resumptions", "Returning", "came_at"]
+__all__ = ["Resumptions", "Returning"]
 
 PATIENCE = 1.0
 """Seconds after the ``on_connect`` hooks in which a connection may say where it stopped."""
@@ -290,16 +290,3 @@ class Resumptions:
     async def _recover_late(self, session: Session, room: str, since: Position) -> None:
         if session.is_connected and room in (session.starts or ()):  # else it has left, or has asked again itself
             self.enter(session, await self._ask_again(session, room, since, None))
-
-
-def came_at(session: Session, room: str, place: Position | None) -> None:
-    """Remember where a client came into a room that it has not asked for, and perhaps stopped in before.
-
-    Args:
-        session: the client's.
-        room: the room.
-        place: where; ``None`` where the engine has yet to say that.
-    """
-    if session.starts is None:
-        session.starts = {}
-    session.starts[room] = place
