@@ -76,10 +76,7 @@ class SettingsError(VelocityError, ValueError):
 
 
 class HookError(VelocityError, TypeError):
-    """A function of the application cannot be used as a hook, or as a broker's ``user_id`` or ``presence``.
-
-    Raised where the function is registered.
-    """
+    """A function cannot be used as a hook, or as a broker's ``user_id`` or ``presence``; raised as it is registered."""
 
 
 class EncodeError(VelocityError, TypeError):
