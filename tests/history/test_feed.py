@@ -191,6 +191,22 @@ def test_a_log_that_went_back_tells_a_gap_and_what_is_new() -> None:
     assert feed.position == engine.log.top(engine.now).position
 
 
+def test_a_log_that_went_back_to_where_its_members_came_gives_them_what_is_new() -> None:
+    engine, members = Engine(random.Random(1)), Members()
+    engine.append()
+    feed = new_feed(members)
+    settle(feed, engine)  # it has not the entry that is there, and only knows what the next one came after
+    for _ in range(2):
+        feed.heard(*engine.append(), frozenset())
+    before = engine.log.read(Query(LOG, 0, 10), engine.now).entries
+    engine.log._entries = deque([before[0].pack()])
+    engine.log._offset, engine.log._mark = 1, before[0].stamp.position.mark
+    feed.heard(*engine.append(), frozenset())
+    settle(feed, engine)
+    assert numbers(members) == [2, 3, 4]
+    assert [item.reason for item in members.got if isinstance(item, Gap)] == ["epoch"]
+
+
 def test_the_last_message_that_was_lost_shows_when_the_end_is_asked_for() -> None:
     engine, members = Engine(random.Random(1)), Members()
     feed = new_feed(members)

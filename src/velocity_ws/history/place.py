@@ -132,7 +132,10 @@ class Place:
         if offset == self.offset:
             return self._mark
         frame = self.ring.at(offset)
-        return None if frame is None else frame.mark
+        if frame is None:
+            following = self.ring.at(offset + 1)  # which says what it came after
+            return None if following is None else following.previous
+        return frame.mark
 
     def _revise(self, revision: int) -> None:
         if revision > self.revision:
