@@ -341,7 +341,7 @@ class Trail:
     def _is_owed(self, place: Place) -> bool:
         if self._first is None or self._stand is None or self.log.is_before(place, self._first):
             return False
-        if not self.is_in and not self.log.is_before(place, self._stand):
+        if not self.is_in and not (self.log.is_straight and self.log.is_before(place, self._stand)):
             return False  # it would get that when it comes back
         return not any(self.log.is_before(place, end) for end in self._doubtful)
 
