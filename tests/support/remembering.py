@@ -151,7 +151,7 @@ class RememberingRedis(Remembering):
 
     async def start(self) -> None:
         await self.server.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await order(self.server, "INFO", "persistence"))["loading"]:
                 await asyncio.sleep(0.01)
 
