@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of, before_of
+from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of
 from velocity_ws.history.positions import Position
 
 stamps = st.builds(
@@ -42,7 +42,7 @@ def test_what_is_too_short_is_refused(data: bytes) -> None:
 def test_the_position_before_an_entry_is_that_of_who_has_the_one_before(stamp: Stamp) -> None:
     if not stamp.position.offset:
         return
-    before = Position.parse(before_of(stamp.pack()))
+    before = Position.parse(stamp.before.at)
     assert (before.epoch, before.offset) == (stamp.position.epoch, stamp.position.offset - 1)
     assert before.revision == stamp.position.revision
     assert before.is_behind(stamp.previous)

@@ -15,7 +15,6 @@ from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Feeds
 from velocity_ws.history.items import Top
-from velocity_ws.history.place import before
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import View, view_of
 
@@ -88,7 +87,7 @@ class Beyond:
         """
         async with self._turns:
             _, entries = await self._feeds.page(feed, after)
-        return before(entries[0].stamp.pack()) if entries else feed.position
+        return entries[0].stamp.before if entries else feed.position
 
     async def before_newest(self, feed: Feed) -> Position:
         """The place before the newest message that the members have had; theirs where it is not there any more.

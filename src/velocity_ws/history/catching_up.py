@@ -15,7 +15,6 @@ from velocity_ws.history.entries import Entry
 from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.feed import Feed
 from velocity_ws.history.feeds import Feeds
-from velocity_ws.history.place import before
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import judge, view_of
 from velocity_ws.history.ring import Frame
@@ -173,7 +172,7 @@ class CatchingUp:
             self._feeds.deaf(feed.log.topic)
             await asyncio.sleep(AGAIN)
         elif reason in ("evicted", "expired"):
-            to = before(entries[0].stamp.pack()) if entries else feed.position
+            to = entries[0].stamp.before if entries else feed.position
             self._skip(feed, hold, to, to.offset - cursor.offset, reason)
         else:
             self._skip(feed, hold, feed.start() if reason == "epoch" else feed.position, None, "epoch")

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from velocity_ws.history.positions import POSITION_SIZE, Position, text_of
 
-__all__ = ["STAMP_SIZE", "Entry", "InvalidEntry", "Stamp", "at_of", "before_of"]
+__all__ = ["STAMP_SIZE", "Entry", "InvalidEntry", "Stamp", "at_of"]
 
 STAMP_SIZE: Final = 40
 """Bytes: a position, the mark of the entry before, and the time."""
@@ -50,6 +50,11 @@ class Stamp(NamedTuple):
             Position.unpack(data), data[POSITION_SIZE:_TIME_AT], int.from_bytes(data[_TIME_AT:STAMP_SIZE], "big")
         )
 
+    @property
+    def before(self) -> Position:
+        """Where one stands who has all before the entry, and not the entry."""
+        return self.position._replace(offset=self.position.offset - 1, mark=self.previous)
+
     def pack(self) -> bytes:
         """The same as 40 bytes: the position, the mark before, and the time (8, in network order)."""
         return b"%b%b%b" % (self.position.pack(), self.previous, self.time.to_bytes(8, "big"))
@@ -83,9 +88,3 @@ class Entry(NamedTuple):
 def at_of(stamp: bytes) -> str:
     """The text of the position in the 40 bytes of a stamp, without reading the rest."""
     return text_of(stamp[:POSITION_SIZE])
-
-
-def before_of(stamp: bytes) -> str:
-    """The text of the position just before the entry of a stamp of 40 bytes: of who has all but this one."""
-    position, previous, _ = Stamp.unpack(stamp)
-    return position._replace(offset=position.offset - 1, mark=previous).at

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.hearing import FeedUser, Gap, Hearing, Opened
 from velocity_ws.history.items import Query, Range, Top
-from velocity_ws.history.place import before
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import judge, view_of
 from velocity_ws.history.ring import Frame
@@ -92,7 +91,7 @@ class Feed(Hearing):
             self.wants_range = True
             return 0
         if reason is not None or (entries and entries[0].stamp.position.offset > self.offset + 1):
-            to = before(entries[0].stamp.pack()) if entries else top.position
+            to = entries[0].stamp.before if entries else top.position
             if self.is_latest and reason is None:
                 self._stand(to)
             else:
@@ -151,7 +150,7 @@ class Feed(Hearing):
 
     def _begin(self, top: Top, entries: Sequence[Entry], *, is_whole: bool) -> None:
         """The log has begun anew: all that is in it, the members have not had."""
-        self._skip(before(entries[0].stamp.pack()) if entries else top.position, None, "epoch")
+        self._skip(entries[0].stamp.before if entries else top.position, None, "epoch")
         self.ring.is_whole = is_whole
         self._take(entries)
         self._revise(top.position.revision)
@@ -161,7 +160,7 @@ class Feed(Hearing):
         """The log went back, and perhaps on with others: behind what is as it was, all is new to the members."""
         to, new = top.position, entries[:0]
         if entries and self._mark_of(entries[0].stamp.position.offset - 1) == entries[0].stamp.previous:
-            to, new = before(entries[0].stamp.pack()), entries
+            to, new = entries[0].stamp.before, entries
         for index, entry in enumerate(entries):
             if self._mark_of(entry.stamp.position.offset) == entry.stamp.position.mark:
                 to, new = entry.stamp.position, entries[index + 1 :]
@@ -202,8 +201,8 @@ class Feed(Hearing):
             self.ring.prepend(older)
 
     def _placed(self, entry: Entry, opened: Opened) -> PlacedMessage:
-        place = before(entry.stamp.pack()).at
-        return placed(opened.payload, self.room, entry.stamp.position.at, place, opened.key)
+        stamp = entry.stamp
+        return placed(opened.payload, self.room, stamp.position.at, stamp.before.at, opened.key)
 
     def _begins_with(self, entry: Entry) -> bool:
         return self.ring.frames[0].offset <= entry.stamp.position.offset

@@ -15,7 +15,7 @@ from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import View
 from velocity_ws.history.ring import Ring, Rings
 
-__all__ = ["Place", "before"]
+__all__ = ["Place"]
 
 
 class Place:
@@ -94,12 +94,12 @@ class Place:
     def start(self) -> Position:
         """The place before the oldest message of the ring."""
         frames = self.ring.frames
-        return before(frames[0].stamp) if frames else self.position
+        return Stamp.unpack(frames[0].stamp).before if frames else self.position
 
     def before_newest(self) -> Position:
         """The place before the newest message, where it is in the ring."""
         frames = self.ring.frames
-        return before(frames[-1].stamp) if frames else self.position
+        return Stamp.unpack(frames[-1].stamp).before if frames else self.position
 
     def is_repeat(self, stamp: bytes) -> bool:
         """Whether it is that of an entry which members have had, as far as that can be seen at once."""
@@ -160,9 +160,3 @@ class Place:
         frames, oldest = self.ring.frames, self._now() - self.log.limits.ttl
         while frames and frames[0].time <= oldest:
             self.ring.popleft()
-
-
-def before(stamp: bytes) -> Position:
-    """The place just before an entry."""
-    found = Stamp.unpack(stamp)
-    return Position(found.position.epoch, found.position.offset - 1, found.position.revision, found.previous)
