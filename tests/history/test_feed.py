@@ -45,9 +45,6 @@ class Members:
     def wake(self, feed: Feed) -> None:
         pass
 
-    def open_envelope(self, envelope: bytes) -> Opened | None:
-        return open_envelope(envelope)
-
 
 class Engine:
     """A log, and what was published and not heard yet."""

@@ -45,7 +45,7 @@ def encode_notice(node_id: str, what: str) -> bytes:
 
 
 def open_envelope(envelope: bytes) -> Opened | None:
-    """Read what `encode_entry` has made; ``None`` where it is something else."""
+    """Read what the engine has kept; ``None`` where it is nothing that a node of this version has appended."""
     data = envelope + _NO_STAMP
     try:
         decode_header(data)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from velocity_ws.history.entries import Entry
+from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.hearing import FeedUser, Gap, Hearing, Opened
 from velocity_ws.history.items import Query, Range, Top
 from velocity_ws.history.positions import Position
@@ -174,7 +175,7 @@ class Feed(Hearing):
         taken = 0
         for entry in entries:
             stamp = entry.stamp.pack()
-            opened = self._user.open_envelope(entry.envelope)
+            opened = open_envelope(entry.envelope)
             if opened is None:  # of a version to come: it has a place, and nobody here can read it
                 self._skip(entry.stamp.position, 1, "evicted")
                 continue
@@ -191,7 +192,7 @@ class Feed(Hearing):
             offset = entry.stamp.position.offset
             if offset >= first:
                 break
-            opened = self._user.open_envelope(entry.envelope)
+            opened = open_envelope(entry.envelope)
             if opened is None:
                 older.clear()
                 continue

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.checks import Checks
-from velocity_ws.history.envelopes import open_envelope
-from velocity_ws.history.feed import Feed, Gap, Opened
+from velocity_ws.history.feed import Feed, Gap
 from velocity_ws.history.items import Log, Query, Range
 from velocity_ws.history.link import HistoryLink
 from velocity_ws.history.outcomes import unavailable
@@ -281,7 +280,3 @@ class Feeds:
         self._give_all(feed.room, message, frozenset())
         if gap.reason == "epoch":
             self.when_anew()
-
-    def open_envelope(self, envelope: bytes) -> Opened | None:
-        """Read what the engine has kept."""
-        return open_envelope(envelope)

@@ -75,9 +75,6 @@ class FeedUser(Protocol):
     def wake(self, feed: Any) -> None:
         """Something was heard after a silence."""
 
-    def open_envelope(self, envelope: bytes) -> Opened | None:
-        """Read what the engine has kept; ``None`` where it is nothing that a node of this version has appended."""
-
 
 class Hearing(Place):
     """One room's log, as far as it is heard. On the broker's loop only.
