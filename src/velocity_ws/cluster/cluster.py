@@ -93,7 +93,7 @@ class Cluster:
         self.logged: dict[str, Logged] = {}
         self.on_dropped: list[Callable[[str, bool], None]] = []
         self.look: Callable[[str], bool] = lambda _: False
-        self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._has_log)
+        self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._look)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
         self.subscriptions = Subscriptions(backplane, self._dropped, options.linger)
@@ -208,7 +208,7 @@ class Cluster:
         await self.wait_subscribed("room", room)
         return self.subscriptions.is_confirmed(self.topics.room(room))
 
-    def _has_log(self, room: str) -> bool:
+    def _look(self, room: str) -> bool:
         return self.look(room)
 
     def _dropped(self, topic: str, is_needed: bool) -> None:

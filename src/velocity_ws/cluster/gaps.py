@@ -104,7 +104,7 @@ class Gaps:
         counters: Counters,
         deliver: Callable[[Address, PreparedMessage], object],
         missed_order: Callable[[], None] = lambda: None,
-        has_log: Callable[[str], bool] = lambda _: False,
+        look: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """
         Args:
@@ -112,13 +112,13 @@ class Gaps:
             counters: the node's; what was missed is counted there.
             deliver: gives a message to clients of this node.
             missed_order: called when something that was said to all nodes did not come.
-            has_log: whether a room has a log, in which it is looked then whether something was missed.
+            look: looks in a room's log whether something was missed, and says whether it has one.
         """
         self._topics = topics
         self._counters = counters
         self._deliver = deliver
         self._missed_order = missed_order
-        self._has_log = has_log
+        self._look = look
         self._numbers = ReceivedNumbers()
         self._names: dict[str, tuple[Literal["room", "user"], str]] = {}
         self._suspects: dict[str, int | None] = {}
@@ -230,7 +230,7 @@ class Gaps:
             kind, name = self._names[topic]
         else:
             return  # what is for this node or a few clients; or for a room or a user without clients by now
-        if kind == "room" and name is not None and self._has_log(name) and not missed:
+        if kind == "room" and name is not None and self._look(name) and not missed:
             return  # nothing of it was missed but what its log has
         self._counters.backplane_gaps += 1
         address = Address("all") if name is None else Address("rooms" if kind == "room" else "users", (name,))
