@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from velocity_ws.messages.outbound import PreparedMessage, encode
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.followed import Followed
 
 
@@ -19,6 +19,6 @@ def test_what_follows_comes_behind_the_answer(request_id: int | str | None, even
         had.append(msgspec.json.decode(message.payload))
 
     answer: dict[str, object] = {"room": "chat"}
-    Followed(answer, encode("joined", answer), offer, lambda: had.append("follows")).send(request_id)
+    Followed(answer, "joined", offer, lambda: had.append("follows")).send(request_id)
     assert [had[0]["event"], had[0]["data"], had[1]] == [event, answer, "follows"]
     assert had[0].get("id") == request_id

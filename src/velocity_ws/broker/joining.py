@@ -15,7 +15,7 @@ from velocity_ws.errors import BackplaneUnavailable, ClientError
 from velocity_ws.history.positions import InvalidPosition, Position
 from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.messages.events import encode_joined, encode_left, joined_data
+from velocity_ws.messages.events import JOINED, encode_joined, encode_left, joined_data
 from velocity_ws.messages.inbound import Message
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.sessions.client import Client
@@ -113,7 +113,7 @@ class Joining:
             raise ClientError("FORBIDDEN", MAY_NOT_BE_IN)
         if entrance is not None:
             follow = functools.partial(self._rooms.follow, entrance)
-            return Followed(joined_data(*entrance.joined), encode_joined(*entrance.joined), session.offer, follow)
+            return Followed(joined_data(*entrance.joined), JOINED, session.offer, follow)
         if message.id is None:
             session.offer(encode_joined(data.room))
         return {"room": data.room}

@@ -36,6 +36,7 @@ from velocity_ws.messages.outbound import PlacedMessage, PreparedMessage, encode
 __all__ = [
     "ANSWERS",
     "ERROR",
+    "JOINED",
     "OF_ROOMS",
     "PING",
     "PROTOCOL",
@@ -69,7 +70,7 @@ _GAP: Final = "gap"
 _PRESENCE: Final = "presence"
 _SESSION: Final = "session"
 _SESSION_EXPIRED: Final = "session_expired"
-_JOINED: Final = "joined"
+JOINED: Final = "joined"
 _LEFT: Final = "left"
 PING: Final = "$ping"
 """What a client sends to be answered ``$pong``."""
@@ -80,7 +81,7 @@ _PONG: Final = PreparedMessage(b'{"event":"$pong"}')
 _PONG_OF_PROTOCOL: Final = encode("$pong", PROTOCOL)
 ANSWERS: Final = frozenset({REPLY, ERROR, _RATE_LIMIT_EXCEEDED})
 """The events that answer a request, with its ``id``."""
-OF_ROOMS: Final = frozenset({_JOINED, _LEFT, "resync"})
+OF_ROOMS: Final = frozenset({JOINED, _LEFT, "resync"})
 """The events that tell a client of its rooms; no application sends them where some kind has an ``authorize`` or a
 history."""
 _HEADS_OF_ROOMS: Final = tuple(encode(event).payload.removesuffix(b'"data":null}') for event in sorted(OF_ROOMS))
@@ -277,7 +278,7 @@ def encode_joined(
     missed: int | None = None,
 ) -> PreparedMessage:
     """Encode ``event: "joined"``: the client came into a room that it asked for; see `joined_data`."""
-    return encode(_JOINED, joined_data(room, at, recovered, reason, missed))
+    return encode(JOINED, joined_data(room, at, recovered, reason, missed))
 
 
 def encode_left(room: str, reason: str | None = None) -> PreparedMessage:

@@ -15,14 +15,14 @@ class Followed(NamedTuple):
     """What a handler of this package returns, in place of the answer alone.
 
     Attributes:
-        data: the answer to a message with an ``id``.
-        told: what is sent where the message has none.
+        data: the answer.
+        event: what it is sent as where the message has no ``id``.
         offer: queues a message for the client.
         follow: lets the client have what follows.
     """
 
     data: dict[str, object]
-    told: PreparedMessage
+    event: str
     offer: Callable[[PreparedMessage], object]
     follow: Callable[[], None]
 
@@ -32,5 +32,5 @@ class Followed(NamedTuple):
         Args:
             request_id: the ``id`` of its message, if it has one.
         """
-        self.offer(self.told if request_id is None else encode(REPLY, self.data, request_id))
+        self.offer(encode(self.event if request_id is None else REPLY, self.data, request_id))
         self.follow()
