@@ -33,8 +33,7 @@ and in a room with history 40 more, for their place.
   they have missed, over two nodes, which know nothing of the room before. The others do the same without a position,
   and miss nothing. Every answer and message is checked. Meanwhile another node says {other_per_second:g} messages a
   second in another room, which {others} clients hear. As the nodes, which share a core, are busy all the time, these
-  wait whoever comes: compare both, and what it was before. p99 of them is Python's garbage collector, which goes over
-  all that a node has each time that it has grown by a quarter, and takes 0.1 to 0.3 s for thousands of connections.
+  wait whoever comes: compare both, and what it was before.
 - Rooms in which nothing is said: one client is in {quiet:,} of them, for {idle:g} s from when it came in. That is when
   a node asks most often whether it has missed a last message: after 10 s, then after twice as long each time, up to 5
   minutes.

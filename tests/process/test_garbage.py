@@ -1,8 +1,11 @@
-"""While a large message is decoded nothing is collected, and the collector is left as it was found."""
+"""When the collector runs: not while a large message is decoded, and rarely everywhere at once."""
 
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,3 +101,34 @@ def test_several_threads_pause_it_together() -> None:
         event.set()
         thread.join(10)
     assert [*seen, gc.isenabled()] == [False, False, True]
+
+
+def grown(*arguments: str) -> dict[str, int]:
+    """What a program counts that makes very many objects."""
+    command = [sys.executable, "-m", "tests.programs.growing", *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+by_generations = pytest.mark.skipif(
+    not gc.get_threshold()[2], reason="this collector has no full collections of its own accord"
+)
+
+
+@by_generations
+def test_full_collections_take_a_small_part_of_the_time() -> None:
+    found = grown()
+    assert found["by itself"] >= 3
+    assert found["at once"] == 0
+    assert found["in time"] == 1
+    assert 1 <= found["in any case"] <= 2
+    assert found["freed"] > 90_000, "young garbage is collected as before"
+    assert found["callbacks"] == 2, "once is enough"
+
+
+@by_generations
+def test_a_larger_threshold_of_the_application_is_kept() -> None:
+    found = grown("own")
+    assert found["threshold"] == 1000
+    assert [found[when] for when in ("at once", "in time", "in any case")] == [0, 0, 0]

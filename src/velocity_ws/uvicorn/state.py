@@ -17,6 +17,7 @@ from velocity_ws.concurrency.deadlines import Deadlines
 from velocity_ws.errors import SettingsError
 from velocity_ws.logs import CountedWarnings, RateLimitedWarnings, get_logger
 from velocity_ws.process.descriptors import most_open
+from velocity_ws.process.garbage import full_collections
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
 from velocity_ws.uvicorn.drain import Drain
@@ -126,6 +127,7 @@ class WebSocketState:
         state: WebSocketState | None = vars(server_state).get(_WEBSOCKET)
         if state is None:
             state = vars(server_state)[_WEBSOCKET] = cls(config, loop)
+            full_collections.keep_apart()
         return state
 
     def of_broker(self, settings: Settings) -> tuple[UnfinishedMessages, Keepalive | None]:
