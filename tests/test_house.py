@@ -92,6 +92,7 @@ USED = "tests are made of it, and fail with it"
 ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
     "broker/history_api": (SERVED, {"e2e/cluster/test_history": "clear_history"}),
+    "backplane/redis_primary": (ENGINE, {"backplane/test_redis_sentinel": "primary"}),
     "broker/wiring": (SERVED, {"e2e/cluster/test_history": "history"}),
     "history/appending": (SERVED, {"e2e/cluster/test_history": "dedupe"}),
     "history/beyond": (SERVED, {"e2e/test_history_limits": "missed"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from velocity_ws.backplane.base import Backplane, Lost, Receive
 from velocity_ws.backplane.loading import load_class, make
+from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES
 from velocity_ws.backplane.urls import CLUSTER_SCHEMES, split_url
 
 __all__ = ["Backplane", "Lost", "Receive", "create_backplane"]
@@ -15,7 +16,7 @@ _NATS = ("velocity_ws.backplane.nats", "NatsBackplane")
 _CLASSES = {
     "memory": ("velocity_ws.backplane.memory", "MemoryBackplane"),
     "embedded": _EMBEDDED,
-    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), _REDIS),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix", *SENTINEL_SCHEMES), _REDIS),
     **dict.fromkeys(CLUSTER_SCHEMES, _REDIS_CLUSTER),
     **dict.fromkeys(("nats", "tls"), _NATS),
 }

@@ -6,11 +6,12 @@ when it is used next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from velocity_ws.backplane.base import Lost, Receive
-from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
+from velocity_ws.backplane.redis_connection import RedisConnection
+from velocity_ws.backplane.redis_primary import primary_of
 from velocity_ws.backplane.redis_roles import Roles
 
 __all__ = ["MAX_PAYLOAD", "RedisBackplane"]
@@ -20,18 +21,22 @@ MAX_PAYLOAD = 8 * 1024 * 1024
 
 
 class RedisBackplane:
-    """``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://`` and ``unix://``. On the broker's loop only."""
+    """``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://``, ``unix://``; the first four with ``+sentinel``.
+
+    On the broker's loop only.
+    """
 
     def __init__(self, url: str) -> None:
         """
         Args:
-            url: as redis-py takes it, with user, password, host, port, database and options.
+            url: as redis-py takes it, with user, password, host, port, database and options; or that of Sentinels, see
+                `velocity_ws.backplane.sentinel_urls`.
 
         Raises:
             ValueError: redis-py does not take it.
         """
         self.max_payload = MAX_PAYLOAD
-        self._pool = pool_of(url)
+        self._primary = primary_of(url)
         self._roles = Roles()
         self._publisher: RedisConnection | None = None
         self._subscriber: RedisConnection | None = None
@@ -46,7 +51,7 @@ class RedisBackplane:
                 self._receive = None
                 lost(error)
 
-        connect: Callable[[], Any] = self._pool.make_connection
+        connect = await self._primary.find(ended)
         self._subscriber = RedisConnection(connect(), self._roles, ended, self._arrived)
         self._publisher = RedisConnection(connect(), self._roles, ended)
         await self._subscriber.open()
@@ -73,6 +78,7 @@ class RedisBackplane:
     async def close(self) -> None:
         """See `Backplane.close`."""
         self._receive = None
+        await self._primary.close()
         publisher, self._publisher = self._publisher, None
         subscriber, self._subscriber = self._subscriber, None
         for connection in (publisher, subscriber):

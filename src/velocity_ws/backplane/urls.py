@@ -10,12 +10,17 @@ import itertools
 import re
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
+from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES, parse_sentinel_url
+
 __all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "options_of", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """The URL of a process that has no others."""
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
-ENGINES = ("memory", "embedded", "redis", "rediss", "valkey", "valkeys", *CLUSTER_SCHEMES, "unix", "nats", "tls")
+ENGINES = (
+    *("memory", "embedded", "redis", "rediss", "valkey", "valkeys"),
+    *(*CLUSTER_SCHEMES, *SENTINEL_SCHEMES, "unix", "nats", "tls"),
+)
 PREFIX = "velocity"
 """What topics begin with where the URL does not say; a database other than 0 adds its number."""
 _NAMED = ("memory", "embedded")
@@ -25,6 +30,7 @@ MAX_REPLICAS = 5
 _FAMILIES = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix"), "redis"),
     **dict.fromkeys(CLUSTER_SCHEMES, "redis+cluster"),
+    **dict.fromkeys(SENTINEL_SCHEMES, "redis+sentinel"),
     **dict.fromkeys(_SEVERAL, "nats"),
 }
 """Which schemes lead to the same kind of engine, where there are several."""
@@ -34,8 +40,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,50}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-]{0,50}", re.ASCII)
 _ENCODE = "in a user, a password or a token, the characters / ? # , % are written %2F %3F %23 %2C %25"
 _KNOWN = (
-    "memory://, embedded://, redis://, rediss://, valkey://, valkeys://, the last four with +cluster, unix://, "
-    "nats:// and tls://"
+    "memory://, embedded://, redis://, rediss://, valkey://, valkeys://, the last four with +cluster or +sentinel, "
+    "unix://, nats:// and tls://"
 )
 
 
@@ -50,6 +56,10 @@ def check_url(url: str) -> str:
         raise ValueError(f"not a URL; there are {_KNOWN}")
     if scheme[1] not in ENGINES:
         raise ValueError(f"no backplane for {scheme[1]}://; there are {_KNOWN}")
+    if scheme[1] in SENTINEL_SCHEMES:
+        parse_sentinel_url(url)
+        _check_prefix(url)
+        return url
     try:
         is_cut_short = _is_cut_short(url)
         engine, _ = split_url(url)
@@ -61,9 +71,7 @@ def check_url(url: str) -> str:
         raise ValueError(f"not a URL that {scheme[1]}:// can use{hint}") from None
     if is_cut_short:
         raise ValueError(f"an @ comes behind the first server, which has no user; {_ENCODE}")
-    given = _given_prefix(url)
-    if given is not None and not _PREFIX.fullmatch(given):
-        raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
+    _check_prefix(url)
     _check_options(scheme[1], options)
     if scheme[1] in _NAMED and not _NAME.fullmatch(rest):
         raise ValueError(f"a name after {scheme[1]}:// has letters, digits, - and _")
@@ -104,6 +112,9 @@ def engine_of(url: str) -> str:
     family = _FAMILIES.get(scheme)
     if family is None:
         return f"{scheme}://{rest or 'default'}"
+    if family == "redis+sentinel":
+        where = parse_sentinel_url(url)
+        return f"{family}://{','.join(sorted(f'{host}:{port}' for host, port in where.places))}/{where.name}"
     if scheme == "unix":
         return f"unix://{urlsplit(url).path}"
     servers = [urlsplit(server) for server in server_urls(f"{scheme}://{rest}")]
@@ -115,6 +126,17 @@ def server_urls(url: str) -> list[str]:
     """The URL of each server in a URL that may have several: ``nats://a:4222,b:4222``, or each with its scheme."""
     scheme, _, rest = url.partition("://")
     return [part if "://" in part else f"{scheme}://{part}" for part in rest.split(",") if part]
+
+
+def _check_prefix(url: str) -> None:
+    """Check what a URL says of the prefix of the topics.
+
+    Raises:
+        ValueError: it can be none.
+    """
+    given = _given_prefix(url)
+    if given is not None and not _PREFIX.fullmatch(given):
+        raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
 
 
 def _check_options(scheme: str, options: dict[str, str]) -> None:
@@ -158,9 +180,10 @@ def _given_prefix(url: str) -> str | None:
 def _database(url: str) -> int:
     """The number of the database of a Redis that redis-py would take a URL to name; 0 where it names none."""
     parts = urlsplit(url)
-    if _FAMILIES.get(parts.scheme) not in ("redis", "redis+cluster"):
+    family = _FAMILIES.get(parts.scheme)
+    if family not in ("redis", "redis+cluster", "redis+sentinel"):
         return 0
-    path = "" if parts.scheme == "unix" else unquote(parts.path).replace("/", "")
+    path = "" if parts.scheme == "unix" or family == "redis+sentinel" else unquote(parts.path).replace("/", "")
     with contextlib.suppress(ValueError):  # which the library says, or takes for none
         return int(parse_qs(parts.query).get("db", [path])[0])
     return 0

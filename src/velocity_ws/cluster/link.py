@@ -161,10 +161,10 @@ class Link:
             receive(topic, data)
 
         user.connecting()
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await self._backplane.connect(received, on_lost)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_end_with(lost))
+            group.create_task(_end_with(lost))  # also while it connects: it may be to a server that does not answer
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._backplane.connect(received, on_lost)
             await self.subscriptions.restore(RESTORE_TIMEOUT)
             self.publisher.open()
             group.create_task(self.publisher.run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from velocity_ws.backplane.loading import load_class, make
+from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES
 from velocity_ws.backplane.urls import ALONE, CLUSTER_SCHEMES, split_url
 from velocity_ws.history.base import HistoryStore
 
@@ -17,7 +18,7 @@ _NATS = ("velocity_ws.history.nats", "NatsHistory")
 _CLASSES = {
     "memory": _MEMORY,
     "embedded": _EMBEDDED,
-    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix", *CLUSTER_SCHEMES), _REDIS),
+    **dict.fromkeys(("redis", "rediss", "valkey", "valkeys", "unix", *CLUSTER_SCHEMES, *SENTINEL_SCHEMES), _REDIS),
     **dict.fromkeys(("nats", "tls"), _NATS),
 }
 _numbers = itertools.count(1)

@@ -168,8 +168,7 @@ class HistoryLink(Asking):
                 lost.set_result(error)
 
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._store.connect(on_lost)
+            await self._connect(on_lost, lost)
         except (OSError, SettingsError) as error:
             return error
         except Exception as error:
@@ -180,6 +179,28 @@ class HistoryLink(Asking):
             if not first.done():
                 first.set_result(None)
         return await lost
+
+    async def _connect(self, on_lost: Callable[[Exception], None], lost: asyncio.Future[Exception]) -> None:
+        """Connect; given up where it is lost meanwhile, as it may be to a server that does not answer.
+
+        Raises:
+            OSError: there is no connection.
+            SettingsError: the engine never keeps logs.
+        """
+        connecting = asyncio.create_task(self._store.connect(on_lost), name="velocity-ws history connection")
+        try:
+            ends: list[asyncio.Future[Any]] = [connecting, lost]
+            await asyncio.wait(ends, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()
+            elif lost.done():
+                raise lost.result()
+            else:
+                raise TimeoutError("it did not answer in time")
+        finally:
+            if not connecting.done():
+                connecting.cancel()
+                await asyncio.wait([connecting])
 
     def _open(self, failed: Callable[[Exception], None]) -> None:
         self._complaints.reached()

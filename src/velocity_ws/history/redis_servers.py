@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import AskError, ClusterError, MovedError, NoScriptError, ReadOnlyError, ResponseError
 
-from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
+from velocity_ws.backplane.redis_connection import RedisConnection
+from velocity_ws.backplane.redis_primary import primary_of
 from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.backplane.redis_slots import Slots, ask_slots, connections_to
 from velocity_ws.history.items import Refused
@@ -47,7 +48,7 @@ def check_servers(url: str) -> None:
     Raises:
         ValueError: redis-py does not take it.
     """
-    pool_of(_plain(url))
+    primary_of(_plain(url))
 
 
 def _plain(url: str) -> str:
@@ -66,6 +67,7 @@ class Servers:
         """
         self._is_cluster = "+cluster:" in url.partition("/")[0]
         self._url = _plain(url)
+        self._primary = primary_of(self._url)
         self._scripts = scripts
         self._roles = Roles(is_sharded=self._is_cluster)
         self._ended = ended
@@ -79,8 +81,7 @@ class Servers:
             OSError: one is not there, refuses the login, or is no primary.
         """
         if not self._is_cluster:
-            make: Callable[[], Any] = pool_of(self._url).make_connection
-            server = await self._connect(make)
+            server = await self._connect(await self._primary.find(self._ended))
             if (await server.about("cluster")).get("cluster_enabled") == "1":
                 raise ConnectionError(
                     "a Redis Cluster keeps the history of rooms only where the URL has redis+cluster://"
@@ -129,6 +130,7 @@ class Servers:
 
     async def close(self) -> None:
         """End all connections, now."""
+        await self._primary.close()
         servers, self._servers = self._servers, []
         connections = [connection for server in servers for connection in server.sides]
         for connection in connections:

