@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeVar
 
 from velocity_ws.backplane.base import Backplane
-from velocity_ws.cluster.envelopes import Count, Heartbeat, Request, Response, Topic, encode_body
+from velocity_ws.cluster.envelopes import Heartbeat, Request, Response, encode_body
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.notes import Notes
+from velocity_ws.cluster.numbers import Numbers
 from velocity_ws.cluster.options import ClusterOptions
 from velocity_ws.cluster.orders import missed_orders
 from velocity_ws.cluster.publisher import Entry, Publisher
@@ -36,8 +37,6 @@ log = get_logger("velocity_ws.cluster")
 
 A = TypeVar("A")
 R = TypeVar("R")
-
-_NUMBERS: Procedure[tuple[str, ...], dict[str, int]] = Procedure("numbers", tuple[Topic, ...], dict[Topic, Count])
 
 
 class Cluster:
@@ -86,6 +85,7 @@ class Cluster:
         self.on_node_down: list[Callable[[str], None]] = []
         self.on_connected: list[Callable[[], None]] = []
         self._options = options
+        self._clock = clock
         self._backplane = backplane
         self._own_topic = self.topics.node(node_id)
         self._heartbeats: asyncio.Task[None] | None = None
@@ -102,7 +102,7 @@ class Cluster:
         )
         invalid = InvalidEnvelopes(counters, clock)
         self._rpc = Rpc(options.timeout, invalid.drop)
-        self._rpc.register(_NUMBERS, self._numbers)
+        self._numbers = Numbers(self._publisher.sent, self._gaps, self._rpc, self.notes, self.membership.heard_of_all)
         self._link = Link(backplane, self._publisher, self.subscriptions, self._own_topic, options.engine)
         self._receiver = Receiver(
             node_id,
@@ -138,7 +138,7 @@ class Cluster:
         self.subscriptions.add_first(self.topics.nodes)
         if self._options.is_node:
             self.subscriptions.add(self.topics.all)
-        heartbeats = self.membership.run(lambda: self.is_healthy, self.orders.look)
+        heartbeats = self.membership.run(lambda: self.is_healthy, self._tick)
         self._heartbeats = asyncio.create_task(heartbeats, name="velocity-ws heartbeats")
         await self._link.start(self, self._receiver.received, self._options.patience)
 
@@ -210,6 +210,10 @@ class Cluster:
 
     def _look(self, room: str) -> bool:
         return self.look(room)
+
+    def _tick(self) -> None:
+        self.orders.look()
+        self._numbers.mark(self._clock())
 
     def _dropped(self, topic: str, is_needed: bool) -> None:
         """A topic is heard no more."""
@@ -286,15 +290,10 @@ class Cluster:
         await self.membership.discover()
         for function in self.on_connected:
             function()
-        await self._gaps.run(self.subscriptions.is_confirmed, self._ask_numbers)
+        await self._numbers.tell()
+        await self._gaps.run(self.subscriptions.is_confirmed, lambda topics: self._numbers.ask(topics, self.call_all))
 
     def disconnected(self) -> None:
         """The link is down: whatever is published from now on may be missed. Called by the link."""
         self._gaps.suspect(self.subscriptions.needed)
-
-    async def _ask_numbers(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
-        return await self.call_all(_NUMBERS, topics)
-
-    async def _numbers(self, topics: tuple[str, ...]) -> dict[str, int]:
-        sent = self._publisher.sent
-        return {topic: count for topic in topics if (count := sent.count(topic))}
+        self._numbers.left()

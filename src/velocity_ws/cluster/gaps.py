@@ -10,6 +10,7 @@ that are forgotten can no longer show a loss, and never show one that was not.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
@@ -31,9 +32,14 @@ MAX_ORIGINS = 1000
 
 
 class SentNumbers:
-    """How many messages this node has published to each topic."""
+    """How many messages this node has published to each topic.
+
+    Attributes:
+        total: to all of them.
+    """
 
     def __init__(self) -> None:
+        self.total = 0
         self._counts: dict[str, int] = {}
 
     def next(self, topic: str) -> int:
@@ -43,7 +49,12 @@ class SentNumbers:
         if number == 1 and len(counts) >= MAX_TOPICS:
             del counts[next(iter(counts))]
         counts[topic] = number
+        self.total += 1
         return number
+
+    def newest(self, count: int) -> dict[str, int]:
+        """The numbers of the topics to which the last ``count`` messages went, and perhaps of others."""
+        return {topic: self._counts[topic] for topic in itertools.islice(reversed(self._counts), count)}
 
     def count(self, topic: str) -> int:
         """The number of the last message to a topic; 0 where there was none."""
@@ -89,6 +100,10 @@ class ReceivedNumbers:
             return None
         senders[origin] = count
         return count - last
+
+    def has(self, topic: str, origin: str, count: int) -> bool:
+        """Whether as many messages of a sender, or more, have come through a topic, or would have shown a loss."""
+        return self._last.get(topic, {}).get(origin, 0) >= count
 
     def forget(self, topic: str) -> None:
         """Forget all senders of a topic, which is no longer subscribed to."""
@@ -151,6 +166,19 @@ class Gaps:
             self._missed_order()
         elif missed:
             self._counters.backplane_missed += missed
+            if topic in self._suspects:
+                self._add(topic, missed)
+            else:
+                self._tell(topic, missed)
+
+    def told(self, origin: str, counts: dict[str, int]) -> None:
+        """A node has said how many messages it has published to each of some topics, which may have come to nobody."""
+        for topic, count in counts.items():
+            is_needed = topic == self._topics.all or topic in self._names
+            if not is_needed or self._numbers.has(topic, origin, count):
+                continue
+            missed = self._numbers.settle(topic, origin, count)
+            self._counters.backplane_missed += missed or 0
             if topic in self._suspects:
                 self._add(topic, missed)
             else:

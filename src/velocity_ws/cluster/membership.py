@@ -62,6 +62,7 @@ class Membership:
         self._leases: dict[str, float] = {}
         self._until: dict[str, float] = {}
         self._lost: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
         self._expected: set[str] = set()
         self._discovered = asyncio.Event()
 
@@ -80,6 +81,10 @@ class Membership:
     def may_live(self, node_id: str) -> bool:
         """Whether a node lives, or is lost and so may live."""
         return node_id in self._until or node_id in self._lost
+
+    def heard_of_all(self) -> float | None:
+        """When the one of the living nodes was heard that was not heard for longest; ``None`` where there is none."""
+        return min([self._heard[node_id] for node_id in self._until], default=None)
 
     async def wait_discovered(self) -> None:
         """Wait until the nodes that answered the last hello are known, or `DISCOVERY_TIME` twice over."""
@@ -145,6 +150,7 @@ class Membership:
             self._remove(node_id)
             return
         is_new = node_id not in self._until
+        self._heard[node_id] = self._clock()
         self._leases[node_id] = heartbeat.lease
         self._until[node_id] = self._clock() + heartbeat.lease * LEASE_PART
         if is_new:
@@ -172,9 +178,10 @@ class Membership:
         """Forget all nodes. No callback is called."""
         self._leases.clear()
         self._until.clear()
+        self._heard.clear()
         self._lost.clear()
 
     def _remove(self, node_id: str) -> None:
         if self._until.pop(node_id, None) is not None:
-            del self._leases[node_id]
+            del self._leases[node_id], self._heard[node_id]
             self._node_down(node_id)

@@ -80,7 +80,9 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
         for node in pair:
             cluster = cluster_of(node)
             await cluster.membership.discover()
-            await cluster._ask_numbers((cluster.topics.all, cluster.topics.room("x")))
+            await cluster._numbers.ask((cluster.topics.all, cluster.topics.room("x")), cluster.call_all)
+            cluster._numbers.left()
+            await cluster._numbers.tell()
             presence = node.broker.node.presence
             assert presence is not None
             assert presence.exchange is not None
@@ -109,6 +111,7 @@ SAID: dict[str, set[tuple[type, ...]]] = {
     "ask stats": {(type(None),)},
     "ask numbers": {(str, str)},
     "note told": {(str, bytes)},
+    "note published": {(dict,)},
     "note presence": {(list, dict)},
     "note presence_change": {(str, int, int, dict)},
     "note presence_asked": {(str,)},

@@ -1,0 +1,95 @@
+"""Another server becomes the primary, and the nodes leave the old one at different moments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from tests.support import Peer, eventually, running, settings
+from tests.support.dead_network import Network, network
+from tests.support.nodes import Node, application, person
+from tests.support.sentinels import NAME, Guarded, guarded
+from velocity_ws import Broker
+
+
+@asynccontextmanager
+async def three(servers: Guarded) -> AsyncIterator[tuple[list[Node], list[Network]]]:
+    """Two nodes that hear the Sentinels, and a third one that reaches them by these ways."""
+    async with AsyncExitStack() as stack:
+        ways = [await stack.enter_async_context(network(sentinel.port)) for sentinel in servers.sentinels]
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{way.port}' for way in ways)}/{NAME}"
+        nodes: list[Node] = []
+        for each in (servers.url, servers.url, url):
+            broker = Broker(settings(backplane_url=each), twin=True)
+            application(broker)
+            nodes.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
+        async with asyncio.timeout(10):
+            for node in nodes:
+                while await node.peers() < 2:
+                    await asyncio.sleep(0.01)  # no event tells
+        yield nodes, ways
+
+
+async def until(peer: Peer, *, number: int | None = None, gap: bool = False) -> tuple[list[int], list[int | None]]:
+    """What somebody gets until a number or a gap comes: the numbers, and what gaps say is missing."""
+    numbers: list[int] = []
+    missed: list[int | None] = []
+    async with asyncio.timeout(30):
+        while not (missed if gap else number in numbers):
+            message = json.loads(await peer.ws.recv())
+            if message["event"] == "n":
+                numbers.append(message["data"])
+            elif message["event"] == "gap" and message["data"]["room"] == "x":
+                missed.append(message["data"]["missed"])
+    return numbers, missed
+
+
+async def test_what_is_said_on_both_sides_meanwhile_is_told(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, _, late), ways):
+        async with person(a, "ann", "x") as (here, _id), person(late, "bob", "x") as (there, _other):
+            for number, node in enumerate((a, late)):
+                await node.broker.to_room("x").send("n", number)
+            assert [(await until(peer, number=1))[0] for peer in (here, there)] == [[0, 1], [0, 1]]
+            for way in ways:
+                way.die()  # so that one of the nodes does not hear which server it is from now on
+            await servers.fail_over()
+            await eventually(lambda: a.broker.healthy, within=2)
+            got, missed = await until(here, gap=True)
+            assert got == []
+            for number in range(2, 7):  # each of them confirmed, and heard on its own side alone
+                await late.broker.to_room("x").send("n", number)
+            for number in range(7, 10):
+                await a.broker.to_room("x").send("n", number)
+            assert (await until(there, number=6))[0] == [2, 3, 4, 5, 6]
+            assert (await until(here, number=9))[0] == [7, 8, 9]
+            for way in ways:  # the old one says that it is the primary for some seconds more
+                way.live()
+            assert await until(there, gap=True) == ([], [3])
+            assert await until(here, gap=True) == ([], [5])
+            assert missed in ([None], [0])
+
+
+async def test_all_nodes_hear_each_other_soon(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, b, c), _):
+        async with (
+            person(a, "ann", "x") as (ann, _1),
+            person(b, "bob", "x") as (bob, _2),
+            person(c, "cat", "x") as (
+                cat,
+                _3,
+            ),
+        ):
+            await servers.fail_over()
+            promoted = time.monotonic()
+            for number, node in enumerate((a, b, c)):
+                async with asyncio.timeout(10):
+                    while not (node.broker.healthy and await node.broker.count("x") == 3):
+                        await asyncio.sleep(0.01)  # no event tells
+                await node.broker.to_room("x").send("n", number)
+            for peer in (ann, bob, cat):
+                assert (await until(peer, number=2))[0] == [0, 1, 2]
+            assert time.monotonic() - promoted < 2
