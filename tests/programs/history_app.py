@@ -1,4 +1,4 @@
-"""An application for several processes whose rooms have history: what is said by a request, clients recover."""
+"""An application for several processes with rooms that have a history, and rooms that have none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ broker: Broker[str] = Broker()
 app = Starlette()
 broker.attach(app)
 chats = broker.rooms("chat:{name}", history=History(size=100_000, ttl="2h", max_bytes="1GiB"))
+plains = broker.rooms("plain:{name}")
 
 
 @chats.authorize
+@plains.authorize
 async def may_enter() -> bool:
     return True
 
@@ -28,6 +30,17 @@ async def publish(data: list[Any]) -> str | None:
         return (await broker.to_room(room).send("n", number, dedupe=f"{room} {number}")).at
     except BackplaneUnavailable as error:
         raise ClientError("UNAVAILABLE", str(error), outcome=error.outcome) from None
+
+
+@broker.on("say", concurrent=True)
+async def say(data: list[Any]) -> str:
+    """Say something to a room without history, once; what became of it."""
+    room, what = data
+    try:
+        await broker.to_room(room).send("n", what)
+    except BackplaneUnavailable as error:
+        return error.outcome
+    return "published"
 
 
 @broker.on("history")

@@ -7,11 +7,9 @@ happens. At the end each client has every message of its rooms once and in order
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,85 +18,31 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.support import eventually
-from tests.support.command import kept_port
 from tests.support.dead_network import Network, network
 from tests.support.engines import ENGINES
 from tests.support.remembering import Remembering, remembering
-from tests.support.returning import Ledger, Page, until_available
+from tests.support.returning import Page, until_available
 from tests.support.say import Say
+from tests.support.talking import LOST, Process, Talking
 
-ROOT = Path(__file__).parents[3]
 NODES, CLIENTS, ROOMS, RATE = 3, 200, 20, 200
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "600"))
 """How long it lasts."""
 BETWEEN = 5.0
 """Seconds from one disturbance to the next."""
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
-LOST = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, asyncio.IncompleteReadError)
-"""What ends a connection, or an attempt at one."""
 
 
-class Process:
-    """A node in a process of its own, with a way of its own to the engine. It comes back at the same port."""
-
-    def __init__(self, way: Network, kind: str) -> None:
-        self.port = kept_port()
-        self.way = way
-        self._url = f"{kind}://127.0.0.1:{way.port}"
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None and self._process.returncode is None
-
-    async def start(self) -> None:
-        """Start it; returns when it takes connections."""
-        command = ["-m", "velocity_ws", "run", "tests.programs.history_app:app", "--port", str(self.port)]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, "--log-level", "error",
-            cwd=ROOT,
-            env={**os.environ, "WS_BACKPLANE_URL": self._url, "WS_RATE_LIMIT": "0", "WS_DRAIN_TIMEOUT": "3s"},
-        )  # fmt: skip
-        async with asyncio.timeout(60):
-            while True:
-                assert self._process.returncode is None, "a node ended"
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.close()
-                    return
-                await asyncio.sleep(0.05)
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    async def ended(self) -> int:
-        """Wait until it is gone; its status."""
-        assert self._process is not None
-        return await self._process.wait()
-
-
-class Chaos:
+class Chaos(Talking):
     """All of it, and what can be done to it."""
 
-    def __init__(self, engine: Remembering, nodes: list[Process], seed: int) -> None:
+    def __init__(self, engine: Remembering, ways: list[Network], nodes: list[Process], seed: int) -> None:
+        super().__init__(nodes, [f"chat:{number}" for number in range(ROOMS)], seed)
         self.engine = engine
-        self.nodes = nodes
-        self.ledger = Ledger(f"seed {seed}")
-        self.rooms = [f"chat:{number}" for number in range(ROOMS)]
+        self.ways = ways
         self.happened: Counter[str] = Counter()
-        self.is_over = self.is_quiet = False
-        self.voices: list[asyncio.Task[None]] = []
-        self.members: list[tuple[Page, list[str]]] = []
-        self._chance = random.Random(seed)
-
-    # --- who speaks and who listens
 
     async def live(self, page: Page, rooms: list[str]) -> None:
         """Be in rooms, on any node; come back to them whenever the connection is lost."""
@@ -111,32 +55,6 @@ class Chaos:
             except LOST:
                 page.cut()
             await asyncio.sleep(self._chance.uniform(0.05, 0.5))
-
-    async def speak(self, room: str, rate: float) -> None:
-        """Say numbers to a room at a pace, each until it is certain that it is taken."""
-        voice = Ledger().page(f"voice of {room}")
-        log = self.ledger.log(room)
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while not self.is_quiet:
-            due = max(due + self._chance.expovariate(rate), loop.time() - 1)
-            await asyncio.sleep(due - loop.time())
-            await self.insist(voice, room, log.begin())
-        voice.cut()
-
-    async def insist(self, voice: Page, room: str, number: int) -> None:
-        """Say a number, on one node or another, until it is known where it is."""
-        while True:
-            try:
-                if not voice.is_open:
-                    await voice.open(self._chance.choice(self.nodes), within=5)
-                at = await until_available(partial(voice.ask, "publish", [room, number]))
-            except LOST:
-                voice.cut()
-                await asyncio.sleep(0.1)
-            else:
-                self.ledger.log(room).taken(number, at)
-                return
 
     # --- what happens
 
@@ -160,8 +78,8 @@ class Chaos:
             node.signal(signal.SIGCONT)
 
     async def connections_are_killed(self) -> None:
-        for node in self.nodes:
-            await node.way.close()
+        for way in self.ways:
+            await way.close()
 
     async def engine_is_frozen(self) -> None:
         self.engine.freeze()
@@ -196,38 +114,6 @@ class Chaos:
             self.happened[event.__name__] += 1
             await event()
 
-    # --- the end of it
-
-    async def settles(self) -> tuple[int, int]:
-        """Say a last number to every room, and prove what became of all of them; how many came, and were told lost."""
-        self.is_quiet = True
-        await asyncio.gather(*self.voices)
-        voice = Ledger().page("the last voice")
-        for room in self.rooms:
-            await self.insist(voice, room, self.ledger.log(room).begin())
-        await eventually(lambda: all(self._is_in(page, rooms) for page, rooms in self.members), within=60)
-        for room in self.rooms:
-            await self.ledger.reaches(room, self.ledger.log(room).begun - 1, within=60)
-        for room in self.rooms:
-            await self._is_what_the_engine_has(voice, room)
-        self.is_over = True
-        for page, _ in self.members:
-            page.cut()
-        voice.cut()
-        return self.ledger.proves()
-
-    @staticmethod
-    def _is_in(page: Page, rooms: list[str]) -> bool:
-        return all(room in page.trails and page.trails[room].is_in for room in rooms)
-
-    async def _is_what_the_engine_has(self, voice: Page, room: str) -> None:
-        log, since, found = self.ledger.log(room), None, []
-        while part := await voice.ask("history", [room, since]):
-            found += [number for number, _ in part]
-            since = part[-1][1]
-        assert sorted(found) == list(range(log.begun))
-        assert found == sorted(log.places, key=lambda number: log.places[number].offset)
-
 
 @asynccontextmanager
 async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> AsyncIterator[Chaos]:
@@ -235,11 +121,11 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(remembering(kind, directory, monkeypatch, careful=True))
         assert engine.port is not None
-        nodes: list[Process] = []
-        for _ in range(NODES):
-            nodes.append(Process(await stack.enter_async_context(network(engine.port)), kind))
-            stack.callback(nodes[-1].signal, signal.SIGKILL)
-        found = Chaos(engine, nodes, seed)
+        ways = [await stack.enter_async_context(network(engine.port)) for _ in range(NODES)]
+        nodes = [Process(f"{kind}://127.0.0.1:{way.port}") for way in ways]
+        for node in nodes:
+            stack.callback(node.signal, signal.SIGKILL)
+        found = Chaos(engine, ways, nodes, seed)
         await asyncio.gather(*[node.start() for node in nodes])
         chance = random.Random(seed)
         async with asyncio.TaskGroup() as group:
@@ -247,7 +133,7 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
                 rooms = sorted({found.rooms[number % ROOMS], chance.choice(found.rooms)})
                 found.members.append((found.ledger.page(f"page {number}"), rooms))
                 group.create_task(found.live(*found.members[-1]))
-            await eventually(lambda: all(found._is_in(page, rooms) for page, rooms in found.members), within=60)
+            await eventually(lambda: all(found.is_in(page, rooms) for page, rooms in found.members), within=60)
             for room in found.rooms * 2:
                 found.voices.append(group.create_task(found.speak(room, RATE / ROOMS / 2)))
             try:
