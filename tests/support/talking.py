@@ -158,6 +158,7 @@ class Talking:
             since = part[-1][1]
         assert sorted(found) == sorted(set(found))
         assert set(found) <= set(range(log.begun))
+        log.gone = log.places.keys() - set(found)
         if keeps_all:
             assert len(found) == log.begun
             assert found == sorted(log.places, key=lambda number: log.places[number].offset)

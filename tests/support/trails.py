@@ -53,6 +53,7 @@ class Log:
         places: where those are that are known to be in the log, by number.
         refused: the numbers of which it is certain that nobody has them.
         undone: the numbers that the engine has taken and lost, so that nobody can be told of them.
+        gone: the numbers that the engine has confirmed and lost; who has not had them is told that the log went back.
         not_for: the names of those whom a message was not for, by number.
         is_straight: whether offsets only ever grew, as they do not where an engine goes back.
         is_latest: whether the newest message stands for all before it.
@@ -66,6 +67,7 @@ class Log:
         self.places: dict[int, Place] = {}
         self.refused: set[int] = set()
         self.undone: set[int] = set()
+        self.gone: set[int] = set()
         self.is_straight = True
         self._unknown: set[int] = set()
         self._epochs: list[bytes] = []
@@ -324,6 +326,9 @@ class Trail:
         for number, place in sorted(self.log.places.items(), key=lambda item: item[1].offset):
             has = number in self.got
             is_lost = any(self.log.is_between(place, *lost) for lost in self._lost)
+            if number in self.log.gone and not has and self._doubtful:
+                told += 1
+                continue
             delivered += has
             told += is_lost
             if self.name in self.log.not_for.get(number, ()):

@@ -20,6 +20,7 @@ from velocity_ws.errors import BrokerError
 from velocity_ws.history.factory import create_history
 from velocity_ws.history.histories import Histories
 from velocity_ws.history.link import HistoryLink
+from velocity_ws.history.unkept import Unkept
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.hub import Hub
@@ -98,8 +99,10 @@ def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, c
     node.context.welcome, node.context.resume = histories.resumptions.welcome, histories.resumptions.resume
     if cluster is not None:
         cluster.on_dropped.append(histories.unheard)
-        cluster.on_connected.append(histories.feeds.look_soon)
+        cluster.on_connected.append(histories.heard_again)
         cluster.look = histories.look
+        notify = functools.partial(cluster.notes.notify, topics.nodes)
+        histories.unkept = Unkept(cluster, notify, link, histories.feeds)
     return histories
 
 

@@ -165,6 +165,7 @@ class Feed(Hearing):
         for index, entry in enumerate(entries):
             if self._mark_of(entry.stamp.position.offset) == entry.stamp.position.mark:
                 to, new = entry.stamp.position, entries[index + 1 :]
+        self._user.went_back(self, self.epoch, self._behind(to.offset))
         self._skip(to, None, "epoch")
         self._take(new)
         self._revise(top.position.revision)

@@ -52,6 +52,7 @@ class Feeds:
         by_topic: the feeds, by their topics.
         when_open: called with a feed of which it has become known where its log ends.
         when_anew: called when a log has begun anew, as an engine does that has lost what it had.
+        when_back: called with a feed, the epoch, and offset and mark of what its members have had and is there no more.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Feeds:
         self.by_topic: dict[str, Feed] = {} if ear is None else ear.logged
         self.when_open: Callable[[Feed], None] = lambda _: None
         self.when_anew: Callable[[], None] = lambda: None
+        self.when_back: Callable[[Feed, bytes, list[tuple[int, bytes]]], None] = lambda *_: None
         self._by_room: dict[str, Feed] = {}
         self._link = link
         self._ear = ear
@@ -267,6 +269,10 @@ class Feeds:
     def wake(self, feed: Feed) -> None:
         """Look some time after this whether a room's last message was lost."""
         self._checks.watch(feed)
+
+    def went_back(self, feed: Feed, epoch: bytes, entries: list[tuple[int, bytes]]) -> None:
+        """See `FeedUser.went_back`."""
+        self.when_back(feed, epoch, entries)
 
     def deliver(self, feed: Feed, frame: Frame) -> None:
         """Give a message to the members of a room."""

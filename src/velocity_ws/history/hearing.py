@@ -75,6 +75,9 @@ class FeedUser(Protocol):
     def wake(self, feed: Any) -> None:
         """Something was heard after a silence."""
 
+    def went_back(self, feed: Any, epoch: bytes, entries: list[tuple[int, bytes]]) -> None:
+        """Entries that the members have had are in the log no more: offset and mark of each, as far as known."""
+
 
 class Hearing(Place):
     """One room's log, as far as it is heard. On the broker's loop only.

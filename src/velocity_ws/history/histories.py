@@ -23,6 +23,7 @@ from velocity_ws.history.positions import Position
 from velocity_ws.history.reading import Reading
 from velocity_ws.history.recoveries import Recoveries, marks_of
 from velocity_ws.history.resuming import Resumptions
+from velocity_ws.history.unkept import Unkept
 from velocity_ws.logs import get_logger
 from velocity_ws.sessions.holds import Hold
 from velocity_ws.sessions.hub import Hub
@@ -58,6 +59,7 @@ class Histories:
         reading: what is asked of their logs.
         entrances: how clients come into them.
         resumptions: connections that say where they stopped.
+        unkept: what the engine has lost; ``None`` where the node is alone.
     """
 
     def __init__(
@@ -111,10 +113,11 @@ class Histories:
         )
         self.appending = Appending(link, node_id, self._appended)
         self.reading = Reading(link, node_id, self._noticed)
+        self.unkept: Unkept | None = None
         self._owed: dict[tuple[str, str], None] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._is_due = asyncio.Event()
-        self._is_new = False
+        self._is_new = self._is_heard_again = False
         self.feeds.when_open = self.entrances.opened
 
     # --- life
@@ -129,6 +132,8 @@ class Histories:
         self.feeds.start()
         self._link.on_up.append(self._reached)
         self._link.on_down.append(self.resumptions.is_up.clear)
+        if self.unkept is not None:
+            self._link.on_down.append(self.unkept.down)
         self.feeds.when_anew = self._is_due.set
         self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
         await self._link.start(patience)
@@ -169,6 +174,9 @@ class Histories:
                 continue
             is_new, self._is_new = self._is_new, False
             steps: list[Callable[[], Awaitable[None]]] = [self._learn_key, functools.partial(self._describe, is_new)]
+            if self.unkept is not None:
+                steps += [self.unkept.look, self.unkept.ask] if self._is_heard_again else [self.unkept.look]
+                self._is_heard_again = False
             steps += [functools.partial(self._remove, room, mark) for room, mark in self._owed]
             done = [await _does(step) for step in steps]
             if not all(done):
@@ -176,6 +184,12 @@ class Histories:
                 await asyncio.sleep(AGAIN)
                 if self._link.is_up:  # else it is when it is up
                     self._is_due.set()
+
+    def heard_again(self) -> None:
+        """The other nodes are heard, at first or again."""
+        self.feeds.look_soon()
+        self._is_heard_again = True
+        self._is_due.set()
 
     def _reached(self) -> None:
         self._is_new = True
@@ -261,8 +275,10 @@ class Histories:
 
     # --- what arrives
 
-    def _appended(self, topic: str, stamp: Stamp, payload: bytes, excluded: frozenset[str], key: str) -> None:
-        feed = self.feeds.by_topic.get(topic)
+    def _appended(self, log: Log, stamp: Stamp, payload: bytes, excluded: frozenset[str], key: str) -> None:
+        if self.unkept is not None:
+            self.unkept.appended(log, stamp)
+        feed = self.feeds.by_topic.get(log.topic)
         if feed is not None:
             feed.heard(stamp.pack(), payload, excluded, key, is_own=True)
 

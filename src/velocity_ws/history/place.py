@@ -110,6 +110,15 @@ class Place:
         known = self._mark_of(int.from_bytes(stamp[6:13], "big"))
         return known is None or known == stamp[16:24]
 
+    def has_had(self, offset: int, mark: bytes) -> bool:
+        """Whether an entry with this mark was given to the members, as far as that is still known."""
+        return offset <= self.offset and self._mark_of(offset) == mark
+
+    def _behind(self, offset: int) -> list[tuple[int, bytes]]:
+        """Offset and mark of the entries behind an offset, as far as they are known."""
+        frames = [(frame.offset, frame.mark) for frame in self.ring.frames if frame.offset > offset]
+        return frames or ([(self.offset, self._mark)] if self.offset > offset else [])
+
     def _learn(self, top: Top) -> None:
         self._time = top.time, self._clock()
         if top.position.epoch == self.epoch:

@@ -9,11 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support import Peer, eventually, running, settings
 from tests.support.dead_network import Network, network
 from tests.support.nodes import Node, application, person
 from tests.support.sentinels import NAME, Guarded, guarded
-from velocity_ws import Broker
+from velocity_ws import Broker, History
+
+
+async def anybody() -> bool:
+    return True
 
 
 @asynccontextmanager
@@ -26,6 +32,7 @@ async def three(servers: Guarded) -> AsyncIterator[tuple[list[Node], list[Networ
         for each in (servers.url, servers.url, url):
             broker = Broker(settings(backplane_url=each), twin=True)
             application(broker)
+            broker.rooms("chat:{name}", history=History()).authorize(anybody)
             nodes.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
         async with asyncio.timeout(10):
             for node in nodes:
@@ -43,7 +50,7 @@ async def until(peer: Peer, *, number: int | None = None, gap: bool = False) -> 
             message = json.loads(await peer.ws.recv())
             if message["event"] == "n":
                 numbers.append(message["data"])
-            elif message["event"] == "gap" and message["data"]["room"] == "x":
+            elif message["event"] == "gap" and message["data"]["room"] is not None:
                 missed.append(message["data"]["missed"])
     return numbers, missed
 
@@ -71,6 +78,32 @@ async def test_what_is_said_on_both_sides_meanwhile_is_told(tmp_path: Path) -> N
             assert await until(there, gap=True) == ([], [3])
             assert await until(here, gap=True) == ([], [5])
             assert missed in ([None], [0])
+
+
+async def test_what_only_the_old_one_has_kept_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, _, late), ways):
+        async with person(a, "ann", "chat:1") as (here, _id), person(late, "bob", "chat:1") as (there, _other):
+            await a.broker.to_room("chat:1").send("n", 0)
+            assert [(await until(peer, number=0))[0] for peer in (here, there)] == [[0], [0]]
+            await servers.settled()  # else the first is lost as well
+            for way in ways:
+                way.die()
+            await servers.fail_over()
+            await eventually(lambda: a.broker.healthy, within=2)
+            for number in range(1, 4):
+                assert (await late.broker.to_room("chat:1").send("n", number)).at
+            assert await until(there, number=3) == ([1, 2, 3], [])
+            await a.broker.to_room("chat:1").send("n", 9)
+            assert await until(here, number=9) == ([9], [])
+            for way in ways:
+                way.live()
+            assert await until(there, number=9) == ([9], [None])
+            assert await until(here, gap=True) == ([], [None])
+            await late.broker.to_room("chat:1").send("n", 10)
+            assert [await until(peer, number=10) for peer in (here, there)] == [([10], []), ([10], [])]
+            kept = [entry.data for entry in await a.broker.history("chat:1")]
+    assert kept == [0, 9, 10]
+    assert "lost 3 messages that it had confirmed" in caplog.text
 
 
 async def test_all_nodes_hear_each_other_soon(tmp_path: Path) -> None:

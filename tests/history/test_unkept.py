@@ -1,0 +1,135 @@
+"""What an engine has confirmed and lost is told to those who have not had it, once, whenever they are reached."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tests.support.feeds import LOG, Engine, Members, new_feed, settle
+from velocity_ws.cluster.rpc import Replies
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.entries import Stamp
+from velocity_ws.history.feed import Feed, Gap
+from velocity_ws.history.items import Query, Range
+from velocity_ws.history.unkept import Unkept
+
+
+class Nodes:
+    """All nodes, and those that are not reached now."""
+
+    def __init__(self) -> None:
+        self.all: list[One] = []
+        self.away: set[One] = set()
+
+
+class One:
+    """A node with members of a room. It is what its `Unkept` knows of others, of the engine and of rooms."""
+
+    def __init__(self, nodes: Nodes, engine: Engine) -> None:
+        self.nodes = nodes
+        self.engine = engine
+        self.members = Members()
+        self.feed = new_feed(self.members)
+        self.by_topic = {LOG.topic: self.feed}
+        self.is_up = True
+        self.answer: Callable[[None], Awaitable[Any]]
+        self.take: Callable[[str, Any], None]
+        self.when_back: Callable[[Feed, bytes, list[tuple[int, bytes]]], None]
+        self.unkept = Unkept(self, self.notify, self, self)  # type: ignore[arg-type]
+        nodes.all.append(self)
+        settle(self.feed, engine)
+
+    def register(self, _: object, handler: Callable[[None], Awaitable[Any]]) -> None:
+        self.answer = handler
+
+    def on_notification(self, _: str, __: object, handler: Callable[[str, Any], None]) -> None:
+        self.take = handler
+
+    async def call_all(self, _: object, __: None) -> Replies[Any]:
+        return Replies({str(id(node)): await node.answer(None) for node in self.nodes.all if node is not self})
+
+    def notify(self, _: str, args: object) -> None:
+        for node in self.nodes.all:
+            if node is not self and node not in self.nodes.away:
+                node.take("", args)
+
+    async def read(self, query: Query) -> Range:
+        if not self.is_up:
+            raise BackplaneUnavailable("it is away")
+        return self.engine.log.read(query, self.engine.now)
+
+    def tell(self, feed: Feed, gap: Gap) -> None:
+        feed._user.tell(feed, gap)
+
+    def gaps(self) -> int:
+        return len([each for each in self.members.got if isinstance(each, Gap)])
+
+
+def lose(engine: Engine, count: int) -> None:
+    """The last entries are gone, as on a replica that takes over."""
+    entries = list(engine.log._entries)[:-count]
+    engine.log._entries = deque(entries)
+    engine.log._offset -= count
+    engine.log._mark = Stamp.unpack(entries[-1][-40:]).position.mark
+
+
+async def test_who_has_heard_less_is_told_by_who_has_appended() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b, c = [One(nodes, engine) for _ in range(3)]
+    for number in range(4):
+        stamp, payload = engine.append()
+        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        for node in (a, b, c):
+            if node is a or number < 2:
+                node.feed.heard(stamp, payload, frozenset())
+    nodes.away.add(c)
+    a.unkept.down()
+    lose(engine, 2)
+    b.feed.heard(*engine.append(), frozenset())  # by another node, under one of the numbers that were lost
+    a.is_up = False
+    try:
+        await a.unkept.look()
+    except BackplaneUnavailable:
+        a.is_up = True
+    await a.unkept.look()
+    assert (b.gaps(), c.gaps()) == (1, 0)
+    await c.unkept.ask()
+    await c.unkept.ask()
+    assert (b.gaps(), c.gaps()) == (1, 1)
+    await a.unkept.look()
+    assert (b.gaps(), c.gaps()) == (1, 1), "it is looked for once"
+
+
+async def test_who_has_heard_less_is_told_by_who_has_heard_more() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b = One(nodes, engine), One(nodes, engine)
+    for number in range(3):
+        stamp, payload = engine.append()
+        a.feed.heard(stamp, payload, frozenset())
+        if not number:
+            b.feed.heard(stamp, payload, frozenset())
+    lose(engine, 2)
+    back: list[tuple[Feed, bytes, list[tuple[int, bytes]]]] = []
+    a.members.went_back = lambda *found: back.append(found)  # type: ignore[method-assign]
+    a.feed.heard(*engine.append(), frozenset())
+    settle(a.feed, engine)
+    a.when_back(*back[0])
+    assert b.gaps() == 1
+    assert a.gaps() == 1, "which the feed tells by itself"
+    b.notify("", await a.answer(None))
+    assert a.gaps() == 1, "who had it is not told once more"
+
+
+async def test_nobody_is_told_of_what_is_there() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b = One(nodes, engine), One(nodes, engine)
+    for _ in range(20):  # more than the log keeps
+        stamp, payload = engine.append()
+        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        a.feed.heard(stamp, payload, frozenset())
+    a.unkept.down()
+    await a.unkept.look()
+    await b.unkept.ask()
+    assert (a.gaps(), b.gaps()) == (0, 0)
