@@ -22,6 +22,7 @@ class Nodes:
     def __init__(self) -> None:
         self.all: list[One] = []
         self.away: set[One] = set()
+        self.now = 0.0
 
 
 class One:
@@ -37,7 +38,7 @@ class One:
         self.answer: Callable[[None], Awaitable[Any]]
         self.take: Callable[[str, Any], None]
         self.when_back: Callable[[Feed, bytes, list[tuple[int, bytes]]], None]
-        self.unkept = Unkept(self, self.notify, self, self)  # type: ignore[arg-type]
+        self.unkept = Unkept(self, self.notify, self, self, lambda: nodes.now)  # type: ignore[arg-type]
         nodes.all.append(self)
         settle(self.feed, engine)
 
@@ -95,7 +96,8 @@ async def test_who_has_heard_less_is_told_by_who_has_appended() -> None:
         a.is_up = True
     await a.unkept.look()
     assert (b.gaps(), c.gaps()) == (1, 0)
-    await c.unkept.ask()
+    nodes.away.clear()
+    await a.unkept.ask()  # as it hears others again, and so they it
     await c.unkept.ask()
     assert (b.gaps(), c.gaps()) == (1, 1)
     await a.unkept.look()
@@ -120,6 +122,22 @@ async def test_who_has_heard_less_is_told_by_who_has_heard_more() -> None:
     assert a.gaps() == 1, "which the feed tells by itself"
     b.notify("", await a.answer(None))
     assert a.gaps() == 1, "who had it is not told once more"
+
+
+async def test_who_hears_others_again_asks_what_was_lost_lately() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b, c = [One(nodes, engine) for _ in range(3)]
+    for _ in range(2):
+        stamp, _ = engine.append()
+        a.unkept.appended(LOG, Stamp.unpack(stamp))
+    nodes.away = {b, c}
+    a.unkept.down()
+    lose(engine, 1)
+    await a.unkept.look()
+    await b.unkept.ask()
+    nodes.now += 100
+    await c.unkept.ask()
+    assert (b.gaps(), c.gaps()) == (1, 0)
 
 
 async def test_nobody_is_told_of_what_is_there() -> None:

@@ -102,7 +102,7 @@ def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, c
         cluster.on_connected.append(histories.heard_again)
         cluster.look = histories.look
         notify = functools.partial(cluster.notes.notify, topics.nodes)
-        histories.unkept = Unkept(cluster, notify, link, histories.feeds)
+        histories.unkept = Unkept(cluster, notify, link, histories.feeds, clock)
     return histories
 
 

@@ -227,6 +227,8 @@ class Gaps:
         for at in range(0, len(topics), CHUNK):
             chunk = topics[at : at + CHUNK]
             replies = await ask(chunk)
+            if replies.missing:  # those may be on their way back, as this node was
+                replies = await ask(chunk)
             for topic in chunk:
                 if topic in self._suspects:
                     self._count(topic, replies)

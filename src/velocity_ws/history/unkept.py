@@ -36,7 +36,9 @@ AT_ONCE = 50
 LONGEST = 1000
 """Messages of one room that are looked at; the last of them."""
 REMEMBERED = 1000
-"""Rooms of which it is remembered what was lost, for those who connect later."""
+"""Rooms of which it is remembered what was lost, for those who hear it later."""
+REMEMBERED_FOR = 60.0
+"""Seconds for which it is; who comes after that has not had a member then."""
 DEALT_WITH = 20_000
 """Lost messages of which it is known that the members here have had them, or were told."""
 
@@ -77,13 +79,21 @@ class Others(Protocol):
 class Unkept:
     """What one node does about it. On the broker's loop only."""
 
-    def __init__(self, others: Others, notify: Callable[[str, object], object], link: Asking, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        others: Others,
+        notify: Callable[[str, object], object],
+        link: Asking,
+        feeds: Feeds,
+        clock: Callable[[], float],
+    ) -> None:
         """
         Args:
             others: the other nodes.
             notify: tells all of them something.
             link: the way to the logs.
             feeds: the rooms that have members here.
+            clock: seconds, never going back.
         """
         self._others = others
         self._notify = notify
@@ -91,7 +101,8 @@ class Unkept:
         self._feeds = feeds
         self._appended: deque[tuple[Log, Stamp]] = deque(maxlen=MOST)
         self._doubtful: list[tuple[Log, Stamp]] = []
-        self._lost: OrderedDict[str, Lost] = OrderedDict()
+        self._clock = clock
+        self._lost: deque[tuple[float, Lost]] = deque(maxlen=REMEMBERED)
         self._dealt_with: OrderedDict[bytes, None] = OrderedDict()
         feeds.when_back = self._went_back
         others.register(_ASKED, self._answer)
@@ -129,7 +140,8 @@ class Unkept:
             self._told(lost)
 
     async def ask(self) -> None:
-        """Ask the other nodes what was lost lately, as this one hears them again."""
+        """Tell the others what was lost lately, which they may not have heard, and ask them; they are heard again."""
+        self._notify_of(await self._answer(None))
         with contextlib.suppress(BackplaneUnavailable):
             replies = await self._others.call_all(_ASKED, None)
             for lost in replies.by_node.values():
@@ -157,16 +169,16 @@ class Unkept:
         self._tell([Lost(feed.log.topic, epoch, entries)])
 
     def _tell(self, lost: list[Lost]) -> None:
-        for each in lost:
-            self._lost.pop(each.topic, None)
-            self._lost[each.topic] = each
-            if len(self._lost) > REMEMBERED:
-                self._lost.popitem(last=False)
+        self._lost += [(self._clock(), each) for each in lost]
+        self._notify_of(lost)
+
+    def _notify_of(self, lost: list[Lost]) -> None:
         for first in range(0, len(lost), AT_ONCE):
             self._notify(_TOLD, lost[first : first + AT_ONCE])
 
     async def _answer(self, _: None) -> list[Lost]:
-        return list(self._lost.values())
+        oldest = self._clock() - REMEMBERED_FOR
+        return [lost for when, lost in self._lost if when > oldest]
 
     def _told(self, lost: list[Lost]) -> None:
         """Tell the members here of what they have not had."""
