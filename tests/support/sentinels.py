@@ -32,7 +32,14 @@ class Guarded:
     """
 
     def __init__(
-        self, kind: str, directory: Path, count: int, login: str, sentinel_login: str, tls: Mapping[str, str] | None
+        self,
+        kind: str,
+        directory: Path,
+        count: int,
+        login: str,
+        sentinel_login: str,
+        sentinel_user: str,
+        tls: Mapping[str, str] | None,
     ) -> None:
         """
         Args:
@@ -41,11 +48,13 @@ class Guarded:
             count: how many servers there are.
             login: the password of all servers; empty for none.
             sentinel_login: that of all Sentinels.
+            sentinel_user: a user that they have, as a line of their configuration has it.
             tls: the files for it, where all of them speak it.
         """
         options = ["--requirepass", login, "--masterauth", login] if login else []
         self.login = login
         self._sentinel_login = sentinel_login
+        self._sentinel_user = sentinel_user
         self._tls = tls
         self.servers = [Engine(kind, self._server(kind, directory / str(index), options)) for index in range(count)]
         self.sentinels = [Engine(kind, self._sentinel(kind, directory / f"s{index}")) for index in range(3)]
@@ -83,6 +92,7 @@ class Guarded:
                     f"sentinel failover-timeout {NAME} 6000\n"
                     + (f"sentinel auth-pass {NAME} {self.login}\n" if self.login else "")
                     + (f"requirepass {self._sentinel_login}\n" if self._sentinel_login else "")
+                    + (f"user {self._sentinel_user}\n" if self._sentinel_user else "")
                 )
             return [ENGINES[kind](port)[0], str(file), "--sentinel"]
 
@@ -181,10 +191,11 @@ async def guarded(
     *,
     login: str = "",
     sentinel_login: str = "",
+    sentinel_user: str = "",
     tls: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Guarded]:
     """Servers and three Sentinels, until the end of the block."""
-    found = Guarded(kind, directory, count, login, sentinel_login, tls)
+    found = Guarded(kind, directory, count, login, sentinel_login, sentinel_user, tls)
     async with AsyncExitStack() as stack:
         for engine in [*found.servers, *found.sentinels]:
             stack.push_async_callback(_end, engine)

@@ -15,7 +15,7 @@ from tests.support import Peer, eventually, running, settings
 from tests.support.dead_network import Network, network
 from tests.support.nodes import Node, application, person
 from tests.support.sentinels import NAME, Guarded, guarded
-from velocity_ws import Broker, History
+from velocity_ws import BackplaneUnavailable, Broker, History
 
 
 async def anybody() -> bool:
@@ -104,6 +104,32 @@ async def test_what_only_the_old_one_has_kept_is_told(tmp_path: Path, caplog: py
             kept = [entry.data for entry in await a.broker.history("chat:1")]
     assert kept == [0, 9, 10]
     assert "lost 3 messages that it had confirmed" in caplog.text
+
+
+@pytest.mark.soak  # a Sentinel tells the old one after 10 s
+async def test_who_reaches_no_sentinel_goes_on_until_its_server_is_demoted(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, _, late), ways):
+        async with person(a, "ann", "chat:1") as (here, _id), person(late, "bob", "chat:1") as (there, _other):
+            old = await servers.primary()
+            for way in ways:
+                way.die()
+            for number in range(3):  # for longer than a Sentinel is waited for
+                await asyncio.sleep(2)
+                assert late.broker.healthy
+                await late.broker.to_room("chat:1").send("n", number)
+            assert [await until(peer, number=2) for peer in (here, there)] == [([0, 1, 2], []), ([0, 1, 2], [])]
+            await servers.fail_over()
+            async with asyncio.timeout(30):
+                while (await servers.ask(old, "ROLE"))[0] == b"master":
+                    await asyncio.sleep(0.05)
+            await eventually(lambda: not late.broker.healthy, within=3)
+            with pytest.raises(BackplaneUnavailable):
+                await late.broker.to_room("chat:1").send("n", 3)
+            await a.broker.to_room("chat:1").send("n", 4)
+            assert (await until(here, number=4))[0] == [4]
+            for way in ways:
+                way.live()
+            assert (await until(there, number=4))[0] == [4]
 
 
 async def test_all_nodes_hear_each_other_soon(tmp_path: Path) -> None:
