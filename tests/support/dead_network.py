@@ -31,14 +31,18 @@ class Network:
         self.accepted = 0
         self._target = target
         self._dead: frozenset[str] = frozenset()
-        self._ways: set[_Way] = set()
+        self._ways: dict[int, _Way] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def die(self, direction: Direction = "both") -> None:
         """Carry nothing more that way, ends of connections included; new ones are taken and lead nowhere."""
         self._dead = frozenset(("up", "down") if direction == "both" else (direction,))
-        for way in self._ways:
+        for way in self._ways.values():
             way.die(self._dead)
+
+    def die_alone(self, number: int) -> None:
+        """Carry nothing more on one connection, both ways: that of this number, from 1; all others live."""
+        self._ways[number].die(frozenset(("up", "down")))
 
     def live(self, *, late: bool = False) -> None:
         """Carry again what new connections bring.
@@ -49,7 +53,7 @@ class Network:
         """
         self._dead = frozenset()
         if late:
-            for way in self._ways:
+            for way in self._ways.values():
                 way.live()
 
     def cut(self) -> None:
@@ -60,8 +64,8 @@ class Network:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection."""
         self.accepted += 1
-        way = _Way(self._dead)
-        self._ways.add(way)
+        number, way = self.accepted, _Way(self._dead)
+        self._ways[number] = way
         task = asyncio.create_task(way.run(reader, writer, self._target))
         task.add_done_callback(lambda _: writer.transport.abort())  # one that is cancelled at once has not begun
         self._tasks.add(task)
@@ -69,7 +73,7 @@ class Network:
             await asyncio.wait([task])
         finally:
             self._tasks.discard(task)
-            self._ways.discard(way)
+            del self._ways[number]
 
     async def close(self) -> None:
         """End all connections."""

@@ -13,6 +13,7 @@ from velocity_ws.backplane.base import Lost, Receive
 from velocity_ws.backplane.redis_connection import RedisConnection
 from velocity_ws.backplane.redis_primary import primary_of
 from velocity_ws.backplane.redis_roles import Roles
+from velocity_ws.backplane.redis_watch import Watch
 
 __all__ = ["MAX_PAYLOAD", "RedisBackplane"]
 
@@ -38,6 +39,7 @@ class RedisBackplane:
         self.max_payload = MAX_PAYLOAD
         self._primary = primary_of(url)
         self._roles = Roles()
+        self._watch = Watch()
         self._publisher: RedisConnection | None = None
         self._subscriber: RedisConnection | None = None
         self._receive: Receive | None = None
@@ -56,6 +58,7 @@ class RedisBackplane:
         self._publisher = RedisConnection(connect(), self._roles, ended)
         await self._subscriber.open()
         await self._publisher.open()
+        self._watch.start((self._subscriber, self._publisher))
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
@@ -78,6 +81,7 @@ class RedisBackplane:
     async def close(self) -> None:
         """See `Backplane.close`."""
         self._receive = None
+        self._watch.stop()
         await self._primary.close()
         publisher, self._publisher = self._publisher, None
         subscriber, self._subscriber = self._subscriber, None
@@ -100,7 +104,7 @@ class RedisBackplane:
         """Take what came to the subscriber; whether it answers a command."""
         kind = reply[0]
         if kind != b"message":
-            return bool(kind in (b"subscribe", b"unsubscribe"))
+            return bool(kind in (b"subscribe", b"unsubscribe", b"pong"))
         if self._receive is not None:
             self._receive(reply[1].decode("ascii"), reply[2])
         return False

@@ -16,6 +16,7 @@ from velocity_ws.backplane.redis import MAX_PAYLOAD
 from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
 from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.backplane.redis_slots import Slots, ask_slots, connections_to
+from velocity_ws.backplane.redis_watch import Watch
 
 __all__ = ["RedisClusterBackplane"]
 
@@ -35,6 +36,7 @@ class RedisClusterBackplane:
         """
         self._url = url.replace("+cluster:", ":", 1)
         self._roles = Roles(is_sharded=True)
+        self._watch = Watch()
         pool_of(self._url)  # raises now what it would raise later
         self.max_payload = MAX_PAYLOAD
         self.is_ordered = False
@@ -62,6 +64,7 @@ class RedisClusterBackplane:
                 self._shards.append(shard)
                 await shard.open()
         self._slots = Slots([(first, servers[server]) for first, server in ranges])
+        self._watch.start([side for shard in self._shards for side in (shard.publisher, shard.subscriber)])
 
     async def subscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.subscribe`."""
@@ -82,6 +85,7 @@ class RedisClusterBackplane:
     async def close(self) -> None:
         """See `Backplane.close`."""
         self._receive = None
+        self._watch.stop()
         shards, self._shards = self._shards, []
         connections = [connection for shard in shards for connection in (shard.publisher, shard.subscriber)]
         for connection in connections:
@@ -110,7 +114,7 @@ class RedisClusterBackplane:
             return False
         if kind == b"sunsubscribe" and topic is not None and topic.decode("ascii") in self._topics:
             raise ConnectionError("a slot has moved to another server")
-        return bool(kind in (b"ssubscribe", b"sunsubscribe"))
+        return bool(kind in (b"ssubscribe", b"sunsubscribe", b"pong"))
 
 
 class _Shard:

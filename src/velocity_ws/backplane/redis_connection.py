@@ -22,8 +22,8 @@ from velocity_ws.backplane.redis_roles import ROLE_COMMANDS, Roles
 
 __all__ = ["RedisConnection", "pool_of"]
 
-ROLE_INTERVAL = 0.5
-"""Seconds after which a server that is published to is asked again whether it is a primary."""
+MAX_SILENCE = 3
+"""Looks after which a server that has not answered, nor sent anything else, is given up."""
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 
@@ -88,7 +88,8 @@ class RedisConnection:
         self._transport: asyncio.WriteTransport | None = None
         self._error: Exception | None = None
         self._role_command: str | None = None
-        self._role_due = 0.0
+        self._looking: _Pending | None = None
+        self._arrivals = self._seen = self._silence = 0
 
     async def open(self) -> None:
         """Connect.
@@ -101,7 +102,6 @@ class RedisConnection:
             self._role_command = await self._find_role()
         except RedisError as error:
             raise ConnectionError(str(error)) from error
-        self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
         self._keep()
         self._reader = asyncio.create_task(self._read(), name="velocity-ws redis")
 
@@ -128,7 +128,7 @@ class RedisConnection:
             self._transport = writer.transport
 
     async def send(self, commands: Sequence[tuple[str | bytes, ...]], answers: int) -> None:
-        """Send commands, and wait for their answers. When it publishes, checks now and then that a primary has them.
+        """Send commands, and wait for their answers.
 
         Args:
             commands: each with its arguments.
@@ -161,17 +161,33 @@ class RedisConnection:
             raise ConnectionError(str(self._error)) from self._error
         if not self._connection.is_connected:  # the library would connect again by itself
             raise ConnectionError("the connection was closed")
-        if self._is_answer is None and self._role_command and self._role_due <= asyncio.get_running_loop().time():
-            self._role_due = asyncio.get_running_loop().time() + ROLE_INTERVAL
-            commands = [*commands, (self._role_command,)]
-            waiting.left += 1
-            waiting.asks_role = True
         self._waiting.append(waiting)
         try:
             await self._connection.send_packed_command(self._connection.pack_commands(commands))
         except RedisError as error:
             raise ConnectionError(str(error)) from error
         await waiting.done
+
+    def look(self) -> None:
+        """Ask the server whether it is there, and whether it is a primary still. Called now and then, used or not.
+
+        One that does not answer is given up at a later look, by which the connection ends by itself. Looks are counted
+        and not the time, as a loop that was held up has not looked.
+        """
+        if self._error is not None or self._transport is None or self._transport.is_closing():
+            return
+        if self._looking is not None and self._looking.left:
+            self._silence = self._silence + 1 if self._seen == self._arrivals else 0
+            self._seen = self._arrivals
+            if self._silence == MAX_SILENCE:
+                self._end(TimeoutError("the server does not answer"))
+            return
+        self._silence, self._seen = 0, self._arrivals
+        # A server answers nothing else on a connection that is subscribed; its role is asked on the other one.
+        role = self._role_command if self._is_answer is None else None
+        self._looking = _Pending(1, [], asks_role=role is not None)
+        self._waiting.append(self._looking)
+        self._transport.writelines(self._connection.pack_command(role or "PING"))
 
     def abort(self) -> None:
         """End it now, with what is not written yet, which must not arrive after what the next connection carries."""
@@ -196,19 +212,25 @@ class RedisConnection:
                 except ResponseError as error:
                     if not self._waiting or self._waiting[0].replies is None:
                         raise
-                    reply = error
-                if (self._is_answer is None or self._is_answer(reply)) and self._waiting:
+                    is_answer, reply = True, error
+                else:  # what is published comes as a list
+                    is_answer = self._is_answer is None or type(reply) is bytes or self._is_answer(reply)
+                self._arrivals += 1
+                if is_answer and self._waiting:
                     answers = self._waiting[0]
                     answers.left -= 1
-                    if answers.asks_role and not answers.left:
+                    if answers.asks_role:
                         self._roles.check(reply)
                     elif answers.replies is not None:
                         answers.replies.append(reply)
                     if not answers.left:
                         self._waiting.popleft().settle(None)
         except (RedisError, OSError) as error:
-            self._fail(ConnectionError(str(error)))
-            self._ended(ConnectionError(str(error)))
+            self._end(ConnectionError(str(error)))
+
+    def _end(self, error: Exception) -> None:
+        self._fail(error)
+        self._ended(error)
 
     def _fail(self, error: Exception) -> None:
         self._error = error
@@ -218,14 +240,14 @@ class RedisConnection:
 
 
 class _Pending:
-    """The answers that a caller still waits for, the last of them the server's role where that was asked."""
+    """The answers that a caller still waits for; or the one to a look, which may be the server's role."""
 
     __slots__ = ("asks_role", "done", "left", "replies")
 
-    def __init__(self, left: int, replies: list[Any] | None = None) -> None:
+    def __init__(self, left: int, replies: list[Any] | None = None, *, asks_role: bool = False) -> None:
         self.left = left
         self.replies = replies
-        self.asks_role = False
+        self.asks_role = asks_role
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, error: Exception | None) -> None:

@@ -15,6 +15,7 @@ from velocity_ws.backplane.redis_connection import RedisConnection
 from velocity_ws.backplane.redis_primary import primary_of
 from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.backplane.redis_slots import Slots, ask_slots, connections_to
+from velocity_ws.backplane.redis_watch import Watch
 from velocity_ws.history.items import Refused
 from velocity_ws.history.redis_scripts import Script
 
@@ -70,6 +71,7 @@ class Servers:
         self._primary = primary_of(self._url)
         self._scripts = scripts
         self._roles = Roles(is_sharded=self._is_cluster)
+        self._watch = Watch()
         self._ended = ended
         self._servers: list[_Server] = []
         self._slots: Slots[_Server] | None = None
@@ -87,6 +89,7 @@ class Servers:
                     "a Redis Cluster keeps the history of rooms only where the URL has redis+cluster://"
                 )
             self._slots = Slots([(0, server)])
+            self._watch.start(server.sides)
             return
         ranges = await ask_slots(self._url)
         servers: dict[tuple[str, int], _Server] = {}
@@ -94,6 +97,7 @@ class Servers:
             if place not in servers:
                 servers[place] = await self._connect(connections_to(self._url, *place))
         self._slots = Slots([(first, servers[place]) for first, place in ranges])
+        self._watch.start([side for server in self._servers for side in server.sides])
 
     async def policies(self) -> list[str]:
         """By which policy each server evicts whose memory is bounded, where it tells."""
@@ -130,6 +134,7 @@ class Servers:
 
     async def close(self) -> None:
         """End all connections, now."""
+        self._watch.stop()
         await self._primary.close()
         servers, self._servers = self._servers, []
         connections = [connection for server in servers for connection in server.sides]
