@@ -19,6 +19,8 @@ __all__ = ["NAME", "Guarded", "guarded"]
 
 NAME = "main"
 """What the Sentinels call the servers."""
+DEAF = "deaf"
+"""A user of the servers, and its password, who may not publish nor subscribe."""
 DOWN_AFTER = 1000
 """Milliseconds without an answer after which a Sentinel takes a server for gone."""
 
@@ -52,12 +54,15 @@ class Guarded:
             tls: the files for it, where all of them speak it.
         """
         options = ["--requirepass", login, "--masterauth", login] if login else []
+        options += ["--user", DEAF, "on", f">{DEAF}", "allkeys", "+@all", "resetchannels"]
         self.login = login
         self._sentinel_login = sentinel_login
         self._sentinel_user = sentinel_user
         self._tls = tls
         self.servers = [Engine(kind, self._server(kind, directory / str(index), options)) for index in range(count)]
         self.sentinels = [Engine(kind, self._sentinel(kind, directory / f"s{index}")) for index in range(3)]
+        self.deaf = Engine(kind, self._sentinel(kind, directory / "deaf", DEAF))
+        """One more Sentinel, which hears and is heard by no other; not started."""
 
     @property
     def url(self) -> str:
@@ -78,7 +83,7 @@ class Guarded:
 
         return command
 
-    def _sentinel(self, kind: str, directory: Path) -> Any:
+    def _sentinel(self, kind: str, directory: Path, user: str = "") -> Any:
         directory.mkdir()
         file = directory / "sentinel.conf"
 
@@ -90,7 +95,8 @@ class Guarded:
                     f"sentinel monitor {NAME} 127.0.0.1 {self.servers[0].port} 2\n"
                     f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
                     f"sentinel failover-timeout {NAME} 6000\n"
-                    + (f"sentinel auth-pass {NAME} {self.login}\n" if self.login else "")
+                    + (f"sentinel auth-user {NAME} {user}\n" if user else "")
+                    + (f"sentinel auth-pass {NAME} {user or self.login}\n" if user or self.login else "")
                     + (f"requirepass {self._sentinel_login}\n" if self._sentinel_login else "")
                     + (f"user {self._sentinel_user}\n" if self._sentinel_user else "")
                 )
@@ -197,7 +203,7 @@ async def guarded(
     """Servers and three Sentinels, until the end of the block."""
     found = Guarded(kind, directory, count, login, sentinel_login, sentinel_user, tls)
     async with AsyncExitStack() as stack:
-        for engine in [*found.servers, *found.sentinels]:
+        for engine in [*found.servers, *found.sentinels, found.deaf]:
             stack.push_async_callback(_end, engine)
         await found.start()
         yield found
