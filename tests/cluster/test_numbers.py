@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from velocity_ws.cluster.gaps import Gaps, SentNumbers
 from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.numbers import Numbers
-from velocity_ws.cluster.rpc import Rpc
+from velocity_ws.cluster.rpc import Replies, Rpc
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.messages.address import Address
@@ -29,6 +29,10 @@ class Told(Notes):
         self.counts |= args
 
 
+async def nobody(*_: object) -> Replies[dict[str, int]]:
+    return Replies()
+
+
 class One:
     """A node's, with others that it heard at some time."""
 
@@ -37,7 +41,7 @@ class One:
         self.told = Told()
         self.heard: float | None = 0.0
         gaps = Gaps(Topics("t"), Counters(), lambda *_: None)
-        self.numbers = Numbers(self.sent, gaps, Rpc(1.0, lambda *_: None), self.told, lambda: self.heard)
+        self.numbers = Numbers(self.sent, gaps, Rpc(1.0, lambda *_: None), self.told, nobody, lambda: self.heard)
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=40), st.integers(0, 40))

@@ -102,7 +102,9 @@ class Cluster:
         )
         invalid = InvalidEnvelopes(counters, clock)
         self._rpc = Rpc(options.timeout, invalid.drop)
-        self._numbers = Numbers(self._publisher.sent, self._gaps, self._rpc, self.notes, self.membership.heard_of_all)
+        self._numbers = Numbers(
+            self._publisher.sent, self._gaps, self._rpc, self.notes, self.call_all, self.membership.heard_of_all
+        )
         self._link = Link(backplane, self._publisher, self.subscriptions, self._own_topic, options.engine)
         self._receiver = Receiver(
             node_id,
@@ -216,7 +218,6 @@ class Cluster:
         self._numbers.mark(self._clock())
 
     def _dropped(self, topic: str, is_needed: bool) -> None:
-        """A topic is heard no more."""
         self._gaps.unsubscribed(topic, is_needed)
         for function in self.on_dropped:
             function(topic, is_needed)
@@ -291,7 +292,7 @@ class Cluster:
         for function in self.on_connected:
             function()
         await self._numbers.tell()
-        await self._gaps.run(self.subscriptions.is_confirmed, lambda topics: self._numbers.ask(topics, self.call_all))
+        await self._gaps.run(self.subscriptions.is_confirmed, self._numbers.ask)
 
     def disconnected(self) -> None:
         """The link is down: whatever is published from now on may be missed. Called by the link."""

@@ -28,7 +28,9 @@ MOST = 20_000
 MARKS = 200
 """Moments of which it is known how much was published until then."""
 
-_ASKED: Procedure[tuple[str, ...], dict[str, int]] = Procedure("numbers", tuple[Topic, ...], dict[Topic, Count])
+Asked = Procedure[tuple[str, ...], dict[str, int]]
+
+_ASKED: Asked = Procedure("numbers", tuple[Topic, ...], dict[Topic, Count])
 _TOLD = "published"
 
 
@@ -36,7 +38,13 @@ class Numbers:
     """Those of one node. On the broker's loop only."""
 
     def __init__(
-        self, sent: SentNumbers, gaps: Gaps, rpc: Rpc, notes: Notes, heard_of_all: Callable[[], float | None]
+        self,
+        sent: SentNumbers,
+        gaps: Gaps,
+        rpc: Rpc,
+        notes: Notes,
+        call_all: Callable[[Asked, tuple[str, ...]], Awaitable[Replies[dict[str, int]]]],
+        heard_of_all: Callable[[], float | None],
     ) -> None:
         """
         Args:
@@ -44,11 +52,13 @@ class Numbers:
             gaps: is told what others say of theirs.
             rpc: where others ask.
             notes: tells others.
+            call_all: calls a procedure of all others.
             heard_of_all: since when not all other nodes were heard, in seconds of the clock; ``None`` where there are
                 none.
         """
         self._sent = sent
         self._notes = notes
+        self._call_all = call_all
         self._heard_of_all = heard_of_all
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._doubtful: dict[str, int] = {}
@@ -80,20 +90,9 @@ class Numbers:
             for topic in chunk:
                 self._doubtful.pop(topic, None)
 
-    async def ask(
-        self,
-        topics: tuple[str, ...],
-        call: Callable[
-            [Procedure[tuple[str, ...], dict[str, int]], tuple[str, ...]], Awaitable[Replies[dict[str, int]]]
-        ],
-    ) -> Replies[dict[str, int]]:
-        """Ask the other nodes for theirs.
-
-        Args:
-            topics: of which.
-            call: calls a procedure of all of them.
-        """
-        return await call(_ASKED, topics)
+    async def ask(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
+        """Ask the other nodes for theirs, of some topics."""
+        return await self._call_all(_ASKED, topics)
 
     async def _counts(self, topics: tuple[str, ...]) -> dict[str, int]:
         return {topic: count for topic in topics if (count := self._sent.count(topic))}

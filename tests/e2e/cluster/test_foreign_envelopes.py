@@ -80,7 +80,7 @@ async def recorded(pair: list[Node], heard: list[bytes]) -> list[bytes]:
         for node in pair:
             cluster = cluster_of(node)
             await cluster.membership.discover()
-            await cluster._numbers.ask((cluster.topics.all, cluster.topics.room("x")), cluster.call_all)
+            await cluster._numbers.ask((cluster.topics.all, cluster.topics.room("x")))
             cluster._numbers.left()
             await cluster._numbers.tell()
             presence = node.broker.node.presence
