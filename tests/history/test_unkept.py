@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from tests.support.feeds import LOG, Engine, Members, new_feed, settle
 from velocity_ws.cluster.rpc import Replies
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.entries import Stamp
 from velocity_ws.history.feed import Feed, Gap
-from velocity_ws.history.items import Query, Range
+from velocity_ws.history.items import Log, Query, Range, Top
 from velocity_ws.history.unkept import Unkept
 
 
@@ -35,6 +38,7 @@ class One:
         self.feed = new_feed(self.members)
         self.by_topic = {LOG.topic: self.feed}
         self.is_up = True
+        self.server_id = ""
         self.answer: Callable[[None], Awaitable[Any]]
         self.take: Callable[[str, Any], None]
         self.when_back: Callable[[Feed, bytes, list[tuple[int, bytes]]], None]
@@ -56,9 +60,12 @@ class One:
             if node is not self and node not in self.nodes.away:
                 node.take("", args)
 
-    async def read(self, query: Query) -> Range:
+    async def tops(self, logs: list[Log]) -> list[Top | None]:
         if not self.is_up:
             raise BackplaneUnavailable("it is away")
+        return [self.engine.log.top(self.engine.now) for _ in logs]
+
+    async def read(self, query: Query) -> Range:
         return self.engine.log.read(query, self.engine.now)
 
     def tell(self, feed: Feed, gap: Gap) -> None:
@@ -90,11 +97,11 @@ async def test_who_has_heard_less_is_told_by_who_has_appended() -> None:
     lose(engine, 2)
     b.feed.heard(*engine.append(), frozenset())  # by another node, under one of the numbers that were lost
     a.is_up = False
-    try:
+    with pytest.raises(BackplaneUnavailable):
         await a.unkept.look()
-    except BackplaneUnavailable:
-        a.is_up = True
+    a.is_up = True
     await a.unkept.look()
+    await turn()
     assert (b.gaps(), c.gaps()) == (1, 0)
     nodes.away.clear()
     await a.unkept.ask()  # as it hears others again, and so they it
@@ -118,6 +125,7 @@ async def test_who_has_heard_less_is_told_by_who_has_heard_more() -> None:
     a.feed.heard(*engine.append(), frozenset())
     settle(a.feed, engine)
     a.when_back(*back[0])
+    await turn()
     assert b.gaps() == 1
     assert a.gaps() == 1, "which the feed tells by itself"
     b.notify("", await a.answer(None))
@@ -134,10 +142,69 @@ async def test_who_hears_others_again_asks_what_was_lost_lately() -> None:
     a.unkept.down()
     lose(engine, 1)
     await a.unkept.look()
+    await turn()
     await b.unkept.ask()
     nodes.now += 100
     await c.unkept.ask()
     assert (b.gaps(), c.gaps()) == (1, 0)
+
+
+async def turn() -> None:
+    """What many rooms have to say of one turn of the loop is said behind it."""
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("more", [1, 5, 20])
+async def test_whatever_has_come_since_what_was_lost_is_found(more: int) -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b = One(nodes, engine), One(nodes, engine)
+    for number in range(6):
+        stamp, payload = engine.append()
+        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        if number < 3:
+            b.feed.heard(stamp, payload, frozenset())
+    a.unkept.down()
+    lose(engine, 3)
+    for _ in range(more):  # more than the log keeps, at last
+        b.feed.heard(*engine.append(), frozenset())
+    assert b.gaps() == 0
+    await a.unkept.look()
+    await turn()
+    assert b.gaps() == 1
+
+
+async def test_what_is_lost_while_it_looks_is_looked_for_next() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a, b = One(nodes, engine), One(nodes, engine)
+    stamp, _ = engine.append()
+    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.down()
+    looking = asyncio.create_task(a.unkept.look())
+    stamp, _ = engine.append()
+    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    await turn()
+    a.unkept.down()
+    await looking
+    lose(engine, 1)
+    await a.unkept.look()
+    await turn()
+    assert b.gaps() == 1
+
+
+async def test_a_server_that_was_not_away_is_not_asked() -> None:
+    engine, nodes = Engine(random.Random(1)), Nodes()
+    a = One(nodes, engine)
+    a.server_id = "one"
+    stamp, _ = engine.append()
+    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.down()
+    a.is_up = False
+    await a.unkept.look()
+    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.down()
+    a.server_id = "two"
+    with pytest.raises(BackplaneUnavailable):
+        await a.unkept.look()
 
 
 async def test_nobody_is_told_of_what_is_there() -> None:

@@ -50,6 +50,7 @@ if __name__ == "__main__":
     collections = FullCollections(lambda: now)
     collections.keep_apart()
     collections.keep_apart()
+    found["threshold"] = gc.get_threshold()[2]
     found["at once"] = grow(MANY)
     for _ in range(100_000):
         Cycle()
@@ -57,4 +58,8 @@ if __name__ == "__main__":
     now += 3600
     found["in time"] = grow(MANY)
     found["in any case"] = grow(4 * MANY)
-    print(json.dumps({**found, "threshold": gc.get_threshold()[2], "callbacks": len(gc.callbacks)}))
+    gc.set_threshold(700, 10, 1000)
+    now += 3600
+    grow(MANY)
+    found["threshold set later"] = gc.get_threshold()[2]
+    print(json.dumps({**found, "callbacks": len(gc.callbacks)}))

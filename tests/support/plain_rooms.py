@@ -122,4 +122,5 @@ class PlainRoom:
         count = sum(map(len, lost.values()))
         if None in ear.gaps or sum(gap or 0 for gap in ear.gaps) == count:
             return []
-        return [f"{ear.name} in {self.name}, on node {ear.node}: lost {lost}, told {ear.gaps}"]
+        became = {voice: [self.said[voice][number] for number in numbers] for voice, numbers in lost.items()}
+        return [f"{ear.name} in {self.name}, on node {ear.node}: lost {lost} ({became}), told {ear.gaps}"]

@@ -27,7 +27,11 @@ class Backplane(Protocol):
     """
 
     max_payload: int
-    """Bytes of the largest payload the engine carries; known once connected."""
+    """Bytes of the largest payload the engine carries; known once connected.
+
+    A backplane may also have a ``server_id``: what names the server of its connection, and no other one, nor the same
+    after a restart. Without it, or where it is empty, nodes do not know whether they were on one server.
+    """
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """Open a connection, with no subscriptions.

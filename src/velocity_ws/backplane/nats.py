@@ -44,6 +44,7 @@ class NatsBackplane:
 
     Attributes:
         servers: the URLs of the servers; user and password, or token, are those of the first that has any.
+        server_id: see `Backplane`.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,6 +54,7 @@ class NatsBackplane:
         """
         self.servers = server_urls(options_of(url)[0])
         self.max_payload = 1024 * 1024
+        self.server_id = ""
         self._client: _NatsClient | None = None
         self._numbers = itertools.count(1)
         self._subscribed: dict[str, int] = {}
@@ -71,6 +73,7 @@ class NatsBackplane:
         self._client = client
         self._subscribed = {}
         self.max_payload = client.max_payload
+        self.server_id = str(client.server_info.get("server_id", ""))
 
     @property
     def server_name(self) -> str:

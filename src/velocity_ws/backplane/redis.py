@@ -25,6 +25,9 @@ class RedisBackplane:
     """``redis://``, ``rediss://`` (TLS), ``valkey://``, ``valkeys://``, ``unix://``; the first four with ``+sentinel``.
 
     On the broker's loop only.
+
+    Attributes:
+        server_id: see `Backplane`.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,6 +40,7 @@ class RedisBackplane:
             ValueError: redis-py does not take it.
         """
         self.max_payload = MAX_PAYLOAD
+        self.server_id = ""
         self._primary = primary_of(url)
         self._roles = Roles()
         self._watch = Watch()
@@ -56,8 +60,13 @@ class RedisBackplane:
         connect = await self._primary.find(ended)
         self._subscriber = RedisConnection(connect(), self._roles, ended, self._arrived)
         self._publisher = RedisConnection(connect(), self._roles, ended)
-        await self._subscriber.open()
-        await self._publisher.open()
+        try:
+            await self._subscriber.open()
+            await self._publisher.open()
+        except OSError:
+            await self._primary.unreached()
+            raise
+        self.server_id = (await self._publisher.about("server")).get("run_id", "")
         self._watch.start((self._subscriber, self._publisher))
 
     async def subscribe(self, topics: Collection[str]) -> None:
@@ -82,12 +91,12 @@ class RedisBackplane:
         """See `Backplane.close`."""
         self._receive = None
         self._watch.stop()
-        await self._primary.close()
         publisher, self._publisher = self._publisher, None
         subscriber, self._subscriber = self._subscriber, None
         for connection in (publisher, subscriber):
             if connection is not None:
                 connection.abort()
+        await self._primary.close()
         for connection in (publisher, subscriber):
             if connection is not None:
                 await connection.wait_closed()

@@ -35,6 +35,7 @@ def pool_of(url: str) -> ConnectionPool:
     """
     scheme, colon, rest = url.partition(":")
     pool = ConnectionPool.from_url(_SCHEMES.get(scheme, scheme) + colon + rest)
+    pool.max_connections = 2**31  # those that it makes are not its own, and it counts all that ever were
     # The reading of replies rests on these, whatever the URL says. RESP3 costs more for each message.
     pool.connection_kwargs |= {
         "protocol": 2,
@@ -156,6 +157,19 @@ class RedisConnection:
         await self._exchange(commands, waiting)
         return waiting.replies or []
 
+    async def about(self, section: str) -> dict[str, str]:
+        """What the server tells of itself; nothing where the login may not ask.
+
+        Args:
+            section: of the answer to ``INFO``.
+
+        Raises:
+            OSError: the connection has ended.
+        """
+        (said,) = await self.ask([("INFO", section)])
+        lines = said.decode().splitlines() if isinstance(said, bytes) else ()
+        return dict(line.partition(":")[::2] for line in lines)
+
     async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]], waiting: _Pending) -> None:
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
@@ -168,7 +182,7 @@ class RedisConnection:
             raise ConnectionError(str(error)) from error
         await waiting.done
 
-    def look(self) -> None:
+    def look(self, *, gives_up: bool) -> None:
         """Ask the server whether it is there, and whether it is a primary still. Called now and then, used or not.
 
         One that does not answer is given up at a later look, by which the connection ends by itself. Looks are counted
@@ -179,7 +193,7 @@ class RedisConnection:
         if self._looking is not None and self._looking.left:
             self._silence = self._silence + 1 if self._seen == self._arrivals else 0
             self._seen = self._arrivals
-            if self._silence == MAX_SILENCE:
+            if gives_up and self._silence == MAX_SILENCE:
                 self._end(TimeoutError("the server does not answer"))
             return
         self._silence, self._seen = 0, self._arrivals

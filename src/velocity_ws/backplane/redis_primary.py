@@ -9,13 +9,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from velocity_ws.backplane.redis_connection import pool_of
-from velocity_ws.backplane.redis_sentinel import SentinelPrimary
+from velocity_ws.backplane.redis_sentinel import Moved, SentinelPrimary
 from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES
 
-__all__ = ["Moved", "RedisPrimary", "primary_of"]
-
-Moved = Callable[[Exception], None]
-"""Called when the primary is another server from now on."""
+__all__ = ["RedisPrimary", "primary_of"]
 
 
 class RedisPrimary(Protocol):
@@ -34,8 +31,11 @@ class RedisPrimary(Protocol):
             OSError: it is not known.
         """
 
+    async def unreached(self) -> None:
+        """The one that was found takes no connection; where there may be another, a moment is waited for it."""
+
     async def close(self) -> None:
-        """Look no more whether it moves."""
+        """Look no more whether it moves. Raises nothing."""
 
 
 class _OnlyServer:
@@ -48,6 +48,9 @@ class _OnlyServer:
         """See `RedisPrimary.find`."""
         make: Callable[[], Any] = self._pool.make_connection
         return make
+
+    async def unreached(self) -> None:
+        """See `RedisPrimary.unreached`."""
 
     async def close(self) -> None:
         """See `RedisPrimary.close`."""

@@ -20,7 +20,13 @@ INTERVAL = 0.5
 class Watch:
     """One timer for all connections of an engine. On the broker's loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gives_up: bool = True) -> None:
+        """
+        Args:
+            gives_up: whether a connection is given up whose server is silent; else what is asked there has a time of
+                its own.
+        """
+        self._gives_up = gives_up
         self._connections: Sequence[RedisConnection] = ()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,4 +48,4 @@ class Watch:
     def _look(self) -> None:
         self._wait()
         for connection in self._connections:
-            connection.look()
+            connection.look(gives_up=self._gives_up)

@@ -50,7 +50,7 @@ def parse_sentinel_url(url: str) -> SentinelURL:
     except ValueError:  # whose text repeats it
         raise ValueError(
             "not a URL with Sentinels: redis+sentinel://user:password@host:26379,host:26379/name; in the user and the "
-            "password the characters / ? # are written %2F %3F %23"
+            "password the characters / ? # % are written %2F %3F %23 %25"
         ) from None
     if "," in login:
         raise ValueError("the user and the password come once, before the first Sentinel; in them a comma is %2C")
@@ -58,7 +58,10 @@ def parse_sentinel_url(url: str) -> SentinelURL:
         raise ValueError("where are the Sentinels? Write redis+sentinel://host:26379,host:26379/name")
     name = unquote(parts.path.strip("/"))
     if not _NAME.fullmatch(name):
-        raise ValueError("which servers? The path is what the Sentinels call them: redis+sentinel://host:26379/name")
+        raise ValueError(
+            "which servers? The path is what the Sentinels call them: redis+sentinel://host:26379/name; a database is "
+            "?db=1"
+        )
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     theirs = {key[9:]: value for key, value in options.items() if key.startswith("sentinel_")}
     own = {key: value for key, value in options.items() if not key.startswith("sentinel_")}

@@ -54,7 +54,7 @@ class Cluster:
         on_connected: called each time this node hears the others, after a start or a lost connection.
         on_dropped: called with a topic that is heard no more, and whether it is needed again meanwhile.
         logged: the logs of rooms, by their topics; they take what an engine has kept, where there are such.
-        look: looks in a room's log whether something was missed, and says whether it has one.
+        look: as for `Gaps`.
         orders: sees when this node may have missed what another has ordered all to do.
     """
 
@@ -92,7 +92,7 @@ class Cluster:
         self.orders = missed_orders(backplane, options, clock)
         self.logged: dict[str, Logged] = {}
         self.on_dropped: list[Callable[[str, bool], None]] = []
-        self.look: Callable[[str], bool] = lambda _: False
+        self.look: Callable[[str, int], bool] = lambda *_: False
         self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._look)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
@@ -102,9 +102,8 @@ class Cluster:
         )
         invalid = InvalidEnvelopes(counters, clock)
         self._rpc = Rpc(options.timeout, invalid.drop)
-        self._numbers = Numbers(
-            self._publisher.sent, self._gaps, self._rpc, self.notes, self.call_all, self.membership.heard_of_all
-        )
+        sent, heard_of_all = self._publisher.sent, self.membership.heard_of_all
+        self._numbers = Numbers(backplane, sent, self._gaps, self._rpc, self.notes, self.call_all, heard_of_all)
         self._link = Link(backplane, self._publisher, self.subscriptions, self._own_topic, options.engine)
         self._receiver = Receiver(
             node_id,
@@ -210,8 +209,8 @@ class Cluster:
         await self.wait_subscribed("room", room)
         return self.subscriptions.is_confirmed(self.topics.room(room))
 
-    def _look(self, room: str) -> bool:
-        return self.look(room)
+    def _look(self, room: str, missed: int) -> bool:
+        return self.look(room, missed)
 
     def _tick(self) -> None:
         self.orders.look()
@@ -291,8 +290,9 @@ class Cluster:
         await self.membership.discover()
         for function in self.on_connected:
             function()
-        await self._numbers.tell()
-        await self._gaps.run(self.subscriptions.is_confirmed, self._numbers.ask)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._numbers.tell())
+            await self._gaps.run(self.subscriptions.is_confirmed, self._numbers.ask)
 
     def disconnected(self) -> None:
         """The link is down: whatever is published from now on may be missed. Called by the link."""

@@ -67,43 +67,46 @@ class ReceivedNumbers:
     def __init__(self) -> None:
         self._last: dict[str, dict[str, int]] = {}
 
-    def received(self, topic: str, origin: str, number: int) -> int:
+    def received(self, topic: str, origin: str, number: int) -> int | None:
         """Take the number of a message that came.
 
         Returns:
-            How many before it did not come. 0 for the first of a sender, where that is unknown.
+            How many before it did not come; ``None`` where that is unknown, as nothing of the sender came before.
         """
-        senders = self._last.get(topic)
-        if senders is None:
-            senders = self._last[topic] = {}
-        last = senders.pop(origin, None)
+        last = self._keep(topic, origin, number)
         if last is None:
-            if len(senders) >= MAX_ORIGINS:
-                del senders[next(iter(senders))]
-            senders[origin] = number
-            return 0
-        senders[origin] = number
+            return None if number > 1 else 0
         # A lower number than before is a sender that has forgotten its own.
-        return number - last - 1 if number > last else 0
+        return max(0, number - last - 1)
 
     def settle(self, topic: str, origin: str, count: int) -> int | None:
-        """Take what a sender says it has published to a topic.
+        """Take what a sender says it has published to a topic; the next one shows what is missing behind that.
 
         Returns:
             How many of them never came; ``None`` where that is unknown.
         """
-        senders = self._last.get(topic, {})
-        last = senders.get(origin)
-        if last is None:
-            return 0 if count == 0 else None
-        if count < last:  # it has forgotten how many there were
+        last = self._last.get(topic, {}).get(origin)
+        if last is None and count == 0:
+            return 0
+        if last is not None and count < last:  # it has forgotten how many there were
             return None
-        senders[origin] = count
-        return count - last
+        self._keep(topic, origin, count)
+        return None if last is None else count - last
 
     def has(self, topic: str, origin: str, count: int) -> bool:
         """Whether as many messages of a sender, or more, have come through a topic, or would have shown a loss."""
         return self._last.get(topic, {}).get(origin, 0) >= count
+
+    def _keep(self, topic: str, origin: str, number: int) -> int | None:
+        """Keep a number; the one before, where there is one."""
+        senders = self._last.get(topic)
+        if senders is None:
+            senders = self._last[topic] = {}
+        last = senders.pop(origin, None)
+        if last is None and len(senders) >= MAX_ORIGINS:
+            del senders[next(iter(senders))]
+        senders[origin] = number
+        return last
 
     def forget(self, topic: str) -> None:
         """Forget all senders of a topic, which is no longer subscribed to."""
@@ -119,7 +122,7 @@ class Gaps:
         counters: Counters,
         deliver: Callable[[Address, PreparedMessage], object],
         missed_order: Callable[[], None] = lambda: None,
-        look: Callable[[str], bool] = lambda _: False,
+        look: Callable[[str, int], bool] = lambda *_: False,
     ) -> None:
         """
         Args:
@@ -127,7 +130,8 @@ class Gaps:
             counters: the node's; what was missed is counted there.
             deliver: gives a message to clients of this node.
             missed_order: called when something that was said to all nodes did not come.
-            look: looks in a room's log whether something was missed, and says whether it has one.
+            look: looks in a room's log whether something was missed, where it has one, and tells how many were missed
+                that no log keeps; says whether it has one.
         """
         self._topics = topics
         self._counters = counters
@@ -162,14 +166,17 @@ class Gaps:
     def received(self, topic: str, origin: str, number: int) -> None:
         """A message came through a topic, with this number of its sender."""
         missed = self._numbers.received(topic, origin, number)
-        if missed and topic == self._topics.nodes:
-            self._missed_order()
+        if missed == 0:
+            return
+        if topic == self._topics.nodes:
+            if missed:
+                self._missed_order()
+            return
+        self._counters.backplane_missed += missed or 0
+        if topic in self._suspects:  # of which others are asked, who know no more of what came before this
+            self._add(topic, missed)
         elif missed:
-            self._counters.backplane_missed += missed
-            if topic in self._suspects:
-                self._add(topic, missed)
-            else:
-                self._tell(topic, missed)
+            self._tell(topic, missed)
 
     def told(self, origin: str, counts: dict[str, int]) -> None:
         """A node has said how many messages it has published to each of some topics, which may have come to nobody."""
@@ -260,8 +267,8 @@ class Gaps:
             kind, name = self._names[topic]
         else:
             return  # what is for this node or a few clients; or for a room or a user without clients by now
-        if kind == "room" and name is not None and self._look(name) and not missed:
-            return  # nothing of it was missed but what its log has
+        if kind == "room" and name is not None and self._look(name, missed or 0):
+            return  # what its log has comes from there, and its members are told by their places of all else
         self._counters.backplane_gaps += 1
         address = Address("all") if name is None else Address("rooms" if kind == "room" else "users", (name,))
         self._deliver(address, encode_missed(name if kind == "room" else None, missed))

@@ -83,8 +83,11 @@ class Membership:
         return node_id in self._until or node_id in self._lost
 
     def heard_of_all(self) -> float | None:
-        """When the one of the living nodes was heard that was not heard for longest; ``None`` where there is none."""
-        return min([self._heard[node_id] for node_id in self._until], default=None)
+        """When the one of the nodes was heard that was not heard for longest, of those too that are lost and may live.
+
+        In seconds of the clock; ``None`` where there is none.
+        """
+        return min(self._heard.values(), default=None)
 
     async def wait_discovered(self) -> None:
         """Wait until the nodes that answered the last hello are known, or `DISCOVERY_TIME` twice over."""
@@ -148,6 +151,7 @@ class Membership:
         self._lost.pop(node_id, None)
         if heartbeat.state == "bye":
             self._remove(node_id)
+            self._heard.pop(node_id, None)
             return
         is_new = node_id not in self._until
         self._heard[node_id] = self._clock()
@@ -169,10 +173,11 @@ class Membership:
         for node_id in [node_id for node_id, until in self._until.items() if until <= now]:
             self._remove(node_id)
             self._lost[node_id] = now + LOST_FOR
-        for node_id in [node_id for node_id, until in self._lost.items() if until <= now]:
+        over = [node_id for node_id, until in self._lost.items() if until <= now]
+        over += list(self._lost)[: max(0, len(self._lost) - len(over) - MAX_LOST)]
+        for node_id in dict.fromkeys(over):
             del self._lost[node_id]
-        while len(self._lost) > MAX_LOST:
-            del self._lost[next(iter(self._lost))]
+            self._heard.pop(node_id, None)
 
     def clear(self) -> None:
         """Forget all nodes. No callback is called."""
@@ -183,5 +188,5 @@ class Membership:
 
     def _remove(self, node_id: str) -> None:
         if self._until.pop(node_id, None) is not None:
-            del self._leases[node_id], self._heard[node_id]
+            del self._leases[node_id]
             self._node_down(node_id)

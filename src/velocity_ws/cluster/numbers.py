@@ -7,9 +7,14 @@ confirms it all the same. So who leaves later says how far it has come, as soon 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
+import msgspec
+
+from velocity_ws.backplane.base import Backplane
 from velocity_ws.cluster.envelopes import Count, Topic
 from velocity_ws.cluster.gaps import Gaps, SentNumbers
 from velocity_ws.cluster.notes import Notes
@@ -25,8 +30,21 @@ CHUNK = 2000
 """Topics that are told of at once."""
 MOST = 20_000
 """Topics that are told of; those where something was published last."""
+AGAIN = 1.0
+"""Seconds until they are told again, where the engine did not take it."""
 MARKS = 200
 """Moments of which it is known how much was published until then."""
+
+_ServerId = Annotated[str, msgspec.Meta(max_length=512)]
+_Counts = Annotated[dict[Topic, Count], msgspec.Meta(max_length=CHUNK)]
+
+
+class _Told(msgspec.Struct, array_like=True, frozen=True):
+    """What others are told: the server that was left, empty where it is not known, and the numbers of topics."""
+
+    server_id: _ServerId
+    counts: _Counts
+
 
 Asked = Procedure[tuple[str, ...], dict[str, int]]
 
@@ -39,6 +57,7 @@ class Numbers:
 
     def __init__(
         self,
+        backplane: Backplane,
         sent: SentNumbers,
         gaps: Gaps,
         rpc: Rpc,
@@ -48,6 +67,7 @@ class Numbers:
     ) -> None:
         """
         Args:
+            backplane: tells which server it is connected to.
             sent: what the node has published.
             gaps: is told what others say of theirs.
             rpc: where others ask.
@@ -56,14 +76,17 @@ class Numbers:
             heard_of_all: since when not all other nodes were heard, in seconds of the clock; ``None`` where there are
                 none.
         """
+        self._backplane = backplane
         self._sent = sent
+        self._gaps = gaps
         self._notes = notes
         self._call_all = call_all
         self._heard_of_all = heard_of_all
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._doubtful: dict[str, int] = {}
+        self._left_id: str | None = None
         rpc.register(_ASKED, self._counts)
-        rpc.on_notification(_TOLD, dict[Topic, Count], gaps.told)
+        rpc.on_notification(_TOLD, _Told, self._told)
 
     def mark(self, now: float) -> None:
         """Remember how much was published until now; called again and again."""
@@ -76,23 +99,34 @@ class Numbers:
             return
         before = max([total for moment, total in self._marks if moment <= since], default=0)
         self._doubtful |= self._sent.newest(min(self._sent.total - before, MOST))
+        self._left_id = self._server_id if self._left_id in (None, self._server_id) else ""
 
     async def tell(self) -> None:
-        """Tell the others what may have come to nobody, now that they are heard again."""
-        topics = list(self._doubtful)
-        for first in range(0, len(topics), CHUNK):
-            chunk = {topic: self._doubtful[topic] for topic in topics[first : first + CHUNK]}
+        """Tell the others what may have come to nobody, now that they are heard again; until they were told."""
+        while self._doubtful:
+            some = {topic: self._doubtful[topic] for topic in list(self._doubtful)[:CHUNK]}
             try:
-                await self._notes.tell(_TOLD, chunk)
-            except BackplaneUnavailable as error:  # told with the next connection
+                await self._notes.tell(_TOLD, _Told(self._left_id or "", some))
+            except BackplaneUnavailable as error:
                 log.debug("the others were not told what was published: %s", error)
-                return
-            for topic in chunk:
-                self._doubtful.pop(topic, None)
+                await asyncio.sleep(AGAIN)
+            else:
+                for topic in some:
+                    self._doubtful.pop(topic, None)
+        self._left_id = None
 
     async def ask(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
         """Ask the other nodes for theirs, of some topics."""
         return await self._call_all(_ASKED, topics)
+
+    def _told(self, origin: str, told: _Told) -> None:
+        # Who was on the same server has heard it, or has lost its own connection, and asked.
+        if not told.server_id or told.server_id != self._server_id:
+            self._gaps.told(origin, told.counts)
+
+    @property
+    def _server_id(self) -> str:
+        return str(getattr(self._backplane, "server_id", ""))
 
     async def _counts(self, topics: tuple[str, ...]) -> dict[str, int]:
         return {topic: count for topic in topics if (count := self._sent.count(topic))}

@@ -43,7 +43,12 @@ class HistoryStore(Protocol):
     """
 
     max_payload: int
-    """Bytes of the largest envelope, or notice; known once connected. A larger one is `Refused`."""
+    """Bytes of the largest envelope, or notice; known once connected. A larger one is `Refused`.
+
+    A store may also have a ``server_id``: what names the server of its connection, and another one after a restart, or
+    where another one has taken over, as that one may lack what was confirmed. Without it, or where it is empty, that is
+    looked for after each connection.
+    """
 
     async def connect(self, lost: Lost) -> None:
         """Open a connection.

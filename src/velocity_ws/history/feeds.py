@@ -278,10 +278,11 @@ class Feeds:
         """Give a message to the members of a room."""
         self._give_all(feed.room, frame.message, frame.excluded)
 
-    def tell(self, feed: Feed, gap: Gap) -> None:
-        """Tell the members of a room that something is missing."""
+    def tell(self, feed: Feed, gap: Gap, *, counts: bool = True) -> None:
+        """Tell the members of a room that something is missing, and count it unless that is done already."""
         self._counters.backplane_gaps += 1
-        self._counters.backplane_missed += gap.missed or 0
+        if counts:
+            self._counters.backplane_missed += gap.missed or 0
         message = encode_lost(feed.room, gap.missed, gap.reason, gap.at, gap.before)
         self._give_all(feed.room, message, frozenset())
         if gap.reason == "epoch":

@@ -16,6 +16,7 @@ from velocity_ws.history.appending import Appending
 from velocity_ws.history.catching_up import CatchingUp
 from velocity_ws.history.entrances import Entrances
 from velocity_ws.history.entries import Stamp
+from velocity_ws.history.feed import Gap
 from velocity_ws.history.feeds import Ear, Feeds
 from velocity_ws.history.items import Log, Top
 from velocity_ws.history.link import HistoryLink
@@ -175,9 +176,11 @@ class Histories:
             is_new, self._is_new = self._is_new, False
             steps: list[Callable[[], Awaitable[None]]] = [self._learn_key, functools.partial(self._describe, is_new)]
             if self.unkept is not None:
-                steps += [self.unkept.look, self.unkept.ask] if self._is_heard_again else [self.unkept.look]
-                self._is_heard_again = False
+                steps.append(self.unkept.look)
             steps += [functools.partial(self._remove, room, mark) for room, mark in self._owed]
+            if self.unkept is not None and self._is_heard_again:
+                self._is_heard_again = False
+                steps.append(self.unkept.ask)
             done = [await _does(step) for step in steps]
             if not all(done):
                 self._is_new |= is_new
@@ -207,7 +210,6 @@ class Histories:
     # --- rooms
 
     def opened(self, room: str) -> None:
-        """A room has a first member here."""
         found = self._log_of(room)
         if found is not None:
             self.feeds.open(room, found[0], is_latest=found[1])
@@ -238,13 +240,14 @@ class Histories:
         """Give a member what was kept from it."""
         self._catching_up.go(hold)
 
-    def look(self, room: str) -> bool:
-        """Look whether something was missed in a room; whether it is one of those that have a history."""
+    def look(self, room: str, missed: int) -> bool:
+        """See `Gaps`. What no log keeps is bytes, and what nodes say of presence."""
         feed = self.feeds.of(room)
-        if feed is None:
-            return self._log_of(room) is not None
-        self.feeds.deaf(feed.log.topic)
-        return True
+        if feed is not None:
+            self.feeds.deaf(feed.log.topic)
+            if missed and feed.is_open:
+                self.feeds.tell(feed, Gap(missed, "evicted", feed.at, feed.at), counts=False)
+        return self._log_of(room) is not None
 
     # --- being out
 

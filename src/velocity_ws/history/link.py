@@ -73,6 +73,11 @@ class HistoryLink(Asking):
         self._is_ending = False
 
     @property
+    def server_id(self) -> str:
+        """What names the server of the last connection; empty where that is not known."""
+        return str(getattr(self._store, "server_id", ""))
+
+    @property
     def max_payload(self) -> int:
         """Bytes of the largest envelope, or notice; known once connected."""
         return self._store.max_payload

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.redis import MAX_PAYLOAD
+from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import (
     KEPT_SIZE,
@@ -41,7 +42,7 @@ from velocity_ws.history.redis_scripts import (
     pack_change,
     pack_read,
 )
-from velocity_ws.history.redis_servers import CHANGES, READS, Call, Reply, Servers, check_servers
+from velocity_ws.history.redis_servers import CHANGES, READS, Call, Reply, Servers, primary_in
 from velocity_ws.logs import get_logger
 
 __all__ = ["RedisHistory"]
@@ -64,6 +65,7 @@ class RedisHistory:
             ValueError: redis-py does not take it.
         """
         self.max_payload = MAX_PAYLOAD - STAMP_SIZE
+        self.server_id = ""
         is_cluster = "+cluster:" in url.partition("/")[0]
         scripts = (APPEND, READ, CHANGE, LOOKUP, CHECK)
         self._scripts: tuple[Script, ...] = tuple(each.sharded() for each in scripts) if is_cluster else scripts
@@ -72,7 +74,8 @@ class RedisHistory:
         self._servers: Servers | None = None
         self._lost: Lost | None = None
         self._is_allowed = self._has_warned = False
-        check_servers(url)
+        self._primary = primary_in(url)
+        self._roles = Roles(is_sharded=is_cluster)
 
     async def connect(self, lost: Lost) -> None:
         """See `HistoryStore.connect`."""
@@ -83,8 +86,9 @@ class RedisHistory:
                 lost(error)
 
         self._lost, self._is_allowed = lost, False
-        self._servers = Servers(self._url, self._scripts, ended)
+        self._servers = Servers(self._url, self._primary, self._roles, self._scripts, ended)
         await self._servers.open()
+        self.server_id = await self._servers.ids()
         for policy in await self._servers.policies():
             if policy.startswith("allkeys") and not self._has_warned:
                 self._has_warned = True

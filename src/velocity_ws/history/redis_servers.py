@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from redis.exceptions import AskError, ClusterError, MovedError, NoScriptError, ReadOnlyError, ResponseError
 
 from velocity_ws.backplane.redis_connection import RedisConnection
-from velocity_ws.backplane.redis_primary import primary_of
+from velocity_ws.backplane.redis_primary import RedisPrimary, primary_of
 from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.backplane.redis_slots import Slots, ask_slots, connections_to
 from velocity_ws.backplane.redis_watch import Watch
 from velocity_ws.history.items import Refused
 from velocity_ws.history.redis_scripts import Script
 
-__all__ = ["CHANGES", "READS", "Call", "Reply", "Servers", "check_servers"]
+__all__ = ["CHANGES", "READS", "Call", "Reply", "Servers", "primary_in"]
 
 Reply = Any
 CHANGES, READS = 0, 1
@@ -43,13 +43,13 @@ class Call(NamedTuple):
     arguments: Sequence[bytes | str | int]
 
 
-def check_servers(url: str) -> None:
-    """Check that there can be connections to a URL.
+def primary_in(url: str) -> RedisPrimary:
+    """The primary that a URL leads to, where it is no cluster's.
 
     Raises:
         ValueError: redis-py does not take it.
     """
-    primary_of(_plain(url))
+    return primary_of(_plain(url))
 
 
 def _plain(url: str) -> str:
@@ -59,19 +59,28 @@ def _plain(url: str) -> str:
 class Servers:
     """The connections to an engine, opened once. On the broker's loop only."""
 
-    def __init__(self, url: str, scripts: Sequence[Script], ended: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        primary: RedisPrimary,
+        roles: Roles,
+        scripts: Sequence[Script],
+        ended: Callable[[Exception], None],
+    ) -> None:
         """
         Args:
             url: as for a backplane.
+            primary: which server is meant, where it is no cluster.
+            roles: says which servers may be appended to.
             scripts: all that will be called.
             ended: called, once, when a connection has ended by itself.
         """
         self._is_cluster = "+cluster:" in url.partition("/")[0]
         self._url = _plain(url)
-        self._primary = primary_of(self._url)
+        self._primary = primary
         self._scripts = scripts
-        self._roles = Roles(is_sharded=self._is_cluster)
-        self._watch = Watch()
+        self._roles = roles
+        self._watch = Watch(gives_up=False)
         self._ended = ended
         self._servers: list[_Server] = []
         self._slots: Slots[_Server] | None = None
@@ -83,7 +92,12 @@ class Servers:
             OSError: one is not there, refuses the login, or is no primary.
         """
         if not self._is_cluster:
-            server = await self._connect(await self._primary.find(self._ended))
+            make = await self._primary.find(self._ended)
+            try:
+                server = await self._connect(make)
+            except OSError:
+                await self._primary.unreached()
+                raise
             if (await server.about("cluster")).get("cluster_enabled") == "1":
                 raise ConnectionError(
                     "a Redis Cluster keeps the history of rooms only where the URL has redis+cluster://"
@@ -103,6 +117,11 @@ class Servers:
         """By which policy each server evicts whose memory is bounded, where it tells."""
         told = [await server.about("memory") for server in self._servers]
         return [each.get("maxmemory_policy", "") for each in told if each.get("maxmemory", "0") != "0"]
+
+    async def ids(self) -> str:
+        """What all servers call themselves, each of them otherwise after a restart; empty where they do not tell."""
+        told = [(await server.about("server")).get("run_id", "") for server in self._servers]
+        return " ".join(sorted(told)) if all(told) else ""
 
     async def call(self, side: int, script: Script, calls: Sequence[Call]) -> list[Reply | Refused]:
         """Call a script for each, in one round trip, and return the replies in order.
@@ -135,11 +154,11 @@ class Servers:
     async def close(self) -> None:
         """End all connections, now."""
         self._watch.stop()
-        await self._primary.close()
         servers, self._servers = self._servers, []
         connections = [connection for server in servers for connection in server.sides]
         for connection in connections:
             connection.abort()
+        await self._primary.close()
         for connection in connections:
             await connection.wait_closed()
 
@@ -175,10 +194,8 @@ class _Server:
                 raise ConnectionError(f"the engine takes no scripts, which keep the history of rooms: {reply}")
 
     async def about(self, section: str) -> dict[str, str]:
-        """What the server tells of itself; nothing where the login may not ask."""
-        (said,) = await self.sides[READS].ask([("INFO", section)])
-        lines = said.decode().splitlines() if isinstance(said, bytes) else ()
-        return dict(line.partition(":")[::2] for line in lines)
+        """See `RedisConnection.about`."""
+        return await self.sides[READS].about(section)
 
     async def call(self, side: int, script: Script, calls: Sequence[Call]) -> list[Reply | Refused]:
         commands = [("EVALSHA", script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]

@@ -7,10 +7,17 @@ version collects otherwise, in small steps, nothing here is ever due.
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from types import ModuleType, TracebackType
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 __all__ = ["LARGE", "FullCollections", "collection_paused", "full_collections"]
 
@@ -23,9 +30,13 @@ SHARE = 0.005
 """What part of the time full collections may take."""
 OBJECT_COST = 0.5e-6
 """Seconds that a full collection is expected to take for each object that has come since the last one."""
+MOST_BYTES = 128 * 1024 * 1024
+"""Bytes by which the process may grow until a full collection is due, or by half of what it has, if that is more: what
+is garbage may be few objects, and large."""
 MOST_YOUNGER = 200
-"""Collections of what is younger after which a full one is due in any case. With CPython's thresholds these have seen
-1.4 million new objects, some 150 MB, if all of them stayed."""
+"""Collections of what is younger after which a full one is due whatever it takes. With CPython's thresholds these have
+seen 1.4 million new objects, some 150 MB, if all of them stayed. CPython's own rule applies besides: none while less
+than a quarter is new."""
 
 
 class _CollectionPause:
@@ -82,14 +93,18 @@ class FullCollections:
         """
         self._clock = clock
         self._began = self._ended = self._took = 0.0
+        self._memory = 0
         self._usual: int | None = None
 
     def keep_apart(self) -> None:
         """Do so from now on, and never look at what is there already. Once is enough. From any thread."""
         if self._note not in gc.callbacks:
             gc.callbacks.append(self._note)
+            if gc.isenabled():
+                gc.collect()  # what is garbage already would stay for ever
             gc.freeze()
             self._ended = self._clock()
+            self._memory = _most_memory()
             self._put_off()
 
     def _note(self, phase: str, info: dict[str, int]) -> None:
@@ -99,14 +114,19 @@ class FullCollections:
         elif info["generation"] == _OLDEST:
             self._ended = self._clock()
             self._took = self._ended - self._began
+            self._memory = _most_memory()
             self._put_off()
         elif info["generation"] == _OLDEST - 1 and self._usual is not None and self._is_due():
-            young, younger, _ = gc.get_threshold()
-            gc.set_threshold(young, younger, self._usual)
+            young, younger, oldest = gc.get_threshold()
+            if oldest == MOST_YOUNGER:  # else the application has set its own meanwhile
+                gc.set_threshold(young, younger, self._usual)
             self._usual = None
 
     def _is_due(self) -> bool:
         young, younger, _ = gc.get_threshold()
+        grown = _most_memory() - self._memory
+        if grown > max(MOST_BYTES, self._memory // 2):
+            return True
         new = gc.get_count()[_OLDEST] * young * younger  # if all of them stayed
         return self._clock() - self._ended >= (self._took + new * OBJECT_COST) / SHARE
 
@@ -115,6 +135,14 @@ class FullCollections:
         if usual < MOST_YOUNGER:
             gc.set_threshold(young, younger, MOST_YOUNGER)
             self._usual = usual
+
+
+def _most_memory() -> int:
+    """Bytes that the process has had at most; 0 where that is not told."""
+    if resource is None:
+        return 0
+    most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 full_collections = FullCollections()

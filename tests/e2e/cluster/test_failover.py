@@ -103,7 +103,7 @@ async def test_what_only_the_old_one_has_kept_is_told(tmp_path: Path, caplog: py
             assert [await until(peer, number=10) for peer in (here, there)] == [([10], []), ([10], [])]
             kept = [entry.data for entry in await a.broker.history("chat:1")]
     assert kept == [0, 9, 10]
-    assert "lost 3 messages that it had confirmed" in caplog.text
+    assert "lost 3 messages of this node that it had confirmed" in caplog.text
 
 
 @pytest.mark.soak  # a Sentinel tells the old one after 10 s

@@ -111,7 +111,7 @@ SAID: dict[str, set[tuple[type, ...]]] = {
     "ask stats": {(type(None),)},
     "ask numbers": {(str, str)},
     "note told": {(str, bytes)},
-    "note published": {(dict,)},
+    "note published": {(str, dict)},
     "note presence": {(list, dict)},
     "note presence_change": {(str, int, int, dict)},
     "note presence_asked": {(str,)},
