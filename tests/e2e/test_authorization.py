@@ -195,6 +195,22 @@ async def test_a_join_whose_question_began_before_a_revocation_is_asked_about_ag
         assert chats.broker.get_rooms() == []
 
 
+async def test_a_join_whose_question_began_before_a_removal_is_asked_about_again() -> None:
+    chats = Chats()
+    async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:
+        chats.allowed.add(("ann", ROOM))
+        chats.close_gate()
+        await peer.send("join", {"room": ROOM}, id=1)
+        await eventually(lambda: chats.asking)
+        chats.allowed.clear()
+        await chats.broker.remove_user("bob", ROOM)
+        assert await chats.broker.remove_user("ann", ROOM) == 0
+        chats.gate.set()
+        assert (await peer.receive())["data"]["code"] == "FORBIDDEN"
+        assert chats.asked == ["ann", "ann"]
+        assert chats.broker.get_rooms() == []
+
+
 async def test_a_join_that_is_refused_while_rights_are_given_is_asked_about_again() -> None:
     chats = Chats()
     async with running(chats.broker) as address, address.connect("/ws?user=ann") as peer:

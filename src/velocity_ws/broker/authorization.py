@@ -191,6 +191,12 @@ class Authorization:
         rooms = [room for room in self._hub.rooms_of(session.id) if self.applies_to(room)]
         await self._questions.put([(session, room) for room in rooms], is_urgent=True).wait()
 
+    def user_removed(self, user_id: str, room: str) -> None:
+        """A user is taken out of a room: its clients that are on their way into it are asked about again."""
+        for joining in self._joining:
+            if (joining.room, joining.session.user_id) == (room, user_id):
+                joining.is_stale = True
+
     def reauthorize(self, room: str | None = None, user_id: str | None = None) -> Round:
         """Ask about the members of rooms, who are held from now on.
 

@@ -81,7 +81,8 @@ class Directory(ClientDirectory):
         if histories is not None:
             self._entering = Entering(self._hub, histories, self._settle, self.take_out)
         self._reading = reading
-        self.users.begin(node_id, cluster, presence, self._keep_removed)
+        removing = _nobody_comes if authorization is None else authorization.user_removed
+        self.users.begin(node_id, cluster, presence, removing, self._keep_removed)
         self.revocation.begin(cluster, authorization)
         if cluster is not None:
             self._answer_about_clients(cluster)
@@ -168,3 +169,7 @@ class Directory(ClientDirectory):
 
     async def _answer_stats(self, nothing: None) -> Any:  # noqa: ARG002 - a question has arguments
         return None if self._stats is None else self._stats()
+
+
+def _nobody_comes(user_id: str, room: str) -> None:
+    """There are no clients here."""

@@ -33,6 +33,7 @@ class UserDirectory:
         self._hub = hub
         self._cluster: Cluster | None = None
         self._presence: Presence | None = None
+        self._removing: Callable[[str, str], None] = lambda *_: None
         self._keep_removed: Callable[[str, str], Awaitable[None]] = _keep_nothing
 
     def begin(
@@ -40,6 +41,7 @@ class UserDirectory:
         node_id: str,
         cluster: Cluster | None,
         presence: Presence | None,
+        removing: Callable[[str, str], None],
         keep_removed: Callable[[str, str], Awaitable[None]],
     ) -> None:
         """Ask other nodes, and answer them, from now on; see `Directory.begin`.
@@ -48,9 +50,10 @@ class UserDirectory:
             node_id: as there.
             cluster: as there.
             presence: as there.
+            removing: told of a user that is taken out of a room here.
             keep_removed: keeps that a user was removed from a room.
         """
-        self._keep_removed = keep_removed
+        self._removing, self._keep_removed = removing, keep_removed
         self._node_id = node_id
         self._cluster = cluster
         self._presence = presence
@@ -149,6 +152,7 @@ class UserDirectory:
 
     async def _answer_remove(self, args: tuple[str, str]) -> int:
         user_id, room = args
+        self._removing(user_id, room)
         left = [session for session in self._hub.user_members(user_id) if self._hub.leave(session.id, room)]
         if self._presence is not None:
             for session in left:

@@ -83,7 +83,7 @@ async def test_joins_by_the_server_while_messages_flow(kind: str, seeds: int, st
 
 @pytest.mark.parametrize(("kind", "seeds"), RACES)
 async def test_the_first_message_of_a_room_races_its_first_join(kind: str, seeds: int, staging: Staging) -> None:
-    async with staging(kind) as stage:
+    async with staging(kind, max_rooms_per_client=0) as stage:
         ledger = Ledger()
         everyone = [await ledger.page(f"page {number}").open(stage.places[-number]) for number in range(2)]
         for seed in range(10 * seeds):
