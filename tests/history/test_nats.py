@@ -23,9 +23,10 @@ from velocity_ws.errors import SettingsError
 from velocity_ws.history import nats_logs, nats_removals
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refused, Removal, granted
-from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
+from velocity_ws.history.jetstream import JetStream
 from velocity_ws.history.nats import NatsHistory
 from velocity_ws.history.nats_head import TABLE
+from velocity_ws.history.nats_messages import Message, WrongSequence
 from velocity_ws.history.nats_stream import Names, check_version
 from velocity_ws.testing.history_engine import Keeper
 from velocity_ws.testing.listener import listening

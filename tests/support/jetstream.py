@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -21,10 +22,17 @@ STREAM = "velocity-history"
 
 
 class StoringNats(Engine):
-    """A server with JetStream. It comes back on the same port, with what it has on disk."""
+    """A server with JetStream. It comes back on the same port, with what it has on disk.
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    Attributes:
+        name: what it calls itself, where it is one of several; else empty.
+        directory: what it stores in.
+    """
+
+    def __init__(self, directory: Path, *options: str, name: str = "") -> None:
+        options = (*(("-n", name) if name else ()), *options)
         super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory), *options])
+        self.name = name
         self.directory = directory / "store"
         self._saved = directory / "saved"
 
@@ -57,6 +65,21 @@ class StoringNats(Engine):
         found: dict[str, Any] = json.loads(answer.data)
         assert "error" not in found, found
         return found
+
+    async def leader(self) -> str:
+        """The name of the server that leads the stream of the logs; empty where none does."""
+        found = (await self.ask(f"STREAM.INFO.{STREAM}"))["cluster"].get("leader", "")
+        return str(found)
+
+    async def caught_up(self) -> None:
+        """Wait until all servers that keep the stream of the logs have what its leader has."""
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(nats.errors.Error, AssertionError, OSError):
+                    cluster = (await self.ask(f"STREAM.INFO.{STREAM}"))["cluster"]
+                    if all(each["current"] and not each.get("offline") for each in cluster["replicas"]):
+                        return
+                await asyncio.sleep(0.05)
 
     async def purge(self, subject: str) -> int:
         """Take out of the stream of the logs what is at these subjects; how many messages it was."""
@@ -92,7 +115,7 @@ async def routed(directory: Path, count: int = 3) -> AsyncIterator[list[StoringN
     servers = []
     for number, port in enumerate(ports):
         options = ("-cluster_name", "three", "-cluster", f"nats://127.0.0.1:{port}", "-routes", routes)
-        servers.append(StoringNats(directory / str(number), "-n", f"s{number}", *options))
+        servers.append(StoringNats(directory / str(number), *options, name=f"s{number}"))
     try:
         for server in servers:
             await server.start()

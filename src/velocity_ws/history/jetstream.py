@@ -4,81 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from velocity_ws.history.items import Refused
+from velocity_ws.history.nats_messages import (
+    Ack,
+    Guard,
+    Message,
+    Stored,
+    WrongSequence,
+    end_of_headers,
+    headers_of,
+    parse_ack,
+)
 from velocity_ws.history.nats_requests import Parts, Requests, header_of, status_of
 
-__all__ = ["JetStream", "Message", "Stored", "WrongSequence"]
+__all__ = ["JetStream"]
 
 PAGE = 1000
 """Subjects of one request; the server answers at most 1,024."""
 MOST_BYTES = 8 * 1024 * 1024
 """Bytes of one answer, about; a server cuts connections for which it has much more waiting."""
-_WRONG_SEQUENCE = (10071, 10164)
-"""Codes of errors: the subject's last sequence is another; or a message of it is under way."""
+FIRST_PAUSE, LAST_PAUSE = 0.001, 0.032
+"""Seconds, about, before a message is sent again that met another one under way; doubled each time, and the most."""
 _GONE = b"503"
 _NOT_FOUND = b"404"
 _END = b"204"
-
-
-class WrongSequence(Exception):
-    """A message was not stored, as the last one of the subjects that guard it is another than expected."""
-
-
-class Message(NamedTuple):
-    """What shall be stored.
-
-    Attributes:
-        subject: where.
-        payload: any bytes.
-        ttl: milliseconds for which it is kept at least; 0 for ever.
-        headers: more of them, as text.
-    """
-
-    subject: str
-    payload: bytes
-    ttl: int = 0
-    headers: bytes = b""
-
-
-Guard = tuple[str, int] | None
-"""A subject, which may have ``*``, and the sequence of its last message, or 0; ``None`` for no guard."""
-
-
-class Stored(NamedTuple):
-    """What is stored.
-
-    Attributes:
-        sequence: its number in the stream.
-        payload: its bytes.
-        headers: those it was stored with, and the server's.
-    """
-
-    sequence: int
-    payload: bytes
-    headers: bytes
-
-    def header(self, name: bytes) -> bytes:
-        """The value of a header; empty where there is none."""
-        return header_of(self.headers, name)
-
-
-class _Error(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    error: _Error | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
 class JetStream:
@@ -136,7 +90,7 @@ class JetStream:
         return found
 
     async def store(self, messages: Sequence[Message], guard: Guard = None) -> int:
-        """Store messages, one after the other and each by itself, in one round trip; with several replicas in two.
+        """Store messages, one after the other and each by itself: in one round trip, or in one each with replicas.
 
         Args:
             messages: of which none but the last one is of a subject of the guard.
@@ -151,34 +105,51 @@ class JetStream:
             ConnectionError: it may be stored, or not.
         """
         await self._settle()
+        if self.replicas > 1:
+            return await self._store_each(messages, guard)
         *first, last = messages
-        if first and self.replicas > 1:  # another server may lead between the two, and have the last one alone
-            for ack in await self._send_all(first, guard):
-                _sequence(ack)
-            first = []
         *acks, ack = await self._send_all([*first, last], guard)
-        sequence = _sequence(ack)
+        sequence = ack.sequence()
         again = [message for message, ack in zip(first, acks, strict=True) if ack.error is not None]
         if again:  # there was no room for them until the last one had replaced another
             await self._send_all(again, guard and (guard[0], sequence))
         return sequence
 
-    async def _send_all(self, messages: Sequence[Message], guard: Guard) -> list[_Ack]:
-        end = _end_of_headers(guard)
+    async def _store_each(self, messages: Sequence[Message], guard: Guard) -> int:
+        """Store messages of which each is there before the next is sent, as another server may lead from then on.
+
+        The server refuses what meets another message under the same guard before all replicas have that, be it of this
+        connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all of
+        it anew would only meet more.
+        """
+        sequence = 0
+        for message in messages:
+            pause = FIRST_PAUSE
+            while True:
+                (ack,) = await self._send_all([message], guard)
+                if not ack.is_under_way:
+                    break
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+                pause = min(2 * pause, LAST_PAUSE)
+            sequence = ack.sequence()
+        return sequence
+
+    async def _send_all(self, messages: Sequence[Message], guard: Guard) -> list[Ack]:
+        end = end_of_headers(guard)
         send = self._requests.send
-        asked = [send(message.subject.encode(), _headers(message, end), message.payload) for message in messages]
+        asked = [send(message.subject.encode(), headers_of(message, end), message.payload) for message in messages]
         try:
             for future in reversed(asked):  # the last one comes last, so that this waits once
                 if not future.done():
                     await _done(future)
         finally:
             self._left.update([future for future in asked if not future.done()])
-        acks: list[_Ack] = []
+        acks: list[Ack] = []
         for future in asked:
             ((headers, answer),) = future.result()
             if status_of(headers) == _GONE:
                 raise ConnectionError("the stream of the logs is gone")
-            acks.append(_decode_ack(answer))
+            acks.append(parse_ack(answer))
         return acks
 
     async def last(self, subjects: Sequence[str]) -> dict[str, Stored]:
@@ -254,7 +225,7 @@ class JetStream:
         """
         (ack,) = await self._send_all([Message(self._anchor, b"")], (self._anchor, 0))
         with contextlib.suppress(WrongSequence):  # another was first
-            _sequence(ack)
+            ack.sequence()
 
 
 async def _done(future: asyncio.Future[Parts]) -> None:
@@ -267,28 +238,3 @@ async def _done(future: asyncio.Future[Parts]) -> None:
 
     future.add_done_callback(done)
     await waiter
-
-
-def _headers(message: Message, end: bytes) -> bytes:
-    if message.ttl:
-        return b"NATS/1.0\r\n%bNats-TTL: %ds\r\n%b" % (message.headers, -(-message.ttl // 1000), end)
-    return b"NATS/1.0\r\n%b%b" % (message.headers, end)
-
-
-def _end_of_headers(guard: Guard) -> bytes:
-    """The headers that say of a guard, and what is behind all headers."""
-    if guard is None:
-        return b"\r\n"
-    subject, sequence = guard
-    return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n\r\n" % (
-        sequence,
-        subject.encode(),
-    )
-
-
-def _sequence(ack: _Ack) -> int:
-    if ack.error is None:
-        return ack.seq
-    if ack.error.err_code in _WRONG_SEQUENCE:
-        raise WrongSequence
-    raise Refused("engine", f"the engine does not store it: {ack.error.description}")

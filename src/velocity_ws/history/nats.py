@@ -32,10 +32,11 @@ from velocity_ws.history.items import (
     granted,
     too_large,
 )
-from velocity_ws.history.jetstream import JetStream, Message, WrongSequence
+from velocity_ws.history.jetstream import JetStream
 from velocity_ws.history.nats_appending import append_to_log
 from velocity_ws.history.nats_head import Head
 from velocity_ws.history.nats_logs import HEADERS, NatsLogs, State
+from velocity_ws.history.nats_messages import Message, WrongSequence
 from velocity_ws.history.nats_reading import read_range
 from velocity_ws.history.nats_revising import purge, revise
 from velocity_ws.history.nats_stream import Names, open_stream

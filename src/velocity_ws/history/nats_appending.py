@@ -7,9 +7,9 @@ from typing import Final
 
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import KEY_TTL, Append, Appended, Refused, too_large
-from velocity_ws.history.jetstream import WrongSequence
 from velocity_ws.history.nats_head import TABLE, Found, Head, UnknownOldest
 from velocity_ws.history.nats_logs import NatsLogs, State
+from velocity_ws.history.nats_messages import WrongSequence
 from velocity_ws.history.nats_stream import key_name
 
 __all__ = ["append_to_log"]

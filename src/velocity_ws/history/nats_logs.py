@@ -18,8 +18,9 @@ import msgspec
 
 from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry
 from velocity_ws.history.items import KEY_TTL, Log, Refused
-from velocity_ws.history.jetstream import JetStream, Message, Stored, WrongSequence
+from velocity_ws.history.jetstream import JetStream
 from velocity_ws.history.nats_head import Found, Head
+from velocity_ws.history.nats_messages import Message, Stored, WrongSequence
 from velocity_ws.history.nats_own import Own
 from velocity_ws.history.nats_removals import Removals
 from velocity_ws.history.nats_stream import Names

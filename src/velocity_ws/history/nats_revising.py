@@ -6,8 +6,8 @@ import msgspec
 
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Log, Top
-from velocity_ws.history.jetstream import Message, WrongSequence
 from velocity_ws.history.nats_logs import NatsLogs, State
+from velocity_ws.history.nats_messages import Message, WrongSequence
 
 __all__ = ["purge", "revise"]
 

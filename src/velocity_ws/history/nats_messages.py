@@ -1,0 +1,120 @@
+"""Messages of JetStream: what is stored, under which guard, and what a server answers. Knows no connection."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from velocity_ws.history.items import Refused
+from velocity_ws.history.nats_requests import header_of
+
+__all__ = ["Ack", "Guard", "Message", "Stored", "WrongSequence", "end_of_headers", "headers_of", "parse_ack"]
+
+_WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
+"""Codes of errors: the last sequence of the guard's subject is another; or what is under its guard is under way."""
+
+
+class WrongSequence(Exception):
+    """A message was not stored, as the last one of the subjects that guard it is another than expected."""
+
+
+class Message(NamedTuple):
+    """What shall be stored.
+
+    Attributes:
+        subject: where.
+        payload: any bytes.
+        ttl: milliseconds for which it is kept at least; 0 for ever.
+        headers: more of them, as text.
+    """
+
+    subject: str
+    payload: bytes
+    ttl: int = 0
+    headers: bytes = b""
+
+
+Guard = tuple[str, int] | None
+"""A subject, which may have ``*``, and the sequence of its last message, or 0; ``None`` for no guard."""
+
+
+class Stored(NamedTuple):
+    """What is stored.
+
+    Attributes:
+        sequence: its number in the stream.
+        payload: its bytes.
+        headers: those it was stored with, and the server's.
+    """
+
+    sequence: int
+    payload: bytes
+    headers: bytes
+
+    def header(self, name: bytes) -> bytes:
+        """The value of a header; empty where there is none."""
+        return header_of(self.headers, name)
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class Ack(msgspec.Struct):
+    """What a server answers to a message.
+
+    Attributes:
+        seq: the sequence of what is stored.
+        error: why it is not.
+    """
+
+    seq: int = 0
+    error: _Error | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is not stored only as another message under its guard is not everywhere yet."""
+        return self.error is not None and self.error.err_code == _UNDER_WAY
+
+    def sequence(self) -> int:
+        """The sequence of what is stored.
+
+        Raises:
+            WrongSequence: the guard has refused it.
+            Refused: it is not stored, as the server cannot.
+        """
+        if self.error is None:
+            return self.seq
+        if self.error.err_code in (_WRONG_SEQUENCE, _UNDER_WAY):
+            raise WrongSequence
+        raise Refused("engine", f"the engine does not store it: {self.error.description}")
+
+
+parse_ack = msgspec.json.Decoder(Ack).decode
+"""What a server has answered, of its bytes."""
+
+
+def headers_of(message: Message, end: bytes) -> bytes:
+    """All headers of a message, as they are sent.
+
+    Args:
+        message: whose they are.
+        end: those that all messages of a guard have; see `end_of_headers`.
+    """
+    if message.ttl:
+        return b"NATS/1.0\r\n%bNats-TTL: %ds\r\n%b" % (message.headers, -(-message.ttl // 1000), end)
+    return b"NATS/1.0\r\n%b%b" % (message.headers, end)
+
+
+def end_of_headers(guard: Guard) -> bytes:
+    """The headers that say of a guard, and what is behind all headers."""
+    if guard is None:
+        return b"\r\n"
+    subject, sequence = guard
+    return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n\r\n" % (
+        sequence,
+        subject.encode(),
+    )
