@@ -8,6 +8,7 @@ closed: in rooms without history what did not come was refused, or told. In thos
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -21,7 +22,7 @@ from tests.support.plain_rooms import Ear, PlainRoom
 from tests.support.returning import EVENT, Ledger, Page, until_available
 from tests.support.talking import Process, Talking
 
-__all__ = ["FAILOVERS", "SEED", "Disturbance", "FailingOver", "Failover", "Mend", "failing_over"]
+__all__ = ["FAILOVERS", "NODES", "SEED", "Disturbance", "FailingOver", "Failover", "Mend", "failing_over"]
 
 NODES = 3
 FAILOVERS = int(os.environ.get("FAILOVERS", "20"))
@@ -265,7 +266,15 @@ class FailingOver(Talking):
     async def _all_hear(self) -> None:
         """Wait until every listener hears every node in all probed rooms."""
         now = asyncio.get_running_loop().time()
-        await eventually(lambda: all(silence.last > now for silence in self._silences()), within=AGAIN)
+        with contextlib.suppress(TimeoutError):
+            await eventually(lambda: all(silence.last > now for silence in self._silences()), within=AGAIN)
+        deaf = [
+            f"the listener on node {listener.node} has not heard node {node} in {room} for {AGAIN:.0f} s"
+            for listener in self.listeners
+            for (room, node), silence in listener.silences.items()
+            if silence.last <= now
+        ]
+        assert not deaf, self._report(deaf)
 
     async def _is_settled(self) -> tuple[int, int]:
         """Wait until all who are in rooms without history hear everyone there, and prove that the books add up."""
