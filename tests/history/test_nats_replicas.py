@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import eventually
 from tests.support.jetstream import STREAM, StoringNats, routed, storing
 from velocity_ws.errors import SettingsError
 from velocity_ws.history.entries import Entry
@@ -82,6 +84,36 @@ async def test_writers_of_one_log_do_not_keep_each_other_from_writing(tmp_path: 
         async with asyncio.timeout(10):  # it took half a minute, and takes half a second
             offsets = await asyncio.gather(*[write(who) for who in range(3)])
         assert set[int]().union(*offsets) == set(range(1, 61))
+
+
+async def test_what_a_server_that_leads_no_longer_has_not_answered_is_sent_again(tmp_path: Path) -> None:
+    """Nobody is told that another leads; what was sent meanwhile is not answered, be it stored or not."""
+    async with routed(tmp_path) as servers, AsyncExitStack() as stack:
+        urls = [url_of(servers[who:] + servers[:who]) for who in range(3)]
+        keepers = [await stack.enter_async_context(keeper(url)) for url in urls]
+        offsets: list[list[int]] = [[], [], []]
+        is_over = False
+
+        async def write(who: int) -> None:
+            while not is_over:
+                key = f"{who} {len(offsets[who])}"
+                async with asyncio.timeout(PATIENCE):
+                    stamp = (await keepers[who].append_once(LOG, b"x", key, b"d" * 16)).stamp
+                offsets[who].append(stamp.position.offset)
+
+        async def all_write() -> None:
+            least = min(map(len, offsets)) + 3
+            await eventually(lambda: min(map(len, offsets)) >= least)
+
+        async with asyncio.TaskGroup() as writers:
+            for who in range(3):
+                writers.create_task(write(who))
+            for _ in range(10):
+                await all_write()
+                await servers[0].ask(f"STREAM.LEADER.STEPDOWN.{STREAM}")
+            await all_write()
+            is_over = True
+        assert sorted(itertools.chain(*offsets)) == list(range(1, sum(map(len, offsets)) + 1))
 
 
 @pytest.mark.soak

@@ -13,6 +13,7 @@ import msgspec
 from velocity_ws.history.nats_messages import (
     Ack,
     Guard,
+    InDoubt,
     Message,
     Stored,
     WrongSequence,
@@ -20,7 +21,7 @@ from velocity_ws.history.nats_messages import (
     headers_of,
     parse_ack,
 )
-from velocity_ws.history.nats_requests import Parts, Requests, header_of, status_of
+from velocity_ws.history.nats_requests import AGAIN, Parts, Requests, header_of, status_of
 
 __all__ = ["JetStream"]
 
@@ -29,7 +30,7 @@ PAGE = 1000
 MOST_BYTES = 8 * 1024 * 1024
 """Bytes of one answer, about; a server cuts connections for which it has much more waiting."""
 FIRST_PAUSE, LAST_PAUSE = 0.001, 0.032
-"""Seconds, about, before a message is sent again that met another one under way; doubled each time, and the most."""
+"""Seconds, about, before what is refused for a moment is tried again; doubled each time, and the most."""
 _GONE = b"503"
 _NOT_FOUND = b"404"
 _END = b"204"
@@ -102,10 +103,11 @@ class JetStream:
         Raises:
             WrongSequence: the guard of the last one has refused it.
             Refused: the last one is not stored, as the server cannot.
+            InDoubt: the last one may be stored, and replaced by another, or not.
             ConnectionError: it may be stored, or not.
         """
         await self._settle()
-        if self.replicas > 1:
+        if self.replicas > 1 and guard is not None:
             return await self._store_each(messages, guard)
         *first, last = messages
         *acks, ack = await self._send_all([*first, last], guard)
@@ -115,24 +117,57 @@ class JetStream:
             await self._send_all(again, guard and (guard[0], sequence))
         return sequence
 
-    async def _store_each(self, messages: Sequence[Message], guard: Guard) -> int:
-        """Store messages of which each is there before the next is sent, as another server may lead from then on.
-
-        The server refuses what meets another message under the same guard before all replicas have that, be it of this
-        connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all of
-        it anew would only meet more.
-        """
+    async def _store_each(self, messages: Sequence[Message], guard: tuple[str, int]) -> int:
+        """Store messages, each once the one before is there, as another server may lead from then on."""
         sequence = 0
         for message in messages:
-            pause = FIRST_PAUSE
-            while True:
-                (ack,) = await self._send_all([message], guard)
-                if not ack.is_under_way:
-                    break
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-                pause = min(2 * pause, LAST_PAUSE)
-            sequence = ack.sequence()
+            sequence = await self._store_one(message, guard, is_last=message is messages[-1])
         return sequence
+
+    async def _store_one(self, message: Message, guard: tuple[str, int], *, is_last: bool) -> int:
+        """Store a message on several servers, be it that it is sent several times.
+
+        A server answers nothing where it is gone, or leads no longer. Then the message is sent again: the guard lets
+        one of them in at most, and what a server that led has left behind is settled before the next one leads. Where
+        one may have been let in, it is looked for.
+
+        The server also refuses what meets another message under the same guard before all replicas have that, be it of
+        this connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all
+        of it anew would only meet more.
+        """
+        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard))
+        is_in_doubt, pause = False, FIRST_PAUSE
+        while True:
+            future, wait = self._requests.send(subject, headers, message.payload), AGAIN
+            try:
+                await _done(future, wait)
+                while not future.done():
+                    is_in_doubt, wait = True, 2 * wait
+                    self._requests.send(subject, headers, message.payload, future)
+                    await _done(future, wait)
+            finally:
+                if not future.done():
+                    self._left.add(future)
+            ((answered, answer),) = future.result()
+            if status_of(answered) != _GONE:  # else none leads now
+                ack = parse_ack(answer)
+                if is_in_doubt and is_last and ack.is_guarded:
+                    return await self._look_for(message)
+                if not ack.is_under_way:
+                    return ack.sequence()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            pause = min(2 * pause, LAST_PAUSE)
+
+    async def _look_for(self, message: Message) -> int:
+        """The sequence of a message that may have been stored, where it is the last one of its subject.
+
+        Raises:
+            InDoubt: it is not.
+        """
+        found = (await self.last([message.subject])).get(message.subject)
+        if found is None or found.payload != message.payload or message.headers not in found.headers:
+            raise InDoubt("the engine did not confirm it while another server began to lead")
+        return found.sequence
 
     async def _send_all(self, messages: Sequence[Message], guard: Guard) -> list[Ack]:
         end = end_of_headers(guard)
@@ -194,6 +229,7 @@ class JetStream:
         An answer says what its server has only where something is found: hence the anchor.
         """
         found: dict[str, Stored] = {}
+        pause = FIRST_PAUSE
         address = b"$JS.API.DIRECT.GET." + self._stream.encode()
         while True:
             wanted = [subject for subject in subjects if subject not in found]
@@ -209,6 +245,8 @@ class JetStream:
             if least > int(header_of(end, b"Nats-UpTo-Sequence") or 0):
                 if is_empty:
                     await self._drop_anchor()
+                await asyncio.sleep(pause)  # until it has more, or another answers
+                pause = min(2 * pause, LAST_PAUSE)
                 continue
             for headers, payload in parts:
                 subject = header_of(headers, b"Nats-Subject").decode()
@@ -223,18 +261,24 @@ class JetStream:
         Raises:
             Refused: it cannot be.
         """
-        (ack,) = await self._send_all([Message(self._anchor, b"")], (self._anchor, 0))
         with contextlib.suppress(WrongSequence):  # another was first
-            ack.sequence()
+            await self._store_one(Message(self._anchor, b""), (self._anchor, 0), is_last=False)
 
 
-async def _done(future: asyncio.Future[Parts]) -> None:
-    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long."""
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+async def _done(future: asyncio.Future[Parts], within: float | None = None) -> None:
+    """Wait for an answer, or so many seconds. Cancelling this leaves it to come, as `asyncio.wait` does, which takes
+    five times as long."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
 
-    def done(_: object) -> None:
+    def done(_: object = None) -> None:
         if not waiter.done():
             waiter.set_result(None)
 
     future.add_done_callback(done)
-    await waiter
+    timer = None if within is None else loop.call_later(within, done)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -9,7 +9,7 @@ from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import KEY_TTL, Append, Appended, Refused, too_large
 from velocity_ws.history.nats_head import TABLE, Found, Head, UnknownOldest
 from velocity_ws.history.nats_logs import NatsLogs, State
-from velocity_ws.history.nats_messages import WrongSequence
+from velocity_ws.history.nats_messages import InDoubt, WrongSequence
 from velocity_ws.history.nats_stream import key_name
 
 __all__ = ["append_to_log"]
@@ -72,11 +72,33 @@ async def _append(
             own = logs.own.oldest(append.log.topic, head.position, head.oldest, TABLE)
             head = head.learn_own(own) if own else head.learn(await _oldest(logs, append.log.topic, state, head))
     entry = Entry(stamp, append.envelope)
-    state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=entry.pack())
+    try:
+        state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=entry.pack())
+    except InDoubt:
+        state = await _with(logs, append.log.topic, stamp)
     logs.own.add(append.log.topic, stamp, len(append.envelope))
     if name:
         keys[name] = append.digest, stamp
     return Appended(stamp), state
+
+
+async def _with(logs: NatsLogs, topic: str, stamp: Stamp) -> State:
+    """A log that has an entry of which it was not known whether it has; who replaced its message put it into its slot.
+
+    Raises:
+        WrongSequence: it has not got it.
+        ConnectionError: it may have had it.
+    """
+    state, at = await logs.fresh(topic), stamp.position
+    head = state.head
+    if head is None or head.position.epoch != at.epoch:
+        raise ConnectionError("the log was lost before the engine confirmed it")
+    found = (await logs.entries(topic, state, head, [at.offset])).get(at.offset)
+    if found is not None and found.entry.stamp == stamp:
+        return state
+    if found is None and head.position.offset >= at.offset:
+        raise ConnectionError("it would be gone again before the engine confirmed it")
+    raise WrongSequence
 
 
 async def _with_keys(logs: NatsLogs, topic: str, names: Collection[str]) -> tuple[State, Keys]:

@@ -186,6 +186,7 @@ class NatsLogs:
         Raises:
             WrongSequence: it is not.
             Refused: the engine cannot.
+            InDoubt: it may be stored, and replaced since, or not.
             ConnectionError: it may be stored, or not.
         """
         messages = [*also]

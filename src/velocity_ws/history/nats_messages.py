@@ -9,7 +9,7 @@ import msgspec
 from velocity_ws.history.items import Refused
 from velocity_ws.history.nats_requests import header_of
 
-__all__ = ["Ack", "Guard", "Message", "Stored", "WrongSequence", "end_of_headers", "headers_of", "parse_ack"]
+__all__ = ["Ack", "Guard", "InDoubt", "Message", "Stored", "WrongSequence", "end_of_headers", "headers_of", "parse_ack"]
 
 _WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
 """Codes of errors: the last sequence of the guard's subject is another; or what is under its guard is under way."""
@@ -17,6 +17,10 @@ _WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
 
 class WrongSequence(Exception):
     """A message was not stored, as the last one of the subjects that guard it is another than expected."""
+
+
+class InDoubt(ConnectionError):
+    """A message may be stored, or not, as no server that leads has confirmed it; it is not the last of its subject."""
 
 
 class Message(NamedTuple):
@@ -78,6 +82,11 @@ class Ack(msgspec.Struct):
     def is_under_way(self) -> bool:
         """Whether it is not stored only as another message under its guard is not everywhere yet."""
         return self.error is not None and self.error.err_code == _UNDER_WAY
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the guard has refused it."""
+        return self.error is not None and self.error.err_code == _WRONG_SEQUENCE
 
     def sequence(self) -> int:
         """The sequence of what is stored.

@@ -24,6 +24,9 @@ def status_of(headers: bytes) -> bytes:
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
 
 
+AGAIN = 0.25
+"""Seconds after which a question is asked again: a server that is gone, or leads no longer, answers nothing. Doubled
+each time, as it may be only slow."""
 Parts = list[tuple[bytes, bytes]]
 """Headers and payloads of what answers a request."""
 
@@ -105,33 +108,60 @@ class Requests:
         await self._client.abort()
 
     async def ask(self, subject: bytes, data: bytes, *, is_many: bool = False) -> Parts:
-        """Send a request, and wait for its answer.
+        """Send a request, again and again while nothing answers it, and wait for its answer.
 
         Args:
             subject: where to.
-            data: the request.
+            data: the request, which may be answered twice.
             is_many: whether the answer may have many parts, of which the last one has a status and no message.
 
         Raises:
             ConnectionError: the connection has ended.
         """
-        number, request, reply = self._request(is_many)
-        self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
-        try:
-            return await request.future
-        finally:
-            self._client.requests.pop(number, None)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Parts] = loop.create_future()
+        asked: list[bytes] = []
+        timer: asyncio.TimerHandle | None = None
+        requests = self._client.requests
 
-    def send(self, subject: bytes, headers: bytes, payload: bytes) -> asyncio.Future[Parts]:
+        def send(pause: float) -> None:
+            nonlocal timer
+            if not any(requests[number].parts for number in asked if number in requests) and self._client.is_connected:
+                number, reply = self._request(future, is_many=is_many)
+                asked.append(number)
+                self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
+            timer = loop.call_later(pause, send, 2 * pause)
+
+        self._check()
+        send(AGAIN)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for number in asked:
+                requests.pop(number, None)
+
+    def send(
+        self, subject: bytes, headers: bytes, payload: bytes, future: asyncio.Future[Parts] | None = None
+    ) -> asyncio.Future[Parts]:
         """Send a message with headers; what answers it comes, whether anybody waits or not.
+
+        Args:
+            subject: where to.
+            headers: of the message.
+            payload: of the message.
+            future: that of the same message, which was sent before: the first answer to either is taken.
 
         Raises:
             ConnectionError: the connection has ended.
         """
-        _, request, reply = self._request(is_many=False)
+        self._check()
+        future = asyncio.get_running_loop().create_future() if future is None else future
+        _, reply = self._request(future, is_many=False)
         size = len(headers) + len(payload)
         self._write(b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
-        return request.future
+        return future
 
     def _write(self, *parts: bytes) -> None:
         """Send with all else that is sent in this turn of the loop: a system call costs more than all before it."""
@@ -144,10 +174,17 @@ class Requests:
         with contextlib.suppress(ConnectionError):  # with which all these requests have failed
             self._client.write(unsent)
 
-    def _request(self, is_many: bool) -> tuple[bytes, _Request, bytes]:
+    def _check(self) -> None:
+        """Check that there is a connection.
+
+        Raises:
+            ConnectionError: there is none.
+        """
         if not self._client.is_connected:
             raise ConnectionError(self._client.reason)
+
+    def _request(self, future: asyncio.Future[Parts], *, is_many: bool) -> tuple[bytes, bytes]:
+        """Expect an answer; its number, and where it is sent to."""
         number = b"%d" % next(self._numbers)
-        future: asyncio.Future[Parts] = asyncio.get_running_loop().create_future()
-        request = self._client.requests[number] = _Request(future, [] if is_many else None)
-        return number, request, b"%b.%b" % (self._inbox, number)
+        self._client.requests[number] = _Request(future, [] if is_many else None)
+        return number, b"%b.%b" % (self._inbox, number)
