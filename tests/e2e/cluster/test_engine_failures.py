@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import weakref
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx2
 import pytest
 
-from tests.support import Peer, eventually, settings
+from tests.support import eventually, settings
 from tests.support.dead_network import network
 from tests.support.engines import Engine, engine
 from tests.support.machine import waited_for_a_processor
-from tests.support.nodes import Node, nodes, person
+from tests.support.nodes import nodes, person
+from tests.support.talking_pair import TalkingPair, talking
 from velocity_ws import BackplaneUnavailable, Broker
 from velocity_ws.backplane import create_backplane
 from velocity_ws.cluster.envelopes import PlainPublication, encode_body, encode_header
@@ -33,122 +31,16 @@ def kind(request: pytest.FixtureRequest) -> str:
     return value
 
 
-class Talker:
-    """Sends numbers to a room from one node, and remembers what it was told of each."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.outcomes: list[str] = []
-        self.longest = 0.0
-        self.stopped = False
-
-    async def talk(self) -> None:
-        """Send until stopped."""
-        loop = asyncio.get_running_loop()
-        target = self.node.broker.to_room("x")
-        while not self.stopped:
-            began = loop.time()
-            try:
-                await target.send("n", [self.node.broker.node_id, len(self.outcomes)])
-                self.outcomes.append("published")
-            except BackplaneUnavailable as error:
-                self.outcomes.append(error.outcome)
-            self.longest = max(self.longest, loop.time() - began)
-            await asyncio.sleep(0.002)
-
-
-class Listener:
-    """Collects what a client gets."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.numbers: dict[str, list[int]] = {}
-        self.gaps: list[Any] = []
-
-    async def listen(self) -> None:
-        """Until cancelled."""
-        async for text in self.peer.ws:
-            message = json.loads(text)
-            if message["event"] == "n":
-                sender, number = message["data"]
-                self.numbers.setdefault(sender, []).append(number)
-            elif message["event"] == "gap":
-                self.gaps.append(message["data"])
-
-
-class TalkingPair:
-    """Two nodes, a client in the room on each, both talking."""
-
-    def __init__(self, pair: list[Node], server: Engine) -> None:
-        self.pair = pair
-        self.server = server
-        self.talkers = [Talker(node) for node in pair]
-        self.listeners: list[Listener] = []
-        self.others: list[Counter[str]] = [Counter(), Counter()]
-        """Outcomes of what the test itself sends, on each node."""
-
-    @property
-    def are_healthy(self) -> list[bool]:
-        """Whether each node says so."""
-        return [node.broker.healthy for node in self.pair]
-
-    async def hears_more(self) -> None:
-        """Wait until each listener hears something new from the other node."""
-        before = [self._last(index) for index in (0, 1)]
-        await eventually(lambda: all(self._last(index) > before[index] for index in (0, 1)))
-
-    def _last(self, index: int) -> int:
-        other = self.pair[1 - index].broker.node_id
-        return self.listeners[index].numbers.get(other, [-1])[-1]
-
-    def check(self) -> None:
-        """Once, in order; and whatever was not heard was refused, unknown or counted as missed, to the last one."""
-        for index in (0, 1):
-            mine, other = self.pair[index], self.pair[1 - index]
-            told = self.talkers[1 - index].outcomes
-            got = self.listeners[index].numbers[other.broker.node_id]
-            assert got == sorted(set(got))
-            unheard = Counter(told[number] for number in set(range(len(told))) - set(got))
-            # What was handed over and not confirmed has a number too, so that its loss is counted.
-            assert unheard["published"] + unheard["unknown"] == mine.broker.get_stats().backplane_missed
-            stats = other.broker.get_stats()
-            outcomes = Counter(told) + self.others[1 - index]
-            assert stats.backplane_refused == outcomes["refused"]
-            assert stats.backplane_unknown == outcomes["unknown"]
-            assert stats.backplane_sent == outcomes["published"]
-            assert self.listeners[index].numbers[mine.broker.node_id] == list(range(len(self.talkers[index].outcomes)))
-
-
 @asynccontextmanager
-async def scene(kind: str) -> AsyncIterator[TalkingPair]:
-    async with engine(kind) as server, nodes(server.url, node_lease=3) as pair:
-        found = TalkingPair(pair, server)
-        async with person(pair[0], "ann", "x") as (ann, _), person(pair[1], "bob", "x") as (bob, _):
-            found.listeners = [Listener(ann), Listener(bob)]
-            listening = [asyncio.create_task(listener.listen()) for listener in found.listeners]
-            talking = [asyncio.create_task(talker.talk()) for talker in found.talkers]
-            await eventually(lambda: all(len(listener.numbers) == 2 for listener in found.listeners))
-            yield found
-            for talker in found.talkers:
-                talker.stopped = True
-            await asyncio.gather(*talking)
-            await eventually(lambda: all(_is_complete(found, index) for index in (0, 1)))
-            for task in listening:
-                assert not task.done()  # nobody was disconnected
-                task.cancel()
-            await asyncio.gather(*listening, return_exceptions=True)
-            found.check()
-
-
-def _is_complete(found: TalkingPair, index: int) -> bool:
-    got = found.listeners[index].numbers
-    return all(got[talker.node.broker.node_id][-1] == len(talker.outcomes) - 1 for talker in found.talkers)
+async def scene(kind: str) -> AsyncIterator[tuple[TalkingPair, Engine]]:
+    async with engine(kind) as server, nodes(server.url, node_lease=3) as pair, talking(pair) as found:
+        yield found, server
 
 
 @pytest.mark.parametrize("seconds", [0, pytest.param(10, marks=pytest.mark.soak)])
 async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float) -> None:
-    async with scene(kind) as found:
-        await found.server.kill()
+    async with scene(kind) as (found, server):
+        await server.kill()
         await eventually(lambda: found.are_healthy == [False, False], within=3)
         with pytest.raises(BackplaneUnavailable) as caught:
             await found.pair[0].broker.broadcast("now")
@@ -157,7 +49,7 @@ async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float)
         assert (await found.pair[0].broker.cluster_stats()).missing == (found.pair[1].broker.node_id,)
         async with person(found.pair[1], "cat", "new") as (cat, _):
             await asyncio.sleep(seconds)
-            await found.server.start()
+            await server.start()
             async with asyncio.timeout(1):
                 await found.hears_more()
             assert [len(await node.broker.members("x")) for node in found.pair] == [2, 2]
@@ -172,14 +64,14 @@ async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float)
 
 
 async def test_the_engine_freezes(kind: str) -> None:
-    async with scene(kind) as found:
-        found.server.freeze()
+    async with scene(kind) as (found, server):
+        server.freeze()
         try:
             await eventually(lambda: found.are_healthy == [False, False], within=3)
             with pytest.raises(BackplaneUnavailable):
                 await found.pair[0].broker.broadcast("now")
         finally:
-            found.server.thaw()
+            server.thaw()
         await found.hears_more()
         assert max(talker.longest for talker in found.talkers) < 1.5  # the deadline of 1 s, and a busy machine
         found.others[0].update(refused=1)
