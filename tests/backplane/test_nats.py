@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 
+from tests.support import eventually
 from tests.support.configured import certificates, configured
-from tests.support.engines import engine
+from tests.support.engines import ENGINES, Engine, engine
 from tests.support.nodes import nodes, person
 from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.base import Leaving
+from velocity_ws.backplane.nats import NatsBackplane
 from velocity_ws.testing import Listener
 from velocity_ws.testing.listener import listening, refused
 
@@ -141,3 +145,70 @@ async def test_nothing_is_left_behind() -> None:
             await backplane.close()
             assert asyncio.all_tasks() == before
             await server.start()
+
+
+def goes(server: Engine) -> None:
+    """Lame duck mode: it takes no more connections, tells those it has, and ends them after 10 seconds."""
+    server.process.send_signal(signal.SIGUSR2)
+
+
+async def carries(listener: Listener, *, what: bytes) -> None:
+    """What is published to a topic comes back."""
+    await listener.backplane.publish([("a", what)])
+    await listener.up_to("a", what)
+
+
+async def test_a_server_that_is_about_to_go_is_left_while_it_carries_for_another() -> None:
+    async with configured("nats", "-n", "one") as one, configured("nats", "-n", "two") as two:
+        backplane = NatsBackplane(f"nats://127.0.0.1:{one.port},127.0.0.1:{two.port}")
+        async with listening(backplane, ["a"]) as listener:
+            first = backplane.server_name
+            goes(one if first == "one" else two)
+            loss = await listener.loss()
+            assert isinstance(loss, Leaving)
+            assert first in str(loss)
+            await carries(listener, what=b"still here")
+            await backplane.close()
+            for _ in range(5):  # it begins with any of them
+                await listener.connect()
+                assert backplane.server_name == ("two" if first == "one" else "one")
+                await backplane.close()
+            assert len(listener.losses) == 1
+
+
+async def test_servers_that_are_all_about_to_go_carry_until_one_is_there_again() -> None:
+    before = asyncio.all_tasks()
+    async with configured("nats") as one, configured("nats") as two:
+        backplane = NatsBackplane(f"nats://127.0.0.1:{one.port},127.0.0.1:{two.port}")
+        async with listening(backplane, ["a"]) as listener, listening(NatsBackplane(one.url), ["a"]) as other:
+            goes(one)
+            goes(two)
+            await eventually(lambda: "velocity-ws nats" in {task.get_name() for task in asyncio.all_tasks()})
+            await carries(other, what=b"nobody else is there")
+            await carries(listener, what=b"nobody is there")
+            assert listener.losses == []
+            again = Engine("nats", ENGINES["nats"])
+            again.port = one.port  # where the old one listens no more
+            await again.start()
+            try:
+                assert isinstance(await listener.loss(), Leaving)
+                assert isinstance(await other.loss(), Leaving)
+                await backplane.close()
+                await listener.connect()
+                await backplane.subscribe(["a"])
+                await carries(listener, what=b"it is there again")
+            finally:
+                await again.kill()
+        assert asyncio.all_tasks() == before
+
+
+async def test_a_server_that_ends_while_another_is_looked_for() -> None:
+    before = asyncio.all_tasks()
+    async with engine("nats") as server:
+        async with listening(NatsBackplane(server.url), ["a"]) as listener:
+            goes(server)
+            await eventually(lambda: "velocity-ws nats" in {task.get_name() for task in asyncio.all_tasks()})
+            await server.kill()
+            assert not isinstance(await listener.loss(), Leaving)
+            await refused(listener.backplane.publish([("a", b"1")]))
+        assert asyncio.all_tasks() == before

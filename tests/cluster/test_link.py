@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -10,12 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support import eventually
-from velocity_ws.backplane.base import Lost, Receive
+from velocity_ws.backplane.base import Leaving, Lost, Receive
 from velocity_ws.backplane.memory import MemoryBackplane
-from velocity_ws.cluster.envelopes import Probe, decode_body
+from velocity_ws.cluster.envelopes import Probe, decode_body, encode_body
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.cluster.subscriptions import Subscriptions
+from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.stats import Counters
 
 CONNECTION = ["connecting", "connected"]
@@ -31,6 +33,8 @@ class Engine(MemoryBackplane):
         self.lost: Lost | None = None
         self.refuses: Exception | None = None
         self.swallows = False
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         if self.refuses is not None:
@@ -39,6 +43,7 @@ class Engine(MemoryBackplane):
         await super().connect(receive, lost)
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        await self.goes_on.wait()
         if not self.swallows:
             await super().publish(messages)
 
@@ -134,3 +139,48 @@ async def test_a_connection_that_is_lost_when_it_will_be_stopped_is_not_worth_a_
         engine.lost(ConnectionError("it ends, too"))
         await eventually(lambda: "disconnected" in user.told)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_connection_is_left_when_nothing_is_in_doubt_and_what_waits_is_for_the_next(
+    caplog: pytest.LogCaptureFixture, is_there: bool
+) -> None:
+    engine = Engine()
+    async with linked(engine) as user:
+        await eventually(lambda: user.told == CONNECTION)
+        engine.goes_on.clear()
+        handed_over = user.link.publisher.put(OWN, encode_body(Probe(1001)))
+        await eventually(lambda: handed_over.is_handed_over)
+        assert engine.lost is not None
+        if not is_there:
+            engine.refuses = ConnectionRefusedError("nothing listens there")
+        engine.lost(Leaving("its server goes"))
+        waits = user.link.publisher.put(OWN, encode_body(Probe(1002)))
+        assert user.link.is_healthy
+        engine.goes_on.set()
+        await user.link.publisher.outcome(handed_over)
+        if is_there:
+            await user.link.publisher.outcome(waits)
+            await eventually(lambda: user.told == [*CONNECTION, "disconnected", *CONNECTION])
+        else:
+            with pytest.raises(BackplaneUnavailable, match="nothing listens there"):
+                await user.link.publisher.outcome(waits)
+            engine.refuses = None
+            await eventually(lambda: user.link.is_healthy)
+    assert any(record.levelno == logging.WARNING for record in caplog.records) is not is_there
+
+
+async def test_a_connection_that_confirms_nothing_any_more_is_left_all_the_same() -> None:
+    engine = Engine()
+    async with linked(engine) as user:
+        await eventually(lambda: user.told == CONNECTION)
+        engine.goes_on.clear()
+        handed_over = user.link.publisher.put(OWN, encode_body(Probe(1001)))
+        await eventually(lambda: handed_over.is_handed_over)
+        assert engine.lost is not None
+        engine.lost(Leaving("its server goes"))
+        with pytest.raises(BackplaneUnavailable) as caught:
+            await user.link.publisher.outcome(handed_over)
+        assert caught.value.outcome == "unknown"
+        engine.goes_on.set()
+        await eventually(lambda: user.told == [*CONNECTION, "disconnected", *CONNECTION])

@@ -17,6 +17,7 @@ from tests.support.engines import ENGINES, Engine, engine
 from tests.support.jetstream import storing
 from tests.support.links import LOG, OURS, Node, Store, failing, linked, names_of_tasks
 from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.base import Leaving
 from velocity_ws.errors import BackplaneUnavailable, HistoryError, SettingsError
 from velocity_ws.history import questions as history_questions
 from velocity_ws.history.embedded import EmbeddedHistory
@@ -336,6 +337,50 @@ async def test_a_lost_connection_is_opened_again_and_told_once(caplog: pytest.Lo
         f"there is no connection to the engine memory://test (nothing listens there) {trying}",
         "the engine keeps the history of rooms again",
     ]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_connection_is_left_when_nothing_is_in_doubt_and_what_waits_is_for_the_next(
+    caplog: pytest.LogCaptureFixture, is_there: bool
+) -> None:
+    store = Store()
+    async with linked(store) as node:
+        store.is_held = True
+        handed_over = [node.append(b"1"), asyncio.create_task(node.link.top(LOG))]
+        await eventually(lambda: len(store.calls) == 2)
+        assert store.lost is not None
+        if not is_there:
+            store.problem = ConnectionRefusedError("nothing listens there")
+        store.lost(Leaving("its server goes"))
+        waiting = [node.append(b"2"), asyncio.create_task(node.link.top(LOG))]
+        await asyncio.wait(waiting, timeout=0.05)
+        assert len(store.calls) == 2
+        assert node.told == ["up"]
+        store.let()
+        await asyncio.gather(*handed_over)
+        if is_there:
+            await asyncio.gather(*waiting)
+            assert node.told == ["up", "down", "up"]
+            assert node.offsets() == [1, 2]
+            assert node.outcomes == (2, 0, 0)
+        else:
+            assert [(await failing(each)).outcome for each in waiting] == ["refused", "refused"]
+            assert node.outcomes == (1, 1, 0)
+    assert any(record.levelno == logging.WARNING for record in caplog.records) is not is_there
+
+
+async def test_a_connection_that_answers_nothing_any_more_is_left_all_the_same() -> None:
+    store = Store()
+    async with linked(store, timeout=0.5) as node:
+        store.is_held = True
+        append = node.append(b"1")
+        await eventually(lambda: store.calls)
+        assert store.lost is not None
+        store.lost(Leaving("its server goes"))
+        assert (await failing(append)).outcome == "unknown"
+        store.is_held = False
+        await eventually(lambda: node.told == ["up", "down", "up"])
+        assert (await node.append(b"2")).stamp.position.offset == 2
 
 
 async def test_a_call_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -447,7 +447,7 @@ async def test_a_guarded_message_of_another_stream_user(server: StoringNats) -> 
     async with keepers(server.url) as (one,):
         await one.append(LOG, b"1")
         stream = JetStream(NAMES.stream, NAMES.anchor)
-        await stream.open([server.url], lambda _: None)
+        await stream.open([server.url], lambda _: None, lambda _: None)
         try:
             await stream.store([Message(NAMES.quiet(LOG.topic), b"no head of ours")])
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,11 +27,13 @@ class StoringNats(Engine):
 
     Attributes:
         name: what it calls itself, where it is one of several; else empty.
+        monitor: the port at which it tells what it does, where it is one of several; else 0.
         directory: what it stores in.
     """
 
     def __init__(self, directory: Path, *options: str, name: str = "") -> None:
-        options = (*(("-n", name) if name else ()), *options)
+        self.monitor = free_port() if name else 0
+        options = (*(("-n", name, "-m", str(self.monitor)) if name else ()), *options)
         super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory), *options])
         self.name = name
         self.directory = directory / "store"
@@ -65,6 +68,19 @@ class StoringNats(Engine):
         found: dict[str, Any] = json.loads(answer.data)
         assert "error" not in found, found
         return found
+
+    async def clients(self) -> int:
+        """How many connections of clients it has, where it is one of several; 0 where it has ended."""
+
+        def look() -> int:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/varz", timeout=5) as answer:
+                count: int = json.load(answer)["connections"]
+                return count
+
+        try:
+            return await asyncio.to_thread(look)
+        except OSError:
+            return 0
 
     async def leader(self) -> str:
         """The name of the server that leads the stream of the logs; empty where none does."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -71,18 +71,24 @@ def application(broker: Broker) -> None:
 
 @asynccontextmanager
 async def nodes(
-    url: str, count: int = 2, *, prepare: Callable[[Broker], None] = application, options: Any = None, **values: Any
+    url: str | Sequence[str],
+    count: int = 2,
+    *,
+    prepare: Callable[[Broker], None] = application,
+    options: Any = None,
+    **values: Any,
 ) -> AsyncIterator[list[Node]]:
-    """So many nodes that know each other."""
+    """So many nodes that know each other, of one URL; or one for each of several URLs."""
+    urls = [url] * count if isinstance(url, str) else url
     async with AsyncExitStack() as stack:
         found: list[Node] = []
-        for _ in range(count):
-            broker = Broker(settings(backplane_url=url, **values), twin=True, **(options or {}))
+        for each in urls:
+            broker = Broker(settings(backplane_url=each, **values), twin=True, **(options or {}))
             prepare(broker)
             found.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
         async with asyncio.timeout(10):
             for node in found:
-                while await node.peers() < count - 1:
+                while await node.peers() < len(urls) - 1:
                     await asyncio.sleep(0.01)  # no event tells
         yield found
 

@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-__all__ = ["Backplane", "Lost", "Receive"]
+__all__ = ["Backplane", "Leaving", "Lost", "Receive"]
 
 Receive = Callable[[str, bytes], None]
 """Called on the loop with a topic and the bytes that were published to it. Neither waits nor raises."""
 Lost = Callable[[Exception], None]
-"""Called on the loop, once, with the reason, when a connection has ended by itself."""
+"""Called on the loop with the reason, once, when a connection has ended by itself; perhaps with `Leaving` before."""
+
+
+class Leaving(ConnectionError):
+    """Why a connection shall be left, which carries all that it did until then: its server is about to go.
+
+    Its user hands over nothing more, waits for what it has handed over, closes it, and connects again, at once: there
+    is another server.
+    """
 
 
 class Backplane(Protocol):
@@ -40,7 +48,7 @@ class Backplane(Protocol):
             receive: takes what is published to the topics that are subscribed to. It is not called before a first
                 `subscribe`, nor after ``lost`` or `close`.
             lost: called when the connection ends in any way but `close`, also when the engine cuts it off because it
-                fell behind.
+                fell behind; and with `Leaving` where it is better left.
 
         Raises:
             OSError: there is no engine, or it refuses the login.

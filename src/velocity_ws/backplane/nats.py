@@ -66,10 +66,9 @@ class NatsBackplane:
         def ended() -> None:
             client.give_up()
             if self._client is client:
-                self._client = None
                 lost(ConnectionError(client.reason))
 
-        await client.open(self.servers, ended)
+        await client.open(self.servers, ended, lost)
         self._client = client
         self._subscribed = {}
         self.max_payload = client.max_payload

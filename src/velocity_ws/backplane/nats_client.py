@@ -16,12 +16,16 @@ from urllib.parse import unquote, urlsplit
 import nats.errors
 from nats.aio.client import PING_PROTO, Client
 
+from velocity_ws.backplane.base import Leaving
+
 __all__ = ["NatsClient"]
 
 CONNECT_TIMEOUT = 1
 """Seconds for each server."""
 NEVER = 365 * 86400
 """Seconds between the library's own pings, which must not interfere; a lost connection shows without them."""
+LOOK_AGAIN = 0.5
+"""Seconds after which another server is looked for again, where the one of the connection is about to go."""
 CLOSE_TIMEOUT = 0.8
 """Seconds that the library's tasks have to end, once their connection is gone."""
 
@@ -36,17 +40,25 @@ class NatsClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.last: Exception = ConnectionError("the connection was closed")
+        self._is_over = False
+        self._servers: Collection[str] = ()
+        self._leave: Callable[[Leaving], object] = lambda _: None
+        self._looking: asyncio.Task[None] | None = None
 
-    async def open(self, servers: Collection[str], ended: Callable[[], object]) -> None:
+    async def open(
+        self, servers: Collection[str], ended: Callable[[], object], leave: Callable[[Leaving], object]
+    ) -> None:
         """Connect to the first of some servers that can be reached.
 
         Args:
             servers: their URLs; user and password, or token, are those of the first that has any.
             ended: called when the connection ends, also by `abort`.
+            leave: called when the server has said that it is about to go, and another one takes connections.
 
         Raises:
             ConnectionError: none can be reached, or it refuses the login.
         """
+        self._servers, self._leave = servers, leave
         try:
             await self.connect(
                 list(servers),
@@ -57,6 +69,7 @@ class NatsClient(Client):
                 reconnect_time_wait=0.05,  # type: ignore[arg-type] # it is only slept
                 max_reconnect_attempts=1,
                 error_cb=self.keep_error,
+                lame_duck_mode_cb=self.look_for_another,
                 pending_size=0,
                 ping_interval=NEVER,
                 **_credentials(servers),
@@ -75,6 +88,35 @@ class NatsClient(Client):
         """The library's callback for errors, which it would log otherwise."""
         self.last = error
 
+    async def look_for_another(self) -> None:
+        """The library's callback for lame duck mode: the server takes no more connections, and ends those it has."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="velocity-ws nats")
+
+    async def _look(self) -> None:
+        """Until another server takes connections; the one that is about to go carries all until then, or it goes."""
+        name = self.server_info.get("server_name", "")
+        while True:
+            if await self._is_another():
+                break
+            await asyncio.sleep(LOOK_AGAIN)
+        self._leave(Leaving(f"the server {name} is about to go: it is in lame duck mode"))
+
+    async def _is_another(self) -> bool:
+        other = NatsClient()
+        try:
+            await other.open(self._servers, lambda: None, lambda _: None)
+        except ConnectionError:
+            return False
+        found = other.server_info.get("server_id")
+        await other.abort()
+        return bool(found != self.server_info.get("server_id"))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a connection that has not ended."""
+        return self.is_connected and not self._is_over
+
     @property
     def reason(self) -> str:
         """What the last error says."""
@@ -87,7 +129,7 @@ class NatsClient(Client):
             ConnectionError: the connection has ended.
         """
         transport = self._transport
-        if transport is None or not self.is_connected:
+        if transport is None or not self.is_usable:
             raise ConnectionError(self.reason)
         transport.writelines(commands)
 
@@ -112,6 +154,7 @@ class NatsClient(Client):
 
     def give_up(self) -> None:
         """Receive nothing more, and let what waits for a confirmation fail."""
+        self._is_over = True
         for future in self._pongs:
             if not future.done():
                 future.set_result(False)
@@ -133,7 +176,10 @@ class NatsClient(Client):
         writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
-        tasks = [task for task in (self.reader, self._flusher_task, self._ping_interval_task) if task is not None]
+        own = (self.reader, self._flusher_task, self._ping_interval_task, self._looking)
+        tasks = [task for task in own if task is not None]
+        if self._looking is not None:
+            self._looking.cancel()
         closing = asyncio.create_task(self.close(), name="velocity-ws nats")
         try:
             await asyncio.wait([closing, *tasks], timeout=CLOSE_TIMEOUT)

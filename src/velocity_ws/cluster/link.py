@@ -11,12 +11,12 @@ import contextlib
 import random
 from typing import Protocol
 
-from velocity_ws.backplane.base import Backplane, Receive
+from velocity_ws.backplane.base import Backplane, Leaving, Receive
 from velocity_ws.cluster.complaints import Complaints
 from velocity_ws.cluster.envelopes import Probe, encode_body
 from velocity_ws.cluster.publisher import Publisher
 from velocity_ws.cluster.subscriptions import Subscriptions
-from velocity_ws.logs import get_logger
+from velocity_ws.logs import get_logger, printable
 
 __all__ = ["Link", "LinkUser"]
 
@@ -137,6 +137,10 @@ class Link:
                 except* Exception as failed:
                     why = _first(failed)
                     log.exception("the connection to the engine failed in a way it should not")
+                if isinstance(why, Leaving):
+                    log.info("leaving %s for another server of it: %s", self._engine, printable(str(why)))
+                    await self._leave(user)
+                    continue
                 if self.is_healthy:
                     backoff = FIRST_BACKOFF
                 reason = str(why) or "it did not answer in time"
@@ -162,7 +166,7 @@ class Link:
 
         user.connecting()
         async with asyncio.TaskGroup() as group:
-            group.create_task(_end_with(lost))  # also while it connects: it may be to a server that does not answer
+            group.create_task(self._end_with(lost))  # also while it connects: it may be to a server that does not answer
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._backplane.connect(received, on_lost)
             await self.subscriptions.restore(RESTORE_TIMEOUT)
@@ -201,14 +205,25 @@ class Link:
                 silent += 1
         raise TimeoutError("a message to this node itself did not come back through the engine in time")
 
+    async def _end_with(self, lost: asyncio.Future[Exception]) -> None:
+        """Wait until the connection has ended, or is to be left, and nothing that was handed over is in doubt."""
+        error = await lost
+        if isinstance(error, Leaving):
+            await self.publisher.rest()
+        raise error if isinstance(error, OSError) else ConnectionError(str(error))
+
     async def _give_up(self, user: LinkUser, why: str) -> None:
-        was_healthy, self.is_healthy = self.is_healthy, False
         self.publisher.close(why)
+        if not self._is_ending:
+            self._complaints.lost(why)
+        await self._leave(user)
+
+    async def _leave(self, user: LinkUser) -> None:
+        """Close the connection; what waits to be published waits for the next one."""
+        was_healthy, self.is_healthy = self.is_healthy, False
         if was_healthy:
             user.disconnected()  # which looks at what was subscribed to
         self.subscriptions.connection_lost()
-        if not self._is_ending:
-            self._complaints.lost(why)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._backplane.close()
@@ -216,11 +231,6 @@ class Link:
             log.debug("closing the connection to the engine failed: %s", error)
         except Exception:  # of a backplane that is not ours; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
-
-
-async def _end_with(lost: asyncio.Future[Exception]) -> None:
-    error = await lost
-    raise error if isinstance(error, OSError) else ConnectionError(str(error))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

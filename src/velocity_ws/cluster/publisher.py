@@ -78,17 +78,28 @@ class Publisher:
         self._counters = counters
         self._queue: deque[Entry] = deque()
         self._bytes = 0
-        self._is_open = False
+        self._is_open = self._is_resting = False
         self._why = "the engine has not answered yet"
         self._wakeup = asyncio.Event()
+        self._batch: list[Entry] = []
         self._batches = 0
         self._is_waiting = False
 
     # --- the connection
 
     def open(self) -> None:
-        """Take messages from now on, as there is a connection."""
-        self._is_open = True
+        """Take messages from now on, as there is a connection, and hand them over."""
+        self._is_open, self._is_resting = True, False
+        self._wakeup.set()
+
+    async def rest(self) -> None:
+        """Hand over nothing more until the next `open`, and wait until what was handed over has an outcome.
+
+        Messages are taken on, and wait, each as long as it may.
+        """
+        self._is_resting = True
+        if self._batch:
+            await asyncio.wait([entry.done for entry in self._batch], timeout=self._timeout)
 
     def close(self, why: str) -> None:
         """Take no more messages, and refuse those that wait. What was handed over is settled by `run`.
@@ -110,10 +121,10 @@ class Publisher:
             OSError: the engine did not take a batch; the connection has to be given up.
         """
         while True:
-            if not self._queue:
+            while self._is_resting or not self._queue:
                 self._wakeup.clear()
                 await self._wakeup.wait()
-            batch = self._take()
+            batch = self._batch = self._take()
             if not batch:
                 continue
             self._batches += 1

@@ -71,6 +71,11 @@ class Asking:
         for questions in self._kinds:
             questions.open()
 
+    def rest_questions(self) -> None:
+        """Ask nothing more until there is another connection; see `Questions.rest`."""
+        for questions in self._kinds:
+            questions.rest()
+
     def close_questions(self, why: str) -> None:
         """Take no more questions; those that have no answer have failed.
 

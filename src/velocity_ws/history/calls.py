@@ -39,6 +39,7 @@ class Calls:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slices: dict[int, int] = {}
         self._numbers = itertools.count()
+        self._idle: asyncio.Future[None] | None = None
 
     def begin(self, failed: Callable[[Exception], None]) -> None:
         """There is a connection.
@@ -48,6 +49,12 @@ class Calls:
         """
         self._failed = failed
         self.start(self._watch())
+
+    async def rest(self) -> None:
+        """Wait until those that run are answered, at most as long as one may take. No more must be made."""
+        if self._slices:
+            self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._idle], timeout=self._timeout)
 
     async def end(self) -> None:
         """There is none any more: cancel all that runs, and wait for it."""
@@ -72,6 +79,8 @@ class Calls:
             return await call
         finally:
             del self._slices[number]
+            if not self._slices and self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from velocity_ws.backplane.base import Leaving
 from velocity_ws.history.nats_messages import (
     Ack,
     Guard,
@@ -56,17 +57,20 @@ class JetStream:
         self._requests = Requests()
         self._left: set[asyncio.Future[Parts]] = set()
 
-    async def open(self, servers: Collection[str], ended: Callable[[str], object]) -> None:
+    async def open(
+        self, servers: Collection[str], ended: Callable[[str], object], leave: Callable[[Leaving], object]
+    ) -> None:
         """Connect.
 
         Args:
             servers: the URLs of the servers.
             ended: called with the reason when the connection ends, also by `close`.
+            leave: called when another server shall be connected to, as this one is about to go.
 
         Raises:
             ConnectionError: none can be reached, or it refuses the login.
         """
-        await self._requests.open(servers, ended)
+        await self._requests.open(servers, ended, leave)
 
     @property
     def server(self) -> dict[str, Any]:
@@ -266,8 +270,12 @@ class JetStream:
 
 
 async def _done(future: asyncio.Future[Parts], within: float | None = None) -> None:
-    """Wait for an answer, or so many seconds. Cancelling this leaves it to come, as `asyncio.wait` does, which takes
-    five times as long."""
+    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long.
+
+    Args:
+        future: gets it.
+        within: seconds to wait; ``None`` for no bound.
+    """
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from velocity_ws.backplane.base import Leaving
 from velocity_ws.cluster.complaints import Complaints
 from velocity_ws.errors import SettingsError
 from velocity_ws.history.asking import Asking
@@ -17,7 +18,7 @@ from velocity_ws.history.base import HistoryStore
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Append, Appended
 from velocity_ws.history.writer import Then, Writer
-from velocity_ws.logs import get_logger
+from velocity_ws.logs import get_logger, printable
 from velocity_ws.stats import Counters
 
 __all__ = ["HistoryLink"]
@@ -154,6 +155,11 @@ class HistoryLink(Asking):
                 if isinstance(error, SettingsError) and not first.done():
                     first.set_exception(error)
                     return
+                if isinstance(error, Leaving):
+                    log.info("leaving %s for another server of it: %s", self._engine, printable(str(error)))
+                    await self._rest()
+                    await self._leave()
+                    continue
                 if self.is_up:
                     backoff = FIRST_BACKOFF
                 await self._give_up(f"there is no connection to {self._engine} ({_reason(error)})")
@@ -215,14 +221,24 @@ class HistoryLink(Asking):
         self.is_up = True
         _tell(self.on_up)
 
+    async def _rest(self) -> None:
+        """Hand over nothing more, and wait until nothing that was is in doubt."""
+        self._writer.rest()
+        self.rest_questions()
+        await self._calls.rest()
+
     async def _give_up(self, why: str) -> None:
-        was_up, self.is_up = self.is_up, False
         self._writer.close(why)
         self.close_questions(why)
-        if was_up:
-            _tell(self.on_down)
         if not self._is_ending:
             self._complaints.lost(f"{why} for the history of rooms")
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Close the connection; what waits to be asked or appended waits for the next one."""
+        was_up, self.is_up = self.is_up, False
+        if was_up:
+            _tell(self.on_down)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._store.close()

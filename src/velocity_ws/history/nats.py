@@ -79,10 +79,9 @@ class NatsHistory:
 
         def ended(reason: str) -> None:
             if self._logs is not None and self._logs.stream is stream:
-                self._logs = None
                 lost(ConnectionError(reason))
 
-        await stream.open(self.servers, ended)
+        await stream.open(self.servers, ended, lost)
         try:
             await open_stream(stream, self._names, self.storage, self._replicas)
             self._warn(stream.replicas)

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats_client import NatsClient
 
 __all__ = ["Parts", "Requests", "header_of", "status_of"]
@@ -79,12 +80,15 @@ class Requests:
         self._numbers = itertools.count(1)
         self._unsent: list[bytes] = []
 
-    async def open(self, servers: Collection[str], ended: Callable[[str], object]) -> None:
+    async def open(
+        self, servers: Collection[str], ended: Callable[[str], object], leave: Callable[[Leaving], object]
+    ) -> None:
         """Connect.
 
         Args:
             servers: the URLs of the servers.
             ended: called with the reason when the connection ends, also by `close`.
+            leave: called when another server shall be connected to, as this one is about to go.
 
         Raises:
             ConnectionError: none can be reached, or it refuses the login.
@@ -95,7 +99,7 @@ class Requests:
             client.give_up()
             ended(client.reason)
 
-        await client.open(servers, over)
+        await client.open(servers, over, leave)
         await client.confirm([b"SUB %b.* 1\r\n" % self._inbox])
 
     @property
@@ -126,7 +130,7 @@ class Requests:
 
         def send(pause: float) -> None:
             nonlocal timer
-            if not any(requests[number].parts for number in asked if number in requests) and self._client.is_connected:
+            if not any(requests[number].parts for number in asked if number in requests) and self._client.is_usable:
                 number, reply = self._request(future, is_many=is_many)
                 asked.append(number)
                 self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
@@ -180,7 +184,7 @@ class Requests:
         Raises:
             ConnectionError: there is none.
         """
-        if not self._client.is_connected:
+        if not self._client.is_usable:
             raise ConnectionError(self._client.reason)
 
     def _request(self, future: asyncio.Future[Parts], *, is_many: bool) -> tuple[bytes, bytes]:

@@ -57,12 +57,17 @@ class Questions(Generic[Q, R]):
         self._is_change = is_change
         self._waiting: deque[Asked[Q, R]] = deque()
         self._running: dict[asyncio.Task[None], list[Asked[Q, R]]] = {}
-        self._is_open = self._is_due = False
+        self._is_open = self._is_resting = self._is_due = False
         self._why = "there is no connection to the engine"
 
     def open(self) -> None:
-        """Take questions from now on, as there is a connection."""
-        self._is_open = True
+        """Take questions from now on, as there is a connection, and ask them."""
+        self._is_open, self._is_resting = True, False
+        self._begin()
+
+    def rest(self) -> None:
+        """Ask nothing more until the next `open`; questions are taken on, and wait, each as long as it may."""
+        self._is_resting = True
 
     def close(self, why: str) -> None:
         """Take no more questions; those that have no answer have failed.
@@ -98,7 +103,8 @@ class Questions(Generic[Q, R]):
     def _begin(self) -> None:
         """Ask what waits, as far as calls may run."""
         self._is_due = False
-        while self._waiting and self._is_open and len(self._running) < MOST_AT_ONCE:
+        is_asking = self._is_open and not self._is_resting
+        while self._waiting and is_asking and len(self._running) < MOST_AT_ONCE:
             batch = self._take()
             if batch:
                 task = self._calls.start(self._call(batch))

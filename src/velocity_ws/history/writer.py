@@ -88,14 +88,18 @@ class Writer:
         self._counters = counters
         self._queue: deque[_Queued] = deque()
         self._bytes = 0
-        self._is_open = False
+        self._is_open = self._is_resting = False
         self._why = "there is no connection to the engine"
         self._wakeup = asyncio.Event()
 
     def open(self) -> None:
         """Take appends from now on, as there is a connection, and hand them over."""
-        self._is_open = True
+        self._is_open, self._is_resting = True, False
         self._calls.start(self._run())
+
+    def rest(self) -> None:
+        """Hand over nothing more until the next `open`; appends are taken on, and wait, each as long as it may."""
+        self._is_resting = True
 
     def close(self, why: str) -> None:
         """Take no more appends, and refuse those that wait. What was handed over is settled with the end of the calls.
@@ -141,7 +145,7 @@ class Writer:
             OSError: the engine did not take a batch; the connection has to be given up.
         """
         while True:
-            if not self._queue:
+            while self._is_resting or not self._queue:
                 self._wakeup.clear()
                 await self._wakeup.wait()
             batch = self._take()

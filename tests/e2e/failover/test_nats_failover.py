@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
+import time
 from pathlib import Path
 
 import nats.errors
 import pytest
 
-from tests.support.failing_over import FAILOVERS, NODES, SEED, Failover, Mend, failing_over
+from tests.support.failing_over import FAILOVERS, NODES, Failover, Mend, failing_over
 from tests.support.jetstream import StoringNats, routed
 from tests.support.say import Say
 
@@ -25,7 +25,8 @@ class Servers:
 
     def __init__(self, servers: list[StoringNats]) -> None:
         self.servers = servers
-        self._chance = random.Random(SEED)
+        self.elections: list[float] = []
+        """Seconds without a leader, each time that it was killed."""
 
     @property
     def urls(self) -> list[str]:
@@ -34,19 +35,22 @@ class Servers:
         return [f"nats://{','.join(places[who:] + places[:who])}?replicas=3" for who in range(NODES)]
 
     async def leader(self) -> StoringNats:
-        """The server that leads the stream of the logs."""
+        """The server that leads the stream of the logs, once one does."""
+        alive = [server for server in self.servers if server.process.returncode is None]
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(nats.errors.Error, AssertionError):
-                    for server in self.servers:
-                        if server.name == await self.servers[0].leader():
+                    name = await alive[0].leader()
+                    for server in alive:
+                        if server.name == name:
                             return server
                 await asyncio.sleep(0.05)
 
     async def another(self) -> StoringNats:
-        """One that does not."""
+        """The one with most nodes that does not."""
         leader = await self.leader()
-        return self._chance.choice([server for server in self.servers if server is not leader])
+        counts = {server.name: await server.clients() for server in self.servers}
+        return max((server for server in self.servers if server is not leader), key=lambda each: counts[each.name])
 
     async def leader_is_asked_to_go(self) -> Mend:
         return await self._asked(await self.leader())
@@ -55,7 +59,10 @@ class Servers:
         return await self._asked(await self.another())
 
     async def leader_is_killed(self) -> Mend:
-        return await self._killed(await self.leader())
+        mend, began = await self._killed(await self.leader()), time.monotonic()
+        await self.leader()
+        self.elections.append(time.monotonic() - began)
+        return mend
 
     async def another_is_killed(self) -> Mend:
         return await self._killed(await self.another())
@@ -65,6 +72,7 @@ class Servers:
         server.process.send_signal(signal.SIGUSR2)
 
         async def mend() -> None:
+            assert await server.clients() == 0, "a node has not left"
             with contextlib.suppress(ProcessLookupError):  # it goes by itself where nobody is connected
                 server.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(server.process.wait(), 30)
@@ -98,6 +106,8 @@ async def fails_over(directory: Path, say: Say, how: str) -> list[Failover]:
             await found.fails_over(disturbances[how])
             delivered, told = await found.ends()
     say(f"NATS, {FAILOVERS} failovers, {how}; with history {delivered} came, and {told} were told lost\n{found}")
+    if servers.elections:
+        say(f"  without a leader for {', '.join(f'{seconds:.1f}' for seconds in servers.elections)} s")
     assert told == 0
     return found.failovers
 
