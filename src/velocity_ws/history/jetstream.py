@@ -242,14 +242,14 @@ class JetStream:
             body = msgspec.json.encode({"multi_last": wanted, "max_bytes": MOST_BYTES})
             *parts, (end, _) = await self._requests.ask(address, body, is_many=True)
             status, is_empty = status_of(end), b"No Results" in end
-            if status == _GONE:
+            if status == _GONE and self.replicas == 1:
                 raise ConnectionError("the stream of the logs is gone")
-            if status not in (_END, _NOT_FOUND):
+            if status not in (_GONE, _END, _NOT_FOUND):
                 raise ConnectionError(f"the engine does not read: {end[9:80]!r}")
-            if least > int(header_of(end, b"Nats-UpTo-Sequence") or 0):
+            if status == _GONE or least > int(header_of(end, b"Nats-UpTo-Sequence") or 0):
                 if is_empty:
                     await self._drop_anchor()
-                await asyncio.sleep(pause)  # until it has more, or another answers
+                await asyncio.sleep(pause)  # until it has more, or another answers; at first none may
                 pause = min(2 * pause, LAST_PAUSE)
                 continue
             for headers, payload in parts:
