@@ -20,6 +20,8 @@ from tests.support.engines import ENGINES, Engine, free_port
 __all__ = ["STREAM", "StoringNats", "routed", "storing"]
 
 STREAM = "velocity-history"
+ROUTES = 4
+"""Connections between two servers: three for accounts, which each use one of them, and one for the server's own."""
 
 
 class StoringNats(Engine):
@@ -71,10 +73,18 @@ class StoringNats(Engine):
 
     async def clients(self) -> int:
         """How many connections of clients it has, where it is one of several; 0 where it has ended."""
+        return await self._count("connections")
 
+    async def knows(self, count: int) -> None:
+        """Wait until it has all of its connections to that many others; some are made anew at first."""
+        async with asyncio.timeout(60):
+            while await self._count("routes") < ROUTES * count:
+                await asyncio.sleep(0.05)
+
+    async def _count(self, what: str) -> int:
         def look() -> int:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/varz", timeout=5) as answer:
-                count: int = json.load(answer)["connections"]
+                count: int = json.load(answer)[what]
                 return count
 
         try:
@@ -139,6 +149,7 @@ async def routed(directory: Path, count: int = 3) -> AsyncIterator[list[StoringN
             for server in servers:
                 while not await _has_leader(server):
                     await asyncio.sleep(0.05)
+                await server.knows(count - 1)
         yield servers
     finally:
         for server in servers:

@@ -88,9 +88,9 @@ class Servers:
 
         return mend
 
-    @staticmethod
-    async def _comes_back(server: StoringNats) -> None:
+    async def _comes_back(self, server: StoringNats) -> None:
         await server.start()
+        await server.knows(len(self.servers) - 1)
         await server.caught_up()
 
 
