@@ -166,7 +166,7 @@ class Link:
 
         user.connecting()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._end_with(lost))  # also while it connects: it may be to a server that does not answer
+            group.create_task(self._end_with(lost))  # also while it connects, as to a server that does not answer
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._backplane.connect(received, on_lost)
             await self.subscriptions.restore(RESTORE_TIMEOUT)
