@@ -113,7 +113,8 @@ async def test_an_engine_that_is_not_there_is_waited_for_and_complained_of_once(
         engine.refuses = None
         await eventually(lambda: user.link.is_healthy)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "there is no connection to the engine memory (nothing listens there); trying again until it is there"
+        "there is no connection to the engine memory (nothing listens there); trying again until it is there",
+        "the engine is reached again",
     ]
 
 

@@ -184,7 +184,7 @@ class SentinelPrimary:
 
     def _is_there(self, index: int) -> None:
         if len(self._away) == len(self._makers):
-            log.info("a Sentinel of %s is reached again", self._name)
+            log.warning("a Sentinel of %s is reached again", self._name)
         self._away.discard(index)
 
     async def _listen(self, index: int, connection: Any, listening: asyncio.Event) -> None:

@@ -59,7 +59,7 @@ class Complaints:
         """There is a connection."""
         self._is_there = True
         if self._reasons and self._moment is None:
-            self._logger.info("%s", self._again)
+            self._logger.warning("%s", self._again)  # as loud as what it ends
         self._reasons.clear()
 
     def end(self) -> None:
