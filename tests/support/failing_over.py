@@ -156,6 +156,8 @@ class FailingOver(Talking):
         self.probes: dict[str, list[int]] = {room: [] for room in probed}
         self.listeners: list[_Member] = []
         self._keeps_all = keeps_all
+        for room in self.rooms:
+            self.ledger.log(room).is_straight = keeps_all
         self._chats, self._plain = chats, plain
 
     # --- who is there

@@ -54,6 +54,7 @@ class Log:
         refused: the numbers of which it is certain that nobody has them.
         undone: the numbers that the engine has taken and lost, so that nobody can be told of them.
         gone: the numbers that the engine has confirmed and lost; who has not had them is told that the log went back.
+        said_anew: the numbers that were lost with their keys, and said again: who had the one may have the other too.
         not_for: the names of those whom a message was not for, by number.
         is_straight: whether offsets only ever grew, as they do not where an engine goes back.
         is_latest: whether the newest message stands for all before it.
@@ -68,6 +69,7 @@ class Log:
         self.refused: set[int] = set()
         self.undone: set[int] = set()
         self.gone: set[int] = set()
+        self.said_anew: set[int] = set()
         self.is_straight = True
         self._unknown: set[int] = set()
         self._epochs: list[bytes] = []
@@ -96,7 +98,10 @@ class Log:
         if number in self.refused:
             return f"{number} was refused, and is at {place}"
         if (known := self.places.setdefault(number, place)) != place:
-            return f"{number} is at {known} and at {place}"
+            if self.is_straight:
+                return f"{number} is at {known} and at {place}"
+            self.said_anew.add(number)
+            self.places[number] = place
         if (other := self._numbers.setdefault(place, number)) != number:
             return f"both {other} and {number} are at {place}"
         self.index(place)
@@ -334,7 +339,7 @@ class Trail:
             if self.name in self.log.not_for.get(number, ()):
                 if has:
                     self.faults.append(f"it has {number}, which was not for it")
-            elif has and is_lost:
+            elif has and is_lost and number not in self.log.said_anew:
                 self.faults.append(f"it has {number}, and was told that it is lost")
             elif self.log.is_latest and any(self.log.is_between(place, *jump) for jump in self._jumps):
                 continue  # the newest stood for it
