@@ -23,6 +23,7 @@ HTTP_MODULES = {"h11_impl": "h11", "httptools_impl": "httptools", "zttp_impl": "
 def describe(connection: HTTPConnection) -> dict[str, Any]:
     """What an application can know of the server and of the connection."""
     scope = connection.scope
+    gc.unfreeze()  # what was there at the first WebSocket is not listed else
     (config,) = [thing for thing in gc.get_objects() if isinstance(thing, uvicorn.Config)]
     module = config.http_protocol_class.__module__.rpartition(".")[2]
     return {
