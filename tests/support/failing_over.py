@@ -360,11 +360,7 @@ async def failing_over(
                 await found.begin(group)
                 yield found
             finally:
-                found.is_over = True
-                for task in found.voices:
-                    task.cancel()
-                for page, _ in found.members:
-                    page.cut()
+                found.stop()
         for node in nodes:
             node.signal(signal.SIGKILL)
             await node.ended()

@@ -146,6 +146,14 @@ class Talking:
         voice.cut()
         return self.ledger.proves()
 
+    def stop(self) -> None:
+        """End all that was begun, as the test is over, or has failed."""
+        self.is_over = self.is_quiet = True  # the latter as `asyncio.wait_for` may swallow a cancellation before 3.12
+        for task in self.voices:
+            task.cancel()
+        for page, _ in self.members:
+            page.cut()
+
     @staticmethod
     def is_in(page: Page, rooms: Sequence[str]) -> bool:
         """Whether a client is in these rooms, as it was told."""

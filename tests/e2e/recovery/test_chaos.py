@@ -139,11 +139,7 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
             try:
                 yield found
             finally:
-                found.is_over = True
-                for task in found.voices:
-                    task.cancel()
-                for page, _ in found.members:
-                    page.cut()
+                found.stop()
         for node in nodes:
             node.signal(signal.SIGKILL)
             await node.ended()
