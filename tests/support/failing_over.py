@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import groupby
+from statistics import median
 from typing import Any, NamedTuple
 
 from tests.support import eventually
@@ -320,12 +322,12 @@ class FailingOver(Talking):
         said = sum(self.ledger.log(room).begun for room in self.rooms)
         lines = [f"  {number + 1}. {failover}" for number, failover in enumerate(self.failovers)]
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
-        worst: dict[str, list[Failover]] = {}
-        for each in self.failovers:
-            worst.setdefault(each.name, []).append(each)
-        for name, all_of_it in worst.items():
-            plain, chat = max(each.plain for each in all_of_it), max(each.chat for each in all_of_it)
-            lines.append(f"  {name}, {len(all_of_it)} times: silent {plain:.2f} s at most, with history {chat:.2f} s")
+        for name, kind in groupby(sorted(self.failovers), key=lambda each: each.name):
+            plain, chat = zip(*[(each.plain, each.chat) for each in kind], strict=True)
+            lines.append(
+                f"  {name}, {len(plain)} times: silent {median(plain):.2f} s (median), {max(plain):.2f} s (most); "
+                f"with history {median(chat):.2f} s, {max(chat):.2f} s"
+            )
         lines.append(
             f"  {said} said in rooms with history; in those without: {outcomes}; slowest answer {self.waited:.2f} s"
         )

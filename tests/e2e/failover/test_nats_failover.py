@@ -73,9 +73,7 @@ class Servers:
 
         async def mend() -> None:
             assert await server.clients() == 0, "a node has not left"
-            with contextlib.suppress(ProcessLookupError):  # it goes by itself where nobody is connected
-                server.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(server.process.wait(), 30)
+            await server.kill()  # it goes by itself ten seconds after that it was asked to
             await self._comes_back(server)
 
         return mend
