@@ -1,4 +1,4 @@
-"""Gaps: every loss between two messages that arrive shows, what is kept is bounded, and clients are told."""
+"""Gaps: clients are told of every loss, whether it shows by what arrives or has to be asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import asyncio
 import json
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.support import eventually
-from velocity_ws.cluster.gaps import Gaps, ReceivedNumbers, SentNumbers
+from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.rpc import Replies
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
@@ -18,79 +15,6 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 NODE = "elevenchars"
-
-
-@given(st.lists(st.booleans(), max_size=50), st.lists(st.booleans(), max_size=20))
-def test_every_loss_between_two_that_arrive_shows(arrives: list[bool], after: list[bool]) -> None:
-    sent, heard = SentNumbers(), ReceivedNumbers()
-    missed = lost = 0
-    is_known = False
-    for comes in arrives:
-        number = sent.next("t")
-        if comes:
-            shows = heard.received("t", NODE, number)
-            lost_here, lost = lost, 0
-            if not is_known:  # before the first there is nothing to compare with
-                assert shows == (None if lost_here else 0)
-                missed += lost_here
-                is_known = True
-            else:
-                assert shows == lost_here
-                missed += lost_here
-        else:
-            lost += 1
-    settled = heard.settle("t", NODE, sent.count("t"))
-    if is_known:
-        assert settled == lost
-        assert missed + lost == arrives.count(False)
-        assert heard.settle("t", NODE, sent.count("t")) == 0
-    else:
-        assert settled == (None if arrives else 0)
-    for _ in after:
-        assert heard.received("t", NODE, sent.next("t")) in (0, lost)
-
-
-def test_a_sender_that_has_forgotten_shows_no_loss() -> None:
-    heard = ReceivedNumbers()
-    assert [heard.received("t", NODE, number) for number in (5, 6, 1, 2, 4)] == [None, 0, 0, 0, 1]
-
-
-def test_what_is_kept_is_bounded() -> None:
-    heard, sent = ReceivedNumbers(), SentNumbers()
-    for number in range(3000):
-        heard.received("t", f"script {number}", 1)
-    assert heard.received("t", "script 0", 5) is None  # forgotten
-    assert heard.received("t", "script 2999", 3) == 1
-    for number in range(99_999):
-        sent.next(f"topic {number}")
-    sent.next("topic 0")  # is used, and so kept
-    for number in range(2):
-        sent.next(f"another {number}")
-    assert (sent.count("topic 0"), sent.count("topic 1"), sent.count("another 1")) == (2, 0, 1)
-
-
-def test_who_is_heard_is_not_forgotten_for_those_who_are_not() -> None:
-    heard = ReceivedNumbers()
-    heard.received("t", NODE, 1)
-    for number in range(3000):
-        heard.received("t", f"script {number}", 1)
-        heard.received("t", NODE, number + 2)
-    assert heard.received("t", NODE, 3003) == 1
-    assert heard.settle("t", "script 0", 1) is None
-
-
-def test_a_sender_that_has_forgotten_cannot_say_what_was_missed() -> None:
-    heard = ReceivedNumbers()
-    heard.received("t", NODE, 5)
-    assert heard.settle("t", NODE, 2) is None
-
-
-def test_a_topic_that_is_left_is_forgotten() -> None:
-    heard = ReceivedNumbers()
-    heard.received("t", NODE, 1)
-    heard.forget("t")
-    assert heard.received("t", NODE, 9) is None
-
 
 TOPICS = Topics("velocity")
 
@@ -100,7 +24,11 @@ class Clients:
 
     def __init__(self) -> None:
         self.told: list[tuple[Address, Any]] = []
-        self.gaps = Gaps(TOPICS, Counters(), self.deliver)
+        self.orders = 0
+        self.gaps = Gaps(TOPICS, Counters(), self.deliver, self.missed_order)
+
+    def missed_order(self) -> None:
+        self.orders += 1
 
     def deliver(self, address: Address, message: PreparedMessage) -> None:
         self.told.append((address, json.loads(message.payload)["data"]))
@@ -115,6 +43,33 @@ def test_a_number_that_is_skipped_is_told_at_once() -> None:
     clients.gaps.unsubscribed(topic, False)
     clients.gaps.received(topic, NODE, 20)
     assert len(clients.told) == 1
+
+
+def test_what_was_told_as_lost_is_not_in_time() -> None:
+    clients = Clients()
+    topic = clients.gaps.track("room", "lobby")
+    assert [clients.gaps.received(topic, NODE, number) for number in (4, 6, 5, 7)] == [True, True, False, True]
+    assert [told["missed"] for _, told in clients.told] == [1]
+
+
+async def test_what_was_missed_for_a_moment_is_asked_for() -> None:
+    clients = Clients()
+    rooms = [clients.gaps.track("room", name) for name in ("moved", "stayed")]
+    for topic in (*rooms, TOPICS.nodes):
+        clients.gaps.received(topic, NODE, 1)
+
+    async def ask(asked: tuple[str, ...]) -> Replies[dict[str, int]]:
+        clients.gaps.received(rooms[0], NODE, 4)  # overtakes the answer
+        return Replies({NODE: dict.fromkeys(asked, 3)})
+
+    running = asyncio.create_task(clients.gaps.run(lambda _: True, ask))
+    await asyncio.sleep(0)
+    assert clients.told == []
+    clients.gaps.missed([rooms[0], TOPICS.nodes])
+    assert clients.orders == 1
+    await eventually(lambda: clients.told)
+    running.cancel()
+    assert clients.told == [(Address("rooms", ("moved",)), {"room": "moved", "missed": 2})]
 
 
 async def test_what_was_missed_while_nothing_was_heard_is_asked_for() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -30,9 +30,11 @@ class Engine(MemoryBackplane):
 
     def __init__(self) -> None:
         super().__init__(f"memory://link-{next(_names)}")
+        self.on_missed: Callable[[Collection[str]], None] = lambda _: None
         self.lost: Lost | None = None
         self.refuses: Exception | None = None
         self.swallows = False
+        self.swallowed = 0
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
@@ -44,7 +46,9 @@ class Engine(MemoryBackplane):
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         await self.goes_on.wait()
-        if not self.swallows:
+        if self.swallows:
+            self.swallowed += len(messages)
+        else:
             await super().publish(messages)
 
 
@@ -128,6 +132,20 @@ async def test_a_connection_that_carries_nothing_back_is_given_up(monkeypatch: p
         assert not user.link.is_healthy
         engine.swallows = False
         await eventually(lambda: user.link.is_healthy)
+
+
+async def test_a_proof_that_is_lost_while_topics_move_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_TIMEOUT", 0.6)
+    engine = Engine()
+    async with linked(engine) as user:
+        await eventually(lambda: user.told == CONNECTION)
+        for _ in range(3):
+            engine.swallowed, engine.swallows = 0, True
+            await eventually(lambda: engine.swallowed)  # a proof, which does not come back
+            engine.swallows = False
+            await eventually(user.link._proof.is_set)
+        assert user.told == CONNECTION
 
 
 async def test_a_connection_that_is_lost_when_it_will_be_stopped_is_not_worth_a_warning(

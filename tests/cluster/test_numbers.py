@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import msgspec
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 from tests.support import eventually
 from velocity_ws.backplane.memory import MemoryBackplane
 from velocity_ws.cluster import numbers
+from velocity_ws.cluster.counts import SentNumbers
 from velocity_ws.cluster.envelopes import Heartbeat, Notification
-from velocity_ws.cluster.gaps import Gaps, SentNumbers
+from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.membership import Membership
 from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.numbers import Numbers
@@ -22,6 +25,7 @@ from velocity_ws.cluster.rpc import Replies, Rpc
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.messages.address import Address
+from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
 LEASE = 10.0
@@ -135,6 +139,69 @@ async def test_who_was_on_the_same_server_has_missed_nothing(left: str, own: str
     note = Notification("published", msgspec.Raw(msgspec.msgpack.encode([one.told.server_id, told])))
     other.rpc.notification_received("node", note)
     assert other.counters.backplane_missed == missed
+
+
+class Parts(MemoryBackplane):
+    """An engine of several servers, that follows topics from one to another."""
+
+    is_ordered = False
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.on_missed: Callable[[Collection[str]], None] = lambda _: None
+
+
+class InParts:
+    """A node on such an engine, that has heard another one, and what its clients were told."""
+
+    def __init__(self) -> None:
+        self.engine, self.told, self.sent = Parts(), Told(), SentNumbers()
+        self.missed: list[object] = []
+        self.gaps = Gaps(Topics("t"), Counters(), self._deliver)
+        self.topic = self.gaps.track("room", "x")
+        self.gaps.received(self.topic, "node", 1)
+        others = Membership("me", LEASE, True, lambda *_: None, lambda _: None, lambda _: None, lambda: 0.0)
+        others.received("node", Heartbeat("alive", LEASE))
+        self.rpc = Rpc(1.0, lambda *_: None)
+        parts = (self.engine, self.sent, self.gaps, self.rpc, self.told, self._ask, others.heard_of_all)
+        self.numbers = Numbers(*parts)
+
+    def _deliver(self, _: Address, message: PreparedMessage) -> None:
+        self.missed.append(json.loads(message.payload)["data"]["missed"])
+
+    async def _ask(self, _: object, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
+        asyncio.get_running_loop().call_later(0.01, self.gaps.received, self.topic, "node", 2)  # which it overtakes
+        return Replies({"node": dict.fromkeys(topics, 3)})
+
+
+async def test_who_leaves_a_part_of_the_engine_tells_and_asks_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "LATE", 0.05)
+    one = InParts()
+    running = [asyncio.create_task(one.numbers.run())]
+    running.append(asyncio.create_task(one.gaps.run(lambda _: True, one.numbers.ask)))
+    await asyncio.sleep(0)
+    one.sent.next("a")
+    one.engine.on_missed([one.topic])
+    await eventually(lambda: one.missed)
+    assert one.missed == [1]
+    assert one.told.counts == {"a": 1}
+    one.sent.next("b")
+    one.engine.on_missed([])
+    await eventually(lambda: one.told.counts.get("b"))
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    assert one.missed == [1]
+
+
+async def test_what_is_told_waits_for_what_it_has_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "LATE", 0.05)
+    one = InParts()
+    note = Notification("published", msgspec.Raw(msgspec.msgpack.encode(["", {one.topic: 3}])))
+    one.rpc.notification_received("node", note)
+    one.gaps.received(one.topic, "node", 2)
+    await eventually(lambda: one.missed)
+    assert one.missed == [1]
 
 
 def test_who_is_told_tells_clients_what_did_not_come_and_nothing_twice() -> None:

@@ -7,9 +7,9 @@ again after a failure. `velocity_ws.testing` has the suite that every backplane 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Backplane", "Leaving", "Lost", "Receive"]
+__all__ = ["Backplane", "Leaving", "Lost", "Moving", "Receive"]
 
 Receive = Callable[[str, bytes], None]
 """Called on the loop with a topic and the bytes that were published to it. Neither waits nor raises."""
@@ -86,3 +86,15 @@ class Backplane(Protocol):
 
     def release(self) -> None:
         """Give back what outlives a connection, where there is such a thing. Called after the last `close`."""
+
+
+@runtime_checkable
+class Moving(Protocol):
+    """What a backplane may have beside: it follows topics from one server to another, and its connection goes on.
+
+    Attributes:
+        on_missed: set by the user. Called on the loop with topics that are subscribed to again, and on which something
+            may not have been received for a moment before that; and, perhaps with none, when a server is left.
+    """
+
+    on_missed: Callable[[Collection[str]], None]

@@ -291,7 +291,7 @@ class Cluster:
         for function in self.on_connected:
             function()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._numbers.tell())
+            group.create_task(self._numbers.run())
             await self._gaps.run(self.subscriptions.is_confirmed, self._numbers.ask)
 
     def disconnected(self) -> None:

@@ -3,17 +3,16 @@
 Knows numbers and topics, and not how other nodes are asked for theirs.
 
 Each sender numbers what it publishes to a topic from 1. A number that is skipped shows a loss at once; what was lost
-while this node heard nothing shows when the others are asked how far they have come. What is kept is bounded: numbers
-that are forgotten can no longer show a loss, and never show one that was not.
+while this node heard nothing shows when the others are asked how far they have come.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Literal
 
+from velocity_ws.cluster.counts import TOO_LATE, ReceivedNumbers
 from velocity_ws.cluster.rpc import Replies
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.messages.address import Address
@@ -21,96 +20,10 @@ from velocity_ws.messages.events import encode_missed
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["Gaps", "ReceivedNumbers", "SentNumbers"]
+__all__ = ["Gaps"]
 
 CHUNK = 2000
 """Topics asked about at once."""
-MAX_TOPICS = 100_000
-"""Topics of which a node keeps its own numbers."""
-MAX_ORIGINS = 1000
-"""Senders of which a topic keeps the numbers; nodes are few, but every script that sends is one."""
-
-
-class SentNumbers:
-    """How many messages this node has published to each topic.
-
-    Attributes:
-        total: to all of them.
-    """
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._counts: dict[str, int] = {}
-
-    def next(self, topic: str) -> int:
-        """The number of the next message to a topic, from 1."""
-        counts = self._counts
-        number = counts.pop(topic, 0) + 1  # and so the last: the first is the one that was not used for longest
-        if number == 1 and len(counts) >= MAX_TOPICS:
-            del counts[next(iter(counts))]
-        counts[topic] = number
-        self.total += 1
-        return number
-
-    def newest(self, count: int) -> dict[str, int]:
-        """The numbers of the topics to which the last ``count`` messages went, and perhaps of others."""
-        return {topic: self._counts[topic] for topic in itertools.islice(reversed(self._counts), count)}
-
-    def count(self, topic: str) -> int:
-        """The number of the last message to a topic; 0 where there was none."""
-        return self._counts.get(topic, 0)
-
-
-class ReceivedNumbers:
-    """The last number received from each sender on each topic that is subscribed to."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, dict[str, int]] = {}
-
-    def received(self, topic: str, origin: str, number: int) -> int | None:
-        """Take the number of a message that came.
-
-        Returns:
-            How many before it did not come; ``None`` where that is unknown, as nothing of the sender came before.
-        """
-        last = self._keep(topic, origin, number)
-        if last is None:
-            return None if number > 1 else 0
-        # A lower number than before is a sender that has forgotten its own.
-        return max(0, number - last - 1)
-
-    def settle(self, topic: str, origin: str, count: int) -> int | None:
-        """Take what a sender says it has published to a topic; the next one shows what is missing behind that.
-
-        Returns:
-            How many of them never came; ``None`` where that is unknown.
-        """
-        last = self._last.get(topic, {}).get(origin)
-        if last is None and count == 0:
-            return 0
-        if last is not None and count < last:  # it has forgotten how many there were
-            return None
-        self._keep(topic, origin, count)
-        return None if last is None else count - last
-
-    def has(self, topic: str, origin: str, count: int) -> bool:
-        """Whether as many messages of a sender, or more, have come through a topic, or would have shown a loss."""
-        return self._last.get(topic, {}).get(origin, 0) >= count
-
-    def _keep(self, topic: str, origin: str, number: int) -> int | None:
-        """Keep a number; the one before, where there is one."""
-        senders = self._last.get(topic)
-        if senders is None:
-            senders = self._last[topic] = {}
-        last = senders.pop(origin, None)
-        if last is None and len(senders) >= MAX_ORIGINS:
-            del senders[next(iter(senders))]
-        senders[origin] = number
-        return last
-
-    def forget(self, topic: str) -> None:
-        """Forget all senders of a topic, which is no longer subscribed to."""
-        self._last.pop(topic, None)
 
 
 class Gaps:
@@ -163,11 +76,21 @@ class Gaps:
             self._names.pop(topic, None)
             self._suspects.pop(topic, None)
 
-    def received(self, topic: str, origin: str, number: int) -> None:
-        """A message came through a topic, with this number of its sender."""
+    def received(self, topic: str, origin: str, number: int) -> bool:
+        """A message came through a topic, with this number of its sender.
+
+        Returns:
+            Whether it is in time: one of which the clients were told that it is lost is not for them any more.
+        """
         missed = self._numbers.received(topic, origin, number)
-        if missed == 0:
-            return
+        if missed == TOO_LATE:
+            return False
+        if missed != 0:
+            self._missed(topic, missed)
+        return True
+
+    def _missed(self, topic: str, missed: int | None) -> None:
+        """Count, and tell, how many did not come before one that has; ``None`` where that is unknown."""
         if topic == self._topics.nodes:
             if missed:
                 self._missed_order()
@@ -184,12 +107,23 @@ class Gaps:
             is_needed = topic == self._topics.all or topic in self._names
             if not is_needed or self._numbers.has(topic, origin, count):
                 continue
-            missed = self._numbers.settle(topic, origin, count)
+            missed = self._numbers.settle(topic, origin, count, self._numbers.last(topic, origin))
             self._counters.backplane_missed += missed or 0
             if topic in self._suspects:
                 self._add(topic, missed)
             else:
                 self._tell(topic, missed)
+
+    def expect_late(self) -> None:
+        """The engine does not keep the order where topics move from server to server; see `ReceivedNumbers`."""
+        self._numbers.is_ordered = False
+
+    def missed(self, topics: Collection[str]) -> None:
+        """On these topics something may not have been heard for a moment. `run` settles them soon."""
+        if self._topics.nodes in topics:
+            self._missed_order()
+        self.suspect(topics)
+        self._has_suspects.set()
 
     def connecting(self) -> None:
         """A connection begins: what was said to all nodes until then was missed, and is not counted."""
@@ -233,12 +167,13 @@ class Gaps:
     ) -> None:
         for at in range(0, len(topics), CHUNK):
             chunk = topics[at : at + CHUNK]
+            known = {topic: self._numbers.all(topic) for topic in chunk}
             replies = await ask(chunk)
             if replies.missing:  # those may be on their way back, as this node was
                 replies = await ask(chunk)
             for topic in chunk:
                 if topic in self._suspects:
-                    self._count(topic, replies)
+                    self._count(topic, replies, known[topic])
         for topic in topics:
             if topic not in self._suspects:
                 continue
@@ -247,9 +182,9 @@ class Gaps:
             if not is_user or missed != 0:  # rooms are told in any case, and users only where something was missed
                 self._tell(topic, missed)
 
-    def _count(self, topic: str, replies: Replies[dict[str, int]]) -> None:
+    def _count(self, topic: str, replies: Replies[dict[str, int]], known: dict[str, int]) -> None:
         for origin, counts in replies.by_node.items():
-            missed = self._numbers.settle(topic, origin, counts.get(topic, 0))
+            missed = self._numbers.settle(topic, origin, counts.get(topic, 0), known.get(origin))
             self._counters.backplane_missed += missed or 0
             self._add(topic, missed)
         if replies.missing or replies.errors:

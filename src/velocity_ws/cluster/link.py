@@ -11,7 +11,7 @@ import contextlib
 import random
 from typing import Protocol
 
-from velocity_ws.backplane.base import Backplane, Leaving, Receive
+from velocity_ws.backplane.base import Backplane, Leaving, Moving, Receive
 from velocity_ws.cluster.complaints import Complaints
 from velocity_ws.cluster.envelopes import Probe, encode_body
 from velocity_ws.cluster.publisher import Publisher
@@ -84,6 +84,7 @@ class Link:
         self._engine = f"the engine {engine}".rstrip()
         self._complaints = Complaints(log, getattr(backplane, "grace", 0.0), "the engine is reached again")
         self._task: asyncio.Task[None] | None = None
+        self._may_miss = isinstance(backplane, Moving)  # a proof, while the topic moves to another server
         self._nonce = 0
         self._arrivals = 0
         self._proof = asyncio.Event()
@@ -201,6 +202,8 @@ class Link:
                 async with asyncio.timeout(PROBE_TIMEOUT / SLICES):
                     await self._proof.wait()
                     return
+            if self._may_miss:
+                self.publisher.put(self._own_topic, encode_body(Probe(self._nonce)), is_vital=True)
             if self._arrivals == arrivals:  # else it hears, and the proof comes behind what others have sent
                 silent += 1
         raise TimeoutError("a message to this node itself did not come back through the engine in time")

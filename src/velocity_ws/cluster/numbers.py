@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated
 
 import msgspec
 
-from velocity_ws.backplane.base import Backplane
+from velocity_ws.backplane.base import Backplane, Moving
+from velocity_ws.cluster.counts import SentNumbers
 from velocity_ws.cluster.envelopes import Count, Topic
-from velocity_ws.cluster.gaps import Gaps, SentNumbers
+from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.notes import Notes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
 from velocity_ws.errors import BackplaneUnavailable
@@ -32,6 +33,9 @@ MOST = 20_000
 """Topics that are told of; those where something was published last."""
 AGAIN = 1.0
 """Seconds until they are told again, where the engine did not take it."""
+LATE = 0.2
+"""Seconds in which what others had published when they said how much it was still comes, where there is no order across
+topics."""
 MARKS = 200
 """Moments of which it is known how much was published until then."""
 
@@ -85,6 +89,12 @@ class Numbers:
         self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
         self._doubtful: dict[str, int] = {}
         self._left_id: str | None = None
+        self._is_left = asyncio.Event()
+        self._is_ordered = bool(getattr(backplane, "is_ordered", True))
+        if not self._is_ordered:
+            gaps.expect_late()
+        if isinstance(backplane, Moving):
+            backplane.on_missed = self._missed
         rpc.register(_ASKED, self._counts)
         rpc.on_notification(_TOLD, _Told, self._told)
 
@@ -101,6 +111,19 @@ class Numbers:
         self._doubtful |= self._sent.newest(min(self._sent.total - before, MOST))
         self._left_id = self._server_id if self._left_id in (None, self._server_id) else ""
 
+    def _missed(self, topics: Collection[str]) -> None:
+        """A part of the engine was left: of some topics something may have been missed, and of what was published."""
+        self.left()
+        self._is_left.set()
+        self._gaps.missed(topics)
+
+    async def run(self) -> None:
+        """Tell the others each time that the engine, or a part of it, was left; until cancelled."""
+        while True:
+            self._is_left.clear()
+            await self.tell()
+            await self._is_left.wait()
+
     async def tell(self) -> None:
         """Tell the others what may have come to nobody, now that they are heard again; until they were told."""
         while self._doubtful:
@@ -116,13 +139,20 @@ class Numbers:
         self._left_id = None
 
     async def ask(self, topics: tuple[str, ...]) -> Replies[dict[str, int]]:
-        """Ask the other nodes for theirs, of some topics."""
-        return await self._call_all(_ASKED, topics)
+        """Ask the other nodes for theirs, of some topics. When it returns, what they had published has come."""
+        replies = await self._call_all(_ASKED, topics)
+        if not self._is_ordered:
+            await asyncio.sleep(LATE)
+        return replies
 
     def _told(self, origin: str, told: _Told) -> None:
         # Who was on the same server has heard it, or has lost its own connection, and asked.
-        if not told.server_id or told.server_id != self._server_id:
+        if told.server_id and told.server_id == self._server_id:
+            return
+        if self._is_ordered:
             self._gaps.told(origin, told.counts)
+        else:
+            asyncio.get_running_loop().call_later(LATE, self._gaps.told, origin, told.counts)
 
     @property
     def _server_id(self) -> str:

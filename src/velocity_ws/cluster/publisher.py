@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from velocity_ws.backplane.base import Backplane
+from velocity_ws.cluster.counts import SentNumbers
 from velocity_ws.cluster.envelopes import encode_header
-from velocity_ws.cluster.gaps import SentNumbers
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.stats import Counters
 

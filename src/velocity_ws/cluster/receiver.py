@@ -151,8 +151,8 @@ class Receiver:
             if logged is not None and isinstance(body, Publication | Notification) and body.position:
                 self._take_logged(logged, body)
                 return
-            self._gaps.received(topic, origin, number)
-            self._take(origin, body)
+            if self._gaps.received(topic, origin, number):
+                self._take(origin, body)
         except InvalidEnvelope as error:
             self._refuse(topic, error)
         except Exception:
