@@ -383,6 +383,15 @@ async def test_a_connection_that_answers_nothing_any_more_is_left_all_the_same()
         assert (await node.append(b"2")).stamp.position.offset == 2
 
 
+async def test_a_store_that_goes_on_with_another_server_is_told_of_and_stays() -> None:
+    store = Store()
+    async with linked(store) as node:
+        node.link.on_moved.append(lambda: node.told.append("moved"))
+        store.on_moved()
+        await node.append(b"1")
+        assert node.told == ["up", "moved"]
+
+
 async def test_a_call_that_fails_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     async with linked(store) as node:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support import eventually
-from tests.support.links import LOG, Node, Store, linked
+from tests.support.links import LOG, Node, Store, failing, linked
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history import link as history_link
 from velocity_ws.history import writer as history_writer
@@ -29,7 +29,8 @@ steps = st.lists(
             st.booleans(),
         ),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
-        st.tuples(st.sampled_from(["hold", "let", "lose", "turn", "turn"])),
+        st.tuples(st.just("move"), st.integers(0, len(LOGS) - 1)),
+        st.tuples(st.sampled_from(["hold", "let", "lose", "turn", "turn", "arrive"])),
     ),
     max_size=60,
 )
@@ -78,6 +79,10 @@ class Run:
             ups = self._node.told.count("up")
             self._store.lost(ConnectionError("it is gone"))
             await eventually(lambda: self._node.told.count("up") > ups)
+        elif name == "move":
+            self._store.moving.add(LOGS[arguments[0]].topic)
+        elif name == "arrive":
+            self._store.moving.clear()
         elif name == "turn":
             await asyncio.sleep(0)
 
@@ -100,6 +105,7 @@ async def what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -
         for step in happening:
             await run.do(step)
         store.let()
+        store.moving.clear()
         results = await asyncio.gather(*run.tasks, return_exceptions=True)
         sent, refused, unknown = node.outcomes
         await node.link.append(Append(LOG, b"1000"), node.had.append)  # behind all of them
@@ -138,4 +144,28 @@ def test_what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) ->
         patch.setattr(history_link, "FIRST_BACKOFF", 0.0)
         patch.setattr(history_link, "LAST_BACKOFF", 0.0)
         patch.setattr(history_writer, "BATCH_APPENDS", 3)
+        patch.setattr(history_writer, "PAUSE", 0.0)
         asyncio.run(what_is_told_is_what_the_logs_have(happening))
+
+
+async def test_a_log_that_moves_is_appended_to_where_it_arrives_and_others_meanwhile() -> None:
+    store = Store()
+    async with linked(store) as node:
+        store.moving.add(LOG.topic)
+        moving = [node.append(b"%d" % number) for number in range(3)]
+        await node.append(b"other", LOGS[1])
+        assert not any(task.done() for task in moving)
+        store.moving.clear()
+        assert [(await task).stamp.position.offset for task in moving] == [1, 2, 3]
+        assert node.outcomes == (4, 0, 0)
+
+
+async def test_what_waits_for_a_log_that_moves_is_refused_when_its_time_is_over() -> None:
+    store = Store()
+    async with linked(store, timeout=0.2) as node:
+        store.moving.add(LOG.topic)
+        error = await failing(node.append(b"1"))
+        assert error.outcome == "refused"
+        store.moving.clear()
+        await node.append(b"2")
+        assert node.offsets() == [1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,10 +33,12 @@ class Store(MemoryHistory):
     Attributes:
         calls: the name of each call, and how many were asked in it.
         most_at_once: calls.
+        on_moved: see `MovingStore`.
         lost: ends the connection.
         problem: what connecting raises.
         error: what calls raise, once they are done.
         is_held: whether calls wait until `let`, once they are done.
+        moving: topics of logs that are on their way to another server, and not appended to until they are there.
         releases: how often it was released.
     """
 
@@ -44,10 +46,12 @@ class Store(MemoryHistory):
         super().__init__(f"memory://history-link-{next(_names)}")
         self.calls: list[tuple[str, int]] = []
         self.most_at_once = 0
+        self.on_moved: Callable[[], None] = lambda: None
         self.lost: Lost | None = None
         self.problem: Exception | None = None
         self.error: Exception | None = None
         self.is_held = False
+        self.moving: set[str] = set()
         self.releases = 0
         self._let = asyncio.Event()
         self._running = 0
@@ -83,8 +87,10 @@ class Store(MemoryHistory):
             self._running -= 1
 
     async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:
-        found: list[Appended | Refused] = await self._noted("append", appends, super().append(appends))
-        return found
+        staying = [append for append in appends if append.log.topic not in self.moving]
+        refused = {index for index, append in enumerate(appends) if append.log.topic in self.moving}
+        found = iter(await self._noted("append", appends, super().append(staying)))
+        return [Refused("moving", "not now") if index in refused else next(found) for index in range(len(appends))]
 
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
         found: list[Top | Refused] = await self._noted("tops", logs, super().tops(logs))

@@ -20,13 +20,13 @@ A log belongs to a topic. It is a cache of the newest entries, bounded in number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from velocity_ws.backplane.base import Lost
 from velocity_ws.history.items import Append, Appended, Log, Lookup, Query, Range, Refused, Removal, Top
 
-__all__ = ["HistoryStore"]
+__all__ = ["HistoryStore", "MovingStore"]
 
 
 class HistoryStore(Protocol):
@@ -160,3 +160,15 @@ class HistoryStore(Protocol):
 
     def release(self) -> None:
         """Give back what outlives a connection, where there is such a thing. Called after the last `close`."""
+
+
+@runtime_checkable
+class MovingStore(Protocol):
+    """What a store may have beside: it follows logs from one server to another, and its connection goes on.
+
+    Attributes:
+        on_moved: set by the user. Called on the loop when a server is left, and another one has its logs, which may
+            have less than that one has confirmed.
+    """
+
+    on_moved: Callable[[], None]

@@ -135,6 +135,7 @@ class Histories:
         self._link.on_down.append(self.resumptions.is_up.clear)
         if self.unkept is not None:
             self._link.on_down.append(self.unkept.down)
+            self._link.on_moved += [self.unkept.down, self.heard_again]
         self.feeds.when_anew = self._is_due.set
         self._upkeep = asyncio.create_task(self._keep_up(), name="velocity-ws history upkeep")
         await self._link.start(patience)

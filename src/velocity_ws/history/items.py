@@ -157,10 +157,11 @@ class Refused(OSError):
 
     Attributes:
         reason: ``conflict`` where an idempotency key stands for another message; ``engine`` where the engine cannot: it
-            is full, it may not write, this one is too large for it. The text says which.
+            is full, it may not write, this one is too large for it (the text says which); ``moving`` where it cannot
+            for a moment, as the log is on its way to another server, and the same may be asked again soon.
     """
 
-    def __init__(self, reason: Literal["conflict", "engine"], text: str) -> None:
+    def __init__(self, reason: Literal["conflict", "engine", "moving"], text: str) -> None:
         self.reason = reason
         super().__init__(text)
 

@@ -14,7 +14,7 @@ from velocity_ws.backplane.base import Leaving
 from velocity_ws.cluster.complaints import Complaints
 from velocity_ws.errors import SettingsError
 from velocity_ws.history.asking import Asking
-from velocity_ws.history.base import HistoryStore
+from velocity_ws.history.base import HistoryStore, MovingStore
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Append, Appended
 from velocity_ws.history.writer import Then, Writer
@@ -46,6 +46,7 @@ class HistoryLink(Asking):
         is_up: whether there is a connection.
         on_up: called each time that there is one, the first one included.
         on_down: called each time that one is lost, or ended by `stop`.
+        on_moved: called each time that it goes on with another server in the place of one.
     """
 
     def __init__(
@@ -64,6 +65,9 @@ class HistoryLink(Asking):
         self.is_up = False
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
+        self.on_moved: list[Callable[[], None]] = []
+        if isinstance(store, MovingStore):
+            store.on_moved = lambda: _tell(self.on_moved)
         self._store = store
         self._engine = f"the engine {engine}".rstrip()
         self._calls = calls

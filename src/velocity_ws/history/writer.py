@@ -27,6 +27,8 @@ BATCH_APPENDS = 512
 """Entries handed over at once."""
 OVERHEAD = 256
 """Bytes that count for what is kept with an envelope while it waits."""
+PAUSE = 0.01
+"""Seconds until a log that is on its way to another server is appended to again."""
 
 Then = Callable[[Appended], None]
 """What is called with the result of an append."""
@@ -57,6 +59,14 @@ class _Queued(Asked[Append, Appended]):
             self.counters.backplane_unknown += 1
         elif outcome.outcome == "refused":
             self.counters.backplane_refused += 1
+        return True
+
+    def took(self, answer: Appended | Refused) -> bool:
+        """Take what the engine has answered; not where it may be asked again."""
+        if isinstance(answer, Refused) and answer.reason == "moving":
+            self.is_handed_over = False
+            return False
+        self.answer(answer)
         return True
 
     def answer(self, answer: Appended | Refused) -> None:
@@ -153,12 +163,19 @@ class Writer:
                 continue
             try:
                 results = await self._calls.answer(self._store.append([queued.what for queued in batch]))
-                for queued, result in zip(batch, results, strict=True):
-                    queued.answer(result)
+                moving = [queued for queued, result in zip(batch, results, strict=True) if not queued.took(result)]
             except BaseException:
                 for queued in batch:  # those that have no answer
                     queued.fail("the connection was lost before the engine confirmed it")
                 raise
+            if moving:
+                self._put_back(moving)
+                await asyncio.sleep(PAUSE)
+
+    def _put_back(self, moving: list[_Queued]) -> None:
+        """Queue again what was not done, before all that came later, until its time is over."""
+        self._queue.extendleft(reversed(moving))
+        self._bytes += sum(len(queued.what.envelope) + OVERHEAD for queued in moving)
 
     def _take(self) -> list[_Queued]:
         batch: list[_Queued] = []
