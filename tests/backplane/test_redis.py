@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.support.configured import certificates, configured
 from tests.support.engines import ENGINES, engine
 from tests.support.redis_servers import works
 from velocity_ws.backplane import create_backplane
+from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
+from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.testing import Listener
 from velocity_ws.testing.listener import listening, refused
 
@@ -69,6 +73,26 @@ async def test_what_would_break_it_is_not_taken_from_the_url(options: str) -> No
             assert await listener.messages(3) == [("a", b"\xff")] * 3
             await listener.backplane.subscribe(["b"])
             assert listener.losses == []
+
+
+async def test_nothing_is_sent_on_a_connection_that_is_not_open_yet() -> None:
+    async with engine("valkey") as server:
+        make: Callable[[], Any] = pool_of(server.url).make_connection
+        connection = RedisConnection(make(), Roles(), lambda _: None)
+        opening = asyncio.create_task(connection.open())
+        answers, refusals = list[Any](), 0
+        while not answers:
+            try:
+                answers = await connection.ask([("PING",)])
+            except ConnectionError as error:
+                assert "no connection yet" in str(error)  # noqa: PT017 - it is refused as long as it is not open
+                refusals += 1
+                await asyncio.sleep(0)
+        assert answers == [b"PONG"]
+        assert refusals
+        await opening
+        connection.abort()
+        await connection.wait_closed()
 
 
 async def test_what_is_not_allowed_raises() -> None:

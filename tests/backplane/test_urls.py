@@ -10,7 +10,7 @@ import pytest
 from tests.support import settings
 from velocity_ws import SettingsError
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.urls import check_url, engine_of, options_of, server_urls, split_url
+from velocity_ws.backplane.urls import check_url, cluster_urls, engine_of, options_of, server_urls, split_url
 
 WITHOUT = """
 import sys
@@ -117,6 +117,8 @@ def test_what_an_engine_cannot_use_is_not_repeated() -> None:
         "valkey://u:12#secret@h",
         "redis://u:se#cret@h",
         "redis+cluster://u:se/cret@h",
+        "redis+cluster://u:1,secret@h",
+        "valkeys+cluster://a:1,u:secret@b:1",
     ],
 )
 def test_a_password_that_has_to_be_encoded_is_no_server(url: str) -> None:
@@ -156,6 +158,8 @@ def test_other_characters_are_taken_as_they_are(url: str) -> None:
         ("valkey://h/1/", "velocity.db=1"),
         ("valkeys://h/0?db=2", "velocity.db=2"),  # the option wins, as in redis-py
         ("redis+cluster://h/3", "velocity.db=3"),
+        ("redis+cluster://a:1,b:2/3?client_name=x", "velocity.db=3"),
+        ("redis+cluster://u:p@a:1,b:2?prefix=shop", "shop"),
         ("unix:///run/1/s.sock", "velocity"),
         ("unix:///run/s.sock?db=4", "velocity.db=4"),
         ("redis://h/5?prefix=shop", "shop"),
@@ -178,12 +182,28 @@ def test_what_topics_begin_with(url: str, prefix: str) -> None:
         ("embedded://", "embedded://default"),
         ("unix:///s.sock", "unix://u:p@/s.sock?db=0"),
         ("redis+cluster://h:1", "valkeys+cluster://h:1"),
+        ("redis+cluster://a,b:1", "valkeys+cluster://u:secret@b:1,a:6379/0?client_name=x"),
         ("redis://[::1]", "redis://[::1]:6379?prefix=a"),
     ],
 )
 def test_an_engine_is_one_however_it_is_written(one: str, other: str) -> None:
     assert engine_of(one) == engine_of(other)
     assert "secret" not in engine_of(other)
+
+
+def test_each_server_of_a_cluster_has_what_is_said_once() -> None:
+    assert cluster_urls("rediss+cluster://u:p@a:1,[::1],c:3/0?client_name=x") == [
+        "rediss://u:p@a:1/0?client_name=x",
+        "rediss://u:p@[::1]/0?client_name=x",
+        "rediss://u:p@c:3/0?client_name=x",
+    ]
+    assert cluster_urls("valkey+cluster://a") == ["valkey://a"]
+
+
+@pytest.mark.parametrize("hosts", ["", ",", "a:1,b:x", "a:1,redis+cluster://b:1", ":1,:2"])
+def test_servers_of_a_cluster_that_cannot_be(hosts: str) -> None:
+    with pytest.raises(SettingsError):
+        settings(backplane_url=f"redis+cluster://{hosts}")
 
 
 def test_engines_are_several() -> None:

@@ -71,6 +71,7 @@ class RedisConnection:
         roles: Roles,
         ended: Callable[[Exception], None],
         is_answer: Callable[[Any], bool] | None = None,
+        demoted: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
@@ -79,11 +80,13 @@ class RedisConnection:
             ended: called with the reason when the connection has ended by itself.
             is_answer: takes what arrives, and says whether it answers a command. ``None`` for a connection to publish
                 on, where all of it does.
+            demoted: called when the server has become a replica; ``None`` where that ends the connection.
         """
         self._connection = connection
         self._roles = roles
         self._ended = ended
         self._is_answer = is_answer
+        self._demoted = demoted
         self._waiting: deque[_Pending] = deque()
         self._reader: asyncio.Task[None] | None = None
         self._transport: asyncio.WriteTransport | None = None
@@ -140,13 +143,15 @@ class RedisConnection:
         """
         await self._exchange(commands, _Pending(answers))
 
-    async def ask(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
+    async def ask(self, commands: Sequence[tuple[str | bytes | int, ...]], *, is_by_topic: bool = False) -> list[Any]:
         """Send commands, and return their replies, in order; one that is an error is a `ResponseError` among them.
 
         Several calls may wait at once; what a cancelled one has sent is done all the same.
 
         Args:
             commands: each with its arguments.
+            is_by_topic: whether each is answered by its topic. The connection ends where another topic comes: a server
+                also says by itself that a topic is subscribed to no more, which may be taken for an answer.
 
         Raises:
             OSError: the connection has ended, or the server is no primary any more.
@@ -154,6 +159,8 @@ class RedisConnection:
         if not commands:
             return []
         waiting = _Pending(len(commands), [])
+        if is_by_topic:
+            waiting.topics = [str(command[1]).encode() for command in commands]
         await self._exchange(commands, waiting)
         return waiting.replies or []
 
@@ -173,6 +180,8 @@ class RedisConnection:
     async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]], waiting: _Pending) -> None:
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
+        if self._reader is None:  # what it answers then is read by `open`
+            raise ConnectionError("there is no connection yet")
         if not self._connection.is_connected:  # the library would connect again by itself
             raise ConnectionError("the connection was closed")
         self._waiting.append(waiting)
@@ -199,7 +208,9 @@ class RedisConnection:
         self._silence, self._seen = 0, self._arrivals
         # A server answers nothing else on a connection that is subscribed; its role is asked on the other one.
         role = self._role_command if self._is_answer is None else None
-        self._looking = _Pending(1, [], asks_role=role is not None)
+        self._looking = _Pending(1, [])
+        self._looking.asks_role = role is not None
+        self._looking.topics = [b""] if self._is_answer is not None else []  # as PING is answered there
         self._waiting.append(self._looking)
         self._transport.writelines(self._connection.pack_command(role or "PING"))
 
@@ -231,16 +242,28 @@ class RedisConnection:
                     is_answer = self._is_answer is None or type(reply) is bytes or self._is_answer(reply)
                 self._arrivals += 1
                 if is_answer and self._waiting:
-                    answers = self._waiting[0]
-                    answers.left -= 1
-                    if answers.asks_role:
-                        self._roles.check(reply)
-                    elif answers.replies is not None:
-                        answers.replies.append(reply)
-                    if not answers.left:
-                        self._waiting.popleft().settle(None)
+                    self._answered(self._waiting[0], reply)
         except (RedisError, OSError) as error:
             self._end(ConnectionError(str(error)))
+
+    def _answered(self, answers: _Pending, reply: Any) -> None:
+        if answers.topics and type(reply) is list and reply[1] != answers.topics[-answers.left]:
+            raise ConnectionError("an answer is missing, or was taken for another")
+        answers.left -= 1
+        if answers.asks_role:
+            self._check_role(reply)
+        elif answers.replies is not None:
+            answers.replies.append(reply)
+        if not answers.left:
+            self._waiting.popleft().settle(None)
+
+    def _check_role(self, reply: Any) -> None:
+        try:
+            self._roles.check(reply)
+        except ConnectionError:
+            if self._demoted is None:
+                raise
+            self._demoted()
 
     def _end(self, error: Exception) -> None:
         self._fail(error)
@@ -256,12 +279,13 @@ class RedisConnection:
 class _Pending:
     """The answers that a caller still waits for; or the one to a look, which may be the server's role."""
 
-    __slots__ = ("asks_role", "done", "left", "replies")
+    __slots__ = ("asks_role", "done", "left", "replies", "topics")
 
-    def __init__(self, left: int, replies: list[Any] | None = None, *, asks_role: bool = False) -> None:
+    def __init__(self, left: int, replies: list[Any] | None = None) -> None:
         self.left = left
         self.replies = replies
-        self.asks_role = asks_role
+        self.topics: list[bytes] = []
+        self.asks_role = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, error: Exception | None) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES, parse_sentinel_url
 
-__all__ = ["ALONE", "ENGINES", "check_url", "engine_of", "options_of", "server_urls", "split_url"]
+__all__ = ["ALONE", "ENGINES", "check_url", "cluster_urls", "engine_of", "options_of", "server_urls", "split_url"]
 
 ALONE = "memory://"
 """The URL of a process that has no others."""
@@ -70,7 +70,7 @@ def check_url(url: str) -> str:
         hint = f"; {_ENCODE}" if "@" in url else ""
         raise ValueError(f"not a URL that {scheme[1]}:// can use{hint}") from None
     if is_cut_short:
-        raise ValueError(f"an @ comes behind the first server, which has no user; {_ENCODE}")
+        raise ValueError(f"an @ comes behind the first server, or a comma before it; {_ENCODE}")
     _check_prefix(url)
     _check_options(scheme[1], options)
     if scheme[1] in _NAMED and not _NAME.fullmatch(rest):
@@ -117,7 +117,8 @@ def engine_of(url: str) -> str:
         return f"{family}://{','.join(sorted(f'{host}:{port}' for host, port in where.places))}/{where.name}"
     if scheme == "unix":
         return f"unix://{urlsplit(url).path}"
-    servers = [urlsplit(server) for server in server_urls(f"{scheme}://{rest}")]
+    urls = cluster_urls(url) if scheme in CLUSTER_SCHEMES else server_urls(f"{scheme}://{rest}")
+    servers = [urlsplit(server) for server in urls]
     places = {f"{server.hostname}:{server.port or _PORTS[family]}" for server in servers}
     return f"{family}://{','.join(sorted(places))}"
 
@@ -137,6 +138,19 @@ def _check_prefix(url: str) -> None:
     given = _given_prefix(url)
     if given is not None and not _PREFIX.fullmatch(given):
         raise ValueError("the prefix has 1 to 50 letters, digits, - and _")
+
+
+def cluster_urls(url: str) -> list[str]:
+    """The URL of each server that one of `CLUSTER_SCHEMES` names, as redis-py takes it.
+
+    Args:
+        url: ``redis+cluster://user:password@a:6379,b:6379/0?option=…``; all but the servers is that of each of them.
+    """
+    scheme, _, rest = url.partition("://")
+    hosts = urlsplit(url).netloc
+    behind = rest[len(hosts) :]
+    login, at, hosts = hosts.rpartition("@")
+    return [f"{scheme.removesuffix('+cluster')}://{login}{at}{host}{behind}" for host in hosts.split(",") if host]
 
 
 def _check_options(scheme: str, options: dict[str, str]) -> None:
@@ -165,7 +179,9 @@ def _is_cut_short(url: str) -> bool:
     """
     if url.startswith("unix:"):  # whose path may have any
         return False
-    rest = url.partition("://")[2]
+    scheme, _, rest = url.partition("://")
+    if scheme in CLUSTER_SCHEMES and "," in urlsplit(url).netloc.rpartition("@")[0]:
+        return True
     for parts in map(urlsplit, server_urls(url) if url.startswith(_SEVERAL) else [url]):
         if "@" in parts.path + parts.fragment or "@" in parts.query.partition("=")[0]:
             return True
@@ -196,7 +212,13 @@ def _has_hosts(url: str) -> bool:
         ValueError: a port is none, or servers of different kinds are mixed.
     """
     several = url.startswith(tuple(f"{scheme}://" for scheme in _SEVERAL))
-    servers = [urlsplit(server) for server in (server_urls(url) if several else [url])]
+    scheme, _, rest = url.partition("://")
+    if scheme in CLUSTER_SCHEMES:
+        if "://" in rest.partition("?")[0]:
+            raise ValueError("what is before the servers comes once")
+        servers = [urlsplit(server) for server in cluster_urls(url)]
+    else:
+        servers = [urlsplit(server) for server in (server_urls(url) if several else [url])]
     if several and any(server.scheme not in _SEVERAL for server in servers):
         raise ValueError("not all of them are NATS servers")
     # What is no port raises when it is asked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.redis import MAX_PAYLOAD
@@ -42,7 +42,7 @@ from velocity_ws.history.redis_scripts import (
     pack_change,
     pack_read,
 )
-from velocity_ws.history.redis_servers import CHANGES, READS, Call, Reply, Servers, primary_in
+from velocity_ws.history.redis_servers import CHANGES, READS, Call, Reply, Servers, servers_of
 from velocity_ws.logs import get_logger
 
 __all__ = ["RedisHistory"]
@@ -54,7 +54,12 @@ _KEY_MILLISECONDS = int(KEY_TTL * 1000)
 
 
 class RedisHistory:
-    """The schemes of `RedisBackplane` and of `RedisClusterBackplane`. On the broker's loop only."""
+    """The schemes of `RedisBackplane` and of `RedisClusterBackplane`. On the broker's loop only.
+
+    Attributes:
+        on_moved: see `MovingStore`.
+        server_id: what names the servers of the connection; empty where that is not known, or they have changed.
+    """
 
     def __init__(self, url: str) -> None:
         """
@@ -65,16 +70,16 @@ class RedisHistory:
             ValueError: redis-py does not take it.
         """
         self.max_payload = MAX_PAYLOAD - STAMP_SIZE
+        self.on_moved: Callable[[], None] = lambda: None
         self.server_id = ""
         is_cluster = "+cluster:" in url.partition("/")[0]
         scripts = (APPEND, READ, CHANGE, LOOKUP, CHECK)
         self._scripts: tuple[Script, ...] = tuple(each.sharded() for each in scripts) if is_cluster else scripts
         self._append, self._read, self._change, self._lookup, self._check = self._scripts
-        self._url = url
         self._servers: Servers | None = None
         self._lost: Lost | None = None
         self._is_allowed = self._has_warned = False
-        self._primary = primary_in(url)
+        self._where = servers_of(url)
         self._roles = Roles(is_sharded=is_cluster)
 
     async def connect(self, lost: Lost) -> None:
@@ -86,7 +91,7 @@ class RedisHistory:
                 lost(error)
 
         self._lost, self._is_allowed = lost, False
-        self._servers = Servers(self._url, self._primary, self._roles, self._scripts, ended)
+        self._servers = Servers(self._where, self._roles, self._scripts, ended, self._moved)
         await self._servers.open()
         self.server_id = await self._servers.ids()
         for policy in await self._servers.policies():
@@ -189,6 +194,10 @@ class RedisHistory:
                 return [reply] * len(calls)
             self._is_allowed = True
         return await servers.call(CHANGES, script, calls)
+
+    def _moved(self) -> None:
+        self.server_id = ""
+        self.on_moved()
 
     def _connected(self) -> Servers:
         if self._servers is None or self._lost is None:
