@@ -229,7 +229,6 @@ class Histories:
             self.feeds.close(topic)
 
     def has_log(self, room: str) -> bool:
-        """Whether a room has a log."""
         return self._log_of(room) is not None
 
     def place(self, room: str) -> Position | None:
