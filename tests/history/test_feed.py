@@ -118,6 +118,26 @@ def test_a_log_that_went_back_tells_a_gap_and_what_is_new() -> None:
     assert feed.position == engine.log.top(engine.now).position
 
 
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_what_is_new_in_a_log_that_went_back_is_seen_where_it_is_not_known_what_was_there(count: int) -> None:
+    engine, members = Engine(random.Random(1)), Members()
+    feed = new_feed(members)
+    settle(feed, engine)
+    for _ in range(5):
+        feed.heard(*engine.append(), frozenset())
+    mark = engine.log._mark
+    saved = engine.log._offset, engine.log._revision
+    engine.log.clear()
+    feed.noticed(engine.log.notice(engine.now).pack(), cleared=True)  # so that the node keeps none of them
+    engine.log._offset, engine.log._revision = saved[0] - 3, saved[1] + 1
+    engine.log._mark = bytes(reversed(mark))  # that of an entry which nobody knows any more
+    for _ in range(count):
+        feed.heard(*engine.append(), frozenset())
+        settle(feed, engine)
+    assert numbers(members) == [*range(1, 6), *range(6, 6 + count)]
+    assert [item.reason for item in members.got if isinstance(item, Gap)] == ["epoch"]
+
+
 def test_a_log_that_went_back_to_where_its_members_came_gives_them_what_is_new() -> None:
     engine, members = Engine(random.Random(1)), Members()
     engine.append()

@@ -158,8 +158,15 @@ class Feed(Hearing):
         self._drain()
 
     def _go_back(self, top: Top, entries: Sequence[Entry]) -> None:
-        """The log went back, and perhaps on with others: behind what is as it was, all is new to the members."""
+        """The log went back, and perhaps on with others: behind what is as it was, all is new to the members.
+
+        Where it is not known any more what was, all is that is newer than their last message.
+        """
         to, new = top.position, entries[:0]
+        for index, entry in enumerate(entries):
+            if entry.stamp.time > self._newest:
+                to, new = entry.stamp.before, entries[index:]
+                break
         if entries and self._mark_of(entries[0].stamp.position.offset - 1) == entries[0].stamp.previous:
             to, new = entries[0].stamp.before, entries
         for index, entry in enumerate(entries):

@@ -170,6 +170,7 @@ class Hearing(Place):
         self.offset = offset
         self._at = at
         self._mark = stamp[16:24]
+        self._newest = frame.time
         self._next = self.epoch + (offset + 1).to_bytes(7, "big")
         revision = int.from_bytes(stamp[13:16], "big")
         if revision > self.revision:

@@ -56,6 +56,8 @@ class Place:
         self._mark = b""
         self._next = b""
         self._time: tuple[int, float] = (0, 0.0)
+        self._newest = 0
+        """The engine's time of the newest message that members got, in milliseconds."""
 
     @property
     def is_open(self) -> bool:
@@ -108,7 +110,9 @@ class Place:
         if int.from_bytes(stamp[13:16], "big") > self.revision:  # a notice
             return False
         known = self._mark_of(int.from_bytes(stamp[6:13], "big"))
-        return known is None or known == stamp[16:24]
+        if known is None:  # a log's time never goes back: what is newer than the members' last cannot stand before it
+            return int.from_bytes(stamp[32:], "big") <= self._newest
+        return known == stamp[16:24]
 
     def has_had(self, offset: int, mark: bytes) -> bool:
         """Whether an entry with this mark was given to the members, as far as that is still known."""
