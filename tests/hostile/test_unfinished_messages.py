@@ -47,7 +47,10 @@ async def siege(trickle: str, seconds: float, say: Say, **options: Any) -> tuple
 
 
 async def test_300_unfinished_messages_cost_others_little(say: Say) -> None:
-    suffered, codes, growth, waited = await siege("nothing", 5, say)
+    for seconds in (5, 20, 40):  # on a machine that does other things it takes longer until there are too many bytes
+        suffered, codes, growth, waited = await siege("nothing", seconds, say)
+        if codes:
+            break
     assert set(codes) == {"1013"}
     assert growth < LIMIT + 48 * MEBIBYTE
     assert suffered["p99"] < 150 + excused(waited, 800)
