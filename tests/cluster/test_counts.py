@@ -123,3 +123,24 @@ def test_what_comes_again_or_late_where_a_topic_has_moved_is_not_taken_for_a_sen
     assert [heard.received("t", NODE, number) for number in (2, 8)] == [0, 0]  # of before, and its time is not over
     assert [heard.received("t", NODE, number) for number in (1, 2, 3, 2, 4)] == [0, 0, 0, late, 0]
     assert settle(heard, 2) is None
+
+
+def test_who_had_published_nothing_when_it_was_asked_is_known_by_its_first_message() -> None:
+    heard = ReceivedNumbers()
+    assert heard.settle("t", NODE, 0, None) == 0
+    heard.asked("t", frozenset([NODE, "other"]))
+    assert heard.received("t", NODE, 3) == 2
+    assert heard.last("t", "other") == 0
+    assert heard.settle("t", "other", 4, heard.all("t").get("other")) == 4
+    assert heard.received("t", "a stranger", 3) is None
+    heard.forget("t")
+    assert heard.received("t", NODE, 9) is None
+
+
+def test_who_is_forgotten_was_not_one_who_had_published_nothing() -> None:
+    heard = ReceivedNumbers()
+    heard.received("t", NODE, 7)
+    heard.asked("t", frozenset([NODE]))
+    for number in range(2000):
+        heard.received("t", f"script {number}", 1)
+    assert heard.received("t", NODE, 9) is None

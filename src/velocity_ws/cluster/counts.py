@@ -6,6 +6,7 @@ What is kept is bounded: numbers that are forgotten can no longer show a loss, a
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 __all__ = ["TOO_LATE", "ReceivedNumbers", "SentNumbers"]
 
@@ -60,6 +61,8 @@ class ReceivedNumbers:
         self._last: dict[str, dict[str, int]] = {}
         self._floors: dict[str, dict[str, int]] = {}
         """Behind which number of a sender, up to the last, all have come or count as missed."""
+        self._asked: dict[str, Collection[str]] = {}
+        """Who has said of a topic how much it had published. Of whom no number is kept, that was nothing."""
 
     def received(self, topic: str, origin: str, number: int) -> int | None:
         """Take the number of a message that came.
@@ -69,7 +72,10 @@ class ReceivedNumbers:
             `TOO_LATE` for one that has come before, or counts as missed, as it was on its way for longer than what was
             sent later.
         """
+        known = self.last(topic, origin)  # before one is forgotten for it
         last = self._keep(topic, origin, number)
+        if last is None:
+            last = known
         if last is None:
             if not self.is_ordered:
                 self._set_floor(topic, origin, number - 1)
@@ -88,12 +94,16 @@ class ReceivedNumbers:
         return TOO_LATE if number > floor else 0
 
     def last(self, topic: str, origin: str) -> int | None:
-        """The last number of a sender of a topic; ``None`` for none."""
-        return self._last.get(topic, {}).get(origin)
+        """The last number of a sender of a topic; ``None`` for none, and 0 where it is known that there is none."""
+        return self._last.get(topic, {}).get(origin, 0 if origin in self._asked.get(topic, ()) else None)
 
     def all(self, topic: str) -> dict[str, int]:
-        """The last number of each sender of a topic."""
-        return dict(self._last.get(topic, ()))
+        """The last number of each sender of a topic, as far as it is known."""
+        return dict.fromkeys(self._asked.get(topic, ()), 0) | self._last.get(topic, {})
+
+    def asked(self, topic: str, origins: Collection[str]) -> None:
+        """These senders have said how much they had published to a topic, and that was settled."""
+        self._asked[topic] = origins
 
     def settle(self, topic: str, origin: str, count: int, known: int | None) -> int | None:
         """Take what a sender says it has published to a topic; the next one shows what is missing behind that.
@@ -127,6 +137,7 @@ class ReceivedNumbers:
         """Forget all senders of a topic, which is no longer subscribed to."""
         self._last.pop(topic, None)
         self._floors.pop(topic, None)
+        self._asked.pop(topic, None)
 
     def _keep(self, topic: str, origin: str, number: int) -> int | None:
         """Keep a number; the one before, where there is one."""
@@ -137,6 +148,7 @@ class ReceivedNumbers:
         if last is None and len(senders) >= MAX_ORIGINS:
             oldest = next(iter(senders))
             del senders[oldest]
+            self._asked.pop(topic, None)  # it may be among them, and had published something
             self._floors.get(topic, {}).pop(oldest, None)
         senders[origin] = number
         return last

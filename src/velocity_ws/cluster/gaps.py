@@ -171,9 +171,11 @@ class Gaps:
             replies = await ask(chunk)
             if replies.missing:  # those may be on their way back, as this node was
                 replies = await ask(chunk)
+            origins = frozenset(replies.by_node)  # one for all of them
             for topic in chunk:
                 if topic in self._suspects:
                     self._count(topic, replies, known[topic])
+                    self._numbers.asked(topic, origins)
         for topic in topics:
             if topic not in self._suspects:
                 continue
