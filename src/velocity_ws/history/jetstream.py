@@ -157,7 +157,7 @@ class JetStream:
                 ack = parse_ack(answer)
                 if is_in_doubt and is_last and ack.is_guarded:
                     return await self._look_for(message)
-                if not ack.is_under_way:
+                if not ack.is_momentary:
                     return ack.sequence()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             pause = min(2 * pause, LAST_PAUSE)

@@ -13,6 +13,8 @@ __all__ = ["Ack", "Guard", "InDoubt", "Message", "Stored", "WrongSequence", "end
 
 _WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
 """Codes of errors: the last sequence of the guard's subject is another; or what is under its guard is under way."""
+_LEADS_NOT = "raft: not leader"
+"""What nats-server 2.11 says where it has just ceased to lead; 2.15 says nothing then."""
 
 
 class WrongSequence(Exception):
@@ -79,9 +81,10 @@ class Ack(msgspec.Struct):
     error: _Error | None = None
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether it is not stored only as another message under its guard is not everywhere yet."""
-        return self.error is not None and self.error.err_code == _UNDER_WAY
+    def is_momentary(self) -> bool:
+        """Whether it was not stored as another message under its guard is not everywhere yet, or as none leads now."""
+        error = self.error
+        return error is not None and (error.err_code == _UNDER_WAY or error.description == _LEADS_NOT)
 
     @property
     def is_guarded(self) -> bool:
