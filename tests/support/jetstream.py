@@ -15,7 +15,8 @@ from typing import Any
 import nats
 import nats.errors
 
-from tests.support.engines import ENGINES, Engine, free_port
+from tests.support.command import kept_port
+from tests.support.engines import ENGINES, Engine
 
 __all__ = ["STREAM", "StoringNats", "routed", "storing"]
 
@@ -34,7 +35,7 @@ class StoringNats(Engine):
     """
 
     def __init__(self, directory: Path, *options: str, name: str = "") -> None:
-        self.monitor = free_port() if name else 0
+        self.monitor = kept_port() if name else 0
         options = (*(("-n", name, "-m", str(self.monitor)) if name else ()), *options)
         super().__init__("nats", lambda port: [*ENGINES["nats"](port), "-js", "-sd", str(self.directory), *options])
         self.name = name
@@ -136,12 +137,13 @@ async def storing(directory: Path, port: int | None = None) -> AsyncIterator[Sto
 @asynccontextmanager
 async def routed(directory: Path, count: int = 3) -> AsyncIterator[list[StoringNats]]:
     """A cluster of servers that store, once it has a leader; until the end of the block."""
-    ports = [free_port() for _ in range(count)]
+    ports = [kept_port() for _ in range(count)]
     routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports)
     servers = []
     for number, port in enumerate(ports):
         options = ("-cluster_name", "three", "-cluster", f"nats://127.0.0.1:{port}", "-routes", routes)
         servers.append(StoringNats(directory / str(number), *options, name=f"s{number}"))
+        servers[-1].port = kept_port()
     try:
         for server in servers:
             await server.start()
