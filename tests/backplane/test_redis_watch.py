@@ -13,7 +13,7 @@ from tests.support.dead_network import network
 from tests.support.engines import ENGINES, Engine, engine
 from tests.support.redis_servers import order
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.redis_connection import MAX_SILENCE
+from velocity_ws.backplane.redis_connection import MAX_SILENCE, RedisConnection
 from velocity_ws.backplane.redis_watch import INTERVAL
 from velocity_ws.history.redis import RedisHistory
 from velocity_ws.testing.history_engine import Keeper
@@ -57,7 +57,10 @@ async def test_a_primary_that_is_demoted_is_noticed_by_who_says_nothing(kind: st
 
 
 async def test_looks_do_not_come_between_a_command_and_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = RedisConnection.look
     monkeypatch.setattr("velocity_ws.backplane.redis_watch.INTERVAL", 0.001)
+    # Looks this close together would give a server up that was without a processor for a few milliseconds.
+    monkeypatch.setattr(RedisConnection, "look", lambda connection, *, gives_up: look(connection, gives_up=False))
     async with engine("valkey") as server, listening(create_backplane(server.url)) as listener:
         backplane = listener.backplane
         for number in range(200):
