@@ -1,0 +1,307 @@
+"""``memory://name``: streams within one process, for brokers that share its bus. Knows no network.
+
+It is the reference: other engines do the same with what they have. A stream is there while a store of the name was
+connected and is not released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+from velocity_ws.backplane.base import Lost
+from velocity_ws.backplane.memory import MAX_PAYLOAD, Bus, bus_of
+from velocity_ws.backplane.urls import PREFIX
+from velocity_ws.history.items import Refused, too_large
+from velocity_ws.streams.items import (
+    MAX_LISTED,
+    Append,
+    Began,
+    Begin,
+    End,
+    Ending,
+    Part,
+    Query,
+    Renewal,
+    Summary,
+    Times,
+    Written,
+)
+from velocity_ws.streams.pieces import pack_end, unpack
+
+__all__ = ["MemoryStreams"]
+
+
+class _Stream:
+    """One stream. Times are in milliseconds."""
+
+    __slots__ = ("began", "begin", "bytes", "count", "end", "ended", "number", "payloads", "starts", "times", "until")
+
+    def __init__(self, begin: Begin, number: int, now: int) -> None:
+        self.begin = begin
+        self.number = number
+        self.began = now
+        self.until = now + begin.times.lease
+        self.ended = 0
+        self.times: Times = begin.times
+        self.payloads: list[bytes] = []
+        self.starts: list[int] = []
+        self.bytes = 0
+        self.count = 0
+        self.end: End = ""
+
+    @property
+    def gone_at(self) -> int:
+        return (self.ended if self.end else self.until) + self.times.ttl
+
+    @property
+    def forgotten_at(self) -> int:
+        return self.gone_at + self.times.memory
+
+    def summary(self, now: int) -> Summary:
+        id_, topic, room, writer, _ = self.begin
+        left = 0 if self.end else max(0, self.until - now)
+        pieces = len(self.starts)
+        return Summary(
+            id_, topic, room, writer, pieces, self.count, self.end, left, now - self.began, now >= self.gone_at
+        )
+
+    def add(self, payload: bytes, now: int) -> None:
+        piece = unpack(payload)
+        self.payloads.append(payload)
+        self.starts.append(piece.start)
+        self.count = piece.stop
+        self.bytes += len(payload)
+        if piece.end:
+            self.end, self.ended = piece.end, now
+
+    def read(self, query: Query) -> list[bytes]:
+        first = max(0, bisect.bisect_right(self.starts, query.after) - 1)
+        size, found = 0, []
+        for payload in itertools.islice(self.payloads, first, None):
+            size += len(payload)
+            if found and size > query.max_bytes:
+                break
+            found.append(payload)
+        return found
+
+
+class _Engine:
+    """The streams of a name. All but `bus` is used with the lock of the bus held."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], float]) -> None:
+        self.bus = bus
+        self.users = 0
+        self.is_marked = False
+        self.streams: dict[str, _Stream] = {}
+        self.topics: dict[str, dict[str, _Stream]] = {}
+        self.forbidden: dict[str, int] = {}
+        self._clock = clock
+        self._last = 0
+        self._numbers = itertools.count()
+        self._dues: list[tuple[int, str]] = []
+
+    def now(self) -> int:
+        """The time in milliseconds, which never goes back, once what is too old is gone."""
+        now = self._last = max(round(self._clock() * 1000), self._last)
+        while self._dues and self._dues[0][0] <= now:
+            _, id_ = heapq.heappop(self._dues)
+            self._look_at(id_, now)
+        return now
+
+    def _look_at(self, id_: str, now: int) -> None:
+        if self.forbidden.get(id_, now + 1) <= now:
+            del self.forbidden[id_]
+        stream = self.streams.get(id_)
+        if stream is None:
+            return
+        if now >= stream.gone_at:
+            stream.payloads.clear()
+            of_topic = self.topics.get(stream.begin.topic, {})
+            of_topic.pop(id_, None)
+            if not of_topic:
+                self.topics.pop(stream.begin.topic, None)
+        if now >= stream.forgotten_at:
+            del self.streams[id_]
+        else:
+            self.later(id_, stream.forgotten_at if now >= stream.gone_at else stream.gone_at)
+
+    def later(self, id_: str, at: int) -> None:
+        heapq.heappush(self._dues, (at, id_))
+
+    def begin(self, begin: Begin, now: int) -> Began:
+        stream = self.streams.get(begin.id)
+        if stream is None:
+            stream = self.streams[begin.id] = _Stream(begin, next(self._numbers), now)
+            self.topics.setdefault(begin.topic, {})[begin.id] = stream
+            self.later(begin.id, stream.gone_at)
+        return Began(stream.summary(now), begin.id in self.forbidden)
+
+    def append(self, append: Append, now: int) -> Written:
+        stream = self.streams.get(append.id)
+        if stream is None or stream.begin.writer != append.writer:
+            return Written(False)
+        number = unpack(append.payload).number
+        if number == len(stream.starts) - 1 and stream.payloads[-1:] == [append.payload]:
+            return Written(True, stream.end)
+        if stream.end or number != len(stream.starts):
+            return Written(False, stream.end)
+        stream.add(append.payload, now)
+        self.bus.publish(append.topic, append.head + append.payload)
+        return Written(True, stream.end)
+
+    def renew(self, renewal: Renewal, now: int) -> Written:
+        stream = self.streams.get(renewal.id)
+        if stream is None or stream.begin.writer != renewal.writer:
+            return Written(False)
+        if stream.end:
+            return Written(False, stream.end)
+        stream.times = renewal.times
+        stream.until = now + renewal.times.lease
+        return Written(True)
+
+    def end(self, ending: Ending, now: int) -> Summary | None:
+        stream = self.streams.get(ending.id)
+        if stream is None:
+            return None
+        if not stream.end and not (ending.is_of_dead and now < stream.until):
+            payload = pack_end(len(stream.starts), stream.count, ending.end)
+            stream.add(payload, now)
+            self.bus.publish(ending.topic, ending.head + payload)
+        return stream.summary(now)
+
+    def look(self, id_: str, now: int) -> Summary | None:
+        stream = self.streams.get(id_)
+        return None if stream is None else stream.summary(now)
+
+    def read(self, query: Query, now: int) -> Part | None:
+        stream = self.streams.get(query.id)
+        return None if stream is None else Part(stream.summary(now), stream.read(query))
+
+    def listed(self, topic: str, now: int) -> list[Summary]:
+        found = list(self.topics.get(topic, {}).values())[: -MAX_LISTED - 1 : -1]
+        return [summary for stream in found if not (summary := stream.summary(now)).is_gone]
+
+
+_engines: dict[tuple[str, str], _Engine] = {}
+
+
+class MemoryStreams:
+    """One connection to the streams of a name. On the broker's loop only."""
+
+    def __init__(self, url: str, *, prefix: str = PREFIX, clock: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            url: ``memory://`` and the name of the bus.
+            prefix: of the cluster; those of others have ids of their own.
+            clock: seconds since 1970; that of the store which is connected first is the engine's.
+        """
+        self.max_payload = MAX_PAYLOAD
+        self._name = url.partition("://")[2], prefix
+        self._bus = bus_of(url)
+        self._clock = clock
+        self._engine: _Engine | None = None
+        self._is_connected = False
+
+    async def connect(self, lost: Lost) -> None:  # noqa: ARG002 - which it never is
+        """See `StreamStore.connect`."""
+        with self._bus.lock:
+            if self._engine is None:
+                self._engine = _engines.setdefault(self._name, _Engine(self._bus, self._clock))
+                self._engine.users += 1
+            self._is_connected = True
+
+    async def begin(self, begins: Sequence[Begin]) -> list[Began | Refused]:
+        """See `StreamStore.begin`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.begin(begin, now) for begin in begins]
+
+    async def append(self, appends: Sequence[Append]) -> list[Written | Refused]:
+        """See `StreamStore.append`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            results = [
+                too_large(append.head + append.payload, self.max_payload) or engine.append(append, now)
+                for append in appends
+            ]
+        await asyncio.sleep(0)  # as for the backplane: who appends on and on leaves others a turn
+        return results
+
+    async def renew(self, renewals: Sequence[Renewal]) -> list[Written | Refused]:
+        """See `StreamStore.renew`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.renew(renewal, now) for renewal in renewals]
+
+    async def end(self, endings: Sequence[Ending]) -> list[Summary | Refused | None]:
+        """See `StreamStore.end`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.end(ending, now) for ending in endings]
+
+    async def forbid(self, ids: Sequence[str], milliseconds: int) -> list[Refused | None]:
+        """See `StreamStore.forbid`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            until = engine.now() + milliseconds
+            for id_ in ids:
+                engine.forbidden[id_] = until
+                engine.later(id_, until)
+            return [None] * len(ids)
+
+    async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
+        """See `StreamStore.look`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.look(id_, now) for id_ in ids]
+
+    async def read(self, queries: Sequence[Query]) -> list[Part | Refused | None]:
+        """See `StreamStore.read`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.read(query, now) for query in queries]
+
+    async def listed(self, topics: Sequence[str]) -> list[list[Summary] | Refused]:
+        """See `StreamStore.listed`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            now = engine.now()
+            return [engine.listed(topic, now) for topic in topics]
+
+    async def mark(self) -> None:
+        """See `StreamStore.mark`."""
+        self._connected().is_marked = True
+
+    async def is_marked(self) -> bool:
+        """See `StreamStore.is_marked`."""
+        return self._connected().is_marked
+
+    async def close(self) -> None:
+        """See `StreamStore.close`."""
+        self._is_connected = False
+
+    def release(self) -> None:
+        """See `StreamStore.release`. What the last store of a name leaves is gone."""
+        with self._bus.lock:
+            engine, self._engine = self._engine, None
+            if engine is None:
+                return
+            engine.users -= 1
+            if not engine.users and _engines.get(self._name) is engine:
+                del _engines[self._name]
+
+    def _connected(self) -> _Engine:
+        if self._engine is None or not self._is_connected:
+            raise ConnectionError("there is no connection")
+        return self._engine

@@ -1,0 +1,130 @@
+"""Pieces: what is stored of a stream, and put together again: text by characters, or JSON values. Pure.
+
+A payload is 22 bytes, in network order, and what was said: its number (8), how many characters or items came before it
+(8) and how many it has (4), what kind it is of (1) and whether it is the end (1). Text is UTF-8; items are JSON values
+with a comma between two. Characters are code points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import Final, Literal, NamedTuple, get_args
+
+import msgspec
+
+from velocity_ws.streams.items import End
+
+__all__ = ["HEADER_SIZE", "InvalidPiece", "Kind", "Piece", "join", "pack", "pack_end", "unpack"]
+
+Kind = Literal["", "text", "items"]
+"""What a stream has; empty as long as it has nothing."""
+
+_header = Struct(">QQIBB")
+HEADER_SIZE: Final = _header.size
+_KINDS: Final = get_args(Kind)
+_ENDS: Final = get_args(End)
+_MAX: Final = 2**53
+
+
+class InvalidPiece(ValueError):
+    """Bytes that are no payload; the text says why."""
+
+
+class Piece(NamedTuple):
+    """A piece of a stream, or several of them that follow each other.
+
+    Attributes:
+        number: how many pieces came before it.
+        start: how many characters, or items, came before it.
+        count: how many it has.
+        kind: of its data.
+        end: how the stream ends with it; empty where it does not.
+        data: UTF-8 text, or JSON values with a comma between two.
+    """
+
+    number: int
+    start: int
+    count: int
+    kind: Kind
+    end: End
+    data: bytes
+
+    @property
+    def stop(self) -> int:
+        """How many characters, or items, there are up to its end."""
+        return self.start + self.count
+
+    def after(self, count: int) -> Piece:
+        """What is left of it for a reader that has so many characters, or items: itself, where that is all of it."""
+        skip = count - self.start
+        if skip <= 0:
+            return self
+        if skip >= self.count:
+            return self._replace(start=self.stop, count=0, data=b"")
+        return self._replace(start=count, count=self.count - skip, data=_rest(self.kind, self.data, skip))
+
+
+def pack(piece: Piece) -> bytes:
+    """The payload of a piece."""
+    number, start, count, kind, end, data = piece
+    return _header.pack(number, start, count, _KINDS.index(kind), _ENDS.index(end)) + data
+
+
+def pack_end(number: int, start: int, end: End) -> bytes:
+    """The payload of an end that is not the writer's: a piece of nothing."""
+    return _header.pack(number, start, 0, 0, _ENDS.index(end))
+
+
+def unpack(payload: bytes) -> Piece:
+    """Read a payload, which may come from an engine.
+
+    Raises:
+        InvalidPiece: it is none.
+    """
+    if len(payload) < HEADER_SIZE:
+        raise InvalidPiece("it is too short")
+    number, start, count, kind, end = _header.unpack_from(payload)
+    data = payload[HEADER_SIZE:]
+    if kind >= len(_KINDS) or end >= len(_ENDS) or number > _MAX or start > _MAX or bool(count) is not bool(data):
+        raise InvalidPiece("its header has what none has")
+    if not kind and data:
+        raise InvalidPiece("it has data of no kind")
+    piece = Piece(number, start, count, _KINDS[kind], _ENDS[end], data)
+    _check(piece)
+    return piece
+
+
+def join(pieces: Iterable[Piece]) -> Piece:
+    """Several pieces that follow each other as one, which has the number of the first. There is one at least."""
+    found = list(pieces)
+    first, last = found[0], found[-1]
+    if len(found) == 1:
+        return first
+    kind = next((piece.kind for piece in found if piece.kind), first.kind)
+    filled = [piece.data for piece in found if piece.data]
+    data = (b"," if kind == "items" else b"").join(filled)
+    return Piece(first.number, first.start, last.stop - first.start, kind, last.end, data)
+
+
+def split_items(data: bytes) -> list[msgspec.Raw]:
+    """The items of a piece."""
+    return _decode_items(b"[%b]" % data)
+
+
+def _check(piece: Piece) -> None:
+    try:
+        found = len(piece.data.decode()) if piece.kind == "text" else len(split_items(piece.data))
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidPiece(f"its data is not {piece.kind}: {error}") from None
+    if found != piece.count:
+        raise InvalidPiece(f"it has {found} and not {piece.count} characters or items")
+
+
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _rest(kind: Kind, data: bytes, skip: int) -> bytes:
+    if kind == "items":
+        return b",".join(map(bytes, split_items(data)[skip:]))
+    return data.decode()[skip:].encode()
