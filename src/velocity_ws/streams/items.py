@@ -69,7 +69,7 @@ class Summary(NamedTuple):
         room: the same.
         writer: the same.
         pieces: how many pieces there are.
-        count: how many characters, or items.
+        length: how many characters, or items.
         end: how it has ended.
         left: milliseconds until the writer counts as dead; 0 where it does, or the stream has ended.
         age: milliseconds since it began.
@@ -81,7 +81,7 @@ class Summary(NamedTuple):
     room: str
     writer: bytes
     pieces: int
-    count: int
+    length: int
     end: End
     left: int
     age: int

@@ -39,7 +39,7 @@ __all__ = ["MemoryStreams"]
 class _Stream:
     """One stream. Times are in milliseconds."""
 
-    __slots__ = ("began", "begin", "bytes", "count", "end", "ended", "number", "payloads", "starts", "times", "until")
+    __slots__ = ("began", "begin", "bytes", "end", "ended", "length", "number", "payloads", "starts", "times", "until")
 
     def __init__(self, begin: Begin, number: int, now: int) -> None:
         self.begin = begin
@@ -51,7 +51,7 @@ class _Stream:
         self.payloads: list[bytes] = []
         self.starts: list[int] = []
         self.bytes = 0
-        self.count = 0
+        self.length = 0
         self.end: End = ""
 
     @property
@@ -67,21 +67,22 @@ class _Stream:
         left = 0 if self.end else max(0, self.until - now)
         pieces = len(self.starts)
         return Summary(
-            id_, topic, room, writer, pieces, self.count, self.end, left, now - self.began, now >= self.gone_at
+            id_, topic, room, writer, pieces, self.length, self.end, left, now - self.began, now >= self.gone_at
         )
 
     def add(self, payload: bytes, now: int) -> None:
         piece = unpack(payload)
         self.payloads.append(payload)
         self.starts.append(piece.start)
-        self.count = piece.stop
+        self.length = piece.stop
         self.bytes += len(payload)
         if piece.end:
             self.end, self.ended = piece.end, now
 
     def read(self, query: Query) -> list[bytes]:
         first = max(0, bisect.bisect_right(self.starts, query.after) - 1)
-        size, found = 0, []
+        size = 0
+        found: list[bytes] = []
         for payload in itertools.islice(self.payloads, first, None):
             size += len(payload)
             if found and size > query.max_bytes:
@@ -169,7 +170,7 @@ class _Engine:
         if stream is None:
             return None
         if not stream.end and not (ending.is_of_dead and now < stream.until):
-            payload = pack_end(len(stream.starts), stream.count, ending.end)
+            payload = pack_end(len(stream.starts), stream.length, ending.end)
             stream.add(payload, now)
             self.bus.publish(ending.topic, ending.head + payload)
         return stream.summary(now)

@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     Attributes:
         number: how many pieces came before it.
         start: how many characters, or items, came before it.
-        count: how many it has.
+        length: how many it has.
         kind: of its data.
         end: how the stream ends with it; empty where it does not.
         data: UTF-8 text, or JSON values with a comma between two.
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
     number: int
     start: int
-    count: int
+    length: int
     kind: Kind
     end: End
     data: bytes
@@ -53,22 +53,22 @@ class Piece(NamedTuple):
     @property
     def stop(self) -> int:
         """How many characters, or items, there are up to its end."""
-        return self.start + self.count
+        return self.start + self.length
 
-    def after(self, count: int) -> Piece:
+    def after(self, read: int) -> Piece:
         """What is left of it for a reader that has so many characters, or items: itself, where that is all of it."""
-        skip = count - self.start
+        skip = read - self.start
         if skip <= 0:
             return self
-        if skip >= self.count:
-            return self._replace(start=self.stop, count=0, data=b"")
-        return self._replace(start=count, count=self.count - skip, data=_rest(self.kind, self.data, skip))
+        if skip >= self.length:
+            return self._replace(start=self.stop, length=0, data=b"")
+        return self._replace(start=read, length=self.length - skip, data=_rest(self.kind, self.data, skip))
 
 
 def pack(piece: Piece) -> bytes:
     """The payload of a piece."""
-    number, start, count, kind, end, data = piece
-    return _header.pack(number, start, count, _KINDS.index(kind), _ENDS.index(end)) + data
+    number, start, length, kind, end, data = piece
+    return _header.pack(number, start, length, _KINDS.index(kind), _ENDS.index(end)) + data
 
 
 def pack_end(number: int, start: int, end: End) -> bytes:
@@ -84,13 +84,13 @@ def unpack(payload: bytes) -> Piece:
     """
     if len(payload) < HEADER_SIZE:
         raise InvalidPiece("it is too short")
-    number, start, count, kind, end = _header.unpack_from(payload)
+    number, start, length, kind, end = _header.unpack_from(payload)
     data = payload[HEADER_SIZE:]
-    if kind >= len(_KINDS) or end >= len(_ENDS) or number > _MAX or start > _MAX or bool(count) is not bool(data):
+    if kind >= len(_KINDS) or end >= len(_ENDS) or number > _MAX or start > _MAX or bool(length) is not bool(data):
         raise InvalidPiece("its header has what none has")
     if not kind and data:
         raise InvalidPiece("it has data of no kind")
-    piece = Piece(number, start, count, _KINDS[kind], _ENDS[end], data)
+    piece = Piece(number, start, length, _KINDS[kind], _ENDS[end], data)
     _check(piece)
     return piece
 
@@ -117,8 +117,8 @@ def _check(piece: Piece) -> None:
         found = len(piece.data.decode()) if piece.kind == "text" else len(split_items(piece.data))
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidPiece(f"its data is not {piece.kind}: {error}") from None
-    if found != piece.count:
-        raise InvalidPiece(f"it has {found} and not {piece.count} characters or items")
+    if found != piece.length:
+        raise InvalidPiece(f"it has {found} and not {piece.length} characters or items")
 
 
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
