@@ -25,6 +25,8 @@ PUBLIC = {
         *("BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound"),
         *("ClientTimeout", "EncodeError", "HookError", "InvalidCloseError", "InvalidNameError", "InvalidPathError"),
         *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired", "HistoryError"),
+        *("Stream", "StreamInfo", "StreamState", "StreamWriter"),
+        *("StreamEnded", "StreamError", "StreamGone", "StreamNotFound", "StreamTooLarge"),
         *("ServerError", "SettingsError", "VelocityError", "WouldDeadlockError"),
         *("__version__", "browser_client_path"),
     },

@@ -10,6 +10,7 @@ from velocity_ws.broker.decorators import EventRouter
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
 from velocity_ws.broker.rooms import Rooms
+from velocity_ws.broker.streams_api import Stream, StreamWriter
 from velocity_ws.broker.target import Target
 from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
@@ -42,6 +43,8 @@ from velocity_ws.sessions.accept import Accept
 from velocity_ws.sessions.client import Client
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Stats
+from velocity_ws.stream_errors import StreamEnded, StreamError, StreamGone, StreamNotFound, StreamTooLarge
+from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.uvicorn.server import Server
 
 __version__ = "0.1.0"
@@ -86,6 +89,15 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Stats",
+    "Stream",
+    "StreamEnded",
+    "StreamError",
+    "StreamGone",
+    "StreamInfo",
+    "StreamNotFound",
+    "StreamState",
+    "StreamTooLarge",
+    "StreamWriter",
     "Target",
     "UserConnection",
     "VelocityError",

@@ -16,6 +16,7 @@
         * `InvalidExpiryError` (a ``ValueError``): when a login ends
         * `InvalidHeaderError` (a ``ValueError``): a header or a subprotocol of a handshake's answer
         * `HistoryError` (a ``ValueError``): a room that remembers nothing, or not what was asked of it
+        * `StreamError`, and its own, in `velocity_ws.stream_errors`: a stream that is not what it was taken for
     * the client that a call was for:
         * `ClientNotFound` (a ``LookupError``): no client has this id
         * `ClientGone` (a ``ConnectionError``): it has gone

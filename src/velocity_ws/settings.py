@@ -143,6 +143,12 @@ class Settings(BaseSettings):
     back at once cost the engine few reads."""
     recovery_limit: int = Field(1000, ge=1)
     """Messages of a room that one client may get at once when it comes back; one that missed more is told so."""
+    stream_max_size: Size = Field(16 * 1024 * 1024, gt=0)
+    """Bytes that a stream may have; a source that says more is cancelled, and the stream ends with ``error``."""
+    stream_ttl: Duration = Field(3600.0, ge=1)
+    """Seconds for which what a stream has said can be read after its end."""
+    stream_interval: Duration = Field(0.02, ge=0, le=10)
+    """Seconds in which what a stream says is gathered, to leave as one message; 0 = one turn of the event loop."""
     drain_timeout: Duration = Field(10.0, ge=0)
     """Seconds that a stop gives handlers to finish, queues to be sent and clients to leave; 0 = no wait."""
     restart_code: int = 1012

@@ -55,6 +55,7 @@ class Parts:
             deliver=self.deliver,
             respond=self.respond,
             probe_returned=self.probes.append,
+            take_piece=lambda _: None,
             logged={},
         )
 

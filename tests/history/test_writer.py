@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support import eventually
 from tests.support.links import LOG, Node, Store, failing, linked
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
-from velocity_ws.history import link as history_link
+from velocity_ws.history import store_link
 from velocity_ws.history import writer as history_writer
 from velocity_ws.history.items import Append, Appended, Log, Query, granted
 
@@ -141,8 +141,8 @@ async def what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -
 @example([("hold",), ("append", 0, "", False), ("turn",), ("turn",), ("append", 0, "", True), ("cancel", 0), ("lose",)])
 def test_what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history_link, "FIRST_BACKOFF", 0.0)
-        patch.setattr(history_link, "LAST_BACKOFF", 0.0)
+        patch.setattr(store_link, "FIRST_BACKOFF", 0.0)
+        patch.setattr(store_link, "LAST_BACKOFF", 0.0)
         patch.setattr(history_writer, "BATCH_APPENDS", 3)
         patch.setattr(history_writer, "PAUSE", 0.0)
         asyncio.run(what_is_told_is_what_the_logs_have(happening))

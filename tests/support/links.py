@@ -22,7 +22,7 @@ from velocity_ws.stats import Counters
 __all__ = ["LOG", "OURS", "Node", "Store", "failing", "linked", "names_of_tasks"]
 
 LOG = Log("velocity.room.chat", Limits(10_000, 3600_000, 64 * 1024**2))
-OURS = {"velocity-ws history", "velocity-ws history link"}
+OURS = {"velocity-ws history", "velocity-ws link"}
 """The names of the tasks of a link."""
 _names = itertools.count()
 

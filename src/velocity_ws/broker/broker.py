@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from velocity_ws.broker.decorators import HookDecorators
 from velocity_ws.broker.node import Node
 from velocity_ws.broker.server_api import ServerAPI, validate_client_id
+from velocity_ws.broker.streams_api import StreamsAPI
 from velocity_ws.broker.sync import SyncBroker
 from velocity_ws.broker.users import user_id_of
 from velocity_ws.cluster.topics import MAIN
@@ -84,6 +85,7 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
         HookDecorators.__init__(self, hooks)
+        self._streams = StreamsAPI(self._node.portal.run, self._node.running_streams)
         node = self._node
         ServerAPI.__init__(self, node.portal, node.directory, node.portal.run, node.outgoing.publish, node.tell)
 
@@ -121,6 +123,13 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
     def get_stats(self) -> Stats:
         """The figures of this process, as of now. From any thread."""
         return self._node.stats()
+
+    # --- streams
+
+    @property
+    def streams(self) -> StreamsAPI:
+        """What is said piece by piece, and outlives every connection: answers of models, logs, progress."""
+        return self._streams
 
     # --- life
 

@@ -21,6 +21,7 @@ from velocity_ws.messages.names import validate_text
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.moves import told
 from velocity_ws.sessions.session import Session
+from velocity_ws.streams.streams import Streams
 
 __all__ = ["ClientDirectory"]
 
@@ -48,6 +49,7 @@ class ClientDirectory:
         self._presence: Presence | None = None
         self._logs = logs
         self._entering: Entering | None = None
+        self._streams: Streams | None = None
 
     def _answer_about_clients(self, cluster: Cluster) -> None:
         """Answer other nodes that ask about a client of this one."""
@@ -75,12 +77,16 @@ class ClientDirectory:
         session = self._hub.get(client_id)
         if session is None:
             return await self._join_elsewhere(client_id, room, since)
-        if self._entering is not None or since is not None:
-            return await self._join_logged(session, room, since)
-        if session.moves is not None and session.moves.is_full:
-            raise too_far_behind(session)
-        await self._settle(session, room, is_new=self._hub.join(client_id, room))
-        return Joined(room)
+        try:
+            if self._entering is not None or since is not None:
+                return await self._join_logged(session, room, since)
+            if session.moves is not None and session.moves.is_full:
+                raise too_far_behind(session)
+            await self._settle(session, room, is_new=self._hub.join(client_id, room))
+            return Joined(room)
+        finally:
+            if self._streams is not None:
+                self._streams.entrances.let_in(session, room)
 
     async def let_in(self, session: Session, room: str, since: Since | None) -> Entrance | None:
         """Put a client of this node into a room that it may be in. It gets nothing of the room before `follow`.
@@ -105,6 +111,11 @@ class ClientDirectory:
         """A client was answered: let it have what follows."""
         if self._entering is not None:
             self._entering.follow(entrance)
+
+    def let_read(self, session: Session, room: str, have: object) -> None:
+        """A client that asked for a room was answered: let it have the streams there, but for what it says it has."""
+        if self._streams is not None:
+            self._streams.entrances.go(session, room, have)
 
     async def keep_out(self, session: Session, room: str) -> None:
         """Keep that a client was put out of a room, where that has a history: what is said there is not for it now."""

@@ -27,6 +27,7 @@ from velocity_ws.messages.names import validate_text
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.stats import Stats
+from velocity_ws.streams.streams import Streams
 
 __all__ = ["Directory"]
 
@@ -64,6 +65,7 @@ class Directory(ClientDirectory):
         authorization: Authorization | None = None,
         histories: Histories | None = None,
         reading: Reading | None = None,
+        streams: Streams | None = None,
     ) -> None:
         """Ask other nodes, and answer them, from now on.
 
@@ -74,6 +76,7 @@ class Directory(ClientDirectory):
             authorization: asks who may be in rooms; ``None`` where there are no clients.
             histories: what rooms remember, for clients; ``None`` where no room has a history, or there are no clients.
             reading: what rooms remember; ``None`` where no room has a history.
+            streams: what is read piece by piece; ``None`` where there are no clients.
         """
         self._node_id = node_id
         self._cluster = cluster
@@ -81,6 +84,7 @@ class Directory(ClientDirectory):
         if histories is not None:
             self._entering = Entering(self._hub, histories, self._settle, self.take_out)
         self._reading = reading
+        self._streams = streams
         removing = _nobody_comes if authorization is None else authorization.user_removed
         self.users.begin(node_id, cluster, presence, removing, self._keep_removed)
         self.revocation.begin(cluster, authorization)
@@ -92,7 +96,7 @@ class Directory(ClientDirectory):
 
     def end(self) -> None:
         """Know no other node any more."""
-        self._cluster = self._presence = self._entering = self._reading = None
+        self._cluster = self._presence = self._entering = self._reading = self._streams = None
         self.users.end()
         self.revocation.end()
 

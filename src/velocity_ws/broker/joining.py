@@ -15,7 +15,7 @@ from velocity_ws.errors import BackplaneUnavailable, ClientError
 from velocity_ws.history.positions import InvalidPosition, Position
 from velocity_ws.history.recoveries import Entrance, Since
 from velocity_ws.hooks.registry import Hooks
-from velocity_ws.messages.events import JOINED, encode_joined, encode_left, joined_data
+from velocity_ws.messages.events import JOINED, encode_left, joined_data
 from velocity_ws.messages.inbound import Message
 from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.sessions.client import Client
@@ -37,6 +37,7 @@ class RoomRequest(BaseModel):
 
     room: Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH)]
     since: Any = None
+    streams: Any = None
 
 
 class Admission(Protocol):
@@ -62,6 +63,9 @@ class TakesOut(Protocol):
 
     def follow(self, entrance: Entrance) -> None:
         """A client was answered: let it have what follows."""
+
+    def let_read(self, session: Session, room: str, have: object) -> None:
+        """A client was answered: let it have the streams of a room, but for what it says it has."""
 
 
 class Joining:
@@ -92,7 +96,7 @@ class Joining:
         self._hooks.register_built_in("join", self.join, is_there)
         self._hooks.register_built_in("leave", self.leave, is_there)
 
-    async def join(self, client: Client, data: RoomRequest, message: Message) -> Any:
+    async def join(self, client: Client, data: RoomRequest) -> Any:
         """Handle ``join``. A client that is refused while it is in the room is put out of it.
 
         Raises:
@@ -111,12 +115,15 @@ class Joining:
                 self._settle_place(session, data.room, rooms)
         if self._hub.joined_at(session.id, data.room) is None:  # it was put out before its answer, and told so
             raise ClientError("FORBIDDEN", MAY_NOT_BE_IN)
+        joined = joined_data(data.room) if entrance is None else joined_data(*entrance.joined)
+        follow = functools.partial(self._follow, session, data, entrance)
+        return Followed(joined, JOINED, session.offer, follow)
+
+    def _follow(self, session: Session, data: RoomRequest, entrance: Entrance | None) -> None:
+        """A client was answered."""
         if entrance is not None:
-            follow = functools.partial(self._rooms.follow, entrance)
-            return Followed(joined_data(*entrance.joined), JOINED, session.offer, follow)
-        if message.id is None:
-            session.offer(encode_joined(data.room))
-        return {"room": data.room}
+            self._rooms.follow(entrance)
+        self._rooms.let_read(session, data.room, data.streams)
 
     def _since(self, data: RoomRequest) -> Since | None:
         """Where a client stands, as it says.

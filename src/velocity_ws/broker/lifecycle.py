@@ -15,7 +15,7 @@ from velocity_ws.logs import get_logger
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.session import Session
 
-__all__ = ["Lifecycle"]
+__all__ = ["Aside", "Lifecycle"]
 
 log = get_logger("velocity_ws.broker")
 

@@ -8,23 +8,25 @@ from typing import Any
 
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.urls import ALONE, engine_of, split_url
+from velocity_ws.broker.asides import Asides
 from velocity_ws.broker.authorization import Authorization
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.joining import Joining
-from velocity_ws.broker.lifecycle import Lifecycle
+from velocity_ws.broker.lifecycle import Aside, Lifecycle
 from velocity_ws.broker.node_messages import NodeMessages
 from velocity_ws.broker.outgoing import Outgoing
 from velocity_ws.broker.presence import Presence
 from velocity_ws.broker.presence_policy import PresencePolicy
 from velocity_ws.broker.room_logs import RoomLogs
+from velocity_ws.broker.stream_events import StreamEvents
 from velocity_ws.broker.users import Users
-from velocity_ws.broker.wiring import Starting, build_cluster, build_histories
+from velocity_ws.broker.wiring import Starting, build_cluster, build_histories, build_streams
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.fanout import fan_out
-from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.delivery.transport_outbox import Flusher, push
 from velocity_ws.errors import BrokerError
 from velocity_ws.history.histories import Histories
 from velocity_ws.hooks.registry import Hooks
@@ -42,6 +44,8 @@ from velocity_ws.sessions.pacing import Pace
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters, Stats
+from velocity_ws.streams.calls import Calls as StreamCalls
+from velocity_ws.streams.streams import Streams
 
 __all__ = ["Node"]
 
@@ -68,6 +72,7 @@ class Node:
         cluster: the way to the other nodes, while there are any.
         presence: the users in the rooms that have it, while it runs.
         histories: the rooms that have a history, while it runs.
+        streams: what is written and read piece by piece, while it runs.
     """
 
     def __init__(
@@ -103,10 +108,11 @@ class Node:
         )
         self.users.authorization = self.authorization
         Joining(hooks, self.hub, self.authorization, self.directory, settings.max_rooms_per_client).register()
+        StreamEvents(hooks, self.hub, self.dispatcher.call, lambda: self.streams).register()
         self.messages = NodeMessages(hooks.node_handler, self.dispatcher.node, self.counters)
         self.lifecycle = Lifecycle(
             self,
-            self.messages,
+            Asides(self._asides),
             self.portal,
             clock,
             name=name,
@@ -119,6 +125,7 @@ class Node:
         self.cluster: Cluster | None = None
         self._is_alone = url == ALONE
         self.histories: Histories | None = None
+        self.streams: Streams | None = None
         self.outgoing = Outgoing(self.portal, self.hub, hooks.kinds, self._room_logs, is_alone=self._is_alone)
         if not self._is_alone:
             create_backplane(url)  # what is missing shows now, not when it is started
@@ -167,10 +174,28 @@ class Node:
         """Tell all nodes something; see `NodeMessages.tell`. From any loop, in a coroutine."""
         await self.portal.run(self.messages.tell, event, payload)
 
+    def running_streams(self) -> StreamCalls:
+        """What an application does with streams.
+
+        Raises:
+            BrokerError: it is not started.
+        """
+        if self.streams is None:
+            raise BrokerError("the broker is not started, and so has no streams; start it, or serve it, first")
+        return self.streams.calls
+
     def _fan_out(self, members: Iterable[Session], message: PreparedMessage) -> int:
         if message.size > self.context.warn_size:
             self.hints.large(message)
         return fan_out(members, message, self.counters, self.context.flusher)
+
+    def _give_ready(self, members: Iterable[Session], message: PreparedMessage) -> list[Session]:
+        """Offer a message to members for whom nothing waits; the others."""
+        _, others = push(members, message, self.context.flusher)
+        return [each for each in others if each.outbox is None or not each.outbox.is_free or not each.offer(message)]
+
+    def _asides(self) -> list[Aside]:
+        return [self.messages] if self.streams is None else [self.messages, self.streams.sources]
 
     def opened(self, kind: Kind, name: str) -> None:
         """A room, or a user, has a first client here."""
@@ -178,13 +203,18 @@ class Node:
             self.histories.opened(name)
         if self.cluster is not None:
             self.cluster.subscribe(kind, name)
+        if self.streams is not None and kind == "room":
+            self.streams.opened(name)
 
     def closed(self, kind: Kind, name: str) -> None:
         """It has none any more."""
         if self.cluster is not None and not (kind == "user" and name in self.users.expected):
             self.cluster.unsubscribe(kind, name)
-        if self.histories is not None and kind == "room":
-            self.histories.closed(name)
+        if kind == "room":
+            if self.histories is not None:
+                self.histories.closed(name)
+            if self.streams is not None:
+                self.streams.closed(name)
 
     @property
     def is_healthy(self) -> bool:
@@ -221,9 +251,11 @@ class Node:
             self.presence = Presence(self.id, policy, most, self.hub, self.cluster, self.counters, self.dispatcher)
         if self._kinds.has_history:
             self.histories = build_histories(self, self._topics, self._kinds, self._room_logs, self._clock)
+        self.streams = build_streams(self, self._prefix, self._topics, self._give_ready, self._clock)
+        self.streams.start()
         histories = self.histories
         reading = None if histories is None else histories.reading
-        self.directory.begin(self.id, self.cluster, self.presence, self.authorization, histories, reading)
+        self.directory.begin(self.id, self.cluster, self.presence, self.authorization, histories, reading, self.streams)
         self.users.begin(self.cluster, self.presence)
         self.messages.begin(self.id, self.cluster)
         self.outgoing.begin(self.cluster, None if histories is None else histories.appending)
@@ -242,6 +274,8 @@ class Node:
             self.cluster.stop_soon()
         if self.histories is not None:
             self.histories.stop_soon()
+        if self.streams is not None:
+            self.streams.stop_soon()
 
     async def end(self) -> None:
         """End the workers and the cluster, when the last connection is over."""
@@ -249,8 +283,10 @@ class Node:
         await self.directory.revocation.stop()
         await self.context.workers.stop()
         await self._starting.stop()
-        cluster, presence, histories = self.cluster, self.presence, self.histories
+        cluster, presence, histories, streams = self.cluster, self.presence, self.histories, self.streams
         self._part()
+        if streams is not None:
+            await streams.stop()
         if presence is not None:
             await presence.stop()
         if histories is not None:
@@ -268,6 +304,8 @@ class Node:
             self.cluster.release()
         if self.histories is not None:
             self.histories.release()
+        if self.streams is not None:
+            self.streams.release()
         self._part()
         self.authorization.abandon()
         for session in self.lifecycle.sessions:
@@ -278,7 +316,7 @@ class Node:
 
     def _part(self) -> None:
         self.logins.end()
-        self.cluster = self.presence = self.histories = None
+        self.cluster = self.presence = self.histories = self.streams = None
         self._kinds.is_without_presence = self._kinds.is_without_history = False
         self.hub.logs = self.context.welcome = None
         self.context.resume = no_resume

@@ -8,6 +8,7 @@ from typing import Any, Generic, overload
 from velocity_ws.broker.bare import bare
 from velocity_ws.broker.signatures import (
     AuthorizeHook,
+    CancelHook,
     EventHook,
     Info,
     MoveHook,
@@ -91,6 +92,18 @@ class Rooms(Generic[UserT]):
         It runs before those of the broker.
         """
         return self._kind.register_move("room_leave", function)
+
+    @bare
+    def on_cancel(self, function: CancelHook) -> CancelHook:
+        """Register the function that decides whether a member may stop a stream, called with ``client, stream_id``.
+
+        It is asked when a member sends ``stream_cancel``, as ``velocity.js`` does with ``stream.cancel()``. It returns
+        a bool, or raises what answers a client, as `authorize` does. Without one, no member may.
+
+        Raises:
+            HookError: the kind has such a function already, or this one cannot be it.
+        """
+        return self._kind.register_cancel(function)
 
     @overload
     def presence_info(self, function: PresenceInfo[UserT, P, Info]) -> PresenceInfo[UserT, P, Info]: ...

@@ -23,6 +23,7 @@ __all__ = [
     "AsyncLogin",
     "AuthorizeHook",
     "BinaryHook",
+    "CancelHook",
     "ClientHook",
     "DisconnectHook",
     "ErrorHook",
@@ -49,6 +50,7 @@ DisconnectHook = TypeVar("DisconnectHook", bound=OfNothing | OfClient | Callable
 MoveHook = TypeVar("MoveHook", bound=OfNothing | OfClient | Callable[Concatenate[str, ...], Done])
 ErrorHook = TypeVar("ErrorHook", bound=OfNothing | OfClient | Callable[Concatenate[Exception, ...], Done])
 AuthorizeHook = TypeVar("AuthorizeHook", bound=Callable[..., bool | Awaitable[bool]])
+CancelHook = TypeVar("CancelHook", bound=Callable[..., bool | Awaitable[bool]])
 
 P = ParamSpec("P")
 SomeUserT = TypeVar("SomeUserT")

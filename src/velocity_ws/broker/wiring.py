@@ -22,14 +22,19 @@ from velocity_ws.history.histories import Histories
 from velocity_ws.history.link import HistoryLink
 from velocity_ws.history.unkept import Unkept
 from velocity_ws.hooks.kinds import Kinds
+from velocity_ws.logs import quote
 from velocity_ws.sessions.context import NodeContext
+from velocity_ws.sessions.dispatch import Dispatcher
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.logins import Logins
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
+from velocity_ws.streams.announcing import Announcing
+from velocity_ws.streams.readers import GiveReady
+from velocity_ws.streams.streams import Streams
 
-__all__ = ["Starting", "build_cluster", "build_histories"]
+__all__ = ["Starting", "build_cluster", "build_histories", "build_streams"]
 
 
 class Parts(Protocol):
@@ -40,7 +45,9 @@ class Parts(Protocol):
     hub: Hub[Session]
     logins: Logins[Session]
     context: NodeContext[Session]
+    dispatcher: Dispatcher
     cluster: Cluster | None
+    histories: Histories | None
 
 
 def build_cluster(node: Parts, prefix: str, is_of_kind: Callable[[str], bool], clock: Callable[[], float]) -> Cluster:
@@ -104,6 +111,40 @@ def build_histories(node: Parts, topics: Topics, kinds: Kinds, logs: RoomLogs, c
         notify = functools.partial(cluster.notes.notify, topics.nodes)
         histories.unkept = Unkept(cluster, notify, link, histories.feeds, clock)
     return histories
+
+
+def build_streams(
+    node: Parts, prefix: str, topics: Topics, give_ready: GiveReady, clock: Callable[[], float]
+) -> Streams:
+    """What a node does for streams, asleep.
+
+    Args:
+        node: the node, which has its cluster and its histories already.
+        prefix: what the names of the topics begin with.
+        topics: the names of the cluster's topics.
+        give_ready: gives a message to members for whom nothing waits; returns the others.
+        clock: seconds, never going back.
+    """
+
+    async def report(error: BaseException, stream_id: str) -> None:
+        await node.dispatcher.report(None, error, where=f"the source of stream {quote(stream_id)}")
+
+    context = node.context
+    streams = Streams(context.node_id, prefix, topics, node.settings, node.hub, give_ready, report, node.cluster, clock)
+    histories = node.histories
+    if histories is None:
+        announcing = Announcing(streams.entrances.said, clock, node.settings.max_message_size)
+        streams.entrances.waits_for = announcing.waits
+        streams.on_awake.append(lambda: _announce(context, announcing))
+        streams.on_stop.append(announcing.stop)
+    else:
+        streams.entrances.waits_for = histories.resumptions.waits_for
+        histories.resumptions.on_said.append(streams.entrances.said)
+    return streams
+
+
+def _announce(context: NodeContext[Session], announcing: Announcing) -> None:
+    context.welcome, context.resume = announcing.welcome, announcing.resume
 
 
 class Starting:

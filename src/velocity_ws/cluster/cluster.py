@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, TypeVar
 
 from velocity_ws.backplane.base import Backplane
-from velocity_ws.cluster.envelopes import Heartbeat, Request, Response, encode_body
+from velocity_ws.cluster.envelopes import Heartbeat, Request, Response, StreamPiece, encode_body
 from velocity_ws.cluster.gaps import Gaps
 from velocity_ws.cluster.link import Link
 from velocity_ws.cluster.membership import Membership
@@ -55,6 +55,7 @@ class Cluster:
         on_dropped: called with a topic that is heard no more, and whether it is needed again meanwhile.
         logged: the logs of rooms, by their topics; they take what an engine has kept, where there are such.
         look: as for `Gaps`.
+        take_piece: takes the pieces of streams that other nodes write, where there are such.
         orders: sees when this node may have missed what another has ordered all to do.
     """
 
@@ -93,6 +94,7 @@ class Cluster:
         self.logged: dict[str, Logged] = {}
         self.on_dropped: list[Callable[[str, bool], None]] = []
         self.look: Callable[[str, int], bool] = lambda *_: False
+        self.take_piece: Callable[[StreamPiece], None] = lambda _: None
         self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._look)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
@@ -119,6 +121,7 @@ class Cluster:
             respond=lambda node_id, response: self._send(self.topics.node(node_id), response),
             probe_returned=self._link.probe_returned,
             logged=self.logged,
+            take_piece=self._take_piece,
         )
 
     # --- life
@@ -211,6 +214,9 @@ class Cluster:
 
     def _look(self, room: str, missed: int) -> bool:
         return self.look(room, missed)
+
+    def _take_piece(self, piece: StreamPiece) -> None:
+        self.take_piece(piece)
 
     def _tick(self) -> None:
         self.orders.look()

@@ -21,8 +21,8 @@ from velocity_ws.messages.names import MAX_NAME_LENGTH
 
 __all__ = [
     "Body", "ClientId", "Count", "Header", "Heartbeat", "InvalidEnvelope", "Name", "NodeId", "Notification",
-    "PlainNotification", "PlainPublication", "Probe", "Publication", "Request", "Response", "Topic", "decode_as",
-    "decode_body", "decode_header", "encode_body", "encode_header", "encode_unstamped",
+    "PlainNotification", "PlainPublication", "Probe", "Publication", "Request", "Response", "StreamPiece", "Topic",
+    "decode_as", "decode_body", "decode_header", "encode_body", "encode_header", "encode_unstamped",
 ]  # fmt: skip
 
 MAGIC: Final = b"VWS"
@@ -179,6 +179,21 @@ class Notification(PlainNotification, array_like=True, frozen=True, tag="note"):
     position: _Position = b""
 
 
+class StreamPiece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
+    """A piece of a stream, as the engine keeps and publishes it. It is counted by its own number, and not the header's.
+
+    Attributes:
+        room: the room of the stream.
+        id: the stream's.
+        payload: see `velocity_ws.streams.pieces`. The last field for ever: the engine puts there what it
+            keeps.
+    """
+
+    room: Name
+    id: Name
+    payload: bytes
+
+
 class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
     """A message of a node to itself, which proves that it hears what it publishes.
 
@@ -189,7 +204,7 @@ class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
     nonce: Count
 
 
-Body = Publication | Heartbeat | Request | Response | Notification | Probe
+Body = Publication | Heartbeat | Request | Response | Notification | StreamPiece | Probe
 
 encode_body = msgspec.msgpack.Encoder().encode
 _decode_body = msgspec.msgpack.Decoder(Body).decode

@@ -19,6 +19,7 @@ from velocity_ws.cluster.envelopes import (
     Publication,
     Request,
     Response,
+    StreamPiece,
     decode_as,
     decode_body,
     decode_header,
@@ -101,6 +102,7 @@ class Receiver:
         respond: Callable[[str, Response], Awaitable[None]],
         probe_returned: Callable[[int], None],
         logged: Mapping[str, Logged],
+        take_piece: Callable[[StreamPiece], None],
     ) -> None:
         """
         Args:
@@ -117,6 +119,7 @@ class Receiver:
             respond: sends a response to the node of an id.
             probe_returned: takes the nonce of a probe.
             logged: the logs of rooms, by their topics, which take what has a stamp.
+            take_piece: takes the pieces of streams that other nodes write.
         """
         self._own_header = encode_header(node_id, 0)[:-8]
         self._own_topic = own_topic
@@ -131,6 +134,7 @@ class Receiver:
         self._respond = respond
         self._probe_returned = probe_returned
         self._logged = logged
+        self._take_piece = take_piece
 
     def received(self, topic: str, data: bytes) -> None:
         """Take what was published to a topic. Raises nothing, whatever it is."""
@@ -150,6 +154,9 @@ class Receiver:
                 self._orders.arriving()
             if logged is not None and isinstance(body, Publication | Notification) and body.position:
                 self._take_logged(logged, body)
+                return
+            if isinstance(body, StreamPiece):
+                self._take_piece(body)
                 return
             if self._gaps.received(topic, origin, number):
                 self._take(origin, body)

@@ -33,6 +33,9 @@ class Asking:
 
     What is asked has a result, or has failed, within the timeout; at once while there is no connection. A caller who is
     cancelled takes no change back.
+
+    Attributes:
+        kinds: the questions of each kind, which are opened, rest and are closed with the connection.
     """
 
     def __init__(self, store: HistoryStore, calls: Calls, timeout: float) -> None:
@@ -61,29 +64,10 @@ class Asking:
         self._kept: Questions[str, bytes | None] = Questions(
             lambda names: _alone(store.kept(names[0])), calls, timeout, most=1
         )
-        self._kinds: list[Questions[Any, Any]] = [
+        self.kinds: list[Questions[Any, Any]] = [
             *(self._read, self._top, self._tops, self._removed, self._remove, self._clear),
             *(self._secret, self._keep, self._kept),
         ]
-
-    def open_questions(self) -> None:
-        """Take questions from now on, as there is a connection."""
-        for questions in self._kinds:
-            questions.open()
-
-    def rest_questions(self) -> None:
-        """Ask nothing more until there is another connection; see `Questions.rest`."""
-        for questions in self._kinds:
-            questions.rest()
-
-    def close_questions(self, why: str) -> None:
-        """Take no more questions; those that have no answer have failed.
-
-        Args:
-            why: the text of the errors that asking raises from now on.
-        """
-        for questions in self._kinds:
-            questions.close(why)
 
     async def read(self, query: Query) -> Range:
         """Read a part of a log.

@@ -36,6 +36,7 @@ class Questions(Generic[Q, R]):
         timeout: float,
         *,
         most: int = BATCH_QUESTIONS,
+        at_once: int = MOST_AT_ONCE,
         weigh: Callable[[Q], int] = lambda _: 0,
         is_change: bool = False,
     ) -> None:
@@ -44,7 +45,8 @@ class Questions(Generic[Q, R]):
             ask: asks a store several questions, and returns an answer for each.
             calls: those of the connection.
             timeout: seconds after which a question is answered, or has failed.
-            most: questions that are asked at once.
+            most: questions that are asked in one call.
+            at_once: calls that run at once.
             weigh: bytes that the answer to a question may have.
             is_change: whether the store changes something: then a caller who is cancelled takes nothing back, and what
                 was not answered may be done.
@@ -53,6 +55,7 @@ class Questions(Generic[Q, R]):
         self._calls = calls
         self._timeout = timeout
         self._most = most
+        self._at_once = at_once
         self._weigh = weigh
         self._is_change = is_change
         self._waiting: deque[Asked[Q, R]] = deque()
@@ -104,7 +107,7 @@ class Questions(Generic[Q, R]):
         """Ask what waits, as far as calls may run."""
         self._is_due = False
         is_asking = self._is_open and not self._is_resting
-        while self._waiting and is_asking and len(self._running) < MOST_AT_ONCE:
+        while self._waiting and is_asking and len(self._running) < self._at_once:
             batch = self._take()
             if batch:
                 task = self._calls.start(self._call(batch))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from velocity_ws.concurrency.schedule import Schedule
@@ -108,6 +108,7 @@ class Returning:
     def _let_go(self) -> None:
         """Hold nothing more: it has not said where it stopped."""
         self.is_waiting = False
+        self._all.has_said(self._session, {})
         held, self._held = self._held, {}
         for hold in held.values():
             self._all.let_go(self._session, hold)
@@ -133,6 +134,7 @@ class Resumptions:
 
     Attributes:
         key: what clients prove their earlier ids by; ``None`` where the engine has not said it yet.
+        on_said: called with what a connection has said first, or with nothing where it has said nothing in time.
         is_up: whether the engine can be asked.
     """
 
@@ -166,6 +168,7 @@ class Resumptions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule: Schedule[Returning] | None = None
         self.key: bytes | None = None
+        self.on_said: list[Callable[[Session, Mapping[str, Any]], None]] = []
         self.is_up = asyncio.Event()
 
     async def stop(self) -> None:
@@ -229,11 +232,22 @@ class Resumptions:
             session.offer(encode_session(self._left(session), returning.token))
         rooms: dict[str, Position] = {}
         said = data.get("rooms")
+        returning.is_waiting = False
+        self.has_said(session, data)
         for room, at in said.items() if isinstance(said, dict) else ():
             with contextlib.suppress(InvalidPosition):
                 rooms[room] = Position.parse(at)
         await returning.said(rooms)
         return None if message.id is None else encode(REPLY, {}, message.id)
+
+    def waits_for(self, session: Session) -> bool:
+        """Whether a connection may still say where it stopped."""
+        return isinstance(session.returning, Returning) and session.returning.is_waiting
+
+    def has_said(self, session: Session, data: Mapping[str, Any]) -> None:
+        """A connection has said where it stopped, or has not in time."""
+        for function in self.on_said:
+            function(session, data)
 
     def token_of(self, client_id: str, ids: tuple[str, ...]) -> str | None:
         """What a client proves its ids with; ``None`` where the engine has not said the key yet."""

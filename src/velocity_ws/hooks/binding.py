@@ -29,6 +29,7 @@ Kind = Literal[
     "room_join",
     "room_leave",
     "presence_info",
+    "room_cancel",
 ]
 
 ARGUMENTS: dict[Kind, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     "room_join": ("client", "room"),
     "room_leave": ("client", "room"),
     "presence_info": ("user",),
+    "room_cancel": ("client", "stream_id", "room"),
 }
 """The values that a hook of each kind can ask for by name, in the order in which it gets them by position."""
 _NEVER_ANOTHER = {"request", "client", "message", "data", "close", "error", "room"}
@@ -69,6 +71,7 @@ _BY_POSITION: dict[Kind, tuple[int, ...]] = {  # how many of them a hook may tak
     "room_join": (1,),
     "room_leave": (1,),
     "presence_info": (1,),
+    "room_cancel": (2,),
 }
 
 

@@ -31,6 +31,7 @@ class RoomKind:
         has_limits: whether one of these handlers has a limit of its own.
         on_join: told that a client came into such a room.
         on_leave: told that a client left one.
+        on_cancel: decides whether a member may stop a stream there; ``None`` where none may.
         presence: whether the members of such a room are told who is in it.
         presence_info: says what they are told of a user.
         history: how much such a room remembers; ``None`` for nothing.
@@ -39,8 +40,8 @@ class RoomKind:
     """
 
     __slots__ = (
-        "authorize", "handlers", "has_limits", "history", "is_included", "on_join", "on_leave", "parameters",
-        "pattern", "presence", "presence_info", "rewind",
+        "authorize", "handlers", "has_limits", "history", "is_included", "on_cancel", "on_join", "on_leave",
+        "parameters", "pattern", "presence", "presence_info", "rewind",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class RoomKind:
         self.has_limits = False
         self.on_join: list[Hook] = []
         self.on_leave: list[Hook] = []
+        self.on_cancel: Hook | None = None
         self.presence = presence
         self.presence_info: Hook | None = None
         self.history = history
@@ -70,6 +72,7 @@ class RoomKind:
         """
         other = RoomKind(self.pattern, presence=self.presence, history=self.history, rewind=self.rewind)
         other.authorize, other.presence_info = self.authorize, self.presence_info
+        other.on_cancel = self.on_cancel
         other.handlers = {validate_event(prefix + event): hook for event, hook in self.handlers.items()}
         other.has_limits = self.has_limits
         other.on_join, other.on_leave = [*self.on_join], [*self.on_leave]
@@ -115,6 +118,18 @@ class RoomKind:
         self._refuse_if_included()
         hooks = self.on_join if kind == "room_join" else self.on_leave
         hooks.append(Hook(kind, function, self.parameters))
+        return function
+
+    def register_cancel(self, function: F) -> F:
+        """Make a function the one that decides who may stop streams of these rooms, and return it unchanged.
+
+        Raises:
+            HookError: the kind has one already, or the function cannot be one.
+        """
+        self._refuse_if_included()
+        if self.on_cancel is not None:
+            raise HookError(f"rooms {self.pattern.text!r} have an on_cancel already: {self.on_cancel.name}")
+        self.on_cancel = Hook("room_cancel", function, self.parameters)
         return function
 
     def register_presence_info(self, function: F) -> F:

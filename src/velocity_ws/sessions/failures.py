@@ -51,6 +51,7 @@ class Failures:
         event: str | None = None,
         *,
         of_stranger: bool = False,
+        where: str | None = None,
     ) -> None:
         """Log an exception once, count it, and show it to the ``on_error`` hooks.
 
@@ -62,12 +63,13 @@ class Failures:
             hook: the function that raised; where there is none, the connection itself failed.
             event: of the message that was handled.
             of_stranger: whether the client has not been let in.
+            where: what has raised, in words, where it is no hook.
         """
         if hook is not None and _misses_own_client(error, client):
             log.debug("%s was told that its client has gone", hook.name, extra=_fields(client, hook.name))
             return
         self._counters.errors += 1
-        where = "the connection" if hook is None else hook.name
+        where = where or ("the connection" if hook is None else hook.name)
         handling = "" if event is None else f" while handling {quote(event)}"
         whose = "for no client" if client is None else describe(client)
         log.error("exception in %s%s (%s)", where, handling, whose, exc_info=error, extra=_fields(client, where))

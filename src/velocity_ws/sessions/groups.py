@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Generic, Literal, Protocol, TypeVar
 
 from velocity_ws.errors import ClientNotFound
@@ -46,6 +47,9 @@ class Groups(Generic[M]):
     """The members of one node and their rooms. A room exists as long as it has a member.
 
     On the broker's loop only, except where a method says otherwise.
+
+    Attributes:
+        came: told of each member that has come into a room; ``None`` where nobody is.
     """
 
     def __init__(self, watcher: Watcher | None) -> None:
@@ -53,6 +57,7 @@ class Groups(Generic[M]):
         Args:
             watcher: told which rooms and users have members.
         """
+        self.came: Callable[[M, str], None] | None = None
         self._watcher = watcher
         self._members: dict[str, M] = {}
         self._users: dict[str, dict[str, M]] = {}
@@ -154,6 +159,8 @@ class Groups(Generic[M]):
             return False
         rooms[room] = time.time()
         self._put(self._rooms, "room", room, member)
+        if self.came is not None:
+            self.came(member, room)
         return True
 
     def leave(self, member_id: str, room: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from velocity_ws.messages.address import Address
@@ -161,6 +161,21 @@ class Hub(Groups[M]):
         return self._fan_out(
             [member for name, member in members.items() if name not in kept and name not in excluded], message
         )
+
+    def ready_for(self, room: str, behind: Collection[str], waiting: Collection[str]) -> tuple[list[M], list[M]]:
+        """The members of a room who get at once what is said there, and those from whom it is held.
+
+        Args:
+            room: the room.
+            behind: the ids of members that are not among either.
+            waiting: the same.
+        """
+        members, held = self._rooms.get(room, {}), self._held.get(room)
+        if not held and not behind and not waiting:
+            return list(members.values()), []
+        found = [(name, member) for name, member in members.items() if name not in behind and name not in waiting]
+        kept = held or {}
+        return [member for name, member in found if name not in kept], [each for name, each in found if name in kept]
 
     def deliver(self, address: Address, message: PreparedMessage, had: set[str] | None = None) -> int:
         """Offer a message to everyone the address means; how many queued it.

@@ -64,6 +64,12 @@ class Piece(NamedTuple):
             return self._replace(start=self.stop, length=0, data=b"")
         return self._replace(start=read, length=self.length - skip, data=_rest(self.kind, self.data, skip))
 
+    def until(self, stop: int) -> Piece:
+        """What is of it among the first so many characters, or items: itself, where that is all of it."""
+        if stop >= self.stop:
+            return self
+        return self._replace(length=stop - self.start, end="", data=_first(self.kind, self.data, stop - self.start))
+
 
 def pack(piece: Piece) -> bytes:
     """The payload of a piece."""
@@ -77,7 +83,7 @@ def pack_end(number: int, start: int, end: End) -> bytes:
 
 
 def unpack(payload: bytes) -> Piece:
-    """Read a payload, which may come from an engine.
+    """Read a payload, which may come from an engine: nothing of it is taken on trust.
 
     Raises:
         InvalidPiece: it is none.
@@ -122,6 +128,12 @@ def _check(piece: Piece) -> None:
 
 
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _first(kind: Kind, data: bytes, length: int) -> bytes:
+    if kind == "items":
+        return b",".join(map(bytes, split_items(data)[:length]))
+    return data.decode()[:length].encode()
 
 
 def _rest(kind: Kind, data: bytes, skip: int) -> bytes:

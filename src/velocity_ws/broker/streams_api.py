@@ -1,0 +1,310 @@
+"""StreamsAPI: what an application does with streams: ``broker.streams``. Knows how to get to the broker's loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from velocity_ws.broker.history_api import Run
+from velocity_ws.errors import InvalidNameError
+from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
+from velocity_ws.stream_errors import StreamEnded, StreamError
+from velocity_ws.streams.items import End, Summary
+from velocity_ws.streams.values import StreamInfo, StreamState
+from velocity_ws.streams.writer import StreamWriter as Writing
+
+__all__ = ["Stream", "StreamWriter", "StreamsAPI"]
+
+Source = AsyncIterable[Any] | Callable[[], AsyncIterable[Any]]
+
+
+class Runs(Protocol):
+    """The streams of the process. On the broker's loop only."""
+
+    async def begin(self, id_: str, room: str) -> tuple[Writing | None, Summary]:
+        """Begin a stream, or find the one that is there."""
+
+    def run(self, writer: Writing, source: AsyncIterator[Any]) -> None:
+        """Let a source say a stream."""
+
+    async def cancel(self, id_: str) -> bool:
+        """Cancel a stream."""
+
+    async def read(self, id_: str) -> StreamState:
+        """A stream with all that it has said so far."""
+
+    async def listed(self, room: str) -> Sequence[StreamInfo]:
+        """The streams of a room."""
+
+    async def wait_over(self, id_: str) -> End:
+        """Wait until a stream has ended; the end."""
+
+
+class Stream:
+    """A stream that was started, here or elsewhere. From any loop, in coroutines.
+
+    Attributes:
+        id: the stream's.
+        room: its room.
+        is_new: whether this call has started it; if not, it was there, and its source is the one that runs, or ran.
+    """
+
+    def __init__(self, api: StreamsAPI, stream: Summary, *, is_new: bool) -> None:
+        self.id = stream.id
+        self.room = stream.room
+        self.is_new = is_new
+        self._api = api
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id!r} of room {self.room!r}>"
+
+    async def read(self) -> StreamState:
+        """What it has said so far; see `StreamsAPI.read`."""
+        return await self._api.read(self.id)
+
+    async def cancel(self) -> bool:
+        """Cancel it; see `StreamsAPI.cancel`."""
+        return await self._api.cancel(self.id)
+
+    async def wait(self) -> str:
+        """Wait until it has ended, however long that takes; the end: ``done``, ``cancelled``, ``error`` or ``lost``.
+
+        Raises:
+            StreamGone: it ended so long ago that nothing is known of it any more.
+            StreamNotFound: the engine has lost it.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        return await self._api.wait(self.id)
+
+
+class StreamWriter:
+    """A stream that is written piece by piece: ``async with broker.streams.open(…) as stream``. From any loop."""
+
+    def __init__(self, run: Run, writing: Writing) -> None:
+        self._run = run
+        self._writing = writing
+
+    @property
+    def id(self) -> str:
+        """The stream's id."""
+        return self._writing.id
+
+    @property
+    def room(self) -> str:
+        """Its room."""
+        return self._writing.room
+
+    async def write(self, said: Any) -> None:
+        """Say something; waits while much of what was said has not been stored yet, so that a slow engine slows it.
+
+        Args:
+            said: text, or its UTF-8 bytes, cut anywhere; or an item, which is anything that has a JSON form. A stream
+                has either text or items.
+
+        Raises:
+            StreamEnded: the stream was cancelled, or its writer was taken for dead.
+            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it. It goes on without.
+            TypeError: the stream has text, and this is an item, or the other way round.
+            EncodeError: the item has no JSON form.
+        """
+        await self._run(self._writing.write, said)
+
+
+class StreamsAPI:
+    """Answers, logs and progress that one writer says piece by piece, and that outlive every connection.
+
+    The members of the stream's room read it: what was said so far, then what is said, each at its own speed. From any
+    loop, in coroutines.
+    """
+
+    def __init__(self, run: Run, streams: Callable[[], Runs]) -> None:
+        """
+        Args:
+            run: the way to the loop of the streams.
+            streams: the streams, asked for there; raises `BrokerError` where there are none.
+        """
+        self._run = run
+        self._streams = streams
+
+    async def start(self, stream_id: str, *, room: str, source: Source) -> Stream:
+        """Start a stream whose source runs in this process, detached from whoever asked for it.
+
+        An id has one stream for ever: starting it again, anywhere, finds the one that is there, and the source of this
+        call is not run. A source that ends makes the end ``done``; one that raises, ``error``, and ``on_error`` gets
+        the exception. When the broker stops, sources have ``WS_DRAIN_TIMEOUT`` to finish; then they are cancelled, and
+        the end is ``lost``, as where the process dies.
+
+        Args:
+            stream_id: 1 to 256 characters.
+            room: the room whose members read it, a string of at most 256 characters.
+            source: an async iterator, or a function that makes one, of text (``str``, or UTF-8 ``bytes`` cut anywhere)
+                or of items (anything else that has a JSON form).
+
+        Returns:
+            The stream. Nothing of it is waited for.
+
+        Raises:
+            TypeError: the source is no async iterator.
+            InvalidNameError: the id, or the room, is not such a string, or cannot be sent to other processes.
+            StreamGone: it ended so long ago that nothing is kept of it.
+            StreamError: the id is that of a stream in another room.
+            SettingsError: the engine never keeps streams; the text says what to do.
+            BrokerError: the broker is not started.
+            BackplaneUnavailable: the engine did not answer. To start it again is safe.
+        """
+        _validate(stream_id, room)
+        if not hasattr(source, "__aiter__") and not callable(source):
+            raise TypeError(
+                f"the source of a stream is an async iterator, or a function that makes one: {source!r:.80}"
+            )
+        return await self._run(self._start, stream_id, room, source)
+
+    async def _start(self, stream_id: str, room: str, source: Source) -> Stream:
+        streams = self._streams()
+        try:
+            writing, stream = await streams.begin(stream_id, room)
+        except BaseException:
+            await _close(source)
+            raise
+        if writing is None or writing.is_closed:
+            await _close(source)
+        else:
+            streams.run(writing, _iterator(source))
+        return Stream(self, stream, is_new=writing is not None)
+
+    @asynccontextmanager
+    async def open(self, stream_id: str, *, room: str) -> AsyncIterator[StreamWriter]:
+        """Write a stream: ``async with broker.streams.open("log-9", room="job:9") as stream``.
+
+        At the end of the block the end is ``done``; after an exception ``error``, after a cancellation ``cancelled``.
+        It returns when the engine has all of it.
+
+        Args:
+            stream_id: as for `start`.
+            room: as for `start`.
+
+        Raises:
+            StreamEnded: the id is that of a stream which has ended.
+            StreamError: the id is that of a stream which another one writes, or in another room.
+
+            And what `start` raises.
+        """
+        _validate(stream_id, room)
+        writing = await self._run(self._open, stream_id, room)
+        end: End = "cancelled"
+        try:
+            yield StreamWriter(self._run, writing)
+            end = "done"
+        except Exception:
+            end = "error"
+            raise
+        finally:
+            await self._run(_finish, writing, end)
+
+    async def _open(self, stream_id: str, room: str) -> Writing:
+        writing, stream = await self._streams().begin(stream_id, room)
+        if writing is None:
+            raise _taken(stream)
+        return writing
+
+    async def cancel(self, stream_id: str) -> bool:
+        """Cancel a stream, on whatever node it is written: its source gets an ``asyncio.CancelledError``.
+
+        What it has said is kept. One that was never started is cancelled as soon as it is.
+
+        Args:
+            stream_id: 1 to 256 characters.
+
+        Returns:
+            Whether it is cancelled, or will be; false where it had ended otherwise before.
+
+        Raises:
+            InvalidNameError: the id is not such a string.
+            SettingsError, BrokerError: as for `start`.
+            BackplaneUnavailable: it is not known whether it was done.
+        """
+        _validate(stream_id)
+        return await self._run(self._cancel, stream_id)
+
+    async def _cancel(self, stream_id: str) -> bool:
+        return await self._streams().cancel(stream_id)
+
+    async def read(self, stream_id: str) -> StreamState:
+        """What a stream has said so far, and how it has ended, if it has.
+
+        Args:
+            stream_id: 1 to 256 characters.
+
+        Raises:
+            InvalidNameError: the id is not such a string.
+            StreamNotFound: there is no such stream.
+            StreamGone: it ended so long ago that nothing is kept of it.
+            SettingsError, BrokerError: as for `start`.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        _validate(stream_id)
+        return await self._run(self._read, stream_id)
+
+    async def _read(self, stream_id: str) -> StreamState:
+        return await self._streams().read(stream_id)
+
+    async def wait(self, stream_id: str) -> str:
+        """Wait until a stream has ended, however long that takes; see `Stream.wait`."""
+        _validate(stream_id)
+        return await self._run(self._wait, stream_id)
+
+    async def _wait(self, stream_id: str) -> str:
+        return await self._streams().wait_over(stream_id)
+
+    async def list(self, room: str) -> Sequence[StreamInfo]:
+        """The streams of a room that are kept, running or ended, the newest first; at most 1,000.
+
+        Args:
+            room: a string of at most 256 characters.
+
+        Raises:
+            InvalidNameError: the room is not such a string.
+            SettingsError, BrokerError: as for `start`.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        validate_room(room)
+        return await self._run(self._list, room)
+
+    async def _list(self, room: str) -> Sequence[StreamInfo]:
+        return await self._streams().listed(room)
+
+
+async def _finish(writing: Writing, end: End) -> None:
+    writing.close(end)
+    await writing.wait_over()
+
+
+def _taken(stream: Summary) -> StreamError:
+    """The error about a stream that another one writes, or has written."""
+    if stream.end:
+        return StreamEnded(stream.id, stream.end)
+    return StreamError(stream.id, "is written by another writer: read it, or take another id")
+
+
+def _iterator(source: Source) -> AsyncIterator[Any]:
+    made = source if hasattr(source, "__aiter__") else source()
+    return made.__aiter__()
+
+
+async def _close(source: Source) -> None:
+    """Close a source that will not run, where it is a generator."""
+    if inspect.isasyncgen(source):
+        await source.aclose()
+
+
+def _validate(stream_id: str, room: str | None = None) -> None:
+    if not isinstance(stream_id, str) or not 0 < len(stream_id) <= MAX_NAME_LENGTH:
+        raise InvalidNameError(
+            f"the id of a stream is a string of 1 to {MAX_NAME_LENGTH} characters: {stream_id!r:.80}"
+        )
+    validate_text(stream_id)
+    if room is not None:
+        validate_room(room)
+        validate_text(room)

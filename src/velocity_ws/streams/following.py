@@ -1,0 +1,285 @@
+"""Following: the streams of the rooms that have members here: what is heard of them, missed, and found out by asking.
+
+Knows the engine, and no client: who gets what is for `Readers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+from velocity_ws.cluster.envelopes import StreamPiece
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.logs import get_logger, quote
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.streams.copies import Copies, StreamCopy
+from velocity_ws.streams.items import Query, Summary
+from velocity_ws.streams.link import StreamLink
+from velocity_ws.streams.pieces import InvalidPiece, Piece, unpack
+
+__all__ = ["AGAIN", "PAGE", "Following", "RoomStreams", "readable"]
+
+log = get_logger("velocity_ws.streams")
+
+AGAIN = 0.5
+"""Seconds until the engine is asked again."""
+PAGE = 1024 * 1024
+"""Bytes that are read at once."""
+
+
+class Gives(Protocol):
+    """Gives the members of a room what is said in its streams. On the broker's loop only."""
+
+    def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
+        """Give those who keep up a piece."""
+
+    def known(self, room: RoomStreams) -> None:
+        """It is known which streams a room has."""
+
+
+class RoomStreams:
+    """The streams of one room. On the broker's loop only.
+
+    Attributes:
+        room: the room.
+        topic: the topic of the room.
+        copies: its streams, by their ids, the oldest first.
+        is_known: whether it is known which there are.
+        is_over: whether the room has no members here any more.
+        waiting: the ids of members that get nothing yet.
+        early: those of them that may have what there is as soon as it is known, and what they have of it.
+        heard: the ids of streams of which something was heard before that.
+    """
+
+    __slots__ = ("copies", "early", "heard", "is_known", "is_over", "room", "topic", "waiting")
+
+    def __init__(self, room: str, topic: str) -> None:
+        self.room = room
+        self.topic = topic
+        self.copies: dict[str, StreamCopy] = {}
+        self.is_known = self.is_over = False
+        self.waiting: set[str] = set()
+        self.early: dict[str, dict[str, int]] = {}
+        self.heard: set[str] = set()
+
+
+class Following:
+    """What a node knows of the streams in its rooms. On the broker's loop only.
+
+    Attributes:
+        rooms: the rooms that have members here, by their names.
+        running: their streams that have not ended.
+        copies: what is kept of all of them.
+    """
+
+    def __init__(
+        self,
+        link: StreamLink,
+        gives: Gives,
+        wait_heard: Callable[[str], Awaitable[object]],
+        *,
+        keep: int,
+        lease: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            link: the way to the engine.
+            gives: gives the members what is said.
+            wait_heard: waits until what is published to a room is heard.
+            keep: bytes of what was said that are kept here.
+            lease: seconds after which a writer that was not heard may be dead.
+            clock: seconds, never going back.
+        """
+        self.rooms: dict[str, RoomStreams] = {}
+        self._link = link
+        self._gives = gives
+        self._wait_heard = wait_heard
+        self.copies = Copies(keep)
+        self._lease = lease
+        self._clock = clock
+        self.running: dict[StreamCopy, None] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin to look after what is followed."""
+        self._link.on_up.append(self.look_soon)
+
+    async def stop(self) -> None:
+        """Follow nothing any more."""
+        for room in self.rooms.values():
+            room.is_over = True
+        self.rooms.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something until `stop`."""
+        task = asyncio.create_task(work, name="velocity-ws streams")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def open(self, room: str, topic: str) -> RoomStreams:
+        """A room has a first member here: find out which streams it has."""
+        opened = self.rooms[room] = RoomStreams(room, topic)
+        self.run(self._learn(opened))
+        return opened
+
+    def close(self, room: str) -> None:
+        """A room has no member here any more."""
+        closed = self.rooms.pop(room, None)
+        if closed is not None:
+            closed.is_over = True
+            for copy in closed.copies.values():
+                self.running.pop(copy, None)
+                self.copies.let_go(copy)
+
+    def look_soon(self) -> None:
+        """Something may have been missed: ask about all streams that have not ended."""
+        for copy in self.running:
+            copy.heard_at = -self._lease
+
+    # --- what is heard
+
+    def take(self, said: StreamPiece) -> None:
+        """Take a piece that another node has published."""
+        self.heard(said.room, said.id, said.payload)
+
+    def heard(self, room: str, id_: str, payload: bytes) -> None:
+        """Take a piece of a stream."""
+        followed = self.rooms.get(room)
+        if followed is None:
+            return
+        if not followed.is_known:
+            followed.heard.add(id_)
+            return
+        try:
+            piece = unpack(payload)
+        except InvalidPiece as error:
+            log.warning("dropped a piece of stream %s that is none: %s", quote(id_), error)
+            return
+        copy = followed.copies.get(id_)
+        if copy is None:
+            copy = self._new(followed, id_)
+        self._take(copy, piece)
+
+    def _new(self, room: RoomStreams, id_: str) -> StreamCopy:
+        copy = room.copies[id_] = StreamCopy(id_, room.room, room.topic, self.copies)
+        copy.heard_at = self._clock()
+        self.running[copy] = None
+        return copy
+
+    def _take(self, copy: StreamCopy, piece: Piece) -> None:
+        if piece.number < copy.number or copy.end:
+            return
+        if piece.number > copy.number or piece.start != copy.length:
+            self.repair(copy)
+            return
+        copy.heard_at = self._clock()
+        message = copy.heard(piece)
+        if copy.end:
+            self.running.pop(copy, None)
+        self._gives.give(copy, piece, message)
+
+    # --- what is asked
+
+    async def _learn(self, room: RoomStreams) -> None:
+        """Find out which streams a room has."""
+        streams: list[Summary] = []
+        while not room.is_over:
+            await self._wait_heard(room.room)
+            try:
+                streams = await self._link.listed(room.topic)
+                break
+            except BackplaneUnavailable:
+                await asyncio.sleep(AGAIN)
+        if room.is_over:
+            return
+        room.is_known = True
+        for stream in reversed(streams):
+            self.learned(room, stream)
+        self._gives.known(room)
+        for id_ in room.heard:
+            if id_ not in room.copies:
+                self._new(room, id_)
+            self.repair(room.copies[id_])
+        room.heard.clear()
+
+    def learned(self, room: RoomStreams, stream: Summary) -> None:
+        """The engine has said of a stream that it is one of a room."""
+        if stream.id in room.copies:
+            return
+        copy = room.copies[stream.id] = StreamCopy(stream.id, room.room, room.topic, self.copies)
+        copy.learn(stream)
+        copy.heard_at = self._clock()
+        if not copy.end:
+            copy.heard_at -= self._lease - stream.left / 1000
+            self.running[copy] = None
+
+    def ended(self, stream: Summary) -> None:
+        """A stream was ended by this node, which does not hear that."""
+        room = self.rooms.get(stream.room)
+        copy = None if room is None else room.copies.get(stream.id)
+        if copy is not None and not copy.end:
+            self.repair(copy)
+
+    def repair(self, copy: StreamCopy) -> None:
+        """Something was missed: read it, and give it to those who keep up."""
+        if not copy.is_repairing:
+            copy.is_repairing = True
+            self.run(self._read_on(copy))
+
+    async def _read_on(self, copy: StreamCopy) -> None:
+        try:
+            while self.is_followed(copy) and not copy.end:
+                try:
+                    part = await self._link.read(Query(copy.id, copy.topic, copy.length, PAGE))
+                except BackplaneUnavailable:
+                    await asyncio.sleep(AGAIN)
+                    continue
+                if part is None or part.stream.is_gone:
+                    self.end_here(copy)
+                    return
+                before = copy.number
+                for piece in readable(copy, part.payloads):
+                    self._take_read(copy, piece)
+                if not copy.end and part.stream.end and part.stream.pieces <= copy.number + 1:
+                    self._take_read(copy, Piece(part.stream.pieces - 1, copy.length, 0, "", part.stream.end, b""))
+                if copy.number >= part.stream.pieces or copy.number == before:
+                    return
+        finally:
+            copy.is_repairing = False
+
+    def _take_read(self, copy: StreamCopy, piece: Piece) -> None:
+        """Take a piece that was read, before which those without text and items may be missing."""
+        if piece.number >= copy.number and piece.start == copy.length and self.is_followed(copy):
+            copy.number = piece.number
+            self._take(copy, piece)
+
+    def end_here(self, copy: StreamCopy) -> None:
+        """The engine has lost a stream: those who read it are told that it will not go on."""
+        log.warning("the engine knows no more of stream %s, which is lost", quote(copy.id))
+        self._take(copy, Piece(copy.number, copy.length, 0, "", "lost", b""))
+
+    def is_followed(self, copy: StreamCopy) -> bool:
+        """Whether a copy is still one of a room with members here."""
+        room = self.rooms.get(copy.room)
+        return room is not None and room.copies.get(copy.id) is copy
+
+
+def readable(copy: StreamCopy, payloads: Iterable[bytes]) -> list[Piece]:
+    """The pieces that an engine has said, up to one that cannot be read."""
+    found: list[Piece] = []
+    for payload in payloads:
+        try:
+            found.append(unpack(payload))
+        except InvalidPiece as error:
+            log.warning("a piece of stream %s cannot be read: %s", quote(copy.id), error)
+            break
+    return found

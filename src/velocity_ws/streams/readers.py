@@ -1,0 +1,232 @@
+"""Readers: members of rooms get what is said in their streams: those who keep up at once, others joined, never dropped.
+
+Nothing is queued for a slow reader but how far it is. Knows clients, and no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.hub import Hub
+from velocity_ws.sessions.session import Session
+from velocity_ws.streams.copies import StreamCopy
+from velocity_ws.streams.finding import Finding
+from velocity_ws.streams.following import Following, RoomStreams
+from velocity_ws.streams.pieces import Piece
+
+__all__ = ["Readers", "read_positions"]
+
+PATIENCE = 30.0
+"""Seconds after which it is looked again whether a slow reader is still there."""
+AGAIN = 0.5
+"""Seconds until the engine is asked again for what a reader is to get."""
+OF_ENDED = 1024 * 1024
+"""Bytes of streams that have ended that somebody gets who comes into a room; the newest first."""
+AT_ONCE = 64
+"""Messages that a reader gets in one turn of the loop."""
+
+GiveReady = Callable[[Iterable[Session], PreparedMessage], list[Session]]
+"""Gives a message to members for whom nothing waits; the others."""
+
+
+class _Reader:
+    """A member that has not had all of some streams.
+
+    Attributes:
+        session: the member's.
+        copies: these streams, and how many characters, or items, it has of each.
+        ended: of those that had ended when it came, bytes that it may still get.
+        task: gives it what it has not had.
+    """
+
+    __slots__ = ("copies", "ended", "old", "session", "task")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.copies: dict[StreamCopy, int] = {}
+        self.old: set[StreamCopy] = set()
+        self.ended = OF_ENDED
+        self.task: asyncio.Task[Any] | None = None
+
+
+class Readers:
+    """The readers of one node. On the broker's loop only.
+
+    Attributes:
+        following: the streams that they read; set once it is there.
+        finding: what of them is not kept here; the same.
+    """
+
+    following: Following
+    finding: Finding
+
+    def __init__(self, hub: Hub[Session], give_ready: GiveReady) -> None:
+        """
+        Args:
+            hub: the clients of this node.
+            give_ready: gives a message to members for whom nothing waits.
+        """
+        self._hub = hub
+        self._give_ready = give_ready
+        self._readers: dict[str, _Reader] = {}
+
+    # --- who comes
+
+    def came(self, session: Session, room: str) -> None:
+        """A client has come into a room: it gets nothing of its streams before `go`."""
+        followed = self.following.rooms.get(room)
+        if followed is not None:
+            followed.waiting.add(session.id)
+
+    def go(self, session: Session, room: str, have: Mapping[str, int]) -> None:
+        """Let a client have what is said in the streams of a room, and what was said before.
+
+        Args:
+            session: the client's.
+            room: the room.
+            have: the characters, or items, that it has of each stream.
+        """
+        followed = self.following.rooms.get(room)
+        if followed is None or session.id not in followed.waiting:
+            return
+        if followed.is_known:
+            self._begin(followed, session, have)
+        else:
+            followed.early[session.id] = dict(have)
+
+    def known(self, room: RoomStreams) -> None:
+        """See `Gives.known`."""
+        early, room.early = room.early, {}
+        for session_id, have in early.items():
+            session = self._hub.get(session_id)
+            if session is not None:
+                self._begin(room, session, have)
+
+    def read(self, session: Session, copy: StreamCopy, cursor: int) -> None:
+        """Let a member have a stream from somewhere on, whatever it has had."""
+        self._fall_behind(copy, session, min(cursor, copy.length))
+
+    def _begin(self, room: RoomStreams, session: Session, have: Mapping[str, int]) -> None:
+        room.waiting.discard(session.id)
+        if self._hub.joined_at(session.id, room.room) is None or not room.copies:
+            return
+        left = OF_ENDED
+        for copy in reversed(room.copies.values()):
+            cursor = min(max(have.get(copy.id, 0), 0), copy.length)
+            if copy.end:
+                if left < copy.length - cursor:
+                    left = 0
+                    continue
+                left -= copy.length - cursor
+            self._fall_behind(copy, session, cursor, is_old=bool(copy.end))
+
+    # --- who reads
+
+    def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
+        """See `Gives.give`."""
+        room = self.following.rooms[copy.room]
+        ready, held = self._hub.ready_for(copy.room, copy.behind, room.waiting)
+        for session in self._give_ready(ready, message):
+            self._fall_behind(copy, session, piece.start)
+        for session in held:
+            self._fall_behind(copy, session, piece.start)
+
+    def _fall_behind(self, copy: StreamCopy, session: Session, cursor: int, *, is_old: bool = False) -> None:
+        """A member has had no more of a stream than this: it gets the rest as fast as it reads."""
+        reader = self._readers.get(session.id)
+        if reader is None:
+            reader = self._readers[session.id] = _Reader(session)
+        reader.copies[copy] = cursor
+        if is_old:
+            reader.old.add(copy)
+        copy.behind[session.id] = reader
+        if reader.task is None:
+            reader.task = self.following.run(self._catch_up(reader))
+
+    def _in_step(self, reader: _Reader, copy: StreamCopy) -> None:
+        """A reader has all of a stream, or reads it no more."""
+        reader.copies.pop(copy, None)
+        reader.old.discard(copy)
+        if copy.behind.get(reader.session.id) is reader:
+            del copy.behind[reader.session.id]
+
+    async def _catch_up(self, reader: _Reader) -> None:
+        session = reader.session
+        try:
+            given = 0
+            while reader.copies:
+                copy = next(iter(reader.copies))
+                if not session.is_connected or self._hub.joined_at(session.id, copy.room) is None:
+                    self._in_step(reader, copy)
+                    continue
+                hold = self._hub.hold_of(session.id, copy.room)
+                if hold is not None:
+                    await hold.wait_over()
+                    continue
+                outbox = session.outbox
+                if outbox is None or not outbox.is_free or given >= AT_ONCE:
+                    given = 0
+                    with contextlib.suppress(TimeoutError):
+                        await session.put(None, PATIENCE)
+                    continue
+                if await self._give_next(reader, copy):
+                    given += 1
+        finally:
+            self._readers.pop(session.id, None)
+            for copy in list(reader.copies):
+                self._in_step(reader, copy)
+
+    async def _give_next(self, reader: _Reader, copy: StreamCopy) -> bool:
+        """Give a reader the next message of a stream, or find it first; whether it was given one."""
+        cursor = reader.copies[copy]
+        if copy in reader.old and reader.ended <= 0 and not cursor:
+            self._in_step(reader, copy)
+            return False
+        if cursor == copy.length and not copy.end:
+            self._in_step(reader, copy)
+            return False
+        next_ = copy.message(cursor)
+        if next_ is None:
+            next_ = await self._find(copy, cursor)
+            # Meanwhile it may have gone, or be held, or be asked to read from elsewhere.
+            if next_ is None or reader.copies.get(copy) != cursor:
+                return False
+            if not reader.session.is_connected or self._hub.hold_of(reader.session.id, copy.room) is not None:
+                return False
+            if self._hub.joined_at(reader.session.id, copy.room) is None:
+                return False
+        message, stop, _ = next_
+        if copy in reader.old:
+            reader.ended -= message.size
+        reader.session.offer(message)
+        reader.copies[copy] = stop
+        if stop == copy.length:  # what was said while it was found comes with the next message
+            self._in_step(reader, copy)
+        return True
+
+    async def _find(self, copy: StreamCopy, cursor: int) -> tuple[PreparedMessage, int, bool] | None:
+        """Find what is not kept here."""
+        try:
+            if await self.finding.filled(copy):
+                return copy.message(cursor)
+            piece = await self.finding.page(copy, cursor)
+        except BackplaneUnavailable:
+            piece = None
+        if piece is None:
+            await asyncio.sleep(AGAIN)
+            return None
+        return copy.message_of(piece)
+
+
+def read_positions(value: object) -> dict[str, int]:
+    """What a client says it has of streams; what is none is left out."""
+    if not isinstance(value, dict):
+        return {}
+    return {
+        id_: length for id_, length in value.items() if isinstance(id_, str) and type(length) is int and length >= 0
+    }

@@ -1,0 +1,69 @@
+"""Values: what an application is told of streams. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from velocity_ws.streams.items import Summary
+from velocity_ws.streams.pieces import Piece, join
+
+__all__ = ["StreamInfo", "StreamState", "state_of"]
+
+Ended = Literal["done", "cancelled", "error", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """A stream of a room, without what it says.
+
+    Attributes:
+        id: the stream's.
+        room: its room.
+        length: the characters, or items, that it has so far.
+        end: how it has ended: ``done``, ``cancelled``, ``error``, or ``lost`` where its writer died or was stopped;
+            ``None`` while it has not.
+    """
+
+    id: str
+    room: str
+    length: int
+    end: Ended | None
+
+    @classmethod
+    def of(cls, stream: Summary) -> StreamInfo:
+        """What is told of a stream."""
+        return cls(stream.id, stream.room, stream.length, stream.end or None)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream, as it was in one moment.
+
+    Attributes:
+        id: the stream's.
+        room: its room.
+        text: all that it has said; ``None`` where it has items.
+        items: the same, as JSON values; ``None`` where it has text, or nothing.
+        end: as in `StreamInfo`.
+    """
+
+    id: str
+    room: str
+    text: str | None
+    items: list[Any] | None
+    end: Ended | None
+
+
+def state_of(stream: Summary, pieces: Sequence[Piece]) -> StreamState:
+    """A stream with its pieces, which are all of it."""
+    end = stream.end or None
+    if not pieces:
+        return StreamState(stream.id, stream.room, "", None, end)
+    whole = join(pieces)
+    if whole.kind == "items":
+        return StreamState(stream.id, stream.room, None, msgspec.json.decode(b"[%b]" % whole.data), end)
+    return StreamState(stream.id, stream.room, whole.data.decode(), None, end)
