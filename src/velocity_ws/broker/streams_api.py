@@ -30,7 +30,7 @@ class Runs(Protocol):
         """Let a source say a stream."""
 
     async def cancel(self, id_: str) -> bool:
-        """Cancel a stream."""
+        """Cancel a stream, wherever it is written."""
 
     async def read(self, id_: str) -> StreamState:
         """A stream with all that it has said so far."""
@@ -88,12 +88,12 @@ class StreamWriter:
 
     @property
     def id(self) -> str:
-        """The stream's id."""
+        """The id of the stream."""
         return self._writing.id
 
     @property
     def room(self) -> str:
-        """Its room."""
+        """The room whose members read it."""
         return self._writing.room
 
     async def write(self, said: Any) -> None:
@@ -101,12 +101,12 @@ class StreamWriter:
 
         Args:
             said: text, or its UTF-8 bytes, cut anywhere; or an item, which is anything that has a JSON form. A stream
-                has either text or items.
+                has either text or items, as what is said first; behind an item, text is one, too.
 
         Raises:
             StreamEnded: the stream was cancelled, or its writer was taken for dead.
             StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it. It goes on without.
-            TypeError: the stream has text, and this is an item, or the other way round.
+            TypeError: the stream has text, and this is an item; or it has items, and these are bytes.
             EncodeError: the item has no JSON form.
         """
         await self._run(self._writing.write, said)
@@ -129,7 +129,7 @@ class StreamsAPI:
         self._streams = streams
 
     async def start(self, stream_id: str, *, room: str, source: Source) -> Stream:
-        """Start a stream whose source runs in this process, detached from whoever asked for it.
+        """Start a stream whose source runs in this process, detached from the client that asked for it.
 
         An id has one stream for ever: starting it again, anywhere, finds the one that is there, and the source of this
         call is not run. A source that ends makes the end ``done``; one that raises, ``error``, and ``on_error`` gets

@@ -39,10 +39,10 @@ class Store(Protocol):
     max_payload: int
 
     async def connect(self, lost: Lost) -> None:
-        """Open a connection."""
+        """Open a connection, as `HistoryStore.connect` does."""
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection, as `HistoryStore.close` does."""
 
     def release(self) -> None:
         """Give back what outlives a connection."""

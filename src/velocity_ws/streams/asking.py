@@ -70,7 +70,7 @@ class Asking:
             began = await self._try(begin)
         except BackplaneUnavailable:
             if len(self._unsure) < MOST_UNSURE:
-                self._unsure[id_] = token  # whoever starts it again here is the writer that may be there by now
+                self._unsure[id_] = token  # a start of it here is by the writer that may be there by now
             raise
         stream = began.stream
         if stream.is_gone:
@@ -168,7 +168,7 @@ class Asking:
 
 
 def _new(payloads: list[bytes], length: int) -> list[Piece]:
-    """The pieces that follow so many characters, or items; up to one that cannot be read."""
+    """The pieces that follow a number of characters, or items; up to one that cannot be read."""
     found: list[Piece] = []
     for payload in payloads:
         try:

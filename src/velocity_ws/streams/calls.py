@@ -87,6 +87,7 @@ class Calls:
             return None, stream
         writer = StreamWriter(begun, self._node_id, self._limit, self._pulse, self._took)
         self._pulse.begin(writer)
+        writer.announce()
         self._announce()
         if is_forbidden:
             writer.close("cancelled")

@@ -5,6 +5,7 @@ Knows neither engine nor client.
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 
 from velocity_ws.messages.outbound import PreparedMessage
@@ -33,12 +34,13 @@ class StreamCopy:
         behind: those who have not had all of this, by their ids.
         heard_at: when it was known last that the writer lives.
         is_repairing: whether it is read what was missed.
+        repaired: set when that is done.
         size: bytes that are kept.
     """
 
     __slots__ = (
         "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_repairing",
-        "length", "number", "room", "size", "topic",
+        "length", "number", "repaired", "room", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -57,6 +59,7 @@ class StreamCopy:
         self.behind: dict[str, object] = {}
         self.heard_at = 0.0
         self.is_repairing = False
+        self.repaired = asyncio.Event()
         self._all = all_
         self._frames = Frames(room, id_)
         self._chunks: list[Piece] = []
@@ -80,30 +83,31 @@ class StreamCopy:
         """Characters, or items, before the first that is kept."""
         return self._starts[0] if self._starts else self.length
 
-    def message(self, cursor: int) -> tuple[PreparedMessage, int, bool] | None:
-        """The next message for a reader that has so many characters, or items.
+    def message(self, cursor: int) -> tuple[PreparedMessage, int] | None:
+        """The next message for a reader that has a number of characters, or items, and what it has then.
 
-        Returns:
-            The message, what the reader has then, and whether it has all; ``None`` where it is not kept.
+        ``None`` where it is not kept.
         """
         if cursor > self.length or (cursor < self.length and cursor < self.kept_from):
             return None
         frame = self._frame
         if frame is not None and frame[:3] == (cursor, self.length, self.end):
-            return frame[3], self.length, True
-        piece = self._piece(cursor)
-        message = self._frames.of(piece)
-        is_all = piece.stop == self.length
-        if is_all:
+            return frame[3], self.length
+        message, stop = self.message_of(self._piece(cursor))
+        if stop == self.length:  # many may ask for it
             self._frame = cursor, self.length, self.end, message
         self._all.used(self)
-        return message, piece.stop, is_all
+        return message, stop
 
-    def message_of(self, piece: Piece) -> tuple[PreparedMessage, int, bool]:
+    def message_of(self, piece: Piece) -> tuple[PreparedMessage, int]:
         """The same of a piece that was read for this reader; not of what those who keep up have not had either."""
         piece = piece.until(self.length)
-        is_all = piece.stop == self.length
-        return self._frames.of(piece._replace(end=self.end if is_all else "")), piece.stop, is_all
+        while True:
+            end = self.end if piece.stop == self.length else ""
+            message = self._frames.of(piece._replace(end=end))
+            if message.size <= MESSAGE or piece.length <= 1:
+                return message, piece.stop
+            piece = piece.until(piece.start + piece.length // 2)  # JSON has up to six bytes for one
 
     def fill(self, pieces: list[Piece]) -> None:
         """Keep what was read of before that which is kept, with nothing between."""
@@ -126,8 +130,7 @@ class StreamCopy:
             if found and size > MESSAGE - 1024:
                 break
             found.append(part)
-        piece = join(found)
-        return piece._replace(end=self.end if piece.stop == self.length else "")
+        return join(found)
 
     def _keep(self, piece: Piece) -> None:
         if not self._all.limit or not piece.length:

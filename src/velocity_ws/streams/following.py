@@ -233,7 +233,13 @@ class Following:
         """Something was missed: read it, and give it to those who keep up."""
         if not copy.is_repairing:
             copy.is_repairing = True
+            copy.repaired.clear()
             self.run(self._read_on(copy))
+
+    async def read_on(self, copy: StreamCopy) -> None:
+        """Read what was said and not heard yet, if there is such."""
+        self.repair(copy)
+        await copy.repaired.wait()
 
     async def _read_on(self, copy: StreamCopy) -> None:
         try:
@@ -255,6 +261,7 @@ class Following:
                     return
         finally:
             copy.is_repairing = False
+            copy.repaired.set()
 
     def _take_read(self, copy: StreamCopy, piece: Piece) -> None:
         """Take a piece that was read, before which those without text and items may be missing."""

@@ -17,6 +17,8 @@ from velocity_ws.streams.pieces import Kind, Piece, pack
 __all__ = ["Gathering"]
 
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
+_PART = 8 * 1024
+"""Characters that are one part, of which pieces are made."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -52,14 +54,15 @@ class Gathering:
         """Take what a writer says; how many bytes wait then.
 
         Args:
-            said: text, or UTF-8 text as bytes, which may be cut anywhere; anything else is an item.
+            said: text, or UTF-8 text as bytes, which may be cut anywhere; anything else is an item. Behind an item,
+                text is one, too.
 
         Raises:
-            TypeError: it is text, and there are items, or the other way round.
+            TypeError: it is an item, and there is text, or it is bytes, and there are items.
             EncodeError: the item has no JSON form.
             OverflowError: with it, there would be more than there may be; it is not taken.
         """
-        if isinstance(said, str):
+        if isinstance(said, str) and self.kind != "items":
             self._be("text")
             self._add_text(said)
         elif isinstance(said, bytes | bytearray | memoryview):
@@ -109,7 +112,7 @@ class Gathering:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether nothing waits to be taken."""
         return not self._parts
 
     def _be(self, kind: Literal["text", "items"]) -> None:
@@ -118,10 +121,15 @@ class Gathering:
         self.kind = kind
 
     def _add_text(self, text: str) -> None:
-        if self._half:
+        left = self._limit - self.size
+        if 4 * len(text) > left and len(text.encode(errors="surrogatepass")) > left:
+            raise OverflowError
+        for start in range(0, len(text), _PART):
+            self._add_part(text[start : start + _PART])
+
+    def _add_part(self, text: str) -> None:
+        if self._half:  # of the part before
             text, self._half = self._half + text, ""
-        if not text:
-            return
         if not text.isascii():
             if "\ud800" <= text[-1] <= "\udbff":
                 text, self._half = text[:-1], text[-1]

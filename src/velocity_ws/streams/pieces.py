@@ -56,7 +56,7 @@ class Piece(NamedTuple):
         return self.start + self.length
 
     def after(self, read: int) -> Piece:
-        """What is left of it for a reader that has so many characters, or items: itself, where that is all of it."""
+        """What is left of it for a reader that has a number of characters, or items: itself, where that is all of it."""
         skip = read - self.start
         if skip <= 0:
             return self
@@ -65,7 +65,7 @@ class Piece(NamedTuple):
         return self._replace(start=read, length=self.length - skip, data=_rest(self.kind, self.data, skip))
 
     def until(self, stop: int) -> Piece:
-        """What is of it among the first so many characters, or items: itself, where that is all of it."""
+        """What is of it up to a number of characters, or items: itself, where that is all of it."""
         if stop >= self.stop:
             return self
         return self._replace(length=stop - self.start, end="", data=_first(self.kind, self.data, stop - self.start))

@@ -117,18 +117,20 @@ class Readers:
             return
         left = OF_ENDED
         for copy in reversed(room.copies.values()):
-            cursor = min(max(have.get(copy.id, 0), 0), copy.length)
+            cursor = have.get(copy.id, 0)
             if copy.end:
                 if left < copy.length - cursor:
                     left = 0
                     continue
-                left -= copy.length - cursor
+                left -= max(copy.length - cursor, 0)
             self._fall_behind(copy, session, cursor, is_old=bool(copy.end))
 
     # --- who reads
 
     def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
         """See `Gives.give`."""
+        if not piece.length and not piece.end:  # a writer that has begun, and has said nothing yet
+            return
         room = self.following.rooms[copy.room]
         ready, held = self._hub.ready_for(copy.room, copy.behind, room.waiting)
         for session in self._give_ready(ready, message):
@@ -184,23 +186,19 @@ class Readers:
     async def _give_next(self, reader: _Reader, copy: StreamCopy) -> bool:
         """Give a reader the next message of a stream, or find it first; whether it was given one."""
         cursor = reader.copies[copy]
-        if copy in reader.old and reader.ended <= 0 and not cursor:
+        if cursor > copy.length:
+            await self._look_ahead(reader, copy)
+            return False
+        is_spent = copy in reader.old and reader.ended <= 0 and not cursor
+        if is_spent or (cursor == copy.length and not copy.end):
             self._in_step(reader, copy)
             return False
-        if cursor == copy.length and not copy.end:
-            self._in_step(reader, copy)
-            return False
-        next_ = copy.message(cursor)
-        if next_ is None:
-            next_ = await self._find(copy, cursor)
-            # Meanwhile it may have gone, or be held, or be asked to read from elsewhere.
-            if next_ is None or reader.copies.get(copy) != cursor:
+        found = copy.message(cursor)
+        if found is None:
+            found = await self._find(copy, cursor)
+            if found is None or not self._reads(reader, copy, cursor):
                 return False
-            if not reader.session.is_connected or self._hub.hold_of(reader.session.id, copy.room) is not None:
-                return False
-            if self._hub.joined_at(reader.session.id, copy.room) is None:
-                return False
-        message, stop, _ = next_
+        message, stop = found
         if copy in reader.old:
             reader.ended -= message.size
         reader.session.offer(message)
@@ -209,7 +207,23 @@ class Readers:
             self._in_step(reader, copy)
         return True
 
-    async def _find(self, copy: StreamCopy, cursor: int) -> tuple[PreparedMessage, int, bool] | None:
+    async def _look_ahead(self, reader: _Reader, copy: StreamCopy) -> None:
+        """A reader has more than was heard here, as another node has told it; or as it says."""
+        cursor = reader.copies[copy]
+        if not copy.end:
+            await self.following.read_on(copy)
+        if reader.copies.get(copy) == cursor:
+            reader.copies[copy] = min(cursor, copy.length)
+
+    def _reads(self, reader: _Reader, copy: StreamCopy, cursor: int) -> bool:
+        """Whether a reader may still have what was found for it: meanwhile it may have gone, or be held."""
+        session = reader.session
+        if reader.copies.get(copy) != cursor or not session.is_connected:
+            return False
+        is_held = self._hub.hold_of(session.id, copy.room) is not None
+        return not is_held and self._hub.joined_at(session.id, copy.room) is not None
+
+    async def _find(self, copy: StreamCopy, cursor: int) -> tuple[PreparedMessage, int] | None:
         """Find what is not kept here."""
         try:
             if await self.finding.filled(copy):

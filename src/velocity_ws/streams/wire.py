@@ -33,7 +33,7 @@ class Heads:
         self._start = encode_header(node_id, 1) + encode_body(StreamPiece(room, id_, b""))[:-_NO_BYTES]
 
     def of(self, size: int) -> bytes:
-        """What goes before a payload of so many bytes."""
+        """What goes before a payload of some size."""
         if size < 2**8:
             return b"%b\xc4%c" % (self._start, size)
         if size < 2**16:

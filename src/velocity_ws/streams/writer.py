@@ -18,8 +18,8 @@ __all__ = ["MOST_WAITING", "StreamWriter"]
 
 MOST_WAITING = 256 * 1024
 """Bytes that may wait to be stored, until a writer is made to wait."""
-PIECE = 64 * 1024
-"""Bytes of what is stored as one piece."""
+PIECE = 40 * 1024
+"""Bytes of what is stored as one piece: as JSON, which has up to six for one, it is no long message."""
 
 
 class Stores(Protocol):
@@ -74,7 +74,7 @@ class StreamWriter:
         Raises:
             StreamEnded: the stream has ended.
             StreamTooLarge: it would be too large with it, and goes on without.
-            TypeError: it is text, and the stream has items, or the other way round.
+            TypeError: it is an item, and the stream has text, or it is bytes, and the stream has items.
             EncodeError: the item has no JSON form.
         """
         self._check()
@@ -90,6 +90,10 @@ class StreamWriter:
             await waiter
             self._check()
             waiting = self._gathering.waiting
+
+    def announce(self) -> None:
+        """Let those who follow the room know of the stream, though it has said nothing yet."""
+        self._stores.add(self, is_urgent=True)
 
     def close(self, end: End) -> None:
         """Take nothing more, and end the stream behind what was said. Harmless when it is closed."""
