@@ -85,7 +85,7 @@ class Broker(HookDecorators[UserT], ServerAPI, InjectedType):
         has_presence = _has_presence(presence)
         self._node = Node(self.settings, hooks, clock, user_id, has_presence, name, twin)
         HookDecorators.__init__(self, hooks)
-        self._streams = StreamsAPI(self._node.portal.run, self._node.running_streams)
+        self._streams = StreamsAPI(self._node.portal.run, self._node.portal.run, self._node.running_streams)
         node = self._node
         ServerAPI.__init__(self, node.portal, node.directory, node.portal.run, node.outgoing.publish, node.tell)
 

@@ -20,6 +20,7 @@ from velocity_ws.broker.emitter_logs import EmitterLogs
 from velocity_ws.broker.node_messages import tell_others
 from velocity_ws.broker.room_logs import find_log, refuse_dedupe
 from velocity_ws.broker.server_api import ServerAPI
+from velocity_ws.broker.streams_api import StreamsAPI
 from velocity_ws.broker.sync import SyncServerAPI
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.options import ClusterOptions
@@ -28,6 +29,7 @@ from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, SettingsError
 from velocity_ws.history.items import Log
 from velocity_ws.history.values import Sent
+from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages.address import Address
 from velocity_ws.messages.ids import new_node_id
 from velocity_ws.messages.outbound import PreparedMessage
@@ -35,8 +37,12 @@ from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.stats import Counters
+from velocity_ws.streams.calls import Calls as StreamCalls
+from velocity_ws.streams.streams import Streams
 
 __all__ = ["Emitter"]
+
+log = get_logger("velocity_ws.broker")
 
 T = TypeVar("T")
 
@@ -73,6 +79,7 @@ class Emitter(ServerAPI):
         self._logs: EmitterLogs | None = None
         directory = Directory(new_node_id(), self._hub, None, self._log_of)
         super().__init__(Portal(), directory, self._ask, self._publish, self._tell)
+        self._streams_api = StreamsAPI(self._ask, self._portal.run, self._running_streams)
         self._sync = SyncServerAPI(self)
         self._begin()
 
@@ -81,6 +88,7 @@ class Emitter(ServerAPI):
         self._pid = os.getpid()
         self._cluster: Cluster | None = None
         self._logs = None
+        self._streams: Streams | None = None
         self._directory.end()
         self._starting = asyncio.Lock()
         self._thread: threading.Thread | None = None
@@ -89,7 +97,7 @@ class Emitter(ServerAPI):
     def _give_back(self) -> None:
         """Give back the engine, as the loop that used it was closed under it."""
         if self._pid == os.getpid():  # else it is another process's
-            for part in (self._cluster, self._logs):
+            for part in (self._cluster, self._logs, self._streams):
                 if part is not None:
                     part.release()
 
@@ -130,7 +138,7 @@ class Emitter(ServerAPI):
                 "gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))"
             )
         self._give_back()
-        self._cluster = self._logs = None
+        self._cluster = self._logs = self._streams = None
         self._starting = asyncio.Lock()
         self._portal.settle(loop)
         self._thread = thread
@@ -202,18 +210,38 @@ class Emitter(ServerAPI):
                     await cluster.stop()
                     raise
                 self._cluster, self._logs = cluster, logs
+                self._streams = self._new_streams(cluster)
             return self._cluster
 
     async def _stop(self) -> None:
         async with self._starting:
             cluster, self._cluster = self._cluster, None
             logs, self._logs = self._logs, None
+            streams, self._streams = self._streams, None
             await self._directory.revocation.stop()
             self._directory.end()
+            if streams is not None:
+                await streams.sources.finish(self._timeout, self._timeout)
+                await streams.stop()
             if logs is not None:
                 await logs.stop()
             if cluster is not None:
                 await cluster.stop()
+
+    def _new_streams(self, cluster: Cluster) -> Streams:
+        settings = Settings(backplane_url=self._url, backplane_timeout=self._timeout)
+        args = (cluster.node_id, self._prefix, cluster.topics, settings, self._hub)
+        return Streams(*args, lambda *_: [], _log, cluster, time.monotonic, is_node=False)
+
+    def _running_streams(self) -> StreamCalls:
+        if self._streams is None:
+            raise BrokerError("the emitter was stopped while this was waiting for it")
+        return self._streams.calls
+
+    @property
+    def streams(self) -> StreamsAPI:
+        """What is said piece by piece, by this process, too: its sources end with it."""
+        return self._streams_api
 
     def _log_of(self, room: str) -> tuple[Log, bool] | None:
         return None if self._logs is None else self._logs(room)
@@ -254,3 +282,7 @@ class Emitter(ServerAPI):
         if self._logs is not None:
             await self._logs.learn(asyncio.get_running_loop().time() + self._timeout)
         return await function(*args)
+
+
+async def _log(error: BaseException, stream_id: str) -> None:
+    log.error("exception in the source of stream %s", quote(stream_id), exc_info=error)

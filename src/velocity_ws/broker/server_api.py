@@ -5,11 +5,13 @@ Knows the directory; how to get to the loop where these live is said by its subc
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TypeVar
 
 from velocity_ws.broker.directory import Directory
 from velocity_ws.broker.history_api import HistoryAPI, Run
 from velocity_ws.broker.members import ClusterStats, Connections, Members
+from velocity_ws.broker.streams_api import StreamsAPI
 from velocity_ws.broker.target import Publish, Tell
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import ClientIdError, validate_close
@@ -35,6 +37,11 @@ class ServerAPI(HistoryAPI):
         """
         super().__init__(directory, run, publish, tell)
         self._portal = portal
+
+    @property
+    @abstractmethod
+    def streams(self) -> StreamsAPI:
+        """What is said piece by piece, and outlives every connection."""
 
     @property
     def portal(self) -> Portal:

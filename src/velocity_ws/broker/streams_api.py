@@ -15,7 +15,7 @@ from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.streams.writer import StreamWriter as Writing
 
-__all__ = ["Stream", "StreamWriter", "StreamsAPI"]
+__all__ = ["Source", "Stream", "StreamWriter", "StreamsAPI"]
 
 Source = AsyncIterable[Any] | Callable[[], AsyncIterable[Any]]
 
@@ -119,13 +119,15 @@ class StreamsAPI:
     loop, in coroutines.
     """
 
-    def __init__(self, run: Run, streams: Callable[[], Runs]) -> None:
+    def __init__(self, run: Run, run_here: Run, streams: Callable[[], Runs]) -> None:
         """
         Args:
             run: the way to the loop of the streams.
+            run_here: the same, where it is known that they run.
             streams: the streams, asked for there; raises `BrokerError` where there are none.
         """
         self._run = run
+        self._run_here = run_here
         self._streams = streams
 
     async def start(self, stream_id: str, *, room: str, source: Source) -> Stream:
@@ -195,13 +197,13 @@ class StreamsAPI:
         writing = await self._run(self._open, stream_id, room)
         end: End = "cancelled"
         try:
-            yield StreamWriter(self._run, writing)
+            yield StreamWriter(self._run_here, writing)
             end = "done"
         except Exception:
             end = "error"
             raise
         finally:
-            await self._run(_finish, writing, end)
+            await self._run_here(_finish, writing, end)
 
     async def _open(self, stream_id: str, room: str) -> Writing:
         writing, stream = await self._streams().begin(stream_id, room)

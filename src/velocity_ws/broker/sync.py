@@ -1,17 +1,22 @@
-"""Sync: blocking twins of `Broker`, `Emitter`, `Target` and `Nodes`, for plain threads. Knows only what these await."""
+"""Sync: blocking twins of what is awaited, for plain threads: of `Broker`, `Emitter`, targets and streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.server_api import ServerAPI
+from velocity_ws.broker.streams_api import Source, Stream, StreamsAPI, StreamWriter
 from velocity_ws.broker.target import Nodes, Target
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.history.values import Entry, Joined, Sent
+from velocity_ws.streams.values import StreamInfo, StreamState
 
-__all__ = ["SyncBroker", "SyncNodes", "SyncServerAPI", "SyncTarget"]
+__all__ = [
+    "SyncBroker", "SyncNodes", "SyncServerAPI", "SyncStream", "SyncStreamWriter", "SyncStreams", "SyncTarget",
+]  # fmt: skip
 
 
 class SyncTarget:
@@ -46,6 +51,84 @@ class SyncNodes:
     def send(self, event: str, data: Any = None) -> None:
         """Blocking `Nodes.send`."""
         self._portal().block(self._nodes.send, event, data)
+
+
+class SyncStream:
+    """`Stream` for plain threads: the same methods, blocking."""
+
+    def __init__(self, stream: Stream, portal: Callable[[], Portal]) -> None:
+        self._stream = stream
+        self._portal = portal
+        self.id = stream.id
+        self.room = stream.room
+        self.is_new = stream.is_new
+
+    def read(self) -> StreamState:
+        """Blocking `Stream.read`."""
+        return self._portal().block(self._stream.read)
+
+    def cancel(self) -> bool:
+        """Blocking `Stream.cancel`."""
+        return self._portal().block(self._stream.cancel)
+
+    def wait(self) -> str:
+        """Blocking `Stream.wait`."""
+        return self._portal().block(self._stream.wait)
+
+
+class SyncStreamWriter:
+    """`StreamWriter` for plain threads: the same method, blocking."""
+
+    def __init__(self, writer: StreamWriter, portal: Callable[[], Portal]) -> None:
+        self._writer = writer
+        self._portal = portal
+        self.id = writer.id
+        self.room = writer.room
+
+    def write(self, said: Any) -> None:
+        """Blocking `StreamWriter.write`."""
+        self._portal().block(self._writer.write, said)
+
+
+class SyncStreams:
+    """`StreamsAPI` for plain threads: the same methods, blocking."""
+
+    def __init__(self, api: StreamsAPI, portal: Callable[[], Portal]) -> None:
+        self._api = api
+        self._portal = portal
+
+    def start(self, stream_id: str, *, room: str, source: Source) -> SyncStream:
+        """Blocking `StreamsAPI.start`. The source runs on the event loop of the streams."""
+        return SyncStream(self._portal().block(self._api.start, stream_id, room=room, source=source), self._portal)
+
+    @contextmanager
+    def open(self, stream_id: str, *, room: str) -> Iterator[SyncStreamWriter]:
+        """Blocking `StreamsAPI.open`: ``with broker.sync.streams.open(…) as stream: stream.write(…)``."""
+        opened = self._api.open(stream_id, room=room)
+        portal = self._portal()
+        writer = portal.block(opened.__aenter__)
+        try:
+            yield SyncStreamWriter(writer, self._portal)
+        except BaseException as error:
+            portal.block(opened.__aexit__, type(error), error, error.__traceback__)
+            raise
+        portal.block(opened.__aexit__, None, None, None)
+
+    def cancel(self, stream_id: str) -> bool:
+        """Blocking `StreamsAPI.cancel`."""
+        return self._portal().block(self._api.cancel, stream_id)
+
+    def read(self, stream_id: str) -> StreamState:
+        """Blocking `StreamsAPI.read`."""
+        return self._portal().block(self._api.read, stream_id)
+
+    def wait(self, stream_id: str) -> str:
+        """Blocking `StreamsAPI.wait`."""
+        return self._portal().block(self._api.wait, stream_id)
+
+    def list(self, room: str) -> Sequence[StreamInfo]:
+        """Blocking `StreamsAPI.list`."""
+        return self._portal().block(self._api.list, room)
 
 
 class SyncServerAPI:
@@ -144,6 +227,11 @@ class SyncServerAPI:
     def cluster_stats(self) -> ClusterStats:
         """Blocking `ServerAPI.cluster_stats`."""
         return self._api.blocking_portal().block(self._api.cluster_stats)
+
+    @property
+    def streams(self) -> SyncStreams:
+        """Blocking form of ``streams``."""
+        return SyncStreams(self._api.streams, self._api.blocking_portal)
 
     def _target(self, target: Target) -> SyncTarget:
         return SyncTarget(target, self._api.blocking_portal)

@@ -56,7 +56,7 @@ class Piece(NamedTuple):
         return self.start + self.length
 
     def after(self, read: int) -> Piece:
-        """What is left of it for a reader that has a number of characters, or items: itself, where that is all of it."""
+        """What is left of it for a reader that has so much of the stream: itself, where that is all of it."""
         skip = read - self.start
         if skip <= 0:
             return self

@@ -71,6 +71,8 @@ class Streams:
         report: Report,
         cluster: Cluster | None,
         clock: Callable[[], float],
+        *,
+        is_node: bool = True,
     ) -> None:
         """
         Args:
@@ -83,6 +85,7 @@ class Streams:
             report: tells of what a source raised.
             cluster: the way to the other nodes; ``None`` where there are never any.
             clock: seconds, never going back.
+            is_node: whether it has clients; a process that only writes runs no embedded engine.
         """
         self._prefix = prefix
         self._topics = topics
@@ -91,7 +94,9 @@ class Streams:
         self._cluster = cluster
         times = times_of(settings)
         url = settings.backplane_url
-        self._link = StreamLink(create_streams(url, prefix), timeout=settings.backplane_timeout, engine=engine_of(url))
+        self._link = StreamLink(
+            create_streams(url, prefix, is_node=is_node), timeout=settings.backplane_timeout, engine=engine_of(url)
+        )
         self._pulse = Pulse(self._link, settings.stream_interval, times)
         self.sources = Sources(report, self._pulse)
         self.readers = Readers(hub, give_ready)

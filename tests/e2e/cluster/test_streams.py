@@ -18,7 +18,7 @@ from tests.support import DEADLINE, eventually, running, settings
 from tests.support.jetstream import storing
 from tests.support.nodes import KINDS, Node, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, read, said
-from velocity_ws import Broker, StreamEnded, StreamError, StreamGone, StreamNotFound
+from velocity_ws import Broker, Emitter, StreamEnded, StreamError, StreamGone, StreamNotFound
 from velocity_ws.backplane.urls import split_url
 from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.streams.factory import create_streams
@@ -360,3 +360,39 @@ async def _node(stack: AsyncExitStack, url: str) -> Node:
     broker = Broker(settings(backplane_url=url, backplane_timeout=5, drain_timeout=1), twin=True)
     chat(broker)
     return Node(broker, await stack.enter_async_context(running(broker, "ours")))
+
+
+# --- from other processes, and threads
+
+
+async def test_an_emitter_writes_and_reads_streams(pair: list[Node], url: str) -> None:
+    gate = Gate()
+    async with pair[0].address.connect() as peer, Emitter(url, timeout=5) as emitter:
+        await join(peer)
+        async with emitter.streams.open("a", room=ROOM) as stream:
+            await stream.write("by a worker")
+        reading = await read(peer, "a")
+        assert (reading.text, reading.end) == ("by a worker", "done")
+        started = await emitter.streams.start("b", room=ROOM, source=gate.source())
+        gate.say("abc")
+        await eventually_says(pair[1].broker, "b", "abc")
+        assert [stream.id for stream in await emitter.streams.list(ROOM)] == ["b", "a"]
+        assert await pair[1].broker.streams.cancel("b")
+        assert await started.wait() == "cancelled"
+        await gate.cancelled()
+
+
+async def test_a_thread_writes_a_stream(pair: list[Node]) -> None:
+    def write() -> str | None:
+        streams = pair[0].broker.sync.streams
+        with streams.open("a", room=ROOM) as stream:
+            for word in ("by ", "a ", "thread"):
+                stream.write(word)
+        assert [each.id for each in streams.list(ROOM)] == ["a"]
+        assert streams.wait("a") == "done"
+        return streams.read("a").text
+
+    async with pair[1].address.connect() as peer:
+        await join(peer)
+        assert await asyncio.to_thread(write) == "by a thread"
+        assert (await read(peer, "a")).text == "by a thread"
