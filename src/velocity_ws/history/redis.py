@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.redis import MAX_PAYLOAD
-from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import (
     KEPT_SIZE,
@@ -37,29 +35,21 @@ from velocity_ws.history.redis_scripts import (
     CHECK,
     LOOKUP,
     READ,
-    Script,
     pack_append,
     pack_change,
     pack_read,
 )
-from velocity_ws.history.redis_servers import CHANGES, READS, Call, Reply, Servers, servers_of
-from velocity_ws.logs import get_logger
+from velocity_ws.history.redis_servers import READS, Call, Reply
+from velocity_ws.history.redis_store import RedisStore
 
 __all__ = ["RedisHistory"]
-
-log = get_logger("velocity_ws.history")
 
 _APPEND_BYTES = EPOCH_SIZE + 2 * MARK_SIZE
 _KEY_MILLISECONDS = int(KEY_TTL * 1000)
 
 
-class RedisHistory:
-    """The schemes of `RedisBackplane` and of `RedisClusterBackplane`. On the broker's loop only.
-
-    Attributes:
-        on_moved: see `MovingStore`.
-        server_id: what names the servers of the connection; empty where that is not known, or they have changed.
-    """
+class RedisHistory(RedisStore):
+    """A store of room logs on the servers of a `RedisStore`. On the broker's loop only."""
 
     def __init__(self, url: str) -> None:
         """
@@ -69,39 +59,8 @@ class RedisHistory:
         Raises:
             ValueError: redis-py does not take it.
         """
+        super().__init__(url, (APPEND, READ, CHANGE, LOOKUP), CHECK, "what rooms remember")
         self.max_payload = MAX_PAYLOAD - STAMP_SIZE
-        self.on_moved: Callable[[], None] = lambda: None
-        self.server_id = ""
-        is_cluster = "+cluster:" in url.partition("/")[0]
-        scripts = (APPEND, READ, CHANGE, LOOKUP, CHECK)
-        self._scripts: tuple[Script, ...] = tuple(each.sharded() for each in scripts) if is_cluster else scripts
-        self._append, self._read, self._change, self._lookup, self._check = self._scripts
-        self._servers: Servers | None = None
-        self._lost: Lost | None = None
-        self._is_allowed = self._has_warned = False
-        self._where = servers_of(url)
-        self._roles = Roles(is_sharded=is_cluster)
-
-    async def connect(self, lost: Lost) -> None:
-        """See `HistoryStore.connect`."""
-
-        def ended(error: Exception) -> None:
-            if self._lost is lost:
-                self._lost = None
-                lost(error)
-
-        self._lost, self._is_allowed = lost, False
-        self._servers = Servers(self._where, self._roles, self._scripts, ended, self._moved)
-        await self._servers.open()
-        self.server_id = await self._servers.ids()
-        for policy in await self._servers.policies():
-            if policy.startswith("allkeys") and not self._has_warned:
-                self._has_warned = True
-                log.warning(
-                    "the engine may evict any key when its memory is full (maxmemory-policy %s), and so what rooms "
-                    "remember; give them an engine with the policy noeviction",
-                    policy,
-                )
 
     async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:
         """See `HistoryStore.append`."""
@@ -111,20 +70,20 @@ class RedisHistory:
             for append, start in zip(appends, range(0, len(chance), _APPEND_BYTES), strict=True)
             if len(append.envelope) <= self.max_payload
         ]
-        replies = iter(await self._alter(self._append, calls))
+        replies = iter(await self.alter(APPEND, calls))
         return [too_large(append.envelope, self.max_payload) or _appended(next(replies)) for append in appends]
 
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
         """See `HistoryStore.tops`."""
         calls = [self._reading(each, 0, 0, 0, newest=False) for each in logs]
-        return [_top(reply) for reply in await self._connected().call(READS, self._read, calls)]
+        return [_top(reply) for reply in await self.call(READS, READ, calls)]
 
     async def read(self, queries: Sequence[Query]) -> list[Range | Refused]:
         """See `HistoryStore.read`."""
         calls = [
             self._reading(each.log, each.after, each.limit, each.max_bytes, newest=each.newest) for each in queries
         ]
-        return [_range(reply) for reply in await self._connected().call(READS, self._read, calls)]
+        return [_range(reply) for reply in await self.call(READS, READ, calls)]
 
     async def remove(self, removals: Sequence[Removal]) -> list[Top | Refused]:
         """See `HistoryStore.remove`."""
@@ -133,7 +92,7 @@ class RedisHistory:
             for each in removals
             if len(each.notice) <= self.max_payload
         ]
-        replies = iter(await self._alter(self._change, calls))
+        replies = iter(await self.alter(CHANGE, calls))
         return [too_large(each.notice, self.max_payload) or _top(next(replies)) for each in removals]
 
     async def removed(self, lookups: Sequence[Lookup]) -> list[int]:
@@ -142,67 +101,34 @@ class RedisHistory:
         for lookup in lookups:
             meta, _, removals = _keys(lookup.log)
             calls.append(Call(lookup.log.topic, (meta, removals), (_text(lookup.user),)))
-        return [granted(reply) for reply in await self._connected().call(READS, self._lookup, calls)]
+        return [granted(reply) for reply in await self.call(READS, LOOKUP, calls)]
 
     async def clear(self, log: Log, notice: bytes = b"") -> Top:
         """See `HistoryStore.clear`."""
         granted(too_large(notice, self.max_payload))
-        (reply,) = await self._alter(self._change, [self._changing(log, notice, "")])
+        (reply,) = await self.alter(CHANGE, [self._changing(log, notice, "")])
         return granted(_top(reply))
 
     async def secret(self, name: str) -> bytes:
         """See `HistoryStore.secret`."""
         key = f"{{{name}}}:secret"
         commands = [("SET", key, secrets.token_bytes(SECRET_SIZE), "NX"), ("GET", key)]
-        made, found = await self._connected().ask(name, commands)
+        made, found = await self.connected().ask(name, commands)
         granted(made)
         return bytes(granted(found))
 
     async def keep(self, name: str, value: bytes) -> None:
         """See `HistoryStore.keep`."""
-        servers = self._connected()
+        servers = self.connected()
         granted(too_large(value, KEPT_SIZE))
         (reply,) = await servers.ask(name, [("SET", f"{{{name}}}:kept", value)])
         granted(reply)
 
     async def kept(self, name: str) -> bytes | None:
         """See `HistoryStore.kept`."""
-        (reply,) = await self._connected().ask(name, [("GET", f"{{{name}}}:kept")])
+        (reply,) = await self.connected().ask(name, [("GET", f"{{{name}}}:kept")])
         found: bytes | None = granted(reply)
         return found
-
-    async def close(self) -> None:
-        """See `HistoryStore.close`."""
-        self._lost = None
-        servers, self._servers = self._servers, None
-        if servers is not None:
-            await servers.close()
-
-    def release(self) -> None:
-        """See `HistoryStore.release`. There is nothing to give back."""
-
-    async def _alter(self, script: Script, calls: Sequence[Call]) -> list[Reply | Refused]:
-        """Call a script that changes logs; not where a command of it is forbidden, which would stop it half way."""
-        servers = self._connected()
-        if calls and not self._is_allowed:
-            topic = calls[0].topic
-            (reply,) = await servers.call(CHANGES, self._check, [Call(topic, (), (f"{{{topic}}}:meta", topic))])
-            if not isinstance(reply, Refused) and reply:
-                lacking = b", ".join(reply).decode()
-                reply = Refused("engine", f"the login may not {lacking} there: docs/scaling.md has what it needs")
-            if isinstance(reply, Refused):
-                return [reply] * len(calls)
-            self._is_allowed = True
-        return await servers.call(CHANGES, script, calls)
-
-    def _moved(self) -> None:
-        self.server_id = ""
-        self.on_moved()
-
-    def _connected(self) -> Servers:
-        if self._servers is None or self._lost is None:
-            raise ConnectionError("there is no connection")
-        return self._servers
 
     def _appending(self, append: Append, chance: bytes) -> Call:
         where, (size, ttl, most) = append.log, append.log.limits

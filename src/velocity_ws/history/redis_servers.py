@@ -1,6 +1,6 @@
 """Redis servers: the connections of a store, to one server or to each of a cluster, and what is called on them.
 
-Knows scripts and topics, and not what a log is. In a cluster, what finds that its slot is another server's by now is
+Knows scripts and topics, and not what they keep. In a cluster, what finds that its slot is another server's by now is
 called there, as nothing of it was done.
 """
 
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     """One call of a script.
 
     Attributes:
-        topic: of the log; says which server.
+        topic: says which server.
         keys: of the engine.
         arguments: the rest.
     """
@@ -117,7 +117,7 @@ class Servers:
             await self._primary.unreached()
             raise
         if (await server.about("cluster")).get("cluster_enabled") == "1":
-            raise ConnectionError("a Redis Cluster keeps the history of rooms only where the URL has redis+cluster://")
+            raise ConnectionError("a Redis Cluster keeps history, and streams, only where the URL has redis+cluster://")
         self._watch.start(server.connections)
 
     async def policies(self) -> list[str]:
@@ -207,9 +207,9 @@ class Servers:
             await self._shards.follow(told, attempt)
         for index in _undone(_ON_THE_MOVE, topics, replies):
             replies[index] = Refused("moving", "the engine did not take it: its slot is on the way to another server")
-        return [self._refusal(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+        return [self.refusal(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
-    def _refusal(self, error: ResponseError) -> Refused:
+    def refusal(self, error: ResponseError) -> Refused:
         """Why something was not done; where the server is not the one any more, the connection has ended, too."""
         text = "its slot is another server's" if isinstance(error, AskError) else str(error)
         if isinstance(error, _GONE) or "-READONLY" in text:
@@ -255,7 +255,7 @@ class _Server:
         """Have the server keep the scripts, which it forgets with a restart or a promotion."""
         for reply in await self.connections[side].ask([("SCRIPT", "LOAD", script.text) for script in self._scripts]):
             if isinstance(reply, ResponseError):
-                raise ConnectionError(f"the engine takes no scripts, which keep the history of rooms: {reply}")
+                raise ConnectionError(f"the engine takes no scripts, which keep history, and streams: {reply}")
 
 
 def _has_errors(replies: Sequence[Reply]) -> bool:

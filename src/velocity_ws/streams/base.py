@@ -10,7 +10,8 @@ piece is stored and published in one step, and heard by the backplanes that are 
   somebody does, a writer that was only slow goes on.
 * *Pieces* are numbered from 0, without a hole. After the end there is none.
 * What has ended is kept for `Times.ttl`; then the pieces are gone. Where the writer died and nobody ended the stream,
-  it counts as ended when the lease was over. The id is known for `Times.memory` longer.
+  it counts as ended when the lease was over. The id is known for `Times.memory` longer. What is gone stays so: nothing
+  is appended to it, it is not renewed, and it does not end.
 """
 
 from __future__ import annotations
