@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -9,7 +10,18 @@ import msgspec
 from velocity_ws.history.items import Refused
 from velocity_ws.history.nats_requests import header_of
 
-__all__ = ["Ack", "Guard", "InDoubt", "Message", "Stored", "WrongSequence", "end_of_headers", "headers_of", "parse_ack"]
+__all__ = [
+    "Ack",
+    "Guard",
+    "InDoubt",
+    "Message",
+    "Stored",
+    "WrongSequence",
+    "end_of_headers",
+    "headers_of",
+    "parse_ack",
+    "stored_by_subject",
+]
 
 _WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
 """Codes of errors: the last sequence of the guard's subject is another; or what is under its guard is under way."""
@@ -107,6 +119,11 @@ class Ack(msgspec.Struct):
 
 parse_ack = msgspec.json.Decoder(Ack).decode
 """What a server has answered, of its bytes."""
+
+
+def stored_by_subject(stored: Sequence[Stored]) -> dict[str, Stored]:
+    """Messages by their subjects; the last of each."""
+    return {each.header(b"Nats-Subject").decode(): each for each in stored}
 
 
 def headers_of(message: Message, end: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats_client import NatsClient
 
-__all__ = ["Parts", "Requests", "header_of", "status_of"]
+__all__ = ["Parts", "Requests", "header_of", "settled", "status_of"]
 
 
 def header_of(headers: bytes, name: bytes) -> bytes:
@@ -192,3 +192,26 @@ class Requests:
         number = b"%d" % next(self._numbers)
         self._client.requests[number] = _Request(future, [] if is_many else None)
         return number, b"%b.%b" % (self._inbox, number)
+
+
+async def settled(future: asyncio.Future[Parts], within: float | None = None) -> None:
+    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long.
+
+    Args:
+        future: gets it.
+        within: seconds to wait; ``None`` for no bound.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def done(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(done)
+    timer = None if within is None else loop.call_later(within, done)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
