@@ -5,12 +5,13 @@ piece is stored and published in one step, and heard by the backplanes that are 
 `velocity_ws.testing` has the suite that every store passes.
 
 * An id has one stream, for as long as the engine knows it; after that it may be begun anew.
-* Its *writer* is whoever began it. It has a lease, which it renews; what it appends does not. Nobody takes over from
-  it: where the lease is over by the engine's clock, it counts as dead, and others may end the stream. Until somebody
-  does, a writer that was only slow goes on.
+* Its *writer* is the one that began it. It has a lease, which it renews; what it appends does not. Nobody takes over
+  from it: where the lease is over by the engine's clock, it counts as dead, and others may end the stream. Until
+  somebody does, a writer that was only slow goes on.
 * *Pieces* are numbered from 0, without a hole. After the end there is none.
 * What has ended is kept for `Times.ttl`; then the pieces are gone. Where the writer died and nobody ended the stream,
-  it counts as ended when the lease was over. The id is known for `Times.memory` longer.
+  it counts as ended when the lease was over. The id is known for `Times.memory` longer. What is gone stays so: nothing
+  is appended to it, it is not renewed, and it does not end.
 """
 
 from __future__ import annotations

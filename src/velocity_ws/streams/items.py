@@ -125,7 +125,7 @@ class Written(NamedTuple):
     Attributes:
         is_taken: whether it was done. If not, it never will be: the writer is no more the one.
         end: how the stream has ended by now. Where it was not taken, empty: the engine knows no such stream, or knows
-            one of another writer.
+            one of another writer, or one that is gone and never ended.
     """
 
     is_taken: bool

@@ -7,9 +7,8 @@ connected and is not released.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import heapq
-import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,73 +21,17 @@ from velocity_ws.streams.items import (
     Append,
     Began,
     Begin,
-    End,
     Ending,
     Part,
     Query,
     Renewal,
     Summary,
-    Times,
     Written,
 )
+from velocity_ws.streams.memory_stream import MemoryStream
 from velocity_ws.streams.pieces import pack_end, unpack
 
 __all__ = ["MemoryStreams"]
-
-
-class _Stream:
-    """One stream. Times are in milliseconds."""
-
-    __slots__ = ("began", "begin", "bytes", "end", "ended", "length", "number", "payloads", "starts", "times", "until")
-
-    def __init__(self, begin: Begin, number: int, now: int) -> None:
-        self.begin = begin
-        self.number = number
-        self.began = now
-        self.until = now + begin.times.lease
-        self.ended = 0
-        self.times: Times = begin.times
-        self.payloads: list[bytes] = []
-        self.starts: list[int] = []
-        self.bytes = 0
-        self.length = 0
-        self.end: End = ""
-
-    @property
-    def gone_at(self) -> int:
-        return (self.ended if self.end else self.until) + self.times.ttl
-
-    @property
-    def forgotten_at(self) -> int:
-        return self.gone_at + self.times.memory
-
-    def summary(self, now: int) -> Summary:
-        id_, topic, room, writer, _ = self.begin
-        left = 0 if self.end else max(0, self.until - now)
-        pieces = len(self.starts)
-        return Summary(
-            id_, topic, room, writer, pieces, self.length, self.end, left, now - self.began, now >= self.gone_at
-        )
-
-    def add(self, payload: bytes, now: int) -> None:
-        piece = unpack(payload)
-        self.payloads.append(payload)
-        self.starts.append(piece.start)
-        self.length = piece.stop
-        self.bytes += len(payload)
-        if piece.end:
-            self.end, self.ended = piece.end, now
-
-    def read(self, query: Query) -> list[bytes]:
-        first = max(0, bisect.bisect_right(self.starts, query.after) - 1)
-        size = 0
-        found: list[bytes] = []
-        for payload in itertools.islice(self.payloads, first, None):
-            size += len(payload)
-            if found and size > query.max_bytes:
-                break
-            found.append(payload)
-        return found
 
 
 class _Engine:
@@ -98,28 +41,28 @@ class _Engine:
         self.bus = bus
         self.users = 0
         self.is_marked = False
-        self.streams: dict[str, _Stream] = {}
-        self.topics: dict[str, dict[str, _Stream]] = {}
+        self.streams: dict[str, MemoryStream] = {}
+        self.topics: dict[str, dict[str, MemoryStream]] = {}
         self.forbidden: dict[str, int] = {}
         self._clock = clock
         self._last = 0
-        self._numbers = itertools.count()
         self._dues: list[tuple[int, str]] = []
 
     def now(self) -> int:
         """The time in milliseconds, which never goes back, once what is too old is gone."""
         now = self._last = max(round(self._clock() * 1000), self._last)
         while self._dues and self._dues[0][0] <= now:
-            _, id_ = heapq.heappop(self._dues)
-            self._look_at(id_, now)
+            at, id_ = heapq.heappop(self._dues)
+            self._look_at(id_, at, now)
         return now
 
-    def _look_at(self, id_: str, now: int) -> None:
+    def _look_at(self, id_: str, at: int, now: int) -> None:
         if self.forbidden.get(id_, now + 1) <= now:
             del self.forbidden[id_]
         stream = self.streams.get(id_)
-        if stream is None:
+        if stream is None or stream.due != at:
             return
+        stream.due = sys.maxsize
         if now >= stream.gone_at:
             stream.payloads.clear()
             of_topic = self.topics.get(stream.begin.topic, {})
@@ -129,17 +72,28 @@ class _Engine:
         if now >= stream.forgotten_at:
             del self.streams[id_]
         else:
-            self.later(id_, stream.forgotten_at if now >= stream.gone_at else stream.gone_at)
+            self._keep(stream, now)
 
-    def later(self, id_: str, at: int) -> None:
+    def _keep(self, stream: MemoryStream, now: int) -> None:
+        """Look at a stream again when there is something to do, which may be earlier than was thought."""
+        due = stream.forgotten_at if now >= stream.gone_at else stream.gone_at
+        if due < stream.due:
+            stream.due = due
+            self._later(stream.begin.id, due)
+
+    def _later(self, id_: str, at: int) -> None:
         heapq.heappush(self._dues, (at, id_))
+
+    def forbid(self, id_: str, until: int) -> None:
+        self.forbidden[id_] = until
+        self._later(id_, until)
 
     def begin(self, begin: Begin, now: int) -> Began:
         stream = self.streams.get(begin.id)
         if stream is None:
-            stream = self.streams[begin.id] = _Stream(begin, next(self._numbers), now)
+            stream = self.streams[begin.id] = MemoryStream(begin, now)
             self.topics.setdefault(begin.topic, {})[begin.id] = stream
-            self.later(begin.id, stream.gone_at)
+            self._keep(stream, now)
         return Began(stream.summary(now), begin.id in self.forbidden)
 
     def append(self, append: Append, now: int) -> Written:
@@ -149,9 +103,10 @@ class _Engine:
         number = unpack(append.payload).number
         if number == len(stream.starts) - 1 and stream.payloads[-1:] == [append.payload]:
             return Written(True, stream.end)
-        if stream.end or number != len(stream.starts):
+        if stream.end or number != len(stream.starts) or now >= stream.gone_at:
             return Written(False, stream.end)
         stream.add(append.payload, now)
+        self._keep(stream, now)
         self.bus.publish(append.topic, append.head + append.payload)
         return Written(True, stream.end)
 
@@ -159,19 +114,21 @@ class _Engine:
         stream = self.streams.get(renewal.id)
         if stream is None or stream.begin.writer != renewal.writer:
             return Written(False)
-        if stream.end:
+        if stream.end or now >= stream.gone_at:
             return Written(False, stream.end)
         stream.times = renewal.times
         stream.until = now + renewal.times.lease
+        self._keep(stream, now)
         return Written(True)
 
     def end(self, ending: Ending, now: int) -> Summary | None:
         stream = self.streams.get(ending.id)
         if stream is None:
             return None
-        if not stream.end and not (ending.is_of_dead and now < stream.until):
+        if not stream.end and now < stream.gone_at and not (ending.is_of_dead and now < stream.until):
             payload = pack_end(len(stream.starts), stream.length, ending.end)
             stream.add(payload, now)
+            self._keep(stream, now)
             self.bus.publish(ending.topic, ending.head + payload)
         return stream.summary(now)
 
@@ -255,8 +212,7 @@ class MemoryStreams:
         with engine.bus.lock:
             until = engine.now() + milliseconds
             for id_ in ids:
-                engine.forbidden[id_] = until
-                engine.later(id_, until)
+                engine.forbid(id_, until)
             return [None] * len(ids)
 
     async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
