@@ -9,12 +9,13 @@ from __future__ import annotations
 from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
 from velocity_ws.backplane.urls import PREFIX
 from velocity_ws.history.embedded_store import EmbeddedStore
+from velocity_ws.history.jetstream import JetStream
 from velocity_ws.history.nats import NatsHistory
 
 __all__ = ["EmbeddedHistory"]
 
 
-class EmbeddedHistory(EmbeddedStore, NatsHistory):
+class EmbeddedHistory(EmbeddedStore[JetStream], NatsHistory):
     """A connection to the logs of a name, whose server this process may be the one to run. On the broker's loop."""
 
     def __init__(self, url: str, *, prefix: str = PREFIX, may_run: bool = True) -> None:

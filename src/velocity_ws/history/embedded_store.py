@@ -5,14 +5,19 @@ Knows when to ask for that server, and not which process runs it, nor what is st
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.embedded.backplane import EmbeddedBackplane
+from velocity_ws.history.jetstream import JetStream
 from velocity_ws.history.nats_store import NatsStore
 
 __all__ = ["EmbeddedStore"]
 
+S = TypeVar("S", bound=JetStream)
 
-class EmbeddedStore(NatsStore):
+
+class EmbeddedStore(NatsStore[S]):
     """What makes a store that comes behind it among the bases of a class one on the embedded engine. On the broker's
     loop only.
 

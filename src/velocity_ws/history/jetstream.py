@@ -145,7 +145,7 @@ class JetStream:
         this connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all
         of it anew would only meet more.
         """
-        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard))
+        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard, message.subject))
         is_in_doubt, pause = False, FIRST_PAUSE
         while True:
             future, wait = self._requests.send(subject, headers, message.payload), AGAIN
@@ -206,9 +206,7 @@ class JetStream:
             ConnectionError: the connection has ended, or the stream is gone.
         """
         await self._settle()
-        least = 0
-        if self.replicas > 1:
-            least = int((await self.info())["state"]["last_seq"])
+        least = await self._least()
         pages = [subjects[first : first + PAGE] for first in range(0, len(subjects), PAGE)]
         found: dict[str, Stored] = {}
         for each in await asyncio.gather(*[self._last(page, least) for page in pages]):
@@ -226,6 +224,10 @@ class JetStream:
             raise ConnectionError(f"the stream {self._stream} is gone")
         self.replicas = answer["config"].get("num_replicas", 1)
         return answer
+
+    async def _least(self) -> int:
+        """How far a server that is read must be; 0 where there is only one."""
+        return int((await self.info())["state"]["last_seq"]) if self.replicas > 1 else 0
 
     async def _settle(self) -> None:
         """Wait for what was sent by calls that were cancelled: a server may read before it stores what came first."""

@@ -8,11 +8,10 @@ for the newest takes 190; an atomic batch of two messages takes 40 µs in memory
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
-from collections.abc import Collection, Coroutine, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from velocity_ws.backplane.urls import PREFIX
 from velocity_ws.history.entries import STAMP_SIZE
@@ -37,16 +36,15 @@ from velocity_ws.history.nats_head import Head
 from velocity_ws.history.nats_logs import HEADERS, NatsLogs, State
 from velocity_ws.history.nats_messages import Message, WrongSequence
 from velocity_ws.history.nats_reading import read_range
+from velocity_ws.history.nats_requests import side_by_side
 from velocity_ws.history.nats_revising import purge, revise
 from velocity_ws.history.nats_store import NatsStore
 from velocity_ws.history.nats_stream import Names
 
 __all__ = ["NatsHistory"]
 
-T = TypeVar("T")
 
-
-class NatsHistory(NatsStore):
+class NatsHistory(NatsStore[JetStream]):
     """``nats://`` and ``tls://``; several servers are separated by commas. On the broker's loop only."""
 
     def __init__(self, url: str, *, prefix: str = PREFIX, storage: Literal["file", "memory"] = "file") -> None:
@@ -79,7 +77,7 @@ class NatsHistory(NatsStore):
         if len(by_topic) == 1:
             return await append_to_log(logs, appends, self.max_payload)
         groups = list(by_topic.values())
-        done = await _all(
+        done = await side_by_side(
             [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]
         )
         results: dict[int, Appended | Refused] = {}
@@ -104,7 +102,7 @@ class NatsHistory(NatsStore):
             found = known[query.log.topic]
             return found if isinstance(found, Refused) else await read_range(engine, query, *found)
 
-        return await _all([one(query) for query in queries])
+        return await side_by_side([one(query) for query in queries])
 
     async def remove(self, removals: Sequence[Removal]) -> list[Top | Refused]:
         """See `HistoryStore.remove`."""
@@ -184,22 +182,10 @@ class NatsHistory(NatsStore):
             except Refused as refusal:
                 return refusal
 
-        known = await _all([one(log) for log in by_topic.values()])
+        known = await side_by_side([one(log) for log in by_topic.values()])
         return dict(zip(by_topic, known, strict=True))
 
     def _connected(self) -> NatsLogs:
         if self._logs is None:
             raise ConnectionError("there is no connection")
         return self._logs
-
-
-async def _all(calls: Collection[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of calls that run side by side; when one fails, or this is cancelled, all end."""
-    if len(calls) == 1:
-        return [await call for call in calls]
-    tasks = [asyncio.create_task(call, name="velocity-ws history") for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

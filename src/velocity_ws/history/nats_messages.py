@@ -138,12 +138,19 @@ def headers_of(message: Message, end: bytes) -> bytes:
     return b"NATS/1.0\r\n%b%b" % (message.headers, end)
 
 
-def end_of_headers(guard: Guard) -> bytes:
-    """The headers that say of a guard, and what is behind all headers."""
+def end_of_headers(guard: Guard, subject: str = "") -> bytes:
+    """The headers that say of a guard, and what is behind all headers.
+
+    Args:
+        guard: what the message is stored under.
+        subject: of the message; where it is the guard's, it is not said again.
+    """
     if guard is None:
         return b"\r\n"
-    subject, sequence = guard
+    guarding, sequence = guard
+    if guarding == subject:
+        return b"Nats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % sequence
     return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n\r\n" % (
         sequence,
-        subject.encode(),
+        guarding.encode(),
     )

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats_client import NatsClient
 
-__all__ = ["Parts", "Requests", "header_of", "settled", "status_of"]
+__all__ = ["Parts", "Requests", "header_of", "settled", "side_by_side", "status_of"]
+
+
+T = TypeVar("T")
 
 
 def header_of(headers: bytes, name: bytes) -> bytes:
@@ -215,3 +218,15 @@ async def settled(future: asyncio.Future[Parts], within: float | None = None) ->
     finally:
         if timer is not None:
             timer.cancel()
+
+
+async def side_by_side(calls: Collection[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of calls that run side by side; when one fails, or this is cancelled, all end."""
+    if len(calls) == 1:
+        return [await call for call in calls]
+    tasks = [asyncio.create_task(call, name="velocity-ws nats") for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from velocity_ws.backplane.base import Lost
 from velocity_ws.backplane.urls import options_of, server_urls
@@ -15,8 +15,10 @@ __all__ = ["NatsStore"]
 
 log = get_logger("velocity_ws.history")
 
+S = TypeVar("S", bound=JetStream)
 
-class NatsStore:
+
+class NatsStore(Generic[S]):
     """``nats://`` and ``tls://``; several servers are separated by commas. On the broker's loop only.
 
     Attributes:
@@ -39,7 +41,7 @@ class NatsStore:
         self._keeps = keeps
         self._replicas = int(options.get("replicas", 0))
         self._has_warned = False
-        self._stream: JetStream | None = None
+        self._stream: S | None = None
 
     async def connect(self, lost: Lost) -> None:
         """Open a connection, and make the stream where there is none.
@@ -81,11 +83,11 @@ class NatsStore:
     def release(self) -> None:
         """Give back what outlives a connection; there is nothing."""
 
-    def _make(self) -> JetStream:
+    def _make(self) -> S:
         """A connection that is not open."""
         raise NotImplementedError
 
-    async def _use(self, stream: JetStream) -> None:
+    async def _use(self, stream: S) -> None:
         """Get ready to use a stream of `_make`, once it is open.
 
         Raises:
