@@ -20,7 +20,7 @@ from tests.support.jetstream import STREAM, StoringNats, storing
 from tests.support.log_steps import answers_as_memory_does
 from velocity_ws.backplane import create_backplane
 from velocity_ws.errors import SettingsError
-from velocity_ws.history import nats_logs, nats_removals
+from velocity_ws.history import nats_clock, nats_logs, nats_removals
 from velocity_ws.history.entries import Entry
 from velocity_ws.history.items import Append, Limits, Log, Lookup, Query, Refused, Removal, granted
 from velocity_ws.history.jetstream import JetStream
@@ -80,7 +80,7 @@ def test_a_server_that_is_too_old() -> None:
     for version in ("2.11.0", "2.15.1", "2.16.0-RC.1", "3.0.0"):
         check_version(version)
     for version in ("2.10.26", "1.4.1"):
-        with pytest.raises(SettingsError, match=rf"{version} is too old for history, which needs 2\.11"):
+        with pytest.raises(SettingsError, match=rf"{version} is too old for history; at least 2\.11"):
             check_version(version)
 
 
@@ -131,10 +131,10 @@ async def test_a_stream_that_is_there_is_used_where_it_is_good(server: StoringNa
     await server.ask(f"STREAM.UPDATE.{STREAM}", {**config, "max_bytes": 2**24, "description": "of the shop"})
     async with keepers(server.url) as (one,):
         assert offsets((await one.read(LOG)).entries) == [1]
-    with pytest.raises(SettingsError, match="has storage 'file', and history needs 'memory'"):
+    with pytest.raises(SettingsError, match="has storage 'file', which for history must be 'memory'"):
         await Keeper(NatsHistory(server.url, storage="memory")).connect()
     await server.ask(f"STREAM.UPDATE.{STREAM}", {**config, "max_age": 10**12})
-    with pytest.raises(SettingsError, match="max_age 1000000000000, and history needs 0"):
+    with pytest.raises(SettingsError, match="max_age 1000000000000, which for history must be 0"):
         await Keeper(NatsHistory(server.url)).connect()
 
 
@@ -287,7 +287,7 @@ async def test_time_is_the_engines(server: StoringNats, monkeypatch: pytest.Monk
         (second,) = await two.append(LOG, b"2")
         assert 0 <= second.stamp.time - first.stamp.time < 20_000
         logs = two.store._logs  # type: ignore[attr-defined]
-        logs._ahead -= 3600  # or an engine whose clock is set back
+        logs.clock._ahead -= 3600  # or an engine whose clock is set back
         (third,) = await two.append(LOG, b"3")
         assert third.stamp.time == second.stamp.time
         assert (await one.read(LOG)).entries == [first, second, third]
@@ -296,9 +296,9 @@ async def test_time_is_the_engines(server: StoringNats, monkeypatch: pytest.Monk
 async def test_the_engine_is_asked_again_what_time_it_is(server: StoringNats, monkeypatch: pytest.MonkeyPatch) -> None:
     async with keepers(server.url) as (one,):
         logs = one.store._logs  # type: ignore[attr-defined]
-        logs._ahead += 3600
+        logs.clock._ahead += 3600
         assert await logs.now() > (await server_time(server)) + 3000_000
-        monkeypatch.setattr(nats_logs, "CLOCK_INTERVAL", 0.0)
+        monkeypatch.setattr(nats_clock, "CLOCK_INTERVAL", 0.0)
         assert abs(await logs.now() - await server_time(server)) < 20_000
 
 
@@ -314,10 +314,10 @@ async def test_a_top_that_is_asked_for_is_known_on(server: StoringNats) -> None:
         granted((await one.store.remove([Removal(LOG, "ann")]))[0])
         logs = one.store._logs  # type: ignore[attr-defined]
         for _ in range(4):
-            logs._ahead += LOG.limits.meta_ttl / 1000 - 1
+            logs.clock._ahead += LOG.limits.meta_ttl / 1000 - 1
             assert (await one.top(LOG)).position.mark == entry.stamp.position.mark
         assert await one.store.removed([Lookup(LOG, "ann")]) == [1]
-        logs._ahead += 2 * LOG.limits.meta_ttl / 1000
+        logs.clock._ahead += 2 * LOG.limits.meta_ttl / 1000
         assert await one.store.removed([Lookup(LOG, "ann")]) == [0]
         assert (await one.top(LOG)).position.epoch != entry.stamp.position.epoch
         assert (await one.read(LOG)).entries == []

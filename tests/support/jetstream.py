@@ -93,31 +93,31 @@ class StoringNats(Engine):
         except OSError:
             return 0
 
-    async def leader(self) -> str:
-        """The name of the server that leads the stream of the logs; empty where none does."""
-        found = (await self.ask(f"STREAM.INFO.{STREAM}"))["cluster"].get("leader", "")
+    async def leader(self, stream: str = STREAM) -> str:
+        """The name of the server that leads a stream; empty where none does."""
+        found = (await self.ask(f"STREAM.INFO.{stream}"))["cluster"].get("leader", "")
         return str(found)
 
-    async def caught_up(self) -> None:
-        """Wait until all servers that keep the stream of the logs have what its leader has."""
+    async def caught_up(self, stream: str = STREAM) -> None:
+        """Wait until all servers that keep a stream have what its leader has."""
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(nats.errors.Error, AssertionError, OSError):
-                    cluster = (await self.ask(f"STREAM.INFO.{STREAM}"))["cluster"]
+                    cluster = (await self.ask(f"STREAM.INFO.{stream}"))["cluster"]
                     if all(each["current"] and not each.get("offline") for each in cluster["replicas"]):
                         return
                 await asyncio.sleep(0.05)
 
-    async def purge(self, subject: str) -> int:
-        """Take out of the stream of the logs what is at these subjects; how many messages it was."""
-        found = await self.ask(f"STREAM.PURGE.{STREAM}", {"filter": subject})
+    async def purge(self, subject: str, stream: str = STREAM) -> int:
+        """Take out of a stream what is at these subjects; how many messages it was."""
+        found = await self.ask(f"STREAM.PURGE.{stream}", {"filter": subject})
         count: int = found["purged"]
         return count
 
-    async def fill(self) -> None:
-        """Let the stream take nothing more."""
-        info = await self.ask(f"STREAM.INFO.{STREAM}")
-        await self.ask(f"STREAM.UPDATE.{STREAM}", {**info["config"], "max_bytes": info["state"]["bytes"]})
+    async def fill(self, stream: str = STREAM) -> None:
+        """Let a stream take nothing more."""
+        info = await self.ask(f"STREAM.INFO.{stream}")
+        await self.ask(f"STREAM.UPDATE.{stream}", {**info["config"], "max_bytes": info["state"]["bytes"]})
 
 
 @asynccontextmanager

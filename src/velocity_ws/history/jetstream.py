@@ -21,10 +21,11 @@ from velocity_ws.history.nats_messages import (
     end_of_headers,
     headers_of,
     parse_ack,
+    stored_by_subject,
 )
-from velocity_ws.history.nats_requests import AGAIN, Parts, Requests, header_of, status_of
+from velocity_ws.history.nats_requests import AGAIN, Parts, Requests, header_of, settled, status_of
 
-__all__ = ["JetStream"]
+__all__ = ["JetStream", "TooMany"]
 
 PAGE = 1000
 """Subjects of one request; the server answers at most 1,024."""
@@ -34,7 +35,12 @@ FIRST_PAUSE, LAST_PAUSE = 0.001, 0.032
 """Seconds, about, before what is refused for a moment is tried again; doubled each time, and the most."""
 _GONE = b"503"
 _NOT_FOUND = b"404"
+_TOO_MANY = b"413"
 _END = b"204"
+
+
+class TooMany(Exception):
+    """More subjects have messages than a server answers at once."""
 
 
 class JetStream:
@@ -139,16 +145,16 @@ class JetStream:
         this connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all
         of it anew would only meet more.
         """
-        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard))
+        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard, message.subject))
         is_in_doubt, pause = False, FIRST_PAUSE
         while True:
             future, wait = self._requests.send(subject, headers, message.payload), AGAIN
             try:
-                await _done(future, wait)
+                await settled(future, wait)
                 while not future.done():
                     is_in_doubt, wait = True, 2 * wait
                     self._requests.send(subject, headers, message.payload, future)
-                    await _done(future, wait)
+                    await settled(future, wait)
             finally:
                 if not future.done():
                     self._left.add(future)
@@ -180,14 +186,14 @@ class JetStream:
         try:
             for future in reversed(asked):  # the last one comes last, so that this waits once
                 if not future.done():
-                    await _done(future)
+                    await settled(future)
         finally:
             self._left.update([future for future in asked if not future.done()])
         acks: list[Ack] = []
         for future in asked:
             ((headers, answer),) = future.result()
             if status_of(headers) == _GONE:
-                raise ConnectionError("the stream of the logs is gone")
+                raise ConnectionError(f"the stream {self._stream} is gone")
             acks.append(parse_ack(answer))
         return acks
 
@@ -200,9 +206,7 @@ class JetStream:
             ConnectionError: the connection has ended, or the stream is gone.
         """
         await self._settle()
-        least = 0
-        if self.replicas > 1:
-            least = int((await self.info())["state"]["last_seq"])
+        least = await self._least()
         pages = [subjects[first : first + PAGE] for first in range(0, len(subjects), PAGE)]
         found: dict[str, Stored] = {}
         for each in await asyncio.gather(*[self._last(page, least) for page in pages]):
@@ -217,9 +221,13 @@ class JetStream:
         """
         answer = await self.api(f"STREAM.INFO.{self._stream}")
         if "state" not in answer:
-            raise ConnectionError("the stream of the logs is gone")
+            raise ConnectionError(f"the stream {self._stream} is gone")
         self.replicas = answer["config"].get("num_replicas", 1)
         return answer
+
+    async def _least(self) -> int:
+        """How far a server that is read must be; 0 where there is only one."""
+        return int((await self.info())["state"]["last_seq"]) if self.replicas > 1 else 0
 
     async def _settle(self) -> None:
         """Wait for what was sent by calls that were cancelled: a server may read before it stores what came first."""
@@ -228,22 +236,37 @@ class JetStream:
             self._left = {future for future in self._left if not future.done()}
 
     async def _last(self, subjects: Sequence[str], least: int) -> dict[str, Stored]:
-        """A page of `last`, from a server that has all up to the sequence ``least``.
-
-        An answer says what its server has only where something is found: hence the anchor.
-        """
+        """A page of `last`, from a server that has all up to the sequence ``least``."""
         found: dict[str, Stored] = {}
-        pause = FIRST_PAUSE
-        address = b"$JS.API.DIRECT.GET." + self._stream.encode()
         while True:
             wanted = [subject for subject in subjects if subject not in found]
-            if least:
-                wanted.append(self._anchor)
-            body = msgspec.json.encode({"multi_last": wanted, "max_bytes": MOST_BYTES})
+            stored, is_all = await self._read({"multi_last": wanted}, least)
+            found |= stored_by_subject(stored)
+            if is_all:  # else one that was there has gone meanwhile, or there is more
+                return found
+
+    async def _read(self, question: dict[str, Any], least: int) -> tuple[list[Stored], bool]:
+        """What answers a question of several messages, and whether it is all, from a server that has all up to the
+        sequence ``least``.
+
+        An answer says what its server has only where something is found: hence the anchor.
+
+        Raises:
+            TooMany: there are more than it answers.
+            ConnectionError: the connection has ended, or the stream is gone.
+        """
+        pause = FIRST_PAUSE
+        address = b"$JS.API.DIRECT.GET." + self._stream.encode()
+        if least:
+            question = {**question, "multi_last": [*question["multi_last"], self._anchor]}
+        body = msgspec.json.encode({"max_bytes": MOST_BYTES, **question})
+        while True:
             *parts, (end, _) = await self._requests.ask(address, body, is_many=True)
             status, is_empty = status_of(end), b"No Results" in end
             if status == _GONE and self.replicas == 1:
-                raise ConnectionError("the stream of the logs is gone")
+                raise ConnectionError(f"the stream {self._stream} is gone")
+            if status == _TOO_MANY:
+                raise TooMany
             if status not in (_GONE, _END, _NOT_FOUND):
                 raise ConnectionError(f"the engine does not read: {end[9:80]!r}")
             if status == _GONE or least > int(header_of(end, b"Nats-UpTo-Sequence") or 0):
@@ -252,12 +275,8 @@ class JetStream:
                 await asyncio.sleep(pause)  # until it has more, or another answers; at first none may
                 pause = min(2 * pause, LAST_PAUSE)
                 continue
-            for headers, payload in parts:
-                subject = header_of(headers, b"Nats-Subject").decode()
-                found[subject] = Stored(int(header_of(headers, b"Nats-Sequence")), payload, headers)
-            # Else one that was there has gone meanwhile, or there is more.
-            if is_empty or (status == _END and header_of(end, b"Nats-Num-Pending") in (b"", b"0")):
-                return found
+            is_all = status == _NOT_FOUND or header_of(end, b"Nats-Num-Pending") in (b"", b"0")
+            return [Stored(int(header_of(each, b"Nats-Sequence")), data, each) for each, data in parts], is_all
 
     async def _drop_anchor(self) -> None:
         """Store the anchor, where it is not there.
@@ -267,26 +286,3 @@ class JetStream:
         """
         with contextlib.suppress(WrongSequence):  # another was first
             await self._store_one(Message(self._anchor, b""), (self._anchor, 0), is_last=False)
-
-
-async def _done(future: asyncio.Future[Parts], within: float | None = None) -> None:
-    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long.
-
-    Args:
-        future: gets it.
-        within: seconds to wait; ``None`` for no bound.
-    """
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def done(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    future.add_done_callback(done)
-    timer = None if within is None else loop.call_later(within, done)
-    try:
-        await waiter
-    finally:
-        if timer is not None:
-            timer.cancel()

@@ -8,14 +8,12 @@ for the newest takes 190; an atomic batch of two messages takes 40 µs in memory
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
-from collections.abc import Collection, Coroutine, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
-from velocity_ws.backplane.base import Lost
-from velocity_ws.backplane.urls import PREFIX, options_of, server_urls
+from velocity_ws.backplane.urls import PREFIX
 from velocity_ws.history.entries import STAMP_SIZE
 from velocity_ws.history.items import (
     KEPT_SIZE,
@@ -38,65 +36,37 @@ from velocity_ws.history.nats_head import Head
 from velocity_ws.history.nats_logs import HEADERS, NatsLogs, State
 from velocity_ws.history.nats_messages import Message, WrongSequence
 from velocity_ws.history.nats_reading import read_range
+from velocity_ws.history.nats_requests import side_by_side
 from velocity_ws.history.nats_revising import purge, revise
-from velocity_ws.history.nats_stream import Names, open_stream
-from velocity_ws.logs import get_logger
+from velocity_ws.history.nats_store import NatsStore
+from velocity_ws.history.nats_stream import Names
 
 __all__ = ["NatsHistory"]
 
-log = get_logger("velocity_ws.history")
 
-T = TypeVar("T")
-
-
-class NatsHistory:
-    """``nats://`` and ``tls://``; several servers are separated by commas. On the broker's loop only.
-
-    Attributes:
-        servers: the URLs of the servers.
-        storage: where the stream is kept that this makes.
-    """
+class NatsHistory(NatsStore[JetStream]):
+    """``nats://`` and ``tls://``; several servers are separated by commas. On the broker's loop only."""
 
     def __init__(self, url: str, *, prefix: str = PREFIX, storage: Literal["file", "memory"] = "file") -> None:
         """
         Args:
-            url: as for `NatsBackplane`; ``?replicas=3`` has three servers keep the stream, if it is made.
+            url: as for `NatsStore`.
             prefix: what the topics of the application begin with; each has a stream of its own.
             storage: where the stream is kept, if it is made.
         """
-        base, options = options_of(url)
-        self.servers = server_urls(base)
-        self.max_payload = 1024 * 1024 - STAMP_SIZE - HEADERS
-        self.storage: Literal["file", "memory"] = storage
         self._names = Names(prefix)
-        self._replicas = int(options.get("replicas", 0))
-        self._has_warned = False
+        super().__init__(url, storage, self._names.wanted, "history")
+        self.max_payload = 1024 * 1024 - STAMP_SIZE - HEADERS
         self._logs: NatsLogs | None = None
 
-    async def connect(self, lost: Lost) -> None:
-        """See `HistoryStore.connect`."""
-        stream = JetStream(self._names.stream, self._names.anchor)
+    def _make(self) -> JetStream:
+        return JetStream(self._names.stream, self._names.anchor)
 
-        def ended(reason: str) -> None:
-            if self._logs is not None and self._logs.stream is stream:
-                lost(ConnectionError(reason))
-
-        await stream.open(self.servers, ended, lost)
-        try:
-            await open_stream(stream, self._names, self.storage, self._replicas)
-            self._warn(stream.replicas)
-            logs = NatsLogs(stream, self._names)
-            await logs.now()
-        except BaseException:
-            await stream.close()
-            raise
+    async def _use(self, stream: JetStream) -> None:
+        logs = NatsLogs(stream, self._names)
+        await logs.now()
         self._logs = logs
         self.max_payload = logs.max_payload
-
-    @property
-    def server_name(self) -> str:
-        """What the server of the connection calls itself; empty without a connection."""
-        return "" if self._logs is None else str(self._logs.stream.server.get("server_name", ""))
 
     async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:
         """See `HistoryStore.append`."""
@@ -107,7 +77,7 @@ class NatsHistory:
         if len(by_topic) == 1:
             return await append_to_log(logs, appends, self.max_payload)
         groups = list(by_topic.values())
-        done = await _all(
+        done = await side_by_side(
             [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]
         )
         results: dict[int, Appended | Refused] = {}
@@ -132,7 +102,7 @@ class NatsHistory:
             found = known[query.log.topic]
             return found if isinstance(found, Refused) else await read_range(engine, query, *found)
 
-        return await _all([one(query) for query in queries])
+        return await side_by_side([one(query) for query in queries])
 
     async def remove(self, removals: Sequence[Removal]) -> list[Top | Refused]:
         """See `HistoryStore.remove`."""
@@ -197,21 +167,8 @@ class NatsHistory:
 
     async def close(self) -> None:
         """See `HistoryStore.close`."""
-        logs, self._logs = self._logs, None
-        if logs is not None:
-            await logs.stream.close()
-
-    def release(self) -> None:
-        """See `HistoryStore.release`. There is nothing to give back."""
-
-    def _warn(self, replicas: int) -> None:
-        if self._replicas not in (0, replicas) and not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "the stream %s has %d replicas, and not the %d of WS_BACKPLANE_URL; change that by "
-                "`nats stream edit %s --replicas %d`",
-                *(self._names.stream, replicas, self._replicas, self._names.stream, self._replicas),
-            )
+        self._logs = None
+        await super().close()
 
     async def _known(self, asked: Iterable[Log]) -> dict[str, tuple[State, Head] | Refused]:
         """Each log as it is now; a new epoch where it was not known."""
@@ -225,22 +182,10 @@ class NatsHistory:
             except Refused as refusal:
                 return refusal
 
-        known = await _all([one(log) for log in by_topic.values()])
+        known = await side_by_side([one(log) for log in by_topic.values()])
         return dict(zip(by_topic, known, strict=True))
 
     def _connected(self) -> NatsLogs:
         if self._logs is None:
             raise ConnectionError("there is no connection")
         return self._logs
-
-
-async def _all(calls: Collection[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of calls that run side by side; when one fails, or this is cancelled, all end."""
-    if len(calls) == 1:
-        return [await call for call in calls]
-    tasks = [asyncio.create_task(call, name="velocity-ws history") for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -8,10 +8,8 @@ two writers with one head only one is heard, and a slot never gets what is older
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,6 +17,7 @@ import msgspec
 from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry
 from velocity_ws.history.items import KEY_TTL, Log, Refused
 from velocity_ws.history.jetstream import JetStream
+from velocity_ws.history.nats_clock import EngineClock
 from velocity_ws.history.nats_head import Found, Head
 from velocity_ws.history.nats_messages import Message, Stored, WrongSequence
 from velocity_ws.history.nats_own import Own
@@ -32,8 +31,6 @@ TOTAL: Final = b"T"
 """Headers: of a head, and of an entry in a slot."""
 HEADERS: Final = 4096
 """Bytes that are kept free for the headers of a message."""
-CLOCK_INTERVAL: Final = 10.0
-"""Seconds after which the engine is asked again what time it is."""
 CACHED: Final = 4096
 """Heads of logs that were written to last, and the largest message that is kept with one; so that a next append
 needs no reading."""
@@ -61,6 +58,7 @@ class NatsLogs:
     Attributes:
         max_payload: bytes of the largest envelope, or record.
         own: what was appended here.
+        clock: the engine's.
     """
 
     def __init__(self, stream: JetStream, names: Names) -> None:
@@ -74,25 +72,17 @@ class NatsLogs:
         self.max_payload = int(stream.server.get("max_payload", 1024 * 1024)) - STAMP_SIZE - HEADERS
         self.own = Own()
         self._cache: OrderedDict[str, State] = OrderedDict()
-        self._ahead = 0.0
-        self._asked_at = -CLOCK_INTERVAL
+        self.clock = EngineClock(stream)
 
     # --- the engine's clock
 
     async def now(self) -> int:
-        """The engine's time in milliseconds: asked for now and then, and counted on by a clock that is not set.
+        """The engine's time in milliseconds.
 
         Raises:
             ConnectionError: the engine did not answer.
         """
-        begin = time.monotonic()
-        if begin - self._asked_at >= CLOCK_INTERVAL:
-            answer = await self.stream.info()
-            end = time.monotonic()
-            # Between the two, and so at most half of what the answer took from the truth.
-            self._ahead = datetime.fromisoformat(answer["ts"]).timestamp() - (begin + end) / 2
-            self._asked_at = end
-        return int((time.monotonic() + self._ahead) * 1000)
+        return await self.clock.now()
 
     # --- heads
 

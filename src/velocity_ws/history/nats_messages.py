@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -9,7 +10,18 @@ import msgspec
 from velocity_ws.history.items import Refused
 from velocity_ws.history.nats_requests import header_of
 
-__all__ = ["Ack", "Guard", "InDoubt", "Message", "Stored", "WrongSequence", "end_of_headers", "headers_of", "parse_ack"]
+__all__ = [
+    "Ack",
+    "Guard",
+    "InDoubt",
+    "Message",
+    "Stored",
+    "WrongSequence",
+    "end_of_headers",
+    "headers_of",
+    "parse_ack",
+    "stored_by_subject",
+]
 
 _WRONG_SEQUENCE, _UNDER_WAY = 10071, 10164
 """Codes of errors: the last sequence of the guard's subject is another; or what is under its guard is under way."""
@@ -109,6 +121,11 @@ parse_ack = msgspec.json.Decoder(Ack).decode
 """What a server has answered, of its bytes."""
 
 
+def stored_by_subject(stored: Sequence[Stored]) -> dict[str, Stored]:
+    """Messages by their subjects; the last of each."""
+    return {each.header(b"Nats-Subject").decode(): each for each in stored}
+
+
 def headers_of(message: Message, end: bytes) -> bytes:
     """All headers of a message, as they are sent.
 
@@ -121,12 +138,19 @@ def headers_of(message: Message, end: bytes) -> bytes:
     return b"NATS/1.0\r\n%b%b" % (message.headers, end)
 
 
-def end_of_headers(guard: Guard) -> bytes:
-    """The headers that say of a guard, and what is behind all headers."""
+def end_of_headers(guard: Guard, subject: str = "") -> bytes:
+    """The headers that say of a guard, and what is behind all headers.
+
+    Args:
+        guard: what the message is stored under.
+        subject: of the message; where it is the guard's, it is not said again.
+    """
     if guard is None:
         return b"\r\n"
-    subject, sequence = guard
+    guarding, sequence = guard
+    if guarding == subject:
+        return b"Nats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % sequence
     return b"Nats-Expected-Last-Subject-Sequence: %d\r\nNats-Expected-Last-Subject-Sequence-Subject: %b\r\n\r\n" % (
         sequence,
-        subject.encode(),
+        guarding.encode(),
     )

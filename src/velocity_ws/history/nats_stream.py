@@ -7,12 +7,13 @@ the server may limit or move it, where it has what logs rest on.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from velocity_ws.errors import SettingsError
 from velocity_ws.history.jetstream import JetStream
 
-__all__ = ["OLDEST_SERVER", "Names", "check_version", "key_name", "open_stream"]
+__all__ = ["OLDEST_SERVER", "Names", "check_version", "key_name", "open_stream", "token"]
 
 OLDEST_SERVER: Final = (2, 11)
 """The oldest nats-server that has what is used; the oldest that is tested."""
@@ -41,33 +42,43 @@ class Names:
         self.subjects = f"{self._root}.>"
         self.live = f"{self._root}.s.h.*"
 
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What the stream must be like; see `open_stream`."""
+        return {
+            "name": self.stream,
+            "subjects": [self.subjects],
+            "max_msgs_per_subject": 1,
+            "republish": {"src": self.live, "dest": "{{split(1,!)}}"},
+        }
+
     def head(self, topic: str) -> str:
         """A log's newest entry, or notice, with its head; it is published to the topic."""
-        return f"{self._root}.s.h.{_token(topic)}"
+        return f"{self._root}.s.h.{token(topic)}"
 
     def quiet(self, topic: str) -> str:
         """A head alone, that nobody hears; the newer of the two is valid."""
-        return f"{self._root}.s.q.{_token(topic)}"
+        return f"{self._root}.s.q.{token(topic)}"
 
     def heads(self, topic: str) -> str:
         """The subjects of both messages that have a log's head."""
-        return f"{self._root}.s.*.{_token(topic)}"
+        return f"{self._root}.s.*.{token(topic)}"
 
     def slot(self, topic: str, slot: str) -> str:
         """An entry that is not the newest; ``*`` for all."""
-        return f"{self._root}.e.{slot}.{_token(topic)}"
+        return f"{self._root}.e.{slot}.{token(topic)}"
 
     def key(self, topic: str, key: str) -> str:
         """The result of an append with an idempotency key."""
-        return f"{self._root}.k.{key}.{_token(topic)}"
+        return f"{self._root}.k.{key}.{token(topic)}"
 
     def removals(self, topic: str) -> str:
         """The record of the users that were removed from a room."""
-        return f"{self._root}.r.{_token(topic)}"
+        return f"{self._root}.r.{token(topic)}"
 
     def secret(self, name: str) -> str:
         """A secret that stores share."""
-        return f"{self._root}.x.{_token(name)}"
+        return f"{self._root}.x.{token(name)}"
 
     @property
     def anchor(self) -> str:
@@ -76,7 +87,7 @@ class Names:
 
     def kept(self, name: str) -> str:
         """A value that stores share, which may change."""
-        return f"{self._root}.v.{_token(name)}"
+        return f"{self._root}.v.{token(name)}"
 
 
 def key_name(key: str) -> str:
@@ -84,7 +95,7 @@ def key_name(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def check_version(version: str) -> None:
+def check_version(version: str, keeps: str = "history") -> None:
     """Check that a server has what is used.
 
     Raises:
@@ -93,69 +104,72 @@ def check_version(version: str) -> None:
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     if numbers < list(OLDEST_SERVER):
         needed = ".".join(map(str, OLDEST_SERVER))
-        raise _problem(f"nats-server {version} is too old for history, which needs {needed}")
+        raise _problem(f"nats-server {version} is too old for {keeps}; at least {needed} is needed")
 
 
-async def open_stream(stream: JetStream, names: Names, storage: Literal["file", "memory"], replicas: int = 0) -> None:
+async def open_stream(
+    stream: JetStream, special: Mapping[str, Any], storage: Literal["file", "memory"], replicas: int, *, keeps: str
+) -> None:
     """Make the stream, or look at the one that is there.
 
     Args:
         stream: connected; it is told how many replicas there are.
-        names: of the stream, and of what is in it.
+        special: what the stream must be like, beside what all of ours are like: its name, its subjects, how many
+            messages each of them has, and what is published to topics.
         storage: where it is kept, if it is made.
         replicas: how many servers keep it, if it is made; 0 for what is usual.
+        keeps: what it is for, in a word.
 
     Raises:
         SettingsError: the server has no JetStream, or is too old, or the stream that is there is no good.
         ConnectionError: it did not answer, or cannot make it now.
     """
+    name = special["name"]
     wanted: dict[str, Any] = {
-        "name": names.stream,
-        "subjects": [names.subjects],
+        **special,
         "storage": storage,
-        "max_msgs_per_subject": 1,
         "max_age": 0,
         "retention": "limits",
         "discard": "new",
         "allow_direct": True,
         "allow_msg_ttl": True,
-        "republish": {"src": names.live, "dest": "{{split(1,!)}}"},
     }
-    check_version(str(stream.server.get("version", "")))
+    check_version(str(stream.server.get("version", "")), keeps)
     try:
-        answer = await stream.api(f"STREAM.INFO.{names.stream}")
+        answer = await stream.api(f"STREAM.INFO.{name}")
         if _code(answer) == _NO_STREAM:
-            answer = await stream.api(f"STREAM.CREATE.{names.stream}", wanted | {"num_replicas": replicas or 1})
+            answer = await stream.api(f"STREAM.CREATE.{name}", wanted | {"num_replicas": replicas or 1})
             if _code(answer) == _EXISTS:  # another was first
-                answer = await stream.api(f"STREAM.INFO.{names.stream}")
+                answer = await stream.api(f"STREAM.INFO.{name}")
     except ConnectionError:
         if stream.server.get("jetstream"):
             raise
-        raise _problem("nats-server keeps no history without JetStream; start it with -js") from None
+        raise _problem(f"nats-server keeps no {keeps} without JetStream; start it with -js") from None
     if _code(answer) in _NOT_HERE:
-        raise _problem("this account of the nats-server keeps no history; enable JetStream for it")
+        raise _problem(f"this account of the nats-server keeps no {keeps}; enable JetStream for it")
     if _code(answer) == _ALONE:
         raise _problem(f"replicas={replicas} needs a cluster of NATS servers, and this one is alone")
     if "error" in answer:
         description = answer["error"].get("description", "")
-        raise ConnectionError(f"nats-server does not make the stream {names.stream}: {description}")
+        raise ConnectionError(f"nats-server does not make the stream {name}: {description}")
     config = answer.get("config", {})
-    _check(config, wanted, names.stream)
+    _check(config, wanted, name, keeps)
     stream.replicas = config.get("num_replicas", 1)
 
 
-def _check(config: dict[str, Any], wanted: dict[str, Any], name: str) -> None:
-    """Check that a stream is one for logs.
+def _check(config: dict[str, Any], wanted: dict[str, Any], name: str, keeps: str) -> None:
+    """Check that a stream is as it must be.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not.
     """
     found = {field: config.get(field) for field in wanted}
     republish = found["republish"] or {}
     found["republish"] = {field: republish.get(field) for field in wanted["republish"]}
     for field, value in wanted.items():
         if found[field] != value and not (field == "storage" and value == "file"):
-            raise _problem(f"the stream {name} has {field} {found[field]!r}, and history needs {value!r}; remove it")
+            is_not = f"has {field} {found[field]!r}, which for {keeps} must be {value!r}"
+            raise _problem(f"the stream {name} {is_not}; remove it")
 
 
 def _code(answer: dict[str, Any]) -> int:
@@ -167,5 +181,6 @@ def _problem(text: str) -> SettingsError:
     return SettingsError({"WS_BACKPLANE_URL": text})
 
 
-def _token(topic: str) -> str:
+def token(topic: str) -> str:
+    """A topic as one token of a subject."""
     return topic.replace(".", "!")

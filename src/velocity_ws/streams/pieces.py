@@ -15,7 +15,7 @@ import msgspec
 
 from velocity_ws.streams.items import End
 
-__all__ = ["HEADER_SIZE", "InvalidPiece", "Kind", "Piece", "join", "pack", "pack_end", "unpack"]
+__all__ = ["HEADER_SIZE", "InvalidPiece", "Kind", "Piece", "join", "pack", "pack_end", "peek", "unpack"]
 
 Kind = Literal["", "text", "items"]
 """What a stream has; empty as long as it has nothing."""
@@ -99,6 +99,12 @@ def unpack(payload: bytes) -> Piece:
     piece = Piece(number, start, length, _KINDS[kind], _ENDS[end], data)
     _check(piece)
     return piece
+
+
+def peek(payload: bytes) -> tuple[int, int, int, End]:
+    """Number, start, length and end of a piece, of a payload of ours. Its data is not looked at."""
+    number, start, length, _, end = _header.unpack_from(payload)
+    return number, start, length, _ENDS[end]
 
 
 def join(pieces: Iterable[Piece]) -> Piece:
