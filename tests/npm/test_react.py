@@ -339,6 +339,7 @@ async def test_a_stream_is_shown_as_it_comes_and_rendered_once_for_what_comes_to
     await site.show("tea", streams=["a", None])
     await site.expect("open", joined("tea"))
     await expect(shown).to_have_text(["[] null", "[] null"])
+    await site.has_heard("connect", JOIN.format("tea"), "stream_read")  # StrictMode mounts it twice
     renders = await site.page.evaluate("window.streams")
     for number in range(200):
         await say(site, number, "x")

@@ -895,7 +895,7 @@ class Streams {
 
   /** Something lies between what the page has and what has come. */
   #missing(course) {
-    if (course.isAsked) return null; // that is on its way
+    if (course.isAsked || course.due < Infinity) return null; // that is on its way, or will be
     this.#readAt(course, now() + (course.failures ? this.#link.backoff(course.failures) : 0));
     course.failures++; // until something comes that goes on
     this.send();
@@ -938,7 +938,7 @@ class Stream {
   get end() { return this.#course.end; }
   get error() { return this.#course.error; }
 
-  // What has ended stays as it was here, whatever is let go and read again elsewhere.
+  /** What has ended stays as it was here, whatever is let go and read again elsewhere. */
   get #course() {
     if (!this.#known?.end) this.#known = this.#streams.get(this.id) ?? this.#known;
     return this.#known ?? new Course();
@@ -966,8 +966,8 @@ class Stream {
     const user = () => wake?.();
     const course = this.#use(user);
     try {
-      let { text, items, last } = course;
-      yield* text ? [text] : [...items];
+      let { last } = course;
+      yield* course.text ? [course.text] : [...course.items];
       for (;;) {
         while (last.next) yield (last = last.next).part;
         if (course.end) return;
