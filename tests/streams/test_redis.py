@@ -150,7 +150,9 @@ async def test_streams_of_a_topic_that_are_gone_do_not_pile_up(kind: str, monkey
 @pytest.mark.parametrize("kind", KINDS)
 async def test_with_an_append_only_file_a_killed_server_loses_no_piece(kind: str, tmp_path: Path) -> None:
     writer = pen()
-    async with configured(kind, "--dir", str(tmp_path), "--appendonly", "yes") as server, scribe(server.url) as one:
+    # Always, as with each second a busy disk makes a server wait with what it writes.
+    options = ("--dir", str(tmp_path), "--appendonly", "yes", "--appendfsync", "always")
+    async with configured(kind, *options) as server, scribe(server.url) as one:
         await one.begin(writer)
         for _ in range(20):
             await one.append(*[writer.say("text ") for _ in range(5)])
