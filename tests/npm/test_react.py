@@ -112,7 +112,7 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
 
     @broker.on("stream_read")
     async def read() -> None:
-        raise ClientError("NOT_FOUND", "it has not begun")
+        """There is nothing behind what the page has."""
 
     @broker.on("stream_cancel")
     async def cancel(data: dict[str, str]) -> None:
