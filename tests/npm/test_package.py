@@ -137,7 +137,7 @@ async def test_where_nobody_can_know_the_server_the_error_says_what_to_give(proj
 
 async def test_on_a_server_react_renders_and_opens_nothing(project: Path) -> None:
     said = json.loads(await node(project, "node/server.mjs"))
-    assert said["html"] == "<p>null connecting joining idle undefined</p>"
+    assert said["html"] == "<p>null connecting joining idle undefined [nullundefined]</p>"
     assert 'useVelocity("/ws")' in said["alone"]
     assert '<VelocityProvider url="/ws">' in said["room"]
 

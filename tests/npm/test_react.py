@@ -39,7 +39,9 @@ class Site:
         self.decides = decides
         """While it is not set, nobody is told whether a room is."""
 
-    async def show(self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int | str) -> None:
+    async def show(
+        self, *rooms: str, url: str | None = "/ws", mark: str = "first", **more: bool | int | str | list[str | None]
+    ) -> None:
         """Have the page show one component for each of these."""
         self.shown += 1
         view = {"number": self.shown, "url": url, "rooms": list(rooms), "mark": mark, **more}
@@ -107,6 +109,16 @@ async def site(browser: Browser, bundle: Path) -> AsyncIterator[Site]:
     @broker.on("say")
     async def say(data: dict[str, str]) -> None:
         await broker.to_room(data["room"]).send("said", {"text": data["text"]})
+
+    @broker.on("stream_read")
+    async def read() -> None:
+        """There is nothing behind what the page has."""
+
+    @broker.on("stream_cancel")
+    async def cancel(data: dict[str, str]) -> None:
+        if not members.get("cancel", True):
+            raise ClientError("FORBIDDEN", "not yours")
+        await broker.to_room("tea").send("stream", {"id": data["id"], "from": 0, "text": "", "end": "cancelled"})
 
     @broker.on_disconnect
     async def forget(close: Close) -> None:
@@ -312,3 +324,74 @@ async def test_a_room_whose_state_cannot_be_loaded_is_not_joined(site: Site) -> 
     await site.show(loads="tea")
     await expect(site.page.locator("s")).to_have_text("nothing refused NO_DATABASE")
     await eventually(lambda: site.broker.get_rooms() == [])
+
+
+# --- streams
+
+
+async def say(site: Site, start: int, text: str, id_: str = "a", **more: str) -> None:
+    """Send a piece of a stream to the members of its room."""
+    await site.broker.to_room("tea").send("stream", {"id": id_, "from": start, "text": text, **more})
+
+
+async def test_a_stream_is_shown_as_it_comes_and_rendered_once_for_what_comes_together(site: Site) -> None:
+    shown = site.page.locator("button.stream")
+    await site.show("tea", streams=["a", None])
+    await site.expect("open", joined("tea"))
+    await expect(shown).to_have_text(["[] null", "[] null"])
+    await site.has_heard("connect", JOIN.format("tea"), "stream_read")  # StrictMode mounts it twice
+    renders = await site.page.evaluate("window.streams")
+    for number in range(200):
+        await say(site, number, "x")
+    await say(site, 200, "", end="done")
+    await expect(shown).to_have_text([f"{'x' * 200}[] done", "[] null"])
+    assert await site.page.evaluate("window.streams") - renders < 50  # of 200 pieces; StrictMode renders twice
+    await site.show("tea", streams=["a", "b"])  # what has come is there at once
+    await expect(shown).to_have_text([f"{'x' * 200}[] done", "[] null"])
+    await site.broker.to_room("tea").send("stream", {"id": "b", "from": 0, "items": [1, 2]})
+    await site.broker.to_room("tea").send("stream", {"id": "b", "from": 2, "items": [3], "end": "lost"})
+    await expect(shown.last).to_have_text("[1,2,3] lost")
+
+
+async def test_a_stream_goes_on_over_a_restart_and_another_mount(site: Site) -> None:
+    shown = site.page.locator("button.stream")
+    await site.show("tea", streams=["a"])
+    await site.expect("open", joined("tea"))
+    await say(site, 0, "one ")
+    await expect(shown).to_have_text(["one [] null"])
+    await the_client(site).disconnect(1012, "restarting, retry_after=0.01")
+    await eventually(lambda: site.broker.get_rooms() == ["tea"])
+    await say(site, 0, "one two ")
+    await expect(shown).to_have_text(["one two [] null"])
+    await site.show("tea")
+    await say(site, 8, "three", end="done")
+    await site.show("tea", streams=["a"])
+    await expect(shown).to_have_text(["one two three[] done"])
+
+
+async def test_a_stream_whose_room_is_left_says_so_until_it_is_joined_again(site: Site) -> None:
+    shown = site.page.locator("button.stream")
+    await site.show("tea", streams=["a"])
+    await site.expect("open", joined("tea"))
+    await say(site, 0, "one ")
+    await expect(shown).to_have_text(["one [] null"])
+    await site.show(streams=["a"])
+    await expect(shown).to_have_text(["one [] null ABORTED"])
+    await site.show("tea", streams=["a"])
+    await expect(shown).to_have_text(["one [] null"])
+    await say(site, 4, "two", end="done")
+    await expect(shown).to_have_text(["one two[] done"])
+
+
+async def test_a_stream_can_be_cancelled_by_who_may(site: Site) -> None:
+    shown = site.page.locator("button.stream")
+    await site.show("tea", streams=["a", None])
+    await site.expect("open", joined("tea"))
+    await shown.last.click()
+    assert await site.heard_in_page(1) == ["not cancelled: CLOSED"]
+    site.members["cancel"] = False
+    await shown.first.click()
+    assert await site.heard_in_page(1) == ["not cancelled: FORBIDDEN"]
+    site.members["cancel"] = True
+    await shown.first.click()
+    await expect(shown.first).to_have_text("[] cancelled")

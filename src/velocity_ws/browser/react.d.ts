@@ -22,7 +22,8 @@
 import type { ReactElement, ReactNode } from "react";
 
 import type {
-  Address, Complaint, EventTypes, Gap, Incoming, LossReason, Options, RequestError, Status, StatusDetail, Velocity,
+  Address, Complaint, EventTypes, Gap, Incoming, LossReason, Options, RequestError, Status, StatusDetail, StreamEnd,
+  StreamPiece, Velocity,
 } from "./velocity.js";
 
 /** A connection as a component sees it; it is rendered again with each status. */
@@ -128,6 +129,7 @@ export interface UseEvent<E extends EventTypes = any> {
   (event: "*", handler: (event: string, data: any, message: Incoming) => void, options?: UseEventOptions): void;
   (event: "error", handler: (error: Complaint, message?: Incoming) => void, options?: UseEventOptions): void;
   (event: "gap", handler: (data: Gap, message: Incoming) => void, options?: UseEventOptions): void;
+  (event: "stream", handler: (piece: StreamPiece, message: Incoming) => void, options?: UseEventOptions): void;
   <Name extends NamesOf<E>>(
     event: Name,
     handler: (data: Receives<E>[Name], message: Incoming) => void,
@@ -142,19 +144,43 @@ export interface UseEvent<E extends EventTypes = any> {
  */
 export const useEvent: UseEvent;
 
+export interface UseStreamOptions extends ConnectionOptions {
+  /** The room that the stream belongs to: see `StreamOptions`. Be in it with `useRoom`. */
+  room?: string | undefined;
+}
+
+/** What is known of a stream: see `Stream`. What comes within 16 ms is rendered once. */
+export interface StreamView<Part = string> {
+  readonly text: string;
+  readonly items: readonly Part[];
+  readonly end: StreamEnd | null;
+  /** Why nothing more comes. It is gone when something does, as after the page has joined the room again. */
+  readonly error: RequestError | undefined;
+  /** Ask the server to stop it; it is another function for another stream only. */
+  readonly cancel: () => Promise<unknown>;
+}
+
+/**
+ * Show a stream as it comes.
+ *
+ * @param id Its id; with `null` there is none, and nothing of it.
+ */
+export function useStream<Part = string>(id: string | null | undefined, options?: UseStreamOptions): StreamView<Part>;
+
 /** The hooks, for the events of an application. */
 export interface Hooks<E extends EventTypes> {
   VelocityProvider(props: VelocityProviderProps): ReactElement;
   useVelocity(url?: Address, options?: Options): Connection<E>;
   useRoom<Answer = any>(room: string | null | undefined, options?: UseRoomOptions): RoomState<Answer>;
   useEvent: UseEvent<E>;
+  useStream<Part = string>(id: string | null | undefined, options?: UseStreamOptions): StreamView<Part>;
 }
 
 /**
  * The same hooks, for a compiler that knows what is sent; see `EventTypes`. Call it once, in a module of its own:
  *
  * ```ts
- * export const { VelocityProvider, useVelocity, useRoom, useEvent } = typedHooks<Events>();
+ * export const { VelocityProvider, useVelocity, useRoom, useEvent, useStream } = typedHooks<Events>();
  * ```
  */
 export function typedHooks<E extends EventTypes>(): Hooks<E>;

@@ -1,11 +1,13 @@
 "use client";
 // react.js: hooks of React for velocity.js. One ES module without a build step; react.d.ts documents it.
 
-import { createContext, createElement, useContext, useRef, useState } from "react";
+import { createContext, createElement, useContext, useMemo, useRef, useState } from "react";
 import { useCallback, useEffect, useInsertionEffect, useSyncExternalStore } from "react";
 import { connect, RequestError } from "./velocity.js";
 
 const NOTHING_YET = { ws: null, status: "connecting", detail: {} }; // before the first effect, and on a server
+const NO_STREAM = { text: "", items: [], end: null, error: undefined };
+const FRAME = 16; // ms: what comes within is shown at once, as a screen shows no more
 const RENEWED = ["protocols", "refresh"]; // options that are called again and again: those of the latest render
 
 const Context = createContext(null);
@@ -92,8 +94,16 @@ export function useRoom(room, options = {}) {
   };
 }
 
+export function useStream(id, options = {}) {
+  const ws = useSocket(options);
+  const { room } = options;
+  const shown = useMemo(() => viewOf(ws && id != null ? ws.stream(id, { room }) : null), [ws, id, room]);
+  const view = useSyncExternalStore(shown.subscribe, shown.look, () => NO_STREAM);
+  return { ...view, cancel: shown.cancel };
+}
+
 export function typedHooks() {
-  return { VelocityProvider, useVelocity, useEvent, useRoom };
+  return { VelocityProvider, useVelocity, useEvent, useRoom, useStream };
 }
 
 // --- inside
@@ -137,6 +147,36 @@ function open(latest) {
     for (const notify of [...connection.users]) notify();
   });
   return connection;
+}
+
+/** A stream as something to subscribe to, which changes once for all that comes within a moment. */
+function viewOf(stream) {
+  let view = NO_STREAM;
+  return {
+    subscribe(notify) {
+      let timer;
+      const undo = stream?.onChange(() => {
+        timer ??= setTimeout(() => {
+          timer = undefined;
+          notify();
+        }, FRAME);
+      });
+      return () => {
+        clearTimeout(timer);
+        undo?.();
+      };
+    },
+    look() {
+      if (!stream) return view;
+      const { text, items, end, error } = stream;
+      const isSame = text === view.text && items.length === view.items.length && end === view.end && error === view.error;
+      return isSame ? view : (view = { text, items: [...items], end, error });
+    },
+    async cancel() {
+      if (!stream) throw new RequestError("CLOSED", "there is no connection yet");
+      return stream.cancel();
+    },
+  };
 }
 
 function useSocket({ ws }) {

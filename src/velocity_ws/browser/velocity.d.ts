@@ -230,6 +230,80 @@ export interface Gap {
   at?: string;
 }
 
+export interface StreamOptions {
+  /**
+   * The room that the stream belongs to. Without it the stream is found among those of all rooms that the page is in. With
+   * it, one that the server does not send by itself is read, too: what has ended long ago; the page need not be in the room
+   * for that, but must be allowed to.
+   */
+  room?: string | undefined;
+}
+
+/**
+ * How a stream has ended: its writer was `done`; it was `cancelled`; it failed (`error`); or it died (`lost`). What came
+ * before is kept in any case.
+ */
+export type StreamEnd = "done" | "cancelled" | "error" | "lost" | (string & {});
+
+/** What comes of a stream, as the event `stream` tells it: contiguous, and nothing twice, over reconnects too. */
+export interface StreamPiece {
+  id: string;
+  /** How many characters (code points) or items came before. */
+  from: number;
+  text?: string;
+  items?: any[];
+  end?: StreamEnd;
+}
+
+/**
+ * A stream: text, or items, that one writer on the server says piece by piece, and that no lost connection ends.
+ *
+ * ```js
+ * const answer = ws.stream("answer-42", { room: "chat:7" });
+ * for await (const part of answer) show(part);
+ * if (answer.end !== "done") show("this is all there is");
+ * ```
+ *
+ * Each loop gets all of it from the beginning: of a text what there is, and then what comes; of items one after the other.
+ * It waits for one that has not begun, goes on after a reconnect, and ends when the stream does, however that is: see
+ * `end`. It throws a `RequestError`:
+ *
+ * - `NOT_FOUND`: there is no such stream, and the page is not in its room, so that it would not hear of it.
+ * - `GONE`: it ended so long ago that it is not kept any more.
+ * - `FORBIDDEN`, or another code of the server: the page may not read it, or was put out of its room.
+ * - `ABORTED`: the page has left the room before the end.
+ * - `CLOSED`: the connection is closed for good.
+ *
+ * Another loop tries again. Several for one id have the same text, and cost nothing more of the server.
+ */
+export interface Stream<Part = string> extends AsyncIterable<Part> {
+  readonly id: string;
+  /** The room; `undefined` where it was not given, and nothing has come yet. */
+  readonly room: string | undefined;
+  /** All that has come, where it is text. */
+  readonly text: string;
+  /** All that has come, where it is items. It grows; do not change it. */
+  readonly items: readonly Part[];
+  /** How it has ended; `null` as long as it has not, as far as the page knows. */
+  readonly end: StreamEnd | null;
+  /** Why nothing more comes, where that is for now no end of the stream, but what a loop throws. */
+  readonly error: RequestError | undefined;
+
+  /**
+   * Call a function when any of these has changed, once for each piece; returns what undoes it. As a loop does, it has the
+   * stream read where that does not come by itself.
+   */
+  onChange(handler: () => void): () => void;
+
+  /**
+   * Ask the server to stop it, which the `on_cancel` of its kind of rooms decides. The end comes as any end does. It resolves
+   * when the server has answered, and at once where the stream has ended.
+   *
+   * @throws RequestError (as a rejection): `FORBIDDEN`; `NOT_FOUND` where the room is not known; and as `request` does.
+   */
+  cancel(): Promise<unknown>;
+}
+
 /** What the server, or this client, complains about. */
 export interface Complaint {
   code: string;
@@ -374,6 +448,11 @@ export class Velocity<E extends EventTypes = any> {
    * alone and come again.
    */
   on(event: "gap", handler: (data: Gap, message: Incoming) => void): () => void;
+  /**
+   * Something of a stream, in any room that the page is in, has come that it did not have: see `stream`, for which nobody
+   * has to listen. An event of the application that has this name is told as any other.
+   */
+  on(event: "stream", handler: (piece: StreamPiece, message: Incoming) => void): () => void;
   /** Any event of the server; `message` is all of it. */
   on<Name extends NamesOf<E, "receives">>(
     event: Name,
@@ -460,6 +539,19 @@ export class Velocity<E extends EventTypes = any> {
    * and it resolves with null, as it does when the connection is lost meanwhile.
    */
   leave<Reply = any>(room: string, options?: LeaveOptions): Promise<Reply | null>;
+
+  /**
+   * A stream by its id, be it that it has ended, or not begun. Nothing is asked for before it is read, by `for await` or
+   * `onChange`.
+   *
+   * The page has all that comes in its rooms, read or not. Of streams that have ended and that nothing reads a million
+   * characters are kept; others are read again when they are needed, for which `room` has to be given if the page was
+   * loaded anew since.
+   */
+  stream<Part = string>(id: string, options?: StreamOptions): Stream<Part>;
+
+  /** The streams of a room, or of all, of which something has come and is kept, in the order in which it came first. */
+  streams<Part = string>(room?: string): Stream<Part>[];
 
   /**
    * Open again after `closed`, joining the same rooms; while `waiting`, try at once, unless the page is away. Otherwise

@@ -17,6 +17,9 @@ const HELD_SIZE = 2 ** 20; // characters of these
 const RESUMED_SIZE = 100_000; // characters of the positions that are told at once: a server bounds what it takes
 const WINDOW = 8; // joins and leaves without an answer: enough to hide the way there, few enough to be refused at once
 const ANSWER_TIMEOUT = 10_000;
+const READ_DELAY = 200; // after the answer to a join: the streams that it brings come by themselves
+const KEPT_SIZE = 2 ** 20; // characters of the streams that have ended and that nobody uses
+const KNOWN = 1_000; // streams of which more is not kept than how long they are
 const PONG_TIMEOUT = 8_000;
 const GRACE = 500; // after the time for an answer is over: a page that has hung has not read yet what came meanwhile
 const SERVED_AS = /\/velocity(\.\w+)?\.js$/; // by our endpoint, also with a fingerprint
@@ -405,6 +408,17 @@ class Rooms {
     return !!room?.uses && !room.isIn;
   }
 
+  /** Whether it is known to be in a room. */
+  isIn(name) {
+    const room = this.#rooms.get(name);
+    return !!room && (room.isIn || room.isConfirmed);
+  }
+
+  /** Whether what comes was said before the server has heard that the page has left. */
+  isLeaving(name) {
+    return this.#leaves.has(name) || this.#leaving.has(name);
+  }
+
   join(name, { data, state } = {}) {
     const room = this.#room(name);
     if (!room.uses++) {
@@ -426,7 +440,7 @@ class Rooms {
       this.send();
       return Promise.resolve(null);
     }
-    if (room) this.#delete(room);
+    this.#out(name);
     room?.waiter?.promise.catch(() => {}); // nobody has to hear any more that it was refused
     if (!room?.request) room?.waiter?.done(new RequestError("ABORTED", "left before it was joined"));
     if (!this.#link.isOpen()) return Promise.resolve(null); // who is not connected is in no room
@@ -454,7 +468,7 @@ class Rooms {
       room.out();
       room.isAsked = false;
       room.due = room.failures = 0;
-      if (!room.uses && !room.isGiven) this.#delete(room);
+      if (!room.uses && !room.isGiven) this.#out(room.name);
     }
     this.#isBehind = this.#wanted.length > 0;
     this.#taken = this.#interval = 0;
@@ -487,22 +501,24 @@ class Rooms {
   /** It is in a room without having asked by a request; why something is lost there, or null. */
   told(name, answer) {
     if (answer.at === undefined) return null; // a room without history
-    if (this.#leaves.has(name) || this.#leaving.has(name)) return null; // said before the server has heard of that
+    if (this.isLeaving(name)) return null;
     const room = this.#room(name);
     this.#rooms.delete(name);
     this.#rooms.set(name, room); // the latest is the last
     if (this.#rooms.size > GIVEN) this.#rooms.delete([...this.#rooms.values()].find(({ uses }) => !uses)?.name);
     room.isGiven = room.isConfirmed = true;
+    this.#link.joined(name);
     return room.goOn(answer);
   }
 
   left(name, reason) {
     const room = this.#rooms.get(name);
-    if (!room?.uses) return room && this.#delete(room);
+    const error = reason && new RequestError(reason, `put out of "${name}"`);
+    if (!room?.uses) return this.#out(name, error);
     if (!reason || !room.isIn) return; // what is asked for has an answer of its own
     room.out();
     if (FAILURES.has(reason)) this.#later(room);
-    else this.#delete(room);
+    else this.#out(name, error);
     this.send();
   }
 
@@ -521,7 +537,7 @@ class Rooms {
     const room = this.#rooms.get(name);
     const missing = reason === "dropped" ? room?.wait(from, at) : null;
     if (!missing) return this.lose(name, reason, at);
-    this.#ask(this.#link.joinEvent, { room: name, since: from, data: room.data }, (error, answer) => {
+    this.#askToBeIn(room, from, (error, answer) => {
       if (room.missing !== missing || error?.code === "DISCONNECTED" || error?.code === "CLOSED") return;
       if (answer?.recovered !== true) return this.lose(name, answer?.reason ?? reason, answer?.at);
       this.#link.emit("joined", name, answer);
@@ -545,10 +561,15 @@ class Rooms {
     return room;
   }
 
-  #delete(room) {
-    room.uses = 0;
-    room.end();
-    this.#rooms.delete(room.name);
+  /** The page is not in a room any more, for which there may be an error. */
+  #out(name, error) {
+    const room = this.#rooms.get(name);
+    if (room) {
+      room.uses = 0;
+      room.end();
+      this.#rooms.delete(name);
+    }
+    this.#link.left(name, error);
   }
 
   /** The promise of a join that waits for a state, too. */
@@ -608,12 +629,16 @@ class Rooms {
     });
   }
 
+  #askToBeIn({ name, data }, since, done) {
+    return this.#ask(this.#link.joinEvent, { room: name, since, data, streams: this.#link.streams(name) }, done);
+  }
+
   #askToJoin(room) {
-    const { name, data } = room;
+    const { name } = room;
     const isThere = room.isConfirmed; // the server has said so, and it has got all since
     const since = isThere || room.isRefused ? undefined : room.at;
     room.isAsked = true;
-    room.request = this.#ask(this.#link.joinEvent, { room: name, since, data }, (error, answer) => {
+    room.request = this.#askToBeIn(room, since, (error, answer) => {
       room.request = null;
       if (this.#rooms.get(name) !== room || !room.uses) room.waiter?.done(error, answer); // it was left meanwhile
       else if (!error) this.#joined(room, answer, isThere);
@@ -632,6 +657,7 @@ class Rooms {
     if (isThere || answer?.recovered === true) room.hold();
     else room.reload();
     room.waiter?.done(null, answer);
+    this.#link.joined(room.name);
     this.#link.flush(); // before what is said now that it is joined
     this.#link.emit("joined", room.name, answer);
     if (lost && this.#rooms.get(room.name) === room) this.lose(room.name, lost, room.at);
@@ -645,7 +671,7 @@ class Rooms {
 
   #refused(room, error) {
     const { name, waiter } = room;
-    this.#delete(room);
+    this.#out(name, error);
     waiter?.done(error);
     if (waiter && !room.wasIn) return;
     const data = { room: name, reason: error.code };
@@ -670,6 +696,290 @@ class Rooms {
   }
 }
 
+/** What the page has of a stream. */
+class Course {
+  text = "";
+  items = [];
+  count = 0; // of the characters of the text, which are code points, or of the items
+  end = null;
+  error; // why nothing more of it comes, for now
+  size = 0;
+  users = new Set(); // functions that are called when something has changed
+  last = {}; // the last part: each has the next one, so that those are let go that nobody reads any more
+  isSeen = false; // whether anything of it has come
+  isLive = false; // whether it comes on the present connection
+  isAsked = false;
+  due = Infinity; // when it is to be read
+  failures = 0;
+
+  constructor(id, room) {
+    this.id = id;
+    this.room = room;
+  }
+
+  add({ text = "", items = [] }) {
+    this.text += text;
+    for (const item of items) this.items.push(item);
+    for (const part of text ? [text] : items) this.last = this.last.next = { part };
+  }
+
+  tell() {
+    for (const user of [...this.users]) {
+      try {
+        user();
+      } catch (error) {
+        report(error);
+      }
+    }
+  }
+
+  fail(error) {
+    this.error = error;
+    this.due = Infinity;
+    this.tell();
+  }
+}
+
+/** The streams that the page has heard of, or waits for. */
+class Streams {
+  #link;
+  #courses = new Map(); // id -> Course, in the order in which they were heard of
+  #known = new Map(); // id -> {room, count}: of those that have ended, and that are not kept
+  #joinedAt = 0;
+  isUsed = false; // whether the server has any
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  get(id) { return this.#courses.get(id); }
+
+  /** Those of a room, or all, of which something has come. */
+  list(room) {
+    return [...this.#courses.values()].filter((course) => course.isSeen && (room == null || course.room === room));
+  }
+
+  /** How much the page has of those of a room, or of all; the latest first. */
+  positions(room) {
+    const positions = {};
+    let size = 0;
+    for (const [id, { room: own, count }] of [...this.#known, ...this.#courses].reverse()) {
+      if (own === undefined || (room !== undefined && own !== room)) continue;
+      if ((size += id.length + 10) < RESUMED_SIZE) positions[id] = count;
+    }
+    return size ? positions : undefined;
+  }
+
+  /** Have a function called when something of a stream has come, or nothing more can: the stream. */
+  use(id, room, user) {
+    const course = this.#course(id, room);
+    const error = this.#link.isClosed() ? closed() : undefined;
+    if (course.error?.code !== error?.code) course.fail(error);
+    course.users.add(user);
+    if (!course.isLive) this.#readAt(course, Math.max(now(), this.#joinedAt + READ_DELAY));
+    return course;
+  }
+
+  unuse(course, user) {
+    if (!course.users.delete(user) || course.users.size) return;
+    if (!course.isSeen || course.error) this.#delete(course);
+    this.#trim();
+  }
+
+  // --- what happens to the connection
+
+  /** It is open, or, with a name, that room is joined: streams of which nothing comes now are read after a while. */
+  goOn(room) {
+    this.#joinedAt = now();
+    for (const course of this.#courses.values()) {
+      if (course.end || course.isLive || !course.users.size || (room !== undefined && course.room !== room)) continue;
+      if (course.error) course.fail(undefined);
+      this.#readAt(course, this.#joinedAt + READ_DELAY);
+    }
+  }
+
+  /** It is lost. */
+  reset() {
+    for (const course of this.#courses.values()) {
+      course.isLive = false;
+      course.due = Infinity;
+    }
+  }
+
+  close() {
+    for (const course of this.#courses.values()) if (!course.end && course.users.size) course.fail(closed());
+  }
+
+  /** The page is not in a room any more. */
+  left(room, error = new RequestError("ABORTED", `not in "${room}" any more`)) {
+    for (const course of [...this.#courses.values()]) {
+      if (course.end || course.room !== room) continue;
+      course.isLive = false;
+      if (course.users.size) course.fail(error);
+      else this.#delete(course);
+    }
+  }
+
+  /** Read what is due. */
+  send() {
+    const time = now();
+    for (const course of this.#link.isOpen() ? this.#courses.values() : []) {
+      if (course.isAsked || this.#link.holds(course.room)) continue;
+      if (course.due <= time) this.#read(course);
+      else this.#link.wakeAt(course.due);
+    }
+  }
+
+  // --- what comes
+
+  /** The piece of a stream that the page does not have yet, where one has come. */
+  take(room, { id, from, text = "", items, end = null }, size) {
+    this.isUsed = true;
+    if (!this.#courses.has(id) && this.#known.has(id)) return null;
+    const course = this.#course(id);
+    if (course.end) return null;
+    const { count, isSeen } = course;
+    course.room = room;
+    course.isSeen = true;
+    if (from > count) return this.#missing(course);
+    course.isLive = true;
+    course.due = Infinity;
+    course.failures = 0;
+    course.error = undefined;
+    const whole = items ?? [...text];
+    const isNews = from + whole.length - count || end || !isSeen;
+    if (from + whole.length < count || !isNews) return null; // it came before
+    const rest = whole.slice(count - from);
+    const said = items ? { items: rest } : { text: from < count ? rest.join("") : text };
+    course.count += rest.length;
+    course.size += size;
+    course.end = end;
+    course.add(said);
+    course.tell();
+    if (end) this.#trim();
+    return { id, from: count, ...said, ...(end && { end }) };
+  }
+
+  // --- inside
+
+  #course(id, room) {
+    const course = this.#courses.get(id) ?? new Course(id, this.#known.get(id)?.room);
+    course.room ??= room;
+    this.#known.delete(id);
+    this.#courses.set(id, course);
+    return course;
+  }
+
+  #delete(course) {
+    if (this.#courses.get(course.id) === course) this.#courses.delete(course.id);
+  }
+
+  /** Let go of streams that have ended and that nobody uses, the oldest first, where they are too much. */
+  #trim() {
+    const ended = [...this.#courses.values()].filter((course) => course.end && !course.users.size);
+    let size = ended.reduce((sum, course) => sum + course.size, 0);
+    for (const course of ended) {
+      if (size <= KEPT_SIZE) return;
+      size -= course.size;
+      this.#delete(course);
+      this.#known.set(course.id, { room: course.room, count: course.count });
+      if (this.#known.size > KNOWN) this.#known.delete(this.#known.keys().next().value);
+    }
+  }
+
+  #readAt(course, due) {
+    if (course.room === undefined) return; // it is found where it comes
+    course.due = due;
+    if (this.#link.isOpen()) this.#link.wakeAt(due);
+  }
+
+  /** Something lies between what the page has and what has come. */
+  #missing(course) {
+    if (course.isAsked || course.due < Infinity) return null; // that is on its way, or will be
+    this.#readAt(course, now() + (course.failures ? this.#link.backoff(course.failures) : 0));
+    course.failures++; // until something comes that goes on
+    this.send();
+    return null;
+  }
+
+  #read(course) {
+    const { id, room, count } = course;
+    course.due = Infinity;
+    course.isAsked = true;
+    this.#link.ask("stream_read", { id, from: count }, { room }, (error) => {
+      course.isAsked = false;
+      if (!error) course.isLive = true;
+      else if (FAILURES.has(error.code)) {
+        this.#readAt(course, now() + Math.max(this.#link.backoff(course.failures++), 1000 * (error.retryAfter ?? 0)));
+      } else if (error.code === "NOT_FOUND" && !course.count && this.#link.isIn(room)) return; // it has not begun
+      else if (error.data && !course.end) course.fail(error);
+    });
+  }
+}
+
+/** A stream as a page reads it. */
+class Stream {
+  #streams;
+  #link;
+  #room;
+  #known;
+
+  constructor(id, room, streams, link) {
+    this.id = id;
+    this.#room = room;
+    this.#streams = streams;
+    this.#link = link;
+    this.#known = streams.get(id);
+  }
+
+  get room() { return this.#course.room ?? this.#room; }
+  get text() { return this.#course.text; }
+  get items() { return this.#course.items; }
+  get end() { return this.#course.end; }
+  get error() { return this.#course.error; }
+
+  /** What has ended stays as it was here, whatever is let go and read again elsewhere. */
+  get #course() {
+    if (!this.#known?.end) this.#known = this.#streams.get(this.id) ?? this.#known;
+    return this.#known ?? new Course();
+  }
+
+  #use(user) {
+    return this.end ? this.#known : (this.#known = this.#streams.use(this.id, this.#room, user));
+  }
+
+  onChange(handler) {
+    const user = () => handler();
+    const course = this.#use(user);
+    return () => this.#streams.unuse(course, user);
+  }
+
+  async cancel() {
+    if (this.end) return null;
+    const { id, room } = this;
+    if (room === undefined) throw new RequestError("NOT_FOUND", `it is not known in which room "${id}" is: give { room }`);
+    return this.#link.request("stream_cancel", { id }, { room });
+  }
+
+  async *[Symbol.asyncIterator]() {
+    let wake;
+    const user = () => wake?.();
+    const course = this.#use(user);
+    try {
+      let { last } = course;
+      yield* course.text ? [course.text] : [...course.items];
+      for (;;) {
+        while (last.next) yield (last = last.next).part;
+        if (course.end) return;
+        if (course.error) throw course.error;
+        await new Promise((resolve) => (wake = resolve));
+      }
+    } finally {
+      this.#streams.unuse(course, user);
+    }
+  }
+}
+
 export class Velocity {
   #url;
   #options;
@@ -690,7 +1000,9 @@ export class Velocity {
   #liveness;
   #queue = []; // {frame, room, request}
   #requests = new Map(); // id -> {event, frame, timeout, due, done, isSent, mark}: without an answer
+  #link;
   #rooms;
+  #streams;
   #token; // of the session, once a server that has history has given one
   #newToken; // that of the present connection, until it has the one before
   #isResuming = false;
@@ -718,7 +1030,7 @@ export class Velocity {
     if (typeof url !== "function") resolve(url); // throws for what can never be a URL
     if (!this.#WebSocket) throw new TypeError('velocity: there is no WebSocket here: import one ("ws" for Node) and connect(url, { WebSocket })');
     this.#liveness = new Liveness(this.#options.livenessTimeout || Infinity, this.#options.maxQueue);
-    this.#rooms = new Rooms({
+    this.#link = {
       joinEvent: this.#options.joinEvent,
       leaveEvent: this.#options.leaveEvent,
       isOpen: () => this.#isOpen,
@@ -731,7 +1043,16 @@ export class Velocity {
       emit: (...args) => this.#emit(...args),
       tell: (message) => this.#tell(message),
       complain: (...args) => this.#complain(...args),
-    });
+      isClosed: () => this.#status === "closed",
+      request: (...args) => this.request(...args),
+      holds: (room) => this.#rooms.holds(room),
+      isIn: (room) => this.#rooms.isIn(room),
+      streams: (room) => this.#streams.positions(room),
+      joined: (room) => this.#streams.goOn(room),
+      left: (room, error) => this.#streams.left(room, error),
+    };
+    this.#rooms = new Rooms(this.#link);
+    this.#streams = new Streams(this.#link);
     this.reconnect();
   }
 
@@ -773,7 +1094,7 @@ export class Velocity {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       this.#look();
-      if (this.#status === "closed") throw new RequestError("CLOSED", "the connection is closed");
+      if (this.#status === "closed") throw closed();
       const abort = () => {
         reject(signal.reason); // which may be anything, null too
         request.done();
@@ -802,6 +1123,14 @@ export class Velocity {
 
   leave(room, options) {
     return this.#rooms.leave(room, options);
+  }
+
+  stream(id, { room } = {}) {
+    return new Stream(id, room, this.#streams, this.#link);
+  }
+
+  streams(room) {
+    return this.#streams.list(room).map(({ id }) => this.stream(id));
   }
 
   reconnect() {
@@ -872,11 +1201,12 @@ export class Velocity {
       this.#wakeAt(this.#liveness.due);
       this.#isSilent = true;
       this.#isResuming = false;
-      if (this.#token !== undefined || this.#rooms.hasHistory) this.#resume(); // before all else, as anything lets go what the server holds back
+      if (this.#token !== undefined || this.#rooms.hasHistory || this.#streams.isUsed) this.#resume(); // before all else, as anything lets go what the server holds back
       this.#isGreeting = true;
       this.#setStatus("open", {});
       this.#isGreeting = false;
       this.#rooms.send();
+      this.#streams.goOn();
     };
   }
 
@@ -902,6 +1232,7 @@ export class Velocity {
       if (request.isSent) request.done(new RequestError("DISCONNECTED", "the connection was lost before the answer came"));
     }
     this.#rooms.reset(wasStable);
+    this.#streams.reset();
     const detail = { code, reason, ...this.#liveness.end() };
     if (!this.#isAway) {
       const usual = this.#backoff(isFailure ? this.#attempt : 0);
@@ -924,11 +1255,13 @@ export class Velocity {
     this.#queue = [];
     this.#closeRequests();
     this.#rooms.reset();
+    this.#streams.reset();
+    this.#streams.close();
     this.#setStatus("closed", { code, reason, ...this.#liveness.end() });
   }
 
   #closeRequests() {
-    for (const request of [...this.#requests.values()]) request.done(new RequestError("CLOSED", "the connection is closed"));
+    for (const request of [...this.#requests.values()]) request.done(closed());
     this.#stopTimer();
   }
 
@@ -979,6 +1312,7 @@ export class Velocity {
     } else if (this.#status === "open") {
       this.#judge();
       this.#rooms.send();
+      this.#streams.send();
       if (now() >= this.#refreshDue) this.#refresh();
       else this.#wakeAt(this.#refreshDue);
     }
@@ -1129,9 +1463,17 @@ export class Velocity {
     if (typeof event !== "string") return console.warn("velocity: ignored a message without an event:", text);
     if (event === "$pong") return this.#ponged(data);
     if (id != null && ANSWERS.has(event)) return this.#settle(this.#requests.get(id), event, data);
+    if (event === "stream" && isPiece(message)) return this.#hear(message, text.length);
     if (id != null) this.#answer(message).catch(report);
     else if (message.room !== undefined && !this.#rooms.takes(message, text.length)) return;
     this.#tell(message);
+  }
+
+  /** Streams have positions of their own: they wait for no state, and are none of the messages that were missed. */
+  #hear(message, size) {
+    const { room, data } = message;
+    const piece = this.#rooms.isLeaving(room) ? null : this.#streams.take(room, data, size);
+    if (piece) this.#tell({ ...message, data: piece });
   }
 
   #tell(message) {
@@ -1159,12 +1501,13 @@ export class Velocity {
 
   /**
    * Say where the page stands in rooms that the server may put it into, and which sessions were its own. Only to a server
-   * that has given a token, or a position: another would take it for an event of the application.
+   * that has given a token, a position, or a stream: another would take it for an event of the application.
    */
   #resume() {
     this.#newToken = undefined;
     this.#isResuming = this.#token !== undefined;
-    this.#ask("resume", { rooms: this.#rooms.positions, session: this.#token }, {}, (error) => {
+    const said = { rooms: this.#rooms.positions, session: this.#token, streams: this.#streams.positions() };
+    this.#ask("resume", said, {}, (error) => {
       this.#isResuming = false;
       if (!error) this.#token = this.#newToken ?? this.#token; // one that knows the sessions before, too
     });
@@ -1243,6 +1586,15 @@ export class Velocity {
     }
     return handlers.length;
   }
+}
+
+/** Whether a message is a piece of a stream, and no event of the application that has its name. */
+function isPiece({ room, data }) {
+  return typeof room === "string" && typeof data?.id === "string" && Number.isInteger(data.from);
+}
+
+function closed() {
+  return new RequestError("CLOSED", "the connection is closed");
 }
 
 /** Whether the server has not looked at a request, as there were too many; an application's own 429 says no time. */

@@ -118,12 +118,13 @@ class Readers:
         left = OF_ENDED
         for copy in reversed(room.copies.values()):
             cursor = have.get(copy.id, 0)
-            if copy.end:
+            is_old = bool(copy.end) and copy.id not in have  # what it names it waits for
+            if is_old:
                 if left < copy.length - cursor:
                     left = 0
                     continue
                 left -= max(copy.length - cursor, 0)
-            self._fall_behind(copy, session, cursor, is_old=bool(copy.end))
+            self._fall_behind(copy, session, cursor, is_old=is_old)
 
     # --- who reads
 

@@ -94,8 +94,11 @@ that is there then, the time, whether the id is forbidden."""
 AT: Final = Script("return redis.call('GET', KEYS[1])")
 """KEYS: at. The claim that is there."""
 
-KEEP: Final = Script("return redis.call('PEXPIRE', KEYS[1], ARGV[1])")
-"""KEYS: at. ARGV: for how long."""
+KEEP: Final = Script("""
+local keep = tonumber(ARGV[1])
+if redis.call('PTTL', KEYS[1]) < keep then redis.call('PEXPIRE', KEYS[1], keep) end
+""")
+"""KEYS: at. ARGV: for how long at least, as one that is not the writer renews nothing."""
 
 FORBID: Final = Script("return redis.call('SET', KEYS[1], '', 'PX', ARGV[1])")
 """KEYS: no. ARGV: for how long."""

@@ -1,14 +1,15 @@
 // React on a server, where there is no window, no WebSocket, and nothing may be opened.
 import { createElement as h } from "react";
 import { renderToString } from "react-dom/server";
-import { VelocityProvider, useEvent, useRoom, useVelocity } from "velocity-ws/react";
+import { VelocityProvider, useEvent, useRoom, useStream, useVelocity } from "velocity-ws/react";
 
 delete globalThis.WebSocket;
 
 function Chat() {
   const { ws, status } = useVelocity();
   useEvent("said", () => {});
-  return h("p", null, `${ws} ${status} ${useRoom("tea").state} ${useRoom(null).state} ${useRoom("tea").last}`);
+  const { text, items, end, error } = useStream("a", { room: "tea" });
+  return h("p", null, `${ws} ${status} ${useRoom("tea").state} ${useRoom(null).state} ${useRoom("tea").last} [${text}${items}${end}${error}]`);
 }
 
 function Alone() {

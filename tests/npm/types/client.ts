@@ -1,6 +1,6 @@
 // What `connect<Events>()` lets through, and, below, what it does not. Nobody runs it.
 import { connect, mayReconnect, RequestError, Velocity, version, protocol } from "velocity-ws";
-import type { Incoming, StatusDetail, Unconfirmed } from "velocity-ws";
+import type { Incoming, StatusDetail, Stream, StreamEnd, StreamPiece, Unconfirmed } from "velocity-ws";
 
 interface ChatMessage { author: string; text: string }
 interface Events {
@@ -45,6 +45,28 @@ async function ask(): Promise<void> {
 ask().catch((error: unknown) => error instanceof RequestError && console.log(error.code, error.retryAfter));
 ws.onRequest("confirm", async ({ text }) => text.length > 3)();
 ws.onRequest("ping", () => 1);
+
+async function follow(): Promise<void> {
+  const answer: Stream = ws.stream("answer-42", { room: "chat:7" });
+  for await (const part of answer) console.log(part.trim(), answer.text.length, answer.room?.length);
+  const steps = ws.stream<{ percent: number }>("job-9");
+  for await (const { percent } of steps) console.log(percent.toFixed(), steps.items[0]?.percent);
+  const end: StreamEnd | null = steps.end;
+  const undo: () => void = steps.onChange(() => console.log(steps.error?.code, end === "lost"));
+  undo();
+  await steps.cancel();
+  const running: string[] = ws.streams("chat:7").filter((each) => each.end === null).map(({ id }) => id);
+  ws.on("stream", ({ id, from, text, items, end }: StreamPiece, { room }) => console.log(id, from, text, items, end, room, running));
+  // @ts-expect-error
+  for (const part of answer) console.log(part);
+  // @ts-expect-error
+  answer.text = "";
+  // @ts-expect-error
+  ws.stream("answer-42", { rooms: "chat:7" });
+  // @ts-expect-error
+  for await (const part of answer) part.percent;
+}
+follow();
 
 // Without a type everything is any, as it is without types at all.
 const any = connect();

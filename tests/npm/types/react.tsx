@@ -1,5 +1,5 @@
 // What the hooks let through, and, where a line expects an error, what they do not. Nobody runs it.
-import { VelocityProvider, typedHooks, useEvent, useRoom, useVelocity } from "velocity-ws/react";
+import { VelocityProvider, typedHooks, useEvent, useRoom, useStream, useVelocity } from "velocity-ws/react";
 
 interface Events {
   receives: { said: { text: string } };
@@ -12,6 +12,7 @@ export function Typed() {
   const { ws, status, detail } = typed.useVelocity();
   const tea = typed.useRoom<{ topic: string }>("tea", { data: 1 });
   typed.useEvent("said", (data, message) => data.text.concat(message.room ?? ""), { room: "tea" });
+  typed.useStream("answer-42").text.trim();
   typed.useEvent("status", (next) => next === status);
   typed.useEvent("*", (event, data) => [event, data]);
   ws?.send("say", { text: "hello" });
@@ -40,6 +41,13 @@ export function Untyped({ room }: { room: string | undefined }) {
   useEvent("said", (data: { text: string }) => data.text, { ws, room });
   useEvent("anything", (data) => data.at.all, { ws });
   useEvent("resync", (lost, reason) => [lost.length, reason.length], { ws, room });
+  const { text, end, error, cancel } = useStream("answer-42", { ws, room });
+  const { items } = useStream<{ percent: number }>(null);
+  useEvent("stream", ({ id, from }, { event }) => [id.length, from.toFixed(), event], { ws, room });
+  if (error) return <p>{error.code}</p>;
+  if (end === null) return <button onClick={cancel}>{text.length} {items[0]?.percent.toFixed()}</button>;
+  // @ts-expect-error: there is no such key
+  useStream("answer-42").parts;
   // @ts-expect-error: a room has a name
   useRoom(7);
   return <p>{tea.last?.event}</p>;

@@ -6,7 +6,7 @@ import { typedHooks } from "velocity-ws/react";
 
 import type { Events } from "./events.js";
 
-const { VelocityProvider, useVelocity, useRoom, useEvent } = typedHooks<Events>();
+const { VelocityProvider, useVelocity, useRoom, useEvent, useStream } = typedHooks<Events>();
 
 interface View {
   /** Which one it is, to see that it is shown. */
@@ -22,6 +22,8 @@ interface View {
   hidden?: boolean;
   /** A room whose state is shown. */
   loads?: string;
+  /** Streams that are shown. */
+  streams?: (string | null)[];
   /** How many components to show that name the URL themselves. */
   own?: number;
 }
@@ -33,11 +35,13 @@ declare global {
     connect: typeof connect;
     resume?: () => void;
     rooms: number;
+    streams: number;
   }
 }
 
 window.heard = [];
 window.rooms = 0;
+window.streams = 0;
 window.connect = connect;
 
 function Room({ name, mark }: { name: string; mark: string }) {
@@ -57,6 +61,14 @@ function Loaded({ name }: { name: string }) {
   const [text, setText] = useState("nothing");
   const { state, error } = useRoom(name, { state: async () => setText(await ws!.request("load")) });
   return <s>{`${text} ${state} ${error?.code ?? ""}`.trim()}</s>;
+}
+
+function Answer({ id }: { id: string | null }) {
+  const { text, items, end, error, cancel } = useStream<unknown>(id, { room: "tea" });
+  window.streams++;
+  const failed = ({ code }: { code: string }) => window.heard.push(`not cancelled: ${code}`);
+  const shown = `${text}${JSON.stringify(items)} ${end} ${error?.code ?? ""}`.trim();
+  return <button className="stream" onClick={() => cancel().catch(failed)}>{shown}</button>;
 }
 
 const gate = new Promise<void>((resolve) => (window.resume = resolve));
@@ -97,6 +109,7 @@ function Page({ view }: { view: View }) {
       </Activity>
       {view.rooms.includes("watched") && <Last name="watched" />}
       {view.loads && <Loaded name={view.loads} />}
+      {view.streams?.map((id) => <Answer key={id} id={id} />)}
       {view.suspends && <Suspense fallback={<b>waits</b>}><Waiting /></Suspense>}
     </VelocityProvider>
   );
