@@ -98,10 +98,14 @@ class NatsConnection(JetStream):
         return found
 
     async def _heads(self, filters: Sequence[str], least: int) -> dict[str, Stored]:
-        stored, is_all = await self._read({"multi_last": filters}, least)
-        if is_all or len(filters) == 1:
-            return stored_by_subject(stored)
-        middle = len(filters) // 2  # they are too large for one answer
+        while True:
+            stored, is_all = await self._read({"multi_last": filters}, least)
+            if is_all:
+                return stored_by_subject(stored)
+            if len(filters) > 1:
+                break
+        # One that was there has gone meanwhile, as another has taken its place; or they are too large for one answer.
+        middle = len(filters) // 2
         return await self._heads(filters[:middle], least) | await self._heads(filters[middle:], least)
 
     async def matching(self, subjects: str) -> list[Stored]:
