@@ -34,6 +34,7 @@ TESTS = (
     "tests/backplane/test_private_names.py",
     "tests/history/test_contract.py",
     "tests/history/test_nats_contract.py",
+    "tests/streams/test_jetstream_contract.py",
     "tests/e2e/cluster/test_recipients.py",
     "tests/hooks/test_fastapi.py",
     "tests/hooks/test_dependencies.py",
@@ -44,6 +45,7 @@ ENGINE_TESTS = (
     "tests/backplane",
     "tests/history/test_contract.py",
     "tests/history/test_nats_contract.py",
+    "tests/streams/test_jetstream_contract.py",
     "tests/e2e/cluster/test_recipients.py",
 )
 """What depends on the libraries that speak with engines, which have an upper bound."""

@@ -142,6 +142,17 @@ class NatsConnection(JetStream):
         """
         return await self._read({"next_by_subj": subjects, "seq": sequence, "batch": most}, 0)
 
+    async def at(self, sequence: int) -> Stored | None:
+        """The message of a sequence; ``None`` where there is none, or the server that was asked is behind.
+
+        Raises:
+            ConnectionError: the connection has ended.
+        """
+        ((headers, payload),) = await self._requests.ask(
+            b"$JS.API.DIRECT.GET." + self._stream.encode(), b'{"seq":%d}' % sequence
+        )
+        return None if status_of(headers) else Stored(sequence, payload, headers)
+
     async def purge(self, subjects: str, before: int) -> None:
         """Remove messages of subjects that match, up to the one before a sequence.
 
