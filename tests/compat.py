@@ -35,6 +35,7 @@ TESTS = (
     "tests/history/test_contract.py",
     "tests/history/test_nats_contract.py",
     "tests/streams/test_contract.py",
+    "tests/streams/test_jetstream_contract.py",
     "tests/e2e/cluster/test_recipients.py",
     "tests/hooks/test_fastapi.py",
     "tests/hooks/test_dependencies.py",
@@ -46,6 +47,7 @@ ENGINE_TESTS = (
     "tests/history/test_contract.py",
     "tests/history/test_nats_contract.py",
     "tests/streams/test_contract.py",
+    "tests/streams/test_jetstream_contract.py",
     "tests/e2e/cluster/test_recipients.py",
 )
 """What depends on the libraries that speak with engines, which have an upper bound."""

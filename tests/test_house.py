@@ -229,7 +229,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "streams/nats_appending": (ENGINE, {"streams/test_nats": "append"}),
     "streams/nats_beginning": (ENGINE, {"streams/test_nats": "Begin"}),
     "streams/nats_connection": (ENGINE, {"streams/test_nats": "FILTERS"}),
-    "streams/nats_ending": (ENGINE, {"streams/test_nats": "streams"}),
+    "streams/nats_ending": (ENGINE, {"streams/test_nats": "renew"}),
     "streams/nats_engine": (ENGINE, {"streams/test_nats": "HINTS"}),
     "streams/nats_names": (ENGINE, {"streams/test_nats": "Names"}),
     "streams/nats_reading": (ENGINE, {"streams/test_nats": "HOPS"}),

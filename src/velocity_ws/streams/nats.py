@@ -1,9 +1,10 @@
 """``nats://``: streams in JetStream, the store of a NATS server. Knows no client and no source.
 
-A stream is a record of who writes it, renewed with its lease, and its pieces, of one subject each; which of the two
+A stream is a record of who writes it, renewed with its lease, and its pieces, which have one subject; which of the two
 changed last guards what others do. All lie in one stream of the server's, as only so one step can be guarded by both.
-Measured on nats-server 2.15, with 200 streams of 2,000 pieces each of 128 bytes: a piece takes 8 µs of the server's
-CPU, the last pieces of all of them 3 ms, and to read one of them takes 35 ms on disk and 60 in memory.
+Measured on nats-server 2.15, with 200 streams that were written at once: a piece of 128 bytes takes 9 µs of ours and 9
+of the server's, where an entry of history takes 34 and 23; to read one with 200 pieces takes the server 6 ms, with
+2,000 it takes 40 to 110, as what others said in between is passed over, and its last ten pieces 1.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ async def append_each(engine: NatsEngine, appends: Sequence[Append]) -> list[Wri
 def _known(work: NatsWork[Append, Written], key: str, now: int) -> Tail | None:
     """Where a piece goes, as far as is known here."""
     tail, append = work.engine.tail(key), work.items[key]
-    if tail is None or tail.writer != append.writer or now >= tail.gone_at:
+    if tail is None or tail.writer != append.writer or now >= tail.until:
         return None
     return tail if tail.pieces == peek(append.payload)[0] else None
 
@@ -57,7 +57,7 @@ async def _look(work: NatsWork[Append, Written], keys: Sequence[str], tails: Tai
     for key, state in states.items():
         judged: Written | Tail = Written(is_taken=False)
         if state is not None and state.record is not None:
-            judged = state.judge(work.items[key], *work.subjects(key, state.record.topic), now)
+            judged = state.judge(work.items[key], work.subjects(key, state.record.topic), now)
         if isinstance(judged, Tail):
             tails[key] = judged
             continue
@@ -73,7 +73,7 @@ async def _store(work: NatsWork[Append, Written], tails: Tails) -> list[str]:
     chains: dict[str, Chain] = {}
     for key, tail in tails.items():
         append = work.items[key]
-        chains[key] = [engine.piece(tail.subject, append.head, append.payload, tail.mark)], tail.guard
+        chains[key] = [engine.piece(tail.subjects.pieces, append.head, append.payload, tail.mark)], tail.guard
         engine.drop(key)  # until it is known what became of it
     ended: list[str] = []
     for key, sequence in (await work.store(chains)).items():

@@ -35,7 +35,7 @@ async def begin_each(engine: NatsEngine, begins: Sequence[Begin]) -> list[Began 
             if key in stored:
                 record = records[key]
                 states[key] = state = State(record, stored[key], now)
-                engine.keep(key, state.tail(record, *work.subjects(key, record.topic)))
+                engine.keep(key, state.tail(record, work.subjects(key, record.topic)))
             await _judge(work, key, states[key], found.get(engine.names.forbidden(key)), now)
     return work.results
 

@@ -98,10 +98,14 @@ class NatsConnection(JetStream):
         return found
 
     async def _heads(self, filters: Sequence[str], least: int) -> dict[str, Stored]:
-        stored, is_all = await self._read({"multi_last": filters}, least)
-        if is_all or len(filters) == 1:
-            return stored_by_subject(stored)
-        middle = len(filters) // 2  # they are too large for one answer
+        while True:
+            stored, is_all = await self._read({"multi_last": filters}, least)
+            if is_all:
+                return stored_by_subject(stored)
+            if len(filters) > 1:
+                break
+        # One that was there has gone meanwhile, as another has taken its place; or they are too large for one answer.
+        middle = len(filters) // 2
         return await self._heads(filters[:middle], least) | await self._heads(filters[middle:], least)
 
     async def matching(self, subjects: str) -> list[Stored]:
@@ -137,6 +141,17 @@ class NatsConnection(JetStream):
             ConnectionError: the connection has ended, or the stream is gone.
         """
         return await self._read({"next_by_subj": subjects, "seq": sequence, "batch": most}, 0)
+
+    async def at(self, sequence: int) -> Stored | None:
+        """The message of a sequence; ``None`` where there is none, or the server that was asked is behind.
+
+        Raises:
+            ConnectionError: the connection has ended.
+        """
+        ((headers, payload),) = await self._requests.ask(
+            b"$JS.API.DIRECT.GET." + self._stream.encode(), b'{"seq":%d}' % sequence
+        )
+        return None if status_of(headers) else Stored(sequence, payload, headers)
 
     async def purge(self, subjects: str, before: int) -> None:
         """Remove messages of subjects that match, up to the one before a sequence.

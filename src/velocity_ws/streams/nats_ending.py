@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from velocity_ws.history.items import Refused
 from velocity_ws.streams.items import Ending, Renewal, Summary, Written
 from velocity_ws.streams.nats_connection import Chain
 from velocity_ws.streams.nats_engine import NatsEngine
-from velocity_ws.streams.nats_state import Record, State
+from velocity_ws.streams.nats_state import CLOCKS, Record, State
 from velocity_ws.streams.nats_work import NatsWork
 from velocity_ws.streams.pieces import pack_end
 
 __all__ = ["end_each", "renew_each"]
-
-CLOCKS: Final = 500
-"""Milliseconds by which what two nodes take for the engine's time may differ."""
 
 
 async def renew_each(engine: NatsEngine, renewals: Sequence[Renewal]) -> list[Written | Refused]:
@@ -58,9 +54,7 @@ async def _confirm(
     now = await engine.now()
     for key in stored:
         times, (before, record) = work.items[key].times, renewed[key]
-        tail = engine.tail(key)
-        if tail is not None:
-            engine.keep(key, tail._replace(gone_at=now + times.lease + times.ttl))
+        engine.renewed(key, now + times.lease + times.ttl)
         if now < before.time + record.times[0] - CLOCKS:
             work.settle(key, Written(is_taken=True))
         else:
@@ -102,7 +96,7 @@ async def end_each(engine: NatsEngine, endings: Sequence[Ending]) -> list[Summar
 def _chain(work: NatsWork[Ending, Summary | None], key: str, state: State, record: Record) -> Chain:
     """By the record as well: of a writer that has said meanwhile that it lives, it is asked again whether it does."""
     ending = work.items[key]
-    subject, everything = work.subjects(key, record.topic)
-    tail = state.tail(record, subject, everything)
+    subjects = work.subjects(key, record.topic)
+    tail = state.tail(record, subjects)
     payload = pack_end(tail.pieces, state.counts[1], ending.end)
-    return [work.engine.piece(subject, ending.head, payload, tail.mark)], (everything, state.newest)
+    return [work.engine.piece(subjects.pieces, ending.head, payload, tail.mark)], (subjects.all, state.newest)

@@ -86,6 +86,13 @@ class NatsEngine:
         if len(self._tails) > CACHED:
             self._tails.popitem(last=False)
 
+    def renewed(self, key: str, gone_at: int) -> None:
+        """A lease was renewed, so that the stream is gone at that time."""
+        tail = self._tails.pop(key, None)
+        tail = None if tail is None else tail.renewed(gone_at)
+        if tail is not None:
+            self.keep(key, tail)
+
     def drop(self, key: str) -> None:
         """Know no more where the next piece of a stream goes."""
         self._tails.pop(key, None)

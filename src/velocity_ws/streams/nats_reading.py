@@ -13,7 +13,7 @@ from velocity_ws.streams.pieces import HEADER_SIZE, peek
 
 __all__ = ["read_part"]
 
-HOPS: Final = 8
+HOPS: Final = 1000
 """Marks that are followed back from the end, before it is read from the beginning."""
 MOST: Final = 5000
 """Pieces that are read at once."""
@@ -72,13 +72,13 @@ async def _place(engine: NatsEngine, key: str, subject: str, last: Last, after: 
     if hint is not None and hint.start <= after:
         return hint.sequence
     mark = last.mark
-    for _ in range(HOPS):
+    for _ in range(HOPS if after > mark.start // 4 else 1):
         if mark.start <= after:
             return mark.sequence
-        stored, _ = await engine.stream.following(subject, mark.sequence, 1)
-        if not stored or stored[0].sequence != mark.sequence:
+        stored = await engine.stream.at(mark.sequence)
+        if stored is None or stored.header(b"Nats-Subject") != subject.encode():
             break
-        mark = Last.of(stored[0]).mark
+        mark = Last.of(stored).mark
     return 1
 
 

@@ -15,10 +15,12 @@ from velocity_ws.history.nats_messages import Stored
 from velocity_ws.streams.items import Append, Begin, End, Renewal, Summary, Written
 from velocity_ws.streams.pieces import peek
 
-__all__ = ["PLACE", "STRIDE", "Last", "Mark", "Record", "State", "Tail", "time_of"]
+__all__ = ["CLOCKS", "PLACE", "STRIDE", "Last", "Mark", "Record", "State", "Subjects", "Tail", "time_of"]
 
 PLACE: Final = b"V"
 """The header of a piece: bytes of what comes before the payload, and the mark that it has."""
+CLOCKS: Final = 500
+"""Milliseconds by which what is taken for the engine's time here and there may differ."""
 STRIDE: Final = 64
 """Pieces from one mark to the next."""
 
@@ -100,29 +102,49 @@ class Last(NamedTuple):
         return cls(stored.sequence, time_of(stored), stored.payload[head:], Mark(sequence, start))
 
 
+class Subjects(NamedTuple):
+    """Where the messages of a stream are.
+
+    Attributes:
+        pieces: the pieces.
+        all: record and pieces.
+        guard: that of the two by which pieces are guarded.
+    """
+
+    pieces: str
+    all: str
+    guard: str
+
+
 class Tail(NamedTuple):
     """Where the next piece of a stream goes, for its writer.
 
     Attributes:
         writer: of the stream.
-        subject: of the pieces.
+        subjects: of the stream.
         guard: what must not have changed: a subject, and the sequence of its last message.
         pieces: how many there are.
-        gone_at: when the stream is gone, if nothing happens before.
+        until: until when this may be used without looking whether the stream is gone.
         mark: that the next one has.
     """
 
     writer: bytes
-    subject: str
+    subjects: Subjects
     guard: tuple[str, int]
     pieces: int
-    gone_at: int
+    until: int
     mark: Mark = Mark(0, 0)
 
     def after(self, sequence: int, start: int) -> Tail:
         """The same once a piece was stored."""
         mark = self.mark if self.pieces % STRIDE else Mark(sequence, start)
-        return Tail(self.writer, self.subject, (self.subject, sequence), self.pieces + 1, self.gone_at, mark)
+        return self._replace(guard=(self.subjects.guard, sequence), pieces=self.pieces + 1, mark=mark)
+
+    def renewed(self, gone_at: int) -> Tail | None:
+        """The same once the record was stored anew; ``None`` where it is guarded by the record, as what has come before
+        that was stored, an end for instance, is not known.
+        """
+        return self._replace(until=gone_at - CLOCKS) if self.guard[0] == self.subjects.pieces else None
 
 
 class State(NamedTuple):
@@ -216,15 +238,8 @@ class State(NamedTuple):
         ended = self.ended_at(record)
         return self, msgspec.structs.replace(record, ended=ended, end=end, pieces=pieces, length=length)
 
-    def judge(self, append: Append, subject: str, everything: str, now: int) -> Written | Tail:
-        """What becomes of a piece; where to, if it is the next.
-
-        Args:
-            append: the piece.
-            subject: of the pieces.
-            everything: that of record and pieces.
-            now: the time.
-        """
+    def judge(self, append: Append, subjects: Subjects, now: int) -> Written | Tail:
+        """What becomes of a piece at that time; where to, if it is the next."""
         record = self.known(now)
         if record is None or record.writer != append.writer:
             return Written(is_taken=False)
@@ -234,17 +249,18 @@ class State(NamedTuple):
             if self.last is not None and self.last.payload == append.payload:
                 return Written(is_taken=True, end=end)
             if not end and number == pieces:
-                return self.tail(record, subject, everything)
+                return self.tail(record, subjects)
         return Written(is_taken=False, end=end)
 
-    def tail(self, record: Record, subject: str, everything: str) -> Tail:
-        """Where the next piece goes. The first one is guarded by the record, which says whose it is."""
-        gone_at, last = self.gone_at(record), self.last
+    def tail(self, record: Record, subjects: Subjects) -> Tail:
+        """Where the next piece goes. The first one is guarded by the record as well, which says whose it is."""
+        until, last = self.gone_at(record) - CLOCKS, self.last
         if last is None:
-            return Tail(record.writer, subject, (everything, self.sequence), 0, gone_at)
+            return Tail(record.writer, subjects, (subjects.all, self.newest), 0, until)
         number, start, *_ = peek(last.payload)
-        before = Tail(record.writer, subject, (subject, 0), number, gone_at, last.mark)
-        return before.after(last.sequence, start)
+        before = Tail(record.writer, subjects, (subjects.guard, 0), number, until, last.mark)
+        guard = subjects.guard, last.sequence if subjects.guard == subjects.pieces else self.newest
+        return before.after(last.sequence, start)._replace(guard=guard)
 
 
 def time_of(stored: Stored) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 from velocity_ws.history.nats_messages import Message, Stored
 from velocity_ws.history.nats_stream import token
 from velocity_ws.streams.nats_engine import NatsEngine
-from velocity_ws.streams.nats_state import time_of
+from velocity_ws.streams.nats_state import CLOCKS, State, time_of
 
 __all__ = ["INTERVAL", "sweep"]
 
@@ -44,16 +44,23 @@ async def _remove(engine: NatsEngine, indexes: Sequence[Stored]) -> None:
         return
     subjects = [each.header(b"Nats-Subject").decode() for each in indexes]
     keys = [subject.rpartition(".")[2] for subject in subjects]
-    states = await engine.settle(set(keys))
-    now = await engine.now()
+    states, _ = await engine.states(set(keys))
+    gone_before = await engine.now() - CLOCKS  # else a writer may just say that it lives
+    gone = {
+        key for key, state in states.items() if state and state.record and state.gone_at(state.record) < gone_before
+    }
+    states |= await engine.settle(gone)
     for index, subject, key in zip(indexes, subjects, keys, strict=True):
-        state = states[key]
-        record = None if state is None else state.known(now)
-        is_gone = record is None or state is None or now >= state.gone_at(record)
-        place = subject.split(".")[-2]
-        if record is not None and token(record.topic) == place and not is_gone:
+        state, place = states[key], subject.split(".")[-2]
+        is_known = state is not None and state.record is not None
+        if is_known and key not in gone and _topic(state) == place:
             continue
         # Not what came after: it may be of one that has begun anew.
-        if state is not None and is_gone:
+        if state is not None and (key in gone or not is_known):
             await engine.stream.purge(engine.names.pieces(key, place), state.newest + 1)
         await engine.stream.purge(subject, index.sequence + 1)
+
+
+def _topic(state: State | None) -> str:
+    """A stream's topic, as it stands in subjects."""
+    return token(state.record.topic) if state is not None and state.record is not None else ""

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from velocity_ws.history.items import Refused
 from velocity_ws.streams.nats_connection import Chain
 from velocity_ws.streams.nats_engine import NatsEngine
+from velocity_ws.streams.nats_state import Subjects
 
 __all__ = ["NatsWork", "rounds"]
 
@@ -77,9 +78,15 @@ class NatsWork(Generic[Item, R]):
                 self.settle(key, outcome)
         return stored
 
-    def subjects(self, key: str, topic: str) -> tuple[str, str]:
-        """Of the pieces of a stream, and of its record and pieces."""
-        return self.engine.names.pieces(key, topic), self.engine.names.all_of(key)
+    def subjects(self, key: str, topic: str) -> Subjects:
+        """Where the messages of a stream are.
+
+        One server judges one message after the other. Several of them let two in at once whose guards are not of the
+        same subject, and so there all pieces have that of the ends of others.
+        """
+        names = self.engine.names
+        pieces, all_ = names.pieces(key, topic), names.all_of(key)
+        return Subjects(pieces, all_, pieces if self.engine.stream.replicas == 1 else all_)
 
 
 def rounds(items: Iterable[OfStream]) -> list[list[int]]:
