@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import velocity_ws
-from velocity_ws import errors
+from velocity_ws import errors, stream_errors
 from velocity_ws.errors import (
     BackplaneUnavailable,
     BrokerError,
@@ -33,6 +33,7 @@ from velocity_ws.errors import (
     VelocityError,
     WouldDeadlockError,
 )
+from velocity_ws.stream_errors import StreamEnded, StreamError, StreamGone, StreamNotFound, StreamTooLarge
 
 BUILTIN: dict[type[VelocityError], type[Exception]] = {
     BackplaneUnavailable: ConnectionError,
@@ -54,6 +55,11 @@ BUILTIN: dict[type[VelocityError], type[Exception]] = {
     Reject: Exception,
     ServerError: RuntimeError,
     SettingsError: ValueError,
+    StreamEnded: RuntimeError,
+    StreamError: Exception,
+    StreamGone: LookupError,
+    StreamNotFound: LookupError,
+    StreamTooLarge: ValueError,
     WouldDeadlockError: BrokerError,
 }
 
@@ -65,7 +71,8 @@ def test_every_public_exception_is_in_the_tree() -> None:
     public = [getattr(velocity_ws, name) for name in velocity_ws.__all__]
     exceptions = {thing for thing in public if isinstance(thing, type) and issubclass(thing, BaseException)}
     assert exceptions == {VelocityError, *BUILTIN}
-    defined = {thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)}
+    things = [*vars(errors).values(), *vars(stream_errors).values()]
+    defined = {thing for thing in things if isinstance(thing, type) and issubclass(thing, Exception)}
     assert defined == exceptions, "what can be raised can be imported from the package"
 
 
@@ -95,6 +102,27 @@ def test_client_not_found_names_the_client_and_what_to_do() -> None:
     # A KeyError would show the repr of its text.
     assert str(error).startswith("no client 'abc' is connected")
     assert "is_connected" in str(error)
+
+
+@pytest.mark.parametrize("kind", [StreamEnded, StreamGone, StreamNotFound, StreamTooLarge])
+def test_each_error_about_a_stream_is_a_stream_error(kind: type[StreamError]) -> None:
+    assert issubclass(kind, StreamError)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StreamNotFound("a"), "check the id"),
+        (StreamGone("a"), "WS_STREAM_TTL"),
+        (StreamEnded("a", "lost"), "(lost)"),
+        (StreamTooLarge("a", 1024), "1024 bytes (WS_STREAM_MAX_SIZE)"),
+    ],
+)
+def test_an_error_about_a_stream_names_it_and_what_to_do(error: StreamError, told: str) -> None:
+    assert error.stream_id == "a"
+    assert str(error).startswith("stream 'a' ")
+    assert told in str(error)
+    assert len(str(StreamGone("\x00" * 256))) < 500
 
 
 # --- Reject
@@ -186,6 +214,11 @@ SAMPLES: list[VelocityError] = [
     Reject("no", code=4401),
     ServerError("the port is taken"),
     SettingsError({"WS_PORT": "not a port"}),
+    StreamEnded("a", "done"),
+    StreamError("a", "is another's"),
+    StreamGone("a"),
+    StreamNotFound("a"),
+    StreamTooLarge("a", 1024),
     VelocityError("anything"),
     WouldDeadlockError("here"),
 ]

@@ -10,7 +10,7 @@ from velocity_ws.broker.decorators import EventRouter
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
 from velocity_ws.broker.rooms import Rooms
-from velocity_ws.broker.streams_api import Stream, StreamWriter
+from velocity_ws.broker.streams_api import Stream, StreamsAPI, StreamWriter
 from velocity_ws.broker.target import Target
 from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
@@ -98,6 +98,7 @@ __all__ = [
     "StreamState",
     "StreamTooLarge",
     "StreamWriter",
+    "StreamsAPI",
     "Target",
     "UserConnection",
     "VelocityError",

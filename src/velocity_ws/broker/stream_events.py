@@ -122,8 +122,8 @@ class StreamEvents:
             await streams.calls.cancel(data.id)
         except StreamGone:
             raise ClientError("GONE", "what this stream said is kept no more") from None
-        except StreamNotFound:  # it is asked to be stopped before it has begun
-            await streams.calls.cancel(data.id)
+        except StreamNotFound:  # an id has no room before it has begun: who may stop one here may not do so elsewhere
+            raise ClientError("NOT_FOUND", "there is no such stream in this room") from None
         except BackplaneUnavailable:
             raise ClientError(
                 "UNAVAILABLE", "this stream cannot be stopped now: try again", retry_after=RETRY_AFTER

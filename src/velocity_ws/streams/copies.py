@@ -111,7 +111,8 @@ class StreamCopy:
 
     def fill(self, pieces: list[Piece]) -> None:
         """Keep what was read of before that which is kept, with nothing between."""
-        old, self._chunks, self._starts, self.size = self._chunks, [], [], 0
+        old = self._chunks
+        self._all.let_go(self)
         for piece in [*pieces, *old]:
             self._keep(piece)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
-from typing import Any, Literal
+from typing import Any
 
 from velocity_ws.messages.outbound import encode_data
 from velocity_ws.streams.items import End
@@ -63,28 +63,24 @@ class Gathering:
             OverflowError: with it, there would be more than there may be; it is not taken.
         """
         if isinstance(said, str) and self.kind != "items":
-            self._be("text")
-            self._add_text(said)
+            self._say(b"", said)
         elif isinstance(said, bytes | bytearray | memoryview):
-            self._be("text")
-            if self._decoder is None:
-                self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            self._add_text(self._decoder.decode(bytes(said)))
+            self._check("text")
+            self._say(bytes(said), "")
         else:
-            data = encode_data("stream", said)
-            self._be("items")
-            self._put(data, 1)
+            self._check("items")
+            self._put(encode_data("stream", said), 1)
+            self.kind = "items"
         return self.waiting
 
     def finish(self) -> None:
         """Nothing more is said: half a character is none."""
-        if self._decoder is not None:
-            self._add_text(self._decoder.decode(b"", final=True))
-            self._decoder = None
-        if self._half:
-            self._half = ""
-            with contextlib.suppress(OverflowError):
+        with contextlib.suppress(OverflowError):
+            if self._decoder is not None:
+                self._add_text(self._decoder.decode(b"", final=True))
+            if self._half:
                 self._put("\ufffd".encode(), 1)
+        self._decoder, self._half = None, ""
 
     def take(self, most: int, end: End = "") -> bytes:
         """The payload of a piece, with what waits, up to some bytes.
@@ -115,33 +111,35 @@ class Gathering:
         """Whether nothing waits to be taken."""
         return not self._parts
 
-    def _be(self, kind: Literal["text", "items"]) -> None:
+    def _check(self, kind: Kind) -> None:
         if self.kind not in ("", kind):
             raise TypeError(f"a stream is text or items, and this one has {self.kind}")
-        self.kind = kind
+
+    def _say(self, data: bytes, text: str) -> None:
+        """Take bytes of text, or text, before which bytes that lack the rest of their character are none."""
+        if data and self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = self._decoder
+        if decoder is None:
+            self._add_text(text)
+        else:
+            before = decoder.getstate()
+            try:
+                self._add_text(decoder.decode(data, final=bool(text)) + text)
+            except OverflowError:
+                decoder.setstate(before)
+                raise
+        self.kind = "text"
 
     def _add_text(self, text: str) -> None:
+        text, half = _whole(self._half + text)
         left = self._limit - self.size
-        if 4 * len(text) > left and len(text.encode(errors="surrogatepass")) > left:
+        if 4 * len(text) > left and len(text.encode()) > left:
             raise OverflowError
+        self._half = half
         for start in range(0, len(text), _PART):
-            self._add_part(text[start : start + _PART])
-
-    def _add_part(self, text: str) -> None:
-        if self._half:  # of the part before
-            text, self._half = self._half + text, ""
-        if not text.isascii():
-            if "\ud800" <= text[-1] <= "\udbff":
-                text, self._half = text[:-1], text[-1]
-            try:
-                data = text.encode()
-            except UnicodeEncodeError:
-                text = _HALF.sub("\ufffd", _PAIR.sub(_joined, text))
-                data = text.encode()
-        else:
-            data = text.encode()
-        if data:
-            self._put(data, len(text))
+            part = text[start : start + _PART]
+            self._put(part.encode(), len(part))
 
     def _put(self, data: bytes, length: int) -> None:
         if self.size + len(data) > self._limit:
@@ -149,6 +147,20 @@ class Gathering:
         self._parts.append((data, length))
         self.size += len(data)
         self.waiting += len(data)
+
+
+def _whole(text: str) -> tuple[str, str]:
+    """Text without halves of characters; and a half that may get its other one."""
+    half = ""
+    if text.isascii():
+        return text, half
+    if "\ud800" <= text[-1] <= "\udbff":
+        text, half = text[:-1], text[-1]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _HALF.sub("\ufffd", _PAIR.sub(_joined, text))
+    return text, half
 
 
 def _joined(pair: re.Match[str]) -> str:

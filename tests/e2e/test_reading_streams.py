@@ -190,6 +190,24 @@ async def test_what_is_said_while_it_is_asked_whether_a_member_may_stay_is_for_m
             assert (await bob.request("nothing"))["data"]["code"] == "UNKNOWN_EVENT"
 
 
+async def test_who_may_stop_the_streams_of_a_room_stops_none_of_another() -> None:
+    broker = Broker(settings())
+    chat(broker)
+    gate = Gate()
+    async with running(broker, "ours") as address, address.connect("/ws?user=admin") as admin:
+        await broker.streams.start("elsewhere", room="chat:8", source=gate.source())
+        gate.say("text")
+        await join(admin)
+        for id_ in ("elsewhere", "never begun"):
+            for event in ("stream_cancel", "stream_read"):
+                await admin.send(event, {"id": id_}, id=1, room=ROOM)
+                assert (await admin.expect("error"))["code"] == "NOT_FOUND"
+        gate.end()
+        assert await broker.streams.wait("elsewhere") == "done"
+        stream = await broker.streams.start("never begun", room="chat:8", source=said(["text"]))
+        assert await stream.wait() == "done"
+
+
 @pytest.mark.parametrize("history", [None, History()])
 async def test_who_comes_back_says_first_what_it_has(history: History | None) -> None:
     broker = Broker(settings())
