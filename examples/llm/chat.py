@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 from examples.llm.model import answer
 from velocity_ws import BackplaneUnavailable, Broker, Client, ClientError, History, Settings
 
-Name = Annotated[str, StringConstraints(pattern=r"^[\w-]{1,40}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[\w-]+$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[\w-]{16,64}$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 
@@ -43,7 +43,7 @@ async def greet(client: Client) -> None:
 
 @chats.authorize
 async def may_enter(name: Name) -> bool:
-    return True
+    return len(name) <= 40
 
 
 @chats.on("earlier")
