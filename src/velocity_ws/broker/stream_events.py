@@ -1,6 +1,7 @@
 """StreamEvents: the events ``stream_read`` and ``stream_cancel``, by which members of a room read and stop streams.
 
-They exist as soon as there are streams, where the application has no handlers of these names. Knows no engine.
+They exist where the application has no handlers of these names, before the first stream, too: a page may wait for one
+that has not begun. Knows no engine.
 """
 
 from __future__ import annotations
@@ -65,8 +66,7 @@ class StreamEvents:
         """Handle the two events, where the application does not."""
 
         def is_there() -> bool:
-            streams = self._streams()
-            return streams is not None and streams.is_awake
+            return self._streams() is not None
 
         self._hooks.register_built_in("stream_read", self.read, is_there)
         self._hooks.register_built_in("stream_cancel", self.cancel, is_there)
@@ -81,16 +81,16 @@ class StreamEvents:
         streams, session = self._streams(), self._hub.get(client.id)
         if streams is None or session is None:
             return None
+        if not streams.is_awake:
+            raise _not_had() if streams.is_looking else _not_found()
         try:
             length, end = await streams.entrances.find(data.id, room)
         except StreamGone:
             raise ClientError("GONE", "what this stream said is kept no more") from None
         except StreamNotFound:
-            raise ClientError("NOT_FOUND", "there is no such stream in this room") from None
+            raise _not_found() from None
         except BackplaneUnavailable:
-            raise ClientError(
-                "UNAVAILABLE", "this stream cannot be had now: try again", retry_after=RETRY_AFTER
-            ) from None
+            raise _not_had() from None
         answer: dict[str, object] = {"id": data.id, "room": room, "from": min(data.start, length)}
         if end:
             answer["end"] = end
@@ -118,6 +118,7 @@ class StreamEvents:
                 f"{hook.name} says whether a stream may be stopped: it returns a bool, and not {answer!r:.80}"
             )
         try:
+            await streams.wake()
             await streams.entrances.find(data.id, room)
             await streams.calls.cancel(data.id)
         except StreamGone:
@@ -129,6 +130,14 @@ class StreamEvents:
                 "UNAVAILABLE", "this stream cannot be stopped now: try again", retry_after=RETRY_AFTER
             ) from None
         return {"id": data.id, "room": room}
+
+
+def _not_found() -> ClientError:
+    return ClientError("NOT_FOUND", "there is no such stream in this room")
+
+
+def _not_had() -> ClientError:
+    return ClientError("UNAVAILABLE", "this stream cannot be had now: try again", retry_after=RETRY_AFTER)
 
 
 def _room_of(message: Message) -> str:

@@ -127,6 +127,7 @@ class Streams:
         )
         self._waking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._has_looked = cluster is None
         self.on_awake: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], None]] = []
 
@@ -143,6 +144,11 @@ class Streams:
     def is_awake(self) -> bool:
         """Whether there are streams, as far as is known."""
         return self._waking is not None
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether it is still to be found out if there are streams of others."""
+        return self._waking is None and not self._has_looked
 
     async def wake(self) -> None:
         """Be connected to the engine, from now on; returns when it is, or after a while.
@@ -204,6 +210,7 @@ class Streams:
                 await store.close()
             store.release()
             self._looking = None
+            self._has_looked = True
         if is_marked:
             self.wake_soon()
 
