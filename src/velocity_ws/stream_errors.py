@@ -57,14 +57,16 @@ class StreamEnded(StreamError, RuntimeError):
 
 
 class StreamTooLarge(StreamError, ValueError):
-    """The stream would be larger than a stream may be. What it has so far is kept.
+    """The stream would be larger than a stream may be, or an item larger than its engine takes. What it has is kept.
 
     Attributes:
         limit: bytes that it may have.
     """
 
-    def __init__(self, stream_id: str, limit: int) -> None:
+    def __init__(self, stream_id: str, limit: int, what: str = "") -> None:
         self.limit = limit
-        super().__init__(
-            stream_id, f"would have more than {limit} bytes (WS_STREAM_MAX_SIZE): end it, and go on in another one"
-        )
+        if what:
+            text = f"cannot have {what} of more than {limit} bytes, which is what its engine takes: cut it"
+        else:
+            text = f"would have more than {limit} bytes (WS_STREAM_MAX_SIZE): end it, and go on in another one"
+        super().__init__(stream_id, text)

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from velocity_ws import EncodeError
-from velocity_ws.streams.gathering import Gathering
+from velocity_ws.streams.gathering import Gathering, LargeItem
 from velocity_ws.streams.items import End
 from velocity_ws.streams.pieces import HEADER_SIZE, Piece, join, unpack
 
@@ -46,7 +46,7 @@ def taken(gathering: Gathering, most: int = 64, end: End = "done") -> list[Piece
 def gathered(said: Sequence[Any], seed: int = 0) -> list[Piece]:
     """The pieces of what is said, some of which are taken in between."""
     chance = random.Random(seed)
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     pieces: list[Piece] = []
     for each in said:
         assert gathering.add(each) == gathering.waiting
@@ -129,7 +129,7 @@ def test_items_are_those_that_were_said(said: list[Any], seed: int) -> None:
 
 
 def test_behind_an_item_text_is_one_too() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     gathering.add({"type": "start"})
     gathering.add("text")
     with pytest.raises(TypeError, match="this one has items"):
@@ -138,7 +138,7 @@ def test_behind_an_item_text_is_one_too() -> None:
 
 
 def test_behind_text_there_are_no_items() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     gathering.add("")
     with pytest.raises(TypeError, match="this one has text"):
         gathering.add(None)
@@ -147,7 +147,7 @@ def test_behind_text_there_are_no_items() -> None:
 
 
 def test_an_item_without_a_json_form_settles_nothing() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     with pytest.raises(EncodeError):
         gathering.add({object()})
     gathering.add("text")
@@ -159,9 +159,9 @@ def test_an_item_without_a_json_form_settles_nothing() -> None:
 
 @given(st.lists(any_text | st.binary(max_size=20), max_size=12), st.integers(0, 80))
 def test_what_is_too_much_is_refused_whole(said: list[Any], limit: int) -> None:
-    bounded, kept = Gathering(limit), list[Any]()
+    bounded, kept = Gathering(limit, LIMIT), list[Any]()
     for each in said:
-        free = Gathering(LIMIT)
+        free = Gathering(LIMIT, LIMIT)
         for every in [*kept, each]:
             free.add(every)
         if free.size > limit:
@@ -170,7 +170,7 @@ def test_what_is_too_much_is_refused_whole(said: list[Any], limit: int) -> None:
         else:
             bounded.add(each)
             kept.append(each)
-    free = Gathering(LIMIT)
+    free = Gathering(LIMIT, LIMIT)
     for every in kept:
         free.add(every)
     assert bounded.size == free.size
@@ -178,7 +178,7 @@ def test_what_is_too_much_is_refused_whole(said: list[Any], limit: int) -> None:
 
 
 def test_a_long_write_beyond_the_limit_leaves_nothing_of_it() -> None:
-    gathering = Gathering(100_000)
+    gathering = Gathering(100_000, LIMIT)
     gathering.add("\ud834")
     with pytest.raises(OverflowError):
         gathering.add("\udd1e" + "x" * 99_997)
@@ -191,42 +191,53 @@ def test_a_long_write_beyond_the_limit_leaves_nothing_of_it() -> None:
 
 
 def test_half_a_character_for_which_there_is_no_room_is_left_out() -> None:
-    gathering = Gathering(4)
+    gathering = Gathering(4, LIMIT)
     gathering.add(b"ab\xe2\x82")
     gathering.finish()
     assert join(taken(gathering)).data == b"ab"
-    gathering = Gathering(2)
+    gathering = Gathering(2, LIMIT)
     gathering.add("ab\ud834")
     gathering.finish()
     assert join(taken(gathering)).data == b"ab"
 
 
 def test_an_item_beyond_the_limit_is_refused() -> None:
-    gathering = Gathering(10)
+    gathering = Gathering(10, LIMIT)
     with pytest.raises(OverflowError):
         gathering.add(["123456789"])
     gathering.add("1234567890")
     assert gathering.size == 10
 
 
+def test_an_item_that_is_too_large_is_refused_and_text_is_cut() -> None:
+    gathering = Gathering(LIMIT, 10)
+    with pytest.raises(LargeItem):
+        gathering.add(["1234567"])
+    gathering.add(["123456"])
+    assert join(taken(gathering)).data == b'["123456"]'
+    gathering = Gathering(LIMIT, 10)
+    gathering.add("1234567890a")
+    assert gathering.size == 11
+
+
 # --- pieces
 
 
 def test_a_piece_has_no_more_than_it_may_but_for_one_part_alone() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     gathering.add("é" * 20_000)
     for _ in range(100):
         gathering.add("0123456789")
     sizes = [len(gathering.take(20_000)) - HEADER_SIZE for _ in range(4)]
     assert sizes == [16_384, 16_384, 8_232, 0]
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     gathering.add(["x" * 1000])
     gathering.add(1)
     assert [piece.length for piece in taken(gathering, 100, "")] == [1, 1]
 
 
 def test_an_end_waits_for_all_that_was_said() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     gathering.add("x" * 10)
     gathering.add("y" * 10)
     assert (unpack(gathering.take(10, "done")).end, gathering.has_ended) == ("", False)
@@ -234,6 +245,6 @@ def test_an_end_waits_for_all_that_was_said() -> None:
 
 
 def test_nothing_was_said_is_a_piece_too() -> None:
-    gathering = Gathering(LIMIT)
+    gathering = Gathering(LIMIT, LIMIT)
     assert unpack(gathering.take(10)) == Piece(0, 0, 0, "", "", b"")
     assert unpack(gathering.take(10, "done")) == Piece(1, 0, 0, "", "done", b"")

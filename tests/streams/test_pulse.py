@@ -83,7 +83,7 @@ class Writing:
     async def begin(self, id_: str) -> StreamWriter:
         begin = Begin(id_, "velocity.room.chat", "chat", secrets.token_bytes(WRITER_SIZE), self.times)
         await self.link.begin(begin)
-        writer = StreamWriter(begin, NODE, 16 * 1024 * 1024, self.pulse, self._took)
+        writer = StreamWriter(begin, NODE, 16 * 1024 * 1024, self.link.max_payload, self.pulse, self._took)
         self.pulse.begin(writer)
         return writer
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import eventually
 from velocity_ws import StreamEnded, StreamTooLarge
+from velocity_ws.cluster.envelopes import StreamPiece, decode_body
 from velocity_ws.streams.items import WRITER_SIZE, Begin, End, Times, Written
 from velocity_ws.streams.pieces import Piece, join, unpack
 from velocity_ws.streams.writer import MOST_WAITING, PIECE, StreamWriter
@@ -18,6 +19,7 @@ from velocity_ws.streams.writer import MOST_WAITING, PIECE, StreamWriter
 TIMES = Times(10_000, 60_000, 600_000)
 BEGIN = Begin("a", "velocity.room.chat", "chat", b"w" * WRITER_SIZE, TIMES)
 LIMIT = 16 * 1024 * 1024
+MAX_PAYLOAD = 1024 * 1024
 
 
 class Stores:
@@ -35,7 +37,7 @@ class Stores:
         self.has_work = self.is_urgent = self.is_forgotten = False
         self.taken: list[tuple[str, str, bytes]] = []
         self.stored: list[Piece] = []
-        self.writer = StreamWriter(BEGIN, "0" * 11, limit, self, lambda *took: self.taken.append(took))
+        self.writer = StreamWriter(BEGIN, "0" * 11, limit, MAX_PAYLOAD, self, lambda *took: self.taken.append(took))
         self.deaths: list[str] = []
         self.writer.when_dead = self.deaths.append
 
@@ -53,7 +55,8 @@ class Stores:
         append = self.writer.next()
         assert append == self.writer.next()
         assert append.writer == BEGIN.writer
-        assert append.head.endswith(len(append.payload).to_bytes(2 if len(append.payload) > 255 else 1, "big"))
+        said = decode_body(append.head + append.payload)
+        assert said == StreamPiece(BEGIN.room, BEGIN.id, append.payload)
         piece = unpack(append.payload)
         if piece.number == len(self.stored):
             self.stored.append(piece)
@@ -167,6 +170,19 @@ async def test_what_would_be_too_large_is_refused_and_the_stream_goes_on() -> No
     stores.writer.close("done")
     stores.store_all()
     assert stores.text == "12345"
+
+
+async def test_an_item_that_an_engine_cannot_take_is_refused_and_the_largest_is_stored() -> None:
+    stores = Stores()
+    with pytest.raises(StreamTooLarge, match="cannot have an item of more than") as error:
+        await stores.writer.write(["x" * MAX_PAYLOAD])
+    most = error.value.limit
+    writing = asyncio.create_task(stores.writer.write(["x" * (most - 4)]))
+    await eventually(lambda: stores.has_work)
+    append = stores.writer.next()
+    assert len(append.head + append.payload) == MAX_PAYLOAD
+    stores.store_all()
+    await writing
 
 
 @pytest.mark.parametrize(("written", "end"), [(Written(False, "cancelled"), "cancelled"), (Written(False), "lost")])

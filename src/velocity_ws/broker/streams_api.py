@@ -105,7 +105,8 @@ class StreamWriter:
 
         Raises:
             StreamEnded: the stream was cancelled, or its writer was taken for dead.
-            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it. It goes on without.
+            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it, or this is an item that is too large
+                for the engine. It goes on without.
             TypeError: the stream has text, and this is an item; or it has items, and these are bytes.
             EncodeError: the item has no JSON form.
         """

@@ -85,7 +85,7 @@ class Calls:
         begun, stream, is_forbidden = await self._asking.begin(id_, room)
         if begun is None:
             return None, stream
-        writer = StreamWriter(begun, self._node_id, self._limit, self._pulse, self._took)
+        writer = StreamWriter(begun, self._node_id, self._limit, self._link.max_payload, self._pulse, self._took)
         self._pulse.begin(writer)
         writer.announce()
         self._announce()

@@ -14,12 +14,16 @@ from velocity_ws.messages.outbound import encode_data
 from velocity_ws.streams.items import End
 from velocity_ws.streams.pieces import Kind, Piece, pack
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "LargeItem"]
 
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 _PART = 8 * 1024
 """Characters that are one part, of which pieces are made."""
 _HALF = re.compile("[\ud800-\udfff]")
+
+
+class LargeItem(ValueError):
+    """An item that is larger than one may be."""
 
 
 class Gathering:
@@ -34,14 +38,18 @@ class Gathering:
         has_ended: whether the end was taken.
     """
 
-    __slots__ = ("_decoder", "_half", "_limit", "_parts", "has_ended", "kind", "length", "number", "size", "waiting")
+    __slots__ = (
+        "_decoder", "_half", "_limit", "_most", "_parts", "has_ended", "kind", "length", "number", "size", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, most: int) -> None:
         """
         Args:
             limit: bytes that all of it may have.
+            most: bytes that one item may have, as it is never cut.
         """
         self._limit = limit
+        self._most = most
         self.has_ended = False
         self.kind: Kind = ""
         self.size = self.waiting = 0
@@ -60,6 +68,7 @@ class Gathering:
         Raises:
             TypeError: it is an item, and there is text, or it is bytes, and there are items.
             EncodeError: the item has no JSON form.
+            LargeItem: the item is too large; it is not taken.
             OverflowError: with it, there would be more than there may be; it is not taken.
         """
         if isinstance(said, str) and self.kind != "items":
@@ -69,7 +78,10 @@ class Gathering:
             self._say(bytes(said), "")
         else:
             self._check("items")
-            self._put(encode_data("stream", said), 1)
+            data = encode_data("stream", said)
+            if len(data) > self._most:
+                raise LargeItem
+            self._put(data, 1)
             self.kind = "items"
         return self.waiting
 

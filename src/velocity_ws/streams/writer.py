@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from velocity_ws.stream_errors import StreamEnded, StreamTooLarge
-from velocity_ws.streams.gathering import Gathering
+from velocity_ws.streams.gathering import Gathering, LargeItem
 from velocity_ws.streams.items import Append, Begin, End, Renewal, Times, Written
+from velocity_ws.streams.pieces import HEADER_SIZE
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["MOST_WAITING", "StreamWriter"]
@@ -44,13 +45,20 @@ class StreamWriter:
     """
 
     def __init__(
-        self, begin: Begin, node_id: str, limit: int, stores: Stores, took: Callable[[str, str, bytes], None]
+        self,
+        begin: Begin,
+        node_id: str,
+        limit: int,
+        max_payload: int,
+        stores: Stores,
+        took: Callable[[str, str, bytes], None],
     ) -> None:
         """
         Args:
             begin: of the stream.
             node_id: this node's.
             limit: bytes that the stream may have.
+            max_payload: bytes of the largest message that the engine takes.
             stores: has it stored.
             took: told of the room, the id and the payload of each piece that the engine has taken, in order.
         """
@@ -62,7 +70,8 @@ class StreamWriter:
         self._limit = limit
         self._stores = stores
         self._took = took
-        self._gathering = Gathering(limit)
+        self._most = max_payload - len(self._heads.of(max_payload)) - HEADER_SIZE
+        self._gathering = Gathering(limit, self._most)
         self._ends: End = ""
         self._pending: Append | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -73,7 +82,7 @@ class StreamWriter:
 
         Raises:
             StreamEnded: the stream has ended.
-            StreamTooLarge: it would be too large with it, and goes on without.
+            StreamTooLarge: it would be too large with it, or the item is; it goes on without.
             TypeError: it is an item, and the stream has text, or it is bytes, and the stream has items.
             EncodeError: the item has no JSON form.
         """
@@ -82,6 +91,8 @@ class StreamWriter:
             waiting = self._gathering.add(said)
         except OverflowError:
             raise StreamTooLarge(self.id, self._limit) from None
+        except LargeItem:
+            raise StreamTooLarge(self.id, self._most, "an item") from None
         if not self._gathering.is_empty and self._pending is None:
             self._stores.add(self, is_urgent=waiting >= PIECE)
         while waiting > MOST_WAITING:
