@@ -23,6 +23,7 @@ from velocity_ws.cluster.publisher import Entry, Publisher
 from velocity_ws.cluster.receiver import InvalidEnvelopes, Logged, Receiver
 from velocity_ws.cluster.routing import Arrivals, Deliver, routes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
+from velocity_ws.cluster.spreading import Spreading
 from velocity_ws.cluster.subscriptions import Subscriptions
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
@@ -96,7 +97,8 @@ class Cluster:
         self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._look)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
-        self.subscriptions = Subscriptions(backplane, self._dropped, options.linger)
+        spreading = Spreading(backplane, lambda: self._numbers.ask(()))
+        self.subscriptions = Subscriptions(backplane, self._dropped, options.linger, spreading.wait)
         self.membership = Membership(
             node_id, options.lease, options.is_node, self._send_heartbeat, self._node_up, self._node_down, clock
         )
