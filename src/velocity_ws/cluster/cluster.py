@@ -131,6 +131,11 @@ class Cluster:
         return self._link.is_healthy
 
     @property
+    def why_unreached(self) -> str:
+        """Why nothing can be published, where that is so."""
+        return self._publisher.why
+
+    @property
     def max_payload(self) -> int:
         """Bytes of the largest payload that the engine carries; known once connected."""
         return self._backplane.max_payload
