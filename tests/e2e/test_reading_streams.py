@@ -198,14 +198,13 @@ async def test_who_may_stop_the_streams_of_a_room_stops_none_of_another() -> Non
         await broker.streams.start("elsewhere", room="chat:8", source=gate.source())
         gate.say("text")
         await join(admin)
-        for id_ in ("elsewhere", "never begun"):
-            for event in ("stream_cancel", "stream_read"):
-                await admin.send(event, {"id": id_}, id=1, room=ROOM)
-                assert (await admin.expect("error"))["code"] == "NOT_FOUND"
+        for event in ("stream_cancel", "stream_read"):
+            await admin.send(event, {"id": "elsewhere"}, id=1, room=ROOM)
+            assert (await admin.expect("error"))["code"] == "NOT_FOUND"
         gate.end()
         assert await broker.streams.wait("elsewhere") == "done"
-        stream = await broker.streams.start("never begun", room="chat:8", source=said(["text"]))
-        assert await stream.wait() == "done"
+        await admin.send("stream_cancel", {"id": "elsewhere"}, id=1, room=ROOM)
+        assert (await admin.expect("error"))["code"] == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("history", [None, History()])
@@ -234,7 +233,9 @@ async def test_who_comes_back_says_first_what_it_has(history: History | None) ->
             assert reading.text == "0123456789"
 
 
-async def test_the_first_stream_of_all_may_be_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_first_stream_of_all_may_be_waited_for_and_stopped_before_it_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     broker = Broker(settings())
     chat(broker)
     async with running(broker, "ours") as address, address.connect("/ws?user=admin") as admin:
@@ -242,10 +243,12 @@ async def test_the_first_stream_of_all_may_be_waited_for(caplog: pytest.LogCaptu
         await admin.send("stream_read", {"id": "a"}, id=2, room=ROOM)
         assert (await admin.expect("error"))["code"] == "NOT_FOUND"  # for which a page goes on to wait
         assert broker.get_stats().invalid == 0
-        await admin.send("stream_cancel", {"id": "a"}, id=3, room=ROOM)
-        assert (await admin.expect("error"))["code"] == "NOT_FOUND"  # nor is it forbidden: it has no room yet
+        await admin.send("stream_cancel", {"id": "b"}, id=3, room=ROOM)
+        assert (await admin.receive())["event"] == "reply"
         await broker.streams.start("a", room=ROOM, source=said(["at last"]))
         assert (await read(admin, "a")).text == "at last"
+        stream = await broker.streams.start("b", room=ROOM, source=said(["never said"]))
+        assert await stream.wait() == "cancelled"
     assert caplog.messages == []
 
 

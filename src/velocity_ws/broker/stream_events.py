@@ -6,6 +6,7 @@ that has not begun. Knows no engine.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.followed import Followed
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
-from velocity_ws.stream_errors import StreamGone, StreamNotFound
+from velocity_ws.stream_errors import StreamError, StreamGone, StreamNotFound
 from velocity_ws.streams.streams import Streams
 
 __all__ = ["StreamEvents"]
@@ -87,7 +88,7 @@ class StreamEvents:
             length, end = await streams.entrances.find(data.id, room)
         except StreamGone:
             raise ClientError("GONE", "what this stream said is kept no more") from None
-        except StreamNotFound:
+        except StreamError:
             raise _not_found() from None
         except BackplaneUnavailable:
             raise _not_had() from None
@@ -119,12 +120,13 @@ class StreamEvents:
             )
         try:
             await streams.wake()
-            await streams.entrances.find(data.id, room)
-            await streams.calls.cancel(data.id)
+            with contextlib.suppress(StreamNotFound):  # it is asked to be stopped before it has begun
+                await streams.entrances.find(data.id, room)
+            await streams.calls.cancel(data.id, room)
         except StreamGone:
             raise ClientError("GONE", "what this stream said is kept no more") from None
-        except StreamNotFound:  # an id has no room before it has begun: who may stop one here may not do so elsewhere
-            raise ClientError("NOT_FOUND", "there is no such stream in this room") from None
+        except StreamError:
+            raise _not_found() from None
         except BackplaneUnavailable:
             raise ClientError(
                 "UNAVAILABLE", "this stream cannot be stopped now: try again", retry_after=RETRY_AFTER

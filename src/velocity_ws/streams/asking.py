@@ -132,10 +132,15 @@ class Asking:
         found = await self._link.listed(self._topic_of(room))
         return await asyncio.gather(*[self._settled(stream) for stream in found])
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str, room: str | None = None) -> bool:
         """End a stream as ``cancelled``, or forbid that it begins; whether it is cancelled, or will be.
 
+        Args:
+            id_: the stream's.
+            room: the room that it has to be of; ``None`` for any. One that has not begun has none yet.
+
         Raises:
+            StreamError: it is one of another room.
             BackplaneUnavailable: it is not known whether it was done.
         """
         stream = await self._link.look(id_)
@@ -144,6 +149,8 @@ class Asking:
             stream = await self._link.look(id_)  # it may have begun meanwhile
             if stream is None:
                 return True
+        if room not in (None, stream.room):
+            raise StreamError(id_, "is one of another room")
         if not stream.end and not stream.is_gone:
             stream = await self.end(stream, "cancelled") or stream
         return stream.end == "cancelled"

@@ -99,16 +99,21 @@ class Calls:
         """Let a source say a stream."""
         self._sources.start(writer, source)
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str, room: str | None = None) -> bool:
         """Cancel a stream, wherever it is written, or forbid that it begins; whether it is cancelled, or will be.
 
+        Args:
+            id_: the stream's.
+            room: the room that it has to be of; ``None`` for any.
+
         Raises:
+            StreamError: it is one of another room.
             BackplaneUnavailable: it is not known whether it was done.
         """
         await self._wake()
-        if self._sources.cancel_one(id_):
+        if self._sources.cancel_one(id_, room):
             return True
-        is_cancelled = await self._asking.cancel(id_)
+        is_cancelled = await self._asking.cancel(id_, room)
         if is_cancelled and self._cluster is not None:
             self._cluster.notes.notify(self._cluster.topics.nodes, CANCELLED, id_)
         return is_cancelled

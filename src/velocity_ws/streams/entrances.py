@@ -7,7 +7,7 @@ from typing import Any
 
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
-from velocity_ws.stream_errors import StreamNotFound
+from velocity_ws.stream_errors import StreamError
 from velocity_ws.streams.asking import Asking
 from velocity_ws.streams.following import Following
 from velocity_ws.streams.items import End
@@ -78,7 +78,8 @@ class Entrances:
         """How much a stream of a room has said, and how it has ended.
 
         Raises:
-            StreamNotFound: the room has no such stream.
+            StreamNotFound: there is no such stream.
+            StreamError: it is one of another room.
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer.
         """
@@ -88,7 +89,7 @@ class Entrances:
             return copy.length, copy.end
         stream = await self._asking.look(id_)
         if stream.room != room:
-            raise StreamNotFound(id_)
+            raise StreamError(id_, "is one of another room")
         if followed is not None:
             self._following.learned(followed, stream)
         return stream.length, stream.end

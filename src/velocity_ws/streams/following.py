@@ -236,6 +236,7 @@ class Following:
 
     def repair(self, copy: StreamCopy) -> None:
         """Something was missed: read it, and give it to those who keep up."""
+        copy.is_missed = True
         if not copy.is_repairing:
             copy.is_repairing = True
             copy.repaired.clear()
@@ -249,20 +250,23 @@ class Following:
     async def _read_on(self, copy: StreamCopy) -> None:
         try:
             while self.is_followed(copy) and not copy.end:
+                copy.is_missed = False
                 try:
                     part = await self._link.read(Query(copy.id, copy.topic, copy.length, PAGE))
                 except BackplaneUnavailable:
                     await asyncio.sleep(AGAIN)
                     continue
+                if not self.is_followed(copy):
+                    return
                 if part is None or part.stream.is_gone:
                     self.end_here(copy)
                     return
                 before = copy.number
                 for piece in readable(copy, part.payloads):
                     self._take_read(copy, piece)
-                if not copy.end and part.stream.end and part.stream.pieces <= copy.number + 1:
-                    self._take_read(copy, Piece(part.stream.pieces - 1, copy.length, 0, "", part.stream.end, b""))
-                if copy.number >= part.stream.pieces or copy.number == before:
+                if part.stream.end and part.stream.length <= copy.length:  # less, where it has lost what was heard
+                    self._take(copy, Piece(copy.number, copy.length, 0, "", part.stream.end, b""))
+                if (copy.number >= part.stream.pieces or copy.number == before) and not copy.is_missed:
                     return
         finally:
             copy.is_repairing = False

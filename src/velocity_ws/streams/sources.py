@@ -62,10 +62,10 @@ class Sources:
         writer.when_dead = lambda end: self._dead(running, end)
         running.task.add_done_callback(lambda _: self._running.pop(writer.id, None))
 
-    def cancel_one(self, id_: str) -> bool:
-        """Cancel a source and end its stream as ``cancelled``; whether it runs here."""
+    def cancel_one(self, id_: str, room: str | None = None) -> bool:
+        """Cancel a source, of a room where one is given, and end its stream as ``cancelled``; whether it runs here."""
         running = self._running.get(id_)
-        if running is None:
+        if running is None or room not in (None, running.writer.room):
             return False
         running.writer.close("cancelled")
         self._stop(running)
