@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2 as httpx
 import pytest
@@ -22,6 +23,8 @@ from examples import auth, minimal, notifications
 from examples.chat import app as chat
 from examples.chat import tokens
 from examples.cluster.__main__ import STORES
+from examples.llm import app as llm
+from examples.llm import model
 from tests.support import DEADLINE, Address, Peer, eventually, serve
 from tests.support.command import kept_port
 from velocity_ws import Broker, WebSocketMiddleware
@@ -376,3 +379,78 @@ class TestCluster:
                 assert await process.wait() == 0
             assert store.is_dir()
             shutil.rmtree(store)
+
+
+class TestLlm:
+    """What its page does is tested in a browser; this is what the page does not do."""
+
+    ROOM = "chat:tea"
+    QUESTION: ClassVar = {"id": "0123456789abcdef", "text": "Why tea?"}
+
+    @pytest.fixture
+    async def server(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Address]:
+        monkeypatch.setattr(model, "TOKENS_PER_SECOND", 100_000.0)
+        async with serve(llm.app) as address:
+            yield address
+
+    @pytest.fixture
+    async def peer(self, server: Address) -> AsyncIterator[Peer]:
+        async with server.connect() as peer:
+            assert await peer.expect("worker") == os.getpid()
+            assert (await peer.request("join", {"room": self.ROOM}))["event"] == "reply"
+            yield peer
+
+    async def ask(self, peer: Peer, **data: Any) -> Any:
+        """What a question is answered."""
+        await peer.send("ask", self.QUESTION | data, room=self.ROOM, id=2)
+        while (message := await peer.receive()).get("id") != 2:
+            pass
+        return message
+
+    async def test_a_question_that_is_sent_again_under_its_id_is_asked_once(self, peer: Peer) -> None:
+        for _ in range(2):
+            assert (await self.ask(peer))["event"] == "reply"
+        (stream,) = await llm.broker.streams.list(self.ROOM)
+        assert await llm.broker.streams.wait(stream.id) == "done"
+        assert (await llm.broker.streams.read(stream.id)).text == model.text_of("Why tea?")
+        await peer.send("earlier", room=self.ROOM, id=3)
+        while (message := await peer.receive()).get("id") != 3:
+            pass
+        assert message["data"] == [{**self.QUESTION, "to": None}]
+
+    async def test_who_asks_without_end_is_slowed_down(self, peer: Peer) -> None:
+        for number in range(30):
+            answer = await self.ask(peer, id=f"{number:016}")
+            if answer["event"] != "reply":
+                break
+        assert number >= 5
+        assert answer["event"] == "rate_limit_exceeded"
+
+    @pytest.mark.parametrize("wrong", [{"id": "short"}, {"id": "x" * 65}, {"text": "  "}, {"text": "x" * 4001}])
+    async def test_a_question_of_another_form_is_refused(self, peer: Peer, wrong: dict[str, str]) -> None:
+        assert (await self.ask(peer, **wrong))["data"]["code"] == "INVALID_DATA"
+
+    @pytest.mark.parametrize("room", ["chat:", "chat:a b", "chat:" + "x" * 41, "tea"])
+    async def test_a_chat_has_a_name_as_the_page_makes_it(self, server: Address, room: str) -> None:
+        async with server.connect() as peer:
+            await peer.expect("worker")
+            assert (await peer.request("join", {"room": room}))["data"]["code"] == "FORBIDDEN"
+
+    async def test_the_model_says_the_same_to_the_same_prompt(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(model, "TOKENS_PER_SECOND", 100_000.0)
+        said = [[token async for token in model.answer(prompt)] for prompt in ("Why?", "Why?", "Why not?")]
+        assert said[0] == said[1] != said[2]
+        assert "".join(said[0]) == model.text_of("Why?")
+        assert len(said[0]) > 150
+        with pytest.raises(RuntimeError, match="asked to fail"):
+            _ = [token async for token in model.answer("Fail!")]
+
+    def test_streams_take_twelve_lines_of_the_server_and_five_of_the_page(self) -> None:
+        _, _, section = (ROOT / "examples/llm/chat.py").read_text().partition("# --- the answers")
+        lines = f"{section.partition(chr(10))[2]}\n{inspect.getsource(model.answer)}".splitlines()
+        documented = len((model.answer.__doc__ or "").splitlines())
+        code = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        assert len(code) - documented <= 12
+        page = (ROOT / "examples/llm/static/llm.js").read_text().splitlines()
+        uses = re.compile(r'ws\.streams?\(|\.onChange\(|\.cancel\(|"stream"')
+        assert len([line for line in page if uses.search(line) and not line.startswith("//")]) == 5

@@ -23,6 +23,9 @@ def main() -> None:
     host, port = settings.host, settings.port
     if settings.backplane_url == "memory://":
         STORES.mkdir(exist_ok=True)
+        os.environ.setdefault(
+            "WS_NODE_LEASE", "4s"
+        )  # in place of ten: who kills a worker wants to see what comes of it
         os.environ["WS_BACKPLANE_URL"] = f"embedded://llm-{port}?store={quote(str(STORES / f'llm-{port}'))}"
     print(f"Answers that survive, on {WORKERS} workers: http://{host}:{port}/  (Ctrl+C stops it)", flush=True)
     command = ["run", "examples.llm.app:app", "--workers", WORKERS, "--log-level", "warning"]

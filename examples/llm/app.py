@@ -10,6 +10,8 @@ from fastapi.staticfiles import StaticFiles
 
 from examples.llm.chat import broker
 
+__all__ = ["app", "broker"]
+
 HERE = Path(__file__).parent
 
 app = FastAPI(title="Answers that survive")

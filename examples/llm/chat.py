@@ -32,6 +32,7 @@ class Question(BaseModel):
     to: Id | None = None
 
 
+# Questions are remembered for as long as answers are kept: an hour, or WS_STREAM_TTL.
 broker = Broker(Settings(path="/ws"))  # which the page has in it
 chats = broker.rooms("chat:{name}", history=History(size=100, ttl=broker.settings.stream_ttl))
 
@@ -56,13 +57,11 @@ async def earlier(room: str) -> list[Question]:
 
 @chats.on("ask", rate=1, burst=5)
 async def ask(data: Question, room: str) -> None:
-    try:
+    try:  # the answer begins first, so each question in the chat has one; what is asked again finds it
         await broker.streams.start(data.id, room=room, source=answer(data.text))
         await broker.to_room(room).send("asked", data, dedupe=data.id)
     except BackplaneUnavailable as error:
         raise ClientError("UNAVAILABLE", "the engine is away") from error
 
 
-@chats.on_cancel
-async def may_stop() -> bool:
-    return True
+chats.on_cancel(lambda: True)  # everybody in a chat may stop its answers

@@ -39,13 +39,10 @@ PROGRAMS = [
     async for token in model(prompt):
         yield token  # <b>never</b> read as HTML
 
-
 await broker.streams.start("answer-42", room="chat:7", source=answer("why?"))
 """,
     """def backwards(words):
-    '''The words of a text, the last one first.'''
     return " ".join(reversed(words.split()))
-
 
 assert backwards("lost is nothing") == "nothing is lost"
 """,

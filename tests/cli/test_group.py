@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.support.engines import free_port
 from velocity_ws.cli import main
 
 
@@ -22,5 +23,20 @@ def test_errors_of_each_command_have_lines_and_what_they_quote_has_none(
     lines = result.output.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["Error", "  WS_PORT", "  WS_SLOW_CLIENT"]
     assert "\x1b" not in result.output
-    result = CliRunner().invoke(main, ["members", "tea", "--url", "embedded://nobody-runs-it"])
-    assert len(result.output.splitlines()) == 1, result.output
+
+
+def test_an_engine_that_is_not_reached_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WS_BACKPLANE_URL", raising=False)
+    monkeypatch.setattr("velocity_ws.cli.messaging.PATIENCE", 0.2)
+    commands = (["members", "tea"], ["send", "--event", "e"], ["stats"], ["history", "chat:1"])
+    for url in ("embedded://nobody-runs-it", f"redis://127.0.0.1:{free_port()}", f"nats://127.0.0.1:{free_port()}"):
+        for command in commands:
+            result = CliRunner().invoke(main, [*command, "--url", url])
+            (line,) = result.output.splitlines()
+            assert result.exit_code == 1
+            assert line.startswith(f"Error: there is no connection to the engine {url} ("), line
+            assert line.endswith(")"), line
+    for command in commands:
+        (line,) = CliRunner().invoke(main, command).output.splitlines()
+        assert "memory:// is none: give --url, or set WS_BACKPLANE_URL" in line

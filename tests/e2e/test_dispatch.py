@@ -484,6 +484,26 @@ async def test_who_goes_on_over_the_limit_is_closed_the_sooner_the_larger_its_me
         assert await peer.closed() == (1008, "too many messages")
 
 
+async def test_who_is_over_the_limit_now_and_then_is_told_and_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.sessions.refused.REFUSALS", 10)
+    monkeypatch.setattr("velocity_ws.sessions.refused.REFUSALS_AT_ONCE", 10)
+    now = [1000.0]
+    broker = Broker(settings(rate_limit=0.001, rate_burst=1), clock=lambda: now[0])
+    broker.on("x")(lambda: None)
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await peer.request("x")
+        for _ in range(5):
+            for _ in range(10):
+                await peer.send("x")
+                await peer.expect("rate_limit_exceeded")
+            now[0] += 1
+        for _ in range(10):
+            await peer.send("x")
+            await peer.expect("rate_limit_exceeded")
+        await peer.send("x")
+        assert await peer.closed() == (1008, "too many messages")
+
+
 async def test_no_rate_limit(kind: ServerKind) -> None:
     broker = Broker(settings(rate_limit=0))
 

@@ -122,7 +122,7 @@ async def no_subprotocol(_: list[str]) -> None:
 async def too_many(_: list[str]) -> None:
     async with connected(echoing(rate_limit=5, rate_burst=5), max_queue=None) as peer:
         with suppress(ConnectionClosed):
-            for _number in range(10_000):
+            for _number in range(1000):
                 await peer.send("say", "x")
         assert await peer.closed() == (1008, "too many messages")
 
@@ -277,6 +277,8 @@ async def test_what_is_quoted_is_what_is_said(heading: str, said: list[str], mon
     monkeypatch.setattr(hints, "_alone", 0)
     monkeypatch.setattr(hints, "_misspelled", set())
     monkeypatch.setattr(hints, "count_workers", lambda: 2)
+    monkeypatch.setattr("velocity_ws.sessions.refused.REFUSALS", 1)  # a slow machine sends less than 1,000 a second
+    monkeypatch.setattr("velocity_ws.sessions.refused.REFUSALS_AT_ONCE", 100)
     monkeypatch.setenv("WS_RATE_LIMITT", "5")
     await CAUSES[heading](said)
     for line in quoted()[heading]:

@@ -16,11 +16,12 @@ from velocity_ws.history.items import Refused
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.streams import following as streams_following
 from velocity_ws.streams.copies import StreamCopy
-from velocity_ws.streams.following import Following, RoomStreams
+from velocity_ws.streams.following import Following
 from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, End, Ending, Part, Query, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.memory import MemoryStreams
 from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack, unpack
+from velocity_ws.streams.room_streams import RoomStreams
 from velocity_ws.streams.wire import Heads
 
 NODE, ROOM, TOPIC = "0" * 11, "chat", "velocity.room.chat"

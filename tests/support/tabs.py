@@ -80,6 +80,13 @@ class Tab:
         async with asyncio.timeout(PATIENCE):
             await self._loaded.wait()
 
+    async def reload(self) -> None:
+        """Load the page anew, and wait until it has loaded."""
+        self._loaded.clear()
+        await self.call("Page.reload")
+        async with asyncio.timeout(PATIENCE):
+            await self._loaded.wait()
+
     async def back(self) -> None:
         """Press the back button, and wait until the page is there."""
         history = await self.call("Page.getNavigationHistory")

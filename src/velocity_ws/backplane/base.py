@@ -39,6 +39,9 @@ class Backplane(Protocol):
 
     A backplane may also have a ``server_id``: what names the server of its connection, and no other one, nor the same
     after a restart. Without it, or where it is empty, nodes do not know whether they were on one server.
+
+    And it may have an ``is_routed``: whether its server tells others of a subscription only after it has confirmed it,
+    on the way by which it passes messages on. Nodes ask each other then before they rely on it.
     """
 
     async def connect(self, receive: Receive, lost: Lost) -> None:

@@ -45,6 +45,7 @@ class NatsBackplane:
     Attributes:
         servers: the URLs of the servers; user and password, or token, are those of the first that has any.
         server_id: see `Backplane`.
+        is_routed: see `Backplane`.
     """
 
     def __init__(self, url: str) -> None:
@@ -55,6 +56,7 @@ class NatsBackplane:
         self.servers = server_urls(options_of(url)[0])
         self.max_payload = 1024 * 1024
         self.server_id = ""
+        self.is_routed = False
         self._client: _NatsClient | None = None
         self._numbers = itertools.count(1)
         self._subscribed: dict[str, int] = {}
@@ -73,6 +75,7 @@ class NatsBackplane:
         self._subscribed = {}
         self.max_payload = client.max_payload
         self.server_id = str(client.server_info.get("server_id", ""))
+        self.is_routed = bool(client.server_info.get("cluster"))
 
     @property
     def server_name(self) -> str:

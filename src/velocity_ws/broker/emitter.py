@@ -278,7 +278,7 @@ class Emitter(ServerAPI):
     async def _ask_here(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         cluster = await self._started()
         if not cluster.is_healthy:
-            raise BackplaneUnavailable("there is no connection to the engine")
+            raise BackplaneUnavailable(cluster.why_unreached)
         if self._logs is not None:
             await self._logs.learn(asyncio.get_running_loop().time() + self._timeout)
         return await function(*args)

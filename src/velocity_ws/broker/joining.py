@@ -23,11 +23,9 @@ from velocity_ws.sessions.followed import Followed
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
 from velocity_ws.sessions.session import Session
+from velocity_ws.sessions.web_errors import unavailable
 
 __all__ = ["Joining"]
-
-RETRY_AFTER = 1.0
-"""Seconds after which a client may ask again to come into a room whose engine cannot be asked."""
 
 Answer = dict[str, str]
 
@@ -174,9 +172,7 @@ class Joining:
                 await self._rooms.keep_out(session, room)
             raise
         except BackplaneUnavailable:  # which says nothing of whether it may be there
-            raise ClientError(
-                "UNAVAILABLE", "what is said in this room cannot be had now: try again", retry_after=RETRY_AFTER
-            ) from None
+            raise unavailable("what is said in this room cannot be had") from None
         except TimeoutError:
             if session.is_connected:
                 raise

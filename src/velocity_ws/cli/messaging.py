@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shlex
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from velocity_ws.backplane.urls import ALONE
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.cli.group import CommandError, main
-from velocity_ws.errors import VelocityError
+from velocity_ws.errors import BackplaneUnavailable, VelocityError
 from velocity_ws.logs import printable
+from velocity_ws.settings import Settings
 
 __all__ = ["history", "members", "send", "stats"]
 
@@ -23,6 +26,10 @@ T = TypeVar("T")
 
 PATIENCE = 3.0
 """Seconds that an engine, and then the nodes, have to answer a command."""
+NO_ENGINE = (
+    "it needs the engine that the nodes share, and memory:// is none: give --url, or set WS_BACKPLANE_URL, as the "
+    "nodes have it; what a process on its own does is in its broker.get_stats()"
+)
 URL = click.option("--url", help="The nodes' engine; by default WS_BACKPLANE_URL.")
 NAME = click.option("--name", default="main", show_default=True, help="The brokers', as in Broker(name=...).")
 
@@ -136,10 +143,20 @@ def _with_emitter(url: str | None, name: str, work: Callable[[Emitter], Awaitabl
         async with Emitter(url, name=name, timeout=PATIENCE) as emitter:
             return await work(emitter)
 
+    connection = logging.getLogger("velocity_ws.cluster")
+    level = connection.level
+    connection.setLevel(logging.ERROR)  # that it is not reached, the error says
     try:
+        if (url or Settings().backplane_url) == ALONE:
+            raise click.ClickException(NO_ENGINE)
         return asyncio.run(run_it())
+    except BackplaneUnavailable as error:
+        doubt = "; whether it was done is not known" if error.outcome == "unknown" else ""
+        raise click.ClickException(printable(error.reason + doubt)) from None
     except VelocityError as error:
         raise CommandError(error) from None
+    finally:
+        connection.setLevel(level)
 
 
 def _print_json(value: object) -> None:

@@ -23,6 +23,7 @@ from velocity_ws.cluster.publisher import Entry, Publisher
 from velocity_ws.cluster.receiver import InvalidEnvelopes, Logged, Receiver
 from velocity_ws.cluster.routing import Arrivals, Deliver, routes
 from velocity_ws.cluster.rpc import Procedure, Replies, Rpc
+from velocity_ws.cluster.spreading import Spreading
 from velocity_ws.cluster.subscriptions import Subscriptions
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
@@ -98,7 +99,8 @@ class Cluster:
         self._gaps = Gaps(self.topics, counters, deliver, self.orders.missed, self._look)
         self._publisher = Publisher(backplane, node_id, options.timeout, options.queue_size, counters)
         self.notes = Notes(self._publisher, self.topics.nodes)
-        self.subscriptions = Subscriptions(backplane, self._dropped, options.linger)
+        spreading = Spreading(backplane, lambda: self._numbers.ask(()))
+        self.subscriptions = Subscriptions(backplane, self._dropped, options.linger, spreading.wait)
         self.membership = Membership(
             node_id, options.lease, options.is_node, self._send_heartbeat, self._node_up, self._node_down, clock
         )
@@ -130,6 +132,11 @@ class Cluster:
     def is_healthy(self) -> bool:
         """Whether it hears what others publish, as far as was seen within the last seconds."""
         return self._link.is_healthy
+
+    @property
+    def why_unreached(self) -> str:
+        """Why nothing can be published, where that is so."""
+        return self._publisher.why
 
     @property
     def max_payload(self) -> int:

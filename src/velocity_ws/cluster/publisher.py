@@ -59,6 +59,7 @@ class Publisher:
 
     Attributes:
         sent: how many messages were handed over to each topic.
+        why: why nothing is taken, while there is no connection.
     """
 
     def __init__(self, backplane: Backplane, node_id: str, timeout: float, limit: int, counters: Counters) -> None:
@@ -79,7 +80,7 @@ class Publisher:
         self._queue: deque[Entry] = deque()
         self._bytes = 0
         self._is_open = self._is_resting = False
-        self._why = "the engine has not answered yet"
+        self.why = "the engine has not answered yet"
         self._wakeup = asyncio.Event()
         self._batch: list[Entry] = []
         self._batches = 0
@@ -108,7 +109,7 @@ class Publisher:
             why: the text of the errors that publishing raises from now on.
         """
         self._is_open = False
-        self._why = why
+        self.why = why
         for entry in self._queue:
             entry.settle("refused")
         self._queue.clear()
@@ -212,7 +213,7 @@ class Publisher:
         """
         size = len(body) + 32
         if not self._is_open:
-            raise BackplaneUnavailable(self._why)
+            raise BackplaneUnavailable(self.why)
         limit = self._limit // 2 if is_bulk else self._limit
         if self._bytes and self._bytes + size > limit and not is_vital:
             raise BackplaneUnavailable(f"{self._bytes} bytes wait for the engine, which is too slow")
@@ -246,7 +247,7 @@ class Publisher:
             entry.settle("unknown" if entry.is_handed_over else "refused")
         outcome = entry.done.result()
         if outcome == "refused":
-            raise BackplaneUnavailable("the engine was not reached in time" if self._is_open else self._why)
+            raise BackplaneUnavailable("the engine was not reached in time" if self._is_open else self.why)
         if outcome == "unknown":
             raise BackplaneUnavailable("the engine did not confirm it in time", "unknown")
 

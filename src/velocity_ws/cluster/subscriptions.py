@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from velocity_ws.backplane.base import Backplane
 
@@ -22,16 +22,24 @@ CHUNK = 1000
 class Subscriptions:
     """The inbound side of a link. On the broker's loop only."""
 
-    def __init__(self, backplane: Backplane, dropped: Callable[[str, bool], None], linger: float = LINGER) -> None:
+    def __init__(
+        self,
+        backplane: Backplane,
+        dropped: Callable[[str, bool], None],
+        linger: float = LINGER,
+        spread: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """
         Args:
             backplane: connected while `run` runs.
             dropped: called with a topic that is no longer subscribed to, and whether it is needed again meanwhile.
             linger: seconds that a topic is kept when it is no longer needed.
+            spread: waits until what `run` has subscribed to is heard from everywhere; see `Spreading`.
         """
         self._backplane = backplane
         self._dropped = dropped
         self._linger = linger
+        self._spread = spread
         self._needed: set[str] = set()
         self._first: set[str] = set()
         self._confirmed: set[str] = set()
@@ -95,11 +103,12 @@ class Subscriptions:
             self._drop(topic)
         self._missing = dict.fromkeys(self._needed)
 
-    async def restore(self, timeout: float | None = None) -> None:
+    async def restore(self, timeout: float | None = None, spread: Callable[[], Awaitable[None]] | None = None) -> None:
         """Subscribe to everything that is needed and not confirmed.
 
         Args:
             timeout: seconds that each `CHUNK` of it may take.
+            spread: waits until it is heard from everywhere. Not needed where others are asked what was missed.
 
         Raises:
             OSError: the engine did not confirm it.
@@ -109,6 +118,8 @@ class Subscriptions:
             topics = topics or list(itertools.islice(self._missing, CHUNK))
             async with asyncio.timeout(timeout):
                 await self._backplane.subscribe(topics)
+            if spread is not None:
+                await spread()
             for topic in topics:
                 self._missing.pop(topic, None)
                 self._confirmed.add(topic)
@@ -125,7 +136,7 @@ class Subscriptions:
         """
         while True:
             self._changed.clear()  # before looking: what changes while the engine is waited for is looked at again
-            await self.restore()
+            await self.restore(spread=self._spread)
             await self._unsubscribe()
             next_over = next(iter(self._lingering.values()), None)
             try:

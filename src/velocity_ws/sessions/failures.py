@@ -18,7 +18,7 @@ from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.hints import Hints
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
-from velocity_ws.sessions.web_errors import client_error_of, reject_of
+from velocity_ws.sessions.web_errors import client_error_of, is_unavailable, reject_of, unavailable
 from velocity_ws.stats import Counters
 
 __all__ = ["Failures", "is_end_of_task"]
@@ -55,7 +55,8 @@ class Failures:
     ) -> None:
         """Log an exception once, count it, and show it to the ``on_error`` hooks.
 
-        That its own client has gone is no failure of a hook: nobody could know it before.
+        That its own client has gone is no failure of a hook: nobody could know it before. Of an engine that is away,
+        where in the code it was needed says nothing.
 
         Args:
             client: whose connection it was; ``None`` where the hook runs for no client.
@@ -72,7 +73,10 @@ class Failures:
         where = where or ("the connection" if hook is None else hook.name)
         handling = "" if event is None else f" while handling {quote(event)}"
         whose = "for no client" if client is None else describe(client)
-        log.error("exception in %s%s (%s)", where, handling, whose, exc_info=error, extra=_fields(client, where))
+        if is_unavailable(error):
+            log.error("%s failed%s (%s): %s", where, handling, whose, _why(error), extra=_fields(client, where))
+        else:
+            log.error("exception in %s%s (%s)", where, handling, whose, exc_info=error, extra=_fields(client, where))
         for on_error in self._hooks.of("error"):
             try:
                 await self._calls.call(on_error, {"client": client, "error": error}, of_stranger=of_stranger)
@@ -137,12 +141,22 @@ class Failures:
         await self.report(client, error, hook, event)
         if _misses_own_client(error, client):
             return None
+        if is_unavailable(error):
+            said = unavailable("what this message needs of other servers cannot be had")
+            return encode_error(said.code, said.message, said.details, request_id)
         return encode_error("INTERNAL_ERROR", "the server failed to handle this message", None, request_id)
 
 
 def _fields(client: Client | None, hook: str) -> dict[str, object]:
     """What a record of the log carries beside its text."""
     return {"client_id": None if client is None else client.id, "hook": hook}
+
+
+def _why(error: BaseException) -> str:
+    """What an engine that is away says, in one line."""
+    if isinstance(error, BaseExceptionGroup):
+        return _why(error.exceptions[0])
+    return printable(str(error))
 
 
 def _misses_own_client(error: BaseException, client: Client | None) -> bool:

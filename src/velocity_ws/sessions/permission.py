@@ -13,7 +13,7 @@ from velocity_ws.sessions.calls import Calls
 from velocity_ws.sessions.client import Client
 from velocity_ws.sessions.failures import is_end_of_task
 from velocity_ws.sessions.room_messages import MAY_NOT_BE_IN
-from velocity_ws.sessions.web_errors import client_error_of
+from velocity_ws.sessions.web_errors import client_error_of, is_unavailable, unavailable
 
 __all__ = ["Permission", "ask", "failed", "forbidden"]
 
@@ -65,6 +65,8 @@ async def ask(calls: Calls, hook: Hook, client: Client, room: str, parameters: M
             raise
         if limit.expired():
             return _too_late(hook)
+        if is_unavailable(error):
+            return Permission(unavailable("whether you may be in this room cannot be found out"), error, hook)
         refusal = client_error_of(error)
         return Permission(failed(), error, hook) if refusal is None else Permission(refusal)
     if limit.expired():  # and the hook has swallowed its cancellation

@@ -9,10 +9,10 @@ from typing import Any, TypeGuard
 from starlette.exceptions import HTTPException, WebSocketException
 
 from velocity_ws.close import MAX_REASON_BYTES
-from velocity_ws.errors import ClientError, HistoryError, Reject
+from velocity_ws.errors import BackplaneUnavailable, ClientError, HistoryError, Reject
 from velocity_ws.hooks.validation import InvalidHandshakeError
 
-__all__ = ["CODES", "client_error_of", "goodbye_of", "reject_of"]
+__all__ = ["CODES", "client_error_of", "goodbye_of", "is_unavailable", "reject_of", "unavailable"]
 
 CODES = {
     401: "UNAUTHORIZED",
@@ -23,6 +23,8 @@ CODES = {
     429: "RATE_LIMITED",
 }
 """What an error is called that a handler answers with this status; others are ``HTTP_<status>``."""
+RETRY_AFTER = 1.0
+"""Seconds after which a client may try again what the engine was needed for."""
 POLICY_VIOLATION = 1008
 """What FastAPI's documentation closes with where a dependency lets nobody in."""
 
@@ -54,6 +56,18 @@ def client_error_of(error: BaseException) -> ClientError | None:
     if isinstance(error, WebSocketException) and error.code == POLICY_VIOLATION:
         return ClientError("FORBIDDEN", error.reason)
     return None
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether an exception says only that the engine, or other nodes, did not answer: no fault of the hook's code."""
+    if isinstance(error, BaseExceptionGroup):  # of tasks that the hook has started
+        return all(is_unavailable(each) for each in error.exceptions)
+    return isinstance(error, BackplaneUnavailable)
+
+
+def unavailable(what: str) -> ClientError:
+    """What a client is answered where the engine, or other nodes, did not answer: what cannot be had now."""
+    return ClientError("UNAVAILABLE", f"{what} now: try again", retry_after=RETRY_AFTER)
 
 
 def reject_of(error: BaseException) -> Reject | None:

@@ -6,7 +6,7 @@ Knows the engine, and no client: who gets what is for `Readers`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from velocity_ws.cluster.envelopes import StreamPiece
@@ -17,8 +17,9 @@ from velocity_ws.streams.copies import Copies, StreamCopy
 from velocity_ws.streams.items import Query, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import InvalidPiece, Piece, unpack
+from velocity_ws.streams.room_streams import RoomStreams
 
-__all__ = ["AGAIN", "PAGE", "Following", "RoomStreams", "readable"]
+__all__ = ["AGAIN", "PAGE", "Following", "readable"]
 
 log = get_logger("velocity_ws.streams")
 
@@ -36,32 +37,6 @@ class Gives(Protocol):
 
     def known(self, room: RoomStreams) -> None:
         """It is known which streams a room has."""
-
-
-class RoomStreams:
-    """The streams of one room. On the broker's loop only.
-
-    Attributes:
-        room: the room.
-        topic: the topic of the room.
-        copies: its streams, by their ids, the oldest first.
-        is_known: whether it is known which there are.
-        is_over: whether the room has no members here any more.
-        waiting: the ids of members that get nothing yet.
-        early: those of them that may have what there is as soon as it is known, and what they have of it.
-        heard: the ids of streams of which something was heard before that.
-    """
-
-    __slots__ = ("copies", "early", "heard", "is_known", "is_over", "room", "topic", "waiting")
-
-    def __init__(self, room: str, topic: str) -> None:
-        self.room = room
-        self.topic = topic
-        self.copies: dict[str, StreamCopy] = {}
-        self.is_known = self.is_over = False
-        self.waiting: set[str] = set()
-        self.early: dict[str, dict[str, int]] = {}
-        self.heard: set[str] = set()
 
 
 class Following:
@@ -101,6 +76,7 @@ class Following:
         self._clock = clock
         self.running: dict[StreamCopy, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_looking = False
 
     # --- life
 
@@ -141,9 +117,16 @@ class Following:
                 self.copies.let_go(copy)
 
     def look_soon(self) -> None:
-        """Something may have been missed: ask about all streams that have not ended."""
-        for copy in self.running:
-            copy.heard_at = -self._lease
+        """Something may have been missed in any room: ask which streams there are, and how far they are."""
+        if not self._is_looking:
+            self._is_looking = True
+            self.run(self._look_at([*self.rooms.values()]))
+
+    def deaf(self, topic: str) -> None:
+        """A room was not heard for a while."""
+        rooms = [room for room in self.rooms.values() if room.topic == topic]
+        if rooms:
+            self.run(self._look_at(rooms))
 
     # --- what is heard
 
@@ -188,6 +171,28 @@ class Following:
         self._gives.give(copy, piece, message)
 
     # --- what is asked
+
+    async def _look_at(self, rooms: Sequence[RoomStreams]) -> None:
+        """Ask which streams rooms have, and read what was missed of each."""
+        self._is_looking = False
+        await asyncio.gather(*[self._look_again(room) for room in rooms if room.is_known])
+
+    async def _look_again(self, room: RoomStreams) -> None:
+        while not room.is_over:
+            await self._wait_heard(room.room)
+            try:
+                streams = await self._link.listed(room.topic)
+                break
+            except BackplaneUnavailable:
+                await asyncio.sleep(AGAIN)
+        if room.is_over:
+            return
+        for stream in reversed(streams):
+            copy = room.copies.get(stream.id)
+            if copy is None:
+                copy = self._new(room, stream.id)
+            if not copy.end and (stream.end or stream.pieces > copy.number):
+                self.repair(copy)
 
     async def _learn(self, room: RoomStreams) -> None:
         """Find out which streams a room has."""

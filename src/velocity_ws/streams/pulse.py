@@ -9,8 +9,8 @@ import asyncio
 
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.items import Refused
-from velocity_ws.logs import CountedWarnings, get_logger
-from velocity_ws.streams.items import Times
+from velocity_ws.logs import CountedWarnings, get_logger, quote
+from velocity_ws.streams.items import Append, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.writer import StreamWriter
 
@@ -112,19 +112,22 @@ class Pulse:
         """Store one piece of each writer that has something."""
         dirty, self._dirty = self._dirty, {}
         batch: list[StreamWriter] = []
+        appends: list[Append] = []
         size = 0
         for writer in dirty:
+            append = writer.next()
             batch.append(writer)
-            size += len(writer.next().payload)
+            appends.append(append)
+            size += len(append.payload)
             if len(batch) >= BATCH or size >= BATCH_BYTES:
-                await self._store_batch(batch)
-                batch, size = [], 0
+                await self._store_batch(batch, appends)
+                batch, appends, size = [], [], 0
         if batch:
-            await self._store_batch(batch)
+            await self._store_batch(batch, appends)
 
-    async def _store_batch(self, batch: list[StreamWriter]) -> None:
+    async def _store_batch(self, batch: list[StreamWriter], appends: list[Append]) -> None:
         try:
-            results = await self._link.append([writer.next() for writer in batch])
+            results = await self._link.append(appends)
         except BackplaneUnavailable as error:
             await self._later(batch, str(error.reason))
             return
@@ -133,8 +136,11 @@ class Pulse:
             if isinstance(result, Refused):
                 refused.append(writer)
                 why = str(result)
-            else:
+                continue
+            try:
                 writer.answered(result)
+            except Exception:  # of one stream, which costs the others nothing
+                log.exception("what follows a piece of stream %s failed", quote(writer.id))
         if refused:
             await self._later(refused, why)
 

@@ -16,8 +16,9 @@ from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.streams.copies import StreamCopy
 from velocity_ws.streams.finding import Finding
-from velocity_ws.streams.following import Following, RoomStreams
+from velocity_ws.streams.following import Following
 from velocity_ws.streams.pieces import Piece
+from velocity_ws.streams.room_streams import RoomStreams
 
 __all__ = ["Readers", "read_positions"]
 

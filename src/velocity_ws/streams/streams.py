@@ -139,6 +139,8 @@ class Streams:
             self._cluster.take_piece = self._take
             self._cluster.on_notification(NOTICE, bool, lambda *_: self.wake_soon())
             self._cluster.on_connected.append(self._look_soon)
+            self._cluster.on_dropped.append(self._unheard)
+        self._link.on_moved.append(self._following.look_soon)
 
     @property
     def is_awake(self) -> bool:
@@ -188,6 +190,10 @@ class Streams:
             for session in self._hub.room_members(room):
                 opened.waiting.add(session.id)
                 self.readers.go(session, room, {})
+
+    def _unheard(self, topic: str, is_needed: bool) -> None:
+        if is_needed:
+            self._following.deaf(topic)
 
     def _look_soon(self) -> None:
         """The other nodes are heard, at first or again."""

@@ -24,6 +24,8 @@ AFTER = 0.1
 """Seconds that are waited beyond a lease."""
 FORGET = 10.0
 """Seconds between two looks for streams of which nothing is kept any more."""
+SLACK = 60.0
+"""Seconds for which they are known longer: what an engine still has would else be taken for new, and given again."""
 
 
 class Watching:
@@ -70,7 +72,7 @@ class Watching:
 
     def _forget_old(self) -> None:
         """Know no more of streams that ended so long ago that nothing of them is kept."""
-        due = self._clock() - self._ttl
+        due = self._clock() - self._ttl - SLACK
         for room in self._following.rooms.values():
             for copy in [copy for copy in room.copies.values() if copy.end and copy.heard_at <= due]:
                 del room.copies[copy.id]

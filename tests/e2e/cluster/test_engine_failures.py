@@ -17,7 +17,7 @@ from tests.support.engines import Engine, engine
 from tests.support.machine import waited_for_a_processor
 from tests.support.nodes import nodes, person
 from tests.support.talking_pair import TalkingPair, talking
-from velocity_ws import BackplaneUnavailable, Broker
+from velocity_ws import BackplaneUnavailable, Broker, History
 from velocity_ws.backplane import create_backplane
 from velocity_ws.cluster.envelopes import PlainPublication, encode_body, encode_header
 
@@ -100,6 +100,49 @@ async def test_a_health_page_says_it(kind: str) -> None:
         await eventually(lambda: not node.broker.healthy, within=3)
         answer = await http.get(page)
         assert (answer.status_code, answer.json()) == (503, {"healthy": False})
+
+
+@pytest.mark.parametrize("is_group", [False, True])
+async def test_who_needs_the_engine_is_told_to_try_again(is_group: bool, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[BaseException] = []
+
+    def prepare(broker: Broker) -> None:
+        @broker.rooms("chat:{name}", history=History()).authorize
+        async def authorize() -> bool:
+            return await broker.is_online("ann")
+
+        @broker.on("say")
+        async def say(data: str) -> None:
+            if is_group:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(broker.to_room("chat:1").send("said", data))
+            else:
+                await broker.to_room("chat:1").send("said", data)
+
+        @broker.on_binary
+        async def said(data: bytes) -> None:
+            await broker.to_room("chat:1").send("said", data.decode())
+
+        @broker.on_error
+        async def see(error: BaseException) -> None:
+            seen.append(error)
+
+    async with engine("valkey") as server, nodes(server.url, prepare=prepare) as (node, _):
+        async with node.address.connect() as peer:
+            await server.kill()
+            await eventually(lambda: not node.broker.healthy, within=3)
+            answers = [await peer.request("say", "hi"), await peer.request("join", {"room": "chat:1"})]
+            await peer.ws.send(b"hi")
+            answers.append(await peer.receive())
+            errors = [answer["data"] for answer in answers]
+            assert [(error["code"], error["retry_after"]) for error in errors] == [("UNAVAILABLE", 1.0)] * 3
+            assert "engine" not in str(errors)
+            with pytest.raises(BackplaneUnavailable):  # outside of the broker's hooks, as in a route
+                await node.broker.to_room("chat:1").send("said", "hi")
+        assert len(seen) == node.broker.get_stats().errors == 3
+    said = [record for record in caplog.records if record.name == "velocity_ws.sessions"]
+    assert [record.exc_info for record in said] == [None] * 3
+    assert "while handling 'say'" in said[0].getMessage()
 
 
 async def test_a_refused_message_leaves_nothing_for_the_garbage_collector() -> None:

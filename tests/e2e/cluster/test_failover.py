@@ -58,8 +58,7 @@ async def until(peer: Peer, *, number: int | None = None, gap: bool = False) -> 
 async def test_what_is_said_on_both_sides_meanwhile_is_told(tmp_path: Path) -> None:
     async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, _, late), ways):
         async with person(a, "ann", "x") as (here, _id), person(late, "bob", "x") as (there, _other):
-            # One after the other: what two nodes say has no order between them.
-            for number, node in enumerate((a, late)):
+            for number, node in enumerate((a, late)):  # in turn, as what two nodes say has no order between them
                 await node.broker.to_room("x").send("n", number)
                 assert [await until(peer, number=number) for peer in (here, there)] == [([number], [])] * 2
             for way in ways:

@@ -7,15 +7,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support import eventually
 from tests.support.jetstream import StoringNats, routed
 from tests.support.nodes import Node, nodes
 from tests.support.talking_pair import TalkingPair, talking
-
-pytestmark = pytest.mark.soak
-"""Routed servers learn subscriptions late, so that on a busy machine a first message may be missed; see scaling.md."""
 
 
 def url_of(*servers: StoringNats) -> str:
