@@ -156,6 +156,7 @@ def _not_imported(source: str) -> list[str]:
 YOURS = """
 declare var ws: import("velocity-ws").Velocity;
 declare var room: string;
+declare var id: string;
 declare var input: HTMLInputElement;
 declare const people: Map<string, unknown>;
 declare function token(): string;

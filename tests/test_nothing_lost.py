@@ -124,36 +124,6 @@ async def test_a_history_is_read_and_cleared(server: Address, page: Any, capsys:
     assert await page.broker.history("chat:7") == []
 
 
-async def test_an_answer_goes_on_while_who_asked_is_away(
-    server: Address, page: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = asyncio.Event()
-
-    async def complete(prompt: str) -> AsyncIterator[str]:
-        yield "It"
-        await go_on.wait()
-        yield "scatters"
-
-    monkeypatch.setattr(page, "complete", complete)
-    async with server.connect("/ws?user=ann") as ann:
-        await ann.send("ask", "why?", id=1)
-        room, message = None, None
-        while room is None or message is None:  # they have no order between them
-            received = await ann.receive()
-            if received["event"] == "reply":
-                room = received["data"]
-            else:
-                message = received
-        assert (await join(ann, room))["at"] == message["at"]
-        ann.ws.transport.abort()
-    go_on.set()
-    await eventually(lambda: not page.running)
-    async with server.connect("/ws?user=ann") as ann:
-        assert (await join(ann, room, since=message["at"]))["missed"] == 2
-        assert await ann.expect("word") == "scatters"
-        await ann.expect("end")
-
-
 @asynccontextmanager
 async def connected(browser: Browser, between: Network, *words: str) -> AsyncIterator[Page]:
     """A page that has run the blocks of JavaScript in which these words are, as ann; what they show is in `shown`."""
@@ -211,32 +181,6 @@ async def test_a_page_is_told_how_much_was_said_while_it_was_away(browser: Brows
             await away(between, page.broker, say_and_clear)
             await tab.wait_for_function("() => shown.length === 4", timeout=1000 * DEADLINE)
             assert (await tab.evaluate("shown"))[-1] == "load chat:7 anew: evicted"
-
-
-@pytest.mark.timeout(300)  # leaves room for the installation of a browser
-@pytest.mark.asyncio(loop_scope="session")
-async def test_a_page_gets_the_rest_of_an_answer_that_went_on_without_it(
-    browser: Browser, page: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = asyncio.Event()
-
-    async def complete(prompt: str) -> AsyncIterator[str]:
-        yield "It"
-        await go_on.wait()
-        yield "scatters"
-        yield "blue"
-
-    async def end() -> None:
-        go_on.set()
-        await eventually(lambda: not page.running)
-
-    monkeypatch.setattr(page, "complete", complete)
-    async with serve(page.app) as server, network(server.port) as between:
-        async with connected(browser, between, "why is the sky blue?") as tab:
-            await tab.wait_for_function("() => shown.length === 1", timeout=1000 * DEADLINE)
-            await away(between, page.broker, end)
-            await tab.wait_for_function("() => shown.length === 3", timeout=1000 * DEADLINE)
-            assert (await tab.evaluate("shown"))[-1].endswith(" It scatters blue")
 
 
 @pytest.mark.timeout(300)  # leaves room for the installation of a browser

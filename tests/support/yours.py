@@ -103,6 +103,11 @@ class ChatMessage(BaseModel):
     text: str
 
 
+class Question(BaseModel):
+    id: str
+    text: str
+
+
 class Position(BaseModel):
     x: float
     y: float
@@ -170,6 +175,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 async def complete(prompt: str) -> AsyncIterator[str]:
     yield prompt
+
+
+model = complete
 
 
 def rows() -> Iterable[list[int]]:

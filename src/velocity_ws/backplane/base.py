@@ -14,7 +14,7 @@ __all__ = ["Backplane", "Leaving", "Lost", "Moving", "Receive"]
 Receive = Callable[[str, bytes], None]
 """Called on the loop with a topic and the bytes that were published to it. Neither waits nor raises."""
 Lost = Callable[[Exception], None]
-"""Called on the loop with the reason, once, when a connection has ended by itself; perhaps with `Leaving` before."""
+"""Called on the loop with the reason, once, when a connection has ended by itself; perhaps with ``Leaving`` before."""
 
 
 class Leaving(ConnectionError):
@@ -51,7 +51,7 @@ class Backplane(Protocol):
             receive: takes what is published to the topics that are subscribed to. It is not called before a first
                 `subscribe`, nor after ``lost`` or `close`.
             lost: called when the connection ends in any way but `close`, also when the engine cuts it off because it
-                fell behind; and with `Leaving` where it is better left.
+                fell behind; and with ``Leaving`` where it is better left.
 
         Raises:
             OSError: there is no engine, or it refuses the login.
