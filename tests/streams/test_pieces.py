@@ -28,12 +28,12 @@ def item_piece(items: list[object], number: int = 0, start: int = 0, end: End = 
 
 
 wholes = st.one_of(
-    st.builds(text_piece, characters, st.integers(0, 2**53), st.integers(0, 2**53), st.sampled_from(ENDS)),
+    st.builds(text_piece, characters, st.integers(0, 2**52), st.integers(0, 2**52), st.sampled_from(ENDS)),
     st.builds(
         item_piece,
         st.lists(json_values, min_size=1, max_size=8),
-        st.integers(0, 2**53),
-        st.integers(0, 2**53),
+        st.integers(0, 2**52),
+        st.integers(0, 2**52),
         st.sampled_from(ENDS),
     ),
 )

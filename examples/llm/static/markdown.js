@@ -1,10 +1,10 @@
 // Shows the little of Markdown that models write, as it comes: only what has changed is made anew, so that what somebody
-// has selected stays so. What is shown is text (textContent), never HTML.
+// has selected stays so; a mark that is still open reaches to the end. What is shown is text (textContent), never HTML.
 
 const FENCE = /^```\s*(\S*)/;
 const HEADING = /^(#{1,6}) +(.*)/;
 const ITEM = /^ *(?:[-*]|(\d+)[.)]) +(.*)/;
-const INLINE = /`([^`\n]+)`|\*\*(.+?)\*\*|\*([^*\s][^*\n]*?)\*/;
+const INLINE = /`([^`\n]+)(?:`|$)|\*\*(.+?)(?:\*\*|$)|\*([^*\s][^*\n]*?)\*/;
 
 const create = (tag, ...children) => {
   const element = document.createElement(tag);

@@ -14,7 +14,6 @@ from tests.support import eventually
 from tests.support.dead_network import network
 from tests.support.sites import Site, site_of
 from tests.support.tabs import Chromium, Tab
-from velocity_ws import Client
 
 # The timeout leaves room for the installation of a browser.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -38,46 +37,52 @@ LETTERS = "abc é🙂🙃\u2028\n"
 
 
 class Stage:
-    """Streams of a room, said as the server says them."""
+    """A source that says something every few milliseconds, until it is told how to end.
+
+    Attributes:
+        text: what it has said.
+    """
 
     def __init__(self, site: Site) -> None:
-        self.texts: dict[str, str] = {}
-        self.ends: dict[str, str] = {}
+        self.text = ""
         self._site = site
         self._draw = random.Random(5)
-        site.broker.rooms("room:{name}")
+        self._last: asyncio.Queue[str | None] = asyncio.Queue()
+        kind = site.broker.rooms("room:{name}")
 
-        @site.broker.on("join")
-        async def join(client: Client, data: dict[str, Any]) -> dict[str, str]:
-            known = data.get("streams", {})
-            others = [each.id for each in site.broker.get_clients() if each.id != client.id]
-            rests = [self._piece(id_, known.get(id_, 0)) for id_ in self.texts]
-            await site.broker.join_room(client.id, data["room"])
-            for rest in rests:
-                await site.broker.to_room(ROOM).except_(*others).send("stream", rest)
-            return {"room": data["room"]}
+        @kind.authorize
+        def everybody() -> bool:
+            return True
 
-        @site.broker.on("stream_cancel")
-        async def cancel(data: dict[str, str]) -> None:
-            await self.write(data["id"], "", "cancelled")
+        @kind.on_cancel
+        def anybody() -> bool:
+            return True
 
-    def _piece(self, id_: str, start: int) -> dict[str, Any]:
-        end = {"end": self.ends[id_]} if id_ in self.ends else {}
-        return {"id": id_, "from": start, "text": self.texts[id_][start:], **end}
+    async def source(self) -> AsyncIterator[str]:
+        """Say it."""
+        while True:
+            try:
+                async with asyncio.timeout(0.005):  # between two tokens
+                    last = await self._last.get()
+            except TimeoutError:
+                yield self._say("".join(self._draw.choice(LETTERS) for _ in range(self._draw.randrange(1, 9))))
+                continue
+            if last is None:
+                return
+            yield self._say(last)
+            raise RuntimeError("out of words")
 
-    async def write(self, id_: str, text: str, end: str | None = None) -> None:
-        """Say more, and perhaps that it ends with it."""
-        start = len(self.texts.setdefault(id_, ""))
-        self.texts[id_] += text
-        if end is not None:
-            self.ends[id_] = end
-        await self._site.broker.to_room(ROOM).send("stream", self._piece(id_, start))
+    def end(self, *, badly_after: str | None = None) -> None:
+        """Have it end; or say something, and fail."""
+        self._last.put_nowait(badly_after)
 
-    async def write_on(self, id_: str) -> None:
-        """Say something every few milliseconds, until this is cancelled or the stream has ended."""
-        while id_ not in self.ends:
-            await self.write(id_, "".join(self._draw.choice(LETTERS) for _ in range(self._draw.randrange(1, 9))))
-            await asyncio.sleep(0.005)  # between two tokens
+    async def said(self) -> str:
+        """What the engine has of it."""
+        return (await self._site.broker.streams.read("answer")).text or ""
+
+    def _say(self, text: str) -> str:
+        self.text += text
+        return text
 
 
 @asynccontextmanager
@@ -85,16 +90,19 @@ async def writing(**values: Any) -> AsyncIterator[tuple[Site, Stage]]:
     """A server that writes a stream all the time."""
     stages: list[Stage] = []
     async with site_of(lambda site: stages.append(Stage(site)), rate_limit=0, **values) as site:
-        writer = asyncio.create_task(stages[0].write_on("answer"))
+        stream = await site.broker.streams.start("answer", room=ROOM, source=stages[0].source)
         try:
             yield site, stages[0]
         finally:
-            writer.cancel()
+            await stream.cancel()
 
 
 async def ends(tab: Tab, stage: Stage, end: str = "done") -> None:
-    """The tab has the text of the writer, and the end."""
-    assert await tab.run(ALL) == [stage.texts["answer"], end, True]
+    """The tab has what the engine has of the writer's text, and the end."""
+    found = await tab.run(ALL)
+    text = await stage.said()
+    assert found == [text, end, True]
+    assert text == stage.text if end == "done" else stage.text.startswith(text)
     assert tab.errors == []
 
 
@@ -106,13 +114,13 @@ async def test_a_page_that_is_refreshed_in_the_middle_has_the_text_so_far_and_th
         await tab.run(BEGIN)
         for _ in range(5):
             await tab.run(SOME, 5)
-            before = len(stage.texts["answer"])
+            before = len(await stage.said())
             await tab.goto(site.address.http + "/")
             await tab.run(BEGIN)
             first = (await tab.run(SOME, 1))[0]
-            assert stage.texts["answer"].startswith(first)
+            assert stage.text.startswith(first)
             assert len(first) >= before
-        await stage.write("answer", "", "done")
+        stage.end()
         await ends(tab, stage)
 
 
@@ -125,7 +133,7 @@ async def test_a_page_whose_network_is_cut_goes_on_where_it_was(browser: Chromiu
             accepted = way.accepted
             way.cut()
             await eventually(lambda known=accepted: way.accepted > known)  # type: ignore[misc]
-        await stage.write("answer", "", "done")
+        stage.end()
         await ends(tab, stage)
 
 
@@ -154,10 +162,10 @@ async def test_a_page_that_returns_goes_on_where_it_was(departure: str, browser:
             await tab.run(SOME, 5 * (turn + 1))
             await (tab.goto(site.address.http + "/elsewhere") if departure == "left" else tab.freeze())
             await eventually(lambda: site.broker.get_clients() == [])
-            away = len(stage.texts["answer"])
-            await eventually(lambda known=away: len(stage.texts["answer"]) > known + 20)  # type: ignore[misc]
+            away = len(stage.text)
+            await eventually(lambda known=away: len(stage.text) > known + 20)  # type: ignore[misc]
             await (tab.back() if departure == "left" else tab.resume())
-        await stage.write("answer", "", "done")
+        stage.end()
         await ends(tab, stage)
 
 
@@ -168,6 +176,7 @@ async def test_what_has_ended_while_the_page_was_away_ends_when_it_returns(brows
         await tab.run(SOME, 5)
         await tab.goto(site.address.http + "/elsewhere")
         await eventually(lambda: site.broker.get_clients() == [])
-        await stage.write("answer", "the last words", "lost")
+        stage.end(badly_after="the last words")
         await tab.back()
-        await ends(tab, stage, "lost")
+        await ends(tab, stage, "error")
+        assert stage.text.endswith("the last words")
