@@ -169,7 +169,7 @@ class Asking:
 
     async def _settled(self, stream: Summary) -> Summary:
         """A stream whose end is known, if its writer is dead."""
-        if stream.end or stream.left or stream.is_gone:
+        if stream.end or stream.left or stream.is_gone or not self._link.is_steady:
             return stream
         return await self.end(stream, "lost", is_of_dead=True) or stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from velocity_ws.streams.base import StreamStore
 from velocity_ws.streams.items import Append, Began, Begin, Ending, Part, Query, Renewal, Summary, Written
 
 __all__ = ["StreamLink"]
+
+GRACE = 3.0
+"""Seconds that other nodes have to connect again, and their writers to say that they live, when the engine was away."""
 
 T = TypeVar("T")
 
@@ -58,6 +62,19 @@ class StreamLink(StoreLink):
             *(self._forbid, self._mark, self._is_marked),
         ]
         super().__init__(store, calls, kinds, engine=engine, what="streams")
+        self._ups = 0
+        self._steady_at = 0.0
+        self.on_up.append(self._came_up)
+
+    def _came_up(self) -> None:
+        if self._ups:
+            self._steady_at = asyncio.get_running_loop().time() + GRACE
+        self._ups += 1
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether a writer whose lease is over is dead, and not only one that could not renew it."""
+        return self.is_up and asyncio.get_running_loop().time() >= self._steady_at
 
     async def begin(self, begin: Begin) -> Began:
         """See `StreamStore.begin`."""

@@ -83,6 +83,9 @@ class Watching:
         try:
             stream = await self._link.look(copy.id)
             if stream is not None and not stream.end and not stream.left and not stream.is_gone:
+                if not self._link.is_steady:
+                    copy.heard_at = self._clock() - self._lease + AGAIN
+                    return
                 head = Heads(self._node_id, copy.room, copy.id).of(HEADER_SIZE)
                 stream = await self._link.end(Ending(copy.id, copy.topic, "lost", head, is_of_dead=True))
         except BackplaneUnavailable:
