@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     """Users in a room with presence beyond which its members are told how many there are, and not who; 0 = no limit."""
     history_ring: Size = Field(16 * 1024 * 1024, gt=0)
     """Bytes of the newest messages of rooms with history that this process keeps ready, so that many clients who come
-    back at once cost the engine few reads."""
+    back at once cost the engine few reads; and as many of what streams have said."""
     recovery_limit: int = Field(1000, ge=1)
     """Messages of a room that one client may get at once when it comes back; one that missed more is told so."""
     stream_max_size: Size = Field(16 * 1024 * 1024, gt=0)
