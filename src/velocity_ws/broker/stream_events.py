@@ -102,7 +102,7 @@ class StreamEvents:
         """Handle ``stream_cancel``, where the room's kind has an ``on_cancel`` that allows it.
 
         Raises:
-            ClientError: it may not be cancelled by this client, there is no such stream, or the engine cannot say.
+            ClientError: it may not be cancelled by this client, it is one of another room, or the engine cannot say.
         """
         room = _room_of(message)
         found, streams = self._hooks.kinds.of(room), self._streams()
@@ -118,12 +118,11 @@ class StreamEvents:
                 f"{hook.name} says whether a stream may be stopped: it returns a bool, and not {answer!r:.80}"
             )
         try:
-            await streams.entrances.find(data.id, room)
-            await streams.calls.cancel(data.id)
+            await streams.calls.cancel(data.id, room)  # one of another room is not for this room's hook to allow
         except StreamGone:
             raise ClientError("GONE", "what this stream said is kept no more") from None
-        except StreamNotFound:  # it is asked to be stopped before it has begun
-            await streams.calls.cancel(data.id)
+        except StreamNotFound:
+            raise ClientError("NOT_FOUND", "there is no such stream in this room") from None
         except BackplaneUnavailable:
             raise ClientError(
                 "UNAVAILABLE", "this stream cannot be stopped now: try again", retry_after=RETRY_AFTER

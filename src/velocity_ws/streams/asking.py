@@ -132,10 +132,16 @@ class Asking:
         found = await self._link.listed(self._topic_of(room))
         return await asyncio.gather(*[self._settled(stream) for stream in found])
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str, room: str | None = None) -> bool:
         """End a stream as ``cancelled``, or forbid that it begins; whether it is cancelled, or will be.
 
+        Args:
+            id_: the stream's.
+            room: the only one of which the stream may be; ``None`` for any.
+
         Raises:
+            StreamNotFound: it is one of another room.
+            StreamGone: it is of the room that was named, and nothing is kept of it.
             BackplaneUnavailable: it is not known whether it was done.
         """
         stream = await self._link.look(id_)
@@ -144,6 +150,8 @@ class Asking:
             stream = await self._link.look(id_)  # it may have begun meanwhile
             if stream is None:
                 return True
+        if room is not None:
+            _check(stream, room)
         if not stream.end and not stream.is_gone:
             stream = await self.end(stream, "cancelled") or stream
         return stream.end == "cancelled"
@@ -165,6 +173,13 @@ class Asking:
         if stream.end or stream.left or stream.is_gone:
             return stream
         return await self.end(stream, "lost", is_of_dead=True) or stream
+
+
+def _check(stream: Summary, room: str) -> None:
+    if stream.room != room:
+        raise StreamNotFound(stream.id)
+    if stream.is_gone:
+        raise StreamGone(stream.id)
 
 
 def _new(payloads: list[bytes], length: int) -> list[Piece]:

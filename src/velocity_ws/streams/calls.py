@@ -99,16 +99,19 @@ class Calls:
         """Let a source say a stream."""
         self._sources.start(writer, source)
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str, room: str | None = None) -> bool:
         """Cancel a stream, wherever it is written, or forbid that it begins; whether it is cancelled, or will be.
 
-        Raises:
-            BackplaneUnavailable: it is not known whether it was done.
+        Args:
+            id_: the stream's.
+            room: the only one of which the stream may be; ``None`` for any.
+
+        Raises: what `Asking.cancel` does.
         """
         await self._wake()
-        if self._sources.cancel_one(id_):
-            return True
-        is_cancelled = await self._asking.cancel(id_)
+        if self._sources.runs_in(id_, room):
+            return self._sources.cancel_one(id_)
+        is_cancelled = await self._asking.cancel(id_, room)
         if is_cancelled and self._cluster is not None:
             self._cluster.notes.notify(self._cluster.topics.nodes, CANCELLED, id_)
         return is_cancelled

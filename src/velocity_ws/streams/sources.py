@@ -62,12 +62,17 @@ class Sources:
         writer.when_dead = lambda end: self._dead(running, end)
         running.task.add_done_callback(lambda _: self._running.pop(writer.id, None))
 
-    def cancel_one(self, id_: str) -> bool:
-        """Cancel a source and end its stream as ``cancelled``; whether it runs here."""
+    def runs_in(self, id_: str, room: str | None) -> bool:
+        """Whether the source of a stream runs here, and the stream is one of a room; of any, where that is ``None``."""
         running = self._running.get(id_)
-        if running is None:
-            return False
+        return running is not None and room in (None, running.writer.room)
+
+    def cancel_one(self, id_: str) -> bool:
+        """Cancel a source that runs here; whether its stream is ended as ``cancelled``, and not otherwise before."""
+        running = self._running[id_]
         running.writer.close("cancelled")
+        if running.writer.ends != "cancelled":  # its source is over, and is told of
+            return False
         self._stop(running)
         return True
 

@@ -118,6 +118,11 @@ class StreamWriter:
     def renewal(self, times: Times) -> Renewal:
         """What says that it lives."""
         return Renewal(self.id, self._topic, self._token, times)
+    @property
+    def ends(self) -> End:
+        """How the stream has ended, or will once that is stored; empty while that is open."""
+        return self.end or self._ends
+
 
     def next(self) -> Append:
         """What is to be stored now; the same again until it is answered."""
@@ -157,7 +162,7 @@ class StreamWriter:
 
     def _check(self) -> None:
         if self.is_closed:
-            raise StreamEnded(self.id, self.end or self._ends)
+            raise StreamEnded(self.id, self.ends)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
