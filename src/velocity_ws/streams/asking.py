@@ -68,7 +68,7 @@ class Asking:
         begin = Begin(id_, self._topic_of(room), room, token, self._times)
         try:
             began = await self._try(begin)
-        except BackplaneUnavailable:
+        except (BackplaneUnavailable, asyncio.CancelledError):
             if len(self._unsure) < MOST_UNSURE:
                 self._unsure[id_] = token  # a start of it here is by the writer that may be there by now
             raise

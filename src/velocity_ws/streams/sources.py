@@ -130,6 +130,12 @@ class Sources:
         self._stop(running)
 
     async def _run(self, running: _Source, source: AsyncIterator[Any]) -> None:
+        try:
+            await self._say(running, source)
+        finally:
+            running.writer.close("error")  # whatever has ended it, the stream does not stay open
+
+    async def _say(self, running: _Source, source: AsyncIterator[Any]) -> None:
         writer = running.writer
         failure: BaseException | None = None
         try:
@@ -137,11 +143,10 @@ class Sources:
                 await writer.write(said)
         except asyncio.CancelledError:
             if not running.is_stopped:  # by what it awaited itself, or somebody who found its task
-                failure = None
                 writer.close("cancelled")
         except StreamEnded:
             pass  # it swallowed its cancellation, and goes on no further
-        except Exception as error:
+        except (Exception, GeneratorExit) as error:
             failure = error
         finally:
             await _close(source)

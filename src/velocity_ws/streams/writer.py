@@ -162,6 +162,12 @@ class StreamWriter:
 
     def _check(self) -> None:
         if self.is_closed:
+    def abandon(self) -> None:
+        """Nothing more is stored by this node: who waits for the end goes on, and the lease ends the stream."""
+        if not self.is_over:
+            self.is_closed = True
+            self._finish("lost")
+
             raise StreamEnded(self.id, self.ends)
 
     def _wake(self) -> None:
