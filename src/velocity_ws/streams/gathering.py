@@ -14,15 +14,21 @@ from velocity_ws.messages.outbound import encode_data
 from velocity_ws.streams.items import End
 from velocity_ws.streams.pieces import Kind, Piece, pack
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "ItemTooLarge"]
 
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 _PART = 8 * 1024
 """Characters that are one part, of which pieces are made."""
 _HALF = re.compile("[\ud800-\udfff]")
+MAX_ITEM = 2**32 - 1
+"""Bytes of an item, where nothing else bounds it."""
 
 
 class Gathering:
+class ItemTooLarge(OverflowError):
+    """An item is larger than what is stored in one."""
+
+
     """What waits of one stream. On one loop only.
 
     Attributes:
@@ -50,18 +56,20 @@ class Gathering:
         self._half = ""
         self._decoder: codecs.IncrementalDecoder | None = None
 
-    def add(self, said: Any) -> int:
+    def add(self, said: Any, largest: int = MAX_ITEM) -> int:
         """Take what a writer says; how many bytes wait then.
 
         Args:
             said: text, or UTF-8 text as bytes, which may be cut anywhere; anything else is an item. Behind an item,
                 text is one, too.
 
+            largest: bytes that one item may have, as it is stored in one.
         Raises:
             TypeError: it is an item, and there is text, or it is bytes, and there are items.
             EncodeError: the item has no JSON form.
             OverflowError: with it, there would be more than there may be; it is not taken.
         """
+            ItemTooLarge: the same, of an item.
         if isinstance(said, str) and self.kind != "items":
             self._be("text")
             self._add_text(said)
@@ -73,6 +81,8 @@ class Gathering:
         else:
             data = encode_data("stream", said)
             self._be("items")
+            if len(data) > largest:
+                raise ItemTooLarge
             self._put(data, 1)
         return self.waiting
 

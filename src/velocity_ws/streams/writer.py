@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from velocity_ws.stream_errors import StreamEnded, StreamTooLarge
 from velocity_ws.streams.gathering import Gathering
 from velocity_ws.streams.items import Append, Begin, End, Renewal, Times, Written
+from velocity_ws.streams.pieces import HEADER_SIZE
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["MOST_WAITING", "StreamWriter"]
@@ -24,6 +25,10 @@ PIECE = 40 * 1024
 
 class Stores(Protocol):
     """Has what writers say stored. On the broker's loop only."""
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest piece, with what is published before it."""
 
     def add(self, writer: StreamWriter, *, is_urgent: bool = False) -> None:
         """A writer has something to store."""
@@ -59,6 +64,7 @@ class StreamWriter:
         self.is_closed = False
         self.when_dead: Callable[[End], None] = lambda _: None
         self._heads = Heads(node_id, begin.room, begin.id)
+        self._overhead = len(self._heads.of(2**16)) + HEADER_SIZE
         self._limit = limit
         self._stores = stores
         self._took = took
@@ -79,7 +85,9 @@ class StreamWriter:
         """
         self._check()
         try:
-            waiting = self._gathering.add(said)
+            waiting = self._gathering.add(said, largest := self._stores.largest - self._overhead)
+        except ItemTooLarge:
+            raise StreamTooLarge(self.id, largest, is_item=True) from None
         except OverflowError:
             raise StreamTooLarge(self.id, self._limit) from None
         if not self._gathering.is_empty and self._pending is None:
