@@ -1,6 +1,7 @@
 """Gathering: what a writer has said and has not been stored yet, until it is taken as a piece. Pure.
 
 Text is code points, never half a character: a high surrogate waits for its low half, and one that gets none is U+FFFD.
+Where a writer does not come to its end, half a character at the end is left out: there is the beginning of its text.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ __all__ = ["Gathering", "ItemTooLarge"]
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 _PART = 8 * 1024
 """Characters that are one part, of which pieces are made."""
-_HALF = re.compile("[\ud800-\udfff]")
 MAX_ITEM = 2**32 - 1
 """Bytes of an item, where nothing else bounds it."""
+_HALF = re.compile("[\ud800-\udfff]")
 
 
-class Gathering:
 class ItemTooLarge(OverflowError):
     """An item is larger than what is stored in one."""
 
 
+class Gathering:
     """What waits of one stream. On one loop only.
 
     Attributes:
@@ -62,14 +63,14 @@ class ItemTooLarge(OverflowError):
         Args:
             said: text, or UTF-8 text as bytes, which may be cut anywhere; anything else is an item. Behind an item,
                 text is one, too.
-
             largest: bytes that one item may have, as it is stored in one.
+
         Raises:
             TypeError: it is an item, and there is text, or it is bytes, and there are items.
             EncodeError: the item has no JSON form.
             OverflowError: with it, there would be more than there may be; it is not taken.
-        """
             ItemTooLarge: the same, of an item.
+        """
         if isinstance(said, str) and self.kind != "items":
             self._be("text")
             self._add_text(said)
@@ -80,17 +81,24 @@ class ItemTooLarge(OverflowError):
             self._add_text(self._decoder.decode(bytes(said)))
         else:
             data = encode_data("stream", said)
-            self._be("items")
             if len(data) > largest:
                 raise ItemTooLarge
+            self._be("items")
             self._put(data, 1)
         return self.waiting
 
-    def finish(self) -> None:
-        """Nothing more is said: half a character is none."""
-        if self._decoder is not None:
-            self._add_text(self._decoder.decode(b"", final=True))
-            self._decoder = None
+    def finish(self, *, is_all: bool) -> None:
+        """Nothing more is said: half a character at the end is none.
+
+        Args:
+            is_all: whether its writer has said all. Where not, the other half may only not have come.
+        """
+        decoder, self._decoder = self._decoder, None
+        if not is_all:
+            self._half = ""
+            return
+        if decoder is not None:
+            self._add_text(decoder.decode(b"", final=True))
         if self._half:
             self._half = ""
             with contextlib.suppress(OverflowError):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from velocity_ws.stream_errors import StreamEnded, StreamTooLarge
-from velocity_ws.streams.gathering import Gathering
+from velocity_ws.streams.gathering import Gathering, ItemTooLarge
 from velocity_ws.streams.items import Append, Begin, End, Renewal, Times, Written
 from velocity_ws.streams.pieces import HEADER_SIZE
 from velocity_ws.streams.wire import Heads
@@ -79,7 +79,7 @@ class StreamWriter:
 
         Raises:
             StreamEnded: the stream has ended.
-            StreamTooLarge: it would be too large with it, and goes on without.
+            StreamTooLarge: it would be too large with it, or this is an item that is; it goes on without.
             TypeError: it is an item, and the stream has text, or it is bytes, and the stream has items.
             EncodeError: the item has no JSON form.
         """
@@ -108,7 +108,7 @@ class StreamWriter:
         if not self.is_closed:
             self.is_closed = True
             self._ends = end
-            self._gathering.finish()
+            self._gathering.finish(is_all=end == "done")
             self._wake()
             if self._pending is None:
                 self._stores.add(self, is_urgent=True)
@@ -119,6 +119,11 @@ class StreamWriter:
         return self.end
 
     @property
+    def ends(self) -> End:
+        """How the stream has ended, or will once that is stored; empty while that is open."""
+        return self.end or self._ends
+
+    @property
     def is_over(self) -> bool:
         """Whether the engine has the end, or takes nothing more."""
         return self._over.is_set()
@@ -126,11 +131,6 @@ class StreamWriter:
     def renewal(self, times: Times) -> Renewal:
         """What says that it lives."""
         return Renewal(self.id, self._topic, self._token, times)
-    @property
-    def ends(self) -> End:
-        """How the stream has ended, or will once that is stored; empty while that is open."""
-        return self.end or self._ends
-
 
     def next(self) -> Append:
         """What is to be stored now; the same again until it is answered."""
@@ -162,6 +162,12 @@ class StreamWriter:
             self._finish(end)
             self.when_dead(end)
 
+    def abandon(self) -> None:
+        """Nothing more is stored by this node: who waits for the end goes on, and the lease ends the stream."""
+        if not self.is_over:
+            self.is_closed = True
+            self._finish("lost")
+
     def _finish(self, end: End) -> None:
         self.end = end
         self._over.set()
@@ -170,12 +176,6 @@ class StreamWriter:
 
     def _check(self) -> None:
         if self.is_closed:
-    def abandon(self) -> None:
-        """Nothing more is stored by this node: who waits for the end goes on, and the lease ends the stream."""
-        if not self.is_over:
-            self.is_closed = True
-            self._finish("lost")
-
             raise StreamEnded(self.id, self.ends)
 
     def _wake(self) -> None:
