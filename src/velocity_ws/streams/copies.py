@@ -34,13 +34,14 @@ class StreamCopy:
         behind: those who have not had all of this, by their ids.
         heard_at: when it was known last that the writer lives.
         is_repairing: whether it is read what was missed.
+        is_stale: whether more may have been missed since that was asked.
         repaired: set when that is done.
         size: bytes that are kept.
     """
 
     __slots__ = (
         "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_repairing",
-        "length", "number", "repaired", "room", "size", "topic",
+        "is_stale", "length", "number", "repaired", "room", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -58,7 +59,7 @@ class StreamCopy:
         self.end: End = ""
         self.behind: dict[str, object] = {}
         self.heard_at = 0.0
-        self.is_repairing = False
+        self.is_repairing = self.is_stale = False
         self.repaired = asyncio.Event()
         self._all = all_
         self._frames = Frames(room, id_)

@@ -17,8 +17,9 @@ from velocity_ws.streams.copies import Copies, StreamCopy
 from velocity_ws.streams.items import Query, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import InvalidPiece, Piece, unpack
+from velocity_ws.streams.room_streams import RoomStreams
 
-__all__ = ["AGAIN", "PAGE", "Following", "RoomStreams", "readable"]
+__all__ = ["AGAIN", "PAGE", "Following", "readable"]
 
 log = get_logger("velocity_ws.streams")
 
@@ -26,6 +27,8 @@ AGAIN = 0.5
 """Seconds until the engine is asked again."""
 PAGE = 1024 * 1024
 """Bytes that are read at once."""
+LOOKS = 200
+"""Rooms of which it is asked at once which streams they have."""
 
 
 class Gives(Protocol):
@@ -37,31 +40,8 @@ class Gives(Protocol):
     def known(self, room: RoomStreams) -> None:
         """It is known which streams a room has."""
 
-
-class RoomStreams:
-    """The streams of one room. On the broker's loop only.
-
-    Attributes:
-        room: the room.
-        topic: the topic of the room.
-        copies: its streams, by their ids, the oldest first.
-        is_known: whether it is known which there are.
-        is_over: whether the room has no members here any more.
-        waiting: the ids of members that get nothing yet.
-        early: those of them that may have what there is as soon as it is known, and what they have of it.
-        heard: the ids of streams of which something was heard before that.
-    """
-
-    __slots__ = ("copies", "early", "heard", "is_known", "is_over", "room", "topic", "waiting")
-
-    def __init__(self, room: str, topic: str) -> None:
-        self.room = room
-        self.topic = topic
-        self.copies: dict[str, StreamCopy] = {}
-        self.is_known = self.is_over = False
-        self.waiting: set[str] = set()
-        self.early: dict[str, dict[str, int]] = {}
-        self.heard: set[str] = set()
+    def forget(self, room: RoomStreams) -> None:
+        """Keep nothing of those who have gone before they got anything."""
 
 
 class Following:
@@ -101,6 +81,9 @@ class Following:
         self._clock = clock
         self.running: dict[StreamCopy, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._unsure: dict[str, RoomStreams] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._is_over = False
 
     # --- life
 
@@ -110,6 +93,7 @@ class Following:
 
     async def stop(self) -> None:
         """Follow nothing any more."""
+        self._is_over = True
         for room in self.rooms.values():
             room.is_over = True
         self.rooms.clear()
@@ -119,8 +103,10 @@ class Following:
             await asyncio.wait(self._tasks)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something until `stop`."""
+        """Run something until `stop`; nothing after it."""
         task = asyncio.create_task(work, name="velocity-ws streams")
+        if self._is_over:
+            task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -144,6 +130,13 @@ class Following:
         """Something may have been missed: ask about all streams that have not ended."""
         for copy in self.running:
             copy.heard_at = -self._lease
+
+    def look_for_new(self) -> None:
+        """Streams may have begun of which nothing was heard: ask which streams the rooms have."""
+        self.look_soon()
+        self._unsure |= self.rooms
+        if self._unsure and self._looking is None:
+            self._looking = self.run(self._look_for_new())
 
     # --- what is heard
 
@@ -211,6 +204,27 @@ class Following:
             self.repair(room.copies[id_])
         room.heard.clear()
 
+    async def _look_for_new(self) -> None:
+        """Ask again which streams rooms have, some rooms after others; members get those that are new here."""
+        while self._unsure:
+            some = [self._unsure.pop(name) for name in list(self._unsure)[:LOOKS]]
+            await asyncio.gather(*[self._look_again(room) for room in some])
+        self._looking = None
+
+    async def _look_again(self, room: RoomStreams) -> None:
+        if room.is_over or not room.is_known:  # else it is asked anyway
+            return
+        await self._wait_heard(room.room)
+        try:
+            streams = await self._link.listed(room.topic)
+        except BackplaneUnavailable:
+            await asyncio.sleep(AGAIN)
+            self._unsure.setdefault(room.room, room)
+            return
+        for stream in reversed(streams):
+            if stream.id not in room.copies and not room.is_over:
+                self.repair(self._new(room, stream.id))
+
     def learned(self, room: RoomStreams, stream: Summary) -> None:
         """The engine has said of a stream that it is one of a room."""
         if stream.id in room.copies:
@@ -231,6 +245,7 @@ class Following:
 
     def repair(self, copy: StreamCopy) -> None:
         """Something was missed: read it, and give it to those who keep up."""
+        copy.is_stale = True
         if not copy.is_repairing:
             copy.is_repairing = True
             copy.repaired.clear()
@@ -244,6 +259,7 @@ class Following:
     async def _read_on(self, copy: StreamCopy) -> None:
         try:
             while self.is_followed(copy) and not copy.end:
+                copy.is_stale = False
                 try:
                     part = await self._link.read(Query(copy.id, copy.topic, copy.length, PAGE))
                 except BackplaneUnavailable:
@@ -257,7 +273,7 @@ class Following:
                     self._take_read(copy, piece)
                 if not copy.end and part.stream.end and part.stream.pieces <= copy.number + 1:
                     self._take_read(copy, Piece(part.stream.pieces - 1, copy.length, 0, "", part.stream.end, b""))
-                if copy.number >= part.stream.pieces or copy.number == before:
+                if not copy.is_stale and (copy.number >= part.stream.pieces or copy.number == before):
                     return
         finally:
             copy.is_repairing = False
@@ -273,6 +289,11 @@ class Following:
         """The engine has lost a stream: those who read it are told that it will not go on."""
         log.warning("the engine knows no more of stream %s, which is lost", quote(copy.id))
         self._take(copy, Piece(copy.number, copy.length, 0, "", "lost", b""))
+
+    def forget(self, room: RoomStreams) -> None:
+        """Keep nothing of those who have left a room before they got anything of its streams."""
+        if room.waiting:
+            self._gives.forget(room)
 
     def is_followed(self, copy: StreamCopy) -> bool:
         """Whether a copy is still one of a room with members here."""

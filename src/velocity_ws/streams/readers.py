@@ -16,11 +16,13 @@ from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.streams.copies import StreamCopy
 from velocity_ws.streams.finding import Finding
-from velocity_ws.streams.following import Following, RoomStreams
+from velocity_ws.streams.following import Following
+from velocity_ws.streams.items import MAX_LISTED
 from velocity_ws.streams.pieces import Piece
 
 __all__ = ["Readers", "read_positions"]
 
+from velocity_ws.streams.room_streams import RoomStreams
 PATIENCE = 30.0
 """Seconds after which it is looked again whether a slow reader is still there."""
 AGAIN = 0.5
@@ -126,6 +128,11 @@ class Readers:
             self._fall_behind(copy, session, cursor, is_old=bool(copy.end))
 
     # --- who reads
+    def forget(self, room: RoomStreams) -> None:
+        """See `Gives.forget`."""
+        room.waiting = {id_ for id_ in room.waiting if self._hub.joined_at(id_, room.room) is not None}
+        room.early = {id_: have for id_, have in room.early.items() if id_ in room.waiting}
+
 
     def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
         """See `Gives.give`."""

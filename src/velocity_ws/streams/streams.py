@@ -185,7 +185,7 @@ class Streams:
 
     def _look_soon(self) -> None:
         """The other nodes are heard, at first or again."""
-        self._following.look_soon()
+        self._following.look_for_new()
         if self._waking is None and self._looking is None and not self.sources.is_stopping:
             self._looking = asyncio.create_task(self._look(), name="velocity-ws streams look")
 
