@@ -110,6 +110,10 @@ class StreamCopy:
                 return message, piece.stop
             piece = piece.until(piece.start + piece.length // 2)  # JSON has up to six bytes for one
 
+    def lost_from(self, cursor: int) -> PreparedMessage:
+        """The end for a reader that has a number of characters, or items, where what follows is kept nowhere."""
+        return self._frames.of(Piece(self.number, cursor, 0, "", "lost", b""))
+
     def fill(self, pieces: list[Piece]) -> None:
         """Keep what was read of before that which is kept, with nothing between."""
         old, self._chunks, self._starts, self.size = self._chunks, [], [], 0
