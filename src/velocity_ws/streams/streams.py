@@ -139,6 +139,13 @@ class Streams:
             self._cluster.on_notification(NOTICE, bool, lambda *_: self.wake_soon())
             self._cluster.on_connected.append(self._look_soon)
 
+    async def wait_found(self) -> None:
+        """Wait until it is known whether there are streams, and for the connection if there are; for a while."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+        if self._waking is not None:
+            await asyncio.wait([self._waking])
+
     @property
     def is_awake(self) -> bool:
         """Whether there are streams, as far as is known."""
@@ -181,7 +188,7 @@ class Streams:
             opened = self._following.open(room, self._topics.room(room))
             for session in self._hub.room_members(room):
                 opened.waiting.add(session.id)
-                self.readers.go(session, room, {})
+                self.entrances.begin(session, room)
 
     def _look_soon(self) -> None:
         """The other nodes are heard, at first or again."""
