@@ -51,7 +51,7 @@ class Backplane(Protocol):
             receive: takes what is published to the topics that are subscribed to. It is not called before a first
                 `subscribe`, nor after ``lost`` or `close`.
             lost: called when the connection ends in any way but `close`, also when the engine cuts it off because it
-                fell behind; and with `Leaving` where it is better left.
+                fell behind; and with ``Leaving`` where it is better left.
 
         Raises:
             OSError: there is no engine, or it refuses the login.
