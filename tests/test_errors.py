@@ -116,7 +116,7 @@ def test_each_error_about_a_stream_is_a_stream_error(kind: type[StreamError]) ->
         (StreamGone("a"), "WS_STREAM_TTL"),
         (StreamEnded("a", "lost"), "(lost)"),
         (StreamTooLarge("a", 1024), "1024 bytes (WS_STREAM_MAX_SIZE)"),
-        (StreamTooLarge("a", 1024, "an item"), "an item of more than 1024 bytes"),
+        (StreamTooLarge("a", 1024, is_item=True), "an item of more than 1024 bytes"),
     ],
 )
 def test_an_error_about_a_stream_names_it_and_what_to_do(error: StreamError, told: str) -> None:

@@ -57,16 +57,19 @@ class StreamEnded(StreamError, RuntimeError):
 
 
 class StreamTooLarge(StreamError, ValueError):
-    """The stream would be larger than a stream may be, or an item larger than its engine takes. What it has is kept.
+    """The stream would be larger than a stream may be, or an item larger than what the engine takes in one message.
+
+    What it has so far is kept.
 
     Attributes:
         limit: bytes that it may have.
     """
 
-    def __init__(self, stream_id: str, limit: int, what: str = "") -> None:
+    def __init__(self, stream_id: str, limit: int, *, is_item: bool = False) -> None:
         self.limit = limit
-        if what:
-            text = f"cannot have {what} of more than {limit} bytes, which is what its engine takes: cut it"
-        else:
-            text = f"would have more than {limit} bytes (WS_STREAM_MAX_SIZE): end it, and go on in another one"
-        super().__init__(stream_id, text)
+        super().__init__(
+            stream_id,
+            f"was given an item of more than {limit} bytes, which its engine does not take: say it in several items"
+            if is_item
+            else f"would have more than {limit} bytes (WS_STREAM_MAX_SIZE): end it, and go on in another one",
+        )

@@ -96,6 +96,9 @@ class Room:
     def known(self, room: RoomStreams) -> None:
         self.knew = len(room.copies)
 
+    def forget(self, room: RoomStreams) -> None:
+        """There are no members."""
+
     @property
     def text(self) -> str:
         """What was given; without a hole, and nothing twice."""

@@ -174,7 +174,7 @@ async def test_what_would_be_too_large_is_refused_and_the_stream_goes_on() -> No
 
 async def test_an_item_that_an_engine_cannot_take_is_refused_and_the_largest_is_stored() -> None:
     stores = Stores()
-    with pytest.raises(StreamTooLarge, match="cannot have an item of more than") as error:
+    with pytest.raises(StreamTooLarge, match="was given an item of more than") as error:
         await stores.writer.write(["x" * MAX_PAYLOAD])
     most = error.value.limit
     writing = asyncio.create_task(stores.writer.write(["x" * (most - 4)]))

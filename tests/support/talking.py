@@ -25,24 +25,29 @@ LOST = (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, asyncio.Incom
 
 
 class Process:
-    """A node in a process of its own, of `tests.programs.history_app`. It comes back at the same port."""
+    """A node in a process of its own. It comes back at the same port."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, program: str = "history_app", **environment: str) -> None:
         """
         Args:
             url: of the engine.
+            program: what it runs, of `tests.programs`.
+            environment: more of what it finds in its environment.
         """
         self.port = kept_port()
-        self._url = url
+        self._program = program
+        self._environment = {
+            "WS_BACKPLANE_URL": url, "WS_RATE_LIMIT": "0", "WS_DRAIN_TIMEOUT": "3s", **environment
+        }  # fmt: skip
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start it; returns when it takes connections."""
-        command = ["-m", "velocity_ws", "run", "tests.programs.history_app:app", "--port", str(self.port)]
+        command = ["-m", "velocity_ws", "run", f"tests.programs.{self._program}:app", "--port", str(self.port)]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, *command, "--log-level", os.environ.get("NODE_LOG_LEVEL", "error"),
             cwd=ROOT,
-            env={**os.environ, "WS_BACKPLANE_URL": self._url, "WS_RATE_LIMIT": "0", "WS_DRAIN_TIMEOUT": "3s"},
+            env={**os.environ, **self._environment},
         )  # fmt: skip
         async with asyncio.timeout(60):
             while True:
@@ -52,6 +57,12 @@ class Process:
                     writer.close()
                     return
                 await asyncio.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """That of its process."""
+        assert self._process is not None
+        return self._process.pid
 
     def signal(self, number: int) -> None:
         """Send it a signal, where it has been started."""

@@ -262,9 +262,11 @@ class Node:
 
     async def begin(self) -> None:
         """Connect to the other nodes, and to what keeps the logs of rooms, where there are such."""
-        cluster, histories = self.cluster, self.histories
+        cluster, histories, streams = self.cluster, self.histories, self.streams
         self._starting = Starting(histories, cluster)
         await self._starting.wait()
+        if streams is not None:  # or those who come back at once would get again what they say they have
+            await streams.wait_found()
         if self.cluster is not cluster or self.histories is not histories:
             raise BrokerError("the broker was stopped while it was starting")
 

@@ -105,8 +105,8 @@ class StreamWriter:
 
         Raises:
             StreamEnded: the stream was cancelled, or its writer was taken for dead.
-            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it, or this is an item that is too large
-                for the engine. It goes on without.
+            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it, or this is an item of more bytes
+                than the engine takes in one message (1 MiB on NATS, 8 MiB elsewhere). It goes on without.
             TypeError: the stream has text, and this is an item; or it has items, and these are bytes.
             EncodeError: the item has no JSON form.
         """
@@ -135,9 +135,9 @@ class StreamsAPI:
         """Start a stream whose source runs in this process, detached from the client that asked for it.
 
         An id has one stream for ever: starting it again, anywhere, finds the one that is there, and the source of this
-        call is not run. A source that ends makes the end ``done``; one that raises, ``error``, and ``on_error`` gets
-        the exception. When the broker stops, sources have ``WS_DRAIN_TIMEOUT`` to finish; then they are cancelled, and
-        the end is ``lost``, as where the process dies.
+        call is left alone. A source that ends makes the end ``done``; one that raises, ``error``, and ``on_error``
+        gets the exception. When the broker stops, sources have ``WS_DRAIN_TIMEOUT`` to finish; then they are cancelled,
+        and the end is ``lost``, as where the process dies.
 
         Args:
             stream_id: 1 to 256 characters.
@@ -149,7 +149,7 @@ class StreamsAPI:
             The stream. Nothing of it is waited for.
 
         Raises:
-            TypeError: the source is no async iterator.
+            TypeError: the source is no async iterator, and makes none; in the latter case the end is ``error``.
             InvalidNameError: the id, or the room, is not such a string, or cannot be sent to other processes.
             StreamGone: it ended so long ago that nothing is kept of it.
             StreamError: the id is that of a stream in another room.
@@ -166,15 +166,14 @@ class StreamsAPI:
 
     async def _start(self, stream_id: str, room: str, source: Source) -> Stream:
         streams = self._streams()
-        try:
-            writing, stream = await streams.begin(stream_id, room)
-        except BaseException:
-            await _close(source)
-            raise
-        if writing is None or writing.is_closed:
-            await _close(source)
-        else:
-            streams.run(writing, _iterator(source))
+        writing, stream = await streams.begin(stream_id, room)
+        if writing is not None and not writing.is_closed:
+            try:
+                iterator = _iterator(source)
+            except BaseException:
+                writing.close("error")
+                raise
+            streams.run(writing, iterator)
         return Stream(self, stream, is_new=writing is not None)
 
     @asynccontextmanager
@@ -292,14 +291,20 @@ def _taken(stream: Summary) -> StreamError:
 
 
 def _iterator(source: Source) -> AsyncIterator[Any]:
-    made = source if hasattr(source, "__aiter__") else source()
-    return made.__aiter__()
+    """Begin to iterate.
 
-
-async def _close(source: Source) -> None:
-    """Close a source that will not run, where it is a generator."""
-    if inspect.isasyncgen(source):
-        await source.aclose()
+    Raises:
+        TypeError: it makes no async iterator.
+    """
+    made: Any = source if hasattr(source, "__aiter__") else source()
+    if not hasattr(made, "__aiter__"):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise TypeError(
+            f"the source of a stream is an async iterator, or a function that makes one, and this makes {made!r:.80}"
+        )
+    found: AsyncIterator[Any] = made.__aiter__()
+    return found
 
 
 def _validate(stream_id: str, room: str | None = None) -> None:

@@ -68,7 +68,7 @@ class Asking:
         begin = Begin(id_, self._topic_of(room), room, token, self._times)
         try:
             began = await self._try(begin)
-        except BackplaneUnavailable:
+        except (BackplaneUnavailable, asyncio.CancelledError):
             if len(self._unsure) < MOST_UNSURE:
                 self._unsure[id_] = token  # a start of it here is by the writer that may be there by now
             raise
@@ -137,10 +137,11 @@ class Asking:
 
         Args:
             id_: the stream's.
-            room: the room that it has to be of; ``None`` for any. One that has not begun has none yet.
+            room: the only one of which the stream may be; ``None`` for any.
 
         Raises:
-            StreamError: it is one of another room.
+            StreamNotFound: it is one of another room.
+            StreamGone: it is of the room that was named, and nothing is kept of it.
             BackplaneUnavailable: it is not known whether it was done.
         """
         stream = await self._link.look(id_)
@@ -149,8 +150,8 @@ class Asking:
             stream = await self._link.look(id_)  # it may have begun meanwhile
             if stream is None:
                 return True
-        if room not in (None, stream.room):
-            raise StreamError(id_, "is one of another room")
+        if room is not None:
+            _check(stream, room)
         if not stream.end and not stream.is_gone:
             stream = await self.end(stream, "cancelled") or stream
         return stream.end == "cancelled"
@@ -172,6 +173,13 @@ class Asking:
         if stream.end or stream.left or stream.is_gone or not self._link.is_steady:
             return stream
         return await self.end(stream, "lost", is_of_dead=True) or stream
+
+
+def _check(stream: Summary, room: str) -> None:
+    if stream.room != room:
+        raise StreamNotFound(stream.id)
+    if stream.is_gone:
+        raise StreamGone(stream.id)
 
 
 def _new(payloads: list[bytes], length: int) -> list[Piece]:

@@ -104,15 +104,13 @@ class Calls:
 
         Args:
             id_: the stream's.
-            room: the room that it has to be of; ``None`` for any.
+            room: the only one of which the stream may be; ``None`` for any.
 
-        Raises:
-            StreamError: it is one of another room.
-            BackplaneUnavailable: it is not known whether it was done.
+        Raises: what `Asking.cancel` does.
         """
         await self._wake()
-        if self._sources.cancel_one(id_, room):
-            return True
+        if self._sources.runs_in(id_, room):
+            return self._sources.cancel_one(id_)
         is_cancelled = await self._asking.cancel(id_, room)
         if is_cancelled and self._cluster is not None:
             self._cluster.notes.notify(self._cluster.topics.nodes, CANCELLED, id_)

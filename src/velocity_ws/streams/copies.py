@@ -34,14 +34,14 @@ class StreamCopy:
         behind: those who have not had all of this, by their ids.
         heard_at: when it was known last that the writer lives.
         is_repairing: whether it is read what was missed.
-        is_missed: whether something was missed since that was asked last.
+        is_stale: whether more may have been missed since that was asked.
         repaired: set when that is done.
         size: bytes that are kept.
     """
 
     __slots__ = (
-        "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_missed",
-        "is_repairing", "length", "number", "repaired", "room", "size", "topic",
+        "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_repairing",
+        "is_stale", "length", "number", "repaired", "room", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -59,7 +59,7 @@ class StreamCopy:
         self.end: End = ""
         self.behind: dict[str, object] = {}
         self.heard_at = 0.0
-        self.is_repairing = self.is_missed = False
+        self.is_repairing = self.is_stale = False
         self.repaired = asyncio.Event()
         self._all = all_
         self._frames = Frames(room, id_)
@@ -109,6 +109,10 @@ class StreamCopy:
             if message.size <= MESSAGE or piece.length <= 1:
                 return message, piece.stop
             piece = piece.until(piece.start + piece.length // 2)  # JSON has up to six bytes for one
+
+    def lost_from(self, cursor: int) -> PreparedMessage:
+        """The end for a reader that has a number of characters, or items, where what follows is kept nowhere."""
+        return self._frames.of(Piece(self.number, cursor, 0, "", "lost", b""))
 
     def fill(self, pieces: list[Piece]) -> None:
         """Keep what was read of before that which is kept, with nothing between."""

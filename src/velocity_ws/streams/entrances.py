@@ -15,6 +15,9 @@ from velocity_ws.streams.readers import Readers, read_positions
 
 __all__ = ["Entrances"]
 
+MOST_EARLY = 10_000
+"""Positions in streams that clients have said, and that are kept while no streams are known."""
+
 
 class Entrances:
     """The clients of one node that come into rooms, or ask for streams there. On the broker's loop only.
@@ -36,6 +39,8 @@ class Entrances:
         self._following = following
         self._asking = asking
         self._postponed: dict[str, list[str]] = {}
+        self._early: dict[tuple[str, str], dict[str, int]] = {}
+        self._early_size = 0
         self.waits_for: Callable[[Session], bool] = lambda _: False
 
     def go(self, session: Session, room: str, have: object = None) -> None:
@@ -48,6 +53,13 @@ class Entrances:
         """
         if self._hub.came is not None:
             self._readers.go(session, room, read_positions(have))
+        elif have and self._early_size < MOST_EARLY:  # there are none, as far as is known by now
+            positions = self._early[session.id, room] = read_positions(have)
+            self._early_size += len(positions)
+
+    def begin(self, session: Session, room: str) -> None:
+        """There are streams, and this client was in a room before: let it read them."""
+        self._readers.go(session, room, self._early.pop((session.id, room), {}))
 
     def let_in(self, session: Session, room: str) -> None:
         """Let a client read the streams of a room that the application has put it into, once it has said what it has.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.stream_errors import StreamGone
 from velocity_ws.streams.copies import MESSAGE, StreamCopy
 from velocity_ws.streams.following import PAGE, Following, readable
 from velocity_ws.streams.items import Query
@@ -68,9 +69,11 @@ class Finding:
         """Read what follows for one reader alone; ``None`` where there is nothing.
 
         Raises:
+            StreamGone: it is kept no more.
             BackplaneUnavailable: the engine did not answer.
         """
         part = await self._link.read(Query(copy.id, copy.topic, cursor, MESSAGE - 1024))
-        found = [] if part is None else [piece.after(cursor) for piece in readable(copy, part.payloads)]
-        found = [piece for piece in found if piece.length]
+        if part is None or part.stream.is_gone:
+            raise StreamGone(copy.id)
+        found = [piece for each in readable(copy, part.payloads) if (piece := each.after(cursor)).length]
         return join(found) if found and found[0].start == cursor else None

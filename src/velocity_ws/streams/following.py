@@ -6,7 +6,7 @@ Knows the engine, and no client: who gets what is for `Readers`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from velocity_ws.cluster.envelopes import StreamPiece
@@ -27,6 +27,8 @@ AGAIN = 0.5
 """Seconds until the engine is asked again."""
 PAGE = 1024 * 1024
 """Bytes that are read at once."""
+LOOKS = 200
+"""Rooms of which it is asked at once which streams they have."""
 
 
 class Gives(Protocol):
@@ -37,6 +39,9 @@ class Gives(Protocol):
 
     def known(self, room: RoomStreams) -> None:
         """It is known which streams a room has."""
+
+    def forget(self, room: RoomStreams) -> None:
+        """Keep nothing of those who have gone before they got anything."""
 
 
 class Following:
@@ -76,7 +81,9 @@ class Following:
         self._clock = clock
         self.running: dict[StreamCopy, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_looking = False
+        self._unsure: dict[str, RoomStreams] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._is_over = False
 
     # --- life
 
@@ -86,6 +93,7 @@ class Following:
 
     async def stop(self) -> None:
         """Follow nothing any more."""
+        self._is_over = True
         for room in self.rooms.values():
             room.is_over = True
         self.rooms.clear()
@@ -95,8 +103,10 @@ class Following:
             await asyncio.wait(self._tasks)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something until `stop`."""
+        """Run something until `stop`; nothing after it."""
         task = asyncio.create_task(work, name="velocity-ws streams")
+        if self._is_over:
+            task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -117,16 +127,27 @@ class Following:
                 self.copies.let_go(copy)
 
     def look_soon(self) -> None:
-        """Something may have been missed in any room: ask which streams there are, and how far they are."""
-        if not self._is_looking:
-            self._is_looking = True
-            self.run(self._look_at([*self.rooms.values()]))
+        """Something may have been missed: ask about all streams that have not ended."""
+        for copy in self.running:
+            copy.heard_at = -self._lease
 
     def deaf(self, topic: str) -> None:
         """A room was not heard for a while."""
-        rooms = [room for room in self.rooms.values() if room.topic == topic]
-        if rooms:
-            self.run(self._look_at(rooms))
+        for room in self.rooms.values():
+            if room.topic == topic:
+                for copy in room.copies.values():
+                    copy.heard_at = -self._lease if copy in self.running else copy.heard_at
+                self._ask_again({room.room: room})
+
+    def look_for_new(self) -> None:
+        """Streams may have begun of which nothing was heard: ask which streams the rooms have."""
+        self.look_soon()
+        self._ask_again(self.rooms)
+
+    def _ask_again(self, rooms: dict[str, RoomStreams]) -> None:
+        self._unsure |= rooms
+        if self._unsure and self._looking is None:
+            self._looking = self.run(self._look_for_new())
 
     # --- what is heard
 
@@ -172,28 +193,6 @@ class Following:
 
     # --- what is asked
 
-    async def _look_at(self, rooms: Sequence[RoomStreams]) -> None:
-        """Ask which streams rooms have, and read what was missed of each."""
-        self._is_looking = False
-        await asyncio.gather(*[self._look_again(room) for room in rooms if room.is_known])
-
-    async def _look_again(self, room: RoomStreams) -> None:
-        while not room.is_over:
-            await self._wait_heard(room.room)
-            try:
-                streams = await self._link.listed(room.topic)
-                break
-            except BackplaneUnavailable:
-                await asyncio.sleep(AGAIN)
-        if room.is_over:
-            return
-        for stream in reversed(streams):
-            copy = room.copies.get(stream.id)
-            if copy is None:
-                copy = self._new(room, stream.id)
-            if not copy.end and (stream.end or stream.pieces > copy.number):
-                self.repair(copy)
-
     async def _learn(self, room: RoomStreams) -> None:
         """Find out which streams a room has."""
         streams: list[Summary] = []
@@ -216,6 +215,27 @@ class Following:
             self.repair(room.copies[id_])
         room.heard.clear()
 
+    async def _look_for_new(self) -> None:
+        """Ask again which streams rooms have, some rooms after others; members get those that are new here."""
+        while self._unsure:
+            some = [self._unsure.pop(name) for name in list(self._unsure)[:LOOKS]]
+            await asyncio.gather(*[self._look_again(room) for room in some])
+        self._looking = None
+
+    async def _look_again(self, room: RoomStreams) -> None:
+        if room.is_over or not room.is_known:  # else it is asked anyway
+            return
+        await self._wait_heard(room.room)
+        try:
+            streams = await self._link.listed(room.topic)
+        except BackplaneUnavailable:
+            await asyncio.sleep(AGAIN)
+            self._unsure.setdefault(room.room, room)
+            return
+        for stream in reversed(streams):
+            if stream.id not in room.copies and not room.is_over:
+                self.repair(self._new(room, stream.id))
+
     def learned(self, room: RoomStreams, stream: Summary) -> None:
         """The engine has said of a stream that it is one of a room."""
         if stream.id in room.copies:
@@ -236,7 +256,7 @@ class Following:
 
     def repair(self, copy: StreamCopy) -> None:
         """Something was missed: read it, and give it to those who keep up."""
-        copy.is_missed = True
+        copy.is_stale = True
         if not copy.is_repairing:
             copy.is_repairing = True
             copy.repaired.clear()
@@ -250,7 +270,7 @@ class Following:
     async def _read_on(self, copy: StreamCopy) -> None:
         try:
             while self.is_followed(copy) and not copy.end:
-                copy.is_missed = False
+                copy.is_stale = False
                 try:
                     part = await self._link.read(Query(copy.id, copy.topic, copy.length, PAGE))
                 except BackplaneUnavailable:
@@ -266,7 +286,7 @@ class Following:
                     self._take_read(copy, piece)
                 if part.stream.end and part.stream.length <= copy.length:  # less, where it has lost what was heard
                     self._take(copy, Piece(copy.number, copy.length, 0, "", part.stream.end, b""))
-                if (copy.number >= part.stream.pieces or copy.number == before) and not copy.is_missed:
+                if not copy.is_stale and (copy.number >= part.stream.pieces or copy.number == before):
                     return
         finally:
             copy.is_repairing = False
@@ -282,6 +302,11 @@ class Following:
         """The engine has lost a stream: those who read it are told that it will not go on."""
         log.warning("the engine knows no more of stream %s, which is lost", quote(copy.id))
         self._take(copy, Piece(copy.number, copy.length, 0, "", "lost", b""))
+
+    def forget(self, room: RoomStreams) -> None:
+        """Keep nothing of those who have left a room before they got anything of its streams."""
+        if room.waiting:
+            self._gives.forget(room)
 
     def is_followed(self, copy: StreamCopy) -> bool:
         """Whether a copy is still one of a room with members here."""

@@ -1,6 +1,7 @@
 """Gathering: what a writer has said and has not been stored yet, until it is taken as a piece. Pure.
 
 Text is code points, never half a character: a high surrogate waits for its low half, and one that gets none is U+FFFD.
+Where a writer does not come to its end, half a character at the end is left out: there is the beginning of its text.
 """
 
 from __future__ import annotations
@@ -93,12 +94,16 @@ class Gathering:
             self.kind = "items"
         return self.waiting
 
-    def finish(self) -> None:
-        """Nothing more is said: half a character is none."""
+    def finish(self, *, is_all: bool = True) -> None:
+        """Nothing more is said: half a character at the end is none.
+
+        Args:
+            is_all: whether its writer has said all. Where not, the other half may only not have come.
+        """
         with contextlib.suppress(OverflowError):
-            if self._decoder is not None:
+            if is_all and self._decoder is not None:
                 self._add_text(self._decoder.decode(b"", final=True))
-            if self._half:
+            if is_all and self._half:
                 self._put("\ufffd".encode(), 1)
         self._decoder, self._half = None, ""
 

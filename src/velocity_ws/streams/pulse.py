@@ -56,12 +56,14 @@ class Pulse:
         ]
 
     async def stop(self) -> None:
-        """Store and renew nothing more."""
+        """Store and renew nothing more; nobody waits for what has not been stored by now."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks = []
+        for writer in self.writers:
+            writer.abandon()
 
     @property
     def writers(self) -> list[StreamWriter]:

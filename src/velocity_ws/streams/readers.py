@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.messages.names import MAX_NAME_LENGTH
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
+from velocity_ws.stream_errors import StreamGone
 from velocity_ws.streams.copies import StreamCopy
 from velocity_ws.streams.finding import Finding
 from velocity_ws.streams.following import Following
+from velocity_ws.streams.items import MAX_LISTED
 from velocity_ws.streams.pieces import Piece
 from velocity_ws.streams.room_streams import RoomStreams
 
@@ -35,23 +39,35 @@ GiveReady = Callable[[Iterable[Session], PreparedMessage], list[Session]]
 """Gives a message to members for whom nothing waits; the others."""
 
 
+class _Allowance:
+    """What somebody who has come into a room may get of streams that had ended by then.
+
+    Attributes:
+        left: bytes.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = OF_ENDED
+
+
 class _Reader:
     """A member that has not had all of some streams.
 
     Attributes:
         session: the member's.
         copies: these streams, and how many characters, or items, it has of each.
-        ended: of those that had ended when it came, bytes that it may still get.
+        old: those of them that had ended when it came.
         task: gives it what it has not had.
     """
 
-    __slots__ = ("copies", "ended", "old", "session", "task")
+    __slots__ = ("copies", "old", "session", "task")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.copies: dict[StreamCopy, int] = {}
-        self.old: set[StreamCopy] = set()
-        self.ended = OF_ENDED
+        self.old: dict[StreamCopy, _Allowance] = {}
         self.task: asyncio.Task[Any] | None = None
 
 
@@ -79,7 +95,11 @@ class Readers:
     # --- who comes
 
     def came(self, session: Session, room: str) -> None:
-        """A client has come into a room: it gets nothing of its streams before `go`."""
+        """A client has come into a room: it gets nothing of its streams before `go`, though it was there before."""
+        reader = self._readers.get(session.id)
+        if reader is not None:
+            for copy in [copy for copy in reader.copies if copy.room == room]:
+                self._in_step(reader, copy)
         followed = self.following.rooms.get(room)
         if followed is not None:
             followed.waiting.add(session.id)
@@ -108,6 +128,11 @@ class Readers:
             if session is not None:
                 self._begin(room, session, have)
 
+    def forget(self, room: RoomStreams) -> None:
+        """See `Gives.forget`."""
+        room.waiting = {id_ for id_ in room.waiting if self._hub.joined_at(id_, room.room) is not None}
+        room.early = {id_: have for id_, have in room.early.items() if id_ in room.waiting}
+
     def read(self, session: Session, copy: StreamCopy, cursor: int) -> None:
         """Let a member have a stream from somewhere on, whatever it has had."""
         self._fall_behind(copy, session, min(cursor, copy.length))
@@ -116,7 +141,7 @@ class Readers:
         room.waiting.discard(session.id)
         if self._hub.joined_at(session.id, room.room) is None or not room.copies:
             return
-        left = OF_ENDED
+        left, allowance = OF_ENDED, _Allowance()
         for copy in reversed(room.copies.values()):
             cursor = have.get(copy.id, 0)
             is_old = bool(copy.end) and copy.id not in have  # what it names it waits for
@@ -125,7 +150,7 @@ class Readers:
                     left = 0
                     continue
                 left -= max(copy.length - cursor, 0)
-            self._fall_behind(copy, session, cursor, is_old=is_old)
+            self._fall_behind(copy, session, cursor, allowance if is_old else None)
 
     # --- who reads
 
@@ -140,14 +165,18 @@ class Readers:
         for session in held:
             self._fall_behind(copy, session, piece.start)
 
-    def _fall_behind(self, copy: StreamCopy, session: Session, cursor: int, *, is_old: bool = False) -> None:
+    def _fall_behind(
+        self, copy: StreamCopy, session: Session, cursor: int, allowance: _Allowance | None = None
+    ) -> None:
         """A member has had no more of a stream than this: it gets the rest as fast as it reads."""
         reader = self._readers.get(session.id)
         if reader is None:
             reader = self._readers[session.id] = _Reader(session)
         reader.copies[copy] = cursor
-        if is_old:
-            reader.old.add(copy)
+        if allowance is None:
+            reader.old.pop(copy, None)
+        else:
+            reader.old[copy] = allowance
         copy.behind[session.id] = reader
         if reader.task is None:
             reader.task = self.following.run(self._catch_up(reader))
@@ -155,7 +184,7 @@ class Readers:
     def _in_step(self, reader: _Reader, copy: StreamCopy) -> None:
         """A reader has all of a stream, or reads it no more."""
         reader.copies.pop(copy, None)
-        reader.old.discard(copy)
+        reader.old.pop(copy, None)
         if copy.behind.get(reader.session.id) is reader:
             del copy.behind[reader.session.id]
 
@@ -191,18 +220,19 @@ class Readers:
         if cursor > copy.length:
             await self._look_ahead(reader, copy)
             return False
-        is_spent = copy in reader.old and reader.ended <= 0 and not cursor
+        allowance = reader.old.get(copy)
+        is_spent = allowance is not None and allowance.left <= 0 and not cursor
         if is_spent or (cursor == copy.length and not copy.end):
             self._in_step(reader, copy)
             return False
         found = copy.message(cursor)
         if found is None:
-            found = await self._find(copy, cursor)
+            found = await self._find(reader, copy, cursor)
             if found is None or not self._reads(reader, copy, cursor):
                 return False
         message, stop = found
-        if copy in reader.old:
-            reader.ended -= message.size
+        if allowance is not None:
+            allowance.left -= message.size
         reader.session.offer(message)
         reader.copies[copy] = stop
         if stop == copy.length:  # what was said while it was found comes with the next message
@@ -225,24 +255,41 @@ class Readers:
         is_held = self._hub.hold_of(session.id, copy.room) is not None
         return not is_held and self._hub.joined_at(session.id, copy.room) is not None
 
-    async def _find(self, copy: StreamCopy, cursor: int) -> tuple[PreparedMessage, int] | None:
-        """Find what is not kept here."""
+    async def _find(self, reader: _Reader, copy: StreamCopy, cursor: int) -> tuple[PreparedMessage, int] | None:
+        """Find what is not kept here; where it cannot be had now, the other streams of the reader come first."""
         try:
             if await self.finding.filled(copy):
                 return copy.message(cursor)
             piece = await self.finding.page(copy, cursor)
         except BackplaneUnavailable:
             piece = None
+        except StreamGone:
+            self._lost(reader, copy, cursor)
+            return None
         if piece is None:
+            if copy in reader.copies:
+                reader.copies[copy] = reader.copies.pop(copy)
             await asyncio.sleep(AGAIN)
             return None
         return copy.message_of(piece)
 
+    def _lost(self, reader: _Reader, copy: StreamCopy, cursor: int) -> None:
+        """What a reader has not had is kept no more: it is told that its stream ends there, if it has any of it."""
+        if not copy.end:
+            self.following.end_here(copy)
+        if self._reads(reader, copy, cursor):
+            if cursor or copy not in reader.old:
+                reader.session.offer(copy.lost_from(cursor))
+            self._in_step(reader, copy)
+
 
 def read_positions(value: object) -> dict[str, int]:
-    """What a client says it has of streams; what is none is left out."""
+    """What a client says it has of streams; what is none is left out, and what is more than a room has."""
     if not isinstance(value, dict):
         return {}
-    return {
-        id_: length for id_, length in value.items() if isinstance(id_, str) and type(length) is int and length >= 0
-    }
+    found = (
+        (id_, length)
+        for id_, length in value.items()
+        if isinstance(id_, str) and len(id_) <= MAX_NAME_LENGTH and type(length) is int and length >= 0
+    )
+    return dict(itertools.islice(found, MAX_LISTED))

@@ -1,4 +1,4 @@
-"""RoomStreams: the streams of one room that has members here, and which members get nothing of them yet. Pure."""
+"""RoomStreams: what a node knows of the streams of one room, and who gets nothing of them yet. Knows no engine."""
 
 from __future__ import annotations
 

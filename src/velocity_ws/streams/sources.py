@@ -62,12 +62,17 @@ class Sources:
         writer.when_dead = lambda end: self._dead(running, end)
         running.task.add_done_callback(lambda _: self._running.pop(writer.id, None))
 
-    def cancel_one(self, id_: str, room: str | None = None) -> bool:
-        """Cancel a source, of a room where one is given, and end its stream as ``cancelled``; whether it runs here."""
+    def runs_in(self, id_: str, room: str | None) -> bool:
+        """Whether the source of a stream runs here, and the stream is one of a room; of any, where that is ``None``."""
         running = self._running.get(id_)
-        if running is None or room not in (None, running.writer.room):
-            return False
+        return running is not None and room in (None, running.writer.room)
+
+    def cancel_one(self, id_: str) -> bool:
+        """Cancel a source that runs here; whether its stream is ended as ``cancelled``, and not otherwise before."""
+        running = self._running[id_]
         running.writer.close("cancelled")
+        if running.writer.ends != "cancelled":  # its source is over, and is told of
+            return False
         self._stop(running)
         return True
 
@@ -125,6 +130,12 @@ class Sources:
         self._stop(running)
 
     async def _run(self, running: _Source, source: AsyncIterator[Any]) -> None:
+        try:
+            await self._say(running, source)
+        finally:
+            running.writer.close("error")  # whatever has ended it, the stream does not stay open
+
+    async def _say(self, running: _Source, source: AsyncIterator[Any]) -> None:
         writer = running.writer
         failure: BaseException | None = None
         try:
@@ -132,11 +143,10 @@ class Sources:
                 await writer.write(said)
         except asyncio.CancelledError:
             if not running.is_stopped:  # by what it awaited itself, or somebody who found its task
-                failure = None
                 writer.close("cancelled")
         except StreamEnded:
             pass  # it swallowed its cancellation, and goes on no further
-        except Exception as error:
+        except (Exception, GeneratorExit) as error:
             failure = error
         finally:
             await _close(source)

@@ -142,6 +142,13 @@ class Streams:
             self._cluster.on_dropped.append(self._unheard)
         self._link.on_moved.append(self._following.look_soon)
 
+    async def wait_found(self) -> None:
+        """Wait until it is known whether there are streams, and for the connection if there are; for a while."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+        if self._waking is not None:
+            await asyncio.wait([self._waking])
+
     @property
     def is_awake(self) -> bool:
         """Whether there are streams, as far as is known."""
@@ -189,7 +196,7 @@ class Streams:
             opened = self._following.open(room, self._topics.room(room))
             for session in self._hub.room_members(room):
                 opened.waiting.add(session.id)
-                self.readers.go(session, room, {})
+                self.entrances.begin(session, room)
 
     def _unheard(self, topic: str, is_needed: bool) -> None:
         if is_needed:
@@ -197,7 +204,7 @@ class Streams:
 
     def _look_soon(self) -> None:
         """The other nodes are heard, at first or again."""
-        self._following.look_soon()
+        self._following.look_for_new()
         if self._waking is None and self._looking is None and not self.sources.is_stopping:
             self._looking = asyncio.create_task(self._look(), name="velocity-ws streams look")
 

@@ -74,6 +74,7 @@ class Watching:
         """Know no more of streams that ended so long ago that nothing of them is kept."""
         due = self._clock() - self._ttl - SLACK
         for room in self._following.rooms.values():
+            self._following.forget(room)
             for copy in [copy for copy in room.copies.values() if copy.end and copy.heard_at <= due]:
                 del room.copies[copy.id]
                 self._following.copies.let_go(copy)

@@ -92,7 +92,7 @@ class StreamWriter:
         except OverflowError:
             raise StreamTooLarge(self.id, self._limit) from None
         except LargeItem:
-            raise StreamTooLarge(self.id, self._most, "an item") from None
+            raise StreamTooLarge(self.id, self._most, is_item=True) from None
         if not self._gathering.is_empty and self._pending is None:
             self._stores.add(self, is_urgent=waiting >= PIECE)
         while waiting > MOST_WAITING:
@@ -111,7 +111,7 @@ class StreamWriter:
         if not self.is_closed:
             self.is_closed = True
             self._ends = end
-            self._gathering.finish()
+            self._gathering.finish(is_all=end == "done")
             self._wake()
             if self._pending is None:
                 self._stores.add(self, is_urgent=True)
@@ -120,6 +120,11 @@ class StreamWriter:
         """Wait until the engine has the end, or takes nothing more; the end."""
         await self._over.wait()
         return self.end
+
+    @property
+    def ends(self) -> End:
+        """How the stream has ended, or will once that is stored; empty while that is open."""
+        return self.end or self._ends
 
     @property
     def is_over(self) -> bool:
@@ -160,6 +165,12 @@ class StreamWriter:
             self._finish(end)
             self.when_dead(end)
 
+    def abandon(self) -> None:
+        """Nothing more is stored by this node: who waits for the end goes on, and the lease ends the stream."""
+        if not self.is_over:
+            self.is_closed = True
+            self._finish("lost")
+
     def _finish(self, end: End) -> None:
         self.end = end
         self._over.set()
@@ -168,7 +179,7 @@ class StreamWriter:
 
     def _check(self) -> None:
         if self.is_closed:
-            raise StreamEnded(self.id, self.end or self._ends)
+            raise StreamEnded(self.id, self.ends)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -10,9 +10,7 @@ import asyncio
 import os
 import random
 import signal
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import eventually
-from tests.support.dead_network import Network, network
+from tests.support.dead_network import network
+from tests.support.disturbing import Disturbing
 from tests.support.engines import ENGINES
-from tests.support.remembering import Remembering, remembering
+from tests.support.remembering import remembering
 from tests.support.returning import Page, until_available
 from tests.support.say import Say
 from tests.support.talking import LOST, Process, Talking
@@ -30,19 +29,14 @@ from tests.support.talking import LOST, Process, Talking
 NODES, CLIENTS, ROOMS, RATE = 3, 200, 20, 200
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "600"))
 """How long it lasts."""
-BETWEEN = 5.0
-"""Seconds from one disturbance to the next."""
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 
 class Chaos(Talking):
-    """All of it, and what can be done to it."""
+    """Clients and voices, all the time."""
 
-    def __init__(self, engine: Remembering, ways: list[Network], nodes: list[Process], seed: int) -> None:
+    def __init__(self, nodes: list[Process], seed: int) -> None:
         super().__init__(nodes, [f"chat:{number}" for number in range(ROOMS)], seed)
-        self.engine = engine
-        self.ways = ways
-        self.happened: Counter[str] = Counter()
 
     async def live(self, page: Page, rooms: list[str]) -> None:
         """Be in rooms, on any node; come back to them whenever the connection is lost."""
@@ -56,67 +50,15 @@ class Chaos(Talking):
                 page.cut()
             await asyncio.sleep(self._chance.uniform(0.05, 0.5))
 
-    # --- what happens
-
     async def client_is_cut(self) -> None:
         for page, _ in self._chance.sample(self.members, 20):
             page.cut()
 
-    async def node_is_killed(self) -> None:
-        node = self._chance.choice(self.nodes)
-        node.signal(signal.SIGKILL)
-        await node.ended()
-        await asyncio.sleep(0.5)
-        await node.start()
-
-    async def node_is_frozen(self) -> None:
-        node = self._chance.choice(self.nodes)
-        node.signal(signal.SIGSTOP)
-        try:
-            await asyncio.sleep(self._chance.uniform(1, 4))
-        finally:
-            node.signal(signal.SIGCONT)
-
-    async def connections_are_killed(self) -> None:
-        for way in self.ways:
-            await way.close()
-
-    async def engine_is_frozen(self) -> None:
-        self.engine.freeze()
-        try:
-            await asyncio.sleep(3)
-        finally:
-            self.engine.thaw()
-
-    async def engine_is_killed(self) -> None:
-        await self.engine.kill()
-        await asyncio.sleep(self._chance.uniform(0, 1))
-        await self.engine.start()
-
-    async def node_is_deployed(self) -> None:
-        node = self._chance.choice(self.nodes)
-        node.signal(signal.SIGTERM)
-        assert await asyncio.wait_for(node.ended(), 30) == 0
-        await node.start()
-
-    async def happen(self, seconds: float) -> None:
-        """Do one of these now and then, each of them equally often."""
-        events: list[Callable[[], Awaitable[None]]] = [
-            self.client_is_cut, self.node_is_killed, self.node_is_frozen, self.connections_are_killed,
-            self.engine_is_frozen, self.engine_is_killed, self.node_is_deployed,
-        ]  # fmt: skip
-        end, waiting = time.monotonic() + seconds, list[Callable[[], Awaitable[None]]]()
-        while time.monotonic() < end:
-            await asyncio.sleep(BETWEEN)
-            if not waiting:
-                waiting = self._chance.sample(events, len(events))
-            event = waiting.pop()
-            self.happened[event.__name__] += 1
-            await event()
-
 
 @asynccontextmanager
-async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> AsyncIterator[Chaos]:
+async def chaos(
+    kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> AsyncIterator[tuple[Chaos, Disturbing]]:
     """Nodes and an engine that remembers on disk, and clients and voices that are there until the end of the block."""
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(remembering(kind, directory, monkeypatch, careful=True))
@@ -125,7 +67,7 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
         nodes = [Process(f"{kind}://127.0.0.1:{way.port}") for way in ways]
         for node in nodes:
             stack.callback(node.signal, signal.SIGKILL)
-        found = Chaos(engine, ways, nodes, seed)
+        found = Chaos(nodes, seed)
         await asyncio.gather(*[node.start() for node in nodes])
         chance = random.Random(seed)
         async with asyncio.TaskGroup() as group:
@@ -137,7 +79,7 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
             for room in found.rooms * 2:
                 found.voices.append(group.create_task(found.speak(room, RATE / ROOMS / 2)))
             try:
-                yield found
+                yield found, Disturbing(engine, ways, nodes, random.Random(seed))
             finally:
                 found.stop()
         for node in nodes:
@@ -151,12 +93,17 @@ async def chaos(kind: str, directory: Path, monkeypatch: pytest.MonkeyPatch, see
 async def test_everything_fails_and_nothing_is_lost(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
-    async with chaos(kind, tmp_path, monkeypatch, SEED) as found:
-        await found.happen(SECONDS)
+    async with chaos(kind, tmp_path, monkeypatch, SEED) as (found, disturbing):
+        events = [
+            found.client_is_cut, disturbing.node_is_killed, disturbing.node_is_frozen,
+            disturbing.connections_are_killed, disturbing.engine_is_frozen, disturbing.engine_is_killed,
+            disturbing.node_is_deployed,
+        ]  # fmt: skip
+        await disturbing.happen(events, SECONDS)
         delivered, told = await found.settles()
         said = sum(found.ledger.log(room).begun for room in found.rooms)
     say(
-        f"{kind}, {SECONDS:.0f} s of chaos, seed {SEED}: {dict(found.happened)}; {said} messages were said, "
+        f"{kind}, {SECONDS:.0f} s of chaos, seed {SEED}: {dict(disturbing.happened)}; {said} messages were said, "
         f"{delivered} came to {CLIENTS} clients, each once and in order, and {told} were told lost"
     )
     assert told == 0  # as the engine has kept all of them

@@ -1,0 +1,102 @@
+"""RoomStreams: what is missed while it is read what was missed, and what comes after the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from tests.support import eventually
+from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.streams.copies import StreamCopy
+from velocity_ws.streams.following import Following
+from velocity_ws.streams.items import Part, Query, Summary
+from velocity_ws.streams.pieces import Piece, pack
+from velocity_ws.streams.room_streams import RoomStreams
+
+
+class _Link:
+    """An engine that has pieces, and answers a read with those it had when it was asked, once it may."""
+
+    def __init__(self) -> None:
+        self.on_up: list[Any] = []
+        self.stored: list[bytes] = []
+        self.reads = 0
+        self.may_answer = asyncio.Event()
+
+    def summary(self) -> Summary:
+        return Summary("a", "topic", "room", b"w" * 16, len(self.stored), len(self.stored), "", 1000, 0)
+
+    async def listed(self, _topic: str) -> Sequence[Summary]:
+        return [self.summary()] if self.stored else []
+
+    async def read(self, query: Query) -> Part:
+        self.reads += 1
+        found = Part(self.summary(), self.stored[query.after :])
+        await self.may_answer.wait()
+        return found
+
+
+class _Gives:
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def give(self, _copy: StreamCopy, piece: Piece, _message: PreparedMessage) -> None:
+        self.given.append(piece.number)
+
+    def known(self, room: RoomStreams) -> None:
+        pass
+
+    def forget(self, room: RoomStreams) -> None:
+        pass
+
+
+async def _heard(_room: str) -> None:
+    pass
+
+
+def _following() -> tuple[Following, _Link, _Gives]:
+    link, gives = _Link(), _Gives()
+    return Following(cast("Any", link), gives, _heard, keep=1000, lease=10, clock=lambda: 0.0), link, gives
+
+
+def _piece(number: int) -> bytes:
+    return pack(Piece(number, number, 1, "text", "", b"x"))
+
+
+async def test_what_is_stored_while_it_is_read_what_was_missed_is_read_too() -> None:
+    following, link, gives = _following()
+    room = following.open("room", "topic")
+    await eventually(lambda: room.is_known)
+    for number in (0, 1, 2):
+        link.stored.append(_piece(number))
+    for number in (0, 2):  # 1 is not heard
+        following.heard("room", "a", _piece(number))
+    await eventually(lambda: link.reads)
+    link.stored += [_piece(3), _piece(4)]
+    following.heard("room", "a", _piece(4))  # nor is 3, and the read knows of neither
+    link.may_answer.set()
+    await eventually(lambda: gives.given == [0, 1, 2, 3, 4])
+    await following.stop()
+
+
+async def test_members_get_what_has_begun_while_nothing_was_heard() -> None:
+    following, link, gives = _following()
+    link.may_answer.set()
+    room = following.open("room", "topic")
+    await eventually(lambda: room.is_known)
+    link.stored += [_piece(0), _piece(1)]
+    following.look_for_new()
+    await eventually(lambda: gives.given == [0, 1])
+    following.look_for_new()
+    await eventually(lambda: following._looking is None)
+    assert gives.given == [0, 1]
+    await following.stop()
+
+
+async def test_nothing_runs_after_a_stop() -> None:
+    following, _, _ = _following()
+    await following.stop()
+    task = following.run(asyncio.sleep(3600))
+    await asyncio.wait([task])
+    assert task.cancelled()
