@@ -136,8 +136,8 @@ class StreamsAPI:
 
         An id has one stream for ever: starting it again, anywhere, finds the one that is there, and the source of this
         call is left alone. A source that ends makes the end ``done``; one that raises, ``error``, and ``on_error``
-        gets the exception. When the broker stops, sources have ``WS_DRAIN_TIMEOUT`` to finish; then they are cancelled, and
-        the end is ``lost``, as where the process dies.
+        gets the exception. When the broker stops, sources have ``WS_DRAIN_TIMEOUT`` to finish; then they are cancelled,
+        and the end is ``lost``, as where the process dies.
 
         Args:
             stream_id: 1 to 256 characters.
