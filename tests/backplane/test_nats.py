@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,7 +224,8 @@ def test_what_is_written_to_a_connection_that_has_just_ended_is_a_connection_err
         async with engine("nats") as server:
             client = NatsClient()
             await client.open([server.url], lambda: None, lambda _: None)
-            client._transport._io_writer.transport.abort()
+            transport: Any = client._transport
+            transport._io_writer.transport.abort()
             await asyncio.sleep(0)
             with pytest.raises(ConnectionError):
                 client.write([b"PING\r\n"])
