@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.nodes import nodes, person
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats import NatsBackplane
+from velocity_ws.backplane.nats_client import NatsClient
 from velocity_ws.testing import Listener
 from velocity_ws.testing.listener import listening, refused
 
@@ -212,3 +214,22 @@ async def test_a_server_that_ends_while_another_is_looked_for() -> None:
             assert not isinstance(await listener.loss(), Leaving)
             await refused(listener.backplane.publish([("a", b"1")]))
         assert asyncio.all_tasks() == before
+
+
+def test_what_is_written_to_a_connection_that_has_just_ended_is_a_connection_error() -> None:
+    """uvloop raises a RuntimeError for it, before anybody was told that the connection has ended."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def write() -> None:
+        async with engine("nats") as server:
+            client = NatsClient()
+            await client.open([server.url], lambda: None, lambda _: None)
+            transport: Any = client._transport
+            transport._io_writer.transport.abort()
+            await asyncio.sleep(0)
+            with pytest.raises(ConnectionError):
+                client.write([b"PING\r\n"])
+            await client.abort()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(write())

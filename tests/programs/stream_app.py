@@ -83,6 +83,15 @@ async def state(data: str) -> list[Any]:
     return [found.text, found.end]
 
 
-@broker.on("pid")
-def pid() -> int:
-    return os.getpid()
+@broker.on("known", concurrent=True)
+async def known(data: list[str]) -> Any:
+    """What this node knows of an answer in a room, for reports."""
+    id_, room = data
+    streams = broker.node.streams
+    followed = None if streams is None else streams._following.rooms.get(room)
+    if followed is None:
+        return "the room has no members here, as far as is known"
+    copy = followed.copies.get(id_)
+    if copy is None:
+        return f"it is not known; known: {followed.is_known}, waiting: {followed.waiting}"
+    return f"pieces {copy.number}, length {copy.length}, end {copy.end}, behind {list(copy.behind)}"

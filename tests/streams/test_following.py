@@ -85,8 +85,8 @@ class Room:
         self.is_heard.set()
         self._number = self._length = 0
 
-    async def _wait_heard(self, room: str) -> None:
-        await self.is_heard.wait()
+    async def _wait_heard(self, room: str) -> bool:
+        return await self.is_heard.wait()
 
     def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
         assert message.size

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
 from tests.support import eventually
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.streams.copies import StreamCopy
@@ -21,14 +23,19 @@ class _Link:
     def __init__(self) -> None:
         self.on_up: list[Any] = []
         self.stored: list[bytes] = []
-        self.reads = 0
+        self.reads = self.lists = 0
         self.may_answer = asyncio.Event()
+        self.may_list = asyncio.Event()
+        self.may_list.set()
 
     def summary(self) -> Summary:
         return Summary("a", "topic", "room", b"w" * 16, len(self.stored), len(self.stored), "", 1000, 0)
 
     async def listed(self, _topic: str) -> Sequence[Summary]:
-        return [self.summary()] if self.stored else []
+        found = [self.summary()] if self.stored else []
+        self.lists += 1
+        await self.may_list.wait()
+        return found
 
     async def read(self, query: Query) -> Part:
         self.reads += 1
@@ -51,13 +58,14 @@ class _Gives:
         pass
 
 
-async def _heard(_room: str) -> None:
-    pass
+def _following(*deaf: bool) -> tuple[Following, _Link, _Gives]:
+    """It hears nothing for so many questions whether it does."""
+    link, gives, is_deaf = _Link(), _Gives(), list(deaf)
 
+    async def wait_heard(_room: str) -> bool:
+        return not (is_deaf and is_deaf.pop())
 
-def _following() -> tuple[Following, _Link, _Gives]:
-    link, gives = _Link(), _Gives()
-    return Following(cast("Any", link), gives, _heard, keep=1000, lease=10, clock=lambda: 0.0), link, gives
+    return Following(cast("Any", link), gives, wait_heard, keep=1000, lease=10, clock=lambda: 0.0), link, gives
 
 
 def _piece(number: int) -> bytes:
@@ -91,6 +99,32 @@ async def test_members_get_what_has_begun_while_nothing_was_heard() -> None:
     following.look_for_new()
     await eventually(lambda: following._looking is None)
     assert gives.given == [0, 1]
+    await following.stop()
+
+
+async def test_what_has_begun_before_a_room_was_heard_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    following, link, gives = _following(True, True, True)
+    link.may_answer.set()
+    room = following.open("room", "topic")
+    await eventually(lambda: room.is_known)
+    link.stored.append(_piece(0))
+    await eventually(lambda: gives.given == [0])
+    await following.stop()
+
+
+async def test_what_has_begun_while_a_room_was_asked_about_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer may be older than the connection by which the node hears what begins."""
+    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    following, link, gives = _following()
+    link.may_answer.set()
+    link.may_list.clear()
+    following.open("room", "topic")
+    await eventually(lambda: link.lists)
+    link.stored.append(_piece(0))
+    following.look_for_new()
+    link.may_list.set()
+    await eventually(lambda: gives.given == [0])
     await following.stop()
 
 

@@ -30,7 +30,7 @@ class Disturbing:
         ways: by which they reach it.
         happened: how often each disturbance was.
         frozen: seconds for which a node is frozen, at least and at most.
-        ended: nodes that were killed or frozen, by the ids of their processes, and when, as `time.monotonic` has it.
+        ended: nodes that were killed, by the ids of their processes, and when, as `time.monotonic` has it.
     """
 
     frozen = (1.0, 4.0)
@@ -62,7 +62,6 @@ class Disturbing:
 
     async def node_is_frozen(self) -> None:
         node = self._chance.choice(self.nodes)
-        self.ended[node.pid] = node, time.monotonic()
         node.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(self._chance.uniform(*self.frozen))

@@ -131,7 +131,10 @@ class NatsClient(Client):
         transport = self._transport
         if transport is None or not self.is_usable:
             raise ConnectionError(self.reason)
-        transport.writelines(commands)
+        try:
+            transport.writelines(commands)
+        except RuntimeError as error:  # of uvloop 0.23.0, where the transport is closed and nobody was told so yet
+            raise ConnectionError(str(error)) from None
 
     async def confirm(self, commands: Sequence[bytes]) -> None:
         """Send commands, and wait until the server has taken them.

@@ -112,12 +112,14 @@ class Calls:
         if self._sources.runs_in(id_, room):
             return self._sources.cancel_one(id_)
         is_cancelled = await self._asking.cancel(id_, room)
+        if is_cancelled:
+            self._cancelled(id_)
         if is_cancelled and self._cluster is not None:
             self._cluster.notes.notify(self._cluster.topics.nodes, CANCELLED, id_)
         return is_cancelled
 
     def _cancelled(self, id_: str) -> None:
-        """Another node has ended a stream as cancelled, which may be written here."""
+        """A stream was ended as cancelled that may be written here."""
         for writer in self._pulse.writers:
             if writer.id == id_:
                 writer.dead("cancelled")

@@ -6,7 +6,8 @@ Knows the engine, and no client: who gets what is for `Readers`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from velocity_ws.cluster.envelopes import StreamPiece
@@ -57,7 +58,7 @@ class Following:
         self,
         link: StreamLink,
         gives: Gives,
-        wait_heard: Callable[[str], Awaitable[object]],
+        wait_heard: Callable[[str], Awaitable[bool]],
         *,
         keep: int,
         lease: float,
@@ -67,7 +68,7 @@ class Following:
         Args:
             link: the way to the engine.
             gives: gives the members what is said.
-            wait_heard: waits until what is published to a room is heard.
+            wait_heard: waits until what is published to a room is heard, for a while; whether it is.
             keep: bytes of what was said that are kept here.
             lease: seconds after which a writer that was not heard may be dead.
             clock: seconds, never going back.
@@ -137,14 +138,14 @@ class Following:
             if room.topic == topic:
                 for copy in room.copies.values():
                     copy.heard_at = -self._lease if copy in self.running else copy.heard_at
-                self._ask_again({room.room: room})
+                self._look_at({room.room: room})
 
     def look_for_new(self) -> None:
         """Streams may have begun of which nothing was heard: ask which streams the rooms have."""
         self.look_soon()
-        self._ask_again(self.rooms)
+        self._look_at(self.rooms)
 
-    def _ask_again(self, rooms: dict[str, RoomStreams]) -> None:
+    def _look_at(self, rooms: Mapping[str, RoomStreams]) -> None:
         self._unsure |= rooms
         if self._unsure and self._looking is None:
             self._looking = self.run(self._look_for_new())
@@ -196,8 +197,9 @@ class Following:
     async def _learn(self, room: RoomStreams) -> None:
         """Find out which streams a room has."""
         streams: list[Summary] = []
+        is_heard = False
         while not room.is_over:
-            await self._wait_heard(room.room)
+            is_heard = await self._wait_heard(room.room)
             try:
                 streams = await self._link.listed(room.topic)
                 break
@@ -214,6 +216,8 @@ class Following:
                 self._new(room, id_)
             self.repair(room.copies[id_])
         room.heard.clear()
+        if not is_heard:  # more may have begun until it will be
+            self._look_at({room.room: room})
 
     async def _look_for_new(self) -> None:
         """Ask again which streams rooms have, some rooms after others; members get those that are new here."""
@@ -223,17 +227,18 @@ class Following:
         self._looking = None
 
     async def _look_again(self, room: RoomStreams) -> None:
-        if room.is_over or not room.is_known:  # else it is asked anyway
+        streams: list[Summary] | None = None
+        if room.is_known and await self._wait_heard(room.room):
+            with contextlib.suppress(BackplaneUnavailable):
+                streams = await self._link.listed(room.topic)
+        if room.is_over:
             return
-        await self._wait_heard(room.room)
-        try:
-            streams = await self._link.listed(room.topic)
-        except BackplaneUnavailable:
+        if streams is None:  # it may be that the first answer, which is on its way, is older than the connection
             await asyncio.sleep(AGAIN)
             self._unsure.setdefault(room.room, room)
             return
         for stream in reversed(streams):
-            if stream.id not in room.copies and not room.is_over:
+            if stream.id not in room.copies:
                 self.repair(self._new(room, stream.id))
 
     def learned(self, room: RoomStreams, stream: Summary) -> None:

@@ -267,8 +267,9 @@ class Streams:
         self._following.take(said)
 
 
-async def _nothing_to_wait_for(room: str) -> None:
+async def _nothing_to_wait_for(_room: str) -> bool:
     """There are no other nodes."""
+    return True
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

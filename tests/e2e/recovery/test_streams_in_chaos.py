@@ -111,7 +111,8 @@ class Answers:
             await eventually(lambda: not self.missing(), within=LONGEST)
         except TimeoutError:
             missing = self.missing()
-            raise AssertionError("\n".join([f"{len(missing)} wait for ever:", *missing[:20]])) from None
+            known = [await self._known(line) for line in missing[:20]]
+            raise AssertionError("\n".join([f"{len(missing)} wait for ever:", *known])) from None
         faults = [fault for reader in self.readers for fault in reader.faults]
         assert not faults, "\n".join([f"{len(faults)} faults", *faults[:20]])
         book = self.book()
@@ -124,6 +125,13 @@ class Answers:
             self._is_right(id_, said, end, book[id_])
             ends[end] += 1
         return ends
+
+    async def _known(self, line: str) -> str:
+        """A line of `missing`, and what each node knows of this answer."""
+        words = line.split()
+        id_, room = words[-3], words[-1]
+        said = [await voice.insist("known", [id_, room]) for voice in self.voices]
+        return "\n  ".join([line, *map(str, said)])
 
     def _is_right(self, id_: str, said: str, end: str, lines: list[tuple[str, int]]) -> None:
         words = [word for word, _ in lines]
