@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,15 @@ MIGRATION = float(os.environ.get("MIGRATION_SECONDS", "0.2"))
 
 
 class Disturbed:
-    """A cluster, and what happens to it."""
+    """A cluster, and what happens to it.
+
+    Attributes:
+        longest: seconds that a slot was on its way at most, for which rooms with history wait.
+    """
 
     def __init__(self, servers: Sharded) -> None:
         self.servers = servers
+        self.longest = 0.0
         self.probed = [servers.name_on(number, SHARDS, kind) for kind in ("plain:p", "chat:p") for number in range(3)]
         self._chance = random.Random(SEED)
         self._numbers = list[int]()
@@ -84,7 +90,9 @@ class Disturbed:
         target = self._chance.choice(
             sorted({each for each in others if each is not source}, key=lambda each: each.port)
         )
+        began = time.monotonic()
         await self.servers.move(key_slot(name.encode()), source, target, MIGRATION)
+        self.longest = max(self.longest, time.monotonic() - began)
         return self.servers.settled
 
 
@@ -115,7 +123,8 @@ async def test_replicas_that_are_asked_to_take_over_and_slots_that_move(kind: st
     say(report(kind, found, delivered, told))
     assert told == 0
     for each in found.failovers:
-        assert max(each.plain, each.chat) < ASKED_FOR, each
+        on_its_way = disturbed.longest if each.name == "slot_moves" else 0.0
+        assert max(each.plain, each.chat) < ASKED_FOR + on_its_way, each
 
 
 @pytest.mark.parametrize("kind", KINDS)
