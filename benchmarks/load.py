@@ -100,8 +100,11 @@ class Load:
 
     def _open(self, port: int, framing: str, *, deflate: bool, room: str) -> Client:
         client = CLIENTS[framing](port, deflate=deflate, room=room)
-        self._selector.register(client.socket, selectors.EVENT_READ, client)
+        self._register(client)
         return client
+
+    def _register(self, client: Client) -> None:
+        self._selector.register(client.socket, selectors.EVENT_READ, client)
 
     def keep(self, clients: int) -> dict[str, Any]:
         """Close all but the first ones, without a goodbye."""
@@ -115,11 +118,14 @@ class Load:
     def connect(
         self, port: int, clients: int, framing: str, deflate: bool, rooms: int = 0, room: str = ""
     ) -> dict[str, Any]:
-        """Connect new clients, in place of those that there were, spread over that many rooms or all in that one."""
+        """Connect new clients, in place of those that there were, all in that room.
+
+        With ``rooms`` they are spread over that many, whose names are that of the room and a number.
+        """
         self.keep(0)
         while (made := len(self._clients)) < clients:
             numbers = range(made, min(clients, made + HANDSHAKES_AT_ONCE))
-            rooms_of = [str(number % rooms) if rooms else room for number in numbers]
+            rooms_of = [f"{room}{number % rooms}" if rooms else room for number in numbers]
             batch = [self._open(port, framing, deflate=deflate, room=name) for name in rooms_of]
             self._clients += batch
             self._handshakes(batch)

@@ -10,8 +10,9 @@ from benchmarks.cluster.report import engine_versions
 from benchmarks.cluster.targets import Outcome
 from benchmarks.history.scenarios import BEFORE_RATIO, FULL, OTHERS_RATIO, RATIO, READS, SCENARIOS, Sizes, of_members
 from benchmarks.process import server_core
-from benchmarks.report import facts, fairness, number, packages, row
+from benchmarks.report import facts, fairness, packages
 from benchmarks.scenarios import Figures
+from benchmarks.tables import by_engine, targets
 from benchmarks.targets import Results
 
 __all__ = ["outcomes", "render"]
@@ -77,44 +78,10 @@ def render(
     pinned = "not pinned" if server_core() is None else "pinned to a core of their own, the rest to the others"
     parts = ["## History", facts(command, load_average, [*packages(PACKAGES), *engine_versions()])]
     parts.append(METHOD.format(pinned=pinned, rounds=rounds, size=128, **asdict(sizes)))
-    parts.append(f"### Targets of history\n\n{_targets(outcomes(results))}")
+    parts.append(f"### Targets of history\n\n{targets(outcomes(results))}")
     for scenario in SCENARIOS:
         if scenario.key in results:
             title = scenario.title.format(**asdict(sizes))
-            parts.append(f"### {title}\n\n{_table(scenario.key, results[scenario.key], failed)}")
+            parts.append(f"### {title}\n\n{by_engine(scenario.key, results[scenario.key], failed)}")
     parts.append(f"### Was it fair to history?\n\n{fairness(results, failed)}")
     return "\n".join(parts)
-
-
-def _targets(found: Sequence[Outcome]) -> str:
-    lines = [row(["Target of velocity-ws", "", "measured", ""]), row(["---", "---:", "---:", "---"])]
-    for outcome in found:
-        limit = "" if outcome.limit is None else f"at most {outcome.limit:g}"
-        measured = "" if outcome.measured is None else f"{outcome.measured:.{outcome.digits}f}"
-        verdict = outcome.verdict if outcome.limit is not None else ""
-        lines.append(row([outcome.target, limit, measured, verdict]))
-    return "".join(lines)
-
-
-def _table(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[tuple[str, str], str]) -> str:
-    measured = [figures for figures in by_name.values() if figures]
-    if not measured:
-        return "Nothing was measured.\n"
-    columns = list(measured[0][0].values)
-    header = ["Engine", columns[0], "lowest to highest", *columns[1:], "load busy", "late", "faults"]
-    lines = [row(header), row(["---", *["---:"] * (len(header) - 1)])]
-    for name, rows in by_name.items():
-        if not rows:
-            lines.append(row([f"{name}://", failed.get((key, name), "not measured").partition("\n")[0]]))
-            continue
-        main = [figures.values[columns[0]] for figures in rows]
-        cells = [f"**{_number(median(main))}**", f"{_number(min(main))} to {_number(max(main))}"]
-        cells += [_number(median([figures.values[column] for figures in rows])) for column in columns[1:]]
-        cells.append(f"{median([figures.busy for figures in rows]):.0%}")
-        cells += [str(sum([figures.late for figures in rows])), str(sum([figures.faults for figures in rows]))]
-        lines.append(row([f"{name}://", *cells]))
-    return "".join(lines)
-
-
-def _number(value: float) -> str:
-    return number(value) if abs(value) >= 10 else f"{value:.2f}"
