@@ -17,7 +17,7 @@ __all__ = ["MESSAGE", "Copies", "StreamCopy"]
 
 MESSAGE = 256 * 1024
 """Bytes of a message by which a reader gets what it has not had."""
-_CHUNK = 32 * 1024
+_CHUNK = 4 * 1024
 """Bytes from which on what is kept is put together no further."""
 
 
