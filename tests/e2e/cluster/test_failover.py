@@ -13,9 +13,11 @@ import pytest
 
 from tests.support import Peer, eventually, running, settings
 from tests.support.dead_network import Network, network
+from tests.support.engines import Engine
 from tests.support.nodes import Node, application, person
 from tests.support.sentinels import NAME, Guarded, guarded
 from velocity_ws import BackplaneUnavailable, Broker, History
+from velocity_ws.cluster.topics import Topics
 
 
 async def anybody() -> bool:
@@ -55,6 +57,14 @@ async def until(peer: Peer, *, number: int | None = None, gap: bool = False) -> 
     return numbers, missed
 
 
+async def moved(servers: Guarded, new: Engine) -> None:
+    """Wait until a node hears the room of the tests on another server."""
+    topic = Topics("velocity").room("chat:1")
+    async with asyncio.timeout(10):
+        while not (await servers.ask(new, "PUBSUB", "NUMSUB", topic))[1]:
+            await asyncio.sleep(0.01)  # no event tells
+
+
 async def test_what_is_said_on_both_sides_meanwhile_is_told(tmp_path: Path) -> None:
     async with guarded(tmp_path, count=2) as servers, three(servers) as ((a, _, late), ways):
         async with person(a, "ann", "x") as (here, _id), person(late, "bob", "x") as (there, _other):
@@ -88,7 +98,7 @@ async def test_what_only_the_old_one_has_kept_is_told(tmp_path: Path, caplog: py
             await servers.settled()  # else the first is lost as well
             for way in ways:
                 way.die()
-            await servers.fail_over()
+            await moved(servers, await servers.fail_over())
             await eventually(lambda: a.broker.healthy, within=2)
             for number in range(1, 4):
                 assert (await late.broker.to_room("chat:1").send("n", number)).at
