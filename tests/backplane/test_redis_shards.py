@@ -155,6 +155,9 @@ async def test_a_replica_that_takes_over_is_followed_by_all_who_are_there(kind: 
             keeper.store.on_moved = lambda: moved.append("moved")
             await keeper.connect()
             await servers.promote(replica)
+            await eventually(
+                lambda: talk.missed, within=PROMPTLY
+            )  # a server that is a replica now passes on for a while
             await talk.hears_more()
             assert talk.missed == topics_of(servers, 1)
 
