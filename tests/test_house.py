@@ -214,7 +214,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "streams/entrances": (SERVED, {"e2e/cluster/test_streams": "StreamGone"}),
     "streams/factory": ("it makes a store of any kind", {"e2e/cluster/test_streams": "create_streams"}),
     "streams/finding": (SERVED, {"e2e/cluster/test_streams": "pieces"}),
-    "streams/readers": (SERVED, {"e2e/test_reading_streams": "is_held"}),
     "streams/sources": (SERVED, {"e2e/test_reading_streams": "on_error"}),
     "streams/streams": (SERVED, {"e2e/cluster/test_streams": "is_awake"}),
     "streams/watching": (CLUSTER, {"e2e/cluster/test_streams": "lease"}),
