@@ -347,6 +347,32 @@ async def test_a_writer_that_is_told_of_the_end_stops() -> None:
         assert (await broker.streams.read("a")).text == "x"
 
 
+async def test_what_a_stop_cuts_off_is_lost_and_no_error() -> None:
+    broker = _chats(drain_timeout=0)
+    errors: list[Exception] = []
+
+    @broker.on_error
+    async def report(error: Exception) -> None:
+        errors.append(error)
+
+    async with running(broker, "ours"):
+        pulse = broker.node.running_streams()._pulse
+        writers: list[Any] = []
+
+        async def source() -> AsyncIterator[str]:
+            writers.extend(pulse.writers)
+            try:
+                yield "x"
+                await asyncio.Event().wait()
+            finally:
+                await eventually(lambda: not pulse.writers)  # which takes longer than the end of the stream
+
+        await broker.streams.start("a", room=ROOM, source=source)
+        await _says(broker, "a", "x")
+    assert [writer.end for writer in writers] == ["lost"]
+    assert not errors
+
+
 async def _says(broker: Broker, id_: str, text: str) -> None:
     async with asyncio.timeout(DEADLINE):
         while (await broker.streams.read(id_)).text != text:
