@@ -131,8 +131,9 @@ async def test_a_block_that_writes_ends_with_a_broker_whose_engine_takes_nothing
         await eventually(entered.is_set)
         monkeypatch.setattr(MemoryStreams, "append", never)
         leave.set()
-    async with asyncio.timeout(DEADLINE):
-        await writing
+    with pytest.raises(StreamEnded):
+        async with asyncio.timeout(DEADLINE):
+            await writing
 
 
 async def _is_refused_an_item(broker: Broker, size: int) -> None:
@@ -345,6 +346,49 @@ async def test_a_writer_that_is_told_of_the_end_stops() -> None:
                 await stream.write("y")
         assert ended.value.end == "cancelled"
         assert (await broker.streams.read("a")).text == "x"
+
+
+async def test_a_block_whose_stream_was_ended_by_another_says_so_at_its_end() -> None:
+    broker = _chats()
+
+    async def write(id_: str, error: Exception | None) -> None:
+        async with broker.streams.open(id_, room=ROOM) as stream:
+            await stream.write("x")
+            await broker.streams.cancel(id_)
+            if error is not None:
+                raise error
+
+    async with running(broker, "ours"):
+        with pytest.raises(StreamEnded, match="cancelled"):
+            await write("a", None)
+        with pytest.raises(RuntimeError, match="its own"):
+            await write("b", RuntimeError("its own"))
+
+
+async def test_what_a_stop_cuts_off_is_lost_and_no_error() -> None:
+    broker = _chats(drain_timeout=0)
+    errors: list[Exception] = []
+
+    @broker.on_error
+    async def report(error: Exception) -> None:
+        errors.append(error)
+
+    async with running(broker, "ours"):
+        pulse = broker.node.running_streams()._pulse
+        writers: list[Any] = []
+
+        async def source() -> AsyncIterator[str]:
+            writers.extend(pulse.writers)
+            try:
+                yield "x"
+                await asyncio.Event().wait()
+            finally:
+                await eventually(lambda: not pulse.writers)  # which takes longer than the end of the stream
+
+        await broker.streams.start("a", room=ROOM, source=source)
+        await _says(broker, "a", "x")
+    assert [writer.end for writer in writers] == ["lost"]
+    assert not errors
 
 
 async def _says(broker: Broker, id_: str, text: str) -> None:

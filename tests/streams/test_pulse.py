@@ -204,6 +204,19 @@ async def test_what_an_engine_refuses_keeps_no_other_waiting(monkeypatch: pytest
         assert await node.text("refused") == "text"
 
 
+async def test_others_do_not_wait_until_what_was_refused_is_stored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_pulse, "AGAIN", 10 * DEADLINE)
+    async with writing() as node:
+        refused, other = await node.begin("refused"), await node.begin("other")
+        node.store.refused.add("refused")
+        await refused.write("text")
+        await eventually(lambda: node.store.calls)
+        await other.write("text")
+        other.close("done")
+        await eventually(lambda: other.is_over)
+        assert not refused.is_over
+
+
 async def test_a_stream_that_was_ended_by_another_stops_its_writer() -> None:
     async with writing() as node:
         writer = await node.begin("a")

@@ -85,6 +85,7 @@ class StreamWriter:
     def __init__(self, run: Run, writing: Writing) -> None:
         self._run = run
         self._writing = writing
+        self._has_raised = False
 
     @property
     def id(self) -> str:
@@ -110,7 +111,16 @@ class StreamWriter:
             TypeError: the stream has text, and this is an item; or it has items, and these are bytes.
             EncodeError: the item has no JSON form.
         """
-        await self._run(self._writing.write, said)
+        try:
+            await self._run(self._writing.write, said)
+        except StreamEnded:
+            self._has_raised = True
+            raise
+
+    def _check_end(self, end: End) -> None:
+        """Raise that the stream was ended otherwise before all was stored, where no `write` has raised it."""
+        if end != "done" and not self._has_raised:
+            raise StreamEnded(self.id, end)
 
 
 class StreamsAPI:
@@ -181,29 +191,32 @@ class StreamsAPI:
         """Write a stream: ``async with broker.streams.open("log-9", room="job:9") as stream``.
 
         At the end of the block the end is ``done``; after an exception ``error``, after a cancellation ``cancelled``.
-        It returns when the engine has all of it.
+        It returns when the engine has all of it, and raises where that will not be.
 
         Args:
             stream_id: as for `start`.
             room: as for `start`.
 
         Raises:
-            StreamEnded: the id is that of a stream which has ended.
+            StreamEnded: the id is that of a stream which has ended. Or, at the end of the block: the stream was ended
+                otherwise, as by `cancel`, before the engine had all of it, and no `write` has raised that.
             StreamError: the id is that of a stream which another one writes, or in another room.
 
             And what `start` raises.
         """
         _validate(stream_id, room)
         writing = await self._run(self._open, stream_id, room)
+        writer = StreamWriter(self._run_here, writing)
         end: End = "cancelled"
         try:
-            yield StreamWriter(self._run_here, writing)
+            yield writer
             end = "done"
         except Exception:
             end = "error"
             raise
         finally:
-            await self._run_here(_finish, writing, end)
+            has = await self._run_here(_finish, writing, end)
+        writer._check_end(has)
 
     async def _open(self, stream_id: str, room: str) -> Writing:
         writing, stream = await self._streams().begin(stream_id, room)
@@ -278,9 +291,10 @@ class StreamsAPI:
         return await self._streams().listed(room)
 
 
-async def _finish(writing: Writing, end: End) -> None:
+async def _finish(writing: Writing, end: End) -> End:
+    """End a stream; how it has ended then."""
     writing.close(end)
-    await writing.wait_over()
+    return await writing.wait_over()
 
 
 def _taken(stream: Summary) -> StreamError:

@@ -69,8 +69,9 @@ class Asking:
         try:
             began = await self._try(begin)
         except (BackplaneUnavailable, asyncio.CancelledError):
-            if len(self._unsure) < MOST_UNSURE:
-                self._unsure[id_] = token  # a start of it here is by the writer that may be there by now
+            self._unsure[id_] = token  # a start of it here is by the writer that may be there by now
+            if len(self._unsure) > MOST_UNSURE:
+                del self._unsure[next(iter(self._unsure))]  # the oldest, whose lease is over
             raise
         stream = began.stream
         if stream.is_gone:

@@ -70,6 +70,7 @@ class Calls:
         self._following = following
         self._cluster = cluster
         self._is_marked = False
+        link.on_up.append(self._mark_again)
         if cluster is not None:
             cluster.on_notification(CANCELLED, str, lambda _, id_: self._cancelled(id_))
 
@@ -155,6 +156,11 @@ class Calls:
         if not self._is_marked and self._cluster is not None:
             self._is_marked = True
             self._cluster.notes.notify(self._cluster.topics.nodes, NOTICE, True)
+            self._following.run(self._mark())
+
+    def _mark_again(self) -> None:
+        """There is a connection again, perhaps to an engine that has forgotten everything."""
+        if self._is_marked:
             self._following.run(self._mark())
 
     async def _mark(self) -> None:

@@ -70,6 +70,8 @@ class Entrances:
             return
         if self.waits_for(session):
             self._postponed.setdefault(session.id, []).append(room)
+            if len(self._postponed) > len(self._hub):  # some went before they could say anything
+                self._postponed = {id_: rooms for id_, rooms in self._postponed.items() if id_ in self._hub}
         else:
             self._readers.go(session, room, {})
 
@@ -102,6 +104,6 @@ class Entrances:
         stream = await self._asking.look(id_)
         if stream.room != room:
             raise StreamError(id_, "is one of another room")
-        if followed is not None:
+        if followed is not None and not followed.is_over:  # meanwhile
             self._following.learned(followed, stream)
         return stream.length, stream.end

@@ -131,7 +131,7 @@ class Pulse:
         try:
             results = await self._link.append(appends)
         except BackplaneUnavailable as error:
-            await self._later(batch, str(error.reason))
+            self._later(batch, str(error.reason))
             return
         refused: list[StreamWriter] = []
         for writer, result in zip(batch, results, strict=True):
@@ -144,12 +144,17 @@ class Pulse:
             except Exception:  # of one stream, which costs the others nothing
                 log.exception("what follows a piece of stream %s failed", quote(writer.id))
         if refused:
-            await self._later(refused, why)
+            self._later(refused, why)
 
-    async def _later(self, writers: list[StreamWriter], why: str) -> None:
-        """The engine did not take some pieces; it may have. They are stored again, which does no harm."""
+    def _later(self, writers: list[StreamWriter], why: str) -> None:
+        """The engine did not take some pieces; it may have. They are stored again, which does no harm.
+
+        Nobody waits for that: the pieces of others may be taken meanwhile.
+        """
         self._warnings.warn("append", "%d streams wait for the engine: %s", len(writers), why)
-        await asyncio.sleep(AGAIN)
+        asyncio.get_running_loop().call_later(AGAIN, self._again, writers)
+
+    def _again(self, writers: list[StreamWriter]) -> None:
         for writer in writers:
             if not writer.is_over:
                 self.add(writer)

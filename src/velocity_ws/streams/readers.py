@@ -103,6 +103,7 @@ class Readers:
         followed = self.following.rooms.get(room)
         if followed is not None:
             followed.waiting.add(session.id)
+            followed.early.pop(session.id, None)  # of an earlier stay
 
     def go(self, session: Session, room: str, have: Mapping[str, int]) -> None:
         """Let a client have what is said in the streams of a room, and what was said before.
@@ -205,7 +206,8 @@ class Readers:
                 if outbox is None or not outbox.is_free or given >= AT_ONCE:
                     given = 0
                     with contextlib.suppress(TimeoutError):
-                        await session.put(None, PATIENCE)
+                        if not await session.put(None, PATIENCE):
+                            await asyncio.sleep(0)  # its connection has ended, of which it hears in a moment
                     continue
                 if await self._give_next(reader, copy):
                     given += 1

@@ -28,12 +28,13 @@ Report = Callable[[BaseException, str], Awaitable[None]]
 
 
 class _Source:
-    __slots__ = ("is_stopped", "task", "writer")
+    __slots__ = ("ended_as", "is_stopped", "task", "writer")
 
     def __init__(self, writer: StreamWriter) -> None:
         self.writer = writer
         self.task: asyncio.Task[None] | None = None
         self.is_stopped = False
+        self.ended_as: End = ""  # by others, while it ran
 
 
 class Sources:
@@ -123,6 +124,7 @@ class Sources:
 
     def _dead(self, running: _Source, end: End) -> None:
         """The engine takes nothing more of a stream."""
+        running.ended_as = end
         if end != "cancelled":
             log.error(
                 "stream %s was ended as %s while its source ran, which is cancelled", quote(running.writer.id), end
@@ -150,8 +152,8 @@ class Sources:
             failure = error
         finally:
             await _close(source)
-        if writer.end and writer.end != "cancelled" and failure is None:
-            failure = StreamEnded(writer.id, writer.end)
+        if running.ended_as not in ("", "cancelled") and failure is None:
+            failure = StreamEnded(writer.id, running.ended_as)
         if failure is not None:
             writer.close("error")
             await self._report(failure, writer.id)
