@@ -279,7 +279,7 @@ class Following:
                 before = copy.number
                 for piece in readable(copy, part.payloads):
                     self._take_read(copy, piece)
-                if not copy.end and part.stream.end and part.stream.pieces <= copy.number + 1:
+                if not copy.end and part.stream.end and part.stream.length == copy.length:
                     self._take_read(copy, Piece(part.stream.pieces - 1, copy.length, 0, "", part.stream.end, b""))
                 if not copy.is_stale and (copy.number >= part.stream.pieces or copy.number == before):
                     return
