@@ -117,13 +117,13 @@ async def test_members_get_what_has_begun_while_nothing_was_heard() -> None:
     following.look_for_new()
     await eventually(lambda: gives.given == [0, 1])
     following.look_for_new()
-    await eventually(lambda: following._looking is None)
+    await eventually(lambda: following._learning._looking is None)
     assert gives.given == [0, 1]
     await following.stop()
 
 
 async def test_what_has_begun_before_a_room_was_heard_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    monkeypatch.setattr("velocity_ws.streams.learning.AGAIN", 0.01)
     following, link, gives = _following(True, True, True)
     link.may_answer.set()
     room = following.open("room", "topic")
@@ -135,7 +135,7 @@ async def test_what_has_begun_before_a_room_was_heard_is_found(monkeypatch: pyte
 
 async def test_what_has_begun_while_a_room_was_asked_about_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first answer may be older than the connection by which the node hears what begins."""
-    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    monkeypatch.setattr("velocity_ws.streams.learning.AGAIN", 0.01)
     following, link, gives = _following()
     link.may_answer.set()
     link.may_list.clear()
