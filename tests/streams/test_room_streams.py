@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -23,13 +23,16 @@ class _Link:
     def __init__(self) -> None:
         self.on_up: list[Any] = []
         self.stored: list[bytes] = []
+        self.end: Literal["", "lost"] = ""
         self.reads = self.lists = 0
         self.may_answer = asyncio.Event()
         self.may_list = asyncio.Event()
         self.may_list.set()
 
     def summary(self) -> Summary:
-        return Summary("a", "topic", "room", b"w" * 16, len(self.stored), len(self.stored), "", 1000, 0)
+        empty = {"lost": 2, "": 0}[self.end]
+        pieces, length = len(self.stored) + empty, len(self.stored)
+        return Summary("a", "topic", "room", b"w" * 16, pieces, length, self.end, 1000, 0)
 
     async def listed(self, _topic: str) -> Sequence[Summary]:
         found = [self.summary()] if self.stored else []
@@ -47,9 +50,11 @@ class _Link:
 class _Gives:
     def __init__(self) -> None:
         self.given: list[int] = []
+        self.ends: list[str] = []
 
     def give(self, _copy: StreamCopy, piece: Piece, _message: PreparedMessage) -> None:
         self.given.append(piece.number)
+        self.ends.append(piece.end)
 
     def known(self, room: RoomStreams) -> None:
         pass
@@ -88,6 +93,21 @@ async def test_what_is_stored_while_it_is_read_what_was_missed_is_read_too() -> 
     await following.stop()
 
 
+@pytest.mark.parametrize("texts", [0, 1, 3])
+async def test_an_end_behind_pieces_of_nothing_is_read_though_none_of_them_is(texts: int) -> None:
+    """An engine leaves out pieces without text: that by which a stream begins, and the end."""
+    following, link, gives = _following()
+    link.may_answer.set()
+    room = following.open("room", "topic")
+    await eventually(lambda: room.is_known)
+    link.stored += [_piece(number) for number in range(texts)]
+    link.end = "lost"
+    following.heard("room", "a", pack(Piece(5, 5, 1, "text", "", b"x")))  # of which no more is known
+    await eventually(lambda: gives.ends[-1:] == ["lost"])
+    assert gives.given == [*range(texts), texts + 1]
+    await following.stop()
+
+
 async def test_members_get_what_has_begun_while_nothing_was_heard() -> None:
     following, link, gives = _following()
     link.may_answer.set()
@@ -97,13 +117,13 @@ async def test_members_get_what_has_begun_while_nothing_was_heard() -> None:
     following.look_for_new()
     await eventually(lambda: gives.given == [0, 1])
     following.look_for_new()
-    await eventually(lambda: following._looking is None)
+    await eventually(lambda: following._learning._looking is None)
     assert gives.given == [0, 1]
     await following.stop()
 
 
 async def test_what_has_begun_before_a_room_was_heard_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    monkeypatch.setattr("velocity_ws.streams.learning.AGAIN", 0.01)
     following, link, gives = _following(True, True, True)
     link.may_answer.set()
     room = following.open("room", "topic")
@@ -115,7 +135,7 @@ async def test_what_has_begun_before_a_room_was_heard_is_found(monkeypatch: pyte
 
 async def test_what_has_begun_while_a_room_was_asked_about_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first answer may be older than the connection by which the node hears what begins."""
-    monkeypatch.setattr("velocity_ws.streams.following.AGAIN", 0.01)
+    monkeypatch.setattr("velocity_ws.streams.learning.AGAIN", 0.01)
     following, link, gives = _following()
     link.may_answer.set()
     link.may_list.clear()

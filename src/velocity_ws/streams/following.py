@@ -6,8 +6,7 @@ Knows the engine, and no client: who gets what is for `Readers`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from velocity_ws.cluster.envelopes import StreamPiece
@@ -16,6 +15,7 @@ from velocity_ws.logs import get_logger, quote
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.streams.copies import Copies, StreamCopy
 from velocity_ws.streams.items import Query, Summary
+from velocity_ws.streams.learning import AGAIN, Learning
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import InvalidPiece, Piece, unpack
 from velocity_ws.streams.room_streams import RoomStreams
@@ -24,12 +24,8 @@ __all__ = ["AGAIN", "PAGE", "Following", "readable"]
 
 log = get_logger("velocity_ws.streams")
 
-AGAIN = 0.5
-"""Seconds until the engine is asked again."""
 PAGE = 1024 * 1024
 """Bytes that are read at once."""
-LOOKS = 200
-"""Rooms of which it is asked at once which streams they have."""
 
 
 class Gives(Protocol):
@@ -76,14 +72,12 @@ class Following:
         self.rooms: dict[str, RoomStreams] = {}
         self._link = link
         self._gives = gives
-        self._wait_heard = wait_heard
+        self._learning = Learning(self, link, wait_heard)
         self.copies = Copies(keep)
         self._lease = lease
         self._clock = clock
         self.running: dict[StreamCopy, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unsure: dict[str, RoomStreams] = {}
-        self._looking: asyncio.Task[None] | None = None
         self._is_over = False
 
     # --- life
@@ -115,7 +109,7 @@ class Following:
     def open(self, room: str, topic: str) -> RoomStreams:
         """A room has a first member here: find out which streams it has."""
         opened = self.rooms[room] = RoomStreams(room, topic)
-        self.run(self._learn(opened))
+        self.run(self._learning.learn(opened))
         return opened
 
     def close(self, room: str) -> None:
@@ -138,17 +132,12 @@ class Following:
             if room.topic == topic:
                 for copy in room.copies.values():
                     copy.heard_at = -self._lease if copy in self.running else copy.heard_at
-                self._look_at({room.room: room})
+                self._learning.look_at({room.room: room})
 
     def look_for_new(self) -> None:
         """Streams may have begun of which nothing was heard: ask which streams the rooms have."""
         self.look_soon()
-        self._look_at(self.rooms)
-
-    def _look_at(self, rooms: Mapping[str, RoomStreams]) -> None:
-        self._unsure |= rooms
-        if self._unsure and self._looking is None:
-            self._looking = self.run(self._look_for_new())
+        self._learning.look_at(self.rooms)
 
     # --- what is heard
 
@@ -174,6 +163,20 @@ class Following:
             copy = self._new(followed, id_)
         self._take(copy, piece)
 
+    def known(self, room: RoomStreams, streams: Sequence[Summary]) -> None:
+        """It is known which streams a room has: the newest first."""
+        room.is_known = True
+        for stream in reversed(streams):
+            self.learned(room, stream)
+        self._gives.known(room)
+        heard, room.heard = room.heard, set()
+        for id_ in heard:
+            self.missed(room, id_)
+
+    def missed(self, room: RoomStreams, id_: str) -> None:
+        """Something of a stream was missed, be it all that there is."""
+        self.repair(room.copies.get(id_) or self._new(room, id_))
+
     def _new(self, room: RoomStreams, id_: str) -> StreamCopy:
         copy = room.copies[id_] = StreamCopy(id_, room.room, room.topic, self.copies)
         copy.heard_at = self._clock()
@@ -193,53 +196,6 @@ class Following:
         self._gives.give(copy, piece, message)
 
     # --- what is asked
-
-    async def _learn(self, room: RoomStreams) -> None:
-        """Find out which streams a room has."""
-        streams: list[Summary] = []
-        is_heard = False
-        while not room.is_over:
-            is_heard = await self._wait_heard(room.room)
-            try:
-                streams = await self._link.listed(room.topic)
-                break
-            except BackplaneUnavailable:
-                await asyncio.sleep(AGAIN)
-        if room.is_over:
-            return
-        room.is_known = True
-        for stream in reversed(streams):
-            self.learned(room, stream)
-        self._gives.known(room)
-        for id_ in room.heard:
-            if id_ not in room.copies:
-                self._new(room, id_)
-            self.repair(room.copies[id_])
-        room.heard.clear()
-        if not is_heard:  # more may have begun until it will be
-            self._look_at({room.room: room})
-
-    async def _look_for_new(self) -> None:
-        """Ask again which streams rooms have, some rooms after others; members get those that are new here."""
-        while self._unsure:
-            some = [self._unsure.pop(name) for name in list(self._unsure)[:LOOKS]]
-            await asyncio.gather(*[self._look_again(room) for room in some])
-        self._looking = None
-
-    async def _look_again(self, room: RoomStreams) -> None:
-        streams: list[Summary] | None = None
-        if room.is_known and await self._wait_heard(room.room):
-            with contextlib.suppress(BackplaneUnavailable):
-                streams = await self._link.listed(room.topic)
-        if room.is_over:
-            return
-        if streams is None:  # it may be that the first answer, which is on its way, is older than the connection
-            await asyncio.sleep(AGAIN)
-            self._unsure.setdefault(room.room, room)
-            return
-        for stream in reversed(streams):
-            if stream.id not in room.copies:
-                self.repair(self._new(room, stream.id))
 
     def learned(self, room: RoomStreams, stream: Summary) -> None:
         """The engine has said of a stream that it is one of a room."""
@@ -290,6 +246,7 @@ class Following:
                 for piece in readable(copy, part.payloads):
                     self._take_read(copy, piece)
                 if part.stream.end and part.stream.length <= copy.length:  # less, where it has lost what was heard
+                    copy.number = max(copy.number, part.stream.pieces - 1)  # pieces of nothing may be missing
                     self._take(copy, Piece(copy.number, copy.length, 0, "", part.stream.end, b""))
                 if not copy.is_stale and (copy.number >= part.stream.pieces or copy.number == before):
                     return

@@ -140,7 +140,7 @@ class Streams:
             self._cluster.on_notification(NOTICE, bool, lambda *_: self.wake_soon())
             self._cluster.on_connected.append(self._look_soon)
             self._cluster.on_dropped.append(self._unheard)
-        self._link.on_moved.append(self._following.look_soon)
+        self._link.on_moved.append(self._following.look_for_new)
 
     async def wait_found(self) -> None:
         """Wait until it is known whether there are streams, and for the connection if there are; for a while."""
