@@ -233,6 +233,35 @@ async def test_who_comes_back_says_first_what_it_has(history: History | None) ->
             assert reading.text == "0123456789"
 
 
+@pytest.mark.parametrize("history", [None, History()])
+async def test_what_a_client_has_is_heard_of_though_its_greeting_takes_long(
+    history: History | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("streams.announcing", "history.resuming"):
+        monkeypatch.setattr(f"velocity_ws.{module}.PATIENCE", 0.02)
+    broker = Broker(settings())
+    broker.rooms("chat:{chat_id}", history=history)
+
+    @broker.on_connect
+    async def welcome(client: Client) -> None:
+        await broker.join_room(client.id, ROOM)
+        await asyncio.sleep(0.2)  # longer than the patience, which is what is tried here
+
+    gate = Gate()
+    async with running(broker, "ours") as address:
+        await broker.streams.start("a", room=ROOM, source=gate.source())
+        gate.say("0123456789")
+        async with address.connect("/ws?resume=1") as peer:
+            await peer.send("resume", {"rooms": {}, "streams": {"a": 4}})
+            gate.end()
+            reading = Reading("a", "0123")
+            while reading.end is None:
+                message = await peer.receive()
+                if message["event"] == "stream":
+                    reading.take(message)
+            assert reading.text == "0123456789"
+
+
 async def test_the_first_stream_of_all_may_be_waited_for_and_stopped_before_it_begins(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

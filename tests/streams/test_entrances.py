@@ -8,7 +8,7 @@ from typing import Any, cast
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.streams.entrances import Entrances
 from velocity_ws.streams.following import Following
-from velocity_ws.streams.items import Summary
+from velocity_ws.streams.items import End, Summary
 
 ROOM = "chat"
 
@@ -19,13 +19,14 @@ class _Engine:
     def __init__(self) -> None:
         self.on_up: list[Any] = []
         self.meanwhile: Any = lambda: None
+        self.end: End = ""
 
     async def listed(self, _topic: str) -> list[Summary]:
         return []
 
     async def look(self, id_: str) -> Summary:
         self.meanwhile()
-        return Summary(id_, "topic", ROOM, b"w" * 16, 1, 4, "", 1000, 0)
+        return Summary(id_, "topic", ROOM, b"w" * 16, 1, 4, self.end, 1000, 0)
 
 
 def _entrances(engine: _Engine) -> tuple[Entrances, Following, Hub[Any]]:
@@ -46,6 +47,22 @@ async def test_a_stream_is_not_followed_in_a_room_that_closed_while_it_was_looke
     engine.meanwhile = lambda: following.close(ROOM)
     assert await entrances.find("a", ROOM) == (4, "")
     assert not following.running
+    await following.stop()
+
+
+async def test_what_is_read_by_its_id_is_no_newer_than_what_was_known() -> None:
+    """Or the next who come would get that, in place of the newest."""
+    engine = _Engine()
+    entrances, following, _ = _entrances(engine)
+    room = following.open(ROOM, "topic")
+    for id_ in ("older", "newer"):
+        following.learned(room, await engine.look(id_))
+    engine.end = "done"
+    await entrances.find("long ago", ROOM)
+    assert list(room.copies) == ["long ago", "older", "newer"]
+    engine.end = ""
+    await entrances.find("just begun", ROOM)
+    assert list(room.copies)[-1] == "just begun"
     await following.stop()
 
 

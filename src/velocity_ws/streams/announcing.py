@@ -35,7 +35,7 @@ class Announcing:
         self._clock = clock
         self._largest = largest
         self._schedule: Schedule[Session] | None = None
-        self._waiting: set[Session] = set()
+        self._waiting: dict[Session, bool] = {}  # whether it has come, and is still to be handled
 
     def stop(self) -> None:
         """Wait for nobody any more."""
@@ -54,8 +54,8 @@ class Announcing:
         if b"resume=1" not in request.scope["query_string"] or request.query_params.get("resume") != "1":
             return greeting
         if self._schedule is None:
-            self._schedule = Schedule(asyncio.get_running_loop(), self._clock, self._late)
-        self._waiting.add(session)
+            self._schedule = Schedule(asyncio.get_running_loop(), self._clock, self._due)
+        self._waiting[session] = False
         self._schedule.start(session, self._clock() + PATIENCE)
         session.inbox.first = First(lambda payload: self._takes(session, payload), self._largest)
         return greeting
@@ -63,15 +63,24 @@ class Announcing:
     def _takes(self, session: Session, payload: str | bytes) -> bool:
         head = head_of(payload) if isinstance(payload, str) and "resume" in payload else None
         if head is not None and head.event == "resume":
+            if session in self._waiting:
+                self._waiting[session] = True
             return True
         self._late(session)
         return False
+
+    def _due(self, session: Session) -> None:
+        """Its time is over, unless what it has said waits for its ``on_connect`` hooks."""
+        if self._waiting.get(session) and session.is_connected and self._schedule is not None:
+            self._schedule.start(session, self._clock() + PATIENCE)
+        else:
+            self._late(session)
 
     def _late(self, session: Session, said: Mapping[str, Any] | None = None) -> None:
         if self._schedule is not None:
             self._schedule.cancel(session)
         if session in self._waiting:
-            self._waiting.discard(session)
+            del self._waiting[session]
             self._said(session, said or {})
 
     async def resume(self, session: Session, payload: Resume) -> PreparedMessage | None:

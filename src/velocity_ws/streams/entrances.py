@@ -105,5 +105,6 @@ class Entrances:
         if stream.room != room:
             raise StreamError(id_, "is one of another room")
         if followed is not None and not followed.is_over:  # meanwhile
-            self._following.learned(followed, stream)
+            # It was not listed, and so it is not among the newest, unless it has just begun.
+            self._following.learned(followed, stream, is_old=bool(stream.end))
         return stream.length, stream.end

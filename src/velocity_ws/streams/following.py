@@ -197,11 +197,21 @@ class Following:
 
     # --- what is asked
 
-    def learned(self, room: RoomStreams, stream: Summary) -> None:
-        """The engine has said of a stream that it is one of a room."""
+    def learned(self, room: RoomStreams, stream: Summary, *, is_old: bool = False) -> None:
+        """The engine has said of a stream that it is one of a room.
+
+        Args:
+            room: the room.
+            stream: the stream.
+            is_old: whether it is older than those that are known; else it is newer.
+        """
         if stream.id in room.copies:
             return
-        copy = room.copies[stream.id] = StreamCopy(stream.id, room.room, room.topic, self.copies)
+        copy = StreamCopy(stream.id, room.room, room.topic, self.copies)
+        if is_old:
+            room.copies = {stream.id: copy, **room.copies}
+        else:
+            room.copies[stream.id] = copy
         copy.learn(stream)
         copy.heard_at = self._clock()
         if not copy.end:
