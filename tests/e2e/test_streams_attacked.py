@@ -17,6 +17,7 @@ from tests.support import DEADLINE, Address, Peer, eventually, running, settings
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, read, said
 from velocity_ws import Broker, Client, History, StreamGone
 from velocity_ws.streams.streams import Streams
+from velocity_ws.streams.watching import SLACK
 
 HUGE = 2**200
 
@@ -392,7 +393,7 @@ async def test_nothing_is_left_of_rooms_that_close_and_streams_that_are_gone(
                 await join(comes, "chat:other")
                 assert len(following.rooms) == 2
             await eventually(lambda: len(following.rooms) == 1)
-            clock(3601)
+            clock(3601 + SLACK)
             await eventually(lambda: not following.rooms[ROOM].copies)
         assert (following.copies.size, following.running) == (0, {})
         assert not following.copies._kept
