@@ -211,7 +211,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "streams/announcing": (SERVED, {"e2e/test_reading_streams": "resume"}),
     "streams/asking": (CLUSTER, {"e2e/cluster/test_streams": "StreamNotFound", "streams/test_calls": "Asking"}),
     "streams/factory": ("it makes a store of any kind", {"e2e/cluster/test_streams": "create_streams"}),
-    "streams/finding": (SERVED, {"e2e/cluster/test_streams": "pieces"}),
     "streams/learning": (CLUSTER, {"streams/test_room_streams": "listed"}),
     "streams/sources": (SERVED, {"e2e/test_reading_streams": "on_error"}),
     "streams/streams": (SERVED, {"e2e/cluster/test_streams": "is_awake"}),

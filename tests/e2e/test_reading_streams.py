@@ -190,6 +190,37 @@ async def test_what_is_said_while_it_is_asked_whether_a_member_may_stay_is_for_m
             assert (await bob.request("nothing"))["data"]["code"] == "UNKNOWN_EVENT"
 
 
+async def test_who_is_asked_about_in_one_room_reads_on_in_another() -> None:
+    broker, answer, is_held = Broker(settings()), asyncio.Event(), False
+    asked, other = broker.rooms("asked:{number}"), broker.rooms("other:{number}")
+    other.authorize(lambda: True)
+
+    @asked.authorize
+    async def authorize() -> bool:
+        if is_held:
+            await answer.wait()
+        return True
+
+    gate = Gate()
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await join(peer, "asked:1")
+        await broker.streams.start("held", room="asked:1", source=gate.source())
+        await (await broker.streams.start("ended", room="other:1", source=said(["all of it"]))).wait()
+        is_held = True
+        asking = asyncio.create_task(broker.reauthorize("asked:1"))
+        await eventually(lambda: broker.node.hub._held)
+        gate.say("held")
+        streams = broker.node.streams
+        assert streams is not None
+        await eventually(lambda: streams.readers._readers)  # which waits for the answer
+        await join(peer, "other:1")
+        assert (await Reading("ended", room="other:1").follow(peer)).text == "all of it"
+        answer.set()
+        await asking
+        gate.end()
+        assert (await Reading("held", room="asked:1").follow(peer)).text == "held"
+
+
 async def test_who_may_stop_the_streams_of_a_room_stops_none_of_another() -> None:
     broker = Broker(settings())
     chat(broker)

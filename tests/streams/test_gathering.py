@@ -248,3 +248,14 @@ def test_nothing_was_said_is_a_piece_too() -> None:
     gathering = Gathering(LIMIT, LIMIT)
     assert unpack(gathering.take(10)) == Piece(0, 0, 0, "", "", b"")
     assert unpack(gathering.take(10, "done")) == Piece(1, 0, 0, "", "done", b"")
+
+
+@pytest.mark.parametrize("said", ["\n", 7])
+def test_much_that_was_said_in_little_takes_little_more_than_its_bytes(said: Any) -> None:
+    gathering = Gathering(LIMIT, LIMIT)
+    for _ in range(100_000):
+        assert gathering.add(said) == gathering.waiting
+    assert len(gathering._parts) < 2000
+    pieces = taken(gathering, 40 * 1024)
+    assert join(pieces).length == 100_000
+    assert (gathering.waiting, len(pieces) < 10) == (0, True)

@@ -233,8 +233,8 @@ export interface Gap {
 export interface StreamOptions {
   /**
    * The room that the stream belongs to. Without it the stream is found among those of all rooms that the page is in. With
-   * it, one that the server does not send by itself is read, too: what has ended long ago; the page need not be in the room
-   * for that, but must be allowed to.
+   * it, one that the server does not send by itself is read, too: what has ended long ago. The page has to be in the room;
+   * else it is `FORBIDDEN`.
    */
   room?: string | undefined;
 }

@@ -33,6 +33,7 @@ class StreamCopy:
         end: how it has ended; empty while it has not.
         behind: those who have not had all of this, by their ids.
         heard_at: when it was known last that the writer lives.
+        is_large: whether it is known to have more bytes than are kept of one.
         is_repairing: whether it is read what was missed.
         is_stale: whether more may have been missed since that was asked.
         repaired: set when that is done.
@@ -40,8 +41,8 @@ class StreamCopy:
     """
 
     __slots__ = (
-        "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_repairing",
-        "is_stale", "length", "number", "repaired", "room", "size", "topic",
+        "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_large",
+        "is_repairing", "is_stale", "length", "number", "repaired", "room", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -59,7 +60,7 @@ class StreamCopy:
         self.end: End = ""
         self.behind: dict[str, object] = {}
         self.heard_at = 0.0
-        self.is_repairing = self.is_stale = False
+        self.is_large = self.is_repairing = self.is_stale = False
         self.repaired = asyncio.Event()
         self._all = all_
         self._frames = Frames(room, id_)

@@ -37,7 +37,7 @@ class Finding:
         Raises:
             BackplaneUnavailable: the engine did not answer.
         """
-        if copy.kept_from == 0 or copy.length * 4 > 2 * self._following.copies.limit:
+        if copy.kept_from == 0 or copy.is_large or copy.length > self._most:
             return copy.kept_from == 0
         task = self._fills.get(copy)
         if task is None:
@@ -46,8 +46,14 @@ class Finding:
         await asyncio.wait([task])
         return not task.cancelled() and task.exception() is None and task.result()
 
+    @property
+    def _most(self) -> int:
+        """Bytes of the largest stream of which all is kept."""
+        return self._following.copies.limit // 2
+
     async def _fill(self, copy: StreamCopy) -> bool:
         pieces: list[Piece] = []
+        size = copy.size
         at, to = 0, copy.kept_from
         while at < to:
             try:
@@ -60,6 +66,10 @@ class Finding:
                 return False
             pieces += found
             at = found[-1].stop
+            size += sum([len(piece.data) for piece in found])
+            if size > self._most:  # an item, or a character, has more bytes than one
+                copy.is_large = True
+                return False
         if copy.kept_from != to:  # it was let go meanwhile, or filled
             return False
         copy.fill([piece.until(to) for piece in pieces])

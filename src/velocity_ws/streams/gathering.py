@@ -20,6 +20,8 @@ __all__ = ["Gathering", "LargeItem"]
 _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 _PART = 8 * 1024
 """Characters that are one part, of which pieces are made."""
+_MOST_PARTS = 1024
+"""Parts that wait, until small ones become larger ones: one of a character costs as much as 64 bytes beside it."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -79,6 +81,8 @@ class Gathering:
                 self._parts.append((said.encode(), length))
                 self.size += length
                 self.waiting += length
+                if len(self._parts) > _MOST_PARTS:
+                    self._put_together()
                 return self.waiting
         if isinstance(said, str) and self.kind != "items":
             self._say(b"", said)
@@ -172,6 +176,22 @@ class Gathering:
         self._parts.append((data, length))
         self.size += len(data)
         self.waiting += len(data)
+        if len(self._parts) > _MOST_PARTS:
+            self._put_together()
+
+    def _put_together(self) -> None:
+        """Make few parts of many."""
+        between = b"," if self.kind == "items" else b""
+        groups: list[list[tuple[bytes, int]]] = []
+        size = _PART
+        for part in self._parts:
+            if size + len(part[0]) > _PART:
+                groups.append([])
+                size = 0
+            groups[-1].append(part)
+            size += len(part[0])
+        self._parts = [(between.join([data for data, _ in group]), sum([n for _, n in group])) for group in groups]
+        self.waiting = sum([len(data) for data, _ in self._parts])
 
 
 def _whole(text: str) -> tuple[str, str]:

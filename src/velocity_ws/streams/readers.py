@@ -53,7 +53,9 @@ class _Allowance:
 
 
 class _Reader:
-    """A member that has not had all of some streams.
+    """A member of a room that has not had all of some streams there.
+
+    Of each room by itself: where it is asked whether it may stay in one, the others go on.
 
     Attributes:
         session: the member's.
@@ -90,15 +92,15 @@ class Readers:
         """
         self._hub = hub
         self._give_ready = give_ready
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[tuple[str, str], _Reader] = {}
 
     # --- who comes
 
     def came(self, session: Session, room: str) -> None:
         """A client has come into a room: it gets nothing of its streams before `go`, though it was there before."""
-        reader = self._readers.get(session.id)
+        reader = self._readers.get((session.id, room))
         if reader is not None:
-            for copy in [copy for copy in reader.copies if copy.room == room]:
+            for copy in list(reader.copies):
                 self._in_step(reader, copy)
         followed = self.following.rooms.get(room)
         if followed is not None:
@@ -170,9 +172,10 @@ class Readers:
         self, copy: StreamCopy, session: Session, cursor: int, allowance: _Allowance | None = None
     ) -> None:
         """A member has had no more of a stream than this: it gets the rest as fast as it reads."""
-        reader = self._readers.get(session.id)
+        key = session.id, copy.room
+        reader = self._readers.get(key)
         if reader is None:
-            reader = self._readers[session.id] = _Reader(session)
+            reader = self._readers[key] = _Reader(session)
         reader.copies[copy] = cursor
         if allowance is None:
             reader.old.pop(copy, None)
@@ -180,7 +183,7 @@ class Readers:
             reader.old[copy] = allowance
         copy.behind[session.id] = reader
         if reader.task is None:
-            reader.task = self.following.run(self._catch_up(reader))
+            reader.task = self.following.run(self._catch_up(reader, copy.room))
 
     def _in_step(self, reader: _Reader, copy: StreamCopy) -> None:
         """A reader has all of a stream, or reads it no more."""
@@ -189,16 +192,16 @@ class Readers:
         if copy.behind.get(reader.session.id) is reader:
             del copy.behind[reader.session.id]
 
-    async def _catch_up(self, reader: _Reader) -> None:
+    async def _catch_up(self, reader: _Reader, room: str) -> None:
         session = reader.session
         try:
             given = 0
             while reader.copies:
                 copy = next(iter(reader.copies))
-                if not session.is_connected or self._hub.joined_at(session.id, copy.room) is None:
+                if not session.is_connected or self._hub.joined_at(session.id, room) is None:
                     self._in_step(reader, copy)
                     continue
-                hold = self._hub.hold_of(session.id, copy.room)
+                hold = self._hub.hold_of(session.id, room)
                 if hold is not None:
                     await hold.wait_over()
                     continue
@@ -212,7 +215,7 @@ class Readers:
                 if await self._give_next(reader, copy):
                     given += 1
         finally:
-            self._readers.pop(session.id, None)
+            self._readers.pop((session.id, room), None)
             for copy in list(reader.copies):
                 self._in_step(reader, copy)
 

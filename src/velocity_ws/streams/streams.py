@@ -15,6 +15,7 @@ from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.cluster.envelopes import StreamPiece
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable, SettingsError
+from velocity_ws.history.items import Refused
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
@@ -38,6 +39,8 @@ log = get_logger("velocity_ws.streams")
 
 PATIENCE = 2.0
 """Seconds that a first use waits for the engine."""
+AGAIN = 2.0
+"""Seconds until an engine is asked again that could not say whether it has streams."""
 LONGEST_MEMORY = 24 * 3600
 """Seconds for which an id is known at least, when what it said is gone; ten times as long as that was kept, or more."""
 
@@ -145,7 +148,7 @@ class Streams:
     async def wait_found(self) -> None:
         """Wait until it is known whether there are streams, and for the connection if there are; for a while."""
         if self._looking is not None:
-            await asyncio.wait([self._looking])
+            await asyncio.wait([self._looking], timeout=PATIENCE)
         if self._waking is not None:
             await asyncio.wait([self._waking])
 
@@ -209,23 +212,33 @@ class Streams:
             self._looking = asyncio.create_task(self._look(), name="velocity-ws streams look")
 
     async def _look(self) -> None:
-        """Find out whether the engine has streams of others; where it cannot say, they are heard of when they begin."""
+        """Find out whether the engine has streams of others; where it never says, they are heard of when they begin."""
+        try:
+            while True:
+                is_marked = await self._is_marked()
+                if is_marked is not None or self._waking is not None:
+                    break
+                await asyncio.sleep(AGAIN)
+        finally:
+            self._looking = None
+        self._has_looked = True
+        if is_marked:
+            self.wake_soon()
+
+    async def _is_marked(self) -> bool | None:
+        """Whether the engine has streams of others; ``None`` where it cannot say now."""
         store = create_streams(self._settings.backplane_url, self._prefix)
         try:
             async with asyncio.timeout(PATIENCE):
                 await store.connect(lambda _: None)
-                is_marked = await store.is_marked()
+                return await store.is_marked()
         except (OSError, SettingsError) as error:
             log.debug("it is not known whether the engine has streams: %s", printable(str(error)))
-            is_marked = False
+            return False if isinstance(error, SettingsError | Refused) else None
         finally:
             with contextlib.suppress(OSError):
                 await store.close()
             store.release()
-            self._looking = None
-            self._has_looked = True
-        if is_marked:
-            self.wake_soon()
 
     async def stop(self) -> None:
         """Follow and write nothing more, and close the connection."""

@@ -50,6 +50,31 @@ async def test_members_get_what_began_and_ended_while_their_node_heard_nothing(k
         assert (reading.text, reading.end) == ("before and after", "done")
 
 
+async def test_a_node_whose_engine_could_not_be_asked_at_its_start_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velocity_ws.streams.streams.AGAIN", 0.05)
+    url = "memory://asked-again"
+    async with nodes(url, 1, prepare=chat) as [first]:
+        stream = await first.broker.streams.start("a", room=ROOM, source=said(["all of it"]))
+        assert await stream.wait() == "done"
+        is_marked, failures = MemoryStreams.is_marked, [ConnectionError("it is away")] * 2
+
+        async def fails_at_first(self: MemoryStreams) -> bool:
+            if failures:
+                raise failures.pop()
+            return await is_marked(self)
+
+        monkeypatch.setattr(MemoryStreams, "is_marked", fails_at_first)
+        async with nodes(url, 1, prepare=chat) as [second], second.address.connect() as peer:
+            await join(peer)
+            reading = Reading("a")
+            async with asyncio.timeout(DEADLINE):
+                while reading.end is None:
+                    message = await peer.receive()
+                    if message["event"] == "stream":
+                        reading.take(message)
+            assert reading.text == "all of it"
+
+
 async def test_who_comes_back_to_a_node_that_has_just_started_gets_nothing_twice() -> None:
     """As in each deploy: it says what it has, and the node has to know that there are streams."""
     url = "memory://deployed"
