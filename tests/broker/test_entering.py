@@ -60,6 +60,20 @@ async def test_a_join_that_fails_does_not_take_out_who_was_put_in_again_meanwhil
         assert await guest.reads(1) == ["a"]
 
 
+async def test_who_is_let_in_before_the_engine_answers_gets_what_is_said_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch, timeout="0.3s") as place, place.guest() as guest:
+        place.store.hold("tops")
+        assert (await place.broker.join_room(guest.session.id, ROOM)).at is None
+        for what in ("a", "b"):
+            await place.say(what)
+        place.store.let_go("tops")
+        assert await guest.reads(2) == ["a", "b"]
+        await place.say("c")
+        assert await guest.reads(1) == ["c"]
+
+
 async def test_who_is_put_out_and_in_again_while_it_joins_is_not_told_of_messages_that_do_not_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

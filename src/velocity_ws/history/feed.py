@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from velocity_ws.history.entries import Entry
+from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.envelopes import open_envelope
 from velocity_ws.history.hearing import FeedUser, Gap, Hearing, Opened
 from velocity_ws.history.items import Query, Range, Top
@@ -52,9 +52,11 @@ class Feed(Hearing):
         self.wants_top = False
         self._learn(top)
         if not self.is_open:
-            self._stand(end)
-            self.ring.is_whole = not end.offset
+            self._open_at(end)
+            self.ring.is_whole = not self.offset
             self._drain()
+            self._revise(end.revision)
+            self.wants_rest = end.offset > self.offset
         elif end.epoch != self.epoch or end.offset < asked.offset or not self._agrees(end):
             self.wants_range = True
         elif end.offset > self.offset:
@@ -118,7 +120,7 @@ class Feed(Hearing):
         is_whole = self._is_all(query, entries)
         end = top.position
         if not self.is_open:
-            self._stand(end)
+            self._open_at(end)
         elif end.epoch != self.epoch:
             self._begin(top, entries, is_whole=is_whole)
             return
@@ -217,6 +219,14 @@ class Feed(Hearing):
         return self.ring.frames[0].offset <= entry.stamp.position.offset
 
     # --- inside
+
+    def _open_at(self, end: Position) -> None:
+        """It is known where the log ends: who was let in before that gets what was heard since."""
+        heard = [stamp for stamp, _ in self._ahead.values() if stamp[:6] == end.epoch]
+        first = min(heard, default=None, key=lambda stamp: stamp[6:13])
+        self._stand(
+            end if first is None or Stamp.unpack(first).position.offset > end.offset else Stamp.unpack(first).before
+        )
 
     def _is_current(self, asked: Asked) -> bool:
         return asked.epoch == self.epoch
