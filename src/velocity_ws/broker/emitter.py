@@ -210,7 +210,6 @@ class Emitter(ServerAPI):
                     await cluster.stop()
                     raise
                 self._cluster, self._logs = cluster, logs
-                self._streams = self._new_streams(cluster)
             return self._cluster
 
     async def _stop(self) -> None:
@@ -234,8 +233,10 @@ class Emitter(ServerAPI):
         return Streams(*args, lambda *_: [], _log, cluster, time.monotonic, is_node=False)
 
     def _running_streams(self) -> StreamCalls:
-        if self._streams is None:
+        if self._cluster is None:
             raise BrokerError("the emitter was stopped while this was waiting for it")
+        if self._streams is None:
+            self._streams = self._new_streams(self._cluster)
         return self._streams.calls
 
     @property

@@ -74,7 +74,6 @@ class Stream:
         Raises:
             StreamGone: it ended so long ago that nothing is known of it any more.
             StreamNotFound: the engine has lost it.
-            BackplaneUnavailable: the engine did not answer.
         """
         return await self._api.wait(self.id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -142,9 +143,10 @@ class Calls:
             if writer.id == id_:
                 return await writer.wait_over()
         while True:
-            stream = await self._asking.look(id_)
-            if stream.end:
-                return stream.end
+            with contextlib.suppress(BackplaneUnavailable):  # it is waited for, however long that takes
+                stream = await self._asking.look(id_)
+                if stream.end:
+                    return stream.end
             await asyncio.sleep(LOOK_AGAIN)
 
     def _took(self, room: str, id_: str, payload: bytes) -> None:

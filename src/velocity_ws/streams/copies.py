@@ -10,7 +10,7 @@ import bisect
 
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.streams.items import End, Summary
-from velocity_ws.streams.pieces import Piece, join
+from velocity_ws.streams.pieces import Kind, Piece, join
 from velocity_ws.streams.wire import Frames
 
 __all__ = ["MESSAGE", "Copies", "StreamCopy"]
@@ -31,6 +31,7 @@ class StreamCopy:
         number: pieces that were heard, and given to those who keep up.
         length: characters, or items, of these.
         end: how it has ended; empty while it has not.
+        kind: what it has, as far as that was heard; it may be empty though it has something.
         behind: those who have not had all of this, by their ids.
         heard_at: when it was known last that the writer lives.
         is_large: whether it is known to have more bytes than are kept of one.
@@ -42,7 +43,7 @@ class StreamCopy:
 
     __slots__ = (
         "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_large",
-        "is_repairing", "is_stale", "length", "number", "repaired", "room", "size", "topic",
+        "is_repairing", "is_stale", "kind", "length", "number", "repaired", "room", "size", "topic",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -58,6 +59,7 @@ class StreamCopy:
         self.topic = topic
         self.number = self.length = self.size = 0
         self.end: End = ""
+        self.kind: Kind = ""
         self.behind: dict[str, object] = {}
         self.heard_at = 0.0
         self.is_large = self.is_repairing = self.is_stale = False
@@ -77,8 +79,9 @@ class StreamCopy:
         self.number = piece.number + 1
         self.length = piece.stop
         self.end = piece.end
+        self.kind = piece.kind or self.kind
         self._keep(piece)
-        return self._frames.of(piece)
+        return self._frames.of(piece if piece.kind else piece._replace(kind=self.kind))
 
     @property
     def kept_from(self) -> int:
@@ -106,7 +109,7 @@ class StreamCopy:
         piece = piece.until(self.length)
         while True:
             end = self.end if piece.stop == self.length else ""
-            message = self._frames.of(piece._replace(end=end))
+            message = self._frames.of(piece._replace(end=end, kind=piece.kind or self.kind))
             if message.size <= MESSAGE or piece.length <= 1:
                 return message, piece.stop
             piece = piece.until(piece.start + piece.length // 2)  # JSON has up to six bytes for one

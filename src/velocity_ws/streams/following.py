@@ -103,8 +103,13 @@ class Following:
         if self._is_over:
             task.cancel()
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("what was done for streams failed in a way it should not", exc_info=error)
 
     def open(self, room: str, topic: str) -> RoomStreams:
         """A room has a first member here: find out which streams it has."""

@@ -99,7 +99,11 @@ class Pulse:
             self._has_work.clear()
             self._is_urgent.clear()
             last = loop.time()
-            await self._store_all()
+            try:
+                await self._store_all()
+            except Exception:  # which is to cost no stream what was said
+                log.exception("storing streams failed in a way it should not")
+                self._later(self.writers, "it failed")
 
     async def _pause(self, seconds: float) -> None:
         """Wait for the interval to end, or for something urgent."""

@@ -82,7 +82,7 @@ class Sources:
         return any(running.task is task for running in self._running.values())
 
     async def finish(self, seconds: float, grace: float) -> set[asyncio.Task[None]]:
-        """Wait for the sources to end; in the end cancel them: what has not ended by then is ``lost``.
+        """Wait for sources, and blocks that write; in the end cancel the sources: what has not ended is ``lost``.
 
         Args:
             seconds: that they have.
@@ -93,8 +93,11 @@ class Sources:
         """
         self.is_stopping = True
         tasks = self._tasks()
-        if tasks and seconds > 0:
-            await asyncio.wait(tasks, timeout=seconds)
+        blocks = {asyncio.create_task(writer.wait_over()) for writer in self._pulse.writers}
+        if (tasks or blocks) and seconds > 0:
+            await asyncio.wait(tasks | blocks, timeout=seconds)
+        for block in blocks:
+            block.cancel()
         self.cancel()
         tasks = self._tasks()
         if tasks:

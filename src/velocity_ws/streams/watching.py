@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Callable
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.logs import get_logger
 from velocity_ws.streams.copies import StreamCopy
 from velocity_ws.streams.following import AGAIN, Following
-from velocity_ws.streams.items import Ending
+from velocity_ws.streams.items import MAX_LISTED, Ending
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import HEADER_SIZE
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["Watching"]
+
+log = get_logger("velocity_ws.streams")
 
 LOOK = 0.1
 """Seconds between two looks for streams of which nothing is heard."""
@@ -24,6 +27,8 @@ AFTER = 0.1
 """Seconds that are waited beyond a lease."""
 FORGET = 10.0
 """Seconds between two looks for streams of which nothing is kept any more."""
+MOST_ENDED = 2 * MAX_LISTED
+"""Streams of one room that have ended and are known, the newest of them."""
 SLACK = 60.0
 """Seconds for which they are known longer: what an engine still has would else be taken for new, and given again."""
 
@@ -62,22 +67,31 @@ class Watching:
         forget_at = self._clock() + FORGET
         while True:
             await asyncio.sleep(LOOK)
-            if self._clock() >= forget_at:
-                forget_at = self._clock() + FORGET
-                self._forget_old()
-            due = self._clock() - self._lease - AFTER
-            silent = [copy for copy in self._following.running if copy.heard_at <= due and not copy.is_repairing]
-            if silent and self._link.is_up:
-                await asyncio.gather(*[self._ask(copy) for copy in silent])
+            try:
+                if self._clock() >= forget_at:
+                    forget_at = self._clock() + FORGET
+                    self._forget_old()
+                await self._ask_silent()
+            except Exception:  # which is to cost no later look
+                log.exception("a look at streams failed in a way it should not")
+
+    async def _ask_silent(self) -> None:
+        due = self._clock() - self._lease - AFTER
+        silent = [copy for copy in self._following.running if copy.heard_at <= due and not copy.is_repairing]
+        if silent and self._link.is_up:
+            await asyncio.gather(*[self._ask(copy) for copy in silent])
 
     def _forget_old(self) -> None:
         """Know no more of streams that ended so long ago that nothing of them is kept."""
         due = self._clock() - self._ttl - SLACK
         for room in self._following.rooms.values():
             self._following.forget(room)
-            for copy in [copy for copy in room.copies.values() if copy.end and copy.heard_at <= due]:
-                del room.copies[copy.id]
-                self._following.copies.let_go(copy)
+            ended = [copy for copy in room.copies.values() if copy.end]
+            beyond = max(len(ended) - MOST_ENDED, 0)  # the oldest, of which nobody is told who comes
+            for number, copy in enumerate(ended):
+                if number < beyond or copy.heard_at <= due:
+                    del room.copies[copy.id]
+                    self._following.copies.let_go(copy)
 
     async def _ask(self, copy: StreamCopy) -> None:
         copy.heard_at = self._clock()  # it is not asked again before there is an answer
