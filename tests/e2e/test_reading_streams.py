@@ -312,6 +312,49 @@ async def test_the_first_stream_of_all_may_be_waited_for_and_stopped_before_it_b
     assert caplog.messages == []
 
 
+async def test_who_has_something_of_a_stream_that_the_engine_has_lost_is_told_so() -> None:
+    broker = Broker(settings())
+    chat(broker)
+    async with running(broker, "ours") as address, address.connect() as peer:
+        async with broker.streams.open("kept", room=ROOM) as stream:
+            await stream.write("words")
+            await join(peer, streams={"ghost": 7, "not begun": 0, "kept": 5})
+            assert await peer.expect("stream") == {"id": "ghost", "from": 7, "text": "", "end": "lost"}
+            await stream.write("!")
+        assert (await Reading("kept", "words").follow(peer)).text == "words!"
+
+
+async def test_empty_deltas_of_a_model_are_nothing() -> None:
+    broker = Broker(settings())
+    chat(broker)
+    async with running(broker, "ours"):
+        stream = await broker.streams.start("a", room=ROOM, source=said([None, "Hel", None, "lo", None]))
+        assert await stream.wait() == "done"
+        assert (await stream.read()).text == "Hello"
+        stream = await broker.streams.start("b", room=ROOM, source=said([None, {"a": 1}, None]))
+        await stream.wait()
+        assert (await stream.read()).items == [{"a": 1}, None]
+
+
+async def test_what_a_handler_is_told_of_an_id_is_told_its_client() -> None:
+    broker = Broker(settings())
+    chat(broker)
+
+    @broker.on("ask")
+    async def ask(data: str) -> None:
+        await broker.streams.start(data, room="chat:8", source=said(["x"]))
+
+    @broker.on("show")
+    async def show(data: str) -> str | None:
+        return (await broker.streams.read(data)).text
+
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await broker.streams.start("taken", room=ROOM, source=said(["x"]))
+        assert (await peer.request("ask", "taken"))["data"]["code"] == "CONFLICT"
+        assert (await peer.request("show", "never"))["data"]["code"] == "NOT_FOUND"
+        assert broker.get_stats().errors == 0
+
+
 async def test_bad_calls_are_refused() -> None:
     broker = Broker(settings())
     with pytest.raises(BrokerError, match="not started"):
@@ -320,6 +363,8 @@ async def test_bad_calls_are_refused() -> None:
         for bad in ("", "x" * 257, 7, "\ud800"):
             with pytest.raises(InvalidNameError):
                 await broker.streams.start(bad, room=ROOM, source=said([]))  # type: ignore[arg-type]
+        with pytest.raises(InvalidNameError):
+            await broker.streams.start("a", room=None, source=said([]))  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="async iterator"):
             await broker.streams.start("a", room=ROOM, source=["not", "async"])  # type: ignore[arg-type]
         await peer.ws.send(json.dumps({"event": "stream_read", "id": 1, "data": {"id": "a"}}))

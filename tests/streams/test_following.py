@@ -116,6 +116,11 @@ class Room:
     def copy(self) -> StreamCopy:
         return self.following.rooms[ROOM].copies["a"]
 
+    def starts_again(self) -> None:
+        """There is another writer, who has said nothing."""
+        self.writer = secrets.token_bytes(WRITER_SIZE)
+        self._number = self._length = 0
+
     async def begin(self) -> None:
         await self.link.begin(Begin("a", TOPIC, ROOM, self.writer, TIMES))
 
@@ -228,6 +233,27 @@ async def test_a_stream_that_an_engine_has_lost_is_lost() -> None:
         room.following.repair(room.copy)
         await eventually(lambda: room.ends == ["lost"])
         assert room.text == "text"
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_an_id_that_is_begun_anew_is_another_stream(has_ended: bool) -> None:
+    async with followed() as room:
+        await room.open()
+        await room.begin()
+        await room.say("one ")
+        await room.say("two", "lost" if has_ended else "")
+        given = list(room.given)
+        room.store.forget("a")
+        room.starts_again()
+        await room.begin()
+        first = await room.say("three", is_heard=False)
+        room.hear(first)
+        await eventually(lambda: room.given[-1][1] == "three")
+        lost: list[tuple[int, str, End]] = [] if has_ended else [(7, "", "lost")]
+        assert room.given == [*given, *lost, (0, "three", "")]
+        room.hear(first)  # late, and once more
+        await room.say(" four", "done")
+        assert room.given[-1] == (8 - 3, " four", "done")
 
 
 async def test_an_end_that_comes_after_an_engine_lost_pieces_is_told() -> None:

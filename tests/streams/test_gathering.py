@@ -141,7 +141,8 @@ def test_behind_text_there_are_no_items() -> None:
     gathering = Gathering(LIMIT, LIMIT)
     gathering.add("")
     with pytest.raises(TypeError, match="this one has text"):
-        gathering.add(None)
+        gathering.add({"an": "item"})
+    gathering.add(None)
     gathering.add("text")
     assert join(taken(gathering)).data == b"text"
 

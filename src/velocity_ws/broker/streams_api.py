@@ -101,7 +101,8 @@ class StreamWriter:
 
         Args:
             said: text, or its UTF-8 bytes, cut anywhere; or an item, which is anything that has a JSON form. A stream
-                has either text or items, as what is said first; behind an item, text is one, too.
+                has either text or items, as what is said first; behind an item, text is one, too. ``None`` is nothing
+                in text, as models say it.
 
         Raises:
             StreamEnded: the stream was cancelled, or its writer was taken for dead.
@@ -320,12 +321,12 @@ def _iterator(source: Source) -> AsyncIterator[Any]:
     return found
 
 
-def _validate(stream_id: str, room: str | None = None) -> None:
+def _validate(stream_id: str, *rooms: str) -> None:
     if not isinstance(stream_id, str) or not 0 < len(stream_id) <= MAX_NAME_LENGTH:
         raise InvalidNameError(
             f"the id of a stream is a string of 1 to {MAX_NAME_LENGTH} characters: {stream_id!r:.80}"
         )
     validate_text(stream_id)
-    if room is not None:
+    for room in rooms:
         validate_room(room)
         validate_text(room)

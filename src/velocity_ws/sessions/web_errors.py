@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 from velocity_ws.close import MAX_REASON_BYTES
 from velocity_ws.errors import BackplaneUnavailable, ClientError, HistoryError, Reject
 from velocity_ws.hooks.validation import InvalidHandshakeError
+from velocity_ws.stream_errors import StreamError, StreamGone, StreamNotFound
 
 __all__ = ["CODES", "client_error_of", "goodbye_of", "is_unavailable", "reject_of", "unavailable"]
 
@@ -53,9 +54,17 @@ def client_error_of(error: BaseException) -> ClientError | None:
         return ClientError("INVALID_DATA", str(error), details=error.details)
     if isinstance(error, HistoryError) and error.reason is not None:  # without one the application is at fault
         return ClientError("INVALID_DATA", str(error), reason=error.reason)
+    if isinstance(error, StreamError):  # as the id of a stream is often what a client has sent
+        return ClientError(_code_of(error), str(error))
     if isinstance(error, WebSocketException) and error.code == POLICY_VIOLATION:
         return ClientError("FORBIDDEN", error.reason)
     return None
+
+
+def _code_of(error: StreamError) -> str:
+    if isinstance(error, StreamGone):
+        return "GONE"
+    return "NOT_FOUND" if isinstance(error, StreamNotFound) else "CONFLICT"
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.pieces import Kind, Piece, join
 from velocity_ws.streams.wire import Frames
 
-__all__ = ["MESSAGE", "Copies", "StreamCopy"]
+__all__ = ["MESSAGE", "Copies", "StreamCopy", "lost_message"]
 
 MESSAGE = 256 * 1024
 """Bytes of a message by which a reader gets what it has not had."""
@@ -152,6 +152,11 @@ class StreamCopy:
             self._starts.append(piece.start)
         self.size += len(piece.data)
         self._all.grew(self, len(piece.data))
+
+
+def lost_message(room: str, id_: str, length: int) -> PreparedMessage:
+    """The end of a stream that the engine has lost, for a reader that has some of it."""
+    return Frames(room, id_).of(Piece(0, length, 0, "", "lost", b""))
 
 
 class Copies:

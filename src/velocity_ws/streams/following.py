@@ -6,6 +6,7 @@ Knows the engine, and no client: who gets what is for `Readers`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -190,6 +191,8 @@ class Following:
 
     def _take(self, copy: StreamCopy, piece: Piece) -> None:
         if piece.number < copy.number or copy.end:
+            if not piece.number:  # late; or the engine has lost the stream, and its id was begun anew
+                self.run(self._look_whether_anew(copy))
             return
         if piece.number > copy.number or piece.start != copy.length:
             self.repair(copy)
@@ -274,6 +277,27 @@ class Following:
         if piece.number >= copy.number and piece.start == copy.length and self.is_followed(copy):
             copy.number = piece.number
             self._take(copy, piece)
+
+    async def is_lost(self, id_: str) -> bool:
+        """Whether the engine knows nothing of a stream.
+
+        Raises:
+            BackplaneUnavailable: it did not answer.
+        """
+        return await self._link.look(id_) is None
+
+    async def _look_whether_anew(self, copy: StreamCopy) -> None:
+        with contextlib.suppress(BackplaneUnavailable):
+            stream = await self._link.look(copy.id)
+            room = self.rooms.get(copy.room)
+            if stream is None or room is None or room.copies.get(copy.id) is not copy:
+                return
+            if stream.pieces < copy.number or (copy.end and not stream.end):
+                if not copy.end:
+                    self.end_here(copy)
+                self.copies.let_go(copy)
+                del room.copies[copy.id]
+                self.repair(self._new(room, copy.id))
 
     def end_here(self, copy: StreamCopy) -> None:
         """The engine has lost a stream: those who read it are told that it will not go on."""

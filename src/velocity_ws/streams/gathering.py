@@ -66,7 +66,7 @@ class Gathering:
 
         Args:
             said: text, or UTF-8 text as bytes, which may be cut anywhere; anything else is an item. Behind an item,
-                text is one, too.
+                text is one, too; before one, ``None`` is nothing.
 
         Raises:
             TypeError: it is an item, and there is text, or it is bytes, and there are items.
@@ -84,6 +84,8 @@ class Gathering:
                 if len(self._parts) > _MOST_PARTS:
                     self._put_together()
                 return self.waiting
+        if said is None and self.kind != "items":  # as the first and the last delta of most models
+            return self.waiting
         if isinstance(said, str) and self.kind != "items":
             self._say(b"", said)
         elif isinstance(said, bytes | bytearray | memoryview):
@@ -142,7 +144,10 @@ class Gathering:
 
     def _check(self, kind: Kind) -> None:
         if self.kind not in ("", kind):
-            raise TypeError(f"a stream is text or items, and this one has {self.kind}")
+            raise TypeError(
+                f"a stream is either text or items, as what is said first: this one has {self.kind}. Send what is of "
+                "another kind in a stream of its own"
+            )
 
     def _say(self, data: bytes, text: str) -> None:
         """Take bytes of text, or text, before which bytes that lack the rest of their character are none."""

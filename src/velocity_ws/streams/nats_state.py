@@ -213,7 +213,7 @@ class State(NamedTuple):
         if record is None:
             return None
         pieces, length, end = self.counts
-        left = 0 if end or record.ended >= 0 else max(0, self.time + record.times[0] - now)
+        left = 0 if end or record.ended >= 0 else min(max(0, self.time + record.times[0] - now), record.times[0])
         return Summary(
             record.id.decode("utf-8", "surrogatepass"),
             record.topic,

@@ -17,7 +17,7 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.stream_errors import StreamGone
-from velocity_ws.streams.copies import StreamCopy
+from velocity_ws.streams.copies import StreamCopy, lost_message
 from velocity_ws.streams.finding import Finding
 from velocity_ws.streams.following import Following
 from velocity_ws.streams.items import MAX_LISTED
@@ -32,6 +32,8 @@ AGAIN = 0.5
 """Seconds until the engine is asked again for what a reader is to get."""
 OF_ENDED = 1024 * 1024
 """Bytes of streams that have ended that somebody gets who comes into a room; the newest first."""
+MOST_UNKNOWN = 100
+"""Streams that a client may name which are not known, to be told whether they are lost."""
 AT_ONCE = 64
 """Messages that a reader gets in one turn of the loop."""
 
@@ -142,8 +144,11 @@ class Readers:
 
     def _begin(self, room: RoomStreams, session: Session, have: Mapping[str, int]) -> None:
         room.waiting.discard(session.id)
-        if self._hub.joined_at(session.id, room.room) is None or not room.copies:
+        if self._hub.joined_at(session.id, room.room) is None:
             return
+        unknown = {id_: length for id_, length in have.items() if length and id_ not in room.copies}
+        if 0 < len(unknown) <= MOST_UNKNOWN:
+            self.following.run(self._tell_lost(session, room.room, unknown))
         left, allowance = OF_ENDED, _Allowance()
         for copy in reversed(room.copies.values()):
             cursor = have.get(copy.id, 0)
@@ -154,6 +159,13 @@ class Readers:
                     continue
                 left -= max(copy.length - cursor, 0)
             self._fall_behind(copy, session, cursor, allowance if is_old else None)
+
+    async def _tell_lost(self, session: Session, room: str, have: Mapping[str, int]) -> None:
+        """A client has something of streams that are not known: tell it of those that the engine has lost."""
+        for id_, length in have.items():
+            with contextlib.suppress(BackplaneUnavailable):
+                if await self.following.is_lost(id_) and self._hub.joined_at(session.id, room) is not None:
+                    session.offer(lost_message(room, id_, length))
 
     # --- who reads
 
@@ -295,6 +307,6 @@ def read_positions(value: object) -> dict[str, int]:
     found = (
         (id_, length)
         for id_, length in value.items()
-        if isinstance(id_, str) and len(id_) <= MAX_NAME_LENGTH and type(length) is int and length >= 0
+        if isinstance(id_, str) and 0 < len(id_) <= MAX_NAME_LENGTH and type(length) is int and length >= 0
     )
     return dict(itertools.islice(found, MAX_LISTED))
