@@ -206,7 +206,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "testing/losing": (USED, {"history/test_contract": "contract"}),
     "broker/stream_events": (SERVED, {"e2e/cluster/test_streams": "stream_read"}),
     "broker/streams_api": (SERVED, {"e2e/cluster/test_streams": "is_new"}),
-    "history/store_link": ("it is what a link is made of", {"history/test_writer": "FIRST_BACKOFF"}),
     "stream_errors": (DECLARES, {"test_errors": "StreamGone"}),
     "streams/announcing": (SERVED, {"e2e/test_reading_streams": "resume"}),
     "streams/asking": (CLUSTER, {"e2e/cluster/test_streams": "StreamNotFound", "streams/test_calls": "Asking"}),

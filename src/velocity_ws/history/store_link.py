@@ -215,9 +215,7 @@ class StoreLink:
             else:
                 raise TimeoutError("it did not answer in time")
         finally:
-            if not connecting.done():
-                connecting.cancel()
-                await asyncio.wait([connecting])
+            await _end(connecting)
 
     def _open(self, failed: Callable[[Exception], None]) -> None:
         self._complaints.reached()
@@ -253,6 +251,20 @@ class StoreLink:
         except Exception:  # of a store that is not ours; the next connection is tried nevertheless
             log.exception("closing the connection to the engine failed in a way it should not")
         await self._calls.end()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended, for a while. Cancelling this disturbs it not: else the task is left behind."""
+    until = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done() and asyncio.get_running_loop().time() < until:
+        task.cancel()
+        try:
+            await asyncio.wait([task], timeout=STOP_INTERVAL)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _tell(functions: Sequence[Callable[[], None]]) -> None:
