@@ -119,7 +119,7 @@ by_generations = pytest.mark.skipif(
 @by_generations
 def test_full_collections_take_a_small_part_of_the_time() -> None:
     found = grown()
-    assert found["by itself"] >= 3
+    assert found["by itself"] >= 2, "and the more, the smaller what is imported"
     assert found["at once"] == 0
     assert found["in time"] == 1
     assert 1 <= found["in any case"] <= 2
