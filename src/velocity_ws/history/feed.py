@@ -222,11 +222,15 @@ class Feed(Hearing):
 
     def _open_at(self, end: Position) -> None:
         """It is known where the log ends: who was let in before that gets what was heard since."""
-        heard = [stamp for stamp, _ in self._ahead.values() if stamp[:6] == end.epoch]
-        first = min(heard, default=None, key=lambda stamp: stamp[6:13])
-        self._stand(
-            end if first is None or Stamp.unpack(first).position.offset > end.offset else Stamp.unpack(first).before
-        )
+        heard = [Stamp.unpack(stamp) for stamp, _ in self._ahead.values() if stamp[:6] == end.epoch]
+        heard = [stamp for stamp in heard if stamp.position.offset <= end.offset]
+        if not heard:
+            self._stand(end)
+            return
+        first = min(heard, key=lambda stamp: stamp.position.offset)
+        # What is missing between can be read, but where the newest stands for all before it.
+        is_whole = len(heard) == end.offset - first.position.offset + 1
+        self._stand(first.before if is_whole or not self.is_latest else end)
 
     def _is_current(self, asked: Asked) -> bool:
         return asked.epoch == self.epoch
