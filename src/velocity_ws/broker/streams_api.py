@@ -211,7 +211,7 @@ class StreamsAPI:
         try:
             yield writer
             end = "done"
-        except Exception:
+        except Exception:  # a cancellation is none: it leaves the end as it is
             end = "error"
             raise
         finally:

@@ -13,7 +13,7 @@ from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.pieces import Kind, Piece, join
 from velocity_ws.streams.wire import Frames
 
-__all__ = ["MESSAGE", "Copies", "StreamCopy", "lost_message"]
+__all__ = ["MESSAGE", "Copies", "StreamCopy"]
 
 MESSAGE = 256 * 1024
 """Bytes of a message by which a reader gets what it has not had."""
@@ -116,7 +116,7 @@ class StreamCopy:
 
     def lost_from(self, cursor: int) -> PreparedMessage:
         """The end for a reader that has a number of characters, or items, where what follows is kept nowhere."""
-        return self._frames.of(Piece(self.number, cursor, 0, "", "lost", b""))
+        return self._frames.lost(cursor)
 
     def fill(self, pieces: list[Piece]) -> None:
         """Keep what was read of before that which is kept, with nothing between."""
@@ -152,11 +152,6 @@ class StreamCopy:
             self._starts.append(piece.start)
         self.size += len(piece.data)
         self._all.grew(self, len(piece.data))
-
-
-def lost_message(room: str, id_: str, length: int) -> PreparedMessage:
-    """The end of a stream that the engine has lost, for a reader that has some of it."""
-    return Frames(room, id_).of(Piece(0, length, 0, "", "lost", b""))
 
 
 class Copies:

@@ -17,12 +17,13 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.sessions.session import Session
 from velocity_ws.stream_errors import StreamGone
-from velocity_ws.streams.copies import StreamCopy, lost_message
+from velocity_ws.streams.copies import StreamCopy
 from velocity_ws.streams.finding import Finding
 from velocity_ws.streams.following import Following
 from velocity_ws.streams.items import MAX_LISTED
 from velocity_ws.streams.pieces import Piece
 from velocity_ws.streams.room_streams import RoomStreams
+from velocity_ws.streams.wire import Frames
 
 __all__ = ["Readers", "read_positions"]
 
@@ -165,7 +166,7 @@ class Readers:
         for id_, length in have.items():
             with contextlib.suppress(BackplaneUnavailable):
                 if await self.following.is_lost(id_) and self._hub.joined_at(session.id, room) is not None:
-                    session.offer(lost_message(room, id_, length))
+                    session.offer(Frames(room, id_).lost(length))
 
     # --- who reads
 

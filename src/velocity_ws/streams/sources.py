@@ -169,5 +169,5 @@ async def _close(source: AsyncIterator[Any]) -> None:
     if close is not None:
         try:
             await close()
-        except Exception:
+        except Exception:  # the application's, of any kind; what the stream has said stands
             log.exception("the source of a stream failed as it was closed")

@@ -66,3 +66,7 @@ class Frames:
             parts.append(b',"end":"%b"' % piece.end.encode())
         parts.append(self._tail)
         return PreparedMessage(b"".join(parts))
+
+    def lost(self, length: int) -> PreparedMessage:
+        """The end for a reader that has a number of characters, or items, where nothing follows any more."""
+        return self.of(Piece(0, length, 0, "", "lost", b""))
