@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,17 @@ def goes(server: Engine) -> None:
     server.process.send_signal(signal.SIGUSR2)
 
 
+async def is_going(server: Engine) -> None:
+    """It is in lame duck mode: until it listens no more, whoever looks for another server finds this one."""
+    goes(server)
+    await eventually(lambda: not _listens(server.port))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 async def carries(listener: Listener, *, what: bytes) -> None:
     """What is published to a topic comes back."""
     await listener.backplane.publish([("a", what)])
@@ -180,11 +192,11 @@ async def test_a_server_that_is_about_to_go_is_left_while_it_carries_for_another
 
 async def test_servers_that_are_all_about_to_go_carry_until_one_is_there_again() -> None:
     before = asyncio.all_tasks()
-    async with configured("nats") as one, configured("nats") as two:
+    async with configured("nats", "-n", "one") as one, configured("nats", "-n", "two") as two:
         backplane = NatsBackplane(f"nats://127.0.0.1:{one.port},127.0.0.1:{two.port}")
         async with listening(backplane, ["a"]) as listener, listening(NatsBackplane(one.url), ["a"]) as other:
-            goes(one)
-            goes(two)
+            for server in (two, one) if backplane.server_name == "one" else (one, two):
+                await is_going(server)
             await eventually(lambda: "velocity-ws nats" in {task.get_name() for task in asyncio.all_tasks()})
             await carries(other, what=b"nobody else is there")
             await carries(listener, what=b"nobody is there")
