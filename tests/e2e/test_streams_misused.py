@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,31 @@ async def test_a_source_starts_other_streams_and_reads_them() -> None:
         stream = await broker.streams.start("outer", room=ROOM, source=outer)
         assert await stream.wait() == "done"
         assert (await stream.read()).text == "done from within"
+
+
+async def test_a_stream_that_another_loop_opens_and_leaves_before_it_hears_of_that_ends() -> None:
+    broker, has_begun = _chats(), threading.Event()
+
+    async def enter() -> None:
+        async with broker.streams.open("a", room=ROOM):
+            pytest.fail("it was cancelled before")
+
+    async def elsewhere() -> None:
+        opening = asyncio.create_task(enter())
+        await asyncio.sleep(0)
+        has_begun.wait(DEADLINE)  # so that this loop hears of nothing until then
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    async with running(broker, "ours"):
+        leaving = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(elsewhere())))
+        async with asyncio.timeout(DEADLINE):
+            while not await broker.streams.list(ROOM):
+                pass
+            has_begun.set()
+            await leaving
+            assert await broker.streams.wait("a") == "cancelled"
 
 
 async def test_streams_are_started_and_written_on_other_loops() -> None:

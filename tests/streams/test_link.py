@@ -27,15 +27,19 @@ class Store(MemoryStreams):
     Attributes:
         lost: ends the connection.
         now: seconds of its clock.
+        is_away: whether it cannot be connected to.
     """
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
         super().__init__(f"memory://streams-link-{next(_names)}", clock=lambda: self.now)
         self.lost: Lost = lambda _: None
+        self.is_away = False
 
     async def connect(self, lost: Lost) -> None:
         self.lost = lost
+        if self.is_away:
+            raise ConnectionError("it is away")
         await super().connect(lost)
 
 
@@ -106,3 +110,21 @@ async def test_one_that_says_nothing_in_that_time_is_dead(monkeypatch: pytest.Mo
         await one.go_away(60)
         await eventually(lambda: one.link.is_steady)
         assert await one.end() == "lost"
+
+
+async def test_a_node_that_comes_with_the_engine_gives_writers_that_time_too() -> None:
+    """It cannot tell an engine that was away from everybody from one that it alone did not reach."""
+    async with node() as writing:
+        await writing.begin()
+        store = writing.store
+        store.is_away = True
+        late = Node(store)
+        await late.link.start(0.0)
+        try:
+            await eventually(lambda: late.link.tries)
+            store.now += 60
+            store.is_away = False
+            await eventually(lambda: late.link.is_up)
+            assert await late.end() == ""
+        finally:
+            await late.link.stop()

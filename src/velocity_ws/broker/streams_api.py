@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from velocity_ws.broker.history_api import Run
-from velocity_ws.errors import InvalidNameError
+from velocity_ws.errors import BrokerError, InvalidNameError
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
 from velocity_ws.stream_errors import StreamEnded, StreamError
 from velocity_ws.streams.items import End, Summary
@@ -186,7 +186,7 @@ class StreamsAPI:
             streams.run(writing, iterator)
         return Stream(self, stream, is_new=writing is not None)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def open(self, stream_id: str, *, room: str) -> AsyncIterator[StreamWriter]:
         """Write a stream: ``async with broker.streams.open("log-9", room="job:9") as stream``.
 
@@ -205,7 +205,15 @@ class StreamsAPI:
             And what `start` raises.
         """
         _validate(stream_id, room)
-        writing = await self._run(self._open, stream_id, room)
+        opening = _Opening()
+        try:
+            writing = await self._run(self._open, stream_id, room, opening)
+        except BaseException:  # from another loop it may be open, though this was cancelled before it heard of that
+            opening.is_left = True
+            if opening.writing is not None:
+                with contextlib.suppress(BrokerError):  # its loop was stopped, and nothing is written there
+                    await self._run_here(_leave, opening.writing)
+            raise
         writer = StreamWriter(self._run_here, writing)
         end: End = "cancelled"
         try:
@@ -218,11 +226,13 @@ class StreamsAPI:
             has = await self._run_here(_finish, writing, end)
         writer._check_end(has)
 
-    async def _open(self, stream_id: str, room: str) -> Writing:
-        writing, stream = await self._streams().begin(stream_id, room)
-        if writing is None:
+    async def _open(self, stream_id: str, room: str, opening: _Opening) -> Writing:
+        opening.writing, stream = await self._streams().begin(stream_id, room)
+        if opening.writing is None:
             raise _taken(stream)
-        return writing
+        if opening.is_left:
+            opening.writing.close("cancelled")
+        return opening.writing
 
     async def cancel(self, stream_id: str) -> bool:
         """Cancel a stream, on whatever node it is written: its source gets an ``asyncio.CancelledError``.
@@ -289,6 +299,26 @@ class StreamsAPI:
 
     async def _list(self, room: str) -> Sequence[StreamInfo]:
         return await self._streams().listed(room)
+
+
+class _Opening:
+    """A stream that is being opened, perhaps on another loop than that of the caller, who may not wait for it.
+
+    Attributes:
+        writing: its writer, once there is one.
+        is_left: whether the caller has gone.
+    """
+
+    __slots__ = ("is_left", "writing")
+
+    def __init__(self) -> None:
+        self.writing: Writing | None = None
+        self.is_left = False
+
+
+async def _leave(writing: Writing) -> None:
+    """End a stream that nobody writes."""
+    writing.close("cancelled")
 
 
 async def _finish(writing: Writing, end: End) -> End:

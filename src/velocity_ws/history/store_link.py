@@ -66,6 +66,7 @@ class StoreLink:
 
     Attributes:
         is_up: whether there is a connection.
+        tries: how often it began to connect.
         on_up: called each time that there is one, the first one included.
         on_down: called each time that one is lost, or ended by `stop`.
         on_moved: called each time that it goes on with another server in the place of one.
@@ -81,6 +82,7 @@ class StoreLink:
             what: what the engine is for, in words.
         """
         self.is_up = False
+        self.tries = 0
         self.on_up: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
         self.on_moved: list[Callable[[], None]] = []
@@ -178,6 +180,7 @@ class StoreLink:
 
     async def _connection(self, first: asyncio.Future[None]) -> Exception:
         """One connection from its beginning to its end; why it ended."""
+        self.tries += 1
         lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
         def on_lost(error: Exception) -> None:

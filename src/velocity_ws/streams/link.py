@@ -62,14 +62,12 @@ class StreamLink(StoreLink):
             *(self._forbid, self._mark, self._is_marked),
         ]
         super().__init__(store, calls, kinds, engine=engine, what="streams")
-        self._ups = 0
         self._steady_at = 0.0
         self.on_up.append(self._came_up)
 
     def _came_up(self) -> None:
-        if self._ups:
+        if self.tries > 1:  # be it the first connection: the engine may have been away from the others, too
             self._steady_at = asyncio.get_running_loop().time() + GRACE
-        self._ups += 1
 
     @property
     def is_steady(self) -> bool:
