@@ -31,7 +31,10 @@ class Guarded:
     Attributes:
         servers: one primary, and its replicas.
         sentinels: those that watch them.
+        name: what they call them.
     """
+
+    name = NAME
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class Guarded:
     async def state(self, sentinel: Engine) -> dict[bytes, bytes]:
         """What a Sentinel knows of the primary."""
         async with self._client(sentinel, self._sentinel_login) as redis:
-            reply = await redis.execute_command("SENTINEL", "MASTER", NAME)  # type: ignore[no-untyped-call]
+            reply = await redis.execute_command("SENTINEL", "MASTER", self.name)  # type: ignore[no-untyped-call]
         return dict(zip(reply[::2], reply[1::2], strict=False))
 
     async def primary(self) -> Engine:
@@ -147,7 +150,7 @@ class Guarded:
         async with asyncio.timeout(30):
             while True:
                 try:
-                    await order(self.sentinels[0], "SENTINEL", "FAILOVER", NAME)
+                    await order(self.sentinels[0], "SENTINEL", "FAILOVER", self.name)
                     break
                 except RedisError:  # there is no good replica yet, or the last failover is not over
                     await asyncio.sleep(0.1)
