@@ -94,7 +94,7 @@ def packed(kind: Kind, length: int, data: bytes) -> bytes:
         (b"", "too short"),
         (pack_end(0, 0, "done")[:-1], "too short"),
         (pack_end(0, 0, "done")[:-1] + b"\x05", "header"),
-        (pack_end(0, 0, "done")[:-2] + b"\x03\x00", "header"),
+        (pack_end(0, 0, "done")[:-2] + b"\x04\x00", "header"),
         (pack_end(2**53 + 1, 0, "done"), "header"),
         (pack_end(0, 2**53 + 1, "done"), "header"),
         (packed("text", 0, b"a"), "header"),
@@ -109,6 +109,9 @@ def packed(kind: Kind, length: int, data: bytes) -> bytes:
         (packed("items", 1, b"1],[1"), "not items"),
         (packed("items", 1, b"[" * 100_000), "not items"),
         (packed("items", 1, b"1,2"), "2 and not 1"),
+        (packed("bytes", 3, b"12"), "2 and not 3"),
+        (pack(Piece(0, 0, 0, "", "", b"", b"note"))[:-1], "note is cut off"),
+        (pack_end(0, 0, "done")[:-2] + b"\x80\x00", "note is cut off"),
     ],
 )
 def test_what_is_no_piece_is_refused(payload: bytes, why: str) -> None:

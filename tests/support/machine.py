@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-__all__ = ["waited_for_a_processor"]
+__all__ = ["beside_others", "waited_for_a_processor"]
+
+
+def beside_others(seconds: float) -> float:
+    """A bound for several processes that do something: three times as long where other tests run at the same time."""
+    return seconds * (3 if "PYTEST_XDIST_WORKER" in os.environ else 1)
 
 
 def waited_for_a_processor(process: int | str = "self") -> float:

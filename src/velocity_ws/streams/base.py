@@ -8,7 +8,9 @@ piece is stored and published in one step, and heard by the backplanes that are 
 * Its *writer* is the one that began it. It has a lease, which it renews; what it appends does not. Nobody takes over
   from it: where the lease is over by the engine's clock, it counts as dead, and others may end the stream. Until
   somebody does, a writer that was only slow goes on.
-* *Pieces* are numbered from 0, without a hole. After the end there is none.
+* *Pieces* are numbered from 0, without a hole. After the end there is none. Who knows the writer's proof may append as
+  the writer, from anywhere: of several that append the piece of one number, one is taken. A piece may have a *note*,
+  which is kept with the stream until the next one has another.
 * What has ended is kept for `Times.ttl`; then the pieces are gone. Where the writer died and nobody ended the stream,
   it counts as ended when the lease was over. The id is known for `Times.memory` longer. What is gone stays so: nothing
   is appended to it, it is not renewed, and it does not end.
@@ -21,7 +23,7 @@ from typing import Protocol
 
 from velocity_ws.backplane.base import Lost
 from velocity_ws.history.items import Refused
-from velocity_ws.streams.items import Append, Began, Begin, Ending, Part, Query, Renewal, Summary, Written
+from velocity_ws.streams.items import Append, Began, Begin, Deletion, Ending, Part, Query, Renewal, Summary, Written
 
 __all__ = ["StreamStore"]
 
@@ -98,8 +100,17 @@ class StreamStore(Protocol):
             OSError: each of them may be done, or not.
         """
 
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Refused | None]:
+        """Remove streams, with all that is known of them, so that their ids may be begun anew at once.
+
+        Nothing is published. What is not there, or has another writer, is left as it is.
+
+        Raises:
+            OSError: each of them may be done, or not.
+        """
+
     async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
-        """Ask for streams by their ids; ``None`` for one that is not known.
+        """Ask for streams by their ids, with their notes; ``None`` for one that is not known.
 
         Raises:
             OSError: the engine did not answer.

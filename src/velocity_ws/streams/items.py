@@ -10,6 +10,7 @@ __all__ = [
     "Append",
     "Began",
     "Begin",
+    "Deletion",
     "End",
     "Ending",
     "Part",
@@ -74,6 +75,7 @@ class Summary(NamedTuple):
         left: milliseconds until the writer counts as dead; 0 where it does, or the stream has ended.
         age: milliseconds since it began.
         is_gone: whether its pieces are gone, as it ended, or its writer died, longer ago than they are kept.
+        note: that of its last piece, where it was looked at (see `pieces`); empty where there is none.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Summary(NamedTuple):
     left: int
     age: int
     is_gone: bool = False
+    note: bytes = b""
 
 
 class Began(NamedTuple):
@@ -164,6 +167,20 @@ class Ending(NamedTuple):
     end: End
     head: bytes
     is_of_dead: bool = False
+
+
+class Deletion(NamedTuple):
+    """A stream that is to be known no more.
+
+    Attributes:
+        id: of the stream.
+        topic: of the stream.
+        writer: of the stream; where the id has another one by now, that one stays.
+    """
+
+    id: str
+    topic: str
+    writer: bytes
 
 
 class Query(NamedTuple):

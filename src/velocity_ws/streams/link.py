@@ -11,7 +11,7 @@ from velocity_ws.history.items import Refused
 from velocity_ws.history.questions import Questions
 from velocity_ws.history.store_link import StoreLink
 from velocity_ws.streams.base import StreamStore
-from velocity_ws.streams.items import Append, Began, Begin, Ending, Part, Query, Renewal, Summary, Written
+from velocity_ws.streams.items import Append, Began, Begin, Deletion, Ending, Part, Query, Renewal, Summary, Written
 
 __all__ = ["StreamLink"]
 
@@ -53,13 +53,14 @@ class StreamLink(StoreLink):
         self._forbid: Questions[tuple[str, int], None] = Questions(
             lambda asked: store.forbid([asked[0][0]], asked[0][1]), calls, timeout, most=1, is_change=True
         )
+        self._delete: Questions[Deletion, None] = Questions(store.delete, calls, timeout, is_change=True)
         self._mark: Questions[None, None] = Questions(
             lambda _: _alone(store.mark()), calls, timeout, most=1, is_change=True
         )
         self._is_marked: Questions[None, bool] = Questions(lambda _: _alone(store.is_marked()), calls, timeout, most=1)
         kinds: list[Questions[Any, Any]] = [
             *(self._begin, self._append, self._renew, self._end, self._look, self._read, self._listed),
-            *(self._forbid, self._mark, self._is_marked),
+            *(self._forbid, self._delete, self._mark, self._is_marked),
         ]
         super().__init__(store, calls, kinds, engine=engine, what="streams")
         self._steady_at = 0.0
@@ -93,6 +94,10 @@ class StreamLink(StoreLink):
     async def forbid(self, id_: str, milliseconds: int) -> None:
         """See `StreamStore.forbid`."""
         await self._forbid.ask((id_, milliseconds))
+
+    async def delete(self, deletion: Deletion) -> None:
+        """See `StreamStore.delete`."""
+        await self._delete.ask(deletion)
 
     async def look(self, id_: str) -> Summary | None:
         """See `StreamStore.look`."""

@@ -21,6 +21,7 @@ from velocity_ws.streams.items import (
     Append,
     Began,
     Begin,
+    Deletion,
     Ending,
     Part,
     Query,
@@ -65,14 +66,17 @@ class _Engine:
         stream.due = sys.maxsize
         if now >= stream.gone_at:
             stream.payloads.clear()
-            of_topic = self.topics.get(stream.begin.topic, {})
-            of_topic.pop(id_, None)
-            if not of_topic:
-                self.topics.pop(stream.begin.topic, None)
+            self._take_from_topic(stream)
         if now >= stream.forgotten_at:
             del self.streams[id_]
         else:
             self._keep(stream, now)
+
+    def _take_from_topic(self, stream: MemoryStream) -> None:
+        of_topic = self.topics.get(stream.begin.topic, {})
+        of_topic.pop(stream.begin.id, None)
+        if not of_topic:
+            self.topics.pop(stream.begin.topic, None)
 
     def _keep(self, stream: MemoryStream, now: int) -> None:
         """Look at a stream again when there is something to do, which may be earlier than was thought."""
@@ -131,6 +135,12 @@ class _Engine:
             self._keep(stream, now)
             self.bus.publish(ending.topic, ending.head + payload)
         return stream.summary(now)
+
+    def delete(self, id_: str, writer: bytes) -> None:
+        stream = self.streams.get(id_)
+        if stream is not None and stream.begin.writer == writer:
+            del self.streams[id_]
+            self._take_from_topic(stream)
 
     def look(self, id_: str, now: int) -> Summary | None:
         stream = self.streams.get(id_)
@@ -214,6 +224,15 @@ class MemoryStreams:
             for id_ in ids:
                 engine.forbid(id_, until)
             return [None] * len(ids)
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Refused | None]:
+        """See `StreamStore.delete`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            engine.now()
+            for id_, _, writer in deletions:
+                engine.delete(id_, writer)
+            return [None] * len(deletions)
 
     async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
         """See `StreamStore.look`."""

@@ -7,7 +7,7 @@ import itertools
 import sys
 
 from velocity_ws.streams.items import Begin, End, Query, Summary, Times
-from velocity_ws.streams.pieces import unpack
+from velocity_ws.streams.pieces import note_of, unpack
 
 __all__ = ["MemoryStream"]
 
@@ -62,8 +62,9 @@ class MemoryStream:
         id_, topic, room, writer, _ = self.begin
         left = 0 if self.end else max(0, self.until - now)
         pieces = len(self.starts)
+        note = note_of(self.payloads[-1]) if self.payloads else b""
         return Summary(
-            id_, topic, room, writer, pieces, self.length, self.end, left, now - self.began, now >= self.gone_at
+            id_, topic, room, writer, pieces, self.length, self.end, left, now - self.began, now >= self.gone_at, note
         )
 
     def add(self, payload: bytes, now: int) -> None:

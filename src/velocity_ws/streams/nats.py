@@ -24,6 +24,7 @@ from velocity_ws.streams.items import (
     Append,
     Began,
     Begin,
+    Deletion,
     Ending,
     Part,
     Query,
@@ -34,7 +35,7 @@ from velocity_ws.streams.items import (
 from velocity_ws.streams.nats_appending import append_each
 from velocity_ws.streams.nats_beginning import begin_each
 from velocity_ws.streams.nats_connection import NatsConnection
-from velocity_ws.streams.nats_ending import end_each, renew_each
+from velocity_ws.streams.nats_ending import delete_each, end_each, renew_each
 from velocity_ws.streams.nats_engine import HEADERS, NatsEngine
 from velocity_ws.streams.nats_names import ROLLUP, Names
 from velocity_ws.streams.nats_reading import read_part
@@ -43,7 +44,7 @@ from velocity_ws.streams.nats_work import rounds
 
 __all__ = ["NatsStreams"]
 
-Item = TypeVar("Item", Begin, Append, Renewal, Ending)
+Item = TypeVar("Item", Begin, Append, Renewal, Ending, Deletion)
 R = TypeVar("R")
 
 
@@ -101,6 +102,10 @@ class NatsStreams(NatsStore[NatsConnection]):
         messages = [Message(subject, b"%d" % milliseconds, milliseconds, ROLLUP) for subject in subjects]
         outcomes = await engine.stream.store_each([([message], None) for message in messages])
         return [outcome if isinstance(outcome, Refused) else None for outcome in outcomes]
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Refused | None]:
+        """See `StreamStore.delete`."""
+        return await self._in_rounds(delete_each, deletions)
 
     async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
         """See `StreamStore.look`."""

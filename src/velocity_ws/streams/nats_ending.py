@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from velocity_ws.history.items import Refused
-from velocity_ws.streams.items import Ending, Renewal, Summary, Written
+from velocity_ws.streams.items import Deletion, Ending, Renewal, Summary, Written
 from velocity_ws.streams.nats_connection import Chain
 from velocity_ws.streams.nats_engine import NatsEngine
 from velocity_ws.streams.nats_state import CLOCKS, Record, State
 from velocity_ws.streams.nats_work import NatsWork
 from velocity_ws.streams.pieces import pack_end
 
-__all__ = ["end_each", "renew_each"]
+__all__ = ["delete_each", "end_each", "renew_each"]
 
 
 async def renew_each(engine: NatsEngine, renewals: Sequence[Renewal]) -> list[Written | Refused]:
@@ -91,6 +91,25 @@ async def end_each(engine: NatsEngine, endings: Sequence[Ending]) -> list[Summar
         for key, after in settled.items():
             work.settle(key, None if after is None else after.summary(now))
     return work.results
+
+
+async def delete_each(engine: NatsEngine, deletions: Sequence[Deletion]) -> list[Refused | None]:
+    """Remove different streams; see `StreamStore.delete`.
+
+    Raises:
+        ConnectionError: each may be done, or not.
+    """
+    keys = {engine.names.key(each.id): each for each in deletions}
+    states, _ = await engine.states(keys)
+    for key, (_, topic, writer) in keys.items():
+        state = states[key]
+        if state is not None and state.record is not None and state.record.writer == writer:
+            engine.drop(key)
+            engine.hints.pop(key, None)
+            # Not what came after: it may be of one that has begun anew.
+            await engine.stream.purge(engine.names.all_of(key), state.newest + 1)
+            await engine.stream.purge(engine.names.index(topic, key), state.newest + 1)
+    return [None] * len(deletions)
 
 
 def _chain(work: NatsWork[Ending, Summary | None], key: str, state: State, record: Record) -> Chain:

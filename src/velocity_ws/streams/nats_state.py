@@ -13,7 +13,7 @@ import msgspec
 
 from velocity_ws.history.nats_messages import Stored
 from velocity_ws.streams.items import Append, Begin, End, Renewal, Summary, Written
-from velocity_ws.streams.pieces import peek
+from velocity_ws.streams.pieces import note_of, peek
 
 __all__ = ["CLOCKS", "PLACE", "STRIDE", "Last", "Mark", "Record", "State", "Subjects", "Tail", "time_of"]
 
@@ -225,6 +225,7 @@ class State(NamedTuple):
             left,
             max(0, now - record.began),
             now >= self.gone_at(record),
+            b"" if self.last is None else note_of(self.last.payload),
         )
 
     def closed(self, now: int) -> tuple[State, Record] | None:

@@ -1,8 +1,9 @@
-"""Pieces: what is stored of a stream, and put together again: text by characters, or JSON values. Pure.
+"""Pieces: what is stored of a stream, and put together again: text by characters, JSON values, or bytes. Pure.
 
 A payload is 22 bytes, in network order, and what was said: its number (8), how many characters or items came before it
 (8) and how many it has (4), what kind it is of (1) and whether it is the end (1). Text is UTF-8; items are JSON values
-with a comma between two. Characters are code points.
+with a comma between two. Characters are code points. Where the byte of the kind has its highest bit, the size of a note
+(4) and the note come before what was said.
 """
 
 from __future__ import annotations
@@ -15,12 +16,27 @@ import msgspec
 
 from velocity_ws.streams.items import End
 
-__all__ = ["HEADER_SIZE", "InvalidPiece", "Kind", "Piece", "join", "pack", "pack_end", "peek", "unpack"]
+__all__ = [
+    "HEADER_SIZE",
+    "NOTED",
+    "InvalidPiece",
+    "Kind",
+    "Piece",
+    "join",
+    "note_of",
+    "pack",
+    "pack_end",
+    "peek",
+    "unpack",
+]
 
-Kind = Literal["", "text", "items"]
-"""What a stream has; empty as long as it has nothing."""
+Kind = Literal["", "text", "items", "bytes"]
+"""What a stream has; empty as long as it has nothing. Bytes are of streams without a room."""
+NOTED: Final = 0x80
+"""What is added to the byte of the kind where there is a note."""
 
 _header = Struct(">QQIBB")
+_size = Struct(">I")
 HEADER_SIZE: Final = _header.size
 _KINDS: Final = get_args(Kind)
 _ENDS: Final = get_args(End)
@@ -36,11 +52,12 @@ class Piece(NamedTuple):
 
     Attributes:
         number: how many pieces came before it.
-        start: how many characters, or items, came before it.
+        start: how many characters, items, or bytes, came before it.
         length: how many it has.
         kind: of its data.
         end: how the stream ends with it; empty where it does not.
-        data: UTF-8 text, or JSON values with a comma between two.
+        data: UTF-8 text, JSON values with a comma between two, or bytes.
+        note: what its writer keeps with the stream as of this piece, in place of what it kept before.
     """
 
     number: int
@@ -49,6 +66,7 @@ class Piece(NamedTuple):
     kind: Kind
     end: End
     data: bytes
+    note: bytes = b""
 
     @property
     def stop(self) -> int:
@@ -73,8 +91,12 @@ class Piece(NamedTuple):
 
 def pack(piece: Piece) -> bytes:
     """The payload of a piece."""
-    number, start, length, kind, end, data = piece
-    return _header.pack(number, start, length, _KINDS.index(kind), _ENDS.index(end)) + data
+    number, start, length, kind, end, data, note = piece
+    code = _KINDS.index(kind)
+    if note:
+        head = _header.pack(number, start, length, code | NOTED, _ENDS.index(end))
+        return b"%b%b%b%b" % (head, _size.pack(len(note)), note, data)
+    return _header.pack(number, start, length, code, _ENDS.index(end)) + data
 
 
 def pack_end(number: int, start: int, end: End) -> bytes:
@@ -91,12 +113,18 @@ def unpack(payload: bytes) -> Piece:
     if len(payload) < HEADER_SIZE:
         raise InvalidPiece("it is too short")
     number, start, length, kind, end = _header.unpack_from(payload)
-    data = payload[HEADER_SIZE:]
+    note, data = b"", payload[HEADER_SIZE:]
+    if kind & NOTED:
+        kind -= NOTED
+        note = note_of(payload)
+        if not note:
+            raise InvalidPiece("its note is cut off")
+        data = payload[HEADER_SIZE + _size.size + len(note) :]
     if kind >= len(_KINDS) or end >= len(_ENDS) or number > _MAX or start > _MAX or bool(length) is not bool(data):
         raise InvalidPiece("its header has what none has")
     if not kind and data:
         raise InvalidPiece("it has data of no kind")
-    piece = Piece(number, start, length, _KINDS[kind], _ENDS[end], data)
+    piece = Piece(number, start, length, _KINDS[kind], _ENDS[end], data, note)
     _check(piece)
     return piece
 
@@ -105,6 +133,15 @@ def peek(payload: bytes) -> tuple[int, int, int, End]:
     """Number, start, length and end of a piece, of a payload of ours. Its data is not looked at."""
     number, start, length, _, end = _header.unpack_from(payload)
     return number, start, length, _ENDS[end]
+
+
+def note_of(payload: bytes) -> bytes:
+    """The note of a piece; empty where it has none, or is cut off."""
+    if len(payload) < HEADER_SIZE + _size.size or not payload[HEADER_SIZE - 2] & NOTED:
+        return b""
+    (size,) = _size.unpack_from(payload, HEADER_SIZE)
+    note = payload[HEADER_SIZE + _size.size : HEADER_SIZE + _size.size + size]
+    return note if len(note) == size else b""
 
 
 def join(pieces: Iterable[Piece]) -> Piece:
@@ -125,6 +162,10 @@ def split_items(data: bytes) -> list[msgspec.Raw]:
 
 
 def _check(piece: Piece) -> None:
+    if piece.kind == "bytes":
+        if len(piece.data) != piece.length:
+            raise InvalidPiece(f"it has {len(piece.data)} and not {piece.length} bytes")
+        return
     try:
         found = len(piece.data.decode()) if piece.kind == "text" else len(split_items(piece.data))
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
@@ -137,12 +178,16 @@ _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def _first(kind: Kind, data: bytes, length: int) -> bytes:
+    if kind == "bytes":
+        return data[:length]
     if kind == "items":
         return b",".join(map(bytes, split_items(data)[:length]))
     return data.decode()[:length].encode()
 
 
 def _rest(kind: Kind, data: bytes, skip: int) -> bytes:
+    if kind == "bytes":
+        return data[skip:]
     if kind == "items":
         return b",".join(map(bytes, split_items(data)[skip:]))
     return data.decode()[skip:].encode()

@@ -17,13 +17,14 @@ from velocity_ws.backplane.urls import PREFIX
 from velocity_ws.history.items import Refused, granted, too_large
 from velocity_ws.history.redis_servers import READS, Call, Reply
 from velocity_ws.history.redis_store import RedisStore
-from velocity_ws.streams.items import Append, Began, Begin, Ending, Part, Query, Renewal, Summary, Written
+from velocity_ws.streams.items import Append, Began, Begin, Deletion, Ending, Part, Query, Renewal, Summary, Written
 from velocity_ws.streams.redis_claims import begin_all, topics_of
 from velocity_ws.streams.redis_forms import ENDS, keep_of, keys_of, summary_of, tag_of
 from velocity_ws.streams.redis_scripts import (
     ALL,
     APPEND,
     CHECK,
+    DELETE,
     END,
     FORBID,
     KEEP,
@@ -32,6 +33,7 @@ from velocity_ws.streams.redis_scripts import (
     READ,
     RENEW,
     TAKEN,
+    UNCLAIM,
     pack_head_size,
     pack_times,
 )
@@ -107,6 +109,21 @@ class RedisStreams(RedisStore):
         tags = [tag_of(self._prefix, id_) for id_ in ids]
         replies = await self.alter(FORBID, [Call(tag, (f"{{{tag}}}:no",), (milliseconds,)) for tag in tags])
         return [reply if isinstance(reply, Refused) else None for reply in replies]
+
+    async def delete(self, deletions: Sequence[Deletion]) -> list[Refused | None]:
+        """See `StreamStore.delete`. The claim first: what claims the id anew finds the stream, or none."""
+        claims, streams = [], []
+        for id_, topic, writer in deletions:
+            stream, pieces, of_topic, name = keys_of(self._prefix, id_, topic)
+            tag = tag_of(self._prefix, id_)
+            claims.append(Call(tag, (f"{{{tag}}}:at",), (writer,)))
+            streams.append(Call(topic, (stream, pieces, of_topic), (writer, name)))
+        taken_back = await self.alter(UNCLAIM, claims)
+        deleted = await self.alter(DELETE, streams)
+        return [
+            next((reply for reply in replies if isinstance(reply, Refused)), None)
+            for replies in zip(taken_back, deleted, strict=True)
+        ]
 
     async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
         """See `StreamStore.look`."""
@@ -187,8 +204,8 @@ def _in_order(appends: Sequence[Append], results: list[Written | Refused]) -> li
 def _summary(topic: str, reply: Reply | Refused) -> Summary | Refused | None:
     if isinstance(reply, Refused):
         return reply
-    now, known, count = reply
-    return None if known is None else summary_of(topic, now, known, count)
+    now, known, *rest = reply
+    return None if known is None else summary_of(topic, now, known, *rest)
 
 
 def _part(topic: str, reply: Reply | Refused) -> Part | Refused | None:

@@ -89,7 +89,7 @@ def named(begin: Begin) -> bytes:
     return _size.pack(len(id_)) + id_ + _bytes(begin.room)
 
 
-def summary_of(topic: str, now: int, known: bytes, count: int) -> Summary:
+def summary_of(topic: str, now: int, known: bytes, count: int, note: bytes = b"") -> Summary:
     """A stream, of what is known of it and how many pieces are there.
 
     Args:
@@ -97,6 +97,7 @@ def summary_of(topic: str, now: int, known: bytes, count: int) -> Summary:
         now: the engine's time.
         known: see `velocity_ws.streams.redis_scripts`.
         count: pieces that are there; where they are fewer than there were, the engine has lost them.
+        note: that of the last piece.
     """
     writer, pieces, length, how, ended, alive, ttl, _, began, size = unpack_known(known)
     id_, room = known[_KNOWN_SIZE : _KNOWN_SIZE + size], known[_KNOWN_SIZE + size :]
@@ -112,6 +113,7 @@ def summary_of(topic: str, now: int, known: bytes, count: int) -> Summary:
         0 if how or is_gone else max(0, alive - now),
         max(0, now - began),
         is_gone,
+        note,
     )
 
 

@@ -25,6 +25,7 @@ from typing import Final
 
 from velocity_ws.history.redis_scripts import Script
 from velocity_ws.streams.items import MAX_LISTED
+from velocity_ws.streams.pieces import HEADER_SIZE, NOTED
 
 __all__ = [
     "ALL",
@@ -33,6 +34,7 @@ __all__ = [
     "BEGIN",
     "CHECK",
     "CLAIM",
+    "DELETE",
     "END",
     "FORBID",
     "KEEP",
@@ -42,6 +44,7 @@ __all__ = [
     "RENEW",
     "TAIL",
     "TAKEN",
+    "UNCLAIM",
     "pack_head_size",
     "pack_times",
     "unpack_known",
@@ -192,10 +195,29 @@ return {{now, redis.call('GET', KEYS[1]), redis.call('LLEN', KEYS[2])}}
 """)
 """KEYS: stream, pieces. ARGV: how it ends; whether only that of a dead writer, else empty; head. As `BEGIN`."""
 
-LOOK: Final = Script(f"""{_NOW}
-return {{now, redis.call('GET', KEYS[1]), redis.call('LLEN', KEYS[2])}}
+UNCLAIM: Final = Script("""
+local claim = redis.call('GET', KEYS[1])
+if claim and claim:sub(9, 24) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """)
-"""KEYS: stream, pieces. As `BEGIN`."""
+"""KEYS: at. ARGV: writer. Takes back its claim."""
+
+DELETE: Final = Script("""
+if redis.call('GETRANGE', KEYS[1], 0, 15) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  redis.call('DEL', KEYS[2])
+  redis.call('ZREM', KEYS[3], ARGV[2])
+end
+""")
+"""KEYS: stream, pieces, streams. ARGV: writer; what the stream is among those of the topic."""
+
+LOOK: Final = Script(f"""{_NOW}
+local last, note = redis.call('LINDEX', KEYS[2], -1), ''
+if last and last:byte({HEADER_SIZE - 1}) >= {NOTED} then
+  note = last:sub({HEADER_SIZE + 5}, {HEADER_SIZE + 4} + struct.unpack('>I4', last, {HEADER_SIZE + 1}))
+end
+return {{now, redis.call('GET', KEYS[1]), redis.call('LLEN', KEYS[2]), note}}
+""")
+"""KEYS: stream, pieces. As `BEGIN`, and the note of the last piece."""
 
 READ: Final = Script(f"""{_NOW}
 local known = redis.call('GET', KEYS[1])
@@ -266,5 +288,5 @@ return lacking
 """)
 """ARGV: a key and a topic. What the login may not do there; nothing on Redis 6, which does not tell."""
 
-ALL: Final = (APPEND, AT, BEGIN, CLAIM, END, FORBID, KEEP, LIST, LOOK, READ, RENEW)
+ALL: Final = (APPEND, AT, BEGIN, CLAIM, END, FORBID, DELETE, KEEP, LIST, LOOK, READ, RENEW, UNCLAIM)
 """Those that are called."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, End, Ending, Renewal, Times
+from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, Deletion, End, Ending, Renewal, Times
 from velocity_ws.streams.pieces import Kind, Piece, pack
 
 __all__ = ["HOUR", "LONG", "Pen"]
@@ -56,6 +56,11 @@ class Pen:
         """The next piece of items, each of them JSON."""
         return self._next(Piece(self.number, self.start, len(items), "items", end, ",".join(items).encode()), head)
 
+    def pack(self, data: bytes = b"", note: bytes = b"", end: End = "") -> Append:
+        """The next piece of bytes, with a note."""
+        kind: Kind = "bytes" if data else ""
+        return self._next(Piece(self.number, self.start, len(data), kind, end, data, note), b"")
+
     def renew(self, times: Times | None = None) -> Renewal:
         """What says that it lives."""
         return Renewal(self.id, self.topic, self.writer, times or self.times)
@@ -63,6 +68,10 @@ class Pen:
     def end(self, end: End = "cancelled", *, is_of_dead: bool = False, head: bytes = b"ended\n") -> Ending:
         """An end that another says."""
         return Ending(self.id, self.topic, end, head, is_of_dead)
+
+    def delete(self) -> Deletion:
+        """What removes it."""
+        return Deletion(self.id, self.topic, self.writer)
 
     def _next(self, piece: Piece, head: bytes) -> Append:
         self.number, self.start = self.number + 1, piece.stop

@@ -5,6 +5,7 @@ pytest collects the subclass. Every test is a coroutine; pytest-asyncio in its a
 
 from __future__ import annotations
 
+from velocity_ws.testing.stream_deleting import StreamDeletingContract
 from velocity_ws.testing.stream_ending import StreamEndingContract
 from velocity_ws.testing.stream_losing import StreamLosingContract
 from velocity_ws.testing.stream_racing import StreamRacingContract
@@ -15,7 +16,12 @@ __all__ = ["StreamContract"]
 
 
 class StreamContract(
-    StreamWritingContract, StreamEndingContract, StreamReadingContract, StreamLosingContract, StreamRacingContract
+    StreamWritingContract,
+    StreamEndingContract,
+    StreamDeletingContract,
+    StreamReadingContract,
+    StreamLosingContract,
+    StreamRacingContract,
 ):
     """The contract of a store of streams, as tests that a subclass inherits::
 
