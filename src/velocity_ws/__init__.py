@@ -10,7 +10,8 @@ from velocity_ws.broker.decorators import EventRouter
 from velocity_ws.broker.emitter import Emitter
 from velocity_ws.broker.members import ClusterStats, Connections, Members, RoomMember, UserConnection
 from velocity_ws.broker.rooms import Rooms
-from velocity_ws.broker.streams_api import Stream, StreamsAPI, StreamWriter
+from velocity_ws.broker.stream_handles import Stream, StreamReader, StreamWriter
+from velocity_ws.broker.streams_api import StreamsAPI
 from velocity_ws.broker.target import Target
 from velocity_ws.close import Close, CloseCode, may_reconnect
 from velocity_ws.errors import (
@@ -95,6 +96,7 @@ __all__ = [
     "StreamGone",
     "StreamInfo",
     "StreamNotFound",
+    "StreamReader",
     "StreamState",
     "StreamTooLarge",
     "StreamWriter",

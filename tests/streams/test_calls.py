@@ -29,7 +29,7 @@ async def test_an_engine_that_comes_back_is_told_again_that_there_are_streams() 
     link, following = SimpleNamespace(on_up=on_up, mark=mark), SimpleNamespace(run=run)
     notes = SimpleNamespace(notify=lambda *_: None)
     cluster = SimpleNamespace(on_notification=lambda *_: None, notes=notes, topics=SimpleNamespace(nodes="nodes"))
-    parts: list[Any] = [link, None, None, None, following, cluster]
+    parts: list[Any] = [link, None, None, None, following, None, None, cluster]
     calls = Calls("0" * 11, 1000, cast("Any", None), *parts)
 
     def comes_up() -> None:

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from velocity_ws.broker.history_api import Run
+from velocity_ws.broker.stream_handles import Stream, StreamReader, StreamWriter
 from velocity_ws.errors import BrokerError, InvalidNameError
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
 from velocity_ws.stream_errors import StreamEnded, StreamError
 from velocity_ws.streams.items import End, Summary
+from velocity_ws.streams.tails import Chunk
 from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.streams.writer import StreamWriter as Writing
 
-__all__ = ["Source", "Stream", "StreamWriter", "StreamsAPI"]
+__all__ = ["Source", "StreamsAPI"]
 
 Source = AsyncIterable[Any] | Callable[[], AsyncIterable[Any]]
 
@@ -41,86 +43,8 @@ class Runs(Protocol):
     async def wait_over(self, id_: str) -> End:
         """Wait until a stream has ended; the end."""
 
-
-class Stream:
-    """A stream that was started, here or elsewhere. From any loop, in coroutines.
-
-    Attributes:
-        id: the stream's.
-        room: its room.
-        is_new: whether this call has started it; if not, it was there, and its source is the one that runs, or ran.
-    """
-
-    def __init__(self, api: StreamsAPI, stream: Summary, *, is_new: bool) -> None:
-        self.id = stream.id
-        self.room = stream.room
-        self.is_new = is_new
-        self._api = api
-
-    def __repr__(self) -> str:
-        return f"<Stream {self.id!r} of room {self.room!r}>"
-
-    async def read(self) -> StreamState:
-        """What it has said so far; see `StreamsAPI.read`."""
-        return await self._api.read(self.id)
-
-    async def cancel(self) -> bool:
-        """Cancel it; see `StreamsAPI.cancel`."""
-        return await self._api.cancel(self.id)
-
-    async def wait(self) -> str:
-        """Wait until it has ended, however long that takes; the end: ``done``, ``cancelled``, ``error`` or ``lost``.
-
-        Raises:
-            StreamGone: it ended so long ago that nothing is known of it any more.
-            StreamNotFound: the engine has lost it.
-        """
-        return await self._api.wait(self.id)
-
-
-class StreamWriter:
-    """A stream that is written piece by piece: ``async with broker.streams.open(…) as stream``. From any loop."""
-
-    def __init__(self, run: Run, writing: Writing) -> None:
-        self._run = run
-        self._writing = writing
-        self._has_raised = False
-
-    @property
-    def id(self) -> str:
-        """The id of the stream."""
-        return self._writing.id
-
-    @property
-    def room(self) -> str:
-        """The room whose members read it."""
-        return self._writing.room
-
-    async def write(self, said: Any) -> None:
-        """Say something; waits while much of what was said has not been stored yet, so that a slow engine slows it.
-
-        Args:
-            said: text, or its UTF-8 bytes, cut anywhere; or an item, which is anything that has a JSON form. A stream
-                has either text or items, as what is said first; behind an item, text is one, too. ``None`` is nothing
-                in text, as models say it.
-
-        Raises:
-            StreamEnded: the stream was cancelled, or its writer was taken for dead.
-            StreamTooLarge: it would have more than ``WS_STREAM_MAX_SIZE`` with it, or this is an item of more bytes
-                than the engine takes in one message (1 MiB on NATS, 8 MiB elsewhere). It goes on without.
-            TypeError: the stream has text, and this is an item; or it has items, and these are bytes.
-            EncodeError: the item has no JSON form.
-        """
-        try:
-            await self._run(self._writing.write, said)
-        except StreamEnded:
-            self._has_raised = True
-            raise
-
-    def _check_end(self, end: End) -> None:
-        """Raise that the stream was ended otherwise before all was stored, where no `write` has raised it."""
-        if end != "done" and not self._has_raised:
-            raise StreamEnded(self.id, end)
+    async def follow(self, id_: str, position: int) -> Chunk:
+        """What follows a position of a stream, as soon as there is something, or its end."""
 
 
 class StreamsAPI:
@@ -274,6 +198,27 @@ class StreamsAPI:
 
     async def _read(self, stream_id: str) -> StreamState:
         return await self._streams().read(stream_id)
+
+    def follow(self, stream_id: str, start: int = 0) -> StreamReader:
+        """Read a stream as it is said, on any node: ``async for part in broker.streams.follow("answer-42")``.
+
+        First comes what was said so far. It ends with the stream; see `StreamReader`.
+
+        Args:
+            stream_id: 1 to 256 characters.
+            start: characters, or items, that are not needed.
+
+        Raises:
+            InvalidNameError: the id is not such a string.
+            ValueError: there is nothing before the beginning.
+        """
+        _validate(stream_id)
+        if start < 0:
+            raise ValueError(f"a stream is followed from 0 on, and not from {start}")
+        return StreamReader(self._run, self._follow, stream_id, start)
+
+    async def _follow(self, stream_id: str, position: int) -> Chunk:
+        return await self._streams().follow(stream_id, position)
 
     async def wait(self, stream_id: str) -> str:
         """Wait until a stream has ended, however long that takes; see `Stream.wait`."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from velocity_ws.broker.members import ClusterStats, Connections, Members
 from velocity_ws.broker.server_api import ServerAPI
-from velocity_ws.broker.streams_api import Source, Stream, StreamsAPI, StreamWriter
+from velocity_ws.broker.stream_handles import Stream, StreamWriter
+from velocity_ws.broker.streams_api import Source, StreamsAPI
 from velocity_ws.broker.target import Nodes, Target
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.history.values import Entry, Joined, Sent
@@ -113,6 +114,16 @@ class SyncStreams:
             portal.block(opened.__aexit__, type(error), error, error.__traceback__)
             raise
         portal.block(opened.__aexit__, None, None, None)
+
+    def follow(self, stream_id: str, start: int = 0) -> Iterator[Any]:
+        """Blocking `StreamsAPI.follow`: ``for part in broker.sync.streams.follow("answer-42")``."""
+        reader = self._api.follow(stream_id, start)
+        while True:
+            try:
+                part = self._portal().block(reader.__anext__)
+            except StopAsyncIteration:
+                return
+            yield part
 
     def cancel(self, stream_id: str) -> bool:
         """Blocking `StreamsAPI.cancel`."""

@@ -214,6 +214,20 @@ class Cluster:
         if not confirmation.done():
             self._gaps.suspect_until(topic, confirmation)
 
+    def hold(self, topic: str) -> None:
+        """Listen to a topic until `let_go`, whoever else listens to it or not."""
+        self.subscriptions.hold(topic)
+
+    def let_go(self, topic: str) -> None:
+        """See `hold`."""
+        self.subscriptions.let_go(topic)
+
+    async def wait_held(self, topic: str) -> None:
+        """Wait until a topic is heard here; at most until the timeout is over, and not without a connection."""
+        confirmation = self.subscriptions.confirmation(topic)
+        if confirmation is not None and self.is_healthy:
+            await asyncio.wait([confirmation], timeout=self._options.timeout)
+
     async def wait_heard(self, room: str) -> bool:
         """Wait as `wait_subscribed` does; whether messages to the room are heard here now."""
         await self.wait_subscribed("room", room)

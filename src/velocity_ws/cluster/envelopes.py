@@ -183,13 +183,13 @@ class StreamPiece(msgspec.Struct, array_like=True, frozen=True, tag="piece"):
     """A piece of a stream, as the engine keeps and publishes it. It is counted by its own number, and not the header's.
 
     Attributes:
-        room: the room of the stream.
+        room: the room of the stream; ``None`` where it is of none.
         id: the stream's.
         payload: see `velocity_ws.streams.pieces`. The last field for ever: the engine puts there what it
             keeps.
     """
 
-    room: Name
+    room: Name | None
     id: Name
     payload: bytes
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from velocity_ws.backplane.base import Backplane
@@ -41,6 +42,8 @@ class Subscriptions:
         self._linger = linger
         self._spread = spread
         self._needed: set[str] = set()
+        self._held: Counter[str] = Counter()
+        self._only_held: set[str] = set()
         self._first: set[str] = set()
         self._confirmed: set[str] = set()
         # What is to be done, kept as it changes: to look for it among all topics would cost every join.
@@ -70,6 +73,7 @@ class Subscriptions:
 
     def add(self, topic: str) -> None:
         """Need a topic from now on. `run` subscribes to it."""
+        self._only_held.discard(topic)
         self._needed.add(topic)
         self._lingering.pop(topic, None)
         if topic not in self._confirmed:
@@ -77,7 +81,10 @@ class Subscriptions:
             self._changed.set()
 
     def discard(self, topic: str) -> None:
-        """Need a topic no more. `run` unsubscribes from it after a while."""
+        """Need a topic no more, unless somebody holds it. `run` unsubscribes from it after a while."""
+        if topic in self._held:
+            self._only_held.add(topic)
+            return
         self._needed.discard(topic)
         self._missing.pop(topic, None)
         if topic in self._confirmed:
@@ -85,6 +92,23 @@ class Subscriptions:
             self._changed.set()
         else:
             self._drop(topic)
+
+    def hold(self, topic: str) -> None:
+        """Need a topic until `let_go` was called as often, whether it is added or not."""
+        is_needed = topic in self._needed
+        self._held[topic] += 1
+        if not is_needed:
+            self.add(topic)
+            self._only_held.add(topic)
+
+    def let_go(self, topic: str) -> None:
+        """See `hold`."""
+        self._held[topic] -= 1
+        if not self._held[topic]:
+            del self._held[topic]
+            if topic in self._only_held:
+                self._only_held.discard(topic)
+                self.discard(topic)
 
     def confirmation(self, topic: str) -> asyncio.Future[None] | None:
         """A future that is done when a needed topic is confirmed, and never cancelled; ``None`` where it is already."""

@@ -77,6 +77,10 @@ class Topics:
         """The topic of messages to all clients of a user."""
         return f"{self._prefix}.user.{encode_name(user_id)}"
 
+    def stream(self, id_: str) -> str:
+        """The topic of a stream that is of no room."""
+        return f"{self._prefix}.stream.{encode_name(id_)}"
+
     def of(self, kind: Literal["room", "user"], name: str) -> str:
         """The topic of a room or of a user."""
         return self.room(name) if kind == "room" else self.user(name)

@@ -15,6 +15,7 @@ from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pulse import Pulse
 from velocity_ws.streams.sources import Sources
+from velocity_ws.streams.tails import Chunk, Tails
 from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.streams.writer import StreamWriter
 
@@ -47,6 +48,8 @@ class Calls:
         pulse: Pulse,
         sources: Sources,
         following: Following,
+        tails: Tails,
+        took: Callable[[str, str, bytes], None],
         cluster: Cluster | None,
     ) -> None:
         """
@@ -59,6 +62,8 @@ class Calls:
             pulse: has stored what is written here.
             sources: what runs here.
             following: the streams of rooms that have members here.
+            tails: the streams that are read here as they are said.
+            took: told of the room, the id and the payload of each piece that the engine has taken, in order.
             cluster: the way to the other nodes; ``None`` where there are never any.
         """
         self._node_id = node_id
@@ -69,6 +74,8 @@ class Calls:
         self._pulse = pulse
         self._sources = sources
         self._following = following
+        self._tails = tails
+        self._took = took
         self._cluster = cluster
         self._is_marked = False
         link.on_up.append(self._mark_again)
@@ -149,9 +156,10 @@ class Calls:
                     return stream.end
             await asyncio.sleep(LOOK_AGAIN)
 
-    def _took(self, room: str, id_: str, payload: bytes) -> None:
-        """The engine has taken a piece of this node: its members get it, as it is not heard here."""
-        self._following.heard(room, id_, payload)
+    async def follow(self, id_: str, position: int) -> Chunk:
+        """What follows a position of a stream, as soon as there is something, or its end; see `Tails.read`."""
+        await self._wake()
+        return await self._tails.read(id_, position, None)
 
     def _announce(self) -> None:
         """Have other nodes, and those to come, know that there are streams."""

@@ -149,7 +149,8 @@ class Following:
 
     def take(self, said: StreamPiece) -> None:
         """Take a piece that another node has published."""
-        self.heard(said.room, said.id, said.payload)
+        if said.room is not None:
+            self.heard(said.room, said.id, said.payload)
 
     def heard(self, room: str, id_: str, payload: bytes) -> None:
         """Take a piece of a stream."""

@@ -27,6 +27,7 @@ __all__ = [
     "pack",
     "pack_end",
     "peek",
+    "split_items",
     "unpack",
 ]
 

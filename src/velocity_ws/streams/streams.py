@@ -26,11 +26,12 @@ from velocity_ws.streams.entrances import Entrances
 from velocity_ws.streams.factory import create_streams
 from velocity_ws.streams.finding import Finding
 from velocity_ws.streams.following import Following
-from velocity_ws.streams.items import Times
+from velocity_ws.streams.items import Summary, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pulse import Pulse
 from velocity_ws.streams.readers import GiveReady, Readers
 from velocity_ws.streams.sources import Report, Sources
+from velocity_ws.streams.tails import Tails
 from velocity_ws.streams.watching import Watching
 
 __all__ = ["Streams", "times_of"]
@@ -115,7 +116,8 @@ class Streams:
         self._watching = Watching(
             self._following, self._link, node_id, lease=settings.node_lease, ttl=settings.stream_ttl, clock=clock
         )
-        asking = Asking(self._link, node_id, times, topics.room, self._following.ended)
+        asking = Asking(self._link, node_id, times, topics.room, self._ended)
+        self.tails = Tails(self._link, asking.look, cluster, clock)
         self.entrances = Entrances(hub, self.readers, self._following, asking)
         self.calls = Calls(
             node_id,
@@ -126,6 +128,8 @@ class Streams:
             self._pulse,
             self.sources,
             self._following,
+            self.tails,
+            self._took,
             cluster,
         )
         self._waking: asyncio.Task[None] | None = None
@@ -143,7 +147,7 @@ class Streams:
             self._cluster.on_notification(NOTICE, bool, lambda *_: self.wake_soon())
             self._cluster.on_connected.append(self._look_soon)
             self._cluster.on_dropped.append(self._unheard)
-        self._link.on_moved.append(self._following.look_for_new)
+        self._link.on_moved += [self._following.look_for_new, self.tails.look_soon]
 
     async def wait_found(self) -> None:
         """Wait until it is known whether there are streams, and for the connection if there are; for a while."""
@@ -203,10 +207,12 @@ class Streams:
 
     def _unheard(self, topic: str, is_needed: bool) -> None:
         if is_needed:
+            self.tails.look_soon()
             self._following.deaf(topic)
 
     def _look_soon(self) -> None:
         """The other nodes are heard, at first or again."""
+        self.tails.look_soon()
         self._following.look_for_new()
         if self._waking is None and self._looking is None and not self.sources.is_stopping:
             self._looking = asyncio.create_task(self._look(), name="velocity-ws streams look")
@@ -250,6 +256,7 @@ class Streams:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.tails.stop()
         await self._following.stop()
         await self._pulse.stop()
         await self._link.stop()
@@ -274,9 +281,20 @@ class Streams:
         """A room has no member here any more."""
         self._following.close(room)
 
+    def _took(self, room: str, id_: str, payload: bytes) -> None:
+        """The engine has taken a piece of this node: its clients get it, as it is not heard here."""
+        self.tails.heard(id_, payload)
+        self._following.heard(room, id_, payload)
+
+    def _ended(self, stream: Summary) -> None:
+        """A stream was ended by this node, which does not hear that."""
+        self.tails.look_soon(stream.id)
+        self._following.ended(stream)
+
     def _take(self, said: StreamPiece) -> None:
         if self._waking is None:
             self.wake_soon()
+        self.tails.heard(said.id, said.payload)
         self._following.take(said)
 
 

@@ -23,11 +23,11 @@ class Heads:
 
     __slots__ = ("_start",)
 
-    def __init__(self, node_id: str, room: str, id_: str) -> None:
+    def __init__(self, node_id: str, room: str | None, id_: str) -> None:
         """
         Args:
             node_id: the id of the node that publishes them.
-            room: the stream's.
+            room: the stream's; ``None`` where it is of none.
             id_: the stream's.
         """
         self._start = encode_header(node_id, 1) + encode_body(StreamPiece(room, id_, b""))[:-_NO_BYTES]

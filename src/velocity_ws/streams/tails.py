@@ -1,0 +1,343 @@
+"""Tails: streams that are read here as they are said, by whoever waits for more: by their ids, and not by a room.
+
+Knows the engine, and no client. All who read one stream at its end share what is heard of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, NamedTuple, Protocol
+
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.stream_errors import StreamGone, StreamNotFound
+from velocity_ws.streams.items import End, Query, Summary
+from velocity_ws.streams.link import StreamLink
+from velocity_ws.streams.pieces import InvalidPiece, Kind, Piece, join, unpack
+
+__all__ = ["PAGE", "Chunk", "Tail", "Tails"]
+
+PAGE = 256 * 1024
+"""Bytes that are read at once, about."""
+KEPT = 64 * 1024
+"""Bytes of what was said last that are kept of each stream, for those who read nearly as fast as it is said."""
+LINGER = 5.0
+"""Seconds for which a stream is followed that nobody reads any more: who asks again and again finds it as it was."""
+LOOK = 1.0
+"""Seconds between two looks whether something was missed, or the writer has died."""
+
+
+class Chunk(NamedTuple):
+    """What a reader gets of a stream.
+
+    Attributes:
+        kind: of its data; empty where there is none.
+        start: how many characters, items, or bytes, came before it.
+        stop: how many there are up to its end.
+        data: as of `Piece`.
+        is_all: whether there was no more at that time.
+        end: how the stream has ended, where this is all of it.
+    """
+
+    kind: Kind
+    start: int
+    stop: int
+    data: bytes
+    is_all: bool
+    end: End
+
+
+class Hears(Protocol):
+    """Hears what other nodes publish. On the broker's loop only."""
+
+    def hold(self, topic: str) -> None:
+        """Need a topic, whoever else needs it or not."""
+
+    def let_go(self, topic: str) -> None:
+        """Need it no more."""
+
+    async def wait_held(self, topic: str) -> None:
+        """Wait until it is heard, for a while."""
+
+
+class Tail:
+    """One stream that is read here as it is said. On the broker's loop only.
+
+    Attributes:
+        topic: of the stream.
+        writer: of the stream; where the id has another one by now, it was deleted and begun anew.
+        is_known: whether it was looked at.
+        note: of its last piece (see `pieces`), as far as that was heard.
+        length: characters, items, or bytes, that were heard of.
+        end: how it has ended.
+        error: why it cannot be read any more; ``None`` where it can.
+        stale: set where something may have been missed.
+        users: how many read, or wait.
+        used_at: when one of them did last.
+        made: what was made for one reader of what there is, and is the same for others; forgotten with the next piece.
+    """
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.note = b""
+        self.length = self.number = 0
+        self.end: End = ""
+        self.topic = ""
+        self.writer = b""
+        self.is_known = False
+        self.error: Exception | None = None
+        self.stale = asyncio.Event()
+        self.used_at = 0.0
+        self.users = 0
+        self.made: dict[Hashable, Any] = {}
+        self._recent: list[Piece] = []
+        self._size = 0
+        self._changed = asyncio.Event()
+
+    def take(self, piece: Piece) -> bool:
+        """Take the piece that follows; whether it does."""
+        if piece.number < self.number or self.end:
+            return True
+        if piece.number != self.number or piece.start != self.length:
+            return False
+        self.number += 1
+        self.length, self.end, self.note = piece.stop, piece.end, piece.note
+        if piece.length:
+            self._recent.append(piece)
+            self._size += len(piece.data)
+            while self._size > KEPT and len(self._recent) > 1:
+                self._size -= len(self._recent.pop(0).data)
+        self.tell()
+        return True
+
+    def learn(self, stream: Summary) -> None:
+        """Go on from what the engine says of it."""
+        self.number, self.length, self.end, self.note = stream.pieces, stream.length, stream.end, stream.note
+        self._recent, self._size = [], 0
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake all who wait: something has changed."""
+        self.made.clear()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def wait(self) -> None:
+        """Wait until something changes."""
+        await self._changed.wait()
+
+    def kept(self, cursor: int) -> list[Piece] | None:
+        """What follows a position, where all of it is kept here."""
+        if not self._recent or not self._recent[0].start <= cursor:
+            return None
+        return [piece.after(cursor) for piece in self._recent if piece.stop > cursor]
+
+
+class Tails:
+    """The streams that are read on one node as they are said. On the broker's loop only."""
+
+    def __init__(
+        self,
+        link: StreamLink,
+        settled: Callable[[str], Awaitable[Summary]],
+        hears: Hears | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            link: the way to the engine.
+            settled: a stream by its id, once it has ended if its writer is dead; see `Asking.look`.
+            hears: hears what other nodes publish; ``None`` where there are never any.
+            clock: seconds, never going back.
+        """
+        self._link = link
+        self._settled = settled
+        self._hears = hears
+        self._clock = clock
+        self._tails: dict[str, Tail] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reads: dict[tuple[str, int], asyncio.Task[list[Piece]]] = {}
+
+    async def stop(self) -> None:
+        """Follow nothing any more; who waits is told that the broker is stopping."""
+        for tail in self._tails.values():
+            self._fail(tail, BackplaneUnavailable("the broker is stopping"))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def heard(self, id_: str, payload: bytes) -> None:
+        """Take a piece of a stream that was published, here or elsewhere."""
+        tail = self._tails.get(id_)
+        if tail is None:
+            return
+        try:
+            piece = unpack(payload)
+        except InvalidPiece:  # of which the log says by `Following`, or the next look finds what it was
+            return
+        if not tail.is_known or not tail.take(piece):
+            tail.stale.set()
+
+    def look_soon(self, id_: str | None = None) -> None:
+        """Something of a stream, or of all of them, may have been missed."""
+        for tail in self._tails.values():
+            if id_ is None or tail.id == id_:
+                tail.stale.set()
+
+    # --- reading
+
+    async def open(self, id_: str) -> Tail:
+        """The tail of a stream, from now on heard here.
+
+        Raises:
+            StreamNotFound: there is no such stream.
+            StreamGone: it ended so long ago that nothing is kept of it.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        tail = self._tails.get(id_)
+        if tail is None:
+            tail = self._tails[id_] = Tail(id_)
+            tail.used_at = self._clock()
+            self._run(self._follow(tail))
+        tail.used_at = self._clock()
+        tail.users += 1
+        try:
+            while not tail.is_known and tail.error is None:
+                await tail.wait()
+        finally:
+            tail.users -= 1
+        if tail.error is not None:
+            raise tail.error
+        return tail
+
+    async def read(self, id_: str, cursor: int, timeout: float | None) -> Chunk:
+        """What follows a position, as soon as there is something, or the end.
+
+        Args:
+            id_: the stream's.
+            cursor: characters, items, or bytes, that are not needed; not more than there are.
+            timeout: seconds to wait at most, 0 for not at all; after them the chunk has nothing. ``None`` for no bound.
+
+        Raises:
+            StreamNotFound: there is no such stream, or it was removed.
+            StreamGone: it ended so long ago that nothing is kept of it.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        tail = await self.open(id_)
+        tail.users += 1
+        try:
+            if cursor >= tail.length and not tail.end and timeout != 0:
+                try:
+                    async with asyncio.timeout(timeout):
+                        while cursor >= tail.length and not tail.end and tail.error is None:
+                            await tail.wait()
+                except TimeoutError:
+                    pass
+            if tail.error is not None:
+                raise tail.error
+            return await self._chunk(tail, cursor)
+        finally:
+            tail.users -= 1
+            tail.used_at = self._clock()
+
+    async def _chunk(self, tail: Tail, cursor: int) -> Chunk:
+        if cursor >= tail.length:
+            return Chunk("", cursor, cursor, b"", True, tail.end)
+        made: Chunk | None = tail.made.get(cursor)
+        if made is not None:
+            return made
+        pieces = tail.kept(cursor)
+        if pieces is None:
+            pieces = await self._pieces(tail, cursor)
+        whole = join(pieces)
+        is_all = whole.stop >= tail.length
+        made = Chunk(whole.kind, whole.start, whole.stop, whole.data, is_all, tail.end if is_all else "")
+        tail.made[cursor] = made
+        return made
+
+    async def _pieces(self, tail: Tail, cursor: int) -> list[Piece]:
+        """What follows a position, read once for all who ask for it at the same time."""
+        key = tail.id, cursor
+        task = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = self._run(self._read(tail, cursor))
+            task.add_done_callback(lambda _: self._reads.pop(key, None))
+        await asyncio.wait([task])
+        return task.result()
+
+    async def _read(self, tail: Tail, cursor: int) -> list[Piece]:
+        part = await self._link.read(Query(tail.id, tail.topic, cursor, PAGE))
+        if part is None:
+            raise StreamNotFound(tail.id)
+        found: list[Piece] = []
+        at = cursor
+        for payload in part.payloads:
+            piece = unpack(payload).after(at)
+            if piece.length and piece.start == at:
+                found.append(piece)
+                at = piece.stop
+        if not found:
+            raise StreamGone(tail.id)
+        return found
+
+    # --- following
+
+    async def _follow(self, tail: Tail) -> None:
+        """Hear a stream for as long as somebody reads it."""
+        topic = ""
+        try:
+            stream = await self._settled(tail.id)
+            topic = stream.topic
+            if self._hears is not None:
+                self._hears.hold(topic)
+                await self._hears.wait_held(topic)
+                stream = await self._settled(tail.id)  # once it is heard
+            tail.topic, tail.writer, tail.is_known = topic, stream.writer, True
+            tail.learn(stream)
+            while tail.users or self._clock() < tail.used_at + LINGER:
+                is_due = bool(tail.users) and not tail.end
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await tail.stale.wait()
+                        is_due = True
+                if is_due:
+                    tail.stale.clear()
+                    await self._catch_up(tail)
+        except (StreamNotFound, StreamGone, BackplaneUnavailable) as error:
+            self._fail(tail, error)
+        finally:
+            if self._tails.get(tail.id) is tail:
+                del self._tails[tail.id]
+            if topic and self._hears is not None:
+                self._hears.let_go(topic)
+
+    async def _catch_up(self, tail: Tail) -> None:
+        """Take what was not heard, if there is such."""
+        try:
+            stream = await self._settled(tail.id)
+        except BackplaneUnavailable:
+            await asyncio.sleep(LOOK)  # those who wait do so on
+            tail.stale.set()
+            return
+        if stream.writer != tail.writer:
+            raise StreamNotFound(tail.id)  # it was removed, and begun anew
+        if stream.pieces > tail.number or (stream.end and not tail.end):
+            tail.learn(stream)
+
+    def _fail(self, tail: Tail, error: Exception) -> None:
+        if tail.error is None:
+            tail.error = error
+            tail.tell()
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name="velocity-ws streams")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: who waits for it has it
