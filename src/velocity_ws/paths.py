@@ -9,7 +9,10 @@ from starlette.routing import compile_path
 
 from velocity_ws.errors import InvalidPathError
 
-__all__ = ["EndpointPath"]
+__all__ = ["STREAMS", "EndpointPath"]
+
+STREAMS = "/streams/"
+"""What is between an endpoint's path and the id of a stream."""
 
 
 class EndpointPath:
@@ -56,6 +59,16 @@ class EndpointPath:
             return {name: self._convertors[name].convert(text) for name, text in found.groupdict().items()}
         except ValueError:  # such as an int of 5,000 digits
             return None
+
+    def match_stream(self, path: str) -> tuple[dict[str, Any], str] | None:
+        """Match the path of a stream, ``{this path}/streams/{id}``; return the parameters, and the id."""
+        at = path.find(STREAMS)
+        while at >= 0:
+            parameters = self.match(path[:at])
+            if parameters is not None:
+                return parameters, path[at + len(STREAMS) :]
+            at = path.find(STREAMS, at + 1)
+        return None
 
     def match_below(self, path: str) -> tuple[dict[str, Any], str] | None:
         """Match a path one level below; return the parameters and the last segment, or ``None`` if it is elsewhere."""

@@ -26,6 +26,8 @@ from velocity_ws.quantities import parse_duration, parse_size
 
 __all__ = ["Settings"]
 
+SHORTEST_KEY = 16
+"""Characters of an API key."""
 LIKENESS = 0.8
 """The similarity of a variable's name to a setting's (difflib's, 0 to 1) from which on it counts as misspelled."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~\w]+", re.ASCII)  # RFC 9110, section 5.6.2
@@ -79,6 +81,9 @@ class Settings(BaseSettings):
     check_origin: Callable[[HTTPConnection], bool] | None = Field(default=None, exclude=True)
     """In code only: a function that decides whether a handshake's origin is allowed, in place of the two settings
     above."""
+    api_keys: CommaList = Field((), repr=False)
+    """Keys with which programs write streams over HTTP, and read all of them: 16 characters at least. Several, so that
+    one can be replaced by another."""
     subprotocols: CommaList = ()
     """Subprotocols, of which the first that a client offers is selected. A browser closes (1006) if none of its offers
     is."""
@@ -213,6 +218,13 @@ class Settings(BaseSettings):
     def _allowed_origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             OriginPattern.parse(value)
+        return values
+
+    @field_validator("api_keys")
+    @classmethod
+    def _api_keys(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(value) < SHORTEST_KEY or not value.isascii() or not value.isprintable() for value in values):
+            raise ValueError(f"a key has {SHORTEST_KEY} printable characters of ASCII at least")
         return values
 
     @field_validator("subprotocols")

@@ -39,7 +39,7 @@ async def test_an_engine_that_comes_back_is_told_again_that_there_are_streams() 
     comes_up()  # at first there are none
     await asyncio.sleep(0)
     assert not marks
-    calls._announce()
+    calls.announce()
     await eventually(lambda: len(marks) == 1)
     comes_up()
     await eventually(lambda: len(marks) == 2)

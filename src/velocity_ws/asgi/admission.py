@@ -128,6 +128,23 @@ class Admission:
                 session.client.subprotocol = selected
         await transport.accept(selected, [] if accept is None else accept.headers)
 
+    async def identify(self, session: Session) -> None:
+        """Find out who sends a request that is no handshake, by the same rules, and with the same hooks.
+
+        Raises:
+            Reject: it may not come in.
+        """
+        await self._check(session, None)
+        if self._node.dispatcher.has("authenticate"):
+            await self._identify(session)
+
+    def allows(self, origin: str, hosts: list[str]) -> bool:
+        """Whether pages of an origin may connect, where no ``check_origin`` decides that."""
+        parsed = Origin.parse(origin)
+        if self._any_origin or (parsed is not None and is_same_origin(parsed, hosts)):
+            return True
+        return parsed is not None and any(pattern.matches(parsed) for pattern in self._origins)
+
     async def _check(self, session: Session, full: str | None) -> None:
         """
         Raises:

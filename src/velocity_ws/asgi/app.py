@@ -14,19 +14,24 @@ from starlette.types import Receive, Scope, Send
 
 from velocity_ws.asgi.admission import Admission, fields_of
 from velocity_ws.asgi.mount import patch_mount
-from velocity_ws.asgi.pages import answer
+from velocity_ws.asgi.pages import answer, route_path
+from velocity_ws.asgi.stream_endpoint import StreamEndpoint
 from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.node import Node
 from velocity_ws.close import LOST, SHUTTING_DOWN
 from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import get_logger, printable
+from velocity_ws.paths import STREAMS
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 
-__all__ = ["Endpoint", "WebSocketApp", "serve_client", "start_and_say"]
+__all__ = ["STREAM", "Endpoint", "WebSocketApp", "serve_client", "start_and_say"]
 
 log = get_logger("velocity_ws.asgi")
+
+STREAM = "velocity_ws.stream"
+"""Where a scope has the id of the stream that it is for."""
 
 
 class Endpoint:
@@ -35,6 +40,7 @@ class Endpoint:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._admission = Admission(broker.node)
+        self._streams = StreamEndpoint(broker.node, self._admission)
         self._complaint: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +48,8 @@ class Endpoint:
             node = self._broker.node
             transport = transport_for(scope, receive, send)
             await serve_client(node, self._admission, HTTPConnection(scope), transport)
+        elif scope["type"] == "http" and (stream := _stream_of(scope)) is not None:
+            await self._streams(stream, scope, receive, send)
         elif scope["type"] == "http":
             response = await answer(scope, self._is_healthy)
             await response(scope, receive, send)
@@ -67,6 +75,13 @@ class Endpoint:
                 self._complaint = str(error)
                 log.warning("not healthy: %s", printable(str(error)))
         return self._broker.healthy
+
+
+def _stream_of(scope: Scope) -> str | None:
+    """The id of the stream that a request is for; ``None`` for others. Where it is mounted, its path begins there."""
+    path = route_path(scope)
+    found: str | None = scope.get(STREAM, path[len(STREAMS) :] if path.startswith(STREAMS) else None)
+    return found
 
 
 class WebSocketApp(Endpoint):

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from velocity_ws.asgi.app import Endpoint, WebSocketApp, start_and_say
+from velocity_ws.asgi.app import STREAM, Endpoint, WebSocketApp, start_and_say
 from velocity_ws.asgi.pages import is_handshake, is_page, route_path
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import BrokerError, InvalidPathError
@@ -169,14 +169,21 @@ def _match(scope: Scope, path: EndpointPath) -> Scope | None:
     """What the scope of an endpoint has of its own, if a request is for it or for what is below it."""
     if scope["type"] not in ("http", "websocket"):
         return None
+    own: Scope = {}
     asked = route_path(scope)
     parameters = path.match(asked)
     if parameters is None or not (scope["type"] == "websocket" or is_handshake(scope)):
         below = path.match_below(asked) if scope["type"] == "http" else None
-        if below is None or not is_page(below[1]):
+        if below is not None and is_page(below[1]):
+            parameters = below[0]
+        elif scope["type"] == "http" and (of_stream := path.match_stream(asked)) is not None:
+            parameters = of_stream[0]
+            own[STREAM] = of_stream[1]
+        else:
             return None
-        parameters = below[0]
-    return {"path_params": {**scope.get("path_params", {}), **parameters}} if parameters else {}
+    if parameters:
+        own["path_params"] = {**scope.get("path_params", {}), **parameters}
+    return own
 
 
 def _may_be_the_applications(scope: Scope) -> bool:

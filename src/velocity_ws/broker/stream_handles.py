@@ -11,7 +11,7 @@ from velocity_ws.broker.history_api import Run
 from velocity_ws.stream_errors import StreamEnded
 from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.pieces import split_items
-from velocity_ws.streams.tails import Chunk
+from velocity_ws.streams.tail import Chunk
 from velocity_ws.streams.values import StreamState
 from velocity_ws.streams.writer import StreamWriter as Writing
 
@@ -25,7 +25,7 @@ class Acts(Protocol):
         """What a stream has said so far."""
 
     async def cancel(self, stream_id: str) -> bool:
-        """Cancel a stream."""
+        """Cancel a stream, wherever it is written."""
 
     async def wait(self, stream_id: str) -> str:
         """Wait until a stream has ended."""

@@ -13,7 +13,7 @@ from velocity_ws.errors import BrokerError, InvalidNameError
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
 from velocity_ws.stream_errors import StreamEnded, StreamError
 from velocity_ws.streams.items import End, Summary
-from velocity_ws.streams.tails import Chunk
+from velocity_ws.streams.tail import Chunk
 from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.streams.writer import StreamWriter as Writing
 

@@ -215,7 +215,7 @@ class Cluster:
             self._gaps.suspect_until(topic, confirmation)
 
     def hold(self, topic: str) -> None:
-        """Listen to a topic until `let_go`, whoever else listens to it or not."""
+        """Listen to a topic until `let_go`, be it needed by others or not."""
         self.subscriptions.hold(topic)
 
     def let_go(self, topic: str) -> None:

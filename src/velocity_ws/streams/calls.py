@@ -15,7 +15,8 @@ from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pulse import Pulse
 from velocity_ws.streams.sources import Sources
-from velocity_ws.streams.tails import Chunk, Tails
+from velocity_ws.streams.tail import Chunk
+from velocity_ws.streams.tails import Tails
 from velocity_ws.streams.values import StreamInfo, StreamState
 from velocity_ws.streams.writer import StreamWriter
 
@@ -97,7 +98,7 @@ class Calls:
         writer = StreamWriter(begun, self._node_id, self._limit, self._link.max_payload, self._pulse, self._took)
         self._pulse.begin(writer)
         writer.announce()
-        self._announce()
+        self.announce()
         if is_forbidden:
             writer.close("cancelled")
         elif self._sources.is_stopping:
@@ -161,7 +162,7 @@ class Calls:
         await self._wake()
         return await self._tails.read(id_, position, None)
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Have other nodes, and those to come, know that there are streams."""
         if not self._is_marked and self._cluster is not None:
             self._is_marked = True

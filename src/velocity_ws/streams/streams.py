@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 from velocity_ws.backplane.urls import ALONE, engine_of
@@ -22,11 +23,14 @@ from velocity_ws.sessions.session import Session
 from velocity_ws.settings import Settings
 from velocity_ws.streams.asking import Asking
 from velocity_ws.streams.calls import NOTICE, Calls
+from velocity_ws.streams.durable import Durable
 from velocity_ws.streams.entrances import Entrances
 from velocity_ws.streams.factory import create_streams
 from velocity_ws.streams.finding import Finding
 from velocity_ws.streams.following import Following
+from velocity_ws.streams.forks import Forks
 from velocity_ws.streams.items import Summary, Times
+from velocity_ws.streams.kept_streams import KeptStreams
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pulse import Pulse
 from velocity_ws.streams.readers import GiveReady, Readers
@@ -60,6 +64,9 @@ class Streams:
         readers: who reads them.
         entrances: when those begin to read who come into rooms.
         calls: what an application does with streams.
+        tails: those that are read here as they are said, by their ids.
+        kept: all of them, as requests find them.
+        forks: those that requests write, be it that they began with others.
         on_awake: called when there are streams.
         on_stop: called by `stop`.
     """
@@ -132,6 +139,9 @@ class Streams:
             self._took,
             cluster,
         )
+        self.kept = KeptStreams(self._link, topics, times, clock, time.time)
+        durable = Durable(self.kept, self._link, topics, node_id, settings.stream_max_size, self._took)
+        self.forks = Forks(self.kept, durable, self._link, topics, node_id)
         self._waking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._has_looked = cluster is None
@@ -281,10 +291,11 @@ class Streams:
         """A room has no member here any more."""
         self._following.close(room)
 
-    def _took(self, room: str, id_: str, payload: bytes) -> None:
+    def _took(self, room: str | None, id_: str, payload: bytes) -> None:
         """The engine has taken a piece of this node: its clients get it, as it is not heard here."""
         self.tails.heard(id_, payload)
-        self._following.heard(room, id_, payload)
+        if room is not None:
+            self._following.heard(room, id_, payload)
 
     def _ended(self, stream: Summary) -> None:
         """A stream was ended by this node, which does not hear that."""

@@ -46,9 +46,10 @@ class StreamState:
     Attributes:
         id: the stream's.
         room: its room.
-        text: all that it has said; ``None`` where it has items.
+        text: all that it has said; ``None`` where it has items, or bytes.
         items: the same, as JSON values; ``None`` where it has text, or nothing.
         end: as in `StreamInfo`.
+        content: all of it, where it has bytes, as a client may have written by HTTP; ``None`` for others.
     """
 
     id: str
@@ -56,6 +57,7 @@ class StreamState:
     text: str | None
     items: list[Any] | None
     end: Ended | None
+    content: bytes | None = None
 
 
 def state_of(stream: Summary, pieces: Sequence[Piece]) -> StreamState:
@@ -66,4 +68,6 @@ def state_of(stream: Summary, pieces: Sequence[Piece]) -> StreamState:
     whole = join(pieces)
     if whole.kind == "items":
         return StreamState(stream.id, stream.room, None, msgspec.json.decode(b"[%b]" % whole.data), end)
+    if whole.kind == "bytes":
+        return StreamState(stream.id, stream.room, None, None, end, whole.data)
     return StreamState(stream.id, stream.room, whole.data.decode(), None, end)

@@ -70,7 +70,7 @@ class Pen:
         return Ending(self.id, self.topic, end, head, is_of_dead)
 
     def delete(self) -> Deletion:
-        """What removes it."""
+        """What asks a store to delete the stream."""
         return Deletion(self.id, self.topic, self.writer)
 
     def _next(self, piece: Piece, head: bytes) -> Append:

@@ -1,0 +1,114 @@
+"""Stream access: who may read or write streams over HTTP: programs with a key, and those who may be in a stream's room.
+
+Knows no stream's content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+
+from velocity_ws.asgi.admission import Admission
+from velocity_ws.broker.node import Node
+from velocity_ws.errors import ClientError, Reject
+from velocity_ws.sessions.session import Session
+
+__all__ = ["Access", "Visitor"]
+
+
+class Visitor:
+    """Who sent a request.
+
+    Attributes:
+        has_key: whether it is a program with a key, which may do anything.
+        name: what its waiting requests are counted by.
+    """
+
+    def __init__(self, session: Session | None, name: str) -> None:
+        self.has_key = session is None
+        self.name = name
+        self._session = session
+
+    async def may_read(self, node: Node, room: str | None) -> bool:
+        """Whether it may read the streams of a room; ``None`` for those of no room, which only keys read.
+
+        Raises:
+            ClientError: the room's ``authorize`` could not say.
+        """
+        if self._session is None:
+            return True
+        if room is None:
+            return False
+        try:
+            await node.authorization.ask(self._session, room)
+        except ClientError as error:
+            if error.code == "INTERNAL_ERROR":
+                raise
+            return False
+        return True
+
+
+class Access:
+    """Lets requests in. On the broker's loop only."""
+
+    def __init__(self, node: Node, admission: Admission) -> None:
+        self._node = node
+        self._admission = admission
+        self._keys = [key.encode() for key in node.settings.api_keys]
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there are keys, without which nobody writes."""
+        return bool(self._keys)
+
+    def has_key(self, headers: Headers) -> bool:
+        """Whether a request has a key.
+
+        Raises:
+            Reject: it has one that is none.
+        """
+        given = headers.get("x-api-key")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        is_bearer = given is None and scheme.lower() == "bearer" and bool(self._keys)
+        if is_bearer:
+            given = credentials.strip()
+        if given is None:
+            return False
+        said = given.encode("utf-8", "surrogateescape")
+        # All of them are compared, each in constant time, so that nothing tells which one it is nearly.
+        if True in [hmac.compare_digest(said, key) for key in self._keys]:
+            return True
+        if is_bearer and self._node.dispatcher.has("authenticate"):
+            return False  # it may be a user's token
+        raise Reject("this is no key of WS_API_KEYS", status=401)
+
+    @asynccontextmanager
+    async def visit(self, request: HTTPConnection) -> AsyncIterator[Visitor]:
+        """Let a request in, for as long as the block.
+
+        Raises:
+            Reject: it may not come in.
+        """
+        client = request.client
+        address = client.host if client is not None else ""
+        if self.has_key(request.headers):
+            yield Visitor(None, f"key {address}")
+            return
+        node = self._node
+        session = Session(node.context, request)
+        try:
+            try:
+                async with asyncio.timeout(node.settings.handshake_timeout):
+                    await self._admission.identify(session)
+            except TimeoutError:
+                raise Reject("authentication took too long", status=503) from None
+            yield Visitor(session, session.user_id or f"address {address}")
+        finally:
+            session.detach()
+            if node.users.expected:
+                node.users.expect_no_more(session)

@@ -1,0 +1,76 @@
+"""Stream answers: the responses that have nothing of a stream but how it is, or why a request is not done. Pure.
+
+Source: the Durable Streams protocol, 5 (https://github.com/durable-streams/durable-streams).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import JSONResponse, Response
+
+from velocity_ws.asgi.stream_forms import offset_of, tag_of
+from velocity_ws.streams.items import End
+from velocity_ws.streams.requests import Appended, Found, Problem
+
+__all__ = ["NO_STORE", "error_of", "headers_of", "metadata", "refusal", "written"]
+
+NO_STORE: Final = "no-store"
+STATUSES: Final = {
+    "missing": 404, "gone": 410, "conflict": 409, "closed": 409, "invalid": 400, "large": 413, "stale": 403,
+    "hole": 409, "fixed": 405,
+}  # fmt: skip
+
+
+def headers_of(end: End) -> dict[str, str]:
+    """The headers that say that a stream is closed, and how it ended, which the protocol leaves open."""
+    return {"stream-closed": "true", "stream-end": end} if end else {}
+
+
+def metadata(found: Found, content_type: str) -> Response:
+    """The answer to a HEAD."""
+    headers = {
+        "content-type": content_type,
+        "cache-control": NO_STORE,
+        "stream-next-offset": offset_of(found.stream.length, tag_of(found)),
+    }
+    if found.note is not None:
+        meta = found.note.meta
+        if meta.ttl is not None:
+            headers["stream-ttl"] = str(meta.ttl)
+        if meta.expires_at:
+            headers["stream-expires-at"] = meta.expires_at
+    return Response(headers=headers | headers_of(found.stream.end))
+
+
+def written(done: Appended, status: int) -> Response:
+    """The answer to what was written."""
+    found = done.found
+    headers = {"stream-next-offset": offset_of(found.stream.length, tag_of(found)), "cache-control": NO_STORE}
+    headers |= headers_of(found.stream.end)
+    if done.producer is not None:
+        headers |= {"producer-epoch": str(done.producer.epoch), "producer-seq": str(done.producer.seq)}
+    return Response(status_code=status, headers=headers)
+
+
+def refusal(problem: Problem) -> Response:
+    """The answer to what is not done."""
+    response = error_of(STATUSES[problem.why], problem.why.upper(), str(problem))
+    found, producer = problem.found, problem.producer
+    if problem.why == "closed" and found is not None:
+        response.headers.update(headers_of(found.stream.end))
+        response.headers["stream-next-offset"] = offset_of(found.stream.length, tag_of(found))
+    if problem.why == "fixed":
+        response.headers["allow"] = "GET, HEAD, OPTIONS"
+    if producer is not None and problem.why == "stale":
+        response.headers["producer-epoch"] = str(producer.epoch)
+    if producer is not None and problem.why == "hole":
+        response.headers["producer-expected-seq"] = str(producer.seq)
+        if problem.received is not None:
+            response.headers["producer-received-seq"] = str(problem.received.seq)
+    return response
+
+
+def error_of(status: int, code: str, message: str) -> Response:
+    """An answer that says what is wrong."""
+    return JSONResponse({"code": code, "message": message}, status, {"cache-control": NO_STORE})

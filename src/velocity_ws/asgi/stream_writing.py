@@ -1,0 +1,149 @@
+"""Stream writing: what a PUT or POST of a stream is answered. Knows nothing of who may write.
+
+Source: the Durable Streams protocol, 5.1 to 5.3 (https://github.com/durable-streams/durable-streams).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from velocity_ws.asgi.stream_answers import written
+from velocity_ws.asgi.stream_forms import Wanted, parse_body, parse_offset, producer_of, seq_of, wants_end
+from velocity_ws.errors import InvalidNameError
+from velocity_ws.messages.names import validate_room, validate_text
+from velocity_ws.paths import STREAMS
+from velocity_ws.settings import Settings
+from velocity_ws.streams.notes import Note
+from velocity_ws.streams.requests import Found, Problem, Said
+from velocity_ws.streams.streams import Streams
+
+__all__ = ["Writing", "as_problem", "one"]
+
+
+class Writing:
+    """Writes streams as requests say. On the broker's loop only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def create(self, streams: Streams, id_: str, request: Request) -> Response:
+        """Answer a PUT.
+
+        Raises:
+            Problem: it is not done.
+            BackplaneUnavailable: it may be done, or not.
+            TimeoutError: the body did not come.
+            ClientDisconnect: the client has gone.
+        """
+        headers = request.headers
+        wanted = Wanted.of(headers)
+        room = one(request, "room") or None
+        if room is not None:
+            with as_problem():
+                validate_room(room)
+                validate_text(room)
+        body = await self._body(request)
+        if await streams.forks.is_kept(id_):
+            raise Problem("conflict", "the stream was deleted, and others that began with it are there")
+        source: Found | None = None
+        if wanted.source is None:
+            meta = wanted.meta(secrets.token_hex(8))
+        else:
+            source, position = await self._fork_point(streams, wanted)
+            meta = wanted.forked(source, position)
+            room = streams.kept.room_of(source) if room is None else room
+        if room is not None and not (meta.is_json or meta.is_text):
+            raise Problem("invalid", "a stream of a room has text, or JSON")
+        said = parse_body(body, Note(meta), room or "", is_first=True) if body else Said("", 0, b"")
+        if source is None:
+            done = await streams.forks.create(id_, room, meta, said, is_closed=wanted.is_closed)
+        else:
+            done = await streams.forks.fork(id_, room, meta, source, said, is_closed=wanted.is_closed)
+        streams.calls.announce()
+        created = written(done, 201 if done.is_new else 200)
+        note = done.found.note
+        created.headers["content-type"] = wanted.type or ("" if note is None else note.meta.type)
+        if done.is_new:
+            created.headers["location"] = str(request.url.replace(query="", fragment=""))
+        return created
+
+    async def _fork_point(self, streams: Streams, wanted: Wanted) -> tuple[Found, int]:
+        """The stream that a new one begins with, and how much of it."""
+        _, _, id_ = unquote(wanted.source or "").partition(STREAMS)
+        if not id_:
+            raise Problem("invalid", "Stream-Forked-From is the path of a stream of this server")
+        try:
+            source = await streams.forks.find(id_)
+        except Problem as problem:
+            why = "conflict" if problem.why == "gone" else problem.why
+            raise Problem(why, f"of the stream that it begins with: {problem}") from None
+        position = source.stream.length if wanted.offset is None else parse_offset(wanted.offset, source)
+        if wanted.sub_offset:
+            if position + wanted.sub_offset > await streams.forks.next_stop(source, position):
+                raise Problem("invalid", "Stream-Fork-Sub-Offset is beyond what was appended next")
+            position += wanted.sub_offset
+        return source, position
+
+    async def append(self, streams: Streams, id_: str, request: Request) -> Response:
+        """Answer a POST. Raises what `create` does."""
+        headers = request.headers
+        producer, seq, is_closing = producer_of(headers), seq_of(headers), wants_end(headers)
+        body = await self._body(request)
+        content_type = headers.get("content-type") if body else None
+        if not body and not is_closing:
+            raise Problem("invalid", "the body is empty; with Stream-Closed: true that closes the stream")
+        if body and not content_type:
+            raise Problem("invalid", "Content-Type is missing")
+
+        def parse(note: Note, room: str) -> Said:
+            return parse_body(body, note, room)
+
+        done = await streams.forks.append(id_, content_type, parse, seq=seq, producer=producer, is_closing=is_closing)
+        return written(done, 200 if body and producer is not None and done.is_new else 204)
+
+    async def _body(self, request: Request) -> bytes:
+        """The body of a request, as far as a message may go.
+
+        Raises:
+            Problem: it is larger.
+            ClientDisconnect: the client has gone.
+        """
+        most = self._settings.max_message_size
+        said = request.headers.get("content-length", "")
+        if said.isdigit() and int(said) > most:
+            raise Problem("large", f"a request has at most {most} bytes (WS_MAX_MESSAGE_SIZE)")
+        body = bytearray()
+        async with asyncio.timeout(self._settings.message_timeout or None):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise Problem("large", f"a request has at most {most} bytes (WS_MAX_MESSAGE_SIZE)")
+        return bytes(body)
+
+
+@contextlib.contextmanager
+def as_problem() -> Iterator[None]:
+    """Let a name that cannot be one be the request's fault."""
+    try:
+        yield
+    except InvalidNameError as error:
+        raise Problem("invalid", str(error)) from None
+
+
+def one(request: Request, name: str) -> str | None:
+    """A parameter of the query.
+
+    Raises:
+        Problem: it comes twice.
+    """
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise Problem("invalid", f"{name} comes once")
+    return values[0] if values else None

@@ -1,0 +1,286 @@
+"""Durable: streams that clients write over HTTP, by any node: created, appended to, closed, deleted. Knows no HTTP.
+
+Nobody holds such a stream: a request that appends says which piece it is, and the engine takes one of that number. What says
+whether a request may append at all (`notes`) is kept in one step with the piece, so that it is as of the piece before.
+
+Source: the Durable Streams protocol, 4 and 5 (https://github.com/durable-streams/durable-streams).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.items import Refused
+from velocity_ws.streams.items import (
+    WRITER_SIZE,
+    Append,
+    Begin,
+    Deletion,
+    End,
+    Summary,
+    Written,
+)
+from velocity_ws.streams.kept_streams import KeptStreams
+from velocity_ws.streams.link import StreamLink
+from velocity_ws.streams.notes import Meta, Note, Producer, read_note
+from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack
+from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge
+from velocity_ws.streams.wire import Heads
+
+__all__ = ["TRIES", "Durable"]
+
+TRIES: Final = 100
+"""Times that an append is tried anew, as others were first each time."""
+AGAIN: Final = 3
+"""Times that the engine is asked where it did not say whether it was done."""
+PAUSE: Final = 0.2
+CACHED: Final = 1000
+"""Streams of which it is known, from the last append here, how they are."""
+
+
+class _Turns:
+    """The requests of this node for one stream, of which one has its turn."""
+
+    __slots__ = ("count", "lock")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.lock = asyncio.Lock()
+
+
+class Durable:
+    """The streams of an engine, for requests. On the broker's loop only."""
+
+    def __init__(
+        self,
+        kept: KeptStreams,
+        link: StreamLink,
+        topics: Topics,
+        node_id: str,
+        limit: int,
+        took: Callable[[str | None, str, bytes], None],
+    ) -> None:
+        """
+        Args:
+            kept: the streams as they are found.
+            link: the way to the engine.
+            topics: of the cluster.
+            node_id: this node's.
+            limit: bytes that a stream may have.
+            took: told of the room, the id and the payload of each piece that the engine has taken here.
+        """
+        self._kept = kept
+        self._link = link
+        self._topics = topics
+        self._node_id = node_id
+        self._limit = limit
+        self._took = took
+        self._cache: OrderedDict[str, Found] = OrderedDict()
+        self._turns: dict[str, _Turns] = {}
+
+    async def create(self, id_: str, room: str | None, meta: Meta, said: Said, *, is_closed: bool) -> Appended:
+        """Create a stream, or find that it is there as it is asked for.
+
+        Args:
+            id_: the stream's.
+            room: whose members read it; ``None`` for none.
+            meta: what it is like.
+            said: what it begins with.
+            is_closed: whether that is all.
+
+        Raises:
+            Problem: there is another one of that id.
+            BackplaneUnavailable: the engine did not answer; it may be there.
+        """
+        self._check_size(0, said)
+        topic = self._topics.stream(id_) if room is None else self._topics.room(room)
+        async with self._alone(id_):
+            for _ in range(TRIES):
+                begin = Begin(id_, topic, room or "", secrets.token_bytes(WRITER_SIZE), self._kept.times_of(meta))
+                stream = (await self._link.begin(begin)).stream
+                if stream.writer != begin.writer:
+                    stream = await self._link.look(id_) or stream  # with its note
+                found = self._kept.judged(stream)
+                if found is not None:
+                    return self._same(found, room, meta, is_closed=is_closed)
+                if stream.pieces or stream.end or stream.is_gone or (stream.topic, stream.room) != begin[1:3]:
+                    await self._delete(stream)  # it has outlived its limit
+                    continue
+                note = Note(meta, _nonce(), size=len(said.data), is_filling=bool(meta.source))
+                taken = await self._append(stream, note, said, "done" if is_closed and not meta.source else "")
+                if taken is not None:
+                    return Appended(taken, is_new=True)
+        raise BackplaneUnavailable("others create and delete this stream at the same time")
+
+    def _same(self, found: Found, room: str | None, meta: Meta, *, is_closed: bool) -> Appended:
+        """A stream that is there, where it is as it is asked for.
+
+        Raises:
+            Problem: it is another one.
+        """
+        stream, note = found
+        if note is None or stream.is_gone:
+            raise Problem("conflict", "there is a stream of this id that the application has started", found)
+        is_other = not note.is_filling and found.is_closed != is_closed
+        if not note.meta.matches(meta) or is_other or self._kept.room_of(found) != room:
+            raise Problem("conflict", "there is a stream of this id, and it is another one", found)
+        return Appended(found, is_new=False)
+
+    async def append(
+        self,
+        id_: str,
+        content_type: str | None,
+        parse: Callable[[Note, str], Said],
+        *,
+        seq: str | None = None,
+        producer: Producer | None = None,
+        is_closing: bool = False,
+    ) -> Appended:
+        """Append to a stream, or close it, or both in one step.
+
+        Args:
+            id_: the stream's.
+            content_type: of what is appended; ``None`` where nothing is.
+            parse: what is appended, for what the stream is like, and its room; raises `Problem`.
+            seq: the sender's ``Stream-Seq``.
+            producer: who sent it, and its number.
+            is_closing: whether the stream has ended with it.
+
+        Raises:
+            Problem: it is not done.
+            BackplaneUnavailable: it may be done, or not.
+        """
+        async with self._alone(id_):
+            found = self._cache.pop(id_, None) or await self._kept.find(id_)
+            for _ in range(TRIES):
+                done = judge(found, content_type, seq, producer, is_closing=is_closing)
+                if done is not None:
+                    return done
+                stream, note = found
+                if note is None:
+                    raise AssertionError("the last line has looked at it")
+                said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
+                self._check_size(note.size, said)
+                after = Note(
+                    note.meta,
+                    _nonce(),
+                    note.seq if seq is None else seq,
+                    note.producers if producer is None else note.with_producer(producer),
+                    producer if is_closing else None,
+                    note.is_filling,
+                    note.size + len(said.data),
+                )
+                taken = await self._append(stream, after, said, "done" if is_closing else "")
+                if taken is not None:
+                    if not is_closing:
+                        self._keep(taken)
+                        await self._kept.touch(taken, is_write=True)
+                    return Appended(taken, is_new=True, producer=producer)
+                found = await self._kept.find(id_)
+        raise BackplaneUnavailable("others write this stream at the same time, each time before this one")
+
+    async def fill(self, found: Found, said: Said, *, is_all: bool, is_closed: bool = False) -> Found | None:
+        """Append what a stream has of the one it was forked from; the stream then, ``None`` where others were first."""
+        stream, note = found
+        if note is None:
+            return None
+        after = Note(note.meta, _nonce(), size=note.size + len(said.data), is_filling=not is_all)
+        return await self._append(stream, after, said, "done" if is_closed else "")
+
+    async def delete(self, id_: str) -> Found:
+        """Delete a stream; what it was.
+
+        Raises:
+            Problem: there is none, or it is the application's.
+            BackplaneUnavailable: it may be done, or not.
+        """
+        async with self._alone(id_):
+            found = await self._kept.find(id_)
+            if found.note is None:
+                raise Problem("fixed", "this stream is the application's, which ends it", found)
+            await self._delete(found.stream)
+            return found
+
+    async def _delete(self, stream: Summary) -> None:
+        """Those who read it are told of an end first."""
+        self._cache.pop(stream.id, None)
+        if not stream.end and not stream.is_gone:
+            note = read_note(stream.note)
+            if note is not None:
+                await self._append(stream, Note(note.meta, _nonce()), Said("", 0, b""), "cancelled")
+        await self._link.delete(Deletion(stream.id, stream.topic, stream.writer))
+
+    async def _append(self, stream: Summary, note: Note, said: Said, end: End) -> Found | None:
+        """Append one piece; the stream with it, or ``None`` where the engine has another one of its number, or an end.
+
+        Raises:
+            Problem: the engine takes no such piece.
+            BackplaneUnavailable: it may be done, or not.
+        """
+        data = note.data
+        piece = Piece(stream.pieces, stream.length, said.length, said.kind if said.data else "", end, said.data, data)
+        payload = pack(piece)
+        room = self._kept.room_of(Found(stream, note))
+        head = Heads(self._node_id, room, stream.id).of(len(payload))
+        written = await self._store(Append(stream.id, stream.topic, stream.writer, payload, head))
+        if not written.is_taken:
+            return None
+        self._took(room, stream.id, payload)
+        after = stream._replace(pieces=stream.pieces + 1, length=piece.stop, end=end, note=data)
+        return Found(after, note)
+
+    async def _store(self, append: Append) -> Written:
+        for left in reversed(range(AGAIN)):
+            try:
+                (written,) = await self._link.append([append])
+            except BackplaneUnavailable as error:
+                if error.outcome != "unknown" or not left:
+                    raise
+                await asyncio.sleep(PAUSE)
+                continue
+            if isinstance(written, Refused):
+                raise BackplaneUnavailable(str(written))
+            return written
+        raise AssertionError("it was tried")
+
+    def _check_size(self, before: int, said: Said) -> None:
+        most = self._link.max_payload - HEADER_SIZE - 8 * 1024
+        if len(said.data) > most:
+            raise Problem("large", f"one request may have {most} bytes on this engine")
+        if before + len(said.data) > self._limit:
+            raise Problem("large", f"the stream would have more than {self._limit} bytes (WS_STREAM_MAX_SIZE)")
+
+    def _keep(self, found: Found) -> None:
+        """Know how a stream is, so that the next append needs not ask; not of one that may be gone by then."""
+        meta = None if found.note is None else found.note.meta
+        if meta is None or meta.ttl is not None or meta.expires is not None:
+            return
+        self._cache[found.stream.id] = found
+        if len(self._cache) > CACHED:
+            self._cache.popitem(last=False)
+
+    @asynccontextmanager
+    async def _alone(self, id_: str) -> AsyncIterator[None]:
+        """Requests of this node for one stream are done one after the other."""
+        turns = self._turns.get(id_)
+        if turns is None:
+            turns = self._turns[id_] = _Turns()
+        turns.count += 1
+        try:
+            async with turns.lock:
+                yield
+        finally:
+            turns.count -= 1
+            if not turns.count:
+                del self._turns[id_]
+
+
+def _nonce() -> bytes:
+    return secrets.token_bytes(6)

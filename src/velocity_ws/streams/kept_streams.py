@@ -1,0 +1,168 @@
+"""KeptStreams: streams as requests find them: whether one is there, has outlived its limit, and what it has. No HTTP.
+
+Source: the Durable Streams protocol, 4 and 5.1 (https://github.com/durable-streams/durable-streams).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from velocity_ws.cluster.topics import Topics
+from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.streams.items import Query, Renewal, Summary, Times
+from velocity_ws.streams.link import StreamLink
+from velocity_ws.streams.notes import Meta, Note, read_note
+from velocity_ws.streams.pieces import Kind, Piece, join
+from velocity_ws.streams.requests import Found, Problem, readable
+from velocity_ws.streams.tail import Chunk
+
+__all__ = ["FOR_EVER", "KeptStreams"]
+
+ANSWER: Final = 1024 * 1024
+"""Bytes of one answer, about."""
+FOR_EVER: Final = 365 * 86400 * 1000
+"""Milliseconds without a write after which a stream that was given no other limit counts as dead."""
+MEMORY: Final = 60_000
+"""Milliseconds for which it is known of a stream with a limit that it was there, when it is gone."""
+KNOWN: Final = 1000
+"""Streams of which it is known when they were renewed last."""
+RENEW: Final = 0.5
+"""Seconds between two renewals of one stream, which reading causes."""
+
+
+class KeptStreams:
+    """The streams of an engine, as requests find them. On the broker's loop only."""
+
+    def __init__(
+        self, link: StreamLink, topics: Topics, times: Times, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        """
+        Args:
+            link: the way to the engine.
+            topics: of the cluster.
+            times: how long things last that are not told otherwise.
+            clock: seconds, never going back.
+            wall: seconds since 1970.
+        """
+        self._link = link
+        self._topics = topics
+        self._times = times
+        self._clock = clock
+        self._wall = wall
+        self._renewed: OrderedDict[str, float] = OrderedDict()
+
+    async def find(self, id_: str, *, is_filling: bool = False) -> Found:
+        """A stream as it is now.
+
+        Args:
+            id_: the stream's.
+            is_filling: whether it may be one that does not have all yet of the one that it was forked from.
+
+        Raises:
+            Problem: there is none, or it is gone.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        found = await self._look(id_)
+        if found is None or (not is_filling and found.note is not None and found.note.is_filling):
+            raise Problem("missing", "there is no such stream")
+        if found.stream.is_gone:
+            raise Problem("gone", "what this stream said is kept no more")
+        return found
+
+    async def _look(self, id_: str) -> Found | None:
+        """A stream that is there, be it that it is gone; one that has outlived its limit, or is to begin anew, is not.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer.
+        """
+        stream = await self._link.look(id_)
+        return None if stream is None else self.judged(stream)
+
+    def judged(self, stream: Summary) -> Found | None:
+        """The same of what the engine has said."""
+        note = read_note(stream.note) if stream.note else None
+        is_own = note is not None or stream.topic == self._topics.stream(stream.id)
+        if is_own and (stream.is_gone or note is None):  # gone, or begun and never filled
+            return None
+        if note is not None and self._is_over(stream, note):
+            return None
+        return Found(stream, note)
+
+    def _is_over(self, stream: Summary, note: Note) -> bool:
+        """Whether a stream has outlived its limit."""
+        meta = note.meta
+        if meta.expires is not None and self._wall() >= meta.expires:
+            return True
+        return meta.ttl is not None and ((not stream.end and not stream.left) or stream.end == "lost")
+
+    def room_of(self, found: Found) -> str | None:
+        """The room whose members read a stream; ``None`` for none."""
+        stream = found.stream
+        return None if stream.topic == self._topics.stream(stream.id) else stream.room
+
+    async def kind_of(self, found: Found) -> Kind:
+        """What a stream has; empty where it has nothing yet.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer.
+        """
+        part = await self._link.read(Query(found.stream.id, found.stream.topic, 0, 1))
+        return next((piece.kind for piece in readable(part) if piece.kind), "")
+
+    async def part(self, found: Found, position: int) -> Chunk:
+        """What follows a position of a stream that was found, as far as one answer goes.
+
+        Raises:
+            Problem: it was deleted, or is gone.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        stream = found.stream
+        if position >= stream.length:
+            return Chunk("", position, position, b"", True, stream.end)
+        part = await self._link.read(Query(stream.id, stream.topic, position, ANSWER))
+        if part is None or part.stream.writer != stream.writer:
+            raise Problem("missing", "the stream was deleted just now")
+        if part.stream.is_gone:
+            raise Problem("gone", "what this stream said is kept no more")
+        pieces: list[Piece] = []
+        at = position
+        for piece in readable(part):
+            rest = piece.after(at)
+            if rest.length and rest.start == at:
+                pieces.append(rest)
+                at = rest.stop
+        if not pieces:
+            raise BackplaneUnavailable("the engine does not have what it said it has")
+        whole = join(pieces)
+        is_all = whole.stop >= part.stream.length
+        return Chunk(whole.kind, position, whole.stop, whole.data, is_all, part.stream.end if is_all else "")
+
+    async def touch(self, found: Found, *, is_write: bool = False) -> None:
+        """A stream is read, or written: where it has a limit without either, that begins anew.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer.
+        """
+        stream, note = found
+        if note is None or note.meta.ttl is None or stream.end:
+            return
+        now = self._clock()
+        if not is_write and now < self._renewed.get(stream.id, now - RENEW) + RENEW:
+            return
+        self._renewed[stream.id] = now
+        self._renewed.move_to_end(stream.id)
+        if len(self._renewed) > KNOWN:
+            self._renewed.popitem(last=False)
+        times = self.times_of(note.meta)
+        await self._link.renew([Renewal(stream.id, stream.topic, stream.writer, times)])
+
+    def times_of(self, meta: Meta) -> Times:
+        """How long a stream lasts."""
+        if meta.ttl is not None:
+            return Times(meta.ttl * 1000, meta.ttl * 1000, MEMORY)
+        if meta.expires is not None:
+            left = max(1000, round((meta.expires - self._wall()) * 1000))
+            return Times(left, left, MEMORY)
+        return Times(FOR_EVER, self._times.ttl, self._times.memory)
