@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from velocity_ws import Settings, SettingsError, VelocityError
 
 ROOT = Path(__file__).parent.parent
+LONG_KEY = "0123456789abcdef~[]"
 
 DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
@@ -24,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "allowed_origins": (),
     "allow_missing_origin": True,
     "check_origin": None,
+    "api_keys": (),
     "subprotocols": (),
     "enable_compression": True,
     "handshake_timeout": 10.0,
@@ -171,6 +173,10 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "path": [("/", "/"), ("//", "/"), ("/realtime", "/realtime"), ("/a/b/", "/a/b"), ("/a///", "/a"), ("/ä", "/ä")],
     "allowed_origins": ORIGINS,
     "allow_missing_origin": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
+    "api_keys": [
+        ("sixteen-letters!", ("sixteen-letters!",)),
+        (f"{LONG_KEY} , ,{LONG_KEY[::-1]}", (LONG_KEY, LONG_KEY[::-1])),
+    ],
     "subprotocols": [("bearer", ("bearer",)), (" v2.chat , , v1.chat,", ("v2.chat", "v1.chat")), (",", ())],
     "enable_compression": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
     "handshake_timeout": DURATIONS,
@@ -212,6 +218,7 @@ BAD: dict[str, list[str]] = {
     "path": ["ws", "ws/", "/a b", "/a\tb", "/a?b", "/a#b", "https://a.example/ws"],
     "allowed_origins": BAD_ORIGINS,
     "allow_missing_origin": BAD_BOOLS,
+    "api_keys": ["fifteen-letters", f"{LONG_KEY},short", "k\tey-with-a-tab-in-it", "schlüssel-mit-umlaut"],
     "subprotocols": ["two words", "a/b", "bearer,ä", '["bearer"]', "a=b"],
     "enable_compression": BAD_BOOLS,
     "handshake_timeout": [*BAD_DURATIONS, "0", "0s"],
@@ -512,7 +519,7 @@ def test_env_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     assert sorted(names) == sorted(variable(field) for field in GOOD), "every setting once, and nothing else"
     # An empty value counts as not set, so it would show no default at all.
     empty = [name for line in assignments if not (pair := line.partition("="))[2] and (name := pair[0])]
-    assert empty == ["WS_ALLOWED_ORIGINS", "WS_SUBPROTOCOLS"]
+    assert empty == ["WS_ALLOWED_ORIGINS", "WS_API_KEYS", "WS_SUBPROTOCOLS"]
     for line in lines:
         assert not line or line.startswith(("#", "WS_")), line
     file = tmp_path / "example"
@@ -554,3 +561,11 @@ def test_misspelled_variables_are_told_from_those_of_other_programs(
     assert Settings(_env_file=None).misspelled == meant
     in_file = {"WS_RATE_LIMITT": "WS_RATE_LIMIT", "WS_PROTOCOLS": "WS_SUBPROTOCOLS"}
     assert Settings().misspelled == meant | in_file
+
+
+def test_a_key_that_cannot_be_one_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(_env_file=None, api_keys="too-short")
+    assert "WS_API_KEYS" in str(caught.value)
+    assert "too-short" not in str(caught.value)
+    assert LONG_KEY not in repr(Settings(_env_file=None, api_keys=LONG_KEY))

@@ -280,6 +280,6 @@ def _problems(error: ValidationError) -> dict[str, str]:
     for item in error.errors(include_url=False, include_context=False):
         name = "WS_" + str(item["loc"][0]).upper() if item["loc"] else "WS_*"
         message = item["msg"].removeprefix("Value error, ")
-        shown = "" if name == "WS_BACKPLANE_URL" else f" (it is {item['input']!r})"
+        shown = "" if name in ("WS_BACKPLANE_URL", "WS_API_KEYS") else f" (it is {item['input']!r})"
         problems.setdefault(name, message + shown)
     return problems

@@ -1,7 +1,7 @@
 """Durable: streams that clients write over HTTP, by any node: created, appended to, closed, deleted. Knows no HTTP.
 
-Nobody holds such a stream: a request that appends says which piece it is, and the engine takes one of that number. What says
-whether a request may append at all (`notes`) is kept in one step with the piece, so that it is as of the piece before.
+Nobody holds such a stream: a request that appends says which piece it is, and the engine takes one of that number. What
+says whether a request may append at all (`notes`) is kept in one step with the piece, as of the piece before.
 
 Source: the Durable Streams protocol, 4 and 5 (https://github.com/durable-streams/durable-streams).
 """
