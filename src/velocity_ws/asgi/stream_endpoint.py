@@ -193,6 +193,8 @@ class StreamEndpoint:
             raise Problem("invalid", "live is long-poll, or sse")
         if live is not None and offset is None:
             raise Problem("invalid", "live needs an offset: -1, now, or one that a response had")
+        if live == "sse":  # an EventSource asks for the same URL again
+            offset = request.headers.get("last-event-id", offset)
         position = parse_offset(offset, found)
         await streams.kept.touch(found)
         reading = Reading(streams.tails, found, content_type, position, one(request, "cursor"))

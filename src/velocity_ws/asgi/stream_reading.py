@@ -182,7 +182,9 @@ class Reading:
             control["upToDate"] = True
         if is_all and chunk.end:
             control |= {"streamClosed": True, "streamEnd": chunk.end}
-        made = said + b"event: control\ndata:%b\n\n" % msgspec.json.encode(control), stop
+        # The id is for an EventSource, which comes back by itself and says it.
+        id_ = offset_of(stop, self.tag).encode()
+        made = said + b"id: %b\nevent: control\ndata:%b\n\n" % (id_, msgspec.json.encode(control)), stop
         tail.made[key] = made
         return made
 
