@@ -136,6 +136,8 @@ class StreamEndpoint:
         await self._node.lifecycle.ensure_started()
         async with self._access.visit(request) as visitor:
             streams = self._streams()
+            if not visitor.has_key and not streams.is_awake and not streams.is_looking:
+                raise Problem("missing", "there is no such stream")  # there is none, and a stranger begins nothing
             await streams.wake()
             if method in ("GET", "HEAD"):
                 return await self._read(streams, visitor, id_, request, extra, receive, send)

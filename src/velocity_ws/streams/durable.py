@@ -127,7 +127,7 @@ class Durable:
         """
         stream, note = found
         if note is None or stream.is_gone:
-            raise Problem("conflict", "there is a stream of this id that the application has started", found)
+            raise Problem("conflict", "there is, or was, a stream of this id that is not to be written so", found)
         is_other = not note.is_filling and found.is_closed != is_closed
         if not note.meta.matches(meta) or is_other or self._kept.room_of(found) != room:
             raise Problem("conflict", "there is a stream of this id, and it is another one", found)
