@@ -87,3 +87,40 @@ def test_names_of_parameters_and_a_slash_at_the_end_make_no_other_path() -> None
 def test_what_is_no_path_is_refused_where_it_is_written(path: str, why: str) -> None:
     with pytest.raises(InvalidPathError, match=why):
         EndpointPath(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "found"),
+    [
+        ("/ws", "/ws/streams/a", ({}, "a")),
+        ("/ws", "/ws//streams/a", ({}, "a")),
+        ("/ws", "/ws/streams/a/b", ({}, "a/b")),
+        ("/ws", "/ws/streams/", ({}, "")),
+        ("/ws", "/ws/streams", None),
+        ("/ws", "/ws/streams/streams/a", ({}, "streams/a")),
+        ("/ws", "/ws/streams/streams/streams/a", ({}, "streams/streams/a")),
+        ("/ws", "/streams/ws/streams/a", None),
+        ("/ws", "/ws/streams/../../secret", ({}, "../../secret")),
+        ("/ws", "/ws/more/streams/a", None),
+        ("/ws", "/other/streams/a", None),
+        ("/ws", "/wsx/streams/a", None),
+        ("/streams", "/streams/streams/a", ({}, "a")),
+        ("/streams", "/streams/a", None),
+        ("/", "/streams/a", ({}, "a")),
+        ("/", "/streams/streams/a", ({}, "streams/a")),
+        ("/{room}", "/tea/streams/a", ({"room": "tea"}, "a")),
+        ("/{room}", "/streams/streams/a", ({"room": "streams"}, "a")),
+        ("/ws/{room:path}", "/ws/x/streams/a/streams/b", ({"room": "x"}, "a/streams/b")),
+        ("/ws/{number:int}", "/ws/x/streams/a", None),
+    ],
+)
+def test_the_path_of_a_stream_has_its_parameters_and_its_id(
+    path: str, asked: str, found: tuple[dict[str, Any], str] | None
+) -> None:
+    assert EndpointPath(path).match_stream(asked) == found
+
+
+@given(st.text())
+def test_any_id_is_found_behind_the_path_of_streams(id_: str) -> None:
+    assert EndpointPath("/ws").match_stream("/ws/streams/" + id_) == ({}, id_)
+    assert EndpointPath("/{tenant}").match_stream("/shop/streams/" + id_) == ({"tenant": "shop"}, id_)

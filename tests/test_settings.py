@@ -173,10 +173,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "path": [("/", "/"), ("//", "/"), ("/realtime", "/realtime"), ("/a/b/", "/a/b"), ("/a///", "/a"), ("/ä", "/ä")],
     "allowed_origins": ORIGINS,
     "allow_missing_origin": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
-    "api_keys": [
-        ("sixteen-letters!", ("sixteen-letters!",)),
-        (f"{LONG_KEY} , ,{LONG_KEY[::-1]}", (LONG_KEY, LONG_KEY[::-1])),
-    ],
+    "api_keys": [("k" * 16, ("k" * 16,)), (f" {'a b' * 6}, ,{'!' * 40},", ("a b" * 6, "!" * 40)), (",", ())],
     "subprotocols": [("bearer", ("bearer",)), (" v2.chat , , v1.chat,", ("v2.chat", "v1.chat")), (",", ())],
     "enable_compression": [*((text, True) for text in TRUE), *((text, False) for text in FALSE)],
     "handshake_timeout": DURATIONS,
@@ -218,7 +215,7 @@ BAD: dict[str, list[str]] = {
     "path": ["ws", "ws/", "/a b", "/a\tb", "/a?b", "/a#b", "https://a.example/ws"],
     "allowed_origins": BAD_ORIGINS,
     "allow_missing_origin": BAD_BOOLS,
-    "api_keys": ["fifteen-letters", f"{LONG_KEY},short", "k\tey-with-a-tab-in-it", "schlüssel-mit-umlaut"],
+    "api_keys": ["k" * 15, f"{'k' * 16},short", "ä" * 16, "k" * 15 + "\n" + "k", "k" * 15 + "\x7f" + "k"],
     "subprotocols": ["two words", "a/b", "bearer,ä", '["bearer"]', "a=b"],
     "enable_compression": BAD_BOOLS,
     "handshake_timeout": [*BAD_DURATIONS, "0", "0s"],
@@ -279,6 +276,12 @@ def provide(source: Source, values: dict[str, str], monkeypatch: pytest.MonkeyPa
     else:
         quoted = (f"{name}='{value}'\n" for name, value in values.items())
         Path(".env").write_text("".join(quoted), encoding="utf-8")
+
+
+def test_a_key_is_in_no_text_of_the_settings() -> None:
+    key = "a-key-that-nobody-sees"
+    assert key not in repr(Settings(_env_file=None, api_keys=key))
+    assert key not in str(Settings(_env_file=None, api_keys=(key,)))
 
 
 def test_defaults_are_those_of_the_documentation() -> None:

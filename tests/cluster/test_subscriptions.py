@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ class SlowEngine:
         raise NotImplementedError
 
 
-kinds = st.sampled_from(["need", "release", "engine", "pause"])
+kinds = st.sampled_from(["need", "release", "hold", "let go", "engine", "pause"])
 steps = st.lists(st.tuples(kinds, st.sampled_from("abcd")), max_size=40)
 
 
@@ -56,6 +57,7 @@ async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: lis
     engine = SlowEngine()
     subscriptions = Subscriptions(engine, lambda *_: None, linger=0.0)
     needed: set[str] = set()
+    held: Counter[str] = Counter()
     task = asyncio.create_task(subscriptions.run())
     try:
         for step, topic in taken:
@@ -67,15 +69,22 @@ async def test_whatever_the_order_the_engine_ends_with_what_is_needed(taken: lis
             elif step == "release":
                 needed.discard(topic)
                 subscriptions.discard(topic)
+            elif step == "hold":
+                held[topic] += 1
+                subscriptions.hold(topic)
+            elif step == "let go" and held[topic]:
+                held[topic] -= 1
+                subscriptions.let_go(topic)
             elif step == "engine":
                 engine.turn.release()
             else:
                 await asyncio.sleep(0)
             assert subscriptions.confirmed <= engine.topics
+            assert subscriptions.needed == needed | set(+held)
         for _ in range(100):
             engine.turn.release()
-        await eventually(lambda: engine.topics == subscriptions.confirmed == needed)
-        assert all(subscriptions.confirmation(topic) is None for topic in needed)
+        await eventually(lambda: engine.topics == subscriptions.confirmed == needed | set(+held))
+        assert all(subscriptions.confirmation(topic) is None for topic in needed | set(+held))
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -238,6 +247,26 @@ async def test_100_000_topics_are_restored_in_time() -> None:
         engine.turn.release()
         await subscriptions.restore()
     assert time.process_time() - began < 1  # what is there already costs those that come nothing
+
+
+async def test_a_topic_that_is_held_stays_until_all_have_let_it_go() -> None:
+    engine = SlowEngine()
+    left: list[tuple[str, bool]] = []
+    subscriptions = Subscriptions(engine, lambda topic, is_needed: left.append((topic, is_needed)), linger=0.0)
+    for _ in range(2):
+        subscriptions.hold("a")
+    subscriptions.add("a")  # as a room has a member now
+    subscriptions.discard("a")
+    subscriptions.let_go("a")
+    assert (set(subscriptions.needed), left) == ({"a"}, [])
+    subscriptions.let_go("a")
+    assert (set(subscriptions.needed), left) == (set(), [("a", False)])
+    subscriptions.hold("b")
+    subscriptions.add("b")
+    subscriptions.let_go("b")
+    assert subscriptions.needed == {"b"}  # which has a member
+    subscriptions.discard("b")
+    assert not subscriptions.needed
 
 
 async def test_nobody_waits_for_a_topic_that_is_not_needed_any_more() -> None:

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_ws.streams.items import End
-from velocity_ws.streams.pieces import HEADER_SIZE, InvalidPiece, Kind, Piece, join, pack, pack_end, unpack
+from velocity_ws.streams.pieces import (
+    HEADER_SIZE,
+    InvalidPiece,
+    Kind,
+    Piece,
+    join,
+    note_of,
+    pack,
+    pack_end,
+    peek,
+    unpack,
+)
 
 ENDS: list[End] = ["", "done", "cancelled", "error", "lost"]
 characters = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -27,16 +38,19 @@ def item_piece(items: list[object], number: int = 0, start: int = 0, end: End = 
     return Piece(number, start, len(items), "items" if items else "", end, data)
 
 
+def byte_piece(data: bytes, number: int = 0, start: int = 0, end: End = "") -> Piece:
+    return Piece(number, start, len(data), "bytes" if data else "", end, data)
+
+
+numbers = st.integers(0, 2**52)
+ends = st.sampled_from(ENDS)
 wholes = st.one_of(
-    st.builds(text_piece, characters, st.integers(0, 2**52), st.integers(0, 2**52), st.sampled_from(ENDS)),
-    st.builds(
-        item_piece,
-        st.lists(json_values, min_size=1, max_size=8),
-        st.integers(0, 2**52),
-        st.integers(0, 2**52),
-        st.sampled_from(ENDS),
-    ),
+    st.builds(text_piece, characters, numbers, numbers, ends),
+    st.builds(item_piece, st.lists(json_values, min_size=1, max_size=8), numbers, numbers, ends),
+    st.builds(byte_piece, st.binary(min_size=1, max_size=40), numbers, numbers, ends),
 )
+notes = st.binary(min_size=1, max_size=300)
+noted = st.builds(lambda piece, note: piece._replace(note=note), wholes, notes)
 
 
 @given(wholes)
@@ -44,6 +58,34 @@ def test_what_is_packed_is_unpacked(piece: Piece) -> None:
     payload = pack(piece)
     assert unpack(payload) == piece
     assert len(payload) == HEADER_SIZE + len(piece.data)
+
+
+@given(noted)
+def test_a_note_is_kept_beside_what_was_said(piece: Piece) -> None:
+    payload = pack(piece)
+    assert unpack(payload) == piece
+    assert note_of(payload) == piece.note
+    assert peek(payload) == (piece.number, piece.start, piece.length, piece.end)
+    assert note_of(pack(piece._replace(note=b""))) == b""
+    nothing = piece._replace(kind="", length=0, data=b"")
+    assert unpack(pack(nothing)) == nothing
+
+
+@given(noted, st.integers(0, 2**20))
+def test_a_note_that_is_cut_off_is_none(piece: Piece, at: int) -> None:
+    payload = pack(piece)
+    cut = payload[: at % (len(payload) - len(piece.data))]
+    assert note_of(cut) == b""
+    with pytest.raises(InvalidPiece):
+        unpack(cut)
+
+
+@given(noted, notes)
+def test_what_is_left_of_a_piece_has_its_note_and_several_together_have_none(piece: Piece, note: bytes) -> None:
+    assert piece.after(piece.start + 1).note == piece.until(piece.start + 1).note == piece.note
+    behind = piece._replace(number=piece.number + 1, start=piece.stop, note=note)
+    assert join([piece, behind]).note == b""
+    assert join([piece]) is piece
 
 
 @given(wholes, st.integers(0, 2**32))

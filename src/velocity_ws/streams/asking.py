@@ -10,10 +10,22 @@ import secrets
 from collections.abc import Callable
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.history.items import Refused
 from velocity_ws.stream_errors import StreamError, StreamGone, StreamNotFound
-from velocity_ws.streams.items import WRITER_SIZE, Began, Begin, End, Ending, Query, Summary, Times
+from velocity_ws.streams.items import (
+    BY_REQUESTS,
+    WRITER_SIZE,
+    Append,
+    Began,
+    Begin,
+    End,
+    Ending,
+    Query,
+    Summary,
+    Times,
+)
 from velocity_ws.streams.link import StreamLink
-from velocity_ws.streams.pieces import HEADER_SIZE, InvalidPiece, Piece, unpack
+from velocity_ws.streams.pieces import HEADER_SIZE, InvalidPiece, Piece, pack, unpack
 from velocity_ws.streams.values import StreamState, state_of
 from velocity_ws.streams.wire import Heads
 
@@ -163,11 +175,29 @@ class Asking:
         Raises:
             BackplaneUnavailable: it is not known whether it was done.
         """
+        if stream.writer.startswith(BY_REQUESTS):
+            return await self._end_with_note(stream.id, end, is_of_dead=is_of_dead)
         head = Heads(self._node_id, stream.room, stream.id).of(HEADER_SIZE)
         ended = await self._link.end(Ending(stream.id, stream.topic, end, head, is_of_dead))
         if ended is not None and ended.end:
             self._ended(ended)
         return ended
+
+    async def _end_with_note(self, id_: str, end: End, *, is_of_dead: bool) -> Summary | None:
+        """The same of a stream that requests write, of which any node may say the next piece: its note stays."""
+        while True:
+            stream = await self._link.look(id_)
+            if stream is None or stream.end or stream.is_gone or (is_of_dead and stream.left):
+                return stream
+            payload = pack(Piece(stream.pieces, stream.length, 0, "", end, b"", stream.note))
+            head = Heads(self._node_id, stream.room or None, id_).of(len(payload))
+            (written,) = await self._link.append([Append(id_, stream.topic, stream.writer, payload, head)])
+            if isinstance(written, Refused):
+                raise BackplaneUnavailable(str(written))
+            if written.is_taken:
+                ended = stream._replace(pieces=stream.pieces + 1, end=end, left=0)
+                self._ended(ended)
+                return ended
 
     async def _settled(self, stream: Summary) -> Summary:
         """A stream whose end is known, if its writer is dead."""

@@ -19,6 +19,7 @@ from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.items import Refused
 from velocity_ws.streams.items import (
+    BY_REQUESTS,
     WRITER_SIZE,
     Append,
     Begin,
@@ -103,15 +104,21 @@ class Durable:
         topic = self._topics.stream(id_) if room is None else self._topics.room(room)
         async with self._alone(id_):
             for _ in range(TRIES):
-                begin = Begin(id_, topic, room or "", secrets.token_bytes(WRITER_SIZE), self._kept.times_of(meta))
+                begin = Begin(id_, topic, room or "", _writer(), self._kept.times_of(meta))
                 stream = (await self._link.begin(begin)).stream
                 if stream.writer != begin.writer:
                     stream = await self._link.look(id_) or stream  # with its note
                 found = self._kept.judged(stream)
-                if found is not None:
+                if found is not None and not _is_half_of_another(found, meta):
                     return self._same(found, room, meta, is_closed=is_closed)
-                if stream.pieces or stream.end or stream.is_gone or (stream.topic, stream.room) != begin[1:3]:
-                    await self._delete(stream)  # it has outlived its limit
+                if (
+                    found is not None
+                    or stream.pieces
+                    or stream.end
+                    or stream.is_gone
+                    or (stream.topic, stream.room) != begin[1:3]
+                ):
+                    await self._delete(stream)  # it has outlived its limit, or nobody could read it
                     continue
                 note = Note(meta, _nonce(), size=len(said.data), is_filling=bool(meta.source))
                 taken = await self._append(stream, note, said, "done" if is_closed and not meta.source else "")
@@ -158,7 +165,9 @@ class Durable:
             BackplaneUnavailable: it may be done, or not.
         """
         async with self._alone(id_):
-            found = self._cache.pop(id_, None) or await self._kept.find(id_)
+            found = self._cache.pop(id_, None)
+            if found is None or not _takes(found, content_type, seq, producer, is_closing=is_closing):
+                found = await self._kept.find(id_)
             for _ in range(TRIES):
                 done = judge(found, content_type, seq, producer, is_closing=is_closing)
                 if done is not None:
@@ -237,12 +246,16 @@ class Durable:
         return Found(after, note)
 
     async def _store(self, append: Append) -> Written:
+        unsure: BackplaneUnavailable | None = None
         for left in reversed(range(AGAIN)):
             try:
                 (written,) = await self._link.append([append])
             except BackplaneUnavailable as error:
-                if error.outcome != "unknown" or not left:
+                unsure = error if error.outcome == "unknown" else unsure
+                if unsure is None:
                     raise
+                if not left:
+                    raise unsure from None  # be it that the engine was not even asked again
                 await asyncio.sleep(PAUSE)
                 continue
             if isinstance(written, Refused):
@@ -280,6 +293,26 @@ class Durable:
             turns.count -= 1
             if not turns.count:
                 del self._turns[id_]
+
+
+def _takes(
+    found: Found, content_type: str | None, seq: str | None, producer: Producer | None, *, is_closing: bool
+) -> bool:
+    """Whether an append is to be done by what is known here, which may be old: only the engine refuses."""
+    try:
+        return judge(found, content_type, seq, producer, is_closing=is_closing) is None
+    except Problem:
+        return False
+
+
+def _is_half_of_another(found: Found, meta: Meta) -> bool:
+    """Whether a stream was to begin with another one, which it has not all of, and is not what is asked for now."""
+    note = found.note
+    return note is not None and note.is_filling and (not note.meta.matches(meta) or note.meta.tag != meta.tag)
+
+
+def _writer() -> bytes:
+    return BY_REQUESTS + secrets.token_bytes(WRITER_SIZE - len(BY_REQUESTS))
 
 
 def _nonce() -> bytes:

@@ -138,7 +138,9 @@ class Forks:
         created = await self._durable.create(id_, room, meta, Said("", 0, b""), is_closed=is_closed)
         found = created.found
         for _ in range(TRIES):
-            if found.note is None or not found.note.is_filling:
+            if found.note is None or not found.note.meta.matches(meta):
+                raise Problem("conflict", "others have created another stream of this id", found)
+            if not found.note.is_filling:
                 return Appended(found, is_new=created.is_new)
             filled = await self._fill(found, source, said, is_closed=is_closed)
             found = filled if filled is not None else await self._kept.find(id_, is_filling=True)
@@ -156,7 +158,8 @@ class Forks:
         book = await self._book(id_)
         living = () if book is None else await self._living(id_, book)
         if living:
-            await self._change_book(id_, lambda _: Book(living, True, source))
+            gone = {fork for fork in ([] if book is None else book.forks) if fork not in living}
+            await self._change_book(id_, lambda book: Book(_without(book, gone), True, source))
         await self._durable.delete(id_)
         if not living:
             await self._close_book(id_, Book(source=source))
@@ -180,7 +183,7 @@ class Forks:
             return await self._durable.fill(found, said, is_all=True, is_closed=is_closed)
         part = await self._link.read(Query(source.stream.id, source.stream.topic, at, PAGE))
         filled: Found | None = found
-        for piece in readable(part):
+        for piece in readable(part) if part is not None and part.stream.writer == source.stream.writer else []:
             rest = piece.after(at).until(until)
             if not rest.length or rest.start != at or filled is None:
                 continue
@@ -238,6 +241,10 @@ class Forks:
         above = await self._book(book.source)
         if above is not None and above.is_deleted and not await self._living(book.source, above):
             await self._close_book(book.source, above)
+
+
+def _without(book: Book, gone: set[str]) -> tuple[str, ...]:
+    return tuple(fork for fork in book.forks if fork not in gone)
 
 
 def _with(book: Book, fork: str) -> Book:

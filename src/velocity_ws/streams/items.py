@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 __all__ = [
+    "BY_REQUESTS",
     "MAX_LISTED",
     "WRITER_SIZE",
     "Append",
@@ -25,6 +26,8 @@ End = Literal["", "done", "cancelled", "error", "lost"]
 """How a stream has ended; empty while it has not."""
 WRITER_SIZE = 16
 """Bytes by which a writer is known."""
+BY_REQUESTS = b"\0http"
+"""What the writers of streams begin with that requests write: which they are is known before they say anything."""
 MAX_LISTED = 1000
 """Streams of one room that are listed, the newest of them."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
-from velocity_ws.streams.items import Query, Renewal, Summary, Times
+from velocity_ws.streams.items import BY_REQUESTS, Query, Renewal, Summary, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, read_note
 from velocity_ws.streams.pieces import Kind, Piece, join
@@ -83,7 +83,7 @@ class KeptStreams:
     def judged(self, stream: Summary) -> Found | None:
         """The same of what the engine has said."""
         note = read_note(stream.note) if stream.note else None
-        is_own = note is not None or stream.topic == self._topics.stream(stream.id)
+        is_own = stream.writer.startswith(BY_REQUESTS)
         if is_own and (stream.is_gone or note is None):  # gone, or begun and never filled
             return None
         if note is not None and self._is_over(stream, note):
@@ -161,7 +161,8 @@ class KeptStreams:
     def times_of(self, meta: Meta) -> Times:
         """How long a stream lasts."""
         if meta.ttl is not None:
-            return Times(meta.ttl * 1000, meta.ttl * 1000, MEMORY)
+            ttl = max(1, meta.ttl) * 1000
+            return Times(ttl, ttl, MEMORY)
         if meta.expires is not None:
             left = max(1000, round((meta.expires - self._wall()) * 1000))
             return Times(left, left, MEMORY)

@@ -15,6 +15,10 @@ KEPT: Final = 64 * 1024
 """Bytes of what was said last that are kept of each stream, for those who read nearly as fast as it is said."""
 
 
+MOST_MADE: Final = 32
+"""Things that are kept of what was made for readers of one stream."""
+
+
 class Chunk(NamedTuple):
     """What a reader gets of a stream.
 
@@ -72,7 +76,7 @@ class Tail:
     def take(self, piece: Piece) -> bool:
         """Take the piece that follows; whether it does."""
         if piece.number < self.number or self.end:
-            return True
+            return bool(piece.number)  # a first one may be of a stream that was deleted, and begun anew
         if piece.number != self.number or piece.start != self.length:
             return False
         self.number += 1
@@ -96,6 +100,12 @@ class Tail:
         self.made.clear()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def remember(self, key: Hashable, made: Any) -> None:
+        """Keep what was made for one reader, for others; not for any number of places that readers may begin at."""
+        if len(self.made) >= MOST_MADE:
+            self.made.clear()
+        self.made[key] = made
 
     async def wait(self) -> None:
         """Wait until something changes."""

@@ -15,6 +15,7 @@ from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.items import Query, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import InvalidPiece, Piece, join, unpack
+from velocity_ws.streams.requests import readable
 from velocity_ws.streams.tail import Chunk, Tail
 
 __all__ = ["PAGE", "Tails"]
@@ -63,7 +64,7 @@ class Tails:
         self._clock = clock
         self._tails: dict[str, Tail] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._reads: dict[tuple[str, int], asyncio.Task[list[Piece]]] = {}
+        self._reads: dict[tuple[Tail, int], asyncio.Task[list[Piece]]] = {}
 
     async def stop(self) -> None:
         """Follow nothing any more; who waits is told that the broker is stopping."""
@@ -94,11 +95,15 @@ class Tails:
 
     # --- reading
 
-    async def open(self, id_: str) -> Tail:
+    async def open(self, id_: str, writer: bytes = b"") -> Tail:
         """The tail of a stream, from now on heard here.
 
+        Args:
+            id_: the stream's.
+            writer: of the stream that is meant; empty for any of the id.
+
         Raises:
-            StreamNotFound: there is no such stream.
+            StreamNotFound: there is no such stream, or it was removed.
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer.
         """
@@ -116,31 +121,41 @@ class Tails:
             tail.users -= 1
         if tail.error is not None:
             raise tail.error
+        if writer and tail.writer != writer:
+            stream = await self._settled(id_)
+            if stream.writer != writer:
+                raise StreamNotFound(id_)
+            self._fail(tail, StreamNotFound(id_))  # of the stream that was there before
+            if self._tails.get(id_) is tail:
+                del self._tails[id_]
+            tail.stale.set()
+            return await self.open(id_, writer)
         return tail
 
-    async def read(self, id_: str, cursor: int, timeout: float | None) -> Chunk:
+    async def read(self, id_: str, cursor: int, timeout: float | None, *, seen: int = 0, writer: bytes = b"") -> Chunk:
         """What follows a position, as soon as there is something, or the end.
 
         Args:
             id_: the stream's.
             cursor: characters, items, or bytes, that are not needed; not more than there are.
             timeout: seconds to wait at most, 0 for not at all; after them the chunk has nothing. ``None`` for no bound.
+            seen: how many of those that are needed were seen, and need more behind them before they are of use.
+            writer: of the stream that is meant; empty for any of the id.
 
         Raises:
             StreamNotFound: there is no such stream, or it was removed.
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer.
         """
-        tail = await self.open(id_)
+        tail = await self.open(id_, writer)
         tail.users += 1
+        until = max(cursor, seen)
         try:
-            if cursor >= tail.length and not tail.end and timeout != 0:
-                try:
+            if until >= tail.length and not tail.end and timeout != 0:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
-                        while cursor >= tail.length and not tail.end and tail.error is None:
+                        while until >= tail.length and not tail.end and tail.error is None:
                             await tail.wait()
-                except TimeoutError:
-                    pass
             if tail.error is not None:
                 raise tail.error
             return await self._chunk(tail, cursor)
@@ -160,27 +175,29 @@ class Tails:
         whole = join(pieces)
         is_all = whole.stop >= tail.length
         made = Chunk(whole.kind, whole.start, whole.stop, whole.data, is_all, tail.end if is_all else "")
-        tail.made[cursor] = made
+        tail.remember(cursor, made)
         return made
 
     async def _pieces(self, tail: Tail, cursor: int) -> list[Piece]:
         """What follows a position, read once for all who ask for it at the same time."""
-        key = tail.id, cursor
+        key = tail, cursor
         task = self._reads.get(key)
         if task is None:
             task = self._reads[key] = self._run(self._read(tail, cursor))
             task.add_done_callback(lambda _: self._reads.pop(key, None))
         await asyncio.wait([task])
+        if task.cancelled():
+            raise BackplaneUnavailable("the broker is stopping")
         return task.result()
 
     async def _read(self, tail: Tail, cursor: int) -> list[Piece]:
         part = await self._link.read(Query(tail.id, tail.topic, cursor, PAGE))
-        if part is None:
+        if part is None or part.stream.writer != tail.writer:
             raise StreamNotFound(tail.id)
         found: list[Piece] = []
         at = cursor
-        for payload in part.payloads:
-            piece = unpack(payload).after(at)
+        for each in readable(part):
+            piece = each.after(at)
             if piece.length and piece.start == at:
                 found.append(piece)
                 at = piece.stop

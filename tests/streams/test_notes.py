@@ -1,0 +1,115 @@
+"""Notes: what is kept is read again, what is none is none, and producers are known, those that wrote last."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from velocity_ws.streams.notes import MOST_PRODUCERS, Meta, Note, Producer, normal_type, read_note
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers(0, 2**53 - 1)
+metas = st.builds(
+    Meta,
+    texts,
+    texts,
+    st.none() | st.integers(0, 2**40),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    texts,
+    texts,
+    texts,
+    numbers,
+)
+producers = st.builds(Producer, texts, numbers, numbers)
+notes = st.builds(
+    Note,
+    metas,
+    st.binary(max_size=6),
+    st.none() | texts,
+    st.dictionaries(texts, st.tuples(numbers, numbers), max_size=4),
+    st.none() | producers,
+    st.booleans(),
+    numbers,
+)
+
+
+@given(notes)
+def test_a_note_is_read_as_it_was_kept(note: Note) -> None:
+    assert read_note(note.data) == note
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_note_or_none(data: bytes) -> None:
+    note = read_note(data)
+    assert note is None or read_note(note.data) == note
+
+
+@given(notes, st.integers(0, 2**20))
+def test_a_note_that_is_cut_off_is_none(note: Note, at: int) -> None:
+    assert read_note(note.data[: at % len(note.data)]) is None
+
+
+def test_what_is_too_deep_is_no_note() -> None:
+    assert read_note(b"\x81\xa4meta" + b"\x91" * 100_000) is None
+
+
+@given(st.lists(st.builds(Producer, st.integers(0, MOST_PRODUCERS * 2).map(str), numbers, numbers), max_size=300))
+def test_those_are_known_that_wrote_last(sent: list[Producer]) -> None:
+    note = Note(Meta("text/plain", "tag"))
+    for producer in sent:
+        note = Note(note.meta, producers=note.with_producer(producer))
+    last: dict[str, tuple[int, int]] = {}
+    for producer in reversed(sent):
+        if len(last) < MOST_PRODUCERS:
+            last.setdefault(producer.id, (producer.epoch, producer.seq))
+    assert note.producers == last
+    assert list(note.producers) == list(reversed(last))
+
+
+def test_who_comes_when_all_are_known_takes_the_place_of_the_oldest() -> None:
+    note = Note(Meta("text/plain", "tag"), producers={str(number): (0, 0) for number in range(MOST_PRODUCERS)})
+    again = note.with_producer(Producer("0", 1, 0))
+    assert len(again) == MOST_PRODUCERS
+    assert next(iter(again)) == "1"
+    assert again["0"] == (1, 0)
+    new = note.with_producer(Producer("new", 0, 0))
+    assert len(new) == MOST_PRODUCERS
+    assert "0" not in new
+
+
+@given(metas, metas)
+def test_two_ask_for_the_same_stream_where_all_is_the_same_but_the_tag(one: Meta, two: Meta) -> None:
+    assert one.matches(two) == two.matches(one)
+    assert one.matches(Meta(one.type, "other", one.ttl, one.expires, "other", one.source, one.fork, 7))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Meta("text/html", "t", 1, 2.0, "", "s", "f"),
+        Meta("text/plain", "t", None, 2.0, "", "s", "f"),
+        Meta("text/plain", "t", 1, 3.0, "", "s", "f"),
+        Meta("text/plain", "t", 1, 2.0, "", "", "f"),
+        Meta("text/plain", "t", 1, 2.0, "", "s", ""),
+    ],
+)
+def test_two_that_differ_in_anything_ask_for_two(other: Meta) -> None:
+    assert not Meta("text/plain", "t", 1, 2.0, "", "s", "f").matches(other)
+
+
+@pytest.mark.parametrize(
+    ("type_", "is_json", "is_text"),
+    [
+        ("application/json", True, False),
+        ("Application/JSON ; charset=utf-8", True, False),
+        ("application/x-ndjson", False, False),
+        ("text/plain", False, True),
+        (" TEXT/html;x", False, True),
+        ("image/png", False, False),
+    ],
+)
+def test_a_content_type_says_what_a_stream_has(type_: str, is_json: bool, is_text: bool) -> None:
+    meta = Meta(type_, "t")
+    assert (meta.is_json, meta.is_text) == (is_json, is_text)
+    assert normal_type(type_) == type_.split(";")[0].strip().lower()
