@@ -44,7 +44,8 @@ MOST_WAITING: Final = 100
 """Requests of one reader without a key that wait at the same time."""
 MOST_READERS: Final = 10_000
 """Readers without a key whose rates are known."""
-METHODS: Final = "GET, HEAD, PUT, POST, DELETE, OPTIONS"
+METHODS: Final = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
+ALLOW: Final = ", ".join(METHODS)
 EXPOSED: Final = (
     "stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-end, stream-ttl, stream-expires-at, "
     "stream-sse-data-encoding, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, etag, "
@@ -126,7 +127,7 @@ class StreamEndpoint:
         if method == "OPTIONS":
             return self._preflight(request)
         if method not in METHODS:
-            return Response(status_code=405, headers={"allow": METHODS})
+            return Response(status_code=405, headers={"allow": ALLOW})
         if not 0 < len(id_) <= LONGEST_ID:
             raise Problem("invalid", f"the id of a stream has 1 to {LONGEST_ID} characters")
         with as_problem():
@@ -162,10 +163,10 @@ class StreamEndpoint:
             raise Reject("streams are written with a key of WS_API_KEYS", status=401, headers=headers)
 
     def _preflight(self, request: Request) -> Response:
-        headers = {"allow": METHODS}
+        headers = {"allow": ALLOW}
         if "access-control-request-method" in request.headers:
             headers |= {
-                "access-control-allow-methods": METHODS,
+                "access-control-allow-methods": ALLOW,
                 "access-control-allow-headers": ALLOWED,
                 "access-control-max-age": "7200",
             }

@@ -5,6 +5,7 @@ Source: the Durable Streams protocol, 5 to 10 (https://github.com/durable-stream
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import re
@@ -258,13 +259,11 @@ def _moment(text: str) -> float:
     Raises:
         Problem: it is none.
     """
-    try:
+    with contextlib.suppress(ValueError, OverflowError):  # the latter on the first day of all, and the last
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or "T" not in text.upper():
-        raise Problem("invalid", f"Stream-Expires-At is a moment, as in 2030-01-01T00:00:00Z, not {text!r:.80}")
-    return moment.astimezone(UTC).timestamp()
+        if moment.tzinfo is not None and "T" in text.upper():
+            return moment.astimezone(UTC).timestamp()
+    raise Problem("invalid", f"Stream-Expires-At is a moment, as in 2030-01-01T00:00:00Z, not {text!r:.80}")
 
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode

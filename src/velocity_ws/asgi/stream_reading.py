@@ -85,8 +85,10 @@ class Reading:
         etag = headers["etag"] = etag_of(chunk.start, chunk.stop, self.tag, is_closed=is_closed)
         if not is_live and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
             return Response(status_code=304, headers=headers)
-        body = b"[%b]" % chunk.data if self._is_json else chunk.data
-        return Response(body, headers={**headers, "content-type": self.content_type})
+        is_json = self._is_json or chunk.kind == "items"  # the application's may have had nothing as it was found
+        content_type = JSON if is_json and not self._is_json else self.content_type
+        body = b"[%b]" % chunk.data if is_json else chunk.data
+        return Response(body, headers={**headers, "content-type": content_type})
 
     def _nothing(self, headers: dict[str, str], *, is_closed: bool) -> Response:
         if not is_closed:
@@ -104,7 +106,8 @@ class Reading:
     async def wait(self, response: OpenResponse) -> Response:
         """The answer to a long poll: what comes, as soon as it does, or nothing, after a while."""
         try:
-            chunk = await self._tails.read(self._found.stream.id, self._position, LONG_POLL)
+            stream = self._found.stream
+            chunk = await self._tails.read(stream.id, self._position, LONG_POLL, writer=stream.writer)
         except asyncio.CancelledError:
             if not response.take_back():
                 raise
@@ -140,21 +143,22 @@ class Reading:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
-        id_, position = self._found.stream.id, self._position
+        id_, writer, position = self._found.stream.id, self._found.stream.writer, self._position
         until = time.monotonic() + LIFE
-        tail = await self._tails.open(id_)
+        tail = await self._tails.open(id_, writer)
         if tail.length < self._found.stream.length:  # what was found is newer than what was heard
             self._tails.look_soon(id_)
-        is_first = True
+        is_first, seen = True, 0
         while True:
             wait = min(COMMENT, until - time.monotonic())
             if wait <= 0:
                 return
             is_behind = position < self._found.stream.length
-            chunk = await self._tails.read(id_, position, 0 if is_first and not is_behind else wait)
+            patience = 0 if is_first and not is_behind else wait
+            chunk = await self._tails.read(id_, position, patience, seen=seen, writer=writer)
             events, position = self._events(tail, chunk, position, is_first=is_first)
             await send({"type": "http.response.body", "body": events or b":\n\n", "more_body": True})
-            is_first = False
+            is_first, seen = False, chunk.stop  # what was seen is not looked at again, be it half a character
             if chunk.end and chunk.is_all:
                 return
 
@@ -173,7 +177,7 @@ class Reading:
             return b"", position
         said = b""
         if data:
-            said = b"event: data\n%b\n" % self._lines(data)
+            said = b"event: data\n%b\n" % self._lines(data, is_json=self._is_json or chunk.kind == "items")
         is_all = chunk.is_all and stop == chunk.stop
         control: dict[str, object] = {"streamNextOffset": offset_of(stop, self.tag)}
         if not (is_all and chunk.end):
@@ -185,11 +189,11 @@ class Reading:
         # The id is for an EventSource, which comes back by itself and says it.
         id_ = offset_of(stop, self.tag).encode()
         made = said + b"id: %b\nevent: control\ndata:%b\n\n" % (id_, msgspec.json.encode(control)), stop
-        tail.made[key] = made
+        tail.remember(key, made)
         return made
 
-    def _lines(self, data: bytes) -> bytes:
-        if self._is_json:
+    def _lines(self, data: bytes, *, is_json: bool) -> bytes:
+        if is_json:
             data = b"[%b]" % data
         elif not self._is_plain:
             data = base64.b64encode(data)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -71,7 +71,7 @@ class Writing:
         note = done.found.note
         created.headers["content-type"] = wanted.type or ("" if note is None else note.meta.type)
         if done.is_new:
-            created.headers["location"] = str(request.url.replace(query="", fragment=""))
+            created.headers["location"] = _address_of(request)
         return created
 
     async def _fork_point(self, streams: Streams, wanted: Wanted) -> tuple[Found, int]:
@@ -126,6 +126,12 @@ class Writing:
                 if len(body) > most:
                     raise Problem("large", f"a request has at most {most} bytes (WS_MAX_MESSAGE_SIZE)")
         return bytes(body)
+
+
+def _address_of(request: Request) -> str:
+    """Where a request was sent, without its query; its path is encoded again, as an id may have any characters."""
+    base = request.base_url
+    return f"{base.scheme}://{base.netloc}{quote(request.scope['path'])}"
 
 
 @contextlib.contextmanager
