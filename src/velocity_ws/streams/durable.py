@@ -9,10 +9,12 @@ Source: the Durable Streams protocol, 4 and 5 (https://github.com/durable-stream
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from velocity_ws.cluster.topics import Topics
@@ -164,36 +166,54 @@ class Durable:
             Problem: it is not done.
             BackplaneUnavailable: it may be done, or not.
         """
+        attempt = partial(self._attempt, content_type, parse, seq, producer, is_closing)
         async with self._alone(id_):
-            found = self._cache.pop(id_, None)
-            if found is None or not _takes(found, content_type, seq, producer, is_closing=is_closing):
-                found = await self._kept.find(id_)
+            known = self._cache.pop(id_, None)
+            if known is not None:
+                # It may be old, as other nodes write, too: what it says is sure only where the engine takes the piece.
+                with contextlib.suppress(Problem):
+                    if (done := await attempt(known)) is not None and done.is_new:
+                        return done
             for _ in range(TRIES):
-                done = judge(found, content_type, seq, producer, is_closing=is_closing)
+                done = await attempt(await self._kept.find(id_))
                 if done is not None:
                     return done
-                stream, note = found
-                if note is None:
-                    raise AssertionError("the last line has looked at it")
-                said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
-                self._check_size(note.size, said)
-                after = Note(
-                    note.meta,
-                    _nonce(),
-                    note.seq if seq is None else seq,
-                    note.producers if producer is None else note.with_producer(producer),
-                    producer if is_closing else None,
-                    note.is_filling,
-                    note.size + len(said.data),
-                )
-                taken = await self._append(stream, after, said, "done" if is_closing else "")
-                if taken is not None:
-                    if not is_closing:
-                        self._keep(taken)
-                        await self._kept.touch(taken, is_write=True)
-                    return Appended(taken, is_new=True, producer=producer)
-                found = await self._kept.find(id_)
         raise BackplaneUnavailable("others write this stream at the same time, each time before this one")
+
+    async def _attempt(
+        self,
+        content_type: str | None,
+        parse: Callable[[Note, str], Said],
+        seq: str | None,
+        producer: Producer | None,
+        is_closing: bool,
+        found: Found,
+    ) -> Appended | None:
+        """Append to a stream as it was found; ``None`` where it was otherwise by then. Raises what `append` does."""
+        done = judge(found, content_type, seq, producer, is_closing=is_closing)
+        if done is not None:
+            return done
+        stream, note = found
+        if note is None:
+            raise AssertionError("the last line has looked at it")
+        said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
+        self._check_size(note.size, said)
+        after = Note(
+            note.meta,
+            _nonce(),
+            note.seq if seq is None else seq,
+            note.producers if producer is None else note.with_producer(producer),
+            producer if is_closing else None,
+            note.is_filling,
+            note.size + len(said.data),
+        )
+        taken = await self._append(stream, after, said, "done" if is_closing else "")
+        if taken is None:
+            return None
+        if not is_closing:
+            self._keep(taken)
+            await self._kept.touch(taken, is_write=True)
+        return Appended(taken, is_new=True, producer=producer)
 
     async def fill(self, found: Found, said: Said, *, is_all: bool, is_closed: bool = False) -> Found | None:
         """Append what a stream has of the one it was forked from; the stream then, ``None`` where others were first."""
@@ -293,16 +313,6 @@ class Durable:
             turns.count -= 1
             if not turns.count:
                 del self._turns[id_]
-
-
-def _takes(
-    found: Found, content_type: str | None, seq: str | None, producer: Producer | None, *, is_closing: bool
-) -> bool:
-    """Whether an append is to be done by what is known here, which may be old: only the engine refuses."""
-    try:
-        return judge(found, content_type, seq, producer, is_closing=is_closing) is None
-    except Problem:
-        return False
 
 
 def _is_half_of_another(found: Found, meta: Meta) -> bool:
