@@ -40,7 +40,9 @@ def metadata(found: Found, content_type: str) -> Response:
             headers["stream-ttl"] = str(meta.ttl)
         if meta.expires_at:
             headers["stream-expires-at"] = meta.expires_at
-    return Response(headers=headers | headers_of(found.stream.end))
+    response = Response(headers=headers | headers_of(found.stream.end))
+    del response.headers["content-length"]  # it would be that of a GET: RFC 9110, 8.6
+    return response
 
 
 def written(done: Appended, status: int) -> Response:
