@@ -13,7 +13,7 @@ collab: .venv/.collab ; $(BIN)/python -m examples.collab
 llm: .venv/.llm ; $(BIN)/python -m examples.llm
 test: .venv/.dev ; $(BIN)/python -m pytest -n 6 --dist worksteal $(if $(COVER),--cov --cov-report=term)
 soak: .venv/.dev ; $(BIN)/python -m pytest -m soak -s --timeout=1800
-proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix tests/e2e/test_,proxies.py addresses.py deployment.py collab.py)
+proxies: .venv/.proxies ; CI=1 $(BIN)/python -m pytest -m "not soak" $(addprefix tests/e2e/test_,proxies.py streams_through_proxies.py addresses.py deployment.py collab.py)
 lint: .venv/.dev ; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
