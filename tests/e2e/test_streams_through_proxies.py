@@ -78,7 +78,7 @@ class Events:
 
     async def control(self) -> dict[str, object]:
         """The next event that says where the stream is."""
-        while not (block := await self.block()).startswith("event: control\n"):
+        while "event: control\n" not in (block := await self.block()):
             assert block
         found: dict[str, object] = json.loads(block.partition("\ndata:")[2])
         return found
