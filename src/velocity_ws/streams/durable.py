@@ -212,7 +212,8 @@ class Durable:
             return None
         if not is_closing:
             self._keep(taken)
-            await self._kept.touch(taken, is_write=True)
+            with contextlib.suppress(BackplaneUnavailable):  # it is written, and is not to be sent again
+                await self._kept.touch(taken, is_write=True)
         return Appended(taken, is_new=True, producer=producer)
 
     async def fill(self, found: Found, said: Said, *, is_all: bool, is_closed: bool = False) -> Found | None:
