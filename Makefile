@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn fuzz compat bench bench-history bench-history-memory bench-streams docs npm sizes constraints clean
+.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn conformance fuzz compat bench bench-history bench-history-memory bench-streams docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
@@ -19,6 +19,7 @@ format: .venv/.dev ; $(BIN)/ruff check --fix . && $(BIN)/ruff format .
 types: .venv/.dev ; $(BIN)/mypy
 firefox: .venv/.dev ; CI=1 $(BIN)/python -m pytest -m soak -s tests/e2e/pages/test_firefox.py
 autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
+conformance: .venv/.dev ; CI=1 $(BIN)/python -m tests.conformance
 fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster && $(BIN)/python -m benchmarks.history && $(BIN)/python -m benchmarks.streams

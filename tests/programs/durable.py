@@ -1,16 +1,19 @@
 """A server of streams over HTTP for suites that are not ours: its streams are at ``/v1/stream/…``, and need no key.
 
-``python -m tests.programs.durable [URL]`` prints its port. It ends with its standard input.
+``python -m tests.programs.durable [URL [SECONDS]]`` prints its port. It ends with its standard input. The seconds are
+those that a long poll waits, where they are not ours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from unittest.mock import patch
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from velocity_ws import Broker, Server, Settings, WebSocketApp
+from velocity_ws.asgi import stream_reading
 
 KEY = "a-key-for-the-suite"
 THEIRS, OURS = "/v1/stream/", "/streams/"
@@ -41,13 +44,15 @@ class WithKey:
         await self._app(scope, receive, send_back)
 
 
-async def main(url: str) -> None:
+async def main(url: str = "memory://", long_poll: str = "") -> None:
     """Serve until the standard input ends."""
+    wait = float(long_poll or stream_reading.LONG_POLL)
     broker = Broker(Settings(_env_file=None, api_keys=KEY, backplane_url=url, max_message_size="1MiB"))
-    async with Server(broker, WithKey(WebSocketApp(broker)), port=0) as server:
-        print(server.port, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+    with patch.object(stream_reading, "LONG_POLL", wait):
+        async with Server(broker, WithKey(WebSocketApp(broker)), port=0) as server:
+            print(server.port, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:] or ["memory://"]))
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The Durable Streams protocol as others have it: the public suite for servers, and clients that are not ours."""
