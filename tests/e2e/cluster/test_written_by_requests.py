@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ class Writer:
         self._http = http
         self._url = url
 
-    async def __call__(self, method: str, body: str = "", type: str = "text/plain", **headers: str) -> Any:
+    async def offset(self) -> str:
+        """Where the stream ends."""
+        answer = await self._http.head(self._url)
+        return str(answer.headers["stream-next-offset"])
+
+    async def __call__(
+        self, method: str, body: str = "", type: str = "text/plain", query: Any = None, **headers: str
+    ) -> Any:
         """The status of a request, and the body where it has one."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         given = {"content-type": type, **named} if method in ("PUT", "POST") else named
-        answer = await self._http.request(method, self._url, content=body.encode(), headers=given)
+        answer = await self._http.request(method, self._url, params=query, content=body.encode(), headers=given)
         return (answer.status_code, answer.text) if method == "GET" else answer.status_code
 
     async def produce(self, seq: int, body: str = "", **headers: str) -> Any:
@@ -60,6 +68,21 @@ async def test_a_producer_goes_from_node_to_node(pair: tuple[Writer, Writer]) ->
     assert await here.produce(11, "11 ") == 409
     assert await there.produce(10, "last", stream_closed="true") == 200
     assert await here("GET") == (200, "0 1 2 3 4 5 6 7 8 9 last")
+
+
+async def test_what_was_appended_here_is_read_there_at_once(pair: tuple[Writer, Writer]) -> None:
+    here, there = pair
+    assert await here("PUT") == 201
+    whole = ""
+    for number in range(30):
+        offset = await there.offset()
+        waiting = asyncio.create_task(there("GET", query={"offset": offset, "live": "long-poll"}))
+        assert await here("POST", f"{number} ") == 204
+        whole += f"{number} "
+        assert await there("GET") == (200, whole)
+        assert await waiting == (200, f"{number} ")
+        assert await there("GET", query={"offset": offset}) == (200, f"{number} ")
+        assert await here.offset() == await there.offset() != offset
 
 
 async def test_a_stream_is_deleted_elsewhere_and_created_anew(pair: tuple[Writer, Writer]) -> None:
