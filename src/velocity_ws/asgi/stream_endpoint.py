@@ -137,12 +137,13 @@ class StreamEndpoint:
         await self._node.lifecycle.ensure_started()
         async with self._access.visit(request) as visitor:
             streams = self._streams()
+            if method not in ("GET", "HEAD"):
+                self._check_writer(visitor)
             if not visitor.has_key and not streams.is_awake and not streams.is_looking:
                 raise Problem("missing", "there is no such stream")  # there is none, and a stranger begins nothing
             await streams.wake()
             if method in ("GET", "HEAD"):
                 return await self._read(streams, visitor, id_, request, extra, receive, send)
-            self._check_writer(visitor)
             if method == "PUT":
                 return await self._writing.create(streams, id_, request)
             if method == "POST":
