@@ -66,7 +66,7 @@ class StreamEndpoint:
         self._admission = admission
         self._access = Access(node, admission)
         self._writing = Writing(node.settings)
-        self._open = OpenResponses(lambda: node.is_running)
+        self._open = OpenResponses(lambda: node.is_running and not node.lifecycle.is_leaving)
         self._waiting: Counter[str] = Counter()
         self._rates: OrderedDict[str, RateLimiter] = OrderedDict()
 

@@ -164,6 +164,8 @@ class Reading:
 
     def _events(self, tail: Tail, chunk: Chunk, position: int, *, is_first: bool) -> tuple[bytes, int]:
         """The events that say a part of the stream, and where it ends; none where there is nothing to say."""
+        if not chunk.data and not is_first and not chunk.end:
+            return b"", position
         interval = cursor_after(self._cursor, time.time()) if self._cursor is not None else ""
         key = "events", position, chunk.stop, chunk.end, is_first, interval or int(time.time() // 20)
         made: tuple[bytes, int] | None = tail.made.get(key)

@@ -69,6 +69,7 @@ class Lifecycle:
         is_twin: whether it may share its place.
         sessions: every connection that was accepted and has not ended.
         stragglers: hooks that swallowed their cancellation, until they end.
+        is_leaving: whether its server has begun to stop, and waits for the answers that are open.
         handshakes: the deadlines of handshakes that wait for a request, a hook or an answer to be sent.
     """
 
@@ -105,6 +106,7 @@ class Lifecycle:
         self._drain_timeout = drain_timeout
         self.sessions: set[Session] = set()
         self.stragglers: set[asyncio.Task[None]] = set()
+        self.is_leaving = False
         self.handshakes: set[asyncio.Timeout] = set()
         self._started_at: float | None = None
         self._stopped_loop: asyncio.AbstractEventLoop | None = None
@@ -206,7 +208,7 @@ class Lifecycle:
         finally:
             self._parts.let_go()
             self._stopping = None
-            self._is_hurried = False
+            self._is_hurried = self.is_leaving = False
             self._stopped_loop = self._portal.loop
             self._started_at = None
             self._portal.settle(None)

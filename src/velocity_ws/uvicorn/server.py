@@ -128,6 +128,7 @@ class Server:
         if self._task is None or self._task.done():
             return
         self._uvicorn.stop_listening()
+        self._broker.node.lifecycle.is_leaving = True
         if not self._uvicorn.drains:
             await self._broker.stop()
         await self._uvicorn.stop(self._broker.settings.drain_timeout)
