@@ -186,9 +186,9 @@ class Raw:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def head(self) -> tuple[int, str]:
+    async def head(self, within: float = DEADLINE) -> tuple[int, str]:
         """The status and the headers of the next answer."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(within):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         return int(head.split()[1]), head.lower()
 
@@ -933,43 +933,40 @@ async def test_who_asks_too_often_waits_and_programs_do_not() -> None:
 
 async def test_rates_are_known_of_so_many_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_endpoint, "MOST_READERS", 3)
-    async with site(guarded, rate_limit=1000, rate_burst=1000) as one:
+    broker = Broker(settings(rate_limit=1000, rate_burst=1000))
+    guarded(broker)
+    app = WebSocketApp(broker)
+    async with serve(app) as address, client(address) as http:
         for number in range(10):
-            assert (await one.get(f"a?user={number}", key="")).status_code == 404
-        endpoints = [each for each in all_endpoints() if each._node is one.broker.node]
-        assert [len(each._rates) for each in endpoints if each._rates] == [3]
-
-
-def all_endpoints() -> list[stream_endpoint.StreamEndpoint]:
-    import gc
-
-    return [each for each in gc.get_objects() if isinstance(each, stream_endpoint.StreamEndpoint)]
+            assert (await http.get(f"/streams/a?user={number}")).status_code == 404
+        assert list(app._streams._rates) == ["7", "8", "9"]
 
 
 async def test_a_thousand_long_polls_of_one_client_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "LONG_POLL", DEADLINE)
-    async with site(guarded, rate_limit=0, max_connections=400) as one:
+    monkeypatch.setattr(stream_reading, "LONG_POLL", 6 * DEADLINE)
+    most = stream_endpoint.MOST_WAITING
+    async with site(guarded, rate_limit=0, max_connections=400) as one, AsyncExitStack() as stack:
         offset = (await one.ask("PUT", "a?room=of:ann", "x", TEXT)).headers["stream-next-offset"]
         await one.ask("PUT", "b?room=of:bob", "x", TEXT)
-        path = f"a?user=ann&offset={offset}&live=long-poll"
-        polls = [asyncio.create_task(one.get(path, key="")) for _ in range(1000)]
-        refused = [task for task in polls if task.done()]
-        async with asyncio.timeout(2 * DEADLINE):
-            while len(refused) < 1000 - stream_endpoint.MOST_WAITING:
-                await asyncio.wait(set(polls) - set(refused), return_when=asyncio.FIRST_COMPLETED)
-                refused = [task for task in polls if task.done()]
-        assert {task.result().status_code for task in refused} == {429}
-        assert one.waiting == stream_endpoint.MOST_WAITING
+        request = f"GET /ws/streams/a?user=ann&offset={offset}&live=long-poll HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+        heads = []
+        for _ in range(1000):
+            poll = await stack.enter_async_context(raw(one.address))
+            await poll.say(request)
+            heads.append(asyncio.create_task(poll.head(within=6 * DEADLINE)))
+        await eventually(lambda: sum(head.done() for head in heads) == 1000 - most, within=3 * DEADLINE)
+        assert {head.result()[0] for head in heads if head.done()} == {429}
+        assert one.waiting == most
         assert (await one.get("b?user=bob", key="")).text == "x"
         waiting = asyncio.create_task(one.get("b?user=bob&offset=now&live=long-poll", key=""))
-        await eventually(lambda: one.waiting == stream_endpoint.MOST_WAITING + 1)
+        await eventually(lambda: one.waiting == most + 1)
         async with one.address.connect("/ws?user=bob"):  # and a place for a connection
             await one.post("b", "y")
             assert (await waiting).text == "y"
         await one.post("a", "y")
-        answers = await asyncio.gather(*polls)
-        assert [answer.status_code for answer in answers].count(200) == stream_endpoint.MOST_WAITING
-        assert one.waiting == 0
+        statuses = [status for status, _ in await asyncio.gather(*heads)]
+        assert statuses.count(200) == most
+        await eventually(lambda: one.waiting == 0)
 
 
 async def test_open_answers_count_as_connections() -> None:
