@@ -23,6 +23,7 @@ from velocity_ws import (
     StreamReader,
 )
 from velocity_ws.broker import stream_handles
+from velocity_ws.streams import tails
 from velocity_ws.streams.notes import Meta
 from velocity_ws.streams.requests import Said
 from velocity_ws.streams.streams import Streams
@@ -180,6 +181,21 @@ async def test_a_reader_of_a_stream_that_was_begun_anew_gets_nothing_of_the_new_
         assert b"".join(await all_of(broker.streams.follow("a"))) == b"a new one"
 
 
+async def test_a_reader_that_comes_back_late_does_not_go_on_in_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "LINGER", 0.0)
+    async with Broker(settings()) as broker:
+        await streams_of(broker).wake()
+        forks = streams_of(broker).forks
+        await forks.create("a", None, META, data(b"old"), is_closed=False)
+        reader = broker.streams.follow("a")
+        assert await anext(reader) == b"old"
+        await forks.delete("a")
+        await forks.create("a", None, META, data(b"a new one"), is_closed=False)
+        await eventually(lambda: "a" not in streams_of(broker).tails._tails)
+        with pytest.raises(StreamNotFound):
+            await anext(reader)
+
+
 async def test_what_is_not_there_is_not_followed() -> None:
     broker = Broker(settings())
     with pytest.raises(BrokerError, match="not started"):
@@ -210,14 +226,15 @@ async def test_who_waits_is_told_when_the_broker_stops() -> None:
 
 async def test_an_error_leaves_a_reader_where_it_is() -> None:
     answers: list[Chunk | Exception] = [
-        Chunk("text", 0, 2, b"ab", True, ""),
+        Chunk("text", 0, 2, b"ab", True, "", b"w"),
         BackplaneUnavailable("it is away"),
-        Chunk("", 2, 2, b"", True, ""),
-        Chunk("text", 2, 3, b"c", True, "done"),
+        Chunk("", 2, 2, b"", True, "", b"w"),
+        Chunk("text", 2, 3, b"c", True, "done", b"w"),
     ]
     asked: list[int] = []
 
-    async def read(_: str, position: int) -> Chunk:
+    async def read(_: str, position: int, writer: bytes) -> Chunk:
+        assert writer == (b"w" if asked else b"")
         asked.append(position)
         answer = answers.pop(0)
         if isinstance(answer, Exception):

@@ -8,10 +8,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,11 +22,13 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
-from tests.support.nodes import engine_url
+from tests.support.jetstream import storing
+from tests.support.nodes import KINDS, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, WebSocketApp, WebSocketMiddleware
 from velocity_ws.asgi import stream_endpoint, stream_reading
 from velocity_ws.asgi.stream_forms import offset_of
+from velocity_ws.streams.requests import Problem
 
 KEY, OTHER_KEY = "a-key-of-a-program", "another-key-of-one"
 WITH_KEY = {"x-api-key": KEY}
@@ -1211,33 +1215,92 @@ async def test_our_server_ends_what_is_open_when_it_stops() -> None:
 # --- several nodes, and an engine that is away
 
 
-@pytest.mark.parametrize("engine", ["memory", "valkey"])
-async def test_what_one_node_writes_is_read_at_another(engine: str) -> None:
-    async with engine_url(engine) as url, AsyncExitStack() as stack:
-        sites = []
-        for _ in range(2):
-            broker = Broker(settings(backplane_url=url, api_keys=KEY), twin=True)
-            chat(broker)
-            address = await stack.enter_async_context(running(broker, "ours"))
-            sites.append(Site(broker, address, await stack.enter_async_context(client(address))))
-        one, two = sites
-        await one.put("a")
-        async with two.events("a") as events, two.address.connect("/ws?user=ann") as peer:
-            await events.pair()
-            await join(peer)
-            text = ""
-            for number in range(50):
-                writer = sites[number % 2]
-                await writer.post("a", f"{number},")
-            await one.ask("POST", "a", None, None, **CLOSED)
-            parts, control = await events.all()
-            text = "".join(parts)
-            assert text == "".join(f"{number}," for number in range(50))
-            assert control["streamEnd"] == "done"
-            await one.ask("PUT", f"t?room={ROOM}", "to ", TEXT)
-            await two.post("t", "members")
-            await one.ask("POST", "t", None, None, **CLOSED)
-            assert (await Reading("t").follow(peer)).text == "to members"
+@pytest_asyncio.fixture(params=KINDS)
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Site]]:
+    """Two nodes on each engine, and a client of each."""
+    async with AsyncExitStack() as stack:
+        if request.param == "nats":
+            url = (await stack.enter_async_context(storing(tmp_path))).url
+        else:
+            url = await stack.enter_async_context(engine_url(request.param))
+        values: dict[str, Any] = {"api_keys": KEY, "backplane_timeout": 5}
+        found = await stack.enter_async_context(nodes(url, prepare=chat, **values))
+        https = [await stack.enter_async_context(client(node.address)) for node in found]
+        yield [Site(node.broker, node.address, http) for node, http in zip(found, https, strict=True)]
+
+
+async def test_what_one_node_writes_is_read_at_another(pair: list[Site]) -> None:
+    one, two = pair
+    await one.put("a")
+    async with two.events("a") as events, two.address.connect("/ws?user=ann") as peer:
+        await events.pair()
+        await join(peer)
+        for number in range(50):
+            await pair[number % 2].post("a", f"{number},")
+        await one.ask("POST", "a", None, None, **CLOSED)
+        parts, control = await events.all()
+        assert "".join(parts) == "".join(f"{number}," for number in range(50))
+        assert control["streamEnd"] == "done"
+        await one.ask("PUT", f"t?room={ROOM}", "to ", TEXT)
+        await two.post("t", "members")
+        await one.ask("POST", "t", None, None, **CLOSED)
+        assert (await Reading("t").follow(peer)).text == "to members"
+
+
+async def test_what_many_write_at_two_nodes_is_there_once(pair: list[Site]) -> None:
+    await pair[0].put("a")
+
+    async def write(name: str) -> None:
+        for number in range(10):
+            said = {"producer_id": name, "producer_epoch": "0", "producer_seq": str(number)}
+            both = [one.ask("POST", "a", f"{name}{number},", TEXT, **said) for one in pair]
+            statuses = sorted(answer.status_code for answer in await asyncio.gather(*both))
+            assert statuses == [200, 204]
+
+    await asyncio.gather(*map(write, "pqrs"))
+    found = (await pair[1].get("a")).text.removesuffix(",").split(",")
+    assert sorted(found) == sorted(f"{name}{number}" for name in "pqrs" for number in range(10))
+    for name in "pqrs":
+        assert [each for each in found if each[0] == name] == [f"{name}{number}" for number in range(10)]
+
+
+async def test_streams_are_deleted_begun_anew_forked_and_stopped_on_every_engine(pair: list[Site]) -> None:
+    one, two = pair
+    for number in range(3):
+        await one.put("a", f"old {number}")
+        async with two.events("a") as events:
+            assert (await events.pair())[0] == f"old {number}"
+            await one.ask("DELETE", "a")
+            assert (await events.all())[1]["streamEnd"] == "cancelled"
+        assert (await two.get("a")).status_code == 404
+    await one.put("a", "one ")
+    await two.put("b", "own", stream_forked_from="/ws/streams/a")
+    assert (await one.get("b")).text == "one own"
+    await one.ask("DELETE", "a")
+    assert [(await each.get("a")).status_code for each in pair] == [410, 410]
+    await two.ask("DELETE", "b")
+    assert [(await each.get("a")).status_code for each in pair] == [404, 404]
+    offset = (await one.ask("PUT", f"r?room={ROOM}", "text", TEXT)).headers["stream-next-offset"]
+    assert await two.broker.streams.cancel("r")
+    closed = await one.get(f"r?offset={offset}")
+    assert (closed.status_code, closed.headers["stream-end"]) == (200, "cancelled")
+    assert (await one.ask("POST", "r", "x", TEXT)).status_code == 409
+    assert (await one.ask("DELETE", "r")).status_code == 204
+    await one.put("t", "text", stream_ttl="1")
+    async with asyncio.timeout(DEADLINE):
+        while await _is_there(two, "t"):
+            await asyncio.sleep(0.05)  # the pause between two looks, which are no reads
+    assert (await one.get("t")).status_code == 404
+
+
+async def _is_there(one: Site, id_: str) -> bool:
+    streams = one.broker.node.streams
+    assert streams is not None
+    try:
+        await streams.forks.find(id_)
+    except Problem:
+        return False
+    return True
 
 
 async def test_what_an_engine_cannot_do_now_is_to_be_tried_again() -> None:

@@ -8,6 +8,7 @@ from tests.support.durables import META, TAG, Requests, requests, text_of
 from velocity_ws.streams import kept_streams
 from velocity_ws.streams.notes import Meta
 from velocity_ws.streams.requests import Problem
+from velocity_ws.streams.tail import Chunk
 
 
 async def why(node: Requests, id_: str = "a") -> str:
@@ -146,7 +147,7 @@ async def test_a_stream_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (chunk.is_all, chunk.end) == (False, "")
         last = await node.kept.part(found, len(expected) - 1)
         assert (last.data, last.is_all, last.end) == (b"d", True, "done")
-        assert await node.kept.part(found, len(expected)) == ("", len(expected), len(expected), b"", True, "done")
+        assert await node.kept.part(found, len(expected)) == Chunk("", len(expected), len(expected), b"", True, "done")
         assert await node.kept.kind_of(found) == "bytes"
 
 

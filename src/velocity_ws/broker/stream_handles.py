@@ -124,13 +124,14 @@ class StreamReader:
     """
 
     def __init__(
-        self, run: Run, read: Callable[[str, int], Coroutine[Any, Any, Chunk]], id_: str, position: int
+        self, run: Run, read: Callable[[str, int, bytes], Coroutine[Any, Any, Chunk]], id_: str, position: int
     ) -> None:
         self.id = id_
         self.position = position
         self.end: str | None = None
         self._run = run
         self._read = read
+        self._writer = b""  # of the stream, so that none of another one is read that is begun anew with its id
         self._parts: Sequence[Any] = ()
 
     def __aiter__(self) -> StreamReader:
@@ -140,14 +141,15 @@ class StreamReader:
         """The next part of a text, which is never empty, or the next item.
 
         Raises:
-            StreamNotFound: there is no such stream, or the engine has lost it.
+            StreamNotFound: there is no such stream, or it was deleted, or the engine has lost it.
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer; iterating on tries again.
         """
         while not self._parts:
             if self.end is not None:
                 raise StopAsyncIteration
-            chunk: Chunk = await self._run(self._read, self.id, self.position)
+            chunk: Chunk = await self._run(self._read, self.id, self.position, self._writer)
+            self._writer = chunk.writer
             self.position = chunk.stop
             self.end = chunk.end or None
             self._parts = _parts(chunk)

@@ -43,7 +43,7 @@ class Runs(Protocol):
     async def wait_over(self, id_: str) -> End:
         """Wait until a stream has ended; the end."""
 
-    async def follow(self, id_: str, position: int) -> Chunk:
+    async def follow(self, id_: str, position: int, writer: bytes) -> Chunk:
         """What follows a position of a stream, as soon as there is something, or its end."""
 
 
@@ -217,8 +217,8 @@ class StreamsAPI:
             raise ValueError(f"a stream is followed from 0 on, and not from {start}")
         return StreamReader(self._run, self._follow, stream_id, start)
 
-    async def _follow(self, stream_id: str, position: int) -> Chunk:
-        return await self._streams().follow(stream_id, position)
+    async def _follow(self, stream_id: str, position: int, writer: bytes) -> Chunk:
+        return await self._streams().follow(stream_id, position, writer)
 
     async def wait(self, stream_id: str) -> str:
         """Wait until a stream has ended, however long that takes; see `Stream.wait`."""

@@ -157,10 +157,10 @@ class Calls:
                     return stream.end
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def follow(self, id_: str, position: int) -> Chunk:
+    async def follow(self, id_: str, position: int, writer: bytes) -> Chunk:
         """What follows a position of a stream, as soon as there is something, or its end; see `Tails.read`."""
         await self._wake()
-        return await self._tails.read(id_, position, None)
+        return await self._tails.read(id_, position, None, writer=writer)
 
     def announce(self) -> None:
         """Have other nodes, and those to come, know that there are streams."""

@@ -29,6 +29,7 @@ class Chunk(NamedTuple):
         data: as of `Piece`.
         is_all: whether there was no more at that time.
         end: how the stream has ended, where this is all of it.
+        writer: of the stream, where that is of use.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class Chunk(NamedTuple):
     data: bytes
     is_all: bool
     end: End
+    writer: bytes = b""
 
 
 class Tail:

@@ -165,7 +165,7 @@ class Tails:
 
     async def _chunk(self, tail: Tail, cursor: int) -> Chunk:
         if cursor >= tail.length:
-            return Chunk("", cursor, cursor, b"", True, tail.end)
+            return Chunk("", cursor, cursor, b"", True, tail.end, tail.writer)
         made: Chunk | None = tail.made.get(cursor)
         if made is not None:
             return made
@@ -174,7 +174,8 @@ class Tails:
             pieces = await self._pieces(tail, cursor)
         whole = join(pieces)
         is_all = whole.stop >= tail.length
-        made = Chunk(whole.kind, whole.start, whole.stop, whole.data, is_all, tail.end if is_all else "")
+        end = tail.end if is_all else ""
+        made = Chunk(whole.kind, whole.start, whole.stop, whole.data, is_all, end, tail.writer)
         tail.remember(cursor, made)
         return made
 

@@ -167,7 +167,7 @@ class Scribe:
             store.renew([pen.renew()]),
             store.end([pen.end()]),
             store.forbid([pen.id], 1),
-            store.delete([pen.delete()]),
+            store.delete([pen.other().delete()]),
             store.look([pen.id]),
             store.read([query]),
             store.listed([pen.topic]),
