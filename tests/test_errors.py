@@ -30,6 +30,7 @@ from velocity_ws.errors import (
     Reject,
     ServerError,
     SettingsError,
+    UpstreamError,
     VelocityError,
     WouldDeadlockError,
 )
@@ -60,6 +61,7 @@ BUILTIN: dict[type[VelocityError], type[Exception]] = {
     StreamGone: LookupError,
     StreamNotFound: LookupError,
     StreamTooLarge: ValueError,
+    UpstreamError: RuntimeError,
     WouldDeadlockError: BrokerError,
 }
 
@@ -204,6 +206,7 @@ SAMPLES: list[VelocityError] = [
     ClientNotFound("a.b"),
     ClientTimeout("a.b", 2.5),
     EncodeError("chat", "it holds itself"),
+    UpstreamError("the model has failed"),
     HistoryError("the room has no history", "evicted"),
     HookError("not a hook"),
     InvalidCloseError("not a code"),

@@ -27,9 +27,11 @@ PUBLIC = {
         *("InvalidExpiryError", "InvalidHeaderError", "LoginExpired", "HistoryError"),
         *("Stream", "StreamInfo", "StreamReader", "StreamState", "StreamWriter", "StreamsAPI"),
         *("StreamEnded", "StreamError", "StreamGone", "StreamNotFound", "StreamTooLarge"),
-        *("ServerError", "SettingsError", "VelocityError", "WouldDeadlockError"),
+        *("ServerError", "SettingsError", "UpstreamError", "VelocityError", "WouldDeadlockError"),
         *("__version__", "browser_client_path"),
     },
+    "velocity_ws.adapters.langchain": {"items", "text", "ui_message_chunks"},
+    "velocity_ws.adapters.openai": {"items", "text", "ui_message_chunks"},
     "velocity_ws.backplane": {"Backplane", "Lost", "Receive", "create_backplane"},
     "velocity_ws.testing": {"BackplaneContract", "HistoryContract", "Listener", "StreamContract"},
     "velocity_ws.uvicorn": {"HTTPProtocol", "WebSocketProtocol", "new_event_loop"},
@@ -93,6 +95,9 @@ USED = "tests are made of it, and fail with it"
 
 ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     # A module without tests of its own: why, and what tests it, each with a word that stands there and in the module.
+    "adapters/langchain_values": ("it is what an adapter reads by", {"adapters/test_langchain": "plain"}),
+    "adapters/openai_messages": ("it is what an adapter reads by", {"adapters/test_openai": "reasoning_content"}),
+    "adapters/upstream": ("each adapter reads by it", {"adapters/test_openai": "upstream"}),
     "broker/history_api": (SERVED, {"e2e/cluster/test_history": "clear_history"}),
     "backplane/redis_primary": (ENGINE, {"backplane/test_redis_sentinel": "primary"}),
     "broker/wiring": (SERVED, {"e2e/cluster/test_history": "history"}),

@@ -34,6 +34,7 @@ from velocity_ws.errors import (
     Reject,
     ServerError,
     SettingsError,
+    UpstreamError,
     VelocityError,
     WouldDeadlockError,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "StreamWriter",
     "StreamsAPI",
     "Target",
+    "UpstreamError",
     "UserConnection",
     "VelocityError",
     "WebSocketApp",

@@ -7,6 +7,7 @@
         * `WouldDeadlockError`: a blocking call on the broker's loop
     * `ServerError` (a ``RuntimeError``): a server that cannot start, or does not run
     * `BackplaneUnavailable` (a ``ConnectionError``): the other nodes were not reached
+    * `UpstreamError` (a ``RuntimeError``): what an adapter reads has failed
     * what a call was given:
         * `EncodeError` (a ``TypeError``): data without a JSON form
         * `ClientIdError` (a ``TypeError``): something else than a client's id
@@ -40,7 +41,7 @@ __all__ = [
     "BackplaneUnavailable", "BrokerError", "ClientError", "ClientGone", "ClientIdError", "ClientNotFound",
     "ClientTimeout", "EncodeError", "HistoryError", "HookError", "InvalidCloseError", "InvalidExpiryError",
     "InvalidHeaderError", "InvalidNameError", "InvalidPathError", "LoginExpired", "Reject", "ServerError",
-    "SettingsError", "VelocityError", "WouldDeadlockError", "validate_close",
+    "SettingsError", "UpstreamError", "VelocityError", "WouldDeadlockError", "validate_close",
 ]  # fmt: skip
 
 Outcome = Literal["refused", "unknown"]
@@ -78,6 +79,13 @@ class SettingsError(VelocityError, ValueError):
 
 class HookError(VelocityError, TypeError):
     """A function cannot be used as a hook, or as a broker's ``user_id`` or ``presence``; raised as it is registered."""
+
+
+class UpstreamError(VelocityError, RuntimeError):
+    """What an adapter reads has failed, and says so in what it says: a model, its server, another backend.
+
+    In a source of a stream it makes the end ``error``, as any exception does, and ``on_error`` gets it.
+    """
 
 
 class EncodeError(VelocityError, TypeError):

@@ -1,0 +1,1 @@
+"""Adapters: between streams and the frameworks that people use. Public: one module for each. Imports none of them."""
