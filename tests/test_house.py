@@ -30,6 +30,7 @@ PUBLIC = {
         *("ServerError", "SettingsError", "UpstreamError", "VelocityError", "WouldDeadlockError"),
         *("__version__", "browser_client_path"),
     },
+    "velocity_ws.adapters.ai_sdk": {"UIMessageStreamResponse", "chunks", "resume"},
     "velocity_ws.adapters.langchain": {"items", "text", "ui_message_chunks"},
     "velocity_ws.adapters.openai": {"items", "text", "ui_message_chunks"},
     "velocity_ws.backplane": {"Backplane", "Lost", "Receive", "create_backplane"},

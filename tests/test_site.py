@@ -94,7 +94,7 @@ def test_all_that_is_public_is_in_the_reference() -> None:
         for page in [*(ROOT / "docs/api").glob("*.md"), ROOT / "docs/settings.md"]
         for name in re.findall(r"^\.\. auto\w+:: ([\w.]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    adapters = ("velocity_ws.adapters.langchain", "velocity_ws.adapters.openai")
+    adapters = ("velocity_ws.adapters.ai_sdk", "velocity_ws.adapters.langchain", "velocity_ws.adapters.openai")
     modules = ("velocity_ws", *adapters, "velocity_ws.backplane", "velocity_ws.testing", "velocity_ws.uvicorn")
     public = {f"{module}.{name}" for module in modules for name in import_module(module).__all__ if name[0] != "_"}
     assert public - shown == set(), "give each a directive on one of the pages of docs/api"
