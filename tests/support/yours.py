@@ -71,6 +71,7 @@ __all__ = [
     "WebSocketMiddleware",
     "delete",
     "fastapi",
+    "graph",
     "pytest",
     "suppress",
     "templates",
@@ -169,6 +170,8 @@ async def store_name(db: AsyncSession, user_id: str, name: str) -> None: ...
 
 
 # --- what else they use
+
+graph: Any = None  # of LangGraph
 
 RawHeaders = list[tuple[bytes, bytes]]
 
