@@ -390,10 +390,10 @@ async def test_an_engine_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPa
         answers: list[Any] = [BackplaneUnavailable("the engine is away", "unknown")] * 2
         follow = chat.broker.streams._follow
 
-        async def away(stream_id: str, position: int) -> Any:
+        async def away(stream_id: str, position: int, writer: bytes) -> Any:
             if answers:
                 raise answers.pop()
-            return await follow(stream_id, position)
+            return await follow(stream_id, position, writer)
 
         monkeypatch.setattr(chat.broker.streams, "_follow", away)
         response = await get(server, "/streams/a")
