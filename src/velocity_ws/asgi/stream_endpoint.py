@@ -137,7 +137,9 @@ class StreamEndpoint:
         await self._node.lifecycle.ensure_started()
         async with self._access.visit(request) as visitor:
             streams = self._streams()
-            if method not in ("GET", "HEAD"):
+            if method in ("GET", "HEAD"):
+                self._check_rate(visitor)
+            else:
                 self._check_writer(visitor)
             if not visitor.has_key and not streams.is_awake and not streams.is_looking:
                 raise Problem("missing", "there is no such stream")  # there is none, and a stranger begins nothing
@@ -185,7 +187,6 @@ class StreamEndpoint:
         receive: Receive,
         send: Send,
     ) -> Response | None:
-        self._check_rate(visitor)
         found = await streams.forks.find(id_)
         if not await visitor.may_read(self._node, streams.kept.room_of(found)):
             raise Problem("missing", "there is no such stream, or it is not for you")
