@@ -72,6 +72,19 @@ async def test_a_chat_completion_is_the_text_of_its_first_choice() -> None:
     assert server.asked[0]["stream"] is True
 
 
+@pytest.mark.parametrize("adapt", [adapter.text, adapter.ui_message_chunks, adapter.items])
+async def test_what_azure_sends_of_its_filters_is_passed_over(adapt: Adapt) -> None:
+    found: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": None,
+        "content_filter_results": {},
+        "content_filter_offsets": {},
+    }
+    nothing = [{**delta(), "choices": [found]}, {**delta(), "choices": None}]
+    said = await all_of(ModelServer(*nothing, delta(content="It "), *nothing, delta("stop"), DONE), adapt)
+    assert [each for each in said if each == "It " or "It " in json.dumps(each)]
+
+
 async def test_a_refusal_is_text() -> None:
     server = ModelServer(delta(refusal="I will "), delta(refusal="not."), delta("stop"), DONE)
     assert "".join(await all_of(server, adapter.text)) == "I will not."

@@ -11,13 +11,12 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from velocity_ws.adapters.message import Chunk, Message
-from velocity_ws.adapters.openai_messages import ChatReader, ResponseReader
+from velocity_ws.adapters.openai_messages import SAID, ChatReader, ResponseReader, first_choice, text_of
 from velocity_ws.adapters.upstream import Upstream, opened
 from velocity_ws.errors import UpstreamError
 
 __all__ = ["items", "text", "ui_message_chunks"]
 
-SAID: Final = ("response.output_text.delta", "response.refusal.delta")
 ENDS: Final = ("response.completed", "response.incomplete")
 FAILED: Final = "the model's answer has failed"
 OF_RESPONSE: Final = ("id", "status", "model", "incomplete_details", "usage")
@@ -118,7 +117,7 @@ def _check(event: Any) -> None:
 def _is_last(event: Any) -> bool:
     """Whether an event says that the answer is complete, or that the model has stopped for a reason."""
     if hasattr(event, "choices"):
-        return any(choice.finish_reason for choice in event.choices)
+        return any(choice.finish_reason for choice in event.choices or ())
     return event.type in ENDS
 
 
@@ -126,8 +125,7 @@ def _said(event: Any) -> str | None:
     """The text in an event; nothing where there is none."""
     if not hasattr(event, "choices"):
         return event.delta if event.type in SAID else None
-    deltas = [choice.delta for choice in event.choices if choice.index == 0]
-    return "".join([(delta.content or "") + (getattr(delta, "refusal", None) or "") for delta in deltas])
+    return "".join([text_of(choice.delta) for choice in first_choice(event)])
 
 
 def _item(event: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from velocity_ws.adapters.message import Chunk, Message
 
-__all__ = ["ChatReader", "ResponseReader"]
+__all__ = ["SAID", "ChatReader", "ResponseReader", "first_choice", "text_of"]
 
 REASONS: Final = {
     "stop": "stop",
@@ -21,7 +21,23 @@ REASONS: Final = {
 }
 STOPPED: Final = {"max_output_tokens": "length", "content_filter": "content-filter"}
 THOUGHT: Final = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+CALLED: Final = ("response.function_call_arguments.delta", "response.function_call_arguments.done")
 SAID: Final = ("response.output_text.delta", "response.refusal.delta")
+
+
+def first_choice(event: Any) -> list[Any]:
+    """The first choice in a chunk, where there is one, and it says something.
+
+    Azure sends choices without a ``delta``, with what its filters have found; the SDK leaves out what is not sent.
+    """
+    return [
+        choice for choice in event.choices or () if choice.index == 0 and getattr(choice, "delta", None) is not None
+    ]
+
+
+def text_of(delta: Any) -> str:
+    """The text in a piece of a choice, be it a refusal."""
+    return (delta.content or "") + (getattr(delta, "refusal", None) or "")
 
 
 class ChatReader:
@@ -38,12 +54,12 @@ class ChatReader:
 
     def take(self, event: Any) -> list[Chunk]:
         """What a chunk says."""
-        return [chunk for choice in event.choices if choice.index == 0 for chunk in self._choice(choice)]
+        return [chunk for choice in first_choice(event) for chunk in self._choice(choice)]
 
     def _choice(self, choice: Any) -> list[Chunk]:
         delta, message = choice.delta, self._message
         chunks = message.say("model", "reasoning", getattr(delta, "reasoning_content", None) or "")
-        chunks += message.say("model", "text", delta.content or getattr(delta, "refusal", None) or "")
+        chunks += message.say("model", "text", text_of(delta))
         for call in delta.tool_calls or ():
             chunks += self._call(call)
         if choice.finish_reason:
@@ -84,10 +100,9 @@ class ResponseReader:
         if kind == "response.output_item.added" and event.item.type == "function_call":
             self._calls[event.item.id] = event.item.call_id, event.item.name
             return message.call(event.item.id, event.item.call_id, event.item.name, event.item.arguments)
-        if kind == "response.function_call_arguments.delta":
-            return message.call(event.item_id, *self._calls[event.item_id], event.delta)
-        if kind == "response.function_call_arguments.done":
-            return message.called(*self._calls[event.item_id])
+        if kind in CALLED:
+            id_, name = self._calls.get(event.item_id, ("", ""))
+            return self._arguments(event, id_, name) if id_ else []
         if kind == "response.output_text.annotation.added":
             return _source(event.annotation)
         if kind in ("response.output_item.done", "response.content_part.done"):
@@ -98,6 +113,12 @@ class ResponseReader:
             details = event.response.incomplete_details
             self.reason = STOPPED.get(details.reason if details is not None else "", "other")
         return []
+
+    def _arguments(self, event: Any, id_: str, name: str) -> list[Chunk]:
+        """More of the input of a call, or its end."""
+        if event.type == CALLED[0]:
+            return self._message.call(event.item_id, id_, name, event.delta)
+        return self._message.called(id_, name)
 
 
 def _source(annotation: Any) -> list[Chunk]:
