@@ -260,3 +260,44 @@ async def test_an_engine_that_comes_back_has_leases_renewed_at_once(monkeypatch:
     async with writing(times=Times(100, 60_000, 600_000), store=store) as node:
         await node.begin("a")
         await eventually(lambda: not store.renewal_problems and len(store.renewals) >= 5)
+
+
+async def test_a_renewal_that_finds_the_writer_s_own_end_takes_nothing_from_its_readers() -> None:
+    """Both are on their way at once: the engine has the end, and the answer that says so comes last."""
+    store = SlowStore()
+    lease = Times(60, 60_000, 600_000)
+    async with writing(times=lease, store=store) as node:
+        writer = await node.begin("a")
+        await writer.write("all of it")
+        writer.close("done")
+        await eventually(lambda: store.has_end)
+        renewed = len(store.renewals)
+        await eventually(lambda: len(store.renewals) > renewed + 1)  # the one before was answered
+        dead: list[str] = []
+        writer.when_dead = dead.append
+        store.answer.set()
+        async with asyncio.timeout(DEADLINE):
+            assert await writer.wait_over() == "done"
+        assert dead == []
+        assert await node.text("a") == "all of it"
+
+
+class SlowStore(Store):
+    """A store whose answer to an end takes as long as a test wants.
+
+    Attributes:
+        has_end: whether it has one.
+        answer: lets it say so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_end = False
+        self.answer = asyncio.Event()
+
+    async def append(self, appends: Sequence[Append]) -> list[Written | Refused]:
+        results = await super().append(appends)
+        if any(unpack(append.payload).end for append in appends):
+            self.has_end = True
+            await self.answer.wait()
+        return results

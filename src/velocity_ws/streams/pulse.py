@@ -177,5 +177,8 @@ class Pulse:
     async def _renew_all(self, writers: list[StreamWriter]) -> None:
         results = await self._link.renew([writer.renewal(self._times) for writer in writers])
         for writer, result in zip(writers, results, strict=True):
-            if not isinstance(result, Refused) and not result.is_taken:
-                writer.dead(result.end or "lost")
+            if isinstance(result, Refused) or result.is_taken:
+                continue
+            if writer.is_closed and result.end and result.end == writer.ends:
+                continue  # its own end is there, and the answer to that is on its way
+            writer.dead(result.end or "lost")
