@@ -92,6 +92,14 @@ async def test_a_fork_that_is_interrupted_half_way_is_missing_until_it_is_done_a
         assert found.stream.length == 43
 
 
+async def test_what_comes_behind_is_no_larger_than_it_may_be() -> None:
+    async with requests(limit=100) as (node,):
+        await source(node)
+        assert await why(node.fork("b", "a", 8, b"x" * 101)) == "large"
+        assert await why(node.kept.find("b", is_filling=True)) == "missing"
+        assert (await node.fork("b", "a", 8, b"x" * 92)).is_new
+
+
 async def test_several_nodes_that_fork_one_stream_into_one_fill_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "PAGE", 100)
     async with requests(3) as nodes:

@@ -102,7 +102,7 @@ class Durable:
             Problem: there is another one of that id.
             BackplaneUnavailable: the engine did not answer; it may be there.
         """
-        self._check_size(0, said)
+        self.check_size(0, said)
         topic = self._topics.stream(id_) if room is None else self._topics.room(room)
         async with self._alone(id_):
             for _ in range(TRIES):
@@ -197,7 +197,7 @@ class Durable:
         if note is None:
             raise AssertionError("the last line has looked at it")
         said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
-        self._check_size(note.size, said)
+        self.check_size(note.size, said)
         after = Note(
             note.meta,
             _nonce(),
@@ -284,7 +284,12 @@ class Durable:
             return written
         raise AssertionError("it was tried")
 
-    def _check_size(self, before: int, said: Said) -> None:
+    def check_size(self, before: int, said: Said) -> None:
+        """Look whether what a request says is too much, for a stream that has so many bytes.
+
+        Raises:
+            Problem: it is.
+        """
         most = self._link.max_payload - HEADER_SIZE - 8 * 1024
         if len(said.data) > most:
             raise Problem("large", f"one request may have {most} bytes on this engine")

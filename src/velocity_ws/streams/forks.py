@@ -134,6 +134,7 @@ class Forks:
             Problem: there is another one of that id.
             BackplaneUnavailable: the engine did not answer; it may be there.
         """
+        self._durable.check_size(0, said)
         await self._change_book(source.stream.id, lambda book: _with(book, id_))
         created = await self._durable.create(id_, room, meta, Said("", 0, b""), is_closed=is_closed)
         found = created.found
