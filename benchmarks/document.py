@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CLUSTER", "HISTORY", "STREAMS", "part_of", "with_part"]
+__all__ = ["CLUSTER", "HISTORY", "HTTP_STREAMS", "STREAMS", "part_of", "with_part"]
 
 CLUSTER = "cluster"
 """The part of `benchmarks.cluster`."""
 HISTORY = "history"
 """The part of `benchmarks.history`."""
+HTTP_STREAMS = "http-streams"
+"""The part of `benchmarks.http_streams`."""
 STREAMS = "streams"
 """The part of `benchmarks.streams`."""
 

@@ -13,6 +13,8 @@ from tests.support import eventually
 from velocity_ws.asgi import stopping
 from velocity_ws.asgi.stopping import OpenResponse, OpenResponses, is_asked_to_stop
 
+LONG = 600.0
+
 
 class Asked:
     """What keeps that it was asked to stop, as uvicorn's server does."""
@@ -34,20 +36,24 @@ def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
     signal.signal(request.param, before)
 
 
+async def says_nothing() -> dict[str, str]:
+    """A client that stays and says nothing."""
+    return await asyncio.Future()
+
+
 async def answering(responses: OpenResponses, opened: asyncio.Queue[OpenResponse]) -> str:
     """A response that stays open until it is ended; why it was."""
-    async with responses.opened() as response:
+    response = responses.open(says_nothing, LONG)
+    try:
         opened.put_nowait(response)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            if not response.take_back():
-                raise
+        assert await response.wait(), "its client is there"
         return response.why
+    finally:
+        responses.close(response)
 
 
 async def test_responses_end_once_the_server_is_asked_to_stop(asked: Asked) -> None:
-    responses = OpenResponses(lambda: True)
+    responses = OpenResponses(lambda: True, 1.0)
     opened: asyncio.Queue[OpenResponse] = asyncio.Queue()
     tasks = [asyncio.create_task(answering(responses, opened)) for _ in range(3)]
     for _ in tasks:
@@ -63,7 +69,7 @@ async def test_responses_end_once_the_server_is_asked_to_stop(asked: Asked) -> N
 
 async def test_responses_end_once_the_broker_stops_and_those_that_come_later_do_too() -> None:
     is_running = True
-    responses = OpenResponses(lambda: is_running)
+    responses = OpenResponses(lambda: is_running, 1.0)
     opened: asyncio.Queue[OpenResponse] = asyncio.Queue()
     task = asyncio.create_task(answering(responses, opened))
     await opened.get()
@@ -73,14 +79,14 @@ async def test_responses_end_once_the_broker_stops_and_those_that_come_later_do_
         assert await answering(responses, opened) == "stopping"
 
 
-async def test_a_client_that_goes_ends_its_own_response_alone() -> None:
-    responses = OpenResponses(lambda: True)
+async def test_one_that_is_over_ends_alone() -> None:
+    responses = OpenResponses(lambda: True, 1.0)
     opened: asyncio.Queue[OpenResponse] = asyncio.Queue()
     tasks = [asyncio.create_task(answering(responses, opened)) for _ in range(2)]
     first, _ = await opened.get(), await opened.get()
-    first.end("gone")
+    first.end("over")
     first.end("stopping")  # what came first is the reason
-    assert await tasks[0] == "gone"
+    assert await tasks[0] == "over"
     assert tasks[0].cancelling() == 0
     assert not tasks[1].done()
     tasks[1].cancel()
@@ -97,19 +103,18 @@ async def test_nothing_is_looked_at_while_no_response_is_open(monkeypatch: pytes
         looks += 1
         return True
 
-    responses = OpenResponses(is_running)
+    responses = OpenResponses(is_running, 1.0)
     for _ in range(2):  # the look ends, and begins again
-        async with responses.opened():
-            before = looks
-            await eventually(lambda before=before: looks > before + 2)  # type: ignore[misc]
+        response = responses.open(says_nothing, LONG)
+        before = looks
+        await eventually(lambda before=before: looks > before + 2)  # type: ignore[misc]
+        responses.close(response)
         await eventually(lambda: all(task.get_name() != "velocity-ws stopping" for task in asyncio.all_tasks()))
 
 
 def test_a_response_is_answered_in_a_task() -> None:
-    opened = OpenResponses(lambda: True).opened()
-    entering = opened.__aenter__()
     with pytest.raises(RuntimeError):
-        entering.send(None)
+        OpenResponses(lambda: True, 1.0).open(says_nothing, LONG)
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, lambda *_: None])
@@ -119,3 +124,33 @@ def test_what_handles_signals_otherwise_says_nothing(handler: signal.Handlers) -
         assert not is_asked_to_stop()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_client_that_goes_and_one_whose_time_is_over() -> None:
+    responses = OpenResponses(lambda: True, 1.0)
+    is_gone: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+    async def goes() -> dict[str, str]:
+        return await is_gone
+
+    async def waits() -> bool:
+        response = responses.open(goes, LONG)
+        try:
+            return await response.wait()
+        finally:
+            responses.close(response)
+
+    async def ends() -> tuple[bool, str]:
+        response = responses.open(says_nothing, 0.01)
+        try:
+            return await response.wait(), response.why
+        finally:
+            responses.close(response)
+
+    waiting = asyncio.create_task(waits())
+    async with asyncio.timeout(5):
+        assert await ends() == (True, "over")
+        assert not waiting.done()
+        is_gone.set_result({"type": "http.disconnect"})
+        assert not await waiting
+    assert len(responses) == 0

@@ -26,7 +26,7 @@ from tests.support.jetstream import storing
 from tests.support.nodes import KINDS, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, WebSocketApp, WebSocketMiddleware
-from velocity_ws.asgi import stream_endpoint, stream_reading
+from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
 from velocity_ws.streams.requests import Problem
 
@@ -569,7 +569,7 @@ async def test_what_one_has_is_not_sent_again() -> None:
 
 
 async def test_a_long_poll_has_what_comes_next_or_nothing_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "LONG_POLL", 0.1)
+    monkeypatch.setattr(stream_endpoint, "LONG_POLL", 0.1)
     async with site() as one:
         offset = await one.put("a", "text")
         empty = await one.get(f"a?offset={offset}&live=long-poll")
@@ -579,7 +579,7 @@ async def test_a_long_poll_has_what_comes_next_or_nothing_after_a_while(monkeypa
         again = await one.get(f"a?offset={offset}&live=long-poll&cursor={cursor}")
         assert int(again.headers["stream-cursor"]) > int(cursor)
         assert (await one.get("a?offset=-1&live=long-poll")).text == "text"
-        monkeypatch.setattr(stream_reading, "LONG_POLL", DEADLINE)
+        monkeypatch.setattr(stream_endpoint, "LONG_POLL", DEADLINE)
         for is_closing in (False, True):
             waiting = [asyncio.create_task(one.get(f"a?offset={offset}&live=long-poll&cursor=1")) for _ in range(5)]
             await eventually(lambda: one.waiting == 5)
@@ -694,8 +694,8 @@ async def test_items_are_read_as_events_of_arrays() -> None:
 
 
 async def test_silence_is_broken_and_a_stream_of_events_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "COMMENT", 0.02)
-    monkeypatch.setattr(stream_reading, "LIFE", 0.2)
+    monkeypatch.setattr(stream_feeds, "COMMENT", 0.02)
+    monkeypatch.setattr(stream_endpoint, "LIFE", 0.2)
     async with site() as one:
         await one.put("a", "text")
         async with one.events("a", "now&cursor=5") as events:
@@ -707,7 +707,7 @@ async def test_silence_is_broken_and_a_stream_of_events_ends_after_its_time(monk
 
 
 async def test_a_reader_that_begins_anew_reads_on_without_a_hole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "LIFE", 0.05)
+    monkeypatch.setattr(stream_endpoint, "LIFE", 0.05)
     async with site() as one:
         await one.put("a")
 
@@ -947,7 +947,7 @@ async def test_rates_are_known_of_so_many_readers(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_thousand_long_polls_of_one_client_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "LONG_POLL", 6 * DEADLINE)
+    monkeypatch.setattr(stream_endpoint, "LONG_POLL", 6 * DEADLINE)
     most = stream_endpoint.MOST_WAITING
     async with site(guarded, rate_limit=0, max_connections=400) as one, AsyncExitStack() as stack:
         offset = (await one.ask("PUT", "a?room=of:ann", "x", TEXT)).headers["stream-next-offset"]

@@ -20,7 +20,7 @@ from tests.support import DEADLINE, eventually, settings
 from tests.support.engines import free_port
 from tests.support.proxies import EVERY, LIMITED, documented, replaced, run_proxy, with_limit
 from velocity_ws import Broker, Server
-from velocity_ws.asgi import stream_reading
+from velocity_ws.asgi import stream_feeds
 
 KEY = "a-key-for-writers"
 FIRST = 0.1
@@ -192,7 +192,7 @@ async def test_nginx_does_not_read_ahead_as_the_server_asks_it_not_to(tmp_path: 
 async def test_comments_keep_a_quiet_stream_open_that_the_proxy_would_end(
     proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_reading, "COMMENT", 0.3)
+    monkeypatch.setattr(stream_feeds, "COMMENT", 0.3)
     port = free_port()
     async with server() as root:
         lines = with_limit(proxy, documented(proxy, port, root.port))
@@ -206,7 +206,7 @@ async def test_comments_keep_a_quiet_stream_open_that_the_proxy_would_end(
                 assert await events.text() == "still there"
                 if proxy == "lighttpd":  # its limit is for requests
                     return
-                monkeypatch.setattr(stream_reading, "COMMENT", 30)
+                monkeypatch.setattr(stream_feeds, "COMMENT", 30)
                 with pytest.raises(httpx.RemoteProtocolError):
                     await events.rest()
 
@@ -216,7 +216,7 @@ async def test_a_reader_that_goes_is_gone_from_the_server_with_the_next_comment(
     proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HAProxy, Apache, lighttpd and Varnish notice only then."""
-    monkeypatch.setattr(stream_reading, "COMMENT", 0.3)
+    monkeypatch.setattr(stream_feeds, "COMMENT", 0.3)
     port, broker = free_port(), Broker(settings(port=0, api_keys=KEY))
     async with server(broker) as root, run_proxy(proxy, documented(proxy, port, root.port), port, tmp_path):
         async with client(root.port) as writer, client(port) as http:

@@ -120,12 +120,20 @@ def request(live: bytes) -> bytes:
     return line + b"host: 127.0.0.1\r\nx-api-key: %b\r\n\r\n" % KEY.encode()
 
 
-async def read(port: int, live: bytes) -> tuple[bytes, float]:
-    """All that a reader of a stream gets until the connection is closed, and when that was."""
+async def read(port: int, live: bytes, got: bytearray) -> float:
+    """Read a stream until the connection is closed; when that was.
+
+    Args:
+        port: of the server.
+        live: how it reads.
+        got: is given all that comes.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request(live))
     try:
-        return await reader.read(), time.monotonic()
+        while data := await reader.read(2**16):
+            got += data
+        return time.monotonic()
     finally:
         writer.close()
 
@@ -136,7 +144,9 @@ async def check(kind: str, workers: int, directory: Path, readers: int, drain_ti
         async with running.client() as http:
             assert (await http.put("text", content="said before")).status_code == 201
         kinds = [(b"sse", b"long-poll")[number % 2] for number in range(readers)]
-        reading = [asyncio.create_task(read(running.port, each)) for each in kinds]
+        answers = [bytearray() for _ in kinds]
+        reading = [asyncio.create_task(read(running.port, live, got)) for live, got in zip(kinds, answers, strict=True)]
+        await eventually(lambda: sum(b"said before" in got for got in answers) == kinds.count(b"sse"), within=START)
         await eventually(lambda: running.open() == readers, within=START)
         before, began = running.waited(), time.monotonic()
         running.process.send_signal(signal.SIGTERM)
@@ -147,14 +157,12 @@ async def check(kind: str, workers: int, directory: Path, readers: int, drain_ti
             await asyncio.wait([ending], timeout=0.02)
         seconds = time.monotonic() - began
         async with asyncio.timeout(DEADLINE):
-            answers = await asyncio.gather(*reading)
-    last = max(when - began for _, when in answers)
-    told = Counter(answer.partition(b"\r\n")[0].decode() for answer, _ in answers)
+            last = max(await asyncio.gather(*reading)) - began
+    told = Counter(answer.partition(b"\r\n")[0].decode() for answer in answers)
     print(f"\n{kind}, {workers} workers, {readers} readers: {dict(told)}, last {last:.2f} s, exit {seconds:.2f} s")  # noqa: T201 - the figures
-    for live, (answer, _) in zip(kinds, answers, strict=True):
+    for live, answer in zip(kinds, answers, strict=True):
         assert answer.endswith(ENDS[live]), (live, answer)
         assert answer.startswith(b"HTTP/1.1 200 " if live == b"sse" else b"HTTP/1.1 204 "), answer
-        assert live != b"sse" or b"said before" in answer
     assert last < drain_timeout
     lacked = sum(waited[pid] - before[pid] for pid in before)
     assert seconds < drain_timeout + 1 + min(lacked, 2), running.log
@@ -173,3 +181,29 @@ async def test_readers_are_told_that_a_server_stops(kind: str, workers: int, tmp
 @pytest.mark.parametrize("kind", COMMANDS)
 async def test_five_hundred_readers_are_told_that_a_server_stops(kind: str, workers: int, tmp_path: Path) -> None:
     await check(kind, workers, tmp_path, readers=500, drain_timeout=10)
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_a_reader_that_reads_nothing_keeps_no_server(kind: str, tmp_path: Path) -> None:
+    async with server(kind, 1, tmp_path, WS_DRAIN_TIMEOUT="1") as running, AsyncExitStack() as stack:
+        async with running.client() as http:
+            assert (await http.put("text")).status_code == 201
+            for _ in range(12):  # more than sockets hold
+                assert (await http.post("text", content=b"x" * 2**20)).status_code == 204
+        sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", running.port))) for _ in range(3)]
+        for sock in sockets:
+            sock.sendall(request(b"sse"))
+        answer = bytearray()
+        other = asyncio.create_task(read(running.port, b"long-poll", answer))
+        await eventually(lambda: running.open() == 4, within=START)
+        assert sockets[0].recv(16) == b"HTTP/1.1 200 OK\r\n"[:16]
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(DEADLINE):
+            await other
+            await running.process.wait()
+        seconds = time.monotonic() - began
+    print(f"\n{kind}: exit {seconds:.2f} s")  # noqa: T201 - the figures
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert seconds < 1 + 1 + 2, running.log
+    assert "Traceback" not in running.log, running.log

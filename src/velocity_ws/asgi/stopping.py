@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from starlette.types import Receive
+
+from velocity_ws.concurrency.deadlines import Deadlines
 
 __all__ = ["OpenResponse", "OpenResponses", "is_asked_to_stop"]
 
 INTERVAL = 0.2
 """Seconds between two looks whether the server is to stop."""
 
-Why = Literal["", "gone", "stopping"]
+Why = Literal["", "over", "stopping"]
 
 
 class OpenResponse:
@@ -26,63 +29,116 @@ class OpenResponse:
 
     Attributes:
         why: why it is to end; empty while it is not.
+        error: what has gone wrong, where that is why.
     """
 
-    __slots__ = ("_task", "why")
+    __slots__ = ("_is_waiting", "_receive", "_task", "error", "why")
 
-    def __init__(self, task: asyncio.Task[object]) -> None:
+    def __init__(self, task: asyncio.Task[object], receive: Receive) -> None:
         self._task = task
+        self._receive = receive
+        self._is_waiting = False
         self.why: Why = ""
+        self.error: Exception | None = None
 
-    def end(self, why: Why) -> None:
-        """End it: its task is cancelled, and finds the reason here."""
+    def end(self, why: Why, error: Exception | None = None) -> None:
+        """End it: `wait` returns."""
         if not self.why:
-            self.why = why
-            self._task.cancel()
+            self.why, self.error = why, error
+            if self._is_waiting:
+                self._task.cancel()
 
-    def take_back(self) -> bool:
-        """Whether a cancellation of its task was `end`; then the task goes on."""
+    async def wait(self) -> bool:
+        """Wait until it is to end; whether its client is still there. In the task that answers it."""
         if self.why:
-            self._task.uncancel()
+            return True
+        self._is_waiting = True
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except asyncio.CancelledError:
+            if not self.why or self._task.uncancel():  # somebody else wants it to end, too
+                raise
+            return True
+        finally:
+            self._is_waiting = False
         return bool(self.why)
+
+    def abort(self) -> None:
+        """Cut its connection, where that can be seen: a peer that does not read would keep a server for ever.
+
+        uvicorn's `receive` belongs to an object that has the transport (0.30 to 0.54); middleware hides it.
+        """
+        transport: Any = getattr(getattr(self._receive, "__self__", None), "transport", None)
+        if hasattr(transport, "abort"):
+            transport.abort()
 
 
 class OpenResponses:
     """Those of one broker. On its loop only; costs nothing while there are none."""
 
-    def __init__(self, is_running: Callable[[], bool]) -> None:
+    def __init__(self, is_running: Callable[[], bool], patience: float) -> None:
         """
         Args:
             is_running: whether the broker runs, and is not stopping.
+            patience: seconds after which peers that do not read are cut when the server stops, at most.
         """
         self._is_running = is_running
+        # The server may have as long, and has begun to count before this is seen.
+        self._patience = max(0.0, patience - 2 * INTERVAL)
         self._open: set[OpenResponse] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lives: dict[float, Deadlines[OpenResponse]] = {}
         self._watch: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[OpenResponse]:
-        """One more, for as long as the block, in the task that answers it."""
+    def open(self, receive: Receive, seconds: float) -> OpenResponse:
+        """One more, which the task that answers it closes again.
+
+        Args:
+            receive: of the request.
+            seconds: after which it is ended.
+        """
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a response is answered in a task")
-        response = OpenResponse(task)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # the broker was started again on another one
+            self._loop, self._lives = loop, {}
+        response = OpenResponse(task, receive)
         self._open.add(response)
+        if seconds not in self._lives:
+            self._lives[seconds] = Deadlines(loop, seconds, lambda each: each.end("over"))
+        self._lives[seconds].start(response)
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._look(), name="velocity-ws stopping")
-        try:
-            yield response
-        finally:
-            self._open.discard(response)
+        return response
+
+    def close(self, response: OpenResponse) -> None:
+        """Forget one that is over."""
+        self._open.discard(response)
+        for lives in self._lives.values():
+            lives.stop(response)
 
     async def _look(self) -> None:
+        told: set[OpenResponse] = set()
         while self._open:
             if not self._is_running() or is_asked_to_stop():
-                for response in list(self._open):
+                ended = self._open - told
+                told |= ended
+                for response in ended:
                     response.end("stopping")
+                asyncio.get_running_loop().call_later(self._patience, self._abort, ended)
             await asyncio.sleep(INTERVAL)
+
+    @staticmethod
+    def _abort(ended: Iterable[OpenResponse]) -> None:
+        """Cut those connections that are still there, as their peers do not read; others are not touched by it."""
+        if is_asked_to_stop():
+            for response in ended:
+                response.abort()
 
 
 def is_asked_to_stop() -> bool:

@@ -14,16 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from velocity_ws.asgi.admission import Admission
-from velocity_ws.asgi.stopping import OpenResponses
+from velocity_ws.asgi.stopping import OpenResponse, OpenResponses
 from velocity_ws.asgi.stream_access import Access, Visitor
 from velocity_ws.asgi.stream_answers import error_of, metadata, refusal
-from velocity_ws.asgi.stream_forms import (
-    JSON,
-    NOW,
-    TEXT,
-    parse_offset,
-)
-from velocity_ws.asgi.stream_reading import Reading, watch
+from velocity_ws.asgi.stream_feeds import Feeds
+from velocity_ws.asgi.stream_forms import JSON, NOW, TEXT, parse_offset
+from velocity_ws.asgi.stream_reading import LIFE, LONG_POLL, Reading
 from velocity_ws.asgi.stream_writing import Writing, as_problem, one
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientError, Reject, SettingsError
@@ -44,6 +40,11 @@ MOST_WAITING: Final = 100
 """Requests of one reader without a key that wait at the same time."""
 MOST_READERS: Final = 10_000
 """Readers without a key whose rates are known."""
+COMMON: Final = {
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+    "vary": "Origin",
+}
 METHODS: Final = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS")
 ALLOW: Final = ", ".join(METHODS)
 EXPOSED: Final = (
@@ -58,6 +59,32 @@ ALLOWED: Final = (
 )
 
 
+class _Live:
+    """A request that is answered by what is yet to come.
+
+    Attributes:
+        reading: what is read.
+        address: what it is counted by among connections.
+        name: what it is counted by among those that wait.
+        is_poll: whether one answer is all; else events.
+        extra: headers of the answer.
+    """
+
+    __slots__ = ("address", "extra", "is_poll", "name", "reading")
+
+    def __init__(self, reading: Reading, address: str | None, name: str, *, is_poll: bool) -> None:
+        self.reading = reading
+        self.address = address
+        self.name = name
+        self.is_poll = is_poll
+        self.extra = COMMON
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take."""
+        return LONG_POLL if self.is_poll else LIFE
+
+
 class StreamEndpoint:
     """The streams of one broker, over HTTP. On the broker's loop only."""
 
@@ -66,58 +93,72 @@ class StreamEndpoint:
         self._admission = admission
         self._access = Access(node, admission)
         self._writing = Writing(node.settings)
-        self._open = OpenResponses(lambda: node.is_running and not node.lifecycle.is_leaving)
+        self._open = OpenResponses(
+            lambda: node.is_running and not node.lifecycle.is_leaving, node.settings.drain_timeout
+        )
+        self._feeds = Feeds(lambda: node.context.workers)
         self._waiting: Counter[str] = Counter()
         self._rates: OrderedDict[str, RateLimiter] = OrderedDict()
 
     async def __call__(self, id_: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a stream."""
+        live = await self._answer_or_live(id_, scope, receive, send)
+        if live is None:
+            return
+        # Nothing of the request is kept here while it waits.
+        response = self._open.open(receive, live.seconds)
+        try:
+            if live.is_poll:
+                await self._poll(live, response, scope, receive, send)
+            else:
+                await live.reading.send_events(self._feeds, response, live.extra, send)
+        finally:
+            self._open.close(response)
+            self._node.connection_limits.count_out(live.address)
+            self._waiting[live.name] -= 1
+            if not self._waiting[live.name]:
+                del self._waiting[live.name]
+
+    async def _answer_or_live(self, id_: str, scope: Scope, receive: Receive, send: Send) -> _Live | None:
+        """Answer a request, unless it is to be answered by what is yet to come."""
         request = Request(scope, receive)
         extra = self._common(request)
         try:
-            response = await self._answer(id_, request, extra, receive, send)
-        except Problem as problem:
-            response = refusal(problem)
-        except Reject as reject:
-            status = reject.status if reject.code is None else (401 if reject.code == 4401 else 403)
-            response = error_of(status, "FORBIDDEN" if status == 403 else "UNAUTHORIZED", reject.reason or "refused")
-            response.headers.update(reject.headers)
-        except ClientError as error:
-            response = error_of(500, error.code, error.message)
-        except (BackplaneUnavailable, BrokerError) as error:
-            log.debug("a request for a stream was not done: %s", error)
-            response = error_of(503, "UNAVAILABLE", "streams cannot be had now: try again")
-            response.headers["retry-after"] = "1"
-        except SettingsError as error:
-            log.warning("a request for a stream was not done: %s", error)
-            response = error_of(501, "UNSUPPORTED", "the engine of this server keeps no streams")
-        except (StreamNotFound, StreamGone):
-            response = error_of(404, "NOT_FOUND", "there is no such stream")
-        except TimeoutError:
-            response = error_of(408, "TIMEOUT", "the body did not come within WS_MESSAGE_TIMEOUT")
+            answer = await self._answer(id_, request)
         except ClientDisconnect:
-            return
-        if response is not None:
-            response.headers.update(extra)
-            await response(scope, receive, send)
+            return None
+        except Exception as error:
+            answer = _refused(error)
+        if isinstance(answer, _Live):
+            answer.extra = extra
+            return answer
+        answer.headers.update(extra)
+        await answer(scope, receive, send)
+        return None
+
+    async def _poll(self, live: _Live, response: OpenResponse, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await live.reading.wait(self._feeds, response)
+        except Exception as error:
+            answer = _refused(error)
+        if answer is not None:
+            answer.headers.update(live.extra)
+            await answer(scope, receive, send)
 
     def _common(self, request: Request) -> dict[str, str]:
         """The headers of each answer: for caches and browsers, and for pages of other origins that may ask."""
-        headers = {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin", "vary": "Origin"}
         origin = request.headers.get("origin")
         if origin is not None and self._admission.allows(origin, request.headers.getlist("host")):
-            headers |= {
+            return COMMON | {
                 "access-control-allow-origin": origin,
                 "access-control-allow-credentials": "true",
                 "access-control-expose-headers": EXPOSED,
                 "cross-origin-resource-policy": "cross-origin",
             }
-        return headers
+        return COMMON
 
-    async def _answer(
-        self, id_: str, request: Request, extra: dict[str, str], receive: Receive, send: Send
-    ) -> Response | None:
-        """The answer; ``None`` where it was sent already.
+    async def _answer(self, id_: str, request: Request) -> Response | _Live:
+        """The answer, or what will be it.
 
         Raises:
             Problem, Reject, ClientError, BackplaneUnavailable, BrokerError, SettingsError, StreamNotFound, StreamGone,
@@ -145,7 +186,7 @@ class StreamEndpoint:
                 raise Problem("missing", "there is no such stream")  # there is none, and a stranger begins nothing
             await streams.wake()
             if method in ("GET", "HEAD"):
-                return await self._read(streams, visitor, id_, request, extra, receive, send)
+                return await self._read(streams, visitor, id_, request)
             if method == "PUT":
                 return await self._writing.create(streams, id_, request)
             if method == "POST":
@@ -177,16 +218,7 @@ class StreamEndpoint:
 
     # --- reading
 
-    async def _read(
-        self,
-        streams: Streams,
-        visitor: Visitor,
-        id_: str,
-        request: Request,
-        extra: dict[str, str],
-        receive: Receive,
-        send: Send,
-    ) -> Response | None:
+    async def _read(self, streams: Streams, visitor: Visitor, id_: str, request: Request) -> Response | _Live:
         found = await streams.forks.find(id_)
         if not await visitor.may_read(self._node, streams.kept.room_of(found)):
             raise Problem("missing", "there is no such stream, or it is not for you")
@@ -204,41 +236,24 @@ class StreamEndpoint:
         await streams.kept.touch(found)
         reading = Reading(streams.tails, found, content_type, position, one(request, "cursor"))
         if live is not None and (live == "sse" or (position >= found.stream.length and not found.stream.end)):
-            return await self._live(reading, visitor, request, extra, receive, send)
+            return self._live(reading, visitor, request, is_poll=live != "sse")
         chunk = await streams.kept.part(found, position)
         if_none_match = request.headers.get("if-none-match", "")
         return reading.answer(chunk, if_none_match=if_none_match, is_live=live is not None, is_now=offset == NOW)
 
-    async def _live(
-        self, reading: Reading, visitor: Visitor, request: Request, extra: dict[str, str], receive: Receive, send: Send
-    ) -> Response | None:
-        """Answer what stays open; counted as a connection, and against what one reader may have."""
+    def _live(self, reading: Reading, visitor: Visitor, request: Request, *, is_poll: bool) -> Response | _Live:
+        """What stays open; counted as a connection, and against what one reader may have."""
         address = request.client.host if request.client is not None else None
-        limits = self._node.connection_limits
         if not visitor.has_key and self._waiting[visitor.name] >= MOST_WAITING:
             response = error_of(429, "TOO_MANY", f"{MOST_WAITING} of your requests wait already")
             response.headers["retry-after"] = "1"
             return response
-        if limits.count_in(address) is not None:
+        if self._node.connection_limits.count_in(address) is not None:
             response = error_of(503, "UNAVAILABLE", "too many connections")
             response.headers["retry-after"] = "1"
             return response
         self._waiting[visitor.name] += 1
-        try:
-            if one(request, "live") == "sse":
-                await reading.send_events(self._open, extra, receive, send)
-                return None
-            async with self._open.opened() as response_:
-                watching = asyncio.create_task(watch(receive, response_), name="velocity-ws stream reader")
-                try:
-                    return await reading.wait(response_)
-                finally:
-                    watching.cancel()
-        finally:
-            limits.count_out(address)
-            self._waiting[visitor.name] -= 1
-            if not self._waiting[visitor.name]:
-                del self._waiting[visitor.name]
+        return _Live(reading, address, visitor.name, is_poll=is_poll)
 
     def _check_rate(self, visitor: Visitor) -> None:
         settings = self._node.settings
@@ -257,3 +272,33 @@ class StreamEndpoint:
     async def _type_of(self, streams: Streams, found: Found) -> str:
         kind = await streams.kept.kind_of(found)
         return JSON if kind == "items" else TEXT
+
+
+def _refused(error: Exception) -> Response:
+    """The answer to a request that was not done.
+
+    Raises:
+        Exception: the same, where nobody expects it.
+    """
+    if isinstance(error, Problem):
+        return refusal(error)
+    if isinstance(error, Reject):
+        status = error.status if error.code is None else (401 if error.code == 4401 else 403)
+        response = error_of(status, "FORBIDDEN" if status == 403 else "UNAUTHORIZED", error.reason or "refused")
+        response.headers.update(error.headers)
+    elif isinstance(error, ClientError):
+        response = error_of(500, error.code, error.message)
+    elif isinstance(error, SettingsError):
+        log.warning("a request for a stream was not done: %s", error)
+        response = error_of(501, "UNSUPPORTED", "the engine of this server keeps no streams")
+    elif isinstance(error, StreamNotFound | StreamGone):
+        response = error_of(404, "NOT_FOUND", "there is no such stream")
+    elif isinstance(error, BackplaneUnavailable | BrokerError):
+        log.debug("a request for a stream was not done: %s", error)
+        response = error_of(503, "UNAVAILABLE", "streams cannot be had now: try again")
+        response.headers["retry-after"] = "1"
+    elif isinstance(error, TimeoutError):
+        response = error_of(408, "TIMEOUT", "the body did not come within WS_MESSAGE_TIMEOUT")
+    else:
+        raise error
+    return response

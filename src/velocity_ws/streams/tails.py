@@ -147,17 +147,32 @@ class Tails:
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer.
         """
+        tail = await self.wait(id_, max(cursor, seen), timeout, writer)
+        return await self.part(tail, cursor)
+
+    async def wait(self, id_: str, length: int, timeout: float | None, writer: bytes = b"") -> Tail:
+        """Wait until a stream has more than so much, or has ended; `read` says how long, and what is raised."""
         tail = await self.open(id_, writer)
         tail.users += 1
-        until = max(cursor, seen)
         try:
-            if until >= tail.length and not tail.end and timeout != 0:
+            if length >= tail.length and not tail.end and timeout != 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
-                        while until >= tail.length and not tail.end and tail.error is None:
+                        while length >= tail.length and not tail.end and tail.error is None:
                             await tail.wait()
             if tail.error is not None:
                 raise tail.error
+            return tail
+        finally:
+            tail.users -= 1
+            tail.used_at = self._clock()
+
+    async def part(self, tail: Tail, cursor: int) -> Chunk:
+        """What there is after a position of a stream that is open, without waiting for more; see `read`."""
+        if tail.error is not None:
+            raise tail.error
+        tail.users += 1
+        try:
             return await self._chunk(tail, cursor)
         finally:
             tail.users -= 1

@@ -35,6 +35,8 @@ class _Position(Enum):
 class HttpToolsProtocol(HTTPGuard, httptools_impl.HttpToolsProtocol):
     """uvicorn's class on httptools, with the limits of the `HTTPGuard`."""
 
+    __slots__ = ("_asks_for_websocket", "_at", "_is_declined", "_is_fresh", "_read", "_unseen")
+
     def __init__(
         self,
         config: Config,

@@ -1,0 +1,158 @@
+"""Stream feeds: readers of events that share what is read of a stream, on each kind of server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx2 as httpx
+import pytest
+
+from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, settings
+from velocity_ws import Broker
+from velocity_ws.asgi import stream_endpoint, stream_feeds
+
+KEY = "a-key-for-writers"
+
+
+@pytest.fixture(params=SERVER_KINDS)
+def kind(request: pytest.FixtureRequest) -> ServerKind:
+    """The server a test runs on."""
+    value: ServerKind = request.param
+    return value
+
+
+@asynccontextmanager
+async def served(kind: ServerKind = "ours") -> AsyncIterator[httpx.AsyncClient]:
+    """Requests to a server of streams, with its key."""
+    broker = Broker(settings(api_keys=KEY, max_message_size="1MiB"))
+    async with running(broker, kind) as address, client(address) as http:
+        yield http
+
+
+def client(address: Address) -> httpx.AsyncClient:
+    headers = {"x-api-key": KEY, "content-type": "text/plain"}
+    limits = httpx.Limits(max_connections=None)
+    url = address.http + "/ws/streams/"
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=DEADLINE, trust_env=False, limits=limits)
+
+
+async def blocks(response: httpx.Response) -> AsyncIterator[str]:
+    """The events and comments of a stream, as they come."""
+    rest = b""
+    async for chunk in response.aiter_raw():
+        *whole, rest = (rest + chunk).split(b"\n\n")
+        for block in whole:
+            yield block.decode()
+    assert not rest
+
+
+def data_of(block: str) -> str:
+    """What an event says of the stream; nothing for another one."""
+    name, *lines = block.splitlines()
+    return "\n".join(line.removeprefix("data:") for line in lines) if name == "event: data" else ""
+
+
+async def text_of(response: httpx.Response) -> str:
+    """All that a reader is told, until its answer ends."""
+    async with asyncio.timeout(3 * DEADLINE):
+        return "".join([data_of(block) async for block in blocks(response)])
+
+
+async def test_readers_share_a_task_and_each_gets_all(kind: ServerKind) -> None:
+    async with served(kind) as http, AsyncExitStack() as stack:
+        assert (await http.put("s", content="a")).status_code == 201
+        responses = [
+            await stack.enter_async_context(http.stream("GET", "s", params={"offset": "-1", "live": "sse", **more}))
+            for more in ({}, {"cursor": "1"}, {"cursor": "999999999"}) * 5
+        ]
+        texts = [asyncio.create_task(text_of(response)) for response in responses]
+        for text in "bcd":
+            assert (await http.post("s", content=text)).status_code == 204
+        await eventually(lambda: len(own_tasks("velocity-ws stream feed")) == 1)
+        await eventually(lambda: not own_tasks("velocity-ws stream reader"))
+        assert (await http.post("s", content="e", headers={"stream-closed": "true"})).status_code == 204
+        assert await asyncio.gather(*texts) == ["abcde"] * 15
+        await eventually(lambda: not own_tasks("velocity-ws stream feed"))
+
+
+def own_tasks(name: str) -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == name]
+
+
+async def test_a_reader_that_does_not_read_keeps_nobody_and_gets_all_in_the_end(kind: ServerKind) -> None:
+    async with served(kind) as http, AsyncExitStack() as stack:
+        assert (await http.put("s")).status_code == 201
+        slow, fast = [
+            await stack.enter_async_context(http.stream("GET", "s", params={"offset": "-1", "live": "sse"}))
+            for _ in range(2)
+        ]
+        told = asyncio.create_task(text_of(fast))
+        parts = [f"{number:08d}" * 2**16 for number in range(20)]
+        for part in parts:  # more than sockets hold
+            assert (await http.post("s", content=part)).status_code == 204
+        assert (await http.post("s", headers={"stream-closed": "true"})).status_code == 204
+        assert await told == "".join(parts)
+        assert await text_of(slow) == "".join(parts)
+
+
+async def test_half_a_character_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_feeds, "COMMENT", 0.1)
+    async with served() as http:
+        assert (await http.put("s", content=b"a\xc3")).status_code == 201
+        async with http.stream("GET", "s", params={"offset": "-1", "live": "sse"}) as response:
+            found = blocks(response)
+            assert data_of(await anext(found)) == "a"
+            assert "event: control" in await anext(found)
+            assert [await anext(found) for _ in range(3)] == [":"] * 3
+            await http.post("s", content=b"\xa9")
+            while not (text := data_of(await anext(found))):
+                pass
+            assert text == "é"
+
+
+async def test_readers_of_a_stream_that_is_deleted_are_told(kind: ServerKind) -> None:
+    async with served(kind) as http:
+        assert (await http.put("s", content="a")).status_code == 201
+        poll = asyncio.create_task(http.get("s", params={"offset": "now", "live": "long-poll"}))
+        async with http.stream("GET", "s", params={"offset": "-1", "live": "sse"}) as response:
+            told = asyncio.create_task(text_of(response))
+            await eventually(lambda: own_tasks("velocity-ws stream feed"))
+            assert (await http.delete("s")).status_code == 204
+            assert await told == "a"
+            answer = await poll
+            assert answer.status_code == 204  # it ends first
+            assert answer.headers["stream-closed"] == "true"
+            assert (await http.get("s")).status_code == 404
+
+
+async def test_who_may_read_is_asked_again_after_a_while(kind: ServerKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_endpoint, "LIFE", 0.3)
+    monkeypatch.setattr(stream_endpoint, "LONG_POLL", 0.3)
+    async with served(kind) as http:
+        assert (await http.put("s", content="a")).status_code == 201
+        async with http.stream("GET", "s", params={"offset": "-1", "live": "sse"}) as response:
+            assert await text_of(response) == "a"
+        answer = await http.get("s", params={"offset": "now", "live": "long-poll"})
+        assert answer.status_code == 204
+        assert answer.headers["stream-up-to-date"] == "true"
+        assert json.loads(answer.headers["stream-cursor"]) > 0
+
+
+async def read(http: httpx.AsyncClient, live: str) -> None:
+    async with http.stream("GET", "s", params={"offset": "now", "live": live}) as response:
+        await response.aread()
+
+
+async def test_a_reader_that_goes_leaves_nothing_behind(kind: ServerKind) -> None:
+    async with served(kind) as http:
+        assert (await http.put("s", content="x" * 2**20)).status_code == 201
+        for live in ("sse", "sse", "long-poll"):
+            task = asyncio.create_task(read(http, live))
+            await eventually(lambda: own_tasks("velocity-ws stream feed"))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await eventually(lambda: not own_tasks("velocity-ws stream feed"))
