@@ -285,7 +285,7 @@ class Durable:
         raise AssertionError("it was tried")
 
     def check_size(self, before: int, said: Said) -> None:
-        """Look whether what a request says is too much, for a stream that has so many bytes.
+        """Look whether what a request says is too much, for a stream that has a number of bytes.
 
         Raises:
             Problem: it is.
