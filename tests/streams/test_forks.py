@@ -281,6 +281,25 @@ async def test_many_that_fork_one_stream_at_the_same_time_all_stand_in_its_book(
         assert not await nodes[1].forks.is_kept("a")
 
 
+async def test_a_book_that_is_full_takes_another_once_one_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "MOST", 3)
+    async with requests() as (node,):
+        await source(node, count=1)
+        for fork in "bcd":
+            await node.fork(fork, "a", 4)
+        assert await why(node.fork("e", "a", 4)) == "conflict"
+        assert await why(node.forks.find("e")) == "missing"
+        assert not (await node.fork("c", "a", 4)).is_new
+        await node.forks.delete("c")
+        assert (await node.fork("e", "a", 4)).is_new
+        assert await why(node.fork("f", "a", 4)) == "conflict"
+        await node.forks.delete("a")
+        for fork in "bde":
+            assert await why(node.forks.find("a")) == "gone"
+            await node.forks.delete(fork)
+        assert await books(node) == set()
+
+
 async def test_a_book_that_others_write_each_time_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "TRIES", 2)
     async with requests() as (node,):

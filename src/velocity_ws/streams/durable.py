@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -35,6 +34,7 @@ from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, Producer, read_note
 from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack
 from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge
+from velocity_ws.streams.turns import Turns
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["TRIES", "Durable"]
@@ -46,16 +46,6 @@ AGAIN: Final = 3
 PAUSE: Final = 0.2
 CACHED: Final = 1000
 """Streams of which it is known, from the last append here, how they are."""
-
-
-class _Turns:
-    """The requests of this node for one stream, of which one has its turn."""
-
-    __slots__ = ("count", "lock")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.lock = asyncio.Lock()
 
 
 class Durable:
@@ -86,7 +76,7 @@ class Durable:
         self._limit = limit
         self._took = took
         self._cache: OrderedDict[str, Found] = OrderedDict()
-        self._turns: dict[str, _Turns] = {}
+        self._turns = Turns()
 
     async def create(self, id_: str, room: str | None, meta: Meta, said: Said, *, is_closed: bool) -> Appended:
         """Create a stream, or find that it is there as it is asked for.
@@ -104,7 +94,7 @@ class Durable:
         """
         self.check_size(0, said)
         topic = self._topics.stream(id_) if room is None else self._topics.room(room)
-        async with self._alone(id_):
+        async with self._turns.alone(id_):
             for _ in range(TRIES):
                 begin = Begin(id_, topic, room or "", _writer(), self._kept.times_of(meta))
                 stream = (await self._link.begin(begin)).stream
@@ -167,7 +157,7 @@ class Durable:
             BackplaneUnavailable: it may be done, or not.
         """
         attempt = partial(self._attempt, content_type, parse, seq, producer, is_closing)
-        async with self._alone(id_):
+        async with self._turns.alone(id_):
             known = self._cache.pop(id_, None)
             if known is not None:
                 # It may be old, as other nodes write, too: what it says is sure only where the engine takes the piece.
@@ -231,7 +221,7 @@ class Durable:
             Problem: there is none, or it is the application's.
             BackplaneUnavailable: it may be done, or not.
         """
-        async with self._alone(id_):
+        async with self._turns.alone(id_):
             found = await self._kept.find(id_)
             if found.note is None:
                 raise Problem("fixed", "this stream is the application's, which ends it", found)
@@ -304,21 +294,6 @@ class Durable:
         self._cache[found.stream.id] = found
         if len(self._cache) > CACHED:
             self._cache.popitem(last=False)
-
-    @asynccontextmanager
-    async def _alone(self, id_: str) -> AsyncIterator[None]:
-        """Requests of this node for one stream are done one after the other."""
-        turns = self._turns.get(id_)
-        if turns is None:
-            turns = self._turns[id_] = _Turns()
-        turns.count += 1
-        try:
-            async with turns.lock:
-                yield
-        finally:
-            turns.count -= 1
-            if not turns.count:
-                del self._turns[id_]
 
 
 def _is_half_of_another(found: Found, meta: Meta) -> bool:

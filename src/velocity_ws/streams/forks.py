@@ -32,6 +32,8 @@ __all__ = ["BOOK", "Forks"]
 BOOK: Final = "\0f"
 """What the id of a book begins with, before that of the stream; no request has an id that begins so."""
 PAGE: Final = 256 * 1024
+MOST: Final = 1000
+"""Forks that a stream may have at a time."""
 TIMES: Final = Times(FOR_EVER, 1000, 1000)
 
 
@@ -131,10 +133,11 @@ class Forks:
             is_closed: whether that is all.
 
         Raises:
-            Problem: there is another one of that id.
+            Problem: there is another one of that id, or the other one has too many forks.
             BackplaneUnavailable: the engine did not answer; it may be there.
         """
         self._durable.check_size(0, said)
+        await self._make_space(source, id_)
         await self._change_book(source.stream.id, lambda book: _with(book, id_))
         created = await self._durable.create(id_, room, meta, Said("", 0, b""), is_closed=is_closed)
         found = created.found
@@ -213,6 +216,22 @@ class Forks:
             if is_there:
                 living.append(fork)
         return tuple(living)
+
+    async def _make_space(self, source: Found, fork: str) -> None:
+        """A book that is full loses those that are gone.
+
+        Raises:
+            Problem: all of them are there.
+        """
+        id_ = source.stream.id
+        book = await self._book(id_)
+        if book is None or len(book.forks) < MOST or fork in book.forks:
+            return
+        living = await self._living(id_, book)
+        gone = set(book.forks).difference(living)
+        if not gone:
+            raise Problem("conflict", f"a stream may have {MOST} forks at a time, and this one has", source)
+        await self._change_book(id_, lambda book: msgspec.structs.replace(book, forks=_without(book, gone)))
 
     async def _change_book(self, id_: str, change: Callable[[Book], Book]) -> None:
         topic = self._topics.stream(BOOK + id_)
