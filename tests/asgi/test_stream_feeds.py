@@ -9,8 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2 as httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 
-from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, settings
+from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 
@@ -139,6 +144,30 @@ async def test_who_may_read_is_asked_again_after_a_while(kind: ServerKind, monke
         assert answer.status_code == 204
         assert answer.headers["stream-up-to-date"] == "true"
         assert json.loads(answer.headers["stream-cursor"]) > 0
+
+
+async def test_middleware_around_a_request_takes_events_as_they_are_said(kind: ServerKind) -> None:
+    """Starlette's sends by a queue with no room, in a task of its own."""
+
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    broker = Broker(settings(api_keys=KEY))
+    app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=pass_on)])
+    broker.attach(app)
+    async with serve(app, kind) as address, client(address) as http:
+        assert (await http.put("s", content="a")).status_code == 201
+        async with http.stream("GET", "s", params={"offset": "-1", "live": "sse"}) as response:
+            found = blocks(response)
+            for text in "abc":
+                while data_of(await anext(found)) != text:
+                    pass
+                assert (await http.post("s", content=chr(ord(text) + 1))).status_code == 204
+        task = asyncio.create_task(read(http, "sse"))
+        await eventually(lambda: own_tasks("velocity-ws stream feed"))
+        assert (await http.post("s", headers={"stream-closed": "true"})).status_code == 204
+        await task
+        await eventually(lambda: not own_tasks("velocity-ws stream feed"))
 
 
 async def read(http: httpx.AsyncClient, live: str) -> None:
