@@ -15,6 +15,7 @@ from typing import Any
 import nats
 import nats.errors
 
+from tests.support import DEADLINE
 from tests.support.command import kept_port
 from tests.support.engines import ENGINES, Engine
 
@@ -65,7 +66,8 @@ class StoringNats(Engine):
         """What the server answers to a request about streams."""
         client = await nats.connect(self.url)
         try:
-            answer = await client.request(f"$JS.API.{name}", b"" if body is None else json.dumps(body).encode())
+            said = b"" if body is None else json.dumps(body).encode()
+            answer = await client.request(f"$JS.API.{name}", said, timeout=DEADLINE)
         finally:
             await client.close()
         found: dict[str, Any] = json.loads(answer.data)

@@ -17,7 +17,7 @@ from fastapi import Depends
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from tests.support import eventually, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.engines import engine
 from tests.support.nodes import application, engine_url, nodes, person
 from tests.support.workers import an_engine
@@ -99,13 +99,13 @@ async def test_what_one_node_sends_is_heard_in_its_order(url: str) -> None:
 async def test_a_script_and_threads_tell_nodes_too(url: str) -> None:
     here: Heard = []
     there: Heard = []
-    async with nodes(url, prepare=listening(here, there)) as (a, _), Emitter(url) as emitter:
+    async with nodes(url, prepare=listening(here, there)) as (a, _), Emitter(url, timeout=DEADLINE) as emitter:
         await emitter.to_nodes().send("tell", "script")
         await asyncio.to_thread(a.broker.sync.to_nodes().send, "tell", "thread")
         await asyncio.to_thread(lambda: asyncio.run(a.broker.to_nodes().send("tell", "loop")))
 
         def work() -> None:
-            with Emitter(url) as blocking:
+            with Emitter(url, timeout=DEADLINE) as blocking:
                 blocking.to_nodes().send("tell", "blocking script")
 
         await asyncio.to_thread(work)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eventually, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.engines import ENGINES, engine
 from tests.support.nodes import Node, nodes, person, run_command
 from tests.support.workers import an_engine
@@ -52,7 +52,7 @@ async def test_brokers_of_different_names_hear_nothing_of_each_other(shared: str
         named(shared, "main", "internal") as (public, internal, other),
         person(public, "ann", "x") as (stranger, stranger_id),
         person(other, "ann", "x") as (friend, friend_id),
-        Emitter(shared, name="internal") as emitter,
+        Emitter(shared, name="internal", timeout=DEADLINE) as emitter,
     ):
         assert (public.broker.name, internal.broker.name) == ("main", "internal")
         for number, sender in enumerate([internal.broker, emitter]):
@@ -100,7 +100,7 @@ async def test_main_and_database_0_keep_their_topics(kind: str) -> None:
         url = server.url if kind == "nats" else f"{server.url}/0"
         async with (
             listening(create_backplane(server.url), names) as listener,
-            Emitter(url) as emitter,
+            Emitter(url, timeout=DEADLINE) as emitter,
             nodes(url, 1) as (node,),
         ):
             await listener.backplane.subscribe(["velocity.nodes", f"velocity.node.{node.broker.node_id}"])
@@ -117,7 +117,7 @@ async def test_main_and_database_0_keep_their_topics(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in ("valkey", "redis") if kind in ENGINES])
 async def test_databases_are_apart_as_publishing_is_not(kind: str, tmp_path: Path) -> None:
-    async with engine(kind) as server, Emitter(f"{server.url}/1") as emitter:
+    async with engine(kind) as server, Emitter(f"{server.url}/1", timeout=DEADLINE) as emitter:
         async with (
             nodes(server.url, 1) as (zero,),
             nodes(f"{server.url}/1", 1) as (one,),

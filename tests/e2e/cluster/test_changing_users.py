@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support import Peer, eventually, settings
+from tests.support import DEADLINE, Peer, eventually, settings
 from tests.support.nodes import Node, Watcher, application, nodes, person
 from tests.support.workers import an_engine
 from velocity_ws import Broker, Client, ClientNotFound, Emitter, HookError, InvalidNameError
@@ -222,7 +222,7 @@ async def test_a_user_is_listened_to_while_a_handshake_expects_it(pair: list[Nod
 
 async def test_a_user_is_addressed_by_number_from_everywhere(pair: list[Node]) -> None:
     a, b = pair
-    emitter = Emitter(b.broker.settings.backplane_url)
+    emitter = Emitter(b.broker.settings.backplane_url, timeout=DEADLINE)
     try:
         async with person(a, "42") as (one, _), person(b, "42") as (two, _):
             await a.broker.to_user(42).send("to", 1)

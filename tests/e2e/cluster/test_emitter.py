@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support import eventually, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.engines import engine, free_port
 from tests.support.nodes import Node, nodes, person, run_command
 from velocity_ws import BackplaneUnavailable, Broker, BrokerError, ClientNotFound, Emitter, SettingsError
@@ -23,7 +23,11 @@ from velocity_ws.cli import main
 
 async def test_it_reaches_clients_on_all_nodes(url: str, pair: list[Node]) -> None:
     a, b = pair
-    async with person(a, "ann", "x") as (ann, ann_id), person(b, "bob", "x") as (bob, bob_id), Emitter(url) as emitter:
+    async with (
+        person(a, "ann", "x") as (ann, ann_id),
+        person(b, "bob", "x") as (bob, bob_id),
+        Emitter(url, timeout=DEADLINE) as emitter,
+    ):
         assert await emitter.broadcast("n", 1) == 0
         await emitter.to_room("x").send("n", 2)
         await emitter.to_rooms(["y", "x"]).except_(ann_id).send("n", 3)
@@ -59,7 +63,7 @@ async def test_it_blocks_in_a_plain_thread(url: str, pair: list[Node]) -> None:
     async with person(pair[1], "ann", "x") as (peer, _):
 
         def work() -> list[int]:
-            with Emitter(url) as emitter:
+            with Emitter(url, timeout=DEADLINE) as emitter:
                 for number in range(10):
                     emitter.to_room("x").send("n", number)
                 emitter.to_user("ann").send("n", 10)
@@ -72,7 +76,7 @@ async def test_it_blocks_in_a_plain_thread(url: str, pair: list[Node]) -> None:
 
 async def test_it_is_used_again_on_another_loop(url: str, pair: list[Node]) -> None:
     async with person(pair[1], room="x") as (peer, _):
-        emitter = Emitter(url)
+        emitter = Emitter(url, timeout=DEADLINE)
 
         async def once(number: int) -> None:
             async with emitter:
@@ -144,7 +148,7 @@ gevent.monkey.patch_all()
 import asyncio, sys
 import gevent
 from velocity_ws import BrokerError, Emitter
-emitter = Emitter(sys.argv[1])
+emitter = Emitter(sys.argv[1], timeout=10)
 for _ in range(2):
     try:
         emitter.sync.to_room("x").send("n", "no")
@@ -152,7 +156,7 @@ for _ in range(2):
         print(type(error).__name__, "gevent" in str(error), "threadpool.apply(asyncio.run" in str(error))
 
 async def send_it():
-    async with Emitter(sys.argv[1]) as emitter:
+    async with Emitter(sys.argv[1], timeout=10) as emitter:
         await emitter.to_room("x").send("n", "from a real thread")
 
 gevent.get_hub().threadpool.apply(asyncio.run, (send_it(),))
@@ -217,7 +221,7 @@ def test_the_command_says_what_is_wrong(arguments: str, says: str, monkeypatch: 
 
 
 async def test_a_first_question_waits_until_it_is_known_who_is_there(url: str, pair: list[Node]) -> None:
-    async with person(pair[1]) as (_, client_id), Emitter(url) as emitter:
+    async with person(pair[1]) as (_, client_id), Emitter(url, timeout=DEADLINE) as emitter:
         await emitter.join_room(client_id, "x")
         assert [client.id for client in pair[1].broker.get_room_clients("x")] == [client_id]
 
@@ -264,7 +268,7 @@ def test_it_is_used_on_one_loop_after_the_other_and_at_once() -> None:
 FORK = """
 import os, sys
 from velocity_ws import Emitter
-emitter = Emitter(sys.argv[1])
+emitter = Emitter(sys.argv[1], timeout=10)
 send = emitter.sync
 send.to_room("x").send("n", "parent")
 pid = os.fork()

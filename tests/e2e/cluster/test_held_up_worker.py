@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.workers import an_engine, owner, person, workers
 from velocity_ws import Emitter
 
@@ -44,7 +44,7 @@ async def test_a_node_that_was_held_up_gets_what_was_for_its_clients(
             assert await here.request("tell", [[there.id, other.id], ["some", 0]]) == "published"
             assert await here.request("do", ["join_room", there.id, "x"]) == "BackplaneUnavailable unknown"
             assert await here.request("do", ["disconnect", other.id]) == "BackplaneUnavailable unknown"
-            async with Emitter(url) as emitter:  # which has never heard of it
+            async with Emitter(url, timeout=DEADLINE) as emitter:  # which has never heard of it
                 assert await emitter.disconnect_user("cat") == 0
                 await emitter.to_client(there.id).send("n", ["emitter", 0])
             assert await here.request("do", ["disconnect_user", "dan"]) == 0

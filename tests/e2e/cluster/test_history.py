@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support import Peer, running, settings
+from tests.support import DEADLINE, Peer, running, settings
 from tests.support.engines import engine
 from tests.support.jetstream import storing
 from tests.support.nodes import KINDS, Node, engine_url, nodes
@@ -279,7 +279,7 @@ async def test_the_application_joins_a_client_of_another_node_where_it_stopped(p
 async def test_a_process_without_clients_sends_to_a_room_that_remembers(url: str, pair: list[Node]) -> None:
     if url.startswith("memory:"):
         pytest.skip("an emitter is for another process")
-    async with Emitter(url) as emitter, pair[0].address.connect() as peer:
+    async with Emitter(url, timeout=DEADLINE) as emitter, pair[0].address.connect() as peer:
         at = (await join(peer))["at"]
         sent = await emitter.to_room(ROOM).send("said", 1)
         assert (await message_of(peer))["at"] == sent.at
@@ -288,7 +288,11 @@ async def test_a_process_without_clients_sends_to_a_room_that_remembers(url: str
 
 async def test_an_engine_that_was_emptied_is_told_again_which_rooms_remember(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velocity_ws.broker.emitter_logs.FRESH", 0.0)
-    async with engine("valkey") as server, nodes(server.url, 1, prepare=chat) as (node,), Emitter(server.url) as old:
+    async with (
+        engine("valkey") as server,
+        nodes(server.url, 1, prepare=chat) as (node,),
+        Emitter(server.url, timeout=DEADLINE) as old,
+    ):
         async with node.address.connect() as peer:
             await join(peer)
             assert (await old.to_room(ROOM).send("said", 1)).at
@@ -300,7 +304,7 @@ async def test_an_engine_that_was_emptied_is_told_again_which_rooms_remember(mon
             async with asyncio.timeout(10):
                 while not await order(server, "KEYS", "*history.kinds*"):
                     await asyncio.sleep(0.01)  # no event tells
-        async with Emitter(server.url) as new:
+        async with Emitter(server.url, timeout=DEADLINE) as new:
             assert (await new.to_room(ROOM).send("said", 3)).at
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.ledger import Ledger, Voice
 from tests.support.machine import beside_others
 from tests.support.say import Say
@@ -136,7 +136,11 @@ class TalkingWorkers:
 async def scene(
     url: str, clients: int, rooms: list[str], voices: int, lease: float = LEASE
 ) -> AsyncIterator[TalkingWorkers]:
-    async with workers(4, url, WS_NODE_LEASE=f"{lease}s") as port, AsyncExitStack() as stack, Emitter(url) as emitter:
+    async with (
+        workers(4, url, WS_NODE_LEASE=f"{lease}s") as port,
+        AsyncExitStack() as stack,
+        Emitter(url, timeout=DEADLINE) as emitter,
+    ):
         found = TalkingWorkers(port, await crowd(stack, port, clients, rooms, 4), rooms, emitter)
         await found.begin(voices)
         yield found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Peer, eventually
+from tests.support import DEADLINE, Peer, eventually
 from tests.support.nodes import Node, Watcher, engine_url, nodes
 from tests.support.workers import an_engine
 from velocity_ws import Broker, Client, Emitter
@@ -99,7 +99,7 @@ async def other_node(a: Node, client_id: str, room: str) -> None:
 
 
 async def emitter(a: Node, client_id: str, room: str) -> None:
-    async with Emitter(a.broker.settings.backplane_url) as found:
+    async with Emitter(a.broker.settings.backplane_url, timeout=DEADLINE) as found:
         await found.join_room(client_id, room)
 
 

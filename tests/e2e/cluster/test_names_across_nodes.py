@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Peer
+from tests.support import DEADLINE, Peer
 from tests.support.nodes import KINDS, application, engine_url, nodes, person
 from velocity_ws import Broker, Emitter, Target
 
@@ -43,7 +43,7 @@ async def test_whoever_sends_it_the_room_is_there_once(kind: str) -> None:
                 assert await said(peer, target) == PLAIN
                 assert await other.ws.recv() == PLAIN
             if kind != "memory":
-                async with Emitter(url) as emitter:
+                async with Emitter(url, timeout=DEADLINE) as emitter:
                     assert await said(peer, emitter.to_room("chat:7")) == WITH_ROOM
                     assert await said(peer, emitter.to_rooms(["chat:7", "tea"])) == PLAIN
                     await emitter.to_room("chat:7").send("joined")

@@ -178,7 +178,7 @@ async def test_a_program_without_clients_can_revoke(url: str) -> None:
             return
         peers = [await stack.enter_async_context(inside(rights, *each)) for each in ((a, "ann"), (b, "bob"))]
         rights.allowed.clear()
-        async with Emitter(url) as emitter:
+        async with Emitter(url, timeout=DEADLINE) as emitter:
             await emitter.reauthorize(ROOM)
         for peer in peers:
             assert await peer.expect("left") == {"room": ROOM, "reason": "FORBIDDEN"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.nodes import KINDS, Node, engine_url, nodes
 from tests.support.stalled import fill_up, stalled
 from velocity_ws import Emitter
@@ -39,7 +39,7 @@ async def test_a_client_of_another_node_is_left_out_and_gets_the_newest(kind: st
             if kind == "memory":
                 await a.broker.to_all().send("last")
             else:
-                async with Emitter(url) as emitter:
+                async with Emitter(url, timeout=DEADLINE) as emitter:
                     await emitter.to_room("x").send("cursor", 0, volatile=True)
                     await emitter.broadcast("cursor", ["bob", 30], key="bob")
                     await emitter.to_all().send("last")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.engines import engine
 from tests.support.nodes import Node, Watcher, application, engine_url, nodes, person
 from tests.support.workers import an_engine
@@ -50,7 +50,7 @@ async def test_the_clients_of_a_user_on_both_nodes(pair: list[Node]) -> None:
 
 async def test_users_by_their_numbers_from_threads_and_from_a_script(url: str, pair: list[Node]) -> None:
     a, b = pair
-    async with person(b, "42", "x") as (_, client_id), Emitter(url) as emitter:
+    async with person(b, "42", "x") as (_, client_id), Emitter(url, timeout=DEADLINE) as emitter:
         assert await emitter.is_online(42)
         assert [each.client_id for each in await emitter.connections(42)] == [client_id]
         sync = a.broker.sync
