@@ -149,7 +149,9 @@ async def caught_up(replica: Engine) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_with_an_append_only_file_a_killed_server_loses_nothing(kind: str, tmp_path: Path) -> None:
-    async with configured(kind, "--dir", str(tmp_path), "--appendonly", "yes") as server, keeper(server.url) as one:
+    # By default the server answers before it has written, where an earlier write is still on its way to the disk.
+    options = ("--dir", str(tmp_path), "--appendonly", "yes", "--appendfsync", "always")
+    async with configured(kind, *options) as server, keeper(server.url) as one:
         entries = [entry for number in range(20) for entry in await one.append(LOG, *[b"%d" % number] * 5)]
         await one.store.keep("history.kinds", b"kept")
         await server.restart()
