@@ -8,6 +8,7 @@ import sys
 from uvicorn.logging import DefaultFormatter
 
 from velocity_ws.logs import printable
+from velocity_ws.paths import STREAMS
 
 __all__ = ["ConsoleHandler", "without_query"]
 
@@ -28,11 +29,18 @@ class ConsoleHandler(logging.Handler):
 
 
 def without_query(record: logging.LogRecord) -> bool:
-    """Take the query out of uvicorn's line for each WebSocket; a filter that keeps every record.
+    """Take the query out of uvicorn's line for each WebSocket, and each request for a stream; keeps every record.
 
     Browsers have no other place for a token.
     """
-    if isinstance(record.args, tuple) and str(record.msg).startswith('%s - "WebSocket %s"'):
+    if not isinstance(record.args, tuple):
+        return True
+    if str(record.msg).startswith('%s - "WebSocket %s"'):
         client, path, *rest = record.args
         record.args = (printable(str(client)), printable(str(path).partition("?")[0]), *rest)
+    elif str(record.msg).startswith('%s - "%s %s HTTP/%s"'):
+        client, method, path, *rest = record.args
+        bare = str(path).partition("?")[0]
+        if STREAMS in bare:
+            record.args = (client, method, bare, *rest)
     return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 from typing import Any, Protocol
 
 from uvicorn.config import Config
@@ -20,6 +21,7 @@ from velocity_ws.process.descriptors import most_open
 from velocity_ws.process.garbage import full_collections
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
+from velocity_ws.uvicorn.console import without_query
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
 from velocity_ws.websocket.handshake import Negotiator
@@ -61,6 +63,7 @@ _STOPPING = "velocity_ws_is_stopping"
 _COUNTERS = "velocity_ws_counters"
 
 log = get_logger("velocity_ws.uvicorn")
+access_log = logging.getLogger("uvicorn.access")
 
 
 def refuse_handshakes(server_state: ServerState) -> None:
@@ -198,6 +201,7 @@ class HTTPState:
         self.max_heads = settings.max_connections and max(settings.max_connections, LEAST_HEADS)
         self.max_header_size = settings.max_header_size
         self.max_header_count = settings.max_header_count
+        access_log.addFilter(without_query)
         self.warnings = RateLimitedWarnings(log)
         self.limit_warnings = CountedWarnings(log)
         self._enough = 0
