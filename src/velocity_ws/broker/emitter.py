@@ -53,7 +53,8 @@ class Emitter(ServerAPI):
     It connects when it is first used, to the engine that the nodes use, and needs no server. ``emitter.sync`` blocks
     instead, for plain threads: ``Emitter(url).sync.to_room("news").send("notice", data)``; it runs an event loop in
     a thread of its own then, which gevent does not allow (`BrokerError`). What it returns counts clients of this
-    process, and so is 0.
+    process, and so is 0. Sources that run here, and blocks that write, have ``WS_DRAIN_TIMEOUT`` to finish when it is
+    left; then they are cancelled, and their streams are ``lost``.
     """
 
     def __init__(self, url: str | None = None, *, name: str = MAIN, timeout: float = 1.0) -> None:
@@ -68,7 +69,9 @@ class Emitter(ServerAPI):
             SettingsError: the URL is not valid, or is ``memory://``, which has no engine.
             InvalidNameError: ``name`` is not 1 to 32 letters, digits, - and _.
         """
-        self._url = url or Settings().backplane_url
+        settings = Settings()
+        self._url = url or settings.backplane_url
+        self._drain_timeout = settings.drain_timeout
         if self._url == ALONE:
             what = "this process needs the engine that the nodes share; its URL is theirs of WS_BACKPLANE_URL"
             raise SettingsError({"WS_BACKPLANE_URL": what})
@@ -220,7 +223,7 @@ class Emitter(ServerAPI):
             await self._directory.revocation.stop()
             self._directory.end()
             if streams is not None:
-                await streams.sources.finish(self._timeout, self._timeout)
+                await streams.sources.finish(self._drain_timeout, self._timeout)
                 await streams.stop()
             if logs is not None:
                 await logs.stop()
@@ -241,7 +244,7 @@ class Emitter(ServerAPI):
 
     @property
     def streams(self) -> StreamsAPI:
-        """What is said piece by piece, by this process, too: its sources end with it."""
+        """What is said piece by piece, by this process, too: its sources end with it; see `Emitter`."""
         return self._streams_api
 
     def _log_of(self, room: str) -> tuple[Log, bool] | None:

@@ -382,6 +382,21 @@ async def test_an_emitter_writes_and_reads_streams(pair: list[Node], url: str) -
         await gate.cancelled()
 
 
+async def test_who_leaves_an_emitter_waits_for_its_sources(pair: list[Node], url: str) -> None:
+    gate = Gate()
+    emitter = Emitter(url, timeout=5)
+    await emitter.streams.start("a", room=ROOM, source=gate.source())
+    gate.say("a")
+    await eventually_says(pair[1].broker, "a", "a")
+    closing = asyncio.create_task(emitter.stop())
+    gate.say("b")
+    await eventually_says(pair[1].broker, "a", "ab")
+    assert not closing.done()
+    gate.end()
+    await closing
+    assert await pair[1].broker.streams.wait("a") == "done"
+
+
 async def test_a_thread_writes_a_stream(pair: list[Node]) -> None:
     def write() -> str | None:
         streams = pair[0].broker.sync.streams
