@@ -25,7 +25,7 @@ from tests.support import DEADLINE, Address, ServerKind, eventually, running, se
 from tests.support.jetstream import storing
 from tests.support.nodes import KINDS, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
-from velocity_ws import Broker, Client, ClientError, Reject, Server, WebSocketApp, WebSocketMiddleware
+from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
 from velocity_ws.streams.requests import Problem
@@ -88,6 +88,13 @@ class Site:
         path = f"{self.base}/streams/{id_}?offset={offset}&live=sse"
         async with self.http.stream("GET", path, headers=sent) as response:
             yield Events(response)
+
+
+async def eventually_answers(one: Site, id_: str, status: int) -> None:
+    """Ask until the answer has a status."""
+    async with asyncio.timeout(DEADLINE):
+        while (await one.get(id_)).status_code != status:
+            await asyncio.sleep(0.05)
 
 
 class Events:
@@ -251,7 +258,9 @@ async def test_where_no_key_is_set_nobody_writes() -> None:
             answer = await one.ask(method, "a", b"x", TEXT, key="")
             assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
             assert "WS_API_KEYS" in answer.text
-            assert (await one.ask(method, "a", b"x", TEXT)).status_code == 401
+            answer = await one.ask(method, "a", b"x", TEXT)  # with a key of another server
+            assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+            assert "WS_API_KEYS is not set there" in answer.text
         await one.broker.streams.start("app", room=ROOM, source=said(["text"]))
         assert (await one.get("app", key="")).text == "text"
 
@@ -322,7 +331,73 @@ async def test_who_is_refused_is_told_as_by_a_handshake() -> None:
             assert answer.status_code == status
             assert "secret" not in answer.text
             assert "database" not in answer.text
+            assert answer.json()["code"] == ("INTERNAL_ERROR" if status == 500 else "NOT_FOUND")
         assert one.waiting == 0
+
+
+async def test_who_may_not_read_is_told_the_same_of_streams_that_are_there_were_there_or_never_were() -> None:
+    async with site(guarded, stream_ttl=1) as one:
+        await one.broker.streams.start("old", room="of:bob", source=said(["x"]))
+        await one.ask("PUT", "there?room=of:bob", b"x", TEXT)
+        await one.ask("PUT", "source", b"x", TEXT)
+        await one.ask("PUT", "fork", stream_forked_from="/ws/streams/source")
+        assert (await one.ask("DELETE", "source")).status_code == 204
+        await eventually_answers(one, "old", 410)
+        assert (await one.get("source")).status_code == 410
+        answers = [await one.get(f"{id_}?user=ann", key="") for id_ in ("never", "there", "old", "source", "fork")]
+        assert {(each.status_code, each.text) for each in answers} == {(404, answers[0].text)}
+        assert (await one.get("old?user=bob", key="")).status_code == 410
+
+
+async def test_an_authentication_that_looks_for_what_only_handshakes_have_fails_nobody() -> None:
+    def by_subprotocol(broker: Broker) -> None:
+        @broker.authenticate
+        async def authenticate(request: Any) -> str | None:
+            match request.scope["subprotocols"]:
+                case [_, token]:
+                    return str(token)
+            return None
+
+        broker.rooms("open").authorize(lambda client: client.user_id is None)
+
+    async with site(by_subprotocol) as one:
+        await one.ask("PUT", "a?room=open", b"x", TEXT)
+        assert (await one.get("a", key="")).text == "x"
+
+
+async def test_what_a_hook_raises_is_a_fault_of_the_server() -> None:
+    def failing(broker: Broker) -> None:
+        @broker.authenticate
+        async def authenticate(_: Any) -> str | None:
+            raise RuntimeError("the database is away")
+
+    async with site(failing) as one:
+        answer = await one.get("a", key="")
+        assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL_ERROR")
+
+
+async def test_who_writes_without_a_key_is_told_of_keys_whatever_authenticate_says() -> None:
+    async with site(guarded) as one:
+        for headers in ({}, {"authorization": "Bearer bad"}):
+            answer = await one.ask("POST", "a?user=bad", b"x", TEXT, key="", **headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED")
+            assert "WS_API_KEYS" in answer.text
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_no_token_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uvicorn.access")
+    broker = Broker(settings(api_keys=KEY))
+    async with Server(broker, port=0) as server, client(address := Address(server.port)) as http:
+        one = Site(broker, address, http)
+        await one.put("a")
+        await one.get("a?token=secret")
+        await one.get("none?token=secret")
+        assert (await one.http.get("/elsewhere?query=of-the-application")).status_code == 404
+    lines = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert any('"GET /ws/streams/a HTTP/1.1" 200' in line for line in lines)
+    assert not any("secret" in line for line in lines)
+    assert any("query=of-the-application" in line for line in lines)
 
 
 async def test_an_authentication_that_takes_too_long_is_given_up() -> None:
@@ -362,15 +437,19 @@ async def test_members_of_a_room_get_what_is_written_by_http_as_events(kind: Ser
             assert got["t"]["text"] == "Héllo 𝄞"
 
 
-async def test_a_stream_of_a_room_is_deleted_and_begun_anew_before_its_members() -> None:
+async def test_a_stream_of_a_room_is_deleted_before_its_members_and_its_id_stays_taken() -> None:
     async with site(chat) as one, one.address.connect("/ws?user=ann") as peer:
         await join(peer)
-        for number in range(3):
-            await one.ask("PUT", f"t?room={ROOM}", f"text {number}", TEXT)
-            reading = await Reading("t").follow(peer, 6)
-            assert reading.text == f"text {number}"
-            assert (await one.ask("DELETE", "t")).status_code == 204
-            assert (await reading.follow(peer)).end == "cancelled"
+        await one.ask("PUT", f"t?room={ROOM}", "text 0", TEXT)
+        reading = await Reading("t").follow(peer, 6)
+        assert reading.text == "text 0"
+        assert (await one.ask("DELETE", "t")).status_code == 204
+        assert (await reading.follow(peer)).end == "cancelled"
+        # Else one who comes back and says how much of it it has would get the rest of another one.
+        answer = await one.ask("PUT", f"t?room={ROOM}", "text 1 and more", TEXT)
+        assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT")
+        assert (await one.ask("PUT", f"u?room={ROOM}", "text 1", TEXT)).status_code == 201
+        assert (await Reading("u").follow(peer, 6)).text == "text 1"
 
 
 async def test_a_member_that_may_stop_a_stream_stops_one_that_a_program_writes() -> None:
@@ -388,6 +467,36 @@ async def test_a_member_that_may_stop_a_stream_stops_one_that_a_program_writes()
         after = await one.get(f"t?offset={offset}")  # which is still one of it
         assert (after.status_code, after.text, after.headers["stream-end"]) == (200, "", "cancelled")
         assert (await one.ask("DELETE", "t")).status_code == 204
+
+
+async def test_a_create_that_is_not_done_says_what_is_wrong() -> None:
+    async with site(chat) as one:
+        answer = await one.ask("PUT", f"a?room={ROOM}", b"x", "application/x-www-form-urlencoded")
+        assert (answer.status_code, "application/x-www-form-urlencoded" in answer.text) == (400, True)
+        assert "no Content-Type" in (await one.ask("PUT", f"a?room={ROOM}", b"x")).text
+        assert (await one.ask("PUT", "a?room=", b"x", TEXT)).status_code == 400
+        await one.put("a")
+        for id_, type_, headers, what in (
+            ("a", JSON, {}, "has text/plain"),
+            ("a", TEXT, {"stream_ttl": "5"}, "lasts for another time"),
+            ("a", TEXT, CLOSED, "is not closed"),
+            (f"a?room={ROOM}", TEXT, {}, "is of another room"),
+            ("a", TEXT, {"stream_forked_from": "/ws/streams/a"}, "begins with no other one"),
+        ):
+            answer = await one.ask("PUT", id_, None, type_, **headers)
+            assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT")
+            assert what in answer.text
+
+
+async def test_the_application_does_not_start_what_is_written_over_http() -> None:
+    async with site(chat) as one:
+        await one.ask("PUT", f"a?room={ROOM}", b"x", TEXT)
+        with pytest.raises(StreamError, match="written over HTTP"):
+            await one.broker.streams.start("a", room=ROOM, source=said(["never"]))
+        with pytest.raises(StreamError, match="written over HTTP"):
+            async with one.broker.streams.open("a", room=ROOM):
+                pass
+        assert (await one.get("a")).text == "x"
 
 
 async def test_rooms_take_text_and_items_in_whole_characters() -> None:
@@ -931,6 +1040,7 @@ async def test_who_asks_too_often_waits_and_programs_do_not() -> None:
         assert statuses[-1] == 429
         refused = await one.get("a?user=ann", key="")
         assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["code"] == "RATE_LIMITED"
         assert (await one.get("b?user=bob", key="")).status_code == 200  # another user
         assert {(await one.get("a")).status_code for _ in range(20)} == {200}
 

@@ -298,7 +298,7 @@ async def test_a_stream_that_the_application_cancels_is_closed_and_still_the_cli
         assert await why(one.append(b"more")) == "closed"
         assert await one.text() == "text!"
         await one.forks.delete("a")
-        assert (await one.create(room=room)).is_new
+        assert (await one.create("a" if room is None else "b", room=room)).is_new
 
 
 async def test_a_cancellation_that_comes_beside_appends_ends_the_stream_behind_them() -> None:
@@ -314,6 +314,41 @@ async def test_a_cancellation_that_comes_beside_appends_ends_the_stream_behind_t
 
 
 # --- deleting
+
+
+@pytest.mark.parametrize("other", ["room", "another room"])
+async def test_the_id_of_a_deleted_stream_of_a_room_is_free_when_no_member_goes_on_with_it(other: str) -> None:
+    async with requests(2) as (one, two):
+        await one.create(said=b"text", room="room")
+        await two.forks.delete("a")
+        assert await why(one.create(said=b"other", room=other)) == "conflict"
+        assert await why(one.kept.find("a")) == "missing"
+        assert (await two.create(said=b"of no room")).is_new  # which no member reads
+        await two.forks.delete("a")
+        one.advance(599)
+        assert await why(one.create(said=b"other", room=other)) == "conflict"
+        one.advance(2)
+        assert (await two.create(said=b"other", room=other)).is_new
+        assert await one.text() == "other"
+
+
+async def test_the_id_of_a_deleted_stream_that_said_nothing_is_free_at_once() -> None:
+    async with requests() as (node,):
+        await node.create(room="room")
+        await node.forks.delete("a")
+        assert (await node.create(said=b"text", room="room")).is_new
+
+
+@pytest.mark.parametrize("room", [None, "room"])
+async def test_the_id_of_a_stream_that_outlived_its_limit_is_free_where_no_member_has_some(room: str | None) -> None:
+    for seconds in (5, 11, 400):  # with and without the engine's own word
+        async with requests() as (node,):
+            await node.create(said=b"text", meta=Meta("text/plain", TAG, ttl=5), room=room)
+            node.advance(seconds)
+            if room is None:
+                assert (await node.create(said=b"other")).is_new
+            else:
+                assert await why(node.create(said=b"other", room=room)) == "conflict"
 
 
 async def test_who_reads_a_stream_that_is_deleted_is_told_of_an_end() -> None:

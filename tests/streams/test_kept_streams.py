@@ -122,7 +122,7 @@ async def test_one_that_its_time_has_ended_is_missing_though_its_end_was_told() 
             node.advance(5)
             assert (await node.asking.look("a")).end == "lost"  # as those who read it there are told
             assert await why(node) == "missing"
-            assert (await node.create(room=room)).is_new
+            assert (await node.create("a" if room is None else "b", room=room)).is_new
 
 
 async def test_what_has_no_limit_stays_until_long_after_the_engine_would_forget_others() -> None:

@@ -80,8 +80,8 @@ def test_who_comes_when_all_are_known_takes_the_place_of_the_oldest() -> None:
 
 @given(metas, metas)
 def test_two_ask_for_the_same_stream_where_all_is_the_same_but_the_tag(one: Meta, two: Meta) -> None:
-    assert one.matches(two) == two.matches(one)
-    assert one.matches(Meta(one.type, "other", one.ttl, one.expires, "other", one.source, one.fork, 7))
+    assert bool(one.differs(two)) == bool(two.differs(one))
+    assert not one.differs(Meta(one.type, "other", one.ttl, one.expires, "other", one.source, one.fork, 7))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_two_ask_for_the_same_stream_where_all_is_the_same_but_the_tag(one: Meta
     ],
 )
 def test_two_that_differ_in_anything_ask_for_two(other: Meta) -> None:
-    assert not Meta("text/plain", "t", 1, 2.0, "", "s", "f").matches(other)
+    assert Meta("text/plain", "t", 1, 2.0, "", "s", "f").differs(other)
 
 
 @pytest.mark.parametrize(

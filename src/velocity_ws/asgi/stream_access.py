@@ -74,11 +74,13 @@ class Access:
         """
         given = headers.get("x-api-key")
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        is_bearer = given is None and scheme.lower() == "bearer" and bool(self._keys)
+        is_bearer = given is None and scheme.lower() == "bearer" and self.has_keys
         if is_bearer:
             given = credentials.strip()
         if given is None:
             return False
+        if not self._keys:
+            raise Reject("this server has no keys: WS_API_KEYS is not set there", status=403)
         said = given.encode("utf-8", "surrogateescape")
         # All of them are compared, each in constant time, so that nothing tells which one it is nearly.
         if True in [hmac.compare_digest(said, key) for key in self._keys]:
@@ -88,8 +90,12 @@ class Access:
         raise Reject("this is no key of WS_API_KEYS", status=401)
 
     @asynccontextmanager
-    async def visit(self, request: HTTPConnection) -> AsyncIterator[Visitor]:
+    async def visit(self, request: HTTPConnection, *, is_read: bool) -> AsyncIterator[Visitor]:
         """Let a request in, for as long as the block.
+
+        Args:
+            request: the request.
+            is_read: whether it only reads; others need a key.
 
         Raises:
             Reject: it may not come in.
@@ -99,8 +105,14 @@ class Access:
         if self.has_key(request.headers):
             yield Visitor(None, f"key {address}")
             return
+        if not is_read:
+            if not self.has_keys:
+                raise Reject("streams are written with a key of WS_API_KEYS, which is not set", status=403)
+            headers = {"www-authenticate": "Bearer"}
+            raise Reject("streams are written with a key of WS_API_KEYS", status=401, headers=headers)
         node = self._node
-        session = Session(node.context, request)
+        # What a hook asks of each handshake is there, too, and empty.
+        session = Session(node.context, HTTPConnection({"subprotocols": [], **request.scope}))
         try:
             try:
                 async with asyncio.timeout(node.settings.handshake_timeout):

@@ -10,10 +10,11 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 
 from velocity_ws.asgi.stream_forms import offset_of, tag_of
+from velocity_ws.sessions.web_errors import CODES
 from velocity_ws.streams.items import End
 from velocity_ws.streams.requests import Appended, Found, Problem
 
-__all__ = ["NO_STORE", "error_of", "headers_of", "metadata", "refusal", "written"]
+__all__ = ["NO_STORE", "code_of", "error_of", "headers_of", "metadata", "refusal", "written"]
 
 NO_STORE: Final = "no-store"
 STATUSES: Final = {
@@ -57,7 +58,8 @@ def written(done: Appended, status: int) -> Response:
 
 def refusal(problem: Problem) -> Response:
     """The answer to what is not done."""
-    response = error_of(STATUSES[problem.why], problem.why.upper(), str(problem))
+    code = "NOT_FOUND" if problem.why == "missing" else problem.why.upper()
+    response = error_of(STATUSES[problem.why], code, str(problem))
     found, producer = problem.found, problem.producer
     if problem.why == "closed" and found is not None:
         response.headers.update(headers_of(found.stream.end))
@@ -71,6 +73,11 @@ def refusal(problem: Problem) -> Response:
         if problem.received is not None:
             response.headers["producer-received-seq"] = str(problem.received.seq)
     return response
+
+
+def code_of(status: int) -> str:
+    """What an error is called of which nothing but the status is known; as in answers to messages."""
+    return CODES.get(status) or ("INTERNAL_ERROR" if status == 500 else f"HTTP_{status}")
 
 
 def error_of(status: int, code: str, message: str) -> Response:

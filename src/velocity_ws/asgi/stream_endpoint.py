@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from velocity_ws.asgi.admission import Admission
 from velocity_ws.asgi.stopping import OpenResponse, OpenResponses
 from velocity_ws.asgi.stream_access import Access, Visitor
-from velocity_ws.asgi.stream_answers import error_of, metadata, refusal
+from velocity_ws.asgi.stream_answers import code_of, error_of, metadata, refusal
 from velocity_ws.asgi.stream_feeds import Feeds
 from velocity_ws.asgi.stream_forms import JSON, NOW, TEXT, parse_offset
 from velocity_ws.asgi.stream_reading import LIFE, LONG_POLL, Reading
@@ -40,6 +40,7 @@ MOST_WAITING: Final = 100
 """Requests of one reader without a key that wait at the same time."""
 MOST_READERS: Final = 10_000
 """Readers without a key whose rates are known."""
+NOT_THERE: Final = "there is no such stream, or it is not for you"
 COMMON: Final = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
@@ -176,16 +177,14 @@ class StreamEndpoint:
         if "\0" in id_:
             raise Problem("invalid", "the id of a stream has no zero byte")
         await self._node.lifecycle.ensure_started()
-        async with self._access.visit(request) as visitor:
+        is_read = method in ("GET", "HEAD")
+        async with self._access.visit(request, is_read=is_read) as visitor:
             streams = self._streams()
-            if method in ("GET", "HEAD"):
-                self._check_rate(visitor)
-            else:
-                self._check_writer(visitor)
+            self._check_rate(visitor)
             if not visitor.has_key and not streams.is_awake and not streams.is_looking:
-                raise Problem("missing", "there is no such stream")  # there is none, and a stranger begins nothing
+                raise Problem("missing", NOT_THERE)  # there is none, and a stranger begins nothing
             await streams.wake()
-            if method in ("GET", "HEAD"):
+            if is_read:
                 return await self._read(streams, visitor, id_, request)
             if method == "PUT":
                 return await self._writing.create(streams, id_, request)
@@ -198,13 +197,6 @@ class StreamEndpoint:
         if self._node.streams is None:
             raise BrokerError("the broker is not started")
         return self._node.streams
-
-    def _check_writer(self, visitor: Visitor) -> None:
-        if not visitor.has_key:
-            if not self._access.has_keys:
-                raise Reject("streams are written with a key of WS_API_KEYS, which is not set", status=403)
-            headers = {"www-authenticate": "Bearer"}
-            raise Reject("streams are written with a key of WS_API_KEYS", status=401, headers=headers)
 
     def _preflight(self, request: Request) -> Response:
         headers = {"allow": ALLOW}
@@ -219,9 +211,7 @@ class StreamEndpoint:
     # --- reading
 
     async def _read(self, streams: Streams, visitor: Visitor, id_: str, request: Request) -> Response | _Live:
-        found = await streams.forks.find(id_)
-        if not await visitor.may_read(self._node, streams.kept.room_of(found)):
-            raise Problem("missing", "there is no such stream, or it is not for you")
+        found = await self._find(streams, visitor, id_)
         content_type = found.note.meta.type if found.note is not None else await self._type_of(streams, found)
         if request.method == "HEAD":
             return metadata(found, content_type)
@@ -241,11 +231,27 @@ class StreamEndpoint:
         if_none_match = request.headers.get("if-none-match", "")
         return reading.answer(chunk, if_none_match=if_none_match, is_live=live is not None, is_now=offset == NOW)
 
+    async def _find(self, streams: Streams, visitor: Visitor, id_: str) -> Found:
+        """A stream that a visitor may read; who may not is told the same of one that is there, or was, as of none."""
+        problem: Problem | None = None
+        found: Found | None
+        try:
+            found = await streams.forks.find(id_)
+        except Problem as error:
+            problem, found = error, error.found
+        if not visitor.has_key and (
+            found is None or not await visitor.may_read(self._node, streams.kept.room_of(found))
+        ):
+            raise Problem("missing", NOT_THERE)
+        if found is None or problem is not None:
+            raise problem or AssertionError("one of them is there")
+        return found
+
     def _live(self, reading: Reading, visitor: Visitor, request: Request, *, is_poll: bool) -> Response | _Live:
         """What stays open; counted as a connection, and against what one reader may have."""
         address = request.client.host if request.client is not None else None
         if not visitor.has_key and self._waiting[visitor.name] >= MOST_WAITING:
-            response = error_of(429, "TOO_MANY", f"{MOST_WAITING} of your requests wait already")
+            response = error_of(429, code_of(429), f"{MOST_WAITING} of your requests wait already")
             response.headers["retry-after"] = "1"
             return response
         if self._node.connection_limits.count_in(address) is not None:
@@ -284,7 +290,7 @@ def _refused(error: Exception) -> Response:
         return refusal(error)
     if isinstance(error, Reject):
         status = error.status if error.code is None else (401 if error.code == 4401 else 403)
-        response = error_of(status, "FORBIDDEN" if status == 403 else "UNAUTHORIZED", error.reason or "refused")
+        response = error_of(status, code_of(status), error.reason or "refused")
         response.headers.update(error.headers)
     elif isinstance(error, ClientError):
         response = error_of(500, error.code, error.message)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from velocity_ws.asgi.stream_answers import written
-from velocity_ws.asgi.stream_forms import Wanted, parse_body, parse_offset, producer_of, seq_of, wants_end
+from velocity_ws.asgi.stream_forms import JSON, Wanted, parse_body, parse_offset, producer_of, seq_of, wants_end
 from velocity_ws.errors import InvalidNameError
 from velocity_ws.messages.names import validate_room, validate_text
 from velocity_ws.paths import STREAMS
@@ -44,8 +44,10 @@ class Writing:
         """
         headers = request.headers
         wanted = Wanted.of(headers)
-        room = one(request, "room") or None
+        room = one(request, "room")
         if room is not None:
+            if not room:
+                raise Problem("invalid", "room is empty; without it the stream has no room")
             with as_problem():
                 validate_room(room)
                 validate_text(room)
@@ -60,7 +62,8 @@ class Writing:
             meta = wanted.forked(source, position)
             room = streams.kept.room_of(source) if room is None else room
         if room is not None and not (meta.is_json or meta.is_text):
-            raise Problem("invalid", "a stream of a room has text, or JSON")
+            given = wanted.type or "no Content-Type"
+            raise Problem("invalid", f"a stream of a room has text/…, or {JSON}; this request has {given}")
         said = parse_body(body, Note(meta), room or "", is_first=True) if body else Said("", 0, b"")
         if source is None:
             done = await streams.forks.create(id_, room, meta, said, is_closed=wanted.is_closed)

@@ -50,6 +50,9 @@ class HookDecorators(Generic[UserT]):
         answer. Of several hooks the last one counts whose result is not ``None``. It raises `Reject` or Starlette's
         ``HTTPException`` to refuse. Any other exception, or taking longer than ``WS_HANDSHAKE_TIMEOUT``, refuses the
         connection.
+
+        It is also asked with each HTTP request of a user for a stream; ``request.scope["type"]`` is ``"http"`` then,
+        and no ``on_connect`` follows.
         """
         return self._hooks.register("authenticate", function)
 

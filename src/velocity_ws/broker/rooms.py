@@ -51,6 +51,9 @@ class Rooms(Generic[UserT]):
         handler; who is refused while in such a room is put out of it. A failure, or more than 5 seconds, refuses too.
         Rooms of a kind that has none cannot be joined by a client alone. `Broker.join_room` does not ask.
 
+        It is also asked with each HTTP request of a user for a stream of the room; the client is not connected then,
+        and has nothing but the request and what ``authenticate`` returned for it.
+
         Raises:
             HookError: the kind has such a function already, or this one cannot be it.
         """

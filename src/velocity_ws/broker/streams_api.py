@@ -86,7 +86,7 @@ class StreamsAPI:
             TypeError: the source is no async iterator, and makes none; in the latter case the end is ``error``.
             InvalidNameError: the id, or the room, is not such a string, or cannot be sent to other processes.
             StreamGone: it ended so long ago that nothing is kept of it.
-            StreamError: the id is that of a stream in another room.
+            StreamError: the id is that of a stream in another room, or of one that is written over HTTP.
             SettingsError: the engine never keeps streams; the text says what to do.
             BrokerError: the broker is not started.
             BackplaneUnavailable: the engine did not answer. To start it again is safe.

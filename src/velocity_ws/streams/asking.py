@@ -73,7 +73,7 @@ class Asking:
 
         Raises:
             StreamGone: it ended so long ago that nothing is kept of it.
-            StreamError: it is of another room.
+            StreamError: it is of another room, or written over HTTP.
             BackplaneUnavailable: the engine did not answer.
         """
         token = self._unsure.pop(id_, None) or secrets.token_bytes(WRITER_SIZE)
@@ -90,6 +90,8 @@ class Asking:
             raise StreamGone(id_)
         if stream.room != room:
             raise StreamError(id_, f"is one of room {stream.room!r:.80}: an id has one room, so take another id")
+        if stream.writer.startswith(BY_REQUESTS):
+            raise StreamError(id_, "is written over HTTP, by programs with a key, so take another id")
         if stream.writer != token:
             return None, await self._settled(stream), False
         return begin, stream, began.is_forbidden

@@ -112,6 +112,10 @@ class Durable:
                 ):
                     await self._delete(stream)  # it has outlived its limit, or nobody could read it
                     continue
+                if room is not None and await self._kept.was_read(id_):
+                    await self._link.delete(Deletion(id_, topic, begin.writer))
+                    text = "a stream of a room had this id, and was deleted: members have some of it; take another id"
+                    raise Problem("conflict", text)
                 note = Note(meta, _nonce(), size=len(said.data), is_filling=bool(meta.source))
                 taken = await self._append(stream, note, said, "done" if is_closed and not meta.source else "")
                 if taken is not None:
@@ -127,9 +131,13 @@ class Durable:
         stream, note = found
         if note is None or stream.is_gone:
             raise Problem("conflict", "there is, or was, a stream of this id that is not to be written so", found)
-        is_other = not note.is_filling and found.is_closed != is_closed
-        if not note.meta.matches(meta) or is_other or self._kept.room_of(found) != room:
-            raise Problem("conflict", "there is a stream of this id, and it is another one", found)
+        what = note.meta.differs(meta)
+        if self._kept.room_of(found) != room:
+            what = "is of another room"
+        elif not what and not note.is_filling and found.is_closed != is_closed:
+            what = "is closed" if found.is_closed else "is not closed"
+        if what:
+            raise Problem("conflict", f"there is a stream of this id, which {what}", found)
         return Appended(found, is_new=False)
 
     async def append(
@@ -231,6 +239,8 @@ class Durable:
     async def _delete(self, stream: Summary) -> None:
         """Those who read it are told of an end first."""
         self._cache.pop(stream.id, None)
+        if stream.length and self._kept.is_of_room(stream):
+            await self._kept.remember(stream.id)
         if not stream.end and not stream.is_gone:
             note = read_note(stream.note)
             if note is not None:
@@ -299,7 +309,7 @@ class Durable:
 def _is_half_of_another(found: Found, meta: Meta) -> bool:
     """Whether a stream was to begin with another one, which it has not all of, and is not what is asked for now."""
     note = found.note
-    return note is not None and note.is_filling and (not note.meta.matches(meta) or note.meta.tag != meta.tag)
+    return note is not None and note.is_filling and (note.meta.tag != meta.tag or note.meta.differs(meta) != "")
 
 
 def _writer() -> bytes:

@@ -142,7 +142,7 @@ class Forks:
         created = await self._durable.create(id_, room, meta, Said("", 0, b""), is_closed=is_closed)
         found = created.found
         for _ in range(TRIES):
-            if found.note is None or not found.note.meta.matches(meta):
+            if found.note is None or found.note.meta.differs(meta):
                 raise Problem("conflict", "others have created another stream of this id", found)
             if not found.note.is_filling:
                 return Appended(found, is_new=created.is_new)

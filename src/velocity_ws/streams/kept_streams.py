@@ -5,13 +5,14 @@ Source: the Durable Streams protocol, 4 and 5.1 (https://github.com/durable-stre
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
-from velocity_ws.streams.items import BY_REQUESTS, Query, Renewal, Summary, Times
+from velocity_ws.streams.items import BY_REQUESTS, WRITER_SIZE, Begin, Query, Renewal, Summary, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, read_note
 from velocity_ws.streams.pieces import Kind, Piece, join
@@ -24,8 +25,8 @@ ANSWER: Final = 1024 * 1024
 """Bytes of one answer, about."""
 FOR_EVER: Final = 365 * 86400 * 1000
 """Milliseconds without a write after which a stream that was given no other limit counts as dead."""
-MEMORY: Final = 60_000
-"""Milliseconds for which it is known of a stream with a limit that it was there, when it is gone."""
+READ: Final = "\0r"
+"""What the id begins with of a mark that says that a stream was there; no request has an id that begins so."""
 KNOWN: Final = 1000
 """Streams of which it is known when they were renewed last."""
 RENEW: Final = 0.5
@@ -68,7 +69,7 @@ class KeptStreams:
         if found is None or (not is_filling and found.note is not None and found.note.is_filling):
             raise Problem("missing", "there is no such stream")
         if found.stream.is_gone:
-            raise Problem("gone", "what this stream said is kept no more")
+            raise Problem("gone", "what this stream said is kept no more", found)
         return found
 
     async def _look(self, id_: str) -> Found | None:
@@ -99,8 +100,30 @@ class KeptStreams:
 
     def room_of(self, found: Found) -> str | None:
         """The room whose members read a stream; ``None`` for none."""
-        stream = found.stream
-        return None if stream.topic == self._topics.stream(stream.id) else stream.room
+        return found.stream.room if self.is_of_room(found.stream) else None
+
+    def is_of_room(self, stream: Summary) -> bool:
+        """Whether members of a room read a stream."""
+        return stream.topic != self._topics.stream(stream.id)
+
+    async def remember(self, id_: str) -> None:
+        """A stream of a room will be deleted. Its members go on where they were, by its id and how much they have: for
+        a while nothing else may have it.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer; it may be done.
+        """
+        name, times = READ + id_, Times(self._times.memory, 1000, 1000)
+        await self._link.begin(Begin(name, self._topics.stream(name), "", secrets.token_bytes(WRITER_SIZE), times))
+
+    async def was_read(self, id_: str) -> bool:
+        """Whether a stream of that id, of which members have some, was deleted not long ago.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer.
+        """
+        stream = await self._link.look(READ + id_)
+        return stream is not None and bool(stream.left)
 
     async def kind_of(self, found: Found) -> Kind:
         """What a stream has; empty where it has nothing yet.
@@ -162,8 +185,8 @@ class KeptStreams:
         """How long a stream lasts."""
         if meta.ttl is not None:
             ttl = max(1, meta.ttl) * 1000
-            return Times(ttl, ttl, MEMORY)
+            return Times(ttl, ttl, self._times.memory)
         if meta.expires is not None:
             left = max(1000, round((meta.expires - self._wall()) * 1000))
-            return Times(left, left, MEMORY)
+            return Times(left, left, self._times.memory)
         return Times(FOR_EVER, self._times.ttl, self._times.memory)

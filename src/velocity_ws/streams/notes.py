@@ -48,11 +48,15 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether its content type is one of text."""
         return normal_type(self.type).startswith("text/")
 
-    def matches(self, other: Meta) -> bool:
-        """Whether two ask for the same stream."""
-        return (normal_type(self.type), self.ttl, self.expires, self.source, self.fork) == (
-            normal_type(other.type), other.ttl, other.expires, other.source, other.fork,
-        )  # fmt: skip
+    def differs(self, other: Meta) -> str:
+        """What is otherwise of a stream that another one asks for; empty where they ask for the same."""
+        if normal_type(self.type) != normal_type(other.type):
+            return f"has {self.type}"
+        if (self.ttl, self.expires) != (other.ttl, other.expires):
+            return "lasts for another time"
+        if (self.source, self.fork) != (other.source, other.fork):
+            return f"begins with {self.source} at another place" if self.source else "begins with no other one"
+        return ""
 
 
 class Producer(msgspec.Struct, frozen=True, array_like=True):
