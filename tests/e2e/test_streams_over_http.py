@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from tests.support import DEADLINE, Address, ServerKind, eventually, running, serve, settings
 from tests.support.jetstream import storing
+from tests.support.machine import beside_others
 from tests.support.nodes import KINDS, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
@@ -400,6 +401,91 @@ async def test_no_token_in_the_access_log(caplog: pytest.LogCaptureFixture) -> N
     assert any("query=of-the-application" in line for line in lines)
 
 
+@pytest.mark.parametrize("live", ["sse", "long-poll"])
+async def test_who_may_not_read_any_more_gets_nothing_of_what_comes_then(live: str) -> None:
+    members = {"ann", "bob"}
+
+    def revocable(broker: Broker) -> None:
+        guarded(broker)
+        broker.rooms("team").authorize(lambda client: client.user_id in members)
+
+    async with site(revocable) as one:
+        offset = (await one.ask("PUT", "a?room=team", "text", TEXT)).headers["stream-next-offset"]
+        path = f"{one.base}/streams/a?offset={offset}&live={live}&user="
+        asked = {user: asyncio.create_task(one.http.get(path + user)) for user in ("ann", "bob", "eve")}
+        assert (await asked["eve"]).status_code == 404
+        await eventually(lambda: one.waiting == 2)
+        members.remove("bob")
+        await one.broker.reauthorize(room="team", user_id="bob")
+        await one.post("a", " secret")
+        told = await asked["bob"]
+        assert (told.status_code, "secret" in told.text) == (200 if live == "sse" else 204, False)
+        assert (await one.get("a?user=bob", key="")).status_code == 404
+        if live == "sse":
+            assert (await one.ask("POST", "a", **CLOSED)).status_code == 204
+        assert "secret" in (await asked["ann"]).text
+        assert one.waiting == 0
+
+
+async def test_who_may_not_read_any_more_is_refused_though_it_was_let_in_just_now() -> None:
+    members = {"bob"}
+    asking, go_on = asyncio.Event(), asyncio.Event()
+
+    def slow(broker: Broker) -> None:
+        guarded(broker)
+
+        async def authorize(client: Client) -> bool:
+            found = client.user_id in members
+            asking.set()
+            await go_on.wait()
+            return found
+
+        broker.rooms("team").authorize(authorize)
+
+    async with site(slow) as one:
+        await one.ask("PUT", "a?room=team", "text", TEXT)
+        reading = asyncio.create_task(one.get("a?user=bob&offset=-1&live=sse", key=""))
+        await asking.wait()
+        members.clear()
+        await one.broker.reauthorize(room="team")
+        go_on.set()
+        assert (await reading).status_code == 404
+
+
+async def test_an_application_has_keys_of_its_own_where_there_are_none() -> None:
+    def by_key(broker: Broker) -> None:
+        @broker.authenticate
+        async def authenticate(request: Any) -> str | None:
+            key: str | None = request.headers.get("x-api-key")
+            return key
+
+        broker.rooms("team").authorize(lambda client: client.user_id == KEY)
+
+    async with site(by_key, api_keys="") as one:
+        await one.broker.streams.start("a", room="team", source=said(["text"]))
+        await one.broker.streams.wait("a")
+        assert (await one.get("a")).text == "text"
+        assert (await one.ask("POST", "a", b"x", TEXT)).status_code == 403
+
+
+async def test_pages_that_check_origin_lets_in_may_read_the_answers() -> None:
+    async def check(request: Any) -> bool:
+        return bool(request.headers.get("origin") == "https://ours.example")
+
+    def fails(_: Any) -> bool:
+        raise RuntimeError("it failed")
+
+    async with site(guarded, check_origin=check) as one:
+        await one.ask("PUT", "a?room=of:ann", b"x", TEXT)
+        answer = await one.get("a?user=ann", key="", origin="https://ours.example")
+        assert (answer.text, answer.headers["access-control-allow-origin"]) == ("x", "https://ours.example")
+        answer = await one.get("a?user=ann", key="", origin="https://other.example")
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (403, None)
+    async with site(guarded, check_origin=fails) as one:
+        answer = await one.get("a", key="", origin="https://ours.example")
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (500, None)
+
+
 async def test_an_authentication_that_takes_too_long_is_given_up() -> None:
     def slow(broker: Broker) -> None:
         @broker.authenticate
@@ -532,7 +618,7 @@ async def test_what_the_application_says_is_read_by_http() -> None:
             gate.end()
             began = time.monotonic()
             parts, control = await events.all()
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < beside_others(0.2)
         assert (parts, control["streamEnd"]) == ([], "done")
         assert "streamCursor" not in control
         assert await stream.wait() == "done"
@@ -876,7 +962,7 @@ async def test_a_server_that_stops_ends_what_is_open(kind: ServerKind) -> None:
             assert await events.next() is None
             assert (await polling).status_code in (200, 204, 503)
             await stopping
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < beside_others(5)
 
 
 # --- writing
@@ -1032,12 +1118,11 @@ async def test_a_body_that_never_ends_is_given_up() -> None:
 
 
 async def test_who_asks_too_often_waits_and_programs_do_not() -> None:
-    async with site(guarded, rate_limit=1, rate_burst=3) as one:
+    async with site(guarded, rate_limit=0.05, rate_burst=3) as one:
         await one.ask("PUT", "a?room=of:ann", "x", TEXT)
         await one.ask("PUT", "b?room=of:bob", "x", TEXT)
         statuses = [(await one.get("a?user=ann", key="")).status_code for _ in range(5)]
-        assert statuses[:3] == [200] * 3
-        assert statuses[-1] == 429
+        assert statuses == [200] * 3 + [429] * 2
         refused = await one.get("a?user=ann", key="")
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["code"] == "RATE_LIMITED"
@@ -1052,8 +1137,9 @@ async def test_rates_are_known_of_so_many_readers(monkeypatch: pytest.MonkeyPatc
     app = WebSocketApp(broker)
     async with serve(app) as address, client(address) as http:
         for number in range(10):
-            assert (await http.get(f"/streams/a?user={number}")).status_code == 404
-        assert list(app._streams._rates) == ["7", "8", "9"]
+            for each in (0, number):  # one that comes often is not forgotten for it
+                assert (await http.get(f"/streams/a?user={each}")).status_code == 404
+        assert list(app._streams._rates) == ["user 8", "user 0", "user 9"]
 
 
 async def test_a_thousand_long_polls_of_one_client_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1319,7 +1405,7 @@ async def test_our_server_ends_what_is_open_when_it_stops() -> None:
         assert await events.next() is None
         async with asyncio.timeout(DEADLINE):
             await stopping
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < beside_others(5)
 
 
 # --- several nodes, and an engine that is away

@@ -12,12 +12,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from statistics import median
 
 import httpx2 as httpx
 import pytest
 
 from tests.support import DEADLINE, eventually, settings
 from tests.support.engines import free_port
+from tests.support.machine import beside_others
 from tests.support.proxies import EVERY, LIMITED, documented, replaced, run_proxy, with_limit
 from velocity_ws import Broker, Server
 from velocity_ws.asgi import stream_feeds
@@ -115,9 +117,9 @@ async def check_events(writer: httpx.AsyncClient, http: httpx.AsyncClient) -> No
                 pass
             assert await events.block() == ""
             ends.append(time.monotonic() - said)
-    assert min(firsts) < FIRST
-    assert min(pieces) < SOON
-    assert min(ends) < SOON
+    assert median(firsts) < beside_others(FIRST)
+    assert median(pieces) < beside_others(SOON)
+    assert median(ends) < beside_others(SOON)
 
 
 async def check_long_polls(writer: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
@@ -136,7 +138,7 @@ async def check_long_polls(writer: httpx.AsyncClient, http: httpx.AsyncClient) -
         assert response.http_version == "HTTP/1.1"
         offset = response.headers["stream-next-offset"]
     assert response.headers["stream-closed"] == "true"
-    assert min(times) < SOON
+    assert median(times) < beside_others(SOON)
 
 
 @pytest.mark.parametrize("proxy", EVERY)

@@ -21,7 +21,7 @@ import pytest
 
 from tests.support import DEADLINE, eventually
 from tests.support.engines import engine, free_port
-from tests.support.machine import waited_for_a_processor
+from tests.support.machine import beside_others, waited_for_a_processor
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.programs.readers_app:app"
@@ -163,9 +163,9 @@ async def check(kind: str, workers: int, directory: Path, readers: int, drain_ti
     for live, answer in zip(kinds, answers, strict=True):
         assert answer.endswith(ENDS[live]), (live, answer)
         assert answer.startswith(b"HTTP/1.1 200 " if live == b"sse" else b"HTTP/1.1 204 "), answer
-    assert last < drain_timeout
-    lacked = sum(waited[pid] - before[pid] for pid in before)
-    assert seconds < drain_timeout + 1 + min(lacked, 2), running.log
+    lacked = min(sum(waited[pid] - before[pid] for pid in before), 2)
+    assert last < drain_timeout + lacked
+    assert seconds < drain_timeout + 1 + lacked, running.log
     assert len(running.said("ended")) == workers
     assert "Traceback" not in running.log, running.log
 
@@ -205,5 +205,5 @@ async def test_a_reader_that_reads_nothing_keeps_no_server(kind: str, tmp_path: 
         seconds = time.monotonic() - began
     print(f"\n{kind}: exit {seconds:.2f} s")  # noqa: T201 - the figures
     assert answer.startswith(b"HTTP/1.1 204 ")
-    assert seconds < 1 + 1 + 2, running.log
+    assert seconds < beside_others(1 + 1 + 2), running.log
     assert "Traceback" not in running.log, running.log

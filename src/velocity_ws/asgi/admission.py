@@ -7,6 +7,8 @@ import inspect
 from contextlib import suppress
 from typing import NoReturn
 
+from starlette.requests import HTTPConnection
+
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import LoginExpired, Reject
@@ -138,8 +140,18 @@ class Admission:
         if self._node.dispatcher.has("authenticate"):
             await self._identify(session)
 
-    def allows(self, origin: str, hosts: list[str]) -> bool:
-        """Whether pages of an origin may connect, where no ``check_origin`` decides that."""
+    async def allows(self, request: HTTPConnection, origin: str) -> bool:
+        """Whether the page of an origin may read what a request is answered, by the rules of a handshake."""
+        settings = self._node.settings
+        if settings.check_origin is not None:
+            try:
+                async with asyncio.timeout(settings.handshake_timeout):
+                    allowed = settings.check_origin(request)
+                    return bool(await allowed if inspect.isawaitable(allowed) else allowed)
+            except Exception:
+                log.debug("check_origin failed, which is told where a request is let in", exc_info=True)
+                return False
+        hosts = request.headers.getlist("host")
         parsed = Origin.parse(origin)
         if self._any_origin or (parsed is not None and is_same_origin(parsed, hosts)):
             return True

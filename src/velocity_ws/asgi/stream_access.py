@@ -20,6 +20,8 @@ from velocity_ws.sessions.session import Session
 
 __all__ = ["Access", "Visitor"]
 
+CHALLENGE = {"www-authenticate": "Bearer"}
+
 
 class Visitor:
     """Who sent a request.
@@ -27,11 +29,13 @@ class Visitor:
     Attributes:
         has_key: whether it is a program with a key, which may do anything.
         name: what its waiting requests are counted by.
+        user_id: its user; ``None`` for none.
     """
 
     def __init__(self, session: Session | None, name: str) -> None:
         self.has_key = session is None
         self.name = name
+        self.user_id = None if session is None else session.user_id
         self._session = session
 
     async def may_read(self, node: Node, room: str | None) -> bool:
@@ -66,8 +70,12 @@ class Access:
         """Whether there are keys, without which nobody writes."""
         return bool(self._keys)
 
-    def has_key(self, headers: Headers) -> bool:
+    def has_key(self, headers: Headers, *, is_read: bool) -> bool:
         """Whether a request has a key.
+
+        Args:
+            headers: of the request.
+            is_read: whether it only reads, which users do, too.
 
         Raises:
             Reject: it has one that is none.
@@ -79,15 +87,18 @@ class Access:
             given = credentials.strip()
         if given is None:
             return False
+        may_be_users = is_read and self._node.dispatcher.has("authenticate")
         if not self._keys:
+            if may_be_users:
+                return False
             raise Reject("this server has no keys: WS_API_KEYS is not set there", status=403)
         said = given.encode("utf-8", "surrogateescape")
         # All of them are compared, each in constant time, so that nothing tells which one it is nearly.
         if True in [hmac.compare_digest(said, key) for key in self._keys]:
             return True
-        if is_bearer and self._node.dispatcher.has("authenticate"):
-            return False  # it may be a user's token
-        raise Reject("this is no key of WS_API_KEYS", status=401)
+        if is_bearer and may_be_users:
+            return False
+        raise Reject("this is no key of WS_API_KEYS", status=401, headers=CHALLENGE)
 
     @asynccontextmanager
     async def visit(self, request: HTTPConnection, *, is_read: bool) -> AsyncIterator[Visitor]:
@@ -102,14 +113,13 @@ class Access:
         """
         client = request.client
         address = client.host if client is not None else ""
-        if self.has_key(request.headers):
+        if self.has_key(request.headers, is_read=is_read):
             yield Visitor(None, f"key {address}")
             return
         if not is_read:
             if not self.has_keys:
                 raise Reject("streams are written with a key of WS_API_KEYS, which is not set", status=403)
-            headers = {"www-authenticate": "Bearer"}
-            raise Reject("streams are written with a key of WS_API_KEYS", status=401, headers=headers)
+            raise Reject("streams are written with a key of WS_API_KEYS", status=401, headers=CHALLENGE)
         node = self._node
         # What a hook asks of each handshake is there, too, and empty.
         session = Session(node.context, HTTPConnection({"subprotocols": [], **request.scope}))
@@ -119,7 +129,7 @@ class Access:
                     await self._admission.identify(session)
             except TimeoutError:
                 raise Reject("authentication took too long", status=503) from None
-            yield Visitor(session, session.user_id or f"address {address}")
+            yield Visitor(session, f"address {address}" if session.user_id is None else f"user {session.user_id}")
         finally:
             session.detach()
             if node.users.expected:

@@ -24,7 +24,7 @@ from velocity_ws.asgi.stream_writing import Writing, as_problem, one
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientError, Reject, SettingsError
 from velocity_ws.limits import RateLimiter
-from velocity_ws.logs import get_logger
+from velocity_ws.logs import get_logger, printable
 from velocity_ws.messages.names import validate_text
 from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.requests import Found, Problem
@@ -43,6 +43,7 @@ MOST_READERS: Final = 10_000
 NOT_THERE: Final = "there is no such stream, or it is not for you"
 COMMON: Final = {
     "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox",
     "cross-origin-resource-policy": "same-origin",
     "vary": "Origin",
 }
@@ -67,16 +68,22 @@ class _Live:
         reading: what is read.
         address: what it is counted by among connections.
         name: what it is counted by among those that wait.
+        room: by whose ``authorize`` it is let in; ``None`` where that was by a key.
+        user_id: whose it is.
         is_poll: whether one answer is all; else events.
         extra: headers of the answer.
     """
 
-    __slots__ = ("address", "extra", "is_poll", "name", "reading")
+    __slots__ = ("address", "extra", "is_poll", "name", "reading", "room", "user_id")
 
-    def __init__(self, reading: Reading, address: str | None, name: str, *, is_poll: bool) -> None:
+    def __init__(
+        self, reading: Reading, address: str | None, visitor: Visitor, room: str | None, *, is_poll: bool
+    ) -> None:
         self.reading = reading
         self.address = address
-        self.name = name
+        self.name = visitor.name
+        self.room = None if visitor.has_key else room
+        self.user_id = visitor.user_id
         self.is_poll = is_poll
         self.extra = COMMON
 
@@ -99,6 +106,9 @@ class StreamEndpoint:
         )
         self._feeds = Feeds(lambda: node.context.workers)
         self._waiting: Counter[str] = Counter()
+        self._members: dict[OpenResponse, _Live] = {}
+        self._round = 0
+        node.authorization.on_reauthorize.append(self._end_readers)
         self._rates: OrderedDict[str, RateLimiter] = OrderedDict()
 
     async def __call__(self, id_: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +118,8 @@ class StreamEndpoint:
             return
         # Nothing of the request is kept here while it waits.
         response = self._open.open(receive, live.seconds)
+        if live.room is not None:
+            self._members[response] = live
         try:
             if live.is_poll:
                 await self._poll(live, response, scope, receive, send)
@@ -115,6 +127,7 @@ class StreamEndpoint:
                 await live.reading.send_events(self._feeds, response, live.extra, send)
         finally:
             self._open.close(response)
+            self._members.pop(response, None)
             self._node.connection_limits.count_out(live.address)
             self._waiting[live.name] -= 1
             if not self._waiting[live.name]:
@@ -123,7 +136,7 @@ class StreamEndpoint:
     async def _answer_or_live(self, id_: str, scope: Scope, receive: Receive, send: Send) -> _Live | None:
         """Answer a request, unless it is to be answered by what is yet to come."""
         request = Request(scope, receive)
-        extra = self._common(request)
+        extra = await self._common(request)
         try:
             answer = await self._answer(id_, request)
         except ClientDisconnect:
@@ -146,10 +159,10 @@ class StreamEndpoint:
             answer.headers.update(live.extra)
             await answer(scope, receive, send)
 
-    def _common(self, request: Request) -> dict[str, str]:
+    async def _common(self, request: Request) -> dict[str, str]:
         """The headers of each answer: for caches and browsers, and for pages of other origins that may ask."""
         origin = request.headers.get("origin")
-        if origin is not None and self._admission.allows(origin, request.headers.getlist("host")):
+        if origin is not None and await self._admission.allows(request, origin):
             return COMMON | {
                 "access-control-allow-origin": origin,
                 "access-control-allow-credentials": "true",
@@ -211,7 +224,13 @@ class StreamEndpoint:
     # --- reading
 
     async def _read(self, streams: Streams, visitor: Visitor, id_: str, request: Request) -> Response | _Live:
-        found = await self._find(streams, visitor, id_)
+        while True:
+            round_ = self._round
+            found = await self._find(streams, visitor, id_)
+            if request.method == "GET":
+                await streams.kept.touch(found)
+            if round_ == self._round:  # else the answer that let it in counts no more
+                break
         content_type = found.note.meta.type if found.note is not None else await self._type_of(streams, found)
         if request.method == "HEAD":
             return metadata(found, content_type)
@@ -223,13 +242,19 @@ class StreamEndpoint:
         if live == "sse":  # an EventSource asks for the same URL again
             offset = request.headers.get("last-event-id", offset)
         position = parse_offset(offset, found)
-        await streams.kept.touch(found)
         reading = Reading(streams.tails, found, content_type, position, one(request, "cursor"))
         if live is not None and (live == "sse" or (position >= found.stream.length and not found.stream.end)):
-            return self._live(reading, visitor, request, is_poll=live != "sse")
+            return self._live(reading, visitor, streams.kept.room_of(found), request, is_poll=live != "sse")
         chunk = await streams.kept.part(found, position)
         if_none_match = request.headers.get("if-none-match", "")
         return reading.answer(chunk, if_none_match=if_none_match, is_live=live is not None, is_now=offset == NOW)
+
+    def _end_readers(self, room: str | None, user_id: str | None) -> None:
+        """It is asked again who may be in a room: who reads its streams is to come again, and is asked about then."""
+        self._round += 1
+        for response, live in self._members.items():
+            if room in (None, live.room) and user_id in (None, live.user_id):
+                response.end("stopping")
 
     async def _find(self, streams: Streams, visitor: Visitor, id_: str) -> Found:
         """A stream that a visitor may read; who may not is told the same of one that is there, or was, as of none."""
@@ -247,26 +272,32 @@ class StreamEndpoint:
             raise problem or AssertionError("one of them is there")
         return found
 
-    def _live(self, reading: Reading, visitor: Visitor, request: Request, *, is_poll: bool) -> Response | _Live:
+    def _live(
+        self, reading: Reading, visitor: Visitor, room: str | None, request: Request, *, is_poll: bool
+    ) -> Response | _Live:
         """What stays open; counted as a connection, and against what one reader may have."""
         address = request.client.host if request.client is not None else None
         if not visitor.has_key and self._waiting[visitor.name] >= MOST_WAITING:
             response = error_of(429, code_of(429), f"{MOST_WAITING} of your requests wait already")
             response.headers["retry-after"] = "1"
             return response
-        if self._node.connection_limits.count_in(address) is not None:
+        full = self._node.connection_limits.count_in(address)
+        if full is not None:
+            self._node.hints.full(full, printable(address or "a client without an address"), {})
             response = error_of(503, "UNAVAILABLE", "too many connections")
             response.headers["retry-after"] = "1"
             return response
         self._waiting[visitor.name] += 1
-        return _Live(reading, address, visitor.name, is_poll=is_poll)
+        return _Live(reading, address, visitor, room, is_poll=is_poll)
 
     def _check_rate(self, visitor: Visitor) -> None:
         settings = self._node.settings
         if visitor.has_key or not settings.rate_limit:
             return
         rate = self._rates.get(visitor.name)
-        if rate is None:
+        if rate is not None:
+            self._rates.move_to_end(visitor.name)
+        else:
             rate = RateLimiter(settings.rate_limit, settings.rate_burst, asyncio.get_running_loop().time)
             self._rates[visitor.name] = rate
             if len(self._rates) > MOST_READERS:

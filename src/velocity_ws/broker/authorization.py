@@ -58,6 +58,10 @@ class Authorization:
     An answer counts as long as nothing has changed since it was asked for: `reauthorize` and `user_changed` have what
     is being asked, for joins too, asked again. Members who are asked about stay members, but what is said in the room
     is held until there is an answer. Then they get it in order, before anything newer; or they are out.
+
+    Attributes:
+        on_reauthorize: called with the room and the user, ``None`` for any, when it is to be asked again about them: of
+            those who read a room and are no members.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Authorization:
         self._joining: set[_Joining] = set()
         self._asking: set[asyncio.Task[object] | None] = set()  # the tasks in which a hook is asked now
         self._when_used: Callable[[], object] | None = None
+        self.on_reauthorize: list[Callable[[str | None, str | None], object]] = []
         self._questions = Questions(hub, counters, limit, self._ask, moves.take_out, self._report, moves.keep_out)
 
     def when_used(self, function: Callable[[], object]) -> None:
@@ -210,6 +215,8 @@ class Authorization:
         if not self._kinds.has_authorize:
             return Round()
         self._use()
+        for function in self.on_reauthorize:
+            function(room, user_id)
         for joining in self._joining:
             if room in (None, joining.room) and user_id in (None, joining.session.user_id):
                 joining.is_stale = True
