@@ -16,12 +16,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from velocity_ws.adapters.message import Chunk
+from velocity_ws.adapters.stopping import last_moment
 from velocity_ws.adapters.ui_events import DONE, events_of
 from velocity_ws.adapters.ui_telling import Telling
 from velocity_ws.adapters.upstream import Upstream, opened
+from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.stream_handles import StreamReader
 from velocity_ws.broker.streams_api import StreamsAPI
 from velocity_ws.errors import BackplaneUnavailable, UpstreamError
+from velocity_ws.settings import Settings
 from velocity_ws.stream_errors import StreamGone, StreamNotFound
 
 __all__ = ["UIMessageStreamResponse", "chunks", "resume"]
@@ -64,7 +67,8 @@ class UIMessageStreamResponse(StreamingResponse):
     * ``cancelled``: an ``abort`` part
     * ``lost``: both of these, as ``useChat`` passes over an ``abort``
 
-    A client that goes changes nothing for the stream. Who may read it is decided by the route. From any loop.
+    A client that goes changes nothing for the stream. Who may read it is decided by the route. Where the server stops
+    first it ends as for ``lost``, ``WS_DRAIN_TIMEOUT`` after that was asked for. From any loop.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class UIMessageStreamResponse(StreamingResponse):
         """
         self._reader = broker.streams.follow(stream_id)
         self._telling = Telling(message_id or stream_id, error_texts)
+        settings = broker.settings if isinstance(broker, Broker) else Settings()
+        self._seconds = settings.drain_timeout
         super().__init__(self._body(), headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,14 +128,19 @@ class UIMessageStreamResponse(StreamingResponse):
     async def _body(self) -> AsyncIterator[bytes]:
         telling = self._telling
         yield _event(telling.start())
-        while True:
-            while not (await asyncio.wait([self._next], timeout=KEEP_ALIVE))[0]:
-                yield b": keep-alive\n\n"
-            said = self._next.result()
-            if said is OVER:
-                break
-            self._next = self._ask()
-            yield b"".join([_event(chunk) for chunk in telling.take(said)])
+        with last_moment(self._seconds) as moment:
+            while True:
+                while not (await asyncio.wait([self._next, moment], timeout=KEEP_ALIVE, return_when="FIRST_COMPLETED"))[
+                    0
+                ]:
+                    yield b": keep-alive\n\n"
+                if not self._next.done():  # the server waits for this response before it stops
+                    break
+                said = self._next.result()
+                if said is OVER:
+                    break
+                self._next = self._ask()
+                yield b"".join([_event(chunk) for chunk in telling.take(said)])
         end = self._reader.end or "lost"  # where the engine has it no more
         yield b"".join([*(_event(chunk) for chunk in telling.end(end)), b"data: %b\n\n" % DONE.encode()])
 
