@@ -28,7 +28,8 @@ The server is {pinned}. All are on uvicorn with httptools and uvloop; velocity-w
   velocity-ws and of rakaia-streams, which speak the same protocol, come by a request each; fastapi-resumable-stream has
   its source in the server, as its README has it. rakaia-streams keeps streams in its memory; the others in
   Valkey. The server's CPU is from the first token to the last end at a reader, for each KiB of text that a reader has
-  got; it has the requests of the writer in it. Each text is compared, character by character.
+  got; it has the requests of the writer in it, each of which costs as much whatever it says: at fewer tokens a second,
+  or with fewer readers, a KiB is dearer. Each text is compared, character by character.
 - {waiting:,} clients that wait for what is never said, of each kind in a fresh server: its resident memory over that
   before they came.
 
