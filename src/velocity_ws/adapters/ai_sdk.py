@@ -15,6 +15,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from velocity_ws.adapters.halves import Halves
 from velocity_ws.adapters.message import Chunk
 from velocity_ws.adapters.stopping import last_moment
 from velocity_ws.adapters.ui_events import DONE, events_of
@@ -43,6 +44,8 @@ KEEP_ALIVE: Final = 15.0
 FIRST: Final = 1.0
 """Seconds that the engine has to say that there is no such stream, before the response begins."""
 OVER: Final = object()
+DELTAS: Final = ("delta", "inputTextDelta")
+"""What has more of a text in a chunk, which may be cut in the middle of a character."""
 AGAIN: Final = 1.0
 """Seconds after which an engine that did not answer is asked again."""
 
@@ -181,7 +184,11 @@ async def chunks(upstream: Upstream) -> AsyncGenerator[Chunk, None]:
             response has ended without ``[DONE]``; or what it says is no JSON.
     """
     async with opened(upstream) as said, aclosing(events_of(said)) as events:
+        halves = Halves()
         async for chunk in events:
+            for name in DELTAS:
+                if isinstance(delta := chunk.get(name), str):
+                    chunk[name] = halves.join(f"{chunk.get('type')} {chunk.get('id', chunk.get('toolCallId'))}", delta)
             yield chunk
             if chunk.get("type") == "error":
                 raise UpstreamError(f"the backend has failed: {chunk.get('errorText')}")

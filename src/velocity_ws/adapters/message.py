@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from velocity_ws.adapters.halves import Halves
+
 __all__ = ["Chunk", "Kind", "Message"]
 
 Chunk = dict[str, Any]
@@ -26,6 +28,7 @@ class Message:
         self._parts = 0
         self._calls: dict[str, str] = {}
         self._is_in_step = False
+        self._halves = Halves()
 
     def start_step(self) -> list[Chunk]:
         """A model is asked; what it was asked before is over."""
@@ -44,6 +47,7 @@ class Message:
 
     def say(self, writer: str, kind: Kind, delta: str) -> list[Chunk]:
         """More text of a writer."""
+        delta = self._halves.join(f"{kind} {writer}", delta)
         if not delta:
             return []
         chunks: list[Chunk] = []
@@ -66,6 +70,7 @@ class Message:
         if id_ not in self._calls:
             self._calls[id_] = ""
             chunks = [*self.close(writer), {"type": "tool-input-start", "toolCallId": id_, "toolName": name}]
+        delta = self._halves.join(f"call {id_}", delta)
         self._calls[id_] += delta
         return [*chunks, {"type": "tool-input-delta", "toolCallId": id_, "inputTextDelta": delta}] if delta else chunks
 
@@ -74,7 +79,7 @@ class Message:
         text = self._calls.get(id_, "")
         try:
             return self.tool(id_, name, json.loads(text or "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             what = {"toolCallId": id_, "toolName": name, "input": text, "errorText": "The input is no JSON."}
             return [{"type": "tool-input-error", **what}]
 

@@ -48,7 +48,7 @@ async def events_of(said: AsyncIterator[Chunk | str | bytes]) -> AsyncGenerator[
 def _chunk(data: str) -> Chunk:
     try:
         chunk = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         chunk = None
     if not isinstance(chunk, dict):
         raise UpstreamError(f"the backend says what is no chunk of a UI message: {data!r:.80}")
@@ -61,11 +61,14 @@ class _Lines:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
+        self._is_first = True
         self._data: list[str] = []
 
     def take(self, said: str | bytes) -> Iterator[str]:
         """The data of the events that are complete with it."""
         text = said if isinstance(said, str) else self._decoder.decode(said)
+        if self._is_first and text:
+            self._is_first, text = False, text.removeprefix("\ufeff")
         *lines, self._rest = LINE.split(self._rest + text)
         for line in lines:
             if not line and self._data:

@@ -155,9 +155,10 @@ class StreamEndpoint:
             answer = await live.reading.wait(self._feeds, response)
         except Exception as error:
             answer = _refused(error)
-        if answer is not None:
-            answer.headers.update(live.extra)
-            await answer(scope, receive, send)
+        if answer is None:  # nobody hears it, but middleware takes it for a fault where there is none
+            answer = Response(status_code=204)
+        answer.headers.update(live.extra)
+        await answer(scope, receive, send)
 
     async def _common(self, request: Request) -> dict[str, str]:
         """The headers of each answer: for caches and browsers, and for pages of other origins that may ask."""
