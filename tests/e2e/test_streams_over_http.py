@@ -16,6 +16,8 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -1387,6 +1389,25 @@ async def test_an_application_s_own_routes_come_first_where_the_path_is_wide(pat
         await http.post(f"{base}/streams/a", content=b"!", headers={**WITH_KEY, "content-type": TEXT})
         assert (await waiting).text == "!"
         assert offset
+
+
+async def test_a_reader_that_goes_is_no_fault_of_middleware_around_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def pass_on(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    broker = Broker(settings(api_keys=KEY))
+    app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=pass_on)])
+    broker.attach(app)
+    async with serve(app) as address, client(address) as http:
+        one = Site(broker, address, http)
+        offset = await one.put("a")
+        for live in ("long-poll", "sse"):
+            async with raw(address) as connection:
+                path = f"/ws/streams/a?offset={offset}&live={live}"
+                await connection.say(f"GET {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+                await eventually(lambda: one.waiting == 1)
+            await eventually(lambda: one.waiting == 0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_our_server_ends_what_is_open_when_it_stops() -> None:
