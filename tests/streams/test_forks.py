@@ -10,7 +10,7 @@ from tests.support import eventually
 from tests.support.durables import TAG, Requests, data, note_of, requests
 from velocity_ws import BackplaneUnavailable
 from velocity_ws.streams import durable, forks
-from velocity_ws.streams.forks import BOOK
+from velocity_ws.streams.forks import BOOK, Book
 from velocity_ws.streams.notes import Meta
 from velocity_ws.streams.requests import Problem
 
@@ -220,6 +220,54 @@ async def test_a_chain_of_forks_is_forgotten_from_its_last_on() -> None:
         for id_ in "abcd":
             assert await why(node.forks.find(id_)) == "missing"
         assert await books(node) == set()
+
+
+async def test_who_asks_for_a_deleted_stream_costs_a_few_calls_however_many_forks_it_has() -> None:
+    async with requests() as (node,):
+        await source(node, count=1)
+        for number in range(200):
+            await node.fork(f"f{number}", "a", 4)
+        node.store.calls.clear()
+        await node.forks.delete("a")
+        assert node.store.calls.count("look") < 10
+        node.store.looked.clear()
+        assert await why(node.forks.find("a")) == "gone"
+        assert len(node.store.looked) == 3  # it, its book, and a fork
+        for number in range(1, 200):
+            await node.forks.delete(f"f{number}")
+        node.store.calls.clear()
+        assert await why(node.forks.find("a")) == "gone"  # but for the oldest all are gone
+        assert node.store.calls.count("look") < 15
+        await node.forks.delete("f0")
+        assert await why(node.forks.find("a")) == "missing"
+        assert await books(node) == set()
+
+
+async def test_a_long_chain_of_forks_of_deleted_streams_is_looked_along_as_far_as_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with requests() as (node,):
+        await source(node, "0", 1)
+        for number in range(400):
+            await node.fork(str(number + 1), str(number), 4)
+        for number in range(400):
+            await node.forks.delete(str(number))
+        assert await node.forks.is_kept("0")
+        with monkeypatch.context() as patch:
+            patch.setattr(forks, "MOST_LOOKED", 3)
+            node.store.looked.clear()
+            assert await node.forks.is_kept("0")
+            assert len(node.store.looked) < 10
+        await node.forks.delete("400")
+        assert not await node.forks.is_kept("0")
+        assert await books(node) == set()
+
+
+async def test_streams_that_were_forked_from_each_other_are_looked_at_once() -> None:
+    async with requests() as (node,):
+        for one, two in ("ab", "ba"):
+            await node.forks._change_book(one, lambda _, two=two: Book((two,), True))  # type: ignore[misc]
+        assert not await node.forks.is_kept("a")
 
 
 async def test_a_fork_that_has_outlived_its_limit_keeps_nothing_of_its_source() -> None:

@@ -8,10 +8,12 @@ Source: the Durable Streams protocol, 4.2 (https://github.com/durable-streams/du
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -34,6 +36,10 @@ BOOK: Final = "\0f"
 PAGE: Final = 256 * 1024
 MOST: Final = 1000
 """Forks that a stream may have at a time."""
+AT_ONCE: Final = 100
+"""Forks that are looked at together, which costs the engine one call."""
+MOST_LOOKED: Final = 10 * MOST
+"""Forks that are looked at, and forks of forks, to find one that is there."""
 TIMES: Final = Times(FOR_EVER, 1000, 1000)
 
 
@@ -110,7 +116,7 @@ class Forks:
         book = await self._book(id_)
         if book is None or not book.is_deleted:
             return False
-        if await self._living(id_, book):
+        if await self._has_living(id_, book):
             return True
         await self._close_book(id_, book)
         return False
@@ -206,16 +212,42 @@ class Forks:
     async def _living(self, id_: str, book: Book) -> tuple[str, ...]:
         """Those of its forks that are there, be it that they were deleted and have forks themselves."""
         living: list[str] = []
-        for fork in book.forks:
-            try:
-                note = (await self._kept.find(fork, is_filling=True)).note
-                is_there = note is not None and note.meta.source == id_
-            except Problem:
-                other = await self._book(fork)
-                is_there = other is not None and other.is_deleted and bool(await self._living(fork, other))
-            if is_there:
-                living.append(fork)
+        for start in range(0, len(book.forks), AT_ONCE):
+            batch = book.forks[start : start + AT_ONCE]
+            found = await asyncio.gather(*[self._state(id_, fork) for fork in batch])
+            for fork, state in zip(batch, found, strict=True):
+                if state is True or (state is not None and await self._has_living(fork, state)):
+                    living.append(fork)
         return tuple(living)
+
+    async def _has_living(self, id_: str, book: Book) -> bool:
+        """Whether one of its forks is there, or one of those of a fork that was deleted, and so on."""
+        waiting = deque((id_, fork) for fork in reversed(book.forks))  # the newest is there most likely
+        known = {id_}
+        count, left = 1, MOST_LOOKED
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+            left -= len(batch)
+            if left < 0:
+                return True  # for all that is known; what ends the last of them ends those above
+            found = await asyncio.gather(*[self._state(source, fork) for source, fork in batch])
+            if True in found:
+                return True
+            for (_, fork), state in zip(batch, found, strict=True):
+                if isinstance(state, Book) and fork not in known:
+                    known.add(fork)
+                    waiting.extendleft((fork, other) for other in state.forks)
+            count = min(count * 8, AT_ONCE)
+        return False
+
+    async def _state(self, id_: str, fork: str) -> Literal[True] | Book | None:
+        """What is there of a fork: itself (``True``), its book where it was deleted while it had forks, or nothing."""
+        try:
+            note = (await self._kept.find(fork, is_filling=True)).note
+        except Problem:
+            book = await self._book(fork)
+            return book if book is not None and book.is_deleted else None
+        return True if note is not None and note.meta.source == id_ else None
 
     async def _make_space(self, source: Found, fork: str) -> None:
         """A book that is full loses those that are gone.
@@ -253,14 +285,16 @@ class Forks:
 
     async def _close_book(self, id_: str, book: Book) -> None:
         """A stream is deleted, and has no forks any more: so is what is kept of it, and of those it was forked from."""
-        stream = await self._link.look(BOOK + id_)
-        if stream is not None:
-            await self._link.delete(Deletion(stream.id, stream.topic, stream.writer))
-        if not book.source:
-            return
-        above = await self._book(book.source)
-        if above is not None and above.is_deleted and not await self._living(book.source, above):
-            await self._close_book(book.source, above)
+        while True:
+            stream = await self._link.look(BOOK + id_)
+            if stream is not None:
+                await self._link.delete(Deletion(stream.id, stream.topic, stream.writer))
+            if not book.source:
+                return
+            above = await self._book(book.source)
+            if above is None or not above.is_deleted or await self._has_living(book.source, above):
+                return
+            id_, book = book.source, above
 
 
 def _without(book: Book, gone: set[str]) -> tuple[str, ...]:
