@@ -1066,6 +1066,94 @@ async def test_a_fork_begins_with_another_stream() -> None:
         assert (await one.get("f", key="")).text == "of a room"  # as the fork is, too
 
 
+async def test_the_same_request_for_a_fork_finds_it_though_its_source_is_gone() -> None:
+    async with site() as one:
+        first = await one.put("a", "one ")
+        fork = {"stream_forked_from": "/ws/streams/a", "stream_fork_offset": first}
+        await one.put("b", "own", **fork)
+        await one.put("kept", **fork)
+        for status in (409, 404):  # first the other fork keeps it, and then it is not there at all
+            if status == 404:
+                await one.ask("DELETE", "kept")
+                async with site() as other:
+                    assert (await other.ask("PUT", "b", None, TEXT, **fork)).status_code == 404
+            await one.ask("DELETE", "a")
+            answer = await one.ask("PUT", "b", "own", TEXT, **fork)
+            assert (answer.status_code, answer.headers["stream-next-offset"][:16]) == (200, f"{7:016d}")
+            assert "location" not in answer.headers
+            for more in (
+                {"stream_fork_offset": "-1"},
+                {"stream_ttl": "60"},
+                {"stream_closed": "true"},
+                {"type_": JSON},
+                {"stream_forked_from": "/ws/streams/kept"},
+            ):
+                assert (await one.ask("PUT", "b", "own", **{"type_": TEXT, **fork, **more})).status_code >= 400, more
+            assert (await one.get("b")).text == "one own"
+        assert (await one.ask("PUT", "c", None, TEXT, **fork)).status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/ws", "/api/streams/ws", "/streams", "/ws/{tenant}", "/"])
+async def test_a_fork_is_of_a_stream_that_has_the_path_of_the_request(path: str) -> None:
+    async with site(path=path) as one:
+        base = path.replace("{tenant}", "shop").rstrip("/")
+        async with client(one.address) as http:
+
+            async def fork(source: str, id_: str, host: str = "") -> int:
+                headers = {**WITH_KEY, "content-type": TEXT, "stream-forked-from": source}
+                headers |= {"host": host} if host else {}
+                answer = await http.put(f"{base}/streams/{id_}", headers=headers)
+                if answer.status_code == 201:
+                    assert (await http.get(f"{base}/streams/{id_}", headers=WITH_KEY)).text == "text"
+                return answer.status_code
+
+            for id_ in ("src", "of/streams/one%3F"):
+                await read_at(http, f"{base}/streams/{id_}")
+                own = f"{base}/streams/{id_}"
+                forms = [own, f"{own}?room=x", f"{one.address.http}{own}", f"HTTP://APP.example{own}"]
+                for number, source in enumerate(forms):
+                    host = "app.example" if "example" in source else ""
+                    assert await fork(source, f"{id_}-{number}/fork", host) == 201, source
+                for source in (
+                    f"http://evil.example{own}",
+                    f"//evil.example{own}",
+                    f"http://user@127.0.0.1{own}",
+                    f"http://[{own}",
+                    f"/other{own}",
+                    f"/x{own[1:]}",
+                    own[1:],
+                    f"{base}/stream/{id_}",
+                ):
+                    assert await fork(source, "refused") == 400, source
+            for id_ in ("", "%00fsrc", "x" * 257):
+                assert await fork(f"{base}/streams/{id_}", "refused") == 400
+            assert await fork(f"{base}/streams/none", "refused") == 404
+
+
+async def test_a_fork_behind_a_proxy_that_strips_is_of_the_path_that_clients_see() -> None:
+    broker = Broker(settings(api_keys=KEY))
+    app = application()
+    broker.attach(app)
+    async with serve(app, root_path="/api") as address, client(address) as http:
+        await http.put("/ws/streams/a", content=b"text", headers={**WITH_KEY, "content-type": TEXT})
+        for source, status in (("/api/ws/streams/a", 201), ("/ws/streams/a", 400), ("/other/ws/streams/a", 400)):
+            headers = {**WITH_KEY, "stream-forked-from": source}
+            assert (await http.put("/ws/streams/b", headers=headers)).status_code == status, source
+
+
+async def test_brokers_of_one_application_fork_their_own_streams_only() -> None:
+    app = Starlette()
+    async with Broker(settings(api_keys=KEY)) as one, Broker(settings(api_keys=KEY)) as two:
+        app.mount("/one", WebSocketApp(one))
+        app.mount("/two", WebSocketApp(two))
+        async with serve(app) as address, client(address) as http:
+            await read_at(http, "/one/streams/a")
+            await read_at(http, "/two/streams/a")
+            headers = {**WITH_KEY, "stream-forked-from": "/one/streams/a"}
+            assert (await http.put("/one/streams/b", headers=headers)).status_code == 201
+            assert (await http.put("/two/streams/b", headers=headers)).status_code == 400
+
+
 # --- limits
 
 

@@ -9,19 +9,21 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from velocity_ws.asgi.pages import route_path
 from velocity_ws.asgi.stream_answers import written
 from velocity_ws.asgi.stream_forms import JSON, Wanted, parse_body, parse_offset, producer_of, seq_of, wants_end
 from velocity_ws.errors import InvalidNameError
-from velocity_ws.messages.names import validate_room, validate_text
-from velocity_ws.paths import STREAMS
+from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
+from velocity_ws.origins import Origin, is_same_origin
 from velocity_ws.settings import Settings
 from velocity_ws.streams.notes import Note
-from velocity_ws.streams.requests import Found, Problem, Said
+from velocity_ws.streams.requests import Appended, Found, Problem, Said
 from velocity_ws.streams.streams import Streams
 
 __all__ = ["Writing", "as_problem", "one"]
@@ -58,7 +60,13 @@ class Writing:
         if wanted.source is None:
             meta = wanted.meta(secrets.token_hex(8))
         else:
-            source, position = await self._fork_point(streams, wanted)
+            other = _source_of(wanted.source, id_, request)
+            try:
+                source, position = await self._fork_point(streams, wanted, other)
+            except Problem:
+                if (done := await _same_fork(streams, id_, room, wanted, other)) is None:
+                    raise
+                return _created(done, wanted, request)
             meta = wanted.forked(source, position)
             room = streams.kept.room_of(source) if room is None else room
         if room is not None and not (meta.is_json or meta.is_text):
@@ -70,18 +78,10 @@ class Writing:
         else:
             done = await streams.forks.fork(id_, room, meta, source, said, is_closed=wanted.is_closed)
         streams.calls.announce()
-        created = written(done, 201 if done.is_new else 200)
-        note = done.found.note
-        created.headers["content-type"] = wanted.type or ("" if note is None else note.meta.type)
-        if done.is_new:
-            created.headers["location"] = _address_of(request)
-        return created
+        return _created(done, wanted, request)
 
-    async def _fork_point(self, streams: Streams, wanted: Wanted) -> tuple[Found, int]:
+    async def _fork_point(self, streams: Streams, wanted: Wanted, id_: str) -> tuple[Found, int]:
         """The stream that a new one begins with, and how much of it."""
-        _, _, id_ = unquote(wanted.source or "").partition(STREAMS)
-        if not id_:
-            raise Problem("invalid", "Stream-Forked-From is the path of a stream of this server")
         try:
             source = await streams.forks.find(id_)
         except Problem as problem:
@@ -129,6 +129,61 @@ class Writing:
                 if len(body) > most:
                     raise Problem("large", f"a request has at most {most} bytes (WS_MAX_MESSAGE_SIZE)")
         return bytes(body)
+
+
+async def _same_fork(streams: Streams, id_: str, room: str | None, wanted: Wanted, source: str) -> Appended | None:
+    """The fork that is asked for, where it is there already, though what it begins with may be no more.
+
+    Raises:
+        Problem: it is there, and otherwise than it is asked for.
+    """
+    try:
+        found = await streams.forks.find(id_)
+    except Problem:
+        return None
+    if found.note is None or found.note.meta.source != source:
+        return None
+    meta = msgspec.structs.replace(wanted.forked(found, found.note.meta.forked_at), source=source)
+    room = streams.kept.room_of(found) if room is None else room
+    return streams.forks.same(found, room, meta, is_closed=wanted.is_closed)
+
+
+def _source_of(source: str, id_: str, request: Request) -> str:
+    """The id of the stream that a new one begins with: its path is that of the request, up to the id.
+
+    Args:
+        source: the path, or the address, of that stream.
+        id_: of the new one.
+        request: the one for it.
+
+    Raises:
+        Problem: it is that of something else.
+    """
+    scope = request.scope
+    asked = [scope.get("root_path", "").rstrip("/") + route_path(scope)]
+    asked.append(unquote(scope.get("raw_path", b"").decode("latin-1")))  # as some proxies, and mounts, cut the other
+    with contextlib.suppress(ValueError):  # no address at all
+        there = urlsplit(source)
+        path = unquote(there.path)
+        is_here = not there.scheme and not there.netloc
+        if not is_here and (origin := Origin.parse(f"{there.scheme}://{there.netloc}")) is not None:
+            is_here = is_same_origin(origin, request.headers.getlist("host"))
+        for own in asked:
+            before = own.removesuffix(id_)
+            if is_here and before != own and path.startswith(before):
+                found = path.removeprefix(before)
+                if 0 < len(found) <= MAX_NAME_LENGTH and "\0" not in found:
+                    return found
+    raise Problem("invalid", "Stream-Forked-From is the path of a stream, which is that of the request up to the id")
+
+
+def _created(done: Appended, wanted: Wanted, request: Request) -> Response:
+    created = written(done, 201 if done.is_new else 200)
+    note = done.found.note
+    created.headers["content-type"] = wanted.type or ("" if note is None else note.meta.type)
+    if done.is_new:
+        created.headers["location"] = _address_of(request)
+    return created
 
 
 def _address_of(request: Request) -> str:

@@ -102,7 +102,7 @@ class Durable:
                     stream = await self._link.look(id_) or stream  # with its note
                 found = self._kept.judged(stream)
                 if found is not None and not _is_half_of_another(found, meta):
-                    return self._same(found, room, meta, is_closed=is_closed)
+                    return self.same(found, room, meta, is_closed=is_closed)
                 if (
                     found is not None
                     or stream.pieces
@@ -122,7 +122,7 @@ class Durable:
                     return Appended(taken, is_new=True)
         raise BackplaneUnavailable("others create and delete this stream at the same time")
 
-    def _same(self, found: Found, room: str | None, meta: Meta, *, is_closed: bool) -> Appended:
+    def same(self, found: Found, room: str | None, meta: Meta, *, is_closed: bool) -> Appended:
         """A stream that is there, where it is as it is asked for.
 
         Raises:

@@ -125,6 +125,10 @@ class Forks:
         """As `Durable.create`."""
         return await self._durable.create(id_, room, meta, said, is_closed=is_closed)
 
+    def same(self, found: Found, room: str | None, meta: Meta, *, is_closed: bool) -> Appended:
+        """As `Durable.same`."""
+        return self._durable.same(found, room, meta, is_closed=is_closed)
+
     async def fork(
         self, id_: str, room: str | None, meta: Meta, source: Found, said: Said, *, is_closed: bool
     ) -> Appended:
