@@ -140,6 +140,11 @@ class Requests:
         found = await self.forks.find(id_)
         return await text_of(self.kept, found)
 
+    def kept_bytes(self, id_: str = "a") -> int:
+        """Bytes of all that the engine keeps of a stream."""
+        assert self.store._engine is not None
+        return sum(map(len, self.store._engine.streams[id_].payloads))
+
     def advance(self, seconds: float) -> None:
         """Let time pass, on the clocks of all nodes and of the engine."""
         self.clock.advance(seconds)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from velocity_ws.cluster.topics import Topics
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.items import Refused
@@ -32,7 +34,7 @@ from velocity_ws.streams.items import (
 from velocity_ws.streams.kept_streams import KeptStreams
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, Producer, read_note
-from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack
+from velocity_ws.streams.pieces import Piece, pack
 from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge
 from velocity_ws.streams.turns import Turns
 from velocity_ws.streams.wire import Heads
@@ -66,7 +68,7 @@ class Durable:
             link: the way to the engine.
             topics: of the cluster.
             node_id: this node's.
-            limit: bytes that a stream may have.
+            limit: bytes that the pieces of a stream may have, with what is kept with each.
             took: told of the room, the id and the payload of each piece that the engine has taken here.
         """
         self._kept = kept
@@ -92,7 +94,8 @@ class Durable:
             Problem: there is another one of that id.
             BackplaneUnavailable: the engine did not answer; it may be there.
         """
-        self.check_size(0, said)
+        begun = _grown(Note(meta, _nonce(), is_filling=bool(meta.source)), said)
+        self._check_size(id_, room, begun, said)
         topic = self._topics.stream(id_) if room is None else self._topics.room(room)
         async with self._turns.alone(id_):
             for _ in range(TRIES):
@@ -116,8 +119,7 @@ class Durable:
                     await self._link.delete(Deletion(id_, topic, begin.writer))
                     text = "a stream of a room had this id, and was deleted: members have some of it; take another id"
                     raise Problem("conflict", text)
-                note = Note(meta, _nonce(), size=len(said.data), is_filling=bool(meta.source))
-                taken = await self._append(stream, note, said, "done" if is_closed and not meta.source else "")
+                taken = await self._append(stream, begun, said, "done" if is_closed and not meta.source else "")
                 if taken is not None:
                     return Appended(taken, is_new=True)
         raise BackplaneUnavailable("others create and delete this stream at the same time")
@@ -195,7 +197,6 @@ class Durable:
         if note is None:
             raise AssertionError("the last line has looked at it")
         said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
-        self.check_size(note.size, said)
         after = Note(
             note.meta,
             _nonce(),
@@ -203,8 +204,10 @@ class Durable:
             note.producers if producer is None else note.with_producer(producer),
             producer if is_closing else None,
             note.is_filling,
-            note.size + len(said.data),
+            note.size,
         )
+        after = _grown(after, said)
+        self._check_size(stream.id, self._kept.room_of(found), after, said)
         taken = await self._append(stream, after, said, "done" if is_closing else "")
         if taken is None:
             return None
@@ -219,7 +222,7 @@ class Durable:
         stream, note = found
         if note is None:
             return None
-        after = Note(note.meta, _nonce(), size=note.size + len(said.data), is_filling=not is_all)
+        after = _grown(Note(note.meta, _nonce(), size=note.size, is_filling=not is_all), said)
         return await self._append(stream, after, said, "done" if is_closed else "")
 
     async def delete(self, id_: str) -> Found:
@@ -284,17 +287,37 @@ class Durable:
             return written
         raise AssertionError("it was tried")
 
-    def check_size(self, before: int, said: Said) -> None:
-        """Look whether what a request says is too much, for a stream that has a number of bytes.
+    def check_fork(self, id_: str, room: str | None, meta: Meta, copied: int, pieces: int, said: Said) -> None:
+        """Look whether a stream would be too large that begins with what another one has.
+
+        Args:
+            id_: of the new one.
+            room: of the new one.
+            meta: what it is like.
+            copied: bytes that it has from there.
+            pieces: in how many pieces.
+            said: what comes behind that.
+
+        Raises:
+            Problem: it would be.
+        """
+        begun = Note(meta, _nonce(), is_filling=True, size=self._limit)
+        note = Note(meta, _nonce(), is_filling=True, size=copied + (pieces + 1) * _size_of(begun, Said("", 0, b"")))
+        self._check_size(id_, room, _grown(note, said), said, is_fork=True)
+
+    def _check_size(self, id_: str, room: str | None, note: Note, said: Said, *, is_fork: bool = False) -> None:
+        """Look whether a stream, or the piece that it ends with, would be too large; what says nothing never is.
 
         Raises:
             Problem: it is.
         """
-        most = self._link.max_payload - HEADER_SIZE - 8 * 1024
+        most = self._link.max_payload
+        most -= len(Heads(self._node_id, room, id_).of(most)) + _size_of(note, Said("", 0, b""))
         if len(said.data) > most:
-            raise Problem("large", f"one request may have {most} bytes on this engine")
-        if before + len(said.data) > self._limit:
-            raise Problem("large", f"the stream would have more than {self._limit} bytes (WS_STREAM_MAX_SIZE)")
+            raise Problem("large", f"one request may have {max(0, most)} bytes on this engine, for this stream")
+        if note.size > self._limit and (said.data or is_fork):
+            text = f"the stream would have more than {self._limit} bytes, with what is kept of each request"
+            raise Problem("large", f"{text} (WS_STREAM_MAX_SIZE)")
 
     def _keep(self, found: Found) -> None:
         """Know how a stream is, so that the next append needs not ask; not of one that may be gone by then."""
@@ -310,6 +333,17 @@ def _is_half_of_another(found: Found, meta: Meta) -> bool:
     """Whether a stream was to begin with another one, which it has not all of, and is not what is asked for now."""
     note = found.note
     return note is not None and note.is_filling and (note.meta.tag != meta.tag or note.meta.differs(meta) != "")
+
+
+def _size_of(note: Note, said: Said) -> int:
+    """Bytes of a piece, as the engine keeps it."""
+    return len(pack(Piece(0, 0, 0, "", "", b"", note.data))) + len(said.data)
+
+
+def _grown(note: Note, said: Said) -> Note:
+    """A note that counts the piece that has it, to a few bytes, as the number is a part of it."""
+    about = msgspec.structs.replace(note, size=note.size + _size_of(note, said))
+    return msgspec.structs.replace(note, size=note.size + _size_of(about, said))
 
 
 def _writer() -> bytes:

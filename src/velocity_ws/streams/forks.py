@@ -9,6 +9,7 @@ Source: the Durable Streams protocol, 4.2 (https://github.com/durable-streams/du
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -143,10 +144,10 @@ class Forks:
             is_closed: whether that is all.
 
         Raises:
-            Problem: there is another one of that id, or the other one has too many forks.
+            Problem: there is another one of that id, or the other one has too many forks, or it would be too large.
             BackplaneUnavailable: the engine did not answer; it may be there.
         """
-        self._durable.check_size(0, said)
+        await self._check_size(id_, room, meta, source, said)
         await self._make_space(source, id_)
         await self._change_book(source.stream.id, lambda book: _with(book, id_))
         created = await self._durable.create(id_, room, meta, Said("", 0, b""), is_closed=is_closed)
@@ -188,6 +189,31 @@ class Forks:
         return next((piece.stop for piece in readable(part) if piece.start <= position < piece.stop), position)
 
     # --- copies
+
+    async def _check_size(self, id_: str, room: str | None, meta: Meta, source: Found, said: Said) -> None:
+        """Look whether a fork would be too large: by how many characters it has, and by its bytes where that is close.
+
+        Raises:
+            Problem: it would be.
+            BackplaneUnavailable: the engine did not answer.
+        """
+        stream, until = source.stream, meta.forked_at
+        self._durable.check_fork(id_, room, meta, until, 1 if until else 0, said)
+        most = until if source.note is None else source.note.size
+        with contextlib.suppress(Problem):
+            self._durable.check_fork(id_, room, meta, most, stream.pieces, said)
+            return
+        at = copied = pieces = 0
+        while at < until:
+            part = await self._link.read(Query(stream.id, stream.topic, at, PAGE))
+            before = at
+            for piece in readable(part):
+                rest = piece.after(at).until(until)
+                if rest.length and rest.start == at:
+                    at, copied, pieces = rest.stop, copied + len(rest.data), pieces + 1
+            if at == before:
+                break  # it was deleted just now
+        self._durable.check_fork(id_, room, meta, copied, pieces, said)
 
     async def _fill(self, found: Found, source: Found, said: Said, *, is_closed: bool) -> Found | None:
         """Copy what follows; the fork then, ``None`` where somebody else did so at the same time."""

@@ -83,7 +83,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
         producers: epoch and number of what each producer sent last, the oldest first.
         closed_by: who closed it.
         is_filling: whether it does not have all of what it was forked from yet.
-        size: bytes that it has.
+        size: bytes of its pieces, as the engine keeps them: with the note of each.
     """
 
     meta: Meta
