@@ -241,9 +241,6 @@ async def test_an_error_leaves_a_reader_where_it_is() -> None:
             raise answer
         return answer
 
-    async def run(function: Any, *arguments: Any) -> Any:
-        return await function(*arguments)
-
     reader = stream_handles.StreamReader(run, read, "a", 0)
     assert await anext(reader) == "ab"
     with pytest.raises(BackplaneUnavailable):
@@ -252,6 +249,77 @@ async def test_an_error_leaves_a_reader_where_it_is() -> None:
     assert asked == [0, 2, 2, 2]
     with pytest.raises(StopAsyncIteration):
         await anext(reader)
+
+
+async def run(function: Any, *arguments: Any) -> Any:
+    return await function(*arguments)
+
+
+async def test_a_reader_has_had_what_it_was_given_and_another_one_goes_on_from_there() -> None:
+    async with Broker(settings()) as broker:
+        stream = await broker.streams.start("a", room=ROOM, source=said(list(range(300))))
+        await stream.wait()
+        reader, had = broker.streams.follow("a"), 0
+        while had < 300:
+            for _ in range(20):
+                assert (await anext(reader), reader.position, reader.end) == (had, had + 1, None)
+                had += 1
+            reader = broker.streams.follow("a", reader.position)
+        assert await all_of(reader) == []
+        assert (reader.position, reader.end) == (300, "done")
+
+
+async def test_others_have_their_turns_while_many_items_are_read() -> None:
+    many = 40 * stream_handles.PARTS_PER_TURN
+    data = b",".join(b"%d" % number for number in range(many))
+    answers = [Chunk("items", 0, many, data, True, "done", b"w")]
+
+    async def read(*_: object) -> Chunk:
+        return answers.pop()
+
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    found = await all_of(stream_handles.StreamReader(run, read, "a", 0))
+    task.cancel()
+    assert found == list(range(many))
+    assert turns >= 30
+
+
+async def test_others_have_their_turns_where_each_item_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_handles, "SECONDS_PER_TURN", -1.0)
+    answers = [Chunk("items", 0, 9, b"0,1,2,3,4,5,6,7,8", True, "done", b"w")]
+
+    async def read(*_: object) -> Chunk:
+        return answers.pop()
+
+    reader = stream_handles.StreamReader(run, read, "a", 0)
+    assert await anext(reader) == 0
+    for number in range(1, 9):
+        waiting = asyncio.ensure_future(anext(reader))
+        await asyncio.sleep(0)
+        assert not waiting.done()  # it has let this have its turn
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert reader.position == number  # and what it had not given is there
+        assert await anext(reader) == number
+
+
+async def test_a_number_that_is_out_of_range_takes_nothing_from_who_reads() -> None:
+    async with Broker(settings()) as broker:
+        await streams_of(broker).wake()
+        items = Said("items", 8, b'1,2,{"a":3},4,5,1e999,' + b"-" + b"9" * 5000 + b',"six"')
+        await streams_of(broker).forks.create("a", None, Meta("application/json", META.tag), items, is_closed=True)
+        expected = [1, 2, {"a": 3}, 4, 5, float("inf"), float("-inf"), "six"]
+        reader = broker.streams.follow("a")
+        assert (await all_of(reader), reader.position, reader.end) == (expected, 8, "done")
+        assert (await broker.streams.read("a")).items == expected
 
 
 async def test_a_stream_is_followed_in_threads_and_in_other_loops() -> None:

@@ -23,6 +23,13 @@ def test_items_are_decoded() -> None:
     assert state_of(summary(3), pieces) == StreamState("a", "chat", None, [1, {"a": []}, None], None)
 
 
+def test_a_number_that_is_out_of_range_is_the_nearest() -> None:
+    data = b'{"a":[1e999,-1e400,7,%b,%b]},1e-999,true' % (b"1" * 30, b"9" * 5000)
+    many = float("inf")
+    found = [{"a": [many, -many, 7, int("1" * 30), many]}, 0.0, True]
+    assert state_of(summary(3), [Piece(0, 0, 3, "items", "", data)]).items == found
+
+
 @pytest.mark.parametrize("pieces", [[], [Piece(0, 0, 0, "", "lost", b"")]])
 def test_a_stream_that_said_nothing_has_no_text_and_no_items(pieces: list[Piece]) -> None:
     assert state_of(summary(0, "lost"), pieces) == StreamState("a", "chat", "", None, "lost")

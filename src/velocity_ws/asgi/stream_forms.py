@@ -166,10 +166,11 @@ def parse_body(body: bytes, note: Note, room: str, *, is_first: bool = False) ->
     if note.meta.is_json:
         try:
             body.decode()  # which the parts are not looked at for
+            msgspec.json.decode(body)  # nor for numbers that no reader could have
             whole = bytes(_decode_raw(body))
             items = list(map(bytes, _decode_items(whole))) if whole[:1] == b"[" else [whole]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Problem("invalid", "the body is no JSON") from None
+            raise Problem("invalid", "the body is no JSON, or has a number that is out of range") from None
         if not items and not is_first:
             raise Problem("invalid", "an empty array says nothing")
         return Said("items", len(items), b",".join(items))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -12,10 +15,15 @@ from velocity_ws.stream_errors import StreamEnded
 from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.pieces import split_items
 from velocity_ws.streams.tail import Chunk
-from velocity_ws.streams.values import StreamState
+from velocity_ws.streams.values import StreamState, item_of
 from velocity_ws.streams.writer import StreamWriter as Writing
 
 __all__ = ["Acts", "Stream", "StreamReader", "StreamWriter"]
+
+PARTS_PER_TURN: Final = 64
+"""Parts that are had in one turn of the loop, where there are so many."""
+SECONDS_PER_TURN: Final = 0.01
+"""The same by time, where each part takes long."""
 
 
 class Acts(Protocol):
@@ -119,7 +127,7 @@ class StreamReader:
 
     Attributes:
         id: the stream's.
-        position: characters, items, or bytes, that it has had.
+        position: characters, items, or bytes, that it has had: another reader goes on from there (``start``).
         end: how the stream has ended, once the iteration is over: ``done``, ``cancelled``, ``error`` or ``lost``.
     """
 
@@ -132,7 +140,10 @@ class StreamReader:
         self._run = run
         self._read = read
         self._writer = b""  # of the stream, so that none of another one is read that is begun anew with its id
-        self._parts: Sequence[Any] = ()
+        self._has: str = ""  # how the stream has ended behind the parts
+        self._parts: deque[tuple[int, Any]] = deque()  # each with where a reader is that has had it
+        self._count = 0
+        self._turn = 0.0
 
     def __aiter__(self) -> StreamReader:
         return self
@@ -145,21 +156,41 @@ class StreamReader:
             StreamGone: it ended so long ago that nothing is kept of it.
             BackplaneUnavailable: the engine did not answer; iterating on tries again.
         """
+        await self._pass()
         while not self._parts:
-            if self.end is not None:
+            if self._has:
+                self.end = self._has
                 raise StopAsyncIteration
             chunk: Chunk = await self._run(self._read, self.id, self.position, self._writer)
-            self._writer = chunk.writer
-            self.position = chunk.stop
-            self.end = chunk.end or None
+            self._writer, self._has = chunk.writer, chunk.end
             self._parts = _parts(chunk)
-        part, *self._parts = self._parts
+            if not self._parts:
+                self.position = chunk.stop
+        stop, part = self._parts[0]
+        if isinstance(part, msgspec.Raw):
+            part = item_of(part)
+        self._parts.popleft()
+        self.position = stop
         return part
 
+    async def _pass(self) -> None:
+        """Give others a turn of the loop now and then, as nothing is waited for between the parts that are there."""
+        if not self._parts:
+            self._count = 0
+            return
+        now = time.monotonic()
+        if not self._count:
+            self._turn = now
+        self._count += 1
+        if self._count >= PARTS_PER_TURN or now - self._turn > SECONDS_PER_TURN:
+            self._count = 0
+            await asyncio.sleep(0)
 
-def _parts(chunk: Chunk) -> Sequence[Any]:
+
+def _parts(chunk: Chunk) -> deque[tuple[int, Any]]:
+    """What a reader gets one by one; items as they are stored."""
     if not chunk.data:
-        return ()
+        return deque()
     if chunk.kind == "items":
-        return [msgspec.json.decode(item) for item in split_items(chunk.data)]
-    return [chunk.data.decode() if chunk.kind == "text" else chunk.data]
+        return deque(enumerate(split_items(chunk.data), chunk.start + 1))
+    return deque([(chunk.stop, chunk.data.decode() if chunk.kind == "text" else chunk.data)])

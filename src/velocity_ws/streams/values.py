@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import msgspec
 from velocity_ws.streams.items import Summary
 from velocity_ws.streams.pieces import Piece, join
 
-__all__ = ["StreamInfo", "StreamState", "state_of"]
+__all__ = ["StreamInfo", "StreamState", "item_of", "state_of"]
 
 Ended = Literal["done", "cancelled", "error", "lost"]
 
@@ -67,7 +68,22 @@ def state_of(stream: Summary, pieces: Sequence[Piece]) -> StreamState:
         return StreamState(stream.id, stream.room, "", None, end)
     whole = join(pieces)
     if whole.kind == "items":
-        return StreamState(stream.id, stream.room, None, msgspec.json.decode(b"[%b]" % whole.data), end)
+        return StreamState(stream.id, stream.room, None, item_of(b"[%b]" % whole.data), end)
     if whole.kind == "bytes":
         return StreamState(stream.id, stream.room, None, None, end, whole.data)
     return StreamState(stream.id, stream.room, whole.data.decode(), None, end)
+
+
+def item_of(data: bytes | msgspec.Raw) -> Any:
+    """The value of a JSON text that was stored: a number that none can be has the nearest, which may be infinite."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.ValidationError:  # it is JSON, of which a number is out of range
+        return json.loads(bytes(data), parse_int=_number)
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:  # it has more digits than Python reads
+        return float(text)
