@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from velocity_ws.streams.items import WRITER_SIZE, Summary
 from velocity_ws.streams.pieces import Piece, join
-from velocity_ws.streams.tail import KEPT, MOST_MADE, Tail
+from velocity_ws.streams.tail import KEPT, MADE, MOST_MADE, Tail
 
 
 def piece(number: int, start: int, data: bytes, *, is_end: bool = False) -> Piece:
@@ -109,8 +109,20 @@ def test_what_the_engine_says_takes_the_place_of_what_was_heard() -> None:
 def test_what_was_made_is_kept_until_the_next_piece_and_not_without_bound(count: int) -> None:
     tail = Tail("a")
     for number in range(count):
-        tail.remember(number, "made")
+        tail.remember(number, "made", 4)
         assert tail.made[number] == "made"
     assert len(tail.made) <= MOST_MADE
     tail.take(piece(0, 0, b"a"))
     assert not tail.made
+
+
+@pytest.mark.parametrize("size", [MADE // 2, MADE // 5, MADE + 1])
+def test_of_what_was_made_the_last_is_kept_and_no_more_bytes_than_the_bound(size: int) -> None:
+    tail = Tail("a")
+    for _ in range(2):
+        for number in range(20):
+            for _ in range(2):
+                tail.remember(number, "made", size)
+            assert list(tail.made) == list(range(max(0, number + 1 - max(1, MADE // size)), number + 1))
+        tail.tell()
+        assert not tail.made

@@ -160,6 +160,21 @@ async def test_places_that_readers_begin_at_are_not_all_kept(monkeypatch: pytest
         assert len((await reader.tails.open("a")).made) < 50
 
 
+async def test_one_that_reads_all_of_a_large_stream_leaves_little_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with reading(monkeypatch) as reader:
+        monkeypatch.setattr(streams_tails, "PAGE", 1000)
+        monkeypatch.setattr("velocity_ws.streams.tail.MADE", 3000)
+        await reader.writer.create(said=b"x" * 900)
+        for _ in range(19):
+            await reader.writer.append(b"y" * 900)
+        await reader.writer.append(None, is_closing=True)
+        tail = await reader.tails.open("a")
+        monkeypatch.setattr(tail, "kept", lambda _: None)
+        assert len(await reader.follow()) == 20 * 900
+        assert sum(len(chunk.data) for chunk in tail.made.values()) <= 3000
+        assert max(chunk.stop for chunk in tail.made.values()) == 20 * 900
+
+
 # --- what is missed
 
 

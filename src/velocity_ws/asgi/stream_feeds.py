@@ -218,7 +218,7 @@ class Feed:
             events, stop = self._form.events(chunk, position, cursor, is_first=is_first)
             made = _Made(events, stop, chunk.stop, bool(chunk.end) and chunk.is_all)
             if chunk.stop >= tail.length and (made.is_over or not tail.end):  # it is as new as what is there by now
-                tail.remember(key, made)
+                tail.remember(key, made, len(events))
         return made
 
     # --- all of them

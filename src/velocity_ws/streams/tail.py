@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,8 @@ KEPT: Final = 64 * 1024
 
 MOST_MADE: Final = 32
 """Things that are kept of what was made for readers of one stream."""
+MADE: Final = 1024 * 1024
+"""Bytes of them, unless the last one alone has more."""
 
 
 class Chunk(NamedTuple):
@@ -55,7 +58,8 @@ class Tail:
         stale: set where something may have been missed.
         users: how many read, or wait.
         used_at: when one of them did last.
-        made: what was made for one reader of what there is, and is the same for others; forgotten with the next piece.
+        made: what was made for one reader of what there is, and is the same for others, the last
+            things of it; forgotten with the next piece.
     """
 
     def __init__(self, id_: str) -> None:
@@ -71,6 +75,8 @@ class Tail:
         self.used_at = 0.0
         self.users = 0
         self.made: dict[Hashable, Any] = {}
+        self._sizes: deque[tuple[Hashable, int]] = deque()
+        self._made_size = 0
         self._recent: list[Piece] = []
         self._size = 0
         self._changed = asyncio.Event()
@@ -100,14 +106,30 @@ class Tail:
     def tell(self) -> None:
         """Wake all who wait: something has changed."""
         self.made.clear()
+        self._sizes.clear()
+        self._made_size = 0
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def remember(self, key: Hashable, made: Any) -> None:
-        """Keep what was made for one reader, for others; not for any number of places that readers may begin at."""
-        if len(self.made) >= MOST_MADE:
-            self.made.clear()
+    def remember(self, key: Hashable, made: Any, size: int) -> None:
+        """Keep what was made for one reader, for others; not for any number of places that readers may begin at.
+
+        What was made first is forgotten first: as readers go on, what is kept comes to be that near the end.
+
+        Args:
+            key: what it is.
+            made: that.
+            size: its bytes.
+        """
+        if key in self.made:
+            return
         self.made[key] = made
+        self._sizes.append((key, size))
+        self._made_size += size
+        while len(self._sizes) > MOST_MADE or (self._made_size > MADE and len(self._sizes) > 1):
+            first, less = self._sizes.popleft()
+            del self.made[first]
+            self._made_size -= less
 
     async def wait(self) -> None:
         """Wait until something changes."""

@@ -191,7 +191,7 @@ class Tails:
         is_all = whole.stop >= tail.length
         end = tail.end if is_all else ""
         made = Chunk(whole.kind, whole.start, whole.stop, whole.data, is_all, end, tail.writer)
-        tail.remember(cursor, made)
+        tail.remember(cursor, made, len(made.data))
         return made
 
     async def _pieces(self, tail: Tail, cursor: int) -> list[Piece]:
