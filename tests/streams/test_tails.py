@@ -17,6 +17,7 @@ from tests.support.nodes import engine_url
 from velocity_ws import BackplaneUnavailable, Broker, StreamGone, StreamNotFound
 from velocity_ws.cluster.envelopes import StreamPiece, decode_body
 from velocity_ws.streams import tails as streams_tails
+from velocity_ws.streams.items import Summary
 from velocity_ws.streams.streams import Streams
 from velocity_ws.streams.tail import Chunk
 from velocity_ws.streams.tails import Tails
@@ -473,6 +474,35 @@ async def test_who_comes_while_the_engine_is_away_is_told_so(monkeypatch: pytest
             await reader.read(0)
         await eventually(lambda: reader.node.link.is_up)
         assert (await reader.read(0)).data == b"a"
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_who_waits_is_told_of_what_nobody_thought_of_and_the_next_begins_anew(
+    is_known: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reading(monkeypatch) as reader:
+        await reader.writer.create(said=b"abc")
+        look = reader.tails._settled
+
+        async def fail(_: str) -> Summary:
+            raise RuntimeError("nobody thought of it")
+
+        waiting: list[asyncio.Task[Chunk]] = []
+        if is_known:
+            waiting = [asyncio.create_task(reader.read(3)) for _ in range(3)]
+            tail = await reader.tails.open("a")
+            await eventually(lambda: tail.users == 3)
+            assert reader.hears.held
+        monkeypatch.setattr(reader.tails, "_settled", fail)
+        waiting = waiting or [asyncio.create_task(reader.read(0, 1)) for _ in range(3)]
+        for each in waiting:
+            with pytest.raises(BackplaneUnavailable, match="log"):
+                await each
+        assert "nobody thought of it" in caplog.text
+        assert not reader.tails._tails
+        assert not reader.hears.held
+        monkeypatch.setattr(reader.tails, "_settled", look)
+        assert (await reader.read(0)).data == b"abc"
 
 
 # --- real nodes

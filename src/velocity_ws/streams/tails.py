@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.logs import get_logger
 from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.items import Query, Summary
 from velocity_ws.streams.link import StreamLink
@@ -19,6 +20,8 @@ from velocity_ws.streams.requests import readable
 from velocity_ws.streams.tail import Chunk, Tail
 
 __all__ = ["PAGE", "Tails"]
+
+log = get_logger("velocity_ws.streams")
 
 PAGE = 256 * 1024
 """Bytes that are read at once, about."""
@@ -246,6 +249,9 @@ class Tails:
                     await self._catch_up(tail)
         except (StreamNotFound, StreamGone, BackplaneUnavailable) as error:
             self._fail(tail, error)
+        except Exception:  # else those who wait would do so for ever
+            log.exception("a stream that is read here cannot be followed")
+            self._fail(tail, BackplaneUnavailable("the stream cannot be followed now: the log of the node says why"))
         finally:
             if self._tails.get(tail.id) is tail:
                 del self._tails[tail.id]
