@@ -24,6 +24,7 @@ from velocity_ws import (
 )
 from velocity_ws.broker import stream_handles
 from velocity_ws.streams import tails
+from velocity_ws.streams.items import Summary
 from velocity_ws.streams.notes import Meta
 from velocity_ws.streams.requests import Said
 from velocity_ws.streams.streams import Streams
@@ -208,6 +209,27 @@ async def test_what_is_not_there_is_not_followed() -> None:
                 broker.streams.follow(bad)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="from 0 on"):
             broker.streams.follow("a", -1)
+
+
+async def test_a_stream_is_not_over_by_its_time_while_it_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Broker(settings()) as broker:
+        streams = streams_of(broker)
+        await streams.wake()
+        renewed: list[str] = []
+        renew = streams.kept.renew
+
+        async def counted(stream: Summary) -> None:
+            await renew(stream)
+            renewed.append(stream.id)
+
+        monkeypatch.setattr(streams.kept, "renew", counted)
+        await streams.forks.create("a", None, Meta("text/plain", META.tag, ttl=1), data(b"x"), is_closed=False)
+        reader = broker.streams.follow("a")
+        assert await anext(reader) == b"x"
+        waiting = asyncio.create_task(all_of(reader))
+        await eventually(lambda: len(renewed) > 8)  # in two seconds
+        await streams.forks.append("a", "text/plain", lambda *_: data(b"y"), is_closing=True)
+        assert (await waiting, reader.end) == ([b"y"], "done")
 
 
 async def test_who_waits_is_told_when_the_broker_stops() -> None:

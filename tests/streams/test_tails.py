@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 
 from tests.support import eventually, settings
 from tests.support.clocks import HandClock
-from tests.support.durables import META, Requests, data, requests
+from tests.support.durables import META, TAG, Requests, data, requests
 from tests.support.nodes import engine_url
 from velocity_ws import BackplaneUnavailable, Broker, StreamGone, StreamNotFound
 from velocity_ws.cluster.envelopes import StreamPiece, decode_body
+from velocity_ws.history.items import Refused
 from velocity_ws.streams import tails as streams_tails
-from velocity_ws.streams.items import Summary
+from velocity_ws.streams.items import Renewal, Summary, Written
+from velocity_ws.streams.notes import Meta
+from velocity_ws.streams.requests import Problem
 from velocity_ws.streams.streams import Streams
 from velocity_ws.streams.tail import Chunk
 from velocity_ws.streams.tails import Tails
@@ -60,7 +64,7 @@ class Reader:
         self.hears = Hears()
         self.clock = HandClock()
         self.is_deaf = False
-        self.tails = Tails(node.link, node.asking.look, self.hears, self.clock)
+        self.tails = Tails(node.link, node.asking.look, self.hears, self.clock, node.kept)
         node.link.on_moved.append(self.tails.look_soon)
 
     def heard(self, message: bytes) -> None:
@@ -503,6 +507,88 @@ async def test_who_waits_is_told_of_what_nobody_thought_of_and_the_next_begins_a
         assert not reader.hears.held
         monkeypatch.setattr(reader.tails, "_settled", look)
         assert (await reader.read(0)).data == b"abc"
+
+
+# --- streams that are gone some time after they were read last
+
+
+def renewals_of(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the streams that are renewed from now on."""
+    found: list[str] = []
+    renew = reader.node.link.renew
+
+    async def renewed(renewals: Sequence[Renewal]) -> list[Written | Refused]:
+        written = await renew(renewals)
+        found.extend(renewal.id for renewal in renewals)
+        return written
+
+    monkeypatch.setattr(reader.node.link, "renew", renewed)
+    return found
+
+
+async def test_a_stream_stays_for_as_long_as_somebody_waits_for_more_and_one_renews_it_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with reading(monkeypatch) as reader:
+        renewed = renewals_of(reader, monkeypatch)
+        await reader.writer.create(said=b"abc", meta=Meta("text/plain", TAG, ttl=2))
+        waiting = [asyncio.create_task(reader.read(3)) for _ in range(20)]
+        await eventually(lambda: renewed == ["a"])
+        for number in range(2, 22):
+            reader.writer.advance(1.9)
+            reader.clock.advance(1.9)
+            await eventually(lambda number=number: len(renewed) == number)  # type: ignore[misc]
+        await reader.writer.append(b"d")
+        assert {(await each).data for each in waiting} == {b"d"}
+        reader.writer.advance(2)  # nobody waits now
+        reader.clock.advance(2)
+        with pytest.raises(Problem):
+            await reader.writer.kept.find("a")
+        assert len(renewed) == 21
+
+
+async def test_a_stream_without_such_a_time_or_that_has_ended_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with reading(monkeypatch) as reader:
+        renewed = renewals_of(reader, monkeypatch)
+        await reader.writer.create("plain", b"abc")
+        await reader.writer.create("ended", b"abc", Meta("text/plain", TAG, ttl=2), is_closed=True)
+        waiting = asyncio.create_task(reader.read(3, id_="plain"))
+        assert (await reader.read(0, id_="ended")).end == "done"
+        looked = reader.node.store.looked
+        for _ in range(3):
+            before = looked.count("plain")
+            await eventually(lambda before=before: looked.count("plain") > before)  # type: ignore[misc]
+            reader.clock.advance(1)
+        assert renewed == []
+        waiting.cancel()
+
+
+async def test_a_renewal_that_the_engine_did_not_answer_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with reading(monkeypatch) as reader:
+        answers: list[Exception | None] = [BackplaneUnavailable("it is away"), None]
+
+        async def renew(_: Sequence[Renewal]) -> list[Written | Refused]:
+            answer = answers.pop(0)
+            if answer is not None:
+                raise answer
+            return [Written(is_taken=True)]
+
+        monkeypatch.setattr(reader.node.link, "renew", renew)
+        await reader.writer.create(said=b"abc", meta=Meta("text/plain", TAG, ttl=4))
+        waiting = asyncio.create_task(reader.read(3))
+        await eventually(lambda: len(answers) == 1)
+        reader.clock.advance(1)
+        await eventually(lambda: not answers)
+        await reader.writer.append(b"d")
+        assert (await waiting).data == b"d"
+
+
+@pytest.mark.parametrize(("ttl", "pause"), [(None, math.inf), (0, 0.25), (1, 0.25), (8, 2.0), (86400, 5.0)])
+async def test_how_often_a_stream_is_renewed_goes_by_its_time(ttl: int | None, pause: float) -> None:
+    async with requests() as (node,):
+        found = (await node.create(meta=Meta("text/plain", TAG, ttl=ttl))).found
+        assert node.kept.pause_of(found.stream) == pause
+        assert node.kept.pause_of(found.stream._replace(note=b"")) == math.inf
 
 
 # --- real nodes

@@ -21,7 +21,7 @@ from velocity_ws.streams.writer import StreamWriter as Writing
 __all__ = ["Acts", "Stream", "StreamReader", "StreamWriter"]
 
 PARTS_PER_TURN: Final = 64
-"""Parts that are had in one turn of the loop, where there are so many."""
+"""Parts that are had in one turn of the loop, where as many are there."""
 SECONDS_PER_TURN: Final = 0.01
 """The same by time, where each part takes long."""
 

@@ -5,6 +5,7 @@ Source: the Durable Streams protocol, 4 and 5.1 (https://github.com/durable-stre
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,13 +25,17 @@ __all__ = ["FOR_EVER", "KeptStreams"]
 ANSWER: Final = 1024 * 1024
 """Bytes of one answer, about."""
 FOR_EVER: Final = 365 * 86400 * 1000
-"""Milliseconds without a write after which a stream that was given no other limit counts as dead."""
+"""Milliseconds from its creation on after which a stream that was given no limit counts as dead while it is open."""
 READ: Final = "\0r"
 """What the id begins with of a mark that says that a stream was there; no request has an id that begins so."""
 KNOWN: Final = 1000
 """Streams of which it is known when they were renewed last."""
 RENEW: Final = 0.5
 """Seconds between two renewals of one stream, which reading causes."""
+PARTS: Final = 4
+"""Times that a stream is renewed in its time while somebody waits for more of it."""
+PAUSE: Final = 5.0
+"""Seconds between two such renewals at most."""
 
 
 class KeptStreams:
@@ -178,8 +183,27 @@ class KeptStreams:
         self._renewed.move_to_end(stream.id)
         if len(self._renewed) > KNOWN:
             self._renewed.popitem(last=False)
-        times = self.times_of(note.meta)
-        await self._link.renew([Renewal(stream.id, stream.topic, stream.writer, times)])
+        await self._renew(stream, note.meta)
+
+    def pause_of(self, stream: Summary) -> float:
+        """Seconds between two renewals of a stream while somebody waits for more of it; infinite for none."""
+        note = read_note(stream.note) if stream.note else None
+        if note is None or note.meta.ttl is None:
+            return math.inf
+        return min(self.times_of(note.meta).lease / 1000 / PARTS, PAUSE)
+
+    async def renew(self, stream: Summary) -> None:
+        """Somebody waits for more of a stream, which is as good as that it is read now.
+
+        Raises:
+            BackplaneUnavailable: the engine did not answer.
+        """
+        note = read_note(stream.note)
+        if note is not None:
+            await self._renew(stream, note.meta)
+
+    async def _renew(self, stream: Summary, meta: Meta) -> None:
+        await self._link.renew([Renewal(stream.id, stream.topic, stream.writer, self.times_of(meta))])
 
     def times_of(self, meta: Meta) -> Times:
         """How long a stream lasts."""

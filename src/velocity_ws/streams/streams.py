@@ -124,7 +124,8 @@ class Streams:
             self._following, self._link, node_id, lease=settings.node_lease, ttl=settings.stream_ttl, clock=clock
         )
         asking = Asking(self._link, node_id, times, topics.room, self._ended)
-        self.tails = Tails(self._link, asking.look, cluster, clock)
+        self.kept = KeptStreams(self._link, topics, times, clock, time.time)
+        self.tails = Tails(self._link, asking.look, cluster, clock, self.kept)
         self.entrances = Entrances(hub, self.readers, self._following, asking)
         self.calls = Calls(
             node_id,
@@ -139,7 +140,6 @@ class Streams:
             self._took,
             cluster,
         )
-        self.kept = KeptStreams(self._link, topics, times, clock, time.time)
         durable = Durable(self.kept, self._link, topics, node_id, settings.stream_max_size, self._took)
         self.forks = Forks(self.kept, durable, self._link, topics, node_id)
         self._waking: asyncio.Task[None] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
@@ -44,6 +45,16 @@ class Hears(Protocol):
         """Wait until it is heard, for a while."""
 
 
+class Renews(Protocol):
+    """Renews streams that are gone some time after they were read last. On the broker's loop only."""
+
+    def pause_of(self, stream: Summary) -> float:
+        """Seconds between two renewals; infinite for a stream without such a time."""
+
+    async def renew(self, stream: Summary) -> None:
+        """A stream is being read; raises `BackplaneUnavailable`."""
+
+
 class Tails:
     """The streams that are read on one node as they are said. On the broker's loop only."""
 
@@ -53,6 +64,7 @@ class Tails:
         settled: Callable[[str], Awaitable[Summary]],
         hears: Hears | None,
         clock: Callable[[], float],
+        renews: Renews | None = None,
     ) -> None:
         """
         Args:
@@ -60,11 +72,13 @@ class Tails:
             settled: a stream by its id, once it has ended if its writer is dead; see `Asking.look`.
             hears: hears what other nodes publish; ``None`` where there are never any.
             clock: seconds, never going back.
+            renews: renews those that are read; ``None`` where none has a time without reads.
         """
         self._link = link
         self._settled = settled
         self._hears = hears
         self._clock = clock
+        self._renews = renews
         self._tails: dict[str, Tail] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reads: dict[tuple[Tail, int], asyncio.Task[list[Piece]]] = {}
@@ -238,10 +252,15 @@ class Tails:
                 stream = await self._settled(tail.id)  # once it is heard
             tail.topic, tail.writer, tail.is_known = topic, stream.writer, True
             tail.learn(stream)
+            pause = math.inf if self._renews is None else self._renews.pause_of(stream)
+            renew_at = self._clock() if pause < math.inf else math.inf
             while tail.users or self._clock() < tail.used_at + LINGER:
                 is_due = bool(tail.users) and not tail.end
+                if is_due and self._clock() >= renew_at:
+                    renew_at = self._clock() + pause
+                    await self._renew(stream)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
+                    async with asyncio.timeout(min(LOOK, pause)):
                         await tail.stale.wait()
                         is_due = True
                 if is_due:
@@ -257,6 +276,12 @@ class Tails:
                 del self._tails[tail.id]
             if topic and self._hears is not None:
                 self._hears.let_go(topic)
+
+    async def _renew(self, stream: Summary) -> None:
+        """Say that a stream is read: one for all who wait for more of it."""
+        if self._renews is not None:
+            with contextlib.suppress(BackplaneUnavailable):  # it is said again soon
+                await self._renews.renew(stream)
 
     async def _catch_up(self, tail: Tail) -> None:
         """Take what was not heard, if there is such."""
