@@ -11,9 +11,11 @@ import pytest
 
 from tests.support import eventually
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.stream_errors import StreamGone, StreamNotFound
+from velocity_ws.streams import calls as streams_calls
 from velocity_ws.streams.asking import Asking
 from velocity_ws.streams.calls import Calls
-from velocity_ws.streams.items import Begin, Times
+from velocity_ws.streams.items import BY_REQUESTS, Begin, End, Summary, Times
 
 
 async def test_an_engine_that_comes_back_is_told_again_that_there_are_streams() -> None:
@@ -59,3 +61,51 @@ async def test_after_many_begins_that_failed_the_newest_can_be_done_again(monkey
             await asking.begin(id_, "room")
     assert writers[2] == writers[3]
     assert writers[0] != writers[4]
+
+
+HTTP, OTHER, OWN = BY_REQUESTS.ljust(16, b"1"), BY_REQUESTS.ljust(16, b"2"), b"w" * 16
+
+
+def stream(writer: bytes, end: End = "") -> Summary:
+    return Summary("a", "t", "", writer, 1, 3, end, 0 if end else 1000, 5)
+
+
+async def end_of(monkeypatch: pytest.MonkeyPatch, *answers: Summary | Exception) -> str:
+    """How a stream ends for one that waits, of which the engine says so."""
+    monkeypatch.setattr(streams_calls, "LOOK_AGAIN", 0.0)
+    left = list(answers)
+
+    async def look(_: str) -> Summary:
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def wake() -> None:
+        pass
+
+    link, asking = SimpleNamespace(on_up=[]), SimpleNamespace(look=look)
+    parts: list[Any] = [link, asking, SimpleNamespace(writers=[]), None, None, None, None, None]
+    end = await Calls("0" * 11, 1000, wake, *parts).wait_over("a")
+    assert not left
+    return end
+
+
+@pytest.mark.parametrize(
+    "then", [StreamNotFound("a"), stream(OTHER), stream(OTHER, "done"), stream(OWN), stream(HTTP, "cancelled")]
+)
+async def test_who_waits_for_a_stream_that_is_deleted_hears_that_it_was_cancelled(
+    then: Summary | Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = BackplaneUnavailable("it is away")
+    assert await end_of(monkeypatch, away, stream(HTTP), away, stream(HTTP), then) == "cancelled"
+
+
+async def test_who_waits_for_what_is_not_there_or_was_lost_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before in ([], [stream(OWN)]):
+        with pytest.raises(StreamNotFound):
+            await end_of(monkeypatch, *before, StreamNotFound("a"))
+    for writer in (OWN, HTTP):
+        with pytest.raises(StreamGone):
+            await end_of(monkeypatch, stream(writer), StreamGone("a"))
+        assert await end_of(monkeypatch, stream(writer), stream(writer, "done")) == "done"

@@ -68,6 +68,8 @@ class Stream:
     async def wait(self) -> str:
         """Wait until it has ended, however long that takes; the end: ``done``, ``cancelled``, ``error`` or ``lost``.
 
+        One that is written over HTTP, and is deleted meanwhile, is ``cancelled``.
+
         Raises:
             StreamGone: it ended so long ago that nothing is known of it any more.
             StreamNotFound: the engine has lost it.

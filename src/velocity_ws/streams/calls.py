@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.stream_errors import StreamNotFound
 from velocity_ws.streams.asking import Asking
 from velocity_ws.streams.following import Following
-from velocity_ws.streams.items import End, Summary
+from velocity_ws.streams.items import BY_REQUESTS, End, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pulse import Pulse
 from velocity_ws.streams.sources import Sources
@@ -145,14 +145,27 @@ class Calls:
         return [StreamInfo.of(stream) for stream in await self._asking.listed(room)]
 
     async def wait_over(self, id_: str) -> End:
-        """Wait until a stream has ended; the end. Raises what `Asking.look` does."""
+        """Wait until a stream has ended; the end. Raises what `Asking.look` does, but of one that is deleted meanwhile,
+        as only what requests write is: its readers are told that it was cancelled.
+        """
         await self._wake()
         for writer in self._pulse.writers:
             if writer.id == id_:
                 return await writer.wait_over()
+        by = b""
         while True:
-            with contextlib.suppress(BackplaneUnavailable):  # it is waited for, however long that takes
+            try:
                 stream = await self._asking.look(id_)
+            except BackplaneUnavailable:  # it is waited for, however long that takes
+                pass
+            except StreamNotFound:
+                if by.startswith(BY_REQUESTS):
+                    return "cancelled"
+                raise
+            else:
+                by = by or stream.writer
+                if stream.writer != by and by.startswith(BY_REQUESTS):
+                    return "cancelled"  # and begun anew
                 if stream.end:
                     return stream.end
             await asyncio.sleep(LOOK_AGAIN)
