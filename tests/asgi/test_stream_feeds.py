@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2 as httpx
 import pytest
+import pytest_asyncio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker
 from velocity_ws.asgi import stream_endpoint, stream_feeds
+from velocity_ws.asgi.stopping import OpenResponse
+from velocity_ws.asgi.stream_events import EventForm
+from velocity_ws.asgi.stream_feeds import EventReader, Feed, Feeds
+from velocity_ws.streams.pieces import Piece
+from velocity_ws.streams.tail import Tail
 
 KEY = "a-key-for-writers"
 
@@ -185,3 +192,149 @@ async def test_a_reader_that_goes_leaves_nothing_behind(kind: ServerKind) -> Non
             with pytest.raises(asyncio.CancelledError):
                 await task
             await eventually(lambda: not own_tasks("velocity-ws stream feed"))
+
+
+# --- without requests
+
+
+class Taker:
+    """Takes what a reader is sent, as long as it may.
+
+    Attributes:
+        said: what it has.
+        sent: how often it was sent something, taken or not.
+        may_take: whether it takes more.
+        then: called with all that it has, when it was sent something.
+    """
+
+    def __init__(self, position: int = 0) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.response = OpenResponse(task, says_nothing)
+        self.reader = EventReader(self.send, self.response, position, None)
+        self.said = ""
+        self.sent = 0
+        self.may_take = asyncio.Event()
+        self.may_take.set()
+        self.then: Callable[[str], object] = lambda said: None
+
+    async def send(self, message: Message) -> None:
+        """Send it something."""
+        self.sent += 1
+        await self.may_take.wait()
+        self.said += message["body"].decode()
+        self.then(self.said)
+
+    @property
+    def text(self) -> str:
+        """What it was told of the stream."""
+        return "".join(map(data_of, self.said.split("\n\n")[:-1]))
+
+
+async def says_nothing() -> Message:
+    """A client that stays and says nothing."""
+    return await asyncio.Future()
+
+
+class Fed:
+    """A stream that has an "a", and its feeds."""
+
+    def __init__(self, broker: Broker, http: httpx.AsyncClient, tail: Tail) -> None:
+        assert broker.node.streams is not None
+        self.http = http
+        self.tail = tail
+        self.feeds = Feeds(lambda: broker.node.context.workers)
+        self._tails = broker.node.streams.tails
+
+    @property
+    def feed(self) -> Feed:
+        """The feed that readers find now."""
+        return self.feeds.of(self._tails, "s", self.tail.writer, EventForm("text/plain", "t"))
+
+    async def say(self, text: str) -> None:
+        """Append to the stream."""
+        assert (await self.http.post("s", content=text)).status_code == 204
+
+
+@pytest_asyncio.fixture
+async def fed() -> AsyncIterator[Fed]:
+    """A stream, and its feeds."""
+    broker = Broker(settings(api_keys=KEY))
+    async with running(broker, "ours") as address, client(address) as http:
+        assert (await http.put("s", content="a")).status_code == 201
+        assert broker.node.streams is not None
+        yield Fed(broker, http, await broker.node.streams.tails.open("s"))
+
+
+async def test_the_answer_to_a_reader_that_cannot_be_told_ends_and_the_log_has_why(
+    fed: Fed, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, feed = Taker(), fed.feed
+
+    def fails(_: str) -> None:
+        raise ValueError("what nobody expects")
+
+    one.then = fails
+    feed.add(one.reader, 1)
+    await eventually(lambda: one.response.why == "over")
+    assert ["what nobody expects" in caplog.text, len(caplog.records)] == [True, 1]
+    caplog.clear()
+    feed.remove(one.reader)
+
+
+async def test_readers_that_cannot_be_told_are_let_go_and_others_are_told_later(
+    fed: Fed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, slow, feed = Taker(), Taker(), fed.feed
+    slow.may_take.clear()
+    for each in (fast, slow):
+        feed.add(each.reader, 1)
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("what nobody expects")
+
+    await eventually(lambda: fast.text == "a" and slow.sent)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventForm, "events", fails)
+        await fed.say("b")
+        await eventually(lambda: fast.response.why == "over")
+    assert ["what nobody expects" in caplog.text, len(caplog.records)] == [True, 1]
+    caplog.clear()
+    feed.remove(fast.reader)
+    slow.may_take.set()
+    await eventually(lambda: slow.text == "ab")
+    await fed.say("c")
+    await eventually(lambda: slow.text == "abc")
+    assert (fast.text, slow.response.why) == ("a", "")
+    feed.remove(slow.reader)
+    await eventually(lambda: not own_tasks("velocity-ws stream feed"))
+
+
+async def test_an_end_that_comes_while_readers_are_told_is_told_to_all(fed: Fed) -> None:
+    takers, feed, tail = [Taker(), Taker()], fed.feed, fed.tail
+    for each in takers:
+        feed.add(each.reader, 1)
+    await eventually(lambda: own_tasks("velocity-ws stream feed"))
+
+    def ends(said: str) -> None:
+        if "data:b" in said and not tail.end:
+            assert "data:b" in takers[0].said, "it was told before"
+            tail.take(Piece(tail.number, tail.length, 0, "", "done", b""))
+
+    takers[1].then = ends
+    await fed.say("b")
+    for each in takers:
+        await eventually(lambda each=each: each.response.why == "over")  # type: ignore[misc]
+        assert each.text == "ab"
+        assert '"streamClosed":true' in each.said
+        feed.remove(each.reader)
+
+
+async def test_a_feed_that_ends_twice_leaves_that_which_came_after_it(fed: Fed) -> None:
+    old, one = fed.feed, Taker()
+    assert fed.feed is old
+    old.poll_no_more(one.response)
+    new = fed.feed
+    assert new is not old
+    old.poll_no_more(one.response)
+    assert fed.feed is new

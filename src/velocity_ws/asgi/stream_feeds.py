@@ -19,11 +19,14 @@ from velocity_ws.asgi.stream_events import EventForm
 from velocity_ws.asgi.stream_forms import cursor_after
 from velocity_ws.concurrency.eager import EagerTask, TaskPool
 from velocity_ws.errors import BackplaneUnavailable
+from velocity_ws.logs import get_logger, quote
 from velocity_ws.stream_errors import StreamError
 from velocity_ws.streams.tail import Tail
 from velocity_ws.streams.tails import Tails
 
 __all__ = ["EventReader", "Feed", "Feeds"]
+
+log = get_logger("velocity_ws.asgi")
 
 COMMENT = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the connection for dead."""
@@ -80,7 +83,7 @@ class Feed:
         writer: bytes,
         form: EventForm,
         workers: Callable[[], TaskPool],
-        emptied: Callable[[], object],
+        emptied: Callable[[Feed], object],
     ) -> None:
         """
         Args:
@@ -89,7 +92,7 @@ class Feed:
             writer: of the stream, so that none of another one is read that is begun anew with its id.
             form: of its events.
             workers: lends tasks.
-            emptied: called when nobody reads it any more.
+            emptied: called with the feed when nobody reads it any more; more than once, maybe.
         """
         self._tails = tails
         self._id = id_
@@ -149,7 +152,7 @@ class Feed:
             if self._pump is not None:
                 self._pump.cancel()
                 self._pump = None
-            self._emptied()
+            self._emptied(self)
 
     # --- one reader
 
@@ -158,7 +161,7 @@ class Feed:
         reader.worker = worker
         try:
             rest = worker.step(work)
-        except BaseException as error:
+        except BaseException as error:  # no `Exception` leaves `_Ending`
             worker.end()
             if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
                 raise
@@ -233,18 +236,28 @@ class Feed:
         try:
             while True:
                 tail = await self._tails.wait(self._id, self._seen, COMMENT, self._writer)
-                has_more = tail.length > self._seen or bool(tail.end)
+                is_over = bool(tail.end)  # else the end may come while only some are told
+                has_more = tail.length > self._seen or is_over
                 self._seen = max(self._seen, tail.length)
                 if has_more:
                     self._end_polls()
                 await self._tell_all(tail, is_comment=not has_more)
-                if tail.end:
+                if is_over:
                     break
         except (StreamError, BackplaneUnavailable) as error:  # it was deleted, or cannot be had now
-            self._end_polls(error)
-            for reader in list(self._readers):
-                reader.response.end("over")
-        self._pump = None
+            self._give_up(error)
+        except Exception as error:
+            log.error("the readers of stream %s could not be told", quote(self._id), exc_info=error)
+            self._give_up(error)
+        finally:
+            if self._pump is asyncio.current_task():  # else it was cancelled, and there may be another one
+                self._pump = None
+
+    def _give_up(self, error: Exception) -> None:
+        """End all answers, as nothing can be told any more."""
+        self._end_polls(error)
+        for reader in list(self._readers):
+            reader.response.end("over")
 
     def _end_polls(self, error: Exception | None = None) -> None:
         polls, self._polls = self._polls, set()
@@ -284,7 +297,9 @@ class _Ending:
             return False
         if not isinstance(error, asyncio.CancelledError):  # else it was removed
             self._reader.response.end("over")
-        return isinstance(error, StreamError | BackplaneUnavailable | OSError)
+        if isinstance(error, Exception) and not isinstance(error, StreamError | BackplaneUnavailable | OSError):
+            log.error("a reader of a stream could not be told", exc_info=error)
+        return isinstance(error, Exception)
 
 
 class Feeds:
@@ -303,5 +318,10 @@ class Feeds:
         key = tails, id_, writer
         feed = self._feeds.get(key)
         if feed is None:
-            feed = self._feeds[key] = Feed(tails, id_, writer, form, self._workers, lambda: self._feeds.pop(key, None))
+
+            def emptied(old: Feed) -> None:
+                if self._feeds.get(key) is old:  # else there is a new one
+                    del self._feeds[key]
+
+            feed = self._feeds[key] = Feed(tails, id_, writer, form, self._workers, emptied)
         return feed
