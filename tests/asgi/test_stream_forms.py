@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -111,9 +111,14 @@ def test_a_stream_of_the_application_has_offsets_of_its_own_that_do_not_tell_its
     assert tag_of(found(5, a_note())) == TAG
 
 
-@given(st.integers(0, 9), st.integers(0, 9), st.booleans(), st.integers(0, 9), st.integers(0, 9), st.booleans())
-def test_an_entity_tag_is_of_one_part_in_one_state(a: int, b: int, c: bool, d: int, e: int, f: bool) -> None:
-    one, two = etag_of(a, b, TAG, is_closed=c), etag_of(d, e, TAG, is_closed=f)
+states = st.tuples(st.just(False), st.just("")) | st.tuples(st.just(True), st.sampled_from(get_args(End)))
+
+
+@given(st.integers(0, 9), st.integers(0, 9), states, st.integers(0, 9), st.integers(0, 9), states)
+def test_an_entity_tag_is_of_one_part_in_one_state(
+    a: int, b: int, c: tuple[bool, End], d: int, e: int, f: tuple[bool, End]
+) -> None:
+    one, two = etag_of(a, b, TAG, is_all=c[0], end=c[1]), etag_of(d, e, TAG, is_all=f[0], end=f[1])
     assert (one == two) == ((a, b, c) == (d, e, f))
     assert one[0] == one[-1] == '"'
     assert one.count('"') == 2

@@ -31,6 +31,7 @@ from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
+from velocity_ws.streams import kept_streams
 from velocity_ws.streams.requests import Problem
 
 KEY, OTHER_KEY = "a-key-of-a-program", "another-key-of-one"
@@ -756,6 +757,8 @@ async def test_what_one_has_is_not_sent_again() -> None:
             assert again.headers["stream-next-offset"] == answer.headers["stream-next-offset"]
         for other in ('"x"', etag[:-1], ""):
             assert (await one.get("a", if_none_match=other)).status_code == 200
+        now = await one.get("a?offset=now", if_none_match="x")
+        assert (now.status_code, now.content, now.headers.get("etag")) == (200, b"", None)
         await one.ask("POST", "a", None, None, **CLOSED)
         closed = await one.get("a", if_none_match=etag)
         assert (closed.status_code, closed.headers["stream-closed"]) == (200, "true")
@@ -763,6 +766,19 @@ async def test_what_one_has_is_not_sent_again() -> None:
         assert (await one.ask("DELETE", "a")).status_code == 204
         await one.put("a", "tex2")
         assert (await one.get("a", if_none_match=etag)).status_code == 200
+
+
+async def test_a_part_that_is_no_longer_all_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_streams, "ANSWER", 4)
+    async with site() as one:
+        offset = await one.put("a", "text")
+        whole = await one.get("a")
+        assert whole.headers["stream-up-to-date"] == "true"
+        await one.post("a", "more")
+        part = await one.get("a", if_none_match=whole.headers["etag"])
+        assert (part.status_code, part.text, part.headers["stream-next-offset"]) == (200, "text", offset)
+        assert "stream-up-to-date" not in part.headers
+        assert (await one.get("a", if_none_match=part.headers["etag"])).status_code == 304
 
 
 async def test_a_long_poll_has_what_comes_next_or_nothing_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

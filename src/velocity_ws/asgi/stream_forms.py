@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from velocity_ws.streams.items import End
 from velocity_ws.streams.notes import Meta, Note, Producer, normal_type
 from velocity_ws.streams.requests import Found, Problem, Said
 
@@ -219,9 +220,18 @@ def parse_offset(text: str | None, found: Found) -> int:
     return int(match[1])
 
 
-def etag_of(start: int, stop: int, tag: str, *, is_closed: bool) -> str:
-    """The entity tag of what was read, which changes when the stream is closed."""
-    return f'"{tag}:{start}:{stop}{":c" if is_closed else ""}"'
+def etag_of(start: int, stop: int, tag: str, *, is_all: bool, end: End) -> str:
+    """The entity tag of what was read, which changes once that is no longer all, and when the stream is closed.
+
+    Args:
+        start: what came before it.
+        stop: where it ends.
+        tag: of the stream's offsets.
+        is_all: whether there was no more.
+        end: how the stream has ended, where this is all of it.
+    """
+    state = (f":c:{end}" if end else ":all") if is_all else ""
+    return f'"{tag}:{start}:{stop}{state}"'
 
 
 def cursor_after(cursor: str | None, now: float) -> str:

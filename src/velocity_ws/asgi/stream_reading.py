@@ -70,16 +70,17 @@ class Reading:
             is_live: whether it was waited for.
             is_now: whether it was asked for what comes from now on.
         """
-        is_closed = chunk.is_all and bool(chunk.end)
-        headers = self._headers(chunk.stop, is_all=chunk.is_all, end=chunk.end if chunk.is_all else "")
+        end: End = chunk.end if chunk.is_all else ""
+        headers = self._headers(chunk.stop, is_all=chunk.is_all, end=end)
         headers["cache-control"] = NO_STORE if is_live or is_now else PRIVATE
         if is_live:
             if not chunk.data:
-                return self._nothing(headers, is_closed=is_closed)
+                return self._nothing(headers, is_closed=bool(end))
             headers["stream-cursor"] = cursor_after(self._cursor, time.time())
-        etag = headers["etag"] = etag_of(chunk.start, chunk.stop, self.tag, is_closed=is_closed)
-        if not is_live and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
-            return Response(status_code=304, headers=headers)
+        if not is_now:  # which the protocol has no tag for: 8
+            etag = headers["etag"] = etag_of(chunk.start, chunk.stop, self.tag, is_all=chunk.is_all, end=end)
+            if not is_live and etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
+                return Response(status_code=304, headers=headers)
         is_json = self._form.is_json or chunk.kind == "items"  # the application's may have had nothing as it was found
         content_type = JSON if is_json and not self._form.is_json else self.content_type
         body = b"[%b]" % chunk.data if is_json else chunk.data
