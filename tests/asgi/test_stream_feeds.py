@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -21,8 +24,9 @@ from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventuall
 from velocity_ws import Broker
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stopping import OpenResponse
-from velocity_ws.asgi.stream_events import EventForm
+from velocity_ws.asgi.stream_events import EventForm, Events
 from velocity_ws.asgi.stream_feeds import EventReader, Feed, Feeds
+from velocity_ws.asgi.stream_forms import interval_at
 from velocity_ws.streams.pieces import Piece
 from velocity_ws.streams.tail import Tail
 
@@ -207,11 +211,11 @@ class Taker:
         then: called with all that it has, when it was sent something.
     """
 
-    def __init__(self, position: int = 0) -> None:
+    def __init__(self, cursor: int = 0) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.response = OpenResponse(task, says_nothing)
-        self.reader = EventReader(self.send, self.response, position, None)
+        self.reader = EventReader(self.send, self.response, 0, cursor)
         self.said = ""
         self.sent = 0
         self.may_take = asyncio.Event()
@@ -224,6 +228,11 @@ class Taker:
         await self.may_take.wait()
         self.said += message["body"].decode()
         self.then(self.said)
+
+    @property
+    def cursors(self) -> list[int]:
+        """The cursors that it was told."""
+        return [int(found) for found in re.findall(r'"streamCursor":"(\d+)"', self.said)]
 
     @property
     def text(self) -> str:
@@ -338,3 +347,34 @@ async def test_a_feed_that_ends_twice_leaves_that_which_came_after_it(fed: Fed) 
     assert new is not old
     old.poll_no_more(one.response)
     assert fed.feed is new
+
+
+async def test_readers_of_all_cursors_share_what_is_made_and_no_cursor_goes_back(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = interval_at(time.time())
+    takers, feed = [Taker(least + number % 50) for number in range(100)], fed.feed
+    for each in takers:
+        feed.add(each.reader, 1)
+    await eventually(lambda: all(each.text == "a" for each in takers))
+    made = 0
+
+    def counted(*args: Any, **how: Any) -> tuple[Events | None, int]:
+        nonlocal made
+        made += 1
+        return events(*args, **how)
+
+    events = EventForm.events
+    monkeypatch.setattr(EventForm, "events", counted)
+    intervals = [least + 1, least + 30, least + 20]  # the clock is set back
+    monkeypatch.setattr(stream_feeds, "interval_at", lambda _: intervals[0])
+    for text in ("b", "bc", "bcd"):
+        await fed.say(text[-1])
+        await eventually(lambda text=text: all(each.text == f"a{text}" for each in takers))  # type: ignore[misc]
+        intervals.append(intervals.pop(0))
+    assert made == 3
+    for number, each in enumerate(takers):
+        first = least + number % 50
+        later = max(first, least + 30)
+        assert each.cursors == [first, max(first, least + 1), later, later]
+        feed.remove(each.reader)

@@ -15,7 +15,31 @@ from velocity_ws.asgi.stream_forms import JSON, offset_of
 from velocity_ws.streams.notes import normal_type
 from velocity_ws.streams.tail import Chunk
 
-__all__ = ["EventForm"]
+__all__ = ["EventForm", "Events"]
+
+
+class Events:
+    """What is said of a part of a stream: the same to all readers, but for the cursor."""
+
+    __slots__ = ("_before", "_cursor", "_data", "_said")
+
+    def __init__(self, data: bytes, before: bytes = b"") -> None:
+        """
+        Args:
+            data: what comes first; all of it where no cursor is said.
+            before: what comes then, up to the cursor; empty where none is said.
+        """
+        self._data = data
+        self._before = before
+        self._cursor: int | None = None
+        self._said = data
+
+    def at(self, cursor: int) -> bytes:
+        """All of it, for a reader that is told a cursor; the same bytes for those of one cursor that follow it."""
+        if self._before and cursor != self._cursor:
+            self._said = b'%b%b%d"}\n\n' % (self._data, self._before, cursor)
+            self._cursor = cursor
+        return self._said
 
 
 class EventForm:
@@ -39,13 +63,12 @@ class EventForm:
         self.is_json = normal_type(content_type) == JSON
         self.is_plain = self.is_json or normal_type(content_type).startswith("text/")
 
-    def events(self, chunk: Chunk, position: int, cursor: str, *, is_first: bool) -> tuple[bytes, int]:
+    def events(self, chunk: Chunk, position: int, *, is_first: bool) -> tuple[Events | None, int]:
         """The events that say a part of the stream, and where they end; none where there is nothing to say.
 
         Args:
             chunk: what follows the position.
             position: where the reader is.
-            cursor: that it is told; see `cursor_after`.
             is_first: whether it has had none yet, and is to be told where it is.
         """
         data, stop = chunk.data, chunk.stop
@@ -53,19 +76,20 @@ class EventForm:
             data = _whole(data, is_end=bool(chunk.end))
             stop = position + len(data)
         if not data and not is_first and not (chunk.end and chunk.is_all):
-            return b"", position
+            return None, position
         said = b"event: data\n%b\n" % self._lines(data, is_json=self.is_json or chunk.kind == "items") if data else b""
         is_all = chunk.is_all and stop == chunk.stop
         offset = offset_of(stop, self.tag)
         control: dict[str, object] = {"streamNextOffset": offset}
-        if not (is_all and chunk.end):
-            control["streamCursor"] = cursor
         if is_all or (chunk.is_all and not chunk.end):
             control["upToDate"] = True
         if is_all and chunk.end:
             control |= {"streamClosed": True, "streamEnd": chunk.end}
         # The id is for an EventSource, which comes back by itself and says it.
-        return said + b"id: %b\nevent: control\ndata:%b\n\n" % (offset.encode(), msgspec.json.encode(control)), stop
+        before = b"id: %b\nevent: control\ndata:%b" % (offset.encode(), msgspec.json.encode(control)[:-1])
+        if is_all and chunk.end:
+            return Events(said + before + b"}\n\n"), stop
+        return Events(said, before + b',"streamCursor":"'), stop
 
     def _lines(self, data: bytes, *, is_json: bool) -> bytes:
         if is_json:  # the application's may have had nothing as it was found

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from starlette.types import Send
 
 from velocity_ws.asgi.stopping import OpenResponse
-from velocity_ws.asgi.stream_events import EventForm
-from velocity_ws.asgi.stream_forms import cursor_after
+from velocity_ws.asgi.stream_events import EventForm, Events
+from velocity_ws.asgi.stream_forms import interval_at
 from velocity_ws.concurrency.eager import EagerTask, TaskPool
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.logs import get_logger, quote
@@ -30,7 +30,7 @@ log = get_logger("velocity_ws.asgi")
 
 COMMENT = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the connection for dead."""
-COMMENT_LINE: Final = b":\n\n"
+COMMENT_LINE: Final = Events(b":\n\n")
 """What says nothing, and keeps a connection open."""
 TURN: Final = 64
 """Readers that are told in one turn of the loop."""
@@ -43,13 +43,13 @@ class EventReader:
         send: of its request.
         response: of its request; ended where all has been said.
         position: up to which it has the stream.
-        cursor: of its request.
+        cursor: that it was told last, or is to be told at least; it never goes back.
         worker: sends to it now; ``None`` where it has all there is.
     """
 
     __slots__ = ("cursor", "position", "response", "send", "worker")
 
-    def __init__(self, send: Send, response: OpenResponse, position: int, cursor: str | None) -> None:
+    def __init__(self, send: Send, response: OpenResponse, position: int, cursor: int) -> None:
         self.send = send
         self.response = response
         self.position = position
@@ -61,13 +61,13 @@ class _Made(NamedTuple):
     """What is sent to all readers that are at the same place.
 
     Attributes:
-        events: the bytes; empty where there is nothing to say.
+        events: what is said; ``None`` where there is nothing to say.
         position: where a reader is after them.
         stop: where the stream was at its end then, or the part of it that was taken.
         is_over: whether that is the end for ever.
     """
 
-    events: bytes
+    events: Events | None
     position: int
     stop: int
     is_over: bool
@@ -186,8 +186,8 @@ class Feed:
 
     async def _tell(self, reader: EventReader, tail: Tail, made: _Made) -> None:
         with _Ending(reader):
-            if made.events:
-                await reader.send({"type": "http.response.body", "body": made.events, "more_body": True})
+            if made.events is not None:
+                await _send(reader, made.events)
             reader.position = made.position
             if made.is_over:
                 reader.response.end("over")
@@ -197,9 +197,10 @@ class Feed:
     async def _send_rest(self, reader: EventReader, tail: Tail, *, is_first: bool = False) -> None:
         """Send a reader what it has not, until it has all, or has had the end."""
         while True:
-            made = await self._made(tail, reader.position, cursor_after(reader.cursor, time.time()), is_first=is_first)
-            if made.events:
-                await reader.send({"type": "http.response.body", "body": made.events, "more_body": True})
+            made = await self._made(tail, reader.position, is_first=is_first)
+            if made.events is not None:
+                reader.cursor = max(reader.cursor, interval_at(time.time()))
+                await _send(reader, made.events)
             is_first = False
             reader.position = made.position
             if made.is_over:
@@ -212,13 +213,13 @@ class Feed:
                 self._start(tail)
                 return
 
-    async def _made(self, tail: Tail, position: int, cursor: str, *, is_first: bool = False) -> _Made:
+    async def _made(self, tail: Tail, position: int, *, is_first: bool = False) -> _Made:
         """What follows a position, made once for all who are there."""
-        key = "events", position, cursor, is_first
+        key = "events", position, is_first
         made: _Made | None = tail.made.get(key)
         if made is None:
             chunk = await self._tails.part(tail, position)
-            events, stop = self._form.events(chunk, position, cursor, is_first=is_first)
+            events, stop = self._form.events(chunk, position, is_first=is_first)
             made = _Made(events, stop, chunk.stop, bool(chunk.end) and chunk.is_all)
             if chunk.stop >= tail.length and (made.is_over or not tail.end):  # it is as new as what is there by now
                 tail.remember(key, made, len(events))
@@ -265,20 +266,26 @@ class Feed:
             response.end("over", error)
 
     async def _tell_all(self, tail: Tail, *, is_comment: bool) -> None:
-        workers, now = self._workers(), time.time()
+        workers, interval = self._workers(), interval_at(time.time())
         worker = workers.take()
         try:
             for number, reader in enumerate(list(self._readers), 1):
-                made = _Made(COMMENT_LINE, reader.position, tail.length, False)
-                if not is_comment:
-                    made = await self._made(tail, reader.position, cursor_after(reader.cursor, now))
-                is_there = reader in self._readers  # still
-                if made.events and is_there and not self._run(reader, worker, self._tell(reader, tail, made)):
+                if is_comment:
+                    made = _Made(COMMENT_LINE, reader.position, tail.length, False)
+                else:
+                    made = await self._made(tail, reader.position)
+                    reader.cursor = max(reader.cursor, interval)
+                is_said = made.events is not None and reader in self._readers  # still
+                if is_said and not self._run(reader, worker, self._tell(reader, tail, made)):
                     worker = workers.take()
                 if not number % TURN:
                     await asyncio.sleep(0)
         finally:
             workers.give_back(worker)
+
+
+def _send(reader: EventReader, events: Events) -> Awaitable[None]:
+    return reader.send({"type": "http.response.body", "body": events.at(reader.cursor), "more_body": True})
 
 
 class _Ending:

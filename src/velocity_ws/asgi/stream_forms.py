@@ -26,6 +26,7 @@ __all__ = [
     "Wanted",
     "cursor_after",
     "etag_of",
+    "interval_at",
     "offset_of",
     "parse_body",
     "parse_offset",
@@ -234,6 +235,11 @@ def etag_of(start: int, stop: int, tag: str, *, is_all: bool, end: End) -> str:
     return f'"{tag}:{start}:{stop}{state}"'
 
 
+def interval_at(now: float) -> int:
+    """The number of the interval of a moment, in seconds since 1970."""
+    return int((now - CURSOR_EPOCH) // CURSOR_INTERVAL)
+
+
 def cursor_after(cursor: str | None, now: float) -> str:
     """What a live response is told from others by, in caches: the number of the interval, and never what it was before.
 
@@ -241,7 +247,7 @@ def cursor_after(cursor: str | None, now: float) -> str:
         cursor: that of the request.
         now: seconds since 1970.
     """
-    interval = int((now - CURSOR_EPOCH) // CURSOR_INTERVAL)
+    interval = interval_at(now)
     if cursor is not None and _INTEGER.fullmatch(cursor) and int(cursor) >= interval:
         return str(int(cursor) + random.randint(1, 180))  # noqa: S311 - no secret
     return str(interval)

@@ -136,7 +136,8 @@ class Reading:
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         del headers, raw, extra  # which would be kept for as long as it takes
         feed = feeds.of(self._tails, self._id, self._writer, self._form)
-        reader = EventReader(send, response, self._position, self._cursor)
+        cursor = int(cursor_after(self._cursor, time.time()))
+        reader = EventReader(send, response, self._position, cursor)
         try:
             feed.add(reader, self._length)
             is_there = await response.wait()
