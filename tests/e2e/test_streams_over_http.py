@@ -577,6 +577,41 @@ async def test_a_create_that_is_not_done_says_what_is_wrong() -> None:
             assert what in answer.text
 
 
+async def test_bytes_are_not_forked_into_a_room_which_has_text() -> None:
+    async with site(chat) as one:
+        await one.put("bytes", b"\xc3")
+        answer = await one.ask("PUT", f"a?room={ROOM}", stream_forked_from="/ws/streams/bytes")
+        assert (answer.status_code, "no room" in answer.text) == (409, True)
+        await one.put("items", b"[1,2]", JSON)
+        answer = await one.ask("PUT", f"b?room={ROOM}", stream_forked_from="/ws/streams/items")
+        assert answer.status_code == 201
+        async with one.address.connect("/ws?user=ann") as peer:
+            await join(peer)
+            assert (await Reading("b").follow(peer, 2)).items == [1, 2]
+
+
+async def test_events_have_text_that_was_cut_in_a_character_in_front_of_more_than_one_read() -> None:
+    text = "ä" * 300_000
+    data = text.encode()
+    async with site(max_message_size="1mib") as one:
+        await one.put("a", data[:300_001])
+        await one.post("a", data[300_001:])
+        async with one.events("a") as events:
+            got = ""
+            while len(got) < len(text):
+                kind, said = await events.next() or ("", "")
+                assert kind
+                got += said if kind == "data" else ""
+        assert got == text
+        assert (await one.http.get("/health")).status_code in (200, 404)
+
+
+async def test_what_is_to_last_for_centuries_is_created() -> None:
+    async with site() as one:
+        await one.put("a", "x", stream_expires_at="9999-01-01T00:00:00Z")
+        assert (await one.ask("HEAD", "a")).headers["stream-expires-at"] == "9999-01-01T00:00:00Z"
+
+
 async def test_the_application_does_not_start_what_is_written_over_http() -> None:
     async with site(chat) as one:
         await one.ask("PUT", f"a?room={ROOM}", b"x", TEXT)

@@ -129,6 +129,24 @@ async def test_what_many_write_on_two_nodes_is_there_once_and_in_the_order_of_ea
             assert [int(number) for who, number in said if who == writer] == list(range(12))
 
 
+async def test_what_others_write_while_nobody_knows_whether_it_was_done_does_not_have_it_done_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(durable, "PAUSE", 0.1)
+    async with requests(2) as (one, two):
+        await one.create()
+        await two.append(b"first,")
+        one.store.unsure = True
+        appending = asyncio.create_task(one.append(b"once,"))
+        await eventually(lambda: not one.store.unsure)
+        for said in (b"x,", b"y,"):
+            await two.append(said)
+        done = await appending
+        assert (done.is_new, await two.text()) == (True, "first,once,x,y,")
+        await one.append(b"z")
+        assert await two.text() == "first,once,x,y,z"
+
+
 async def test_the_answer_says_where_what_was_appended_ends() -> None:
     async with requests(2) as (one, two):
         await one.create()

@@ -353,6 +353,35 @@ async def test_many_that_fork_one_stream_at_the_same_time_all_stand_in_its_book(
         assert not await nodes[1].forks.is_kept("a")
 
 
+async def test_a_fork_that_was_refused_keeps_nothing() -> None:
+    async with requests() as (node,):
+        await source(node, "b", count=1)
+        await node.fork("a", "b", 4)
+        assert await why(node.fork("b", "a", 4)) == "conflict"
+        await node.forks.delete("b")
+        assert await why(node.forks.find("b")) == "gone"
+        await node.forks.delete("a")
+        for id_ in "ab":
+            assert await why(node.forks.find(id_)) == "missing"
+            assert (await node.create(id_)).is_new
+
+
+async def test_a_half_made_fork_is_deleted_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "PAUSE", 0.0)
+    async with requests() as (node,):
+        await source(node)
+        node.store.left = 4
+        with pytest.raises(BackplaneUnavailable):
+            await node.fork("b", "a", 40)
+        node.store.left = None
+        await eventually(lambda: node.link.is_up)
+        await node.forks.delete("a")
+        assert await why(node.forks.find("a")) == "gone"
+        await node.forks.delete("b")
+        assert await why(node.forks.find("a")) == "missing"
+        assert await books(node) == set()
+
+
 async def test_a_book_that_is_full_takes_another_once_one_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "MOST", 3)
     async with requests() as (node,):

@@ -34,6 +34,11 @@ class Events:
         self._cursor: int | None = None
         self._said = data
 
+    @property
+    def size(self) -> int:
+        """How many bytes they take, about."""
+        return len(self._data) + len(self._before)
+
     def at(self, cursor: int) -> bytes:
         """All of it, for a reader that is told a cursor; the same bytes for those of one cursor that follow it."""
         if self._before and cursor != self._cursor:

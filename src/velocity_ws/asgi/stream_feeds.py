@@ -21,7 +21,7 @@ from velocity_ws.concurrency.eager import EagerTask, TaskPool
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.stream_errors import StreamError
-from velocity_ws.streams.tail import Tail
+from velocity_ws.streams.tail import Chunk, Tail
 from velocity_ws.streams.tails import Tails
 
 __all__ = ["EventReader", "Feed", "Feeds"]
@@ -220,9 +220,12 @@ class Feed:
         if made is None:
             chunk = await self._tails.part(tail, position)
             events, stop = self._form.events(chunk, position, is_first=is_first)
+            while stop == position and not chunk.is_all:  # half a character: the rest of it is in what follows
+                chunk = _joined(chunk, await self._tails.part(tail, chunk.stop))
+                events, stop = self._form.events(chunk, position, is_first=is_first)
             made = _Made(events, stop, chunk.stop, bool(chunk.end) and chunk.is_all)
             if chunk.stop >= tail.length and (made.is_over or not tail.end):  # it is as new as what is there by now
-                tail.remember(key, made, len(events))
+                tail.remember(key, made, 0 if events is None else events.size)
         return made
 
     # --- all of them
@@ -282,6 +285,17 @@ class Feed:
                     await asyncio.sleep(0)
         finally:
             workers.give_back(worker)
+
+
+def _joined(one: Chunk, two: Chunk) -> Chunk:
+    """Two parts of a stream as one.
+
+    Raises:
+        BackplaneUnavailable: the engine did not say what follows.
+    """
+    if two.start != one.stop or two.stop == one.stop:
+        raise BackplaneUnavailable("the engine does not have what it said it has")
+    return two._replace(start=one.start, data=one.data + two.data)
 
 
 def _send(reader: EventReader, events: Events) -> Awaitable[None]:

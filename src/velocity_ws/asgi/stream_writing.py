@@ -68,7 +68,12 @@ class Writing:
                     raise
                 return _created(done, wanted, request)
             meta = wanted.forked(source, position)
-            room = streams.kept.room_of(source) if room is None else room
+            above = streams.kept.room_of(source)
+            room = above if room is None else room
+            if room is not None and above is None and not meta.is_json:
+                raise Problem(
+                    "conflict", "the stream that it begins with is of no room, and has bytes; one of a room has text"
+                )
         if room is not None and not (meta.is_json or meta.is_text):
             given = wanted.type or "no Content-Type"
             raise Problem("invalid", f"a stream of a room has text/…, or {JSON}; this request has {given}")

@@ -28,14 +28,14 @@ from velocity_ws.streams.items import (
     Begin,
     Deletion,
     End,
+    Query,
     Summary,
-    Written,
 )
 from velocity_ws.streams.kept_streams import KeptStreams
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, Producer, read_note
 from velocity_ws.streams.pieces import Piece, pack
-from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge
+from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge, readable
 from velocity_ws.streams.turns import Turns
 from velocity_ws.streams.wire import Heads
 
@@ -233,7 +233,7 @@ class Durable:
             BackplaneUnavailable: it may be done, or not.
         """
         async with self._turns.alone(id_):
-            found = await self._kept.find(id_)
+            found = await self._kept.find(id_, is_filling=True)
             if found.note is None:
                 raise Problem("fixed", "this stream is the application's, which ends it", found)
             await self._delete(found.stream)
@@ -257,19 +257,19 @@ class Durable:
             Problem: the engine takes no such piece.
             BackplaneUnavailable: it may be done, or not.
         """
-        data = note.data
+        data = note.data  # never the same twice
         piece = Piece(stream.pieces, stream.length, said.length, said.kind if said.data else "", end, said.data, data)
         payload = pack(piece)
         room = self._kept.room_of(Found(stream, note))
         head = Heads(self._node_id, room, stream.id).of(len(payload))
-        written = await self._store(Append(stream.id, stream.topic, stream.writer, payload, head))
-        if not written.is_taken:
+        if not await self._store(Append(stream.id, stream.topic, stream.writer, payload, head), piece):
             return None
         self._took(room, stream.id, payload)
         after = stream._replace(pieces=stream.pieces + 1, length=piece.stop, end=end, note=data)
         return Found(after, note)
 
-    async def _store(self, append: Append) -> Written:
+    async def _store(self, append: Append, piece: Piece) -> bool:
+        """Whether the engine has a piece."""
         unsure: BackplaneUnavailable | None = None
         for left in reversed(range(AGAIN)):
             try:
@@ -284,8 +284,16 @@ class Durable:
                 continue
             if isinstance(written, Refused):
                 raise BackplaneUnavailable(str(written))
-            return written
+            # Where it was taken before, and others have written since, the engine has another one in the end.
+            return written.is_taken or (unsure is not None and await self._has(append, piece, unsure))
         raise AssertionError("it was tried")
+
+    async def _has(self, append: Append, piece: Piece, unsure: BackplaneUnavailable) -> bool:
+        """Whether the engine has a piece, of which it did not say whether it has taken it, before others."""
+        part = await self._link.read(Query(append.id, append.topic, piece.start))
+        if part is None or part.stream.writer != append.writer:
+            raise unsure  # it was deleted since
+        return any(each.number == piece.number and each.note == piece.note for each in readable(part))
 
     def check_fork(self, id_: str, room: str | None, meta: Meta, copied: int, pieces: int, said: Said) -> None:
         """Look whether a stream would be too large that begins with what another one has.

@@ -168,7 +168,8 @@ class Forks:
             Problem: there is none, or it is the application's.
             BackplaneUnavailable: it may be done, or not.
         """
-        found = await self.find(id_)
+        async with self._told_gone(id_):
+            found = await self._kept.find(id_, is_filling=True)  # one that is half made is in nobody's way then
         source = "" if found.note is None else found.note.meta.source
         book = await self._book(id_)
         living = () if book is None else await self._living(id_, book)
@@ -276,7 +277,7 @@ class Forks:
             note = (await self._kept.find(fork, is_filling=True)).note
         except Problem:
             book = await self._book(fork)
-            return book if book is not None and book.is_deleted else None
+            return book if book is not None and book.is_deleted and book.source == id_ else None
         return True if note is not None and note.meta.source == id_ else None
 
     async def _make_space(self, source: Found, fork: str) -> None:

@@ -28,6 +28,8 @@ FOR_EVER: Final = 365 * 86400 * 1000
 """Milliseconds from its creation on after which a stream that was given no limit counts as dead while it is open."""
 READ: Final = "\0r"
 """What the id begins with of a mark that says that a stream was there; no request has an id that begins so."""
+LONGEST: Final = 50 * FOR_EVER
+"""Milliseconds of the longest time that every engine counts; what is to last for longer is gone before."""
 KNOWN: Final = 1000
 """Streams of which it is known when they were renewed last."""
 RENEW: Final = 0.5
@@ -211,6 +213,6 @@ class KeptStreams:
             ttl = max(1, meta.ttl) * 1000
             return Times(ttl, ttl, self._times.memory)
         if meta.expires is not None:
-            left = max(1000, round((meta.expires - self._wall()) * 1000))
+            left = min(max(1000, round((meta.expires - self._wall()) * 1000)), LONGEST)
             return Times(left, left, self._times.memory)
         return Times(FOR_EVER, self._times.ttl, self._times.memory)
