@@ -154,3 +154,65 @@ async def test_a_client_that_goes_and_one_whose_time_is_over() -> None:
         is_gone.set_result({"type": "http.disconnect"})
         assert not await waiting
     assert len(responses) == 0
+
+
+# --- peers that do not read
+
+
+class Deaf:
+    """A peer that does not read, as what uvicorn has of it.
+
+    Attributes:
+        transport: itself.
+        is_cut: set once its connection was.
+    """
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.is_cut = asyncio.Event()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.is_cut.set()
+
+    async def receive(self) -> dict[str, str]:
+        """What it says: nothing."""
+        return await asyncio.Future()
+
+    async def send(self) -> None:
+        """Wait until it reads, which it does not, or is cut."""
+        await self.is_cut.wait()
+
+
+async def test_a_peer_that_does_not_read_the_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.01)
+    responses, deaf = OpenResponses(lambda: True, 1.0), Deaf()
+    response = responses.open(deaf.receive, LONG)
+    async with asyncio.timeout(5):
+        await response.finish(deaf.send())
+    assert deaf.is_cut.is_set()
+    responses.close(response)
+
+
+async def test_one_whose_connection_cannot_be_cut_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.01)
+    responses, deaf = OpenResponses(lambda: True, 1.0), Deaf()
+    response = responses.open(says_nothing, LONG)
+    async with asyncio.timeout(5):
+        await response.finish(deaf.send())
+    assert not deaf.is_cut.is_set()
+    responses.close(response)
+
+
+async def test_one_that_reads_the_end_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "PATIENCE", 0.01)
+    responses, reads, deaf = OpenResponses(lambda: True, 1.0), Deaf(), Deaf()
+    one, other = responses.open(reads.receive, 0.01), responses.open(deaf.receive, 0.02)
+    async with asyncio.timeout(5):
+        assert await one.wait()
+        await one.finish(asyncio.sleep(0))
+        responses.close(one)
+        await deaf.send()  # in which its time is over, and then its patience
+    assert not reads.is_cut.is_set()
+    assert other.why == "over"
+    responses.close(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +23,7 @@ from starlette.types import Message
 
 from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, serve, settings
 from velocity_ws import Broker
-from velocity_ws.asgi import stream_endpoint, stream_feeds
+from velocity_ws.asgi import stopping, stream_endpoint, stream_feeds
 from velocity_ws.asgi.stopping import OpenResponse
 from velocity_ws.asgi.stream_events import EventForm, Events
 from velocity_ws.asgi.stream_feeds import EventReader, Feed, Feeds
@@ -112,6 +113,42 @@ async def test_a_reader_that_does_not_read_keeps_nobody_and_gets_all_in_the_end(
         assert (await http.post("s", headers={"stream-closed": "true"})).status_code == 204
         assert await told == "".join(parts)
         assert await text_of(slow) == "".join(parts)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_reader_that_never_reads_is_let_go(
+    kind: ServerKind, is_closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_endpoint, "LIFE", 0.2)
+    monkeypatch.setattr(stopping, "PATIENCE", 0.2)
+    broker = Broker(settings(api_keys=KEY, max_message_size="1MiB"))
+    limits = broker.node.connection_limits
+    async with running(broker, kind) as address, client(address) as http:
+        assert (await http.put("s")).status_code == 201
+        for _ in range(12):  # more than sockets hold
+            assert (await http.post("s", content="x" * 2**20)).status_code == 204
+        if is_closed:
+            assert (await http.post("s", headers={"stream-closed": "true"})).status_code == 204
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            deaf.connect(("127.0.0.1", address.port))
+            line = "GET /ws/streams/s?offset=-1&live=sse HTTP/1.1"
+            deaf.sendall(f"{line}\r\nhost: {address.http[7:]}\r\nx-api-key: {KEY}\r\n\r\n".encode())
+            await eventually(lambda: limits._total)
+            await eventually(lambda: not limits._total)
+            if kind != "hypercorn":  # where the connection is not seen
+                deaf.settimeout(DEADLINE)
+                end = await asyncio.to_thread(end_of, deaf)
+                assert not end.endswith(b"0\r\n\r\n"), "it was cut"
+            await eventually(lambda: not own_tasks("velocity-ws stream feed"))
+
+
+def end_of(sock: socket.socket) -> bytes:
+    """The last that comes of a connection before it is closed."""
+    end = b""
+    while part := sock.recv(2**20):
+        end = (end + part)[-100:]
+    return end
 
 
 async def test_half_a_character_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 from starlette.types import Receive
 
 from velocity_ws.concurrency.deadlines import Deadlines
+from velocity_ws.logs import get_logger
 
 __all__ = ["OpenResponse", "OpenResponses", "is_asked_to_stop"]
 
+log = get_logger("velocity_ws.asgi")
+
 INTERVAL = 0.2
 """Seconds between two looks whether the server is to stop."""
+
+PATIENCE = 10.0
+"""Seconds that a peer has for what is left of a response that is to end; then its connection is cut."""
 
 Why = Literal["", "over", "stopping"]
 
@@ -64,6 +70,21 @@ class OpenResponse:
             self._is_waiting = False
         return bool(self.why)
 
+    async def finish(self, last: Awaitable[None]) -> None:
+        """Send the last of it. Cut the connection of a peer that does not read what comes before that.
+
+        Args:
+            last: sends it; given up where the connection is still there after it was to be cut.
+        """
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self.abort)
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                await last
+        except TimeoutError:
+            log.debug("a peer does not read, and its connection cannot be cut")
+        finally:
+            timer.cancel()
+
     def abort(self) -> None:
         """Cut its connection, where that can be seen: a peer that does not read would keep a server for ever.
 
@@ -89,6 +110,7 @@ class OpenResponses:
         self._open: set[OpenResponse] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lives: dict[float, Deadlines[OpenResponse]] = {}
+        self._late: Deadlines[OpenResponse] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -107,10 +129,11 @@ class OpenResponses:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # the broker was started again on another one
             self._loop, self._lives = loop, {}
+            self._late = Deadlines(loop, PATIENCE, OpenResponse.abort)
         response = OpenResponse(task, receive)
         self._open.add(response)
         if seconds not in self._lives:
-            self._lives[seconds] = Deadlines(loop, seconds, lambda each: each.end("over"))
+            self._lives[seconds] = Deadlines(loop, seconds, self._end)
         self._lives[seconds].start(response)
         if self._watch is None or self._watch.done():
             self._watch = asyncio.create_task(self._look(), name="velocity-ws stopping")
@@ -121,6 +144,14 @@ class OpenResponses:
         self._open.discard(response)
         for lives in self._lives.values():
             lives.stop(response)
+        if self._late is not None:
+            self._late.stop(response)
+
+    def _end(self, response: OpenResponse) -> None:
+        """End one whose time is over; where it does not end, as its peer does not read, it is cut a little later."""
+        response.end("over")
+        if self._late is not None:
+            self._late.start(response)
 
     async def _look(self) -> None:
         told: set[OpenResponse] = set()

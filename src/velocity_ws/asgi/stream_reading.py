@@ -144,4 +144,4 @@ class Reading:
         finally:
             feed.remove(reader)
         if is_there:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await response.finish(send({"type": "http.response.body", "body": b"", "more_body": False}))
