@@ -31,7 +31,7 @@ from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
-from velocity_ws.streams import kept_streams
+from velocity_ws.streams.items import Summary
 from velocity_ws.streams.requests import Problem
 
 KEY, OTHER_KEY = "a-key-of-a-program", "another-key-of-one"
@@ -1322,6 +1322,30 @@ async def test_open_answers_count_as_connections() -> None:
         await eventually(lambda: one.waiting == 0)  # as it has gone
         async with one.events("a") as events:
             assert (await events.pair())[0] == "x"
+
+
+async def test_a_stream_with_a_time_does_not_end_under_who_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as one:
+        streams = one.broker.node.streams
+        assert streams is not None
+        renewed: list[str] = []
+        renew = streams.kept.renew
+
+        async def counted(stream: Summary) -> None:
+            await renew(stream)
+            renewed.append(stream.id)
+
+        monkeypatch.setattr(streams.kept, "renew", counted)
+        offset = await one.put("polled", "x", stream_ttl="1")
+        await one.put("a", "x", stream_ttl="1")
+        polled = asyncio.create_task(one.get(f"polled?offset={offset}&live=long-poll"))
+        async with one.events("a") as events:
+            assert (await events.pair())[0] == "x"
+            for id_ in ("a", "polled"):
+                await eventually(lambda id_=id_: renewed.count(id_) > 6)  # type: ignore[misc] # in 1.5 seconds
+                await one.post(id_, "y")
+            assert (await events.pair())[0] == "y"
+            assert (await polled).text == "y"
 
 
 async def test_who_goes_leaves_nothing_behind(kind: ServerKind) -> None:
