@@ -360,7 +360,7 @@ async def test_bad_calls_are_refused() -> None:
     with pytest.raises(BrokerError, match="not started"):
         await broker.streams.read("a")
     async with running(broker, "ours") as address, address.connect() as peer:
-        for bad in ("", "x" * 257, 7, "\ud800"):
+        for bad in ("", "x" * 257, 7, "\ud800", "\0fa", "a\0"):
             with pytest.raises(InvalidNameError):
                 await broker.streams.start(bad, room=ROOM, source=said([]))  # type: ignore[arg-type]
         with pytest.raises(InvalidNameError):

@@ -115,7 +115,10 @@ async def test_positions_that_are_none_do_no_harm(have: Any) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [None, 7, {}, {"id": ""}, {"id": "x" * 257}, {"id": 5}, {"id": "a", "from": -1}, {"id": "a", "from": "x"}, []],
+    [
+        *(None, 7, {}, {"id": ""}, {"id": "x" * 257}, {"id": 5}, {"id": "a", "from": -1}, {"id": "a", "from": "x"}, []),
+        *({"id": "\0fa"}, {"id": "a\0"}),
+    ],
 )
 async def test_bad_requests_are_answered(data: Any) -> None:
     broker, gate = _chats(), Gate()

@@ -11,7 +11,7 @@ from tests.support import eventually
 from velocity_ws.sessions.hub import Hub
 from velocity_ws.streams.copies import Copies, StreamCopy
 from velocity_ws.streams.pieces import Piece
-from velocity_ws.streams.readers import Readers
+from velocity_ws.streams.readers import Readers, read_positions
 from velocity_ws.streams.room_streams import RoomStreams
 
 ROOM = "chat"
@@ -71,3 +71,9 @@ async def test_who_comes_again_before_streams_are_known_waits_for_its_second_ans
     readers.known(room)
     assert room.waiting == {session.id}
     assert not readers._readers
+
+
+def test_what_a_client_says_it_has_is_of_ids_that_streams_may_have() -> None:
+    said = {"a": 4, "b": 0, "": 1, "x" * 257: 1, "\0fa": 1, "a\0": 1, "c": -1, "d": "1", "e": True}
+    assert read_positions(said) == {"a": 4, "b": 0}
+    assert read_positions(["a"]) == {}

@@ -30,7 +30,7 @@ RETRY_AFTER = 1.0
 """Seconds after which a client may ask again for what the engine cannot say now."""
 
 Call = Callable[[Hook, dict[str, Any]], Awaitable[Any]]
-StreamId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH)]
+StreamId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00]*$")]
 
 
 class ReadRequest(BaseModel):

@@ -74,7 +74,7 @@ class StreamsAPI:
         and the end is ``lost``, as where the process dies.
 
         Args:
-            stream_id: 1 to 256 characters.
+            stream_id: 1 to 256 characters, none of which is a zero byte.
             room: the room whose members read it, a string of at most 256 characters.
             source: an async iterator, or a function that makes one, of text (``str``, or UTF-8 ``bytes`` cut anywhere)
                 or of items (anything else that has a JSON form).
@@ -302,6 +302,8 @@ def _validate(stream_id: str, *rooms: str) -> None:
             f"the id of a stream is a string of 1 to {MAX_NAME_LENGTH} characters: {stream_id!r:.80}"
         )
     validate_text(stream_id)
+    if "\0" in stream_id:
+        raise InvalidNameError(f"the id of a stream has no zero byte: {stream_id!r:.80}")
     for room in rooms:
         validate_room(room)
         validate_text(room)

@@ -308,6 +308,7 @@ def read_positions(value: object) -> dict[str, int]:
     found = (
         (id_, length)
         for id_, length in value.items()
-        if isinstance(id_, str) and 0 < len(id_) <= MAX_NAME_LENGTH and type(length) is int and length >= 0
+        if isinstance(id_, str) and 0 < len(id_) <= MAX_NAME_LENGTH and "\0" not in id_
+        if type(length) is int and length >= 0
     )
     return dict(itertools.islice(found, MAX_LISTED))
