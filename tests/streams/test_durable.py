@@ -173,6 +173,22 @@ async def test_a_producer_that_sends_all_again_on_other_nodes_at_the_same_time_i
         assert (again.is_new, again.producer) == (False, Producer("p", 1, 19))
 
 
+async def test_what_a_producer_sends_again_is_never_taken_twice_however_many_there_are() -> None:
+    async with requests(2) as (one, two):
+        await one.create()
+        for number in range(100):
+            await one.append(b"x", producer=Producer(str(number), 0, 0))
+        assert await why(two.append(b"new", producer=Producer("new", 0, 0))) == "conflict"
+        assert not (await two.append(b"again", producer=Producer("0", 0, 0))).is_new
+        assert (await two.append(b"y", producer=Producer("0", 0, 1))).is_new
+        one.advance(23 * 3600)
+        assert await why(two.append(b"new", producer=Producer("new", 0, 0))) == "conflict"
+        one.advance(3600)
+        assert (await two.append(b"z", producer=Producer("new", 0, 0))).is_new
+        assert not (await one.append(b"again", producer=Producer("0", 0, 0))).is_new  # which wrote after the others
+        assert await one.text() == "x" * 100 + "yz"
+
+
 async def test_what_the_engine_did_not_say_whether_it_was_done_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "PAUSE", 0.5)
     async with requests() as (node,):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.streams.notes import MOST_PRODUCERS, Meta, Note, Producer, normal_type, read_note
+from velocity_ws.streams.notes import MOST_PRODUCERS, PRODUCER_HOURS, Meta, Note, Producer, normal_type, read_note
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers(0, 2**53 - 1)
@@ -54,28 +54,44 @@ def test_what_is_too_deep_is_no_note() -> None:
     assert read_note(b"\x81\xa4meta" + b"\x91" * 100_000) is None
 
 
-@given(st.lists(st.builds(Producer, st.integers(0, MOST_PRODUCERS * 2).map(str), numbers, numbers), max_size=300))
-def test_those_are_known_that_wrote_last(sent: list[Producer]) -> None:
-    note = Note(Meta("text/plain", "tag"))
-    for producer in sent:
-        note = Note(note.meta, producers=note.with_producer(producer))
+sent_at = st.tuples(st.builds(Producer, st.integers(0, 110).map(str), numbers, numbers), st.integers(0, 7200))
+
+
+@given(st.lists(sent_at, max_size=300))
+def test_those_are_known_that_wrote_but_for_one_that_has_not_for_a_day(sent: list[tuple[Producer, int]]) -> None:
+    note, now = Note(Meta("text/plain", "tag")), 0
     last: dict[str, tuple[int, int]] = {}
-    for producer in reversed(sent):
-        if len(last) < MOST_PRODUCERS:
-            last.setdefault(producer.id, (producer.epoch, producer.seq))
+    wrote: dict[str, int] = {}
+    for producer, seconds in sent:
+        now += seconds
+        oldest = next(iter(last), "")
+        is_full = len(last) == MOST_PRODUCERS and producer.id not in last
+        takes = note.takes(producer, now)
+        assert takes == (not is_full or now // 3600 - wrote[oldest] // 3600 >= PRODUCER_HOURS)
+        if not takes:
+            continue
+        if is_full:
+            del last[oldest]
+        last.pop(producer.id, None)
+        last[producer.id], wrote[producer.id] = (producer.epoch, producer.seq), now
+        note = note.with_producer(producer, now)
     assert note.producers == last
-    assert list(note.producers) == list(reversed(last))
+    assert list(note.producers) == list(last)
+    assert note.hours == tuple(wrote[id_] // 3600 for id_ in last)
+    assert read_note(note.data) == note
 
 
-def test_who_comes_when_all_are_known_takes_the_place_of_the_oldest() -> None:
+def test_a_producer_of_which_no_time_was_kept_is_not_forgotten() -> None:
     note = Note(Meta("text/plain", "tag"), producers={str(number): (0, 0) for number in range(MOST_PRODUCERS)})
-    again = note.with_producer(Producer("0", 1, 0))
-    assert len(again) == MOST_PRODUCERS
-    assert next(iter(again)) == "1"
-    assert again["0"] == (1, 0)
-    new = note.with_producer(Producer("new", 0, 0))
-    assert len(new) == MOST_PRODUCERS
-    assert "0" not in new
+    assert not note.takes(Producer("new", 0, 0), 1e9)
+    again = note.with_producer(Producer("0", 1, 0), 1e9)
+    assert len(again.producers) == MOST_PRODUCERS
+    assert list(again.producers)[-1] == "0"
+    assert not again.takes(Producer("new", 0, 0), 1e9)
+    assert again.takes(Producer("new", 0, 0), 1e9 + 86400)
+    new = again.with_producer(Producer("new", 0, 0), 1e9 + 86400)
+    assert len(new.producers) == MOST_PRODUCERS
+    assert "1" not in new.producers
 
 
 @given(metas, metas)

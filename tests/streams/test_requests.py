@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from velocity_ws.streams.items import WRITER_SIZE, End, Part, Summary
-from velocity_ws.streams.notes import Meta, Note, Producer
+from velocity_ws.streams.notes import MOST_PRODUCERS, Meta, Note, Producer
 from velocity_ws.streams.pieces import Piece, pack
 from velocity_ws.streams.requests import Appended, Found, Problem, judge, readable
 
@@ -22,7 +23,7 @@ def found(note: Note | None = None, end: End = "") -> Found:
 
 
 def judged(stream: Found, type_: str | None = "text/plain", seq: str | None = None, **more: Any) -> Appended | None:
-    return judge(stream, type_, seq, more.pop("producer", None), **{"is_closing": False, **more})
+    return judge(stream, type_, seq, more.pop("producer", None), **{"is_closing": False, "now": 0, **more})
 
 
 def problem(*arguments: Any, **more: Any) -> Problem:
@@ -49,7 +50,7 @@ class Stream:
     def send(self, producer: Producer, *, is_closing: bool) -> str:
         """What becomes of an append."""
         try:
-            done = judge(found(self.note, self.end), "text/plain", None, producer, is_closing=is_closing)
+            done = judge(found(self.note, self.end), "text/plain", None, producer, is_closing=is_closing, now=0)
         except Problem as problem:
             return self._refused(problem, producer)
         if done is not None:
@@ -57,7 +58,7 @@ class Stream:
             return "known"
         self.said.append((producer.id, producer.epoch, producer.seq))
         closed_by = producer if is_closing else None
-        self.note = Note(META, producers=self.note.with_producer(producer), closed_by=closed_by)
+        self.note = msgspec.structs.replace(self.note.with_producer(producer, 0), closed_by=closed_by)
         self.end = "done" if is_closing else ""
         return "taken"
 
@@ -164,3 +165,19 @@ def test_what_cannot_be_read_ends_what_was_read() -> None:
     one, two = Piece(0, 0, 1, "text", "", b"a"), Piece(1, 1, 1, "text", "", b"b")
     assert readable(None) == []
     assert readable(Part(found().stream, [pack(one), b"none", pack(two)])) == [one]
+
+
+def test_a_producer_too_many_is_refused_and_those_that_are_known_go_on() -> None:
+    note = Note(META)
+    for number in range(MOST_PRODUCERS):
+        note = note.with_producer(Producer(str(number), 0, 0), 1000)
+    new = Producer("new", 0, 0)
+    assert problem(found(note), producer=new, now=86399).why == "conflict"
+    assert problem(found(note), producer=Producer("new", 0, 1), now=86399).why == "hole"
+    assert problem(found(note, "done"), producer=new, now=86399).why == "closed"
+    assert judged(found(note), producer=new, now=86400) is None  # the oldest has not written for a day
+    assert judged(found(note), producer=Producer("0", 0, 1), now=86399) is None
+    again = judged(found(note), producer=Producer("0", 0, 0), now=86399)
+    assert again is not None
+    assert not again.is_new
+    assert judged(found(note), now=86399) is None

@@ -104,7 +104,9 @@ class Requests:
         topics = Topics("velocity")
         self.topics = topics
         self.kept = KeptStreams(self.link, topics, TIMES, clock, wall)
-        self.durable = Durable(self.kept, self.link, topics, node_id, limit, lambda _, id_, __: self.took.append(id_))
+        self.durable = Durable(
+            self.kept, self.link, topics, node_id, limit, lambda _, id_, __: self.took.append(id_), wall
+        )
         self.forks = Forks(self.kept, self.durable, self.link, topics, node_id)
         self.asking = Asking(self.link, node_id, TIMES, topics.room)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -61,6 +62,7 @@ class Durable:
         node_id: str,
         limit: int,
         took: Callable[[str | None, str, bytes], None],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """
         Args:
@@ -70,6 +72,7 @@ class Durable:
             node_id: this node's.
             limit: bytes that the pieces of a stream may have, with what is kept with each.
             took: told of the room, the id and the payload of each piece that the engine has taken here.
+            wall: seconds since 1970.
         """
         self._kept = kept
         self._link = link
@@ -77,6 +80,7 @@ class Durable:
         self._node_id = node_id
         self._limit = limit
         self._took = took
+        self._wall = wall
         self._cache: OrderedDict[str, Found] = OrderedDict()
         self._turns = Turns()
 
@@ -190,22 +194,22 @@ class Durable:
         found: Found,
     ) -> Appended | None:
         """Append to a stream as it was found; ``None`` where it was otherwise by then. Raises what `append` does."""
-        done = judge(found, content_type, seq, producer, is_closing=is_closing)
+        now = self._wall()
+        done = judge(found, content_type, seq, producer, is_closing=is_closing, now=now)
         if done is not None:
             return done
         stream, note = found
         if note is None:
             raise AssertionError("the last line has looked at it")
         said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")
-        after = Note(
-            note.meta,
-            _nonce(),
-            note.seq if seq is None else seq,
-            note.producers if producer is None else note.with_producer(producer),
-            producer if is_closing else None,
-            note.is_filling,
-            note.size,
+        after = msgspec.structs.replace(
+            note,
+            nonce=_nonce(),
+            seq=note.seq if seq is None else seq,
+            closed_by=producer if is_closing else None,
         )
+        if producer is not None:
+            after = after.with_producer(producer, now)
         after = _grown(after, said)
         self._check_size(stream.id, self._kept.room_of(found), after, said)
         taken = await self._append(stream, after, said, "done" if is_closing else "")

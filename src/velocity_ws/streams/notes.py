@@ -9,10 +9,12 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["MOST_PRODUCERS", "Meta", "Note", "Producer", "normal_type", "read_note"]
+__all__ = ["MOST_PRODUCERS", "PRODUCER_HOURS", "Meta", "Note", "Producer", "normal_type", "read_note"]
 
 MOST_PRODUCERS: Final = 100
-"""Producers of one stream whose numbers are kept, those that wrote last."""
+"""Producers of one stream whose numbers are kept."""
+PRODUCER_HOURS: Final = 24
+"""Hours without a write after which the number of a producer need not be kept, where another one comes."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +86,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
         closed_by: who closed it.
         is_filling: whether it does not have all of what it was forked from yet.
         size: bytes of its pieces, as the engine keeps them: with the note of each.
+        hours: of each producer, the hour since 1970 in which it wrote last.
     """
 
     meta: Meta
@@ -93,13 +96,31 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     closed_by: Producer | None = None
     is_filling: bool = False
     size: int = 0
+    hours: tuple[int, ...] = ()
 
-    def with_producer(self, producer: Producer) -> dict[str, tuple[int, int]]:
-        """The producers, once one of them has sent something."""
-        found = {id_: last for id_, last in self.producers.items() if id_ != producer.id}
-        while len(found) >= MOST_PRODUCERS:
-            del found[next(iter(found))]
-        return {**found, producer.id: (producer.epoch, producer.seq)}
+    def takes(self, producer: Producer, now: float) -> bool:
+        """Whether the number of a producer can be kept, and that of each other one that may send something again."""
+        if producer.id in self.producers or len(self.producers) < MOST_PRODUCERS:
+            return True
+        hour = _hour_of(now)
+        return self._hours(hour)[0] <= hour - PRODUCER_HOURS
+
+    def with_producer(self, producer: Producer, now: float) -> Note:
+        """The same, once a producer has sent something; where there were enough, without the oldest one."""
+        hour = _hour_of(now)
+        others = [
+            (id_, last, at)
+            for (id_, last), at in zip(self.producers.items(), self._hours(hour), strict=True)
+            if id_ != producer.id
+        ]
+        kept = [*others[-MOST_PRODUCERS + 1 :], (producer.id, (producer.epoch, producer.seq), hour)]
+        producers = {id_: last for id_, last, _ in kept}
+        return msgspec.structs.replace(self, producers=producers, hours=tuple(at for _, _, at in kept))
+
+    def _hours(self, hour: int) -> tuple[int, ...]:
+        """When each producer wrote last; this hour where that was not kept."""
+        count = len(self.producers)
+        return self.hours if len(self.hours) == count else (hour,) * count
 
     @property
     def data(self) -> bytes:
@@ -118,6 +139,10 @@ def read_note(data: bytes) -> Note | None:
 def normal_type(content_type: str) -> str:
     """A content type as two of them are compared: without parameters, in small letters."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def _hour_of(now: float) -> int:
+    return int(now // 3600)
 
 
 _decode = msgspec.msgpack.Decoder(Note).decode

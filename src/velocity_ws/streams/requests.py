@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from velocity_ws.streams.items import Part, Summary
-from velocity_ws.streams.notes import Note, Producer, normal_type
+from velocity_ws.streams.notes import MOST_PRODUCERS, PRODUCER_HOURS, Note, Producer, normal_type
 from velocity_ws.streams.pieces import InvalidPiece, Kind, Piece, unpack
 
 __all__ = ["Appended", "Found", "Problem", "Said", "judge", "readable"]
@@ -91,9 +91,17 @@ class Appended(NamedTuple):
 
 
 def judge(
-    found: Found, content_type: str | None, seq: str | None, producer: Producer | None, *, is_closing: bool
+    found: Found, content_type: str | None, seq: str | None, producer: Producer | None, *, is_closing: bool, now: float
 ) -> Appended | None:
     """What becomes of an append without being done; ``None`` where it is to be done.
+
+    Args:
+        found: the stream.
+        content_type: of what is appended; ``None`` where nothing is.
+        seq: the sender's ``Stream-Seq``.
+        producer: who sent it, and its number.
+        is_closing: whether it closes the stream.
+        now: seconds since 1970.
 
     Raises:
         Problem: it is not to be done.
@@ -114,6 +122,10 @@ def judge(
         raise Problem("conflict", f"the stream has {note.meta.type}, and this is {content_type:.200}", found)
     if producer is not None and (done := _look_at_producer(found, last, producer)) is not None:
         return done
+    if producer is not None and not note.takes(producer, now):
+        # To forget one of them would be to append again what it sends again.
+        within = f"{MOST_PRODUCERS} producers that wrote within {PRODUCER_HOURS} hours"
+        raise Problem("conflict", f"a stream has at most {within}, and this one has them without this one", found)
     if seq is not None and note.seq is not None and seq.encode() <= note.seq.encode():
         raise Problem("conflict", "Stream-Seq is not beyond the last one", found)
     return None
