@@ -36,8 +36,8 @@ class Events:
 
     @property
     def size(self) -> int:
-        """How many bytes they take, about."""
-        return len(self._data) + len(self._before)
+        """How many bytes they take, about, once they were sent."""
+        return 2 * len(self._data) + len(self._before)
 
     def at(self, cursor: int) -> bytes:
         """All of it, for a reader that is told a cursor; the same bytes for those of one cursor that follow it."""
