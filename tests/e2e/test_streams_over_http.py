@@ -31,6 +31,7 @@ from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
 from velocity_ws.asgi import stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
+from velocity_ws.streams import kept_streams
 from velocity_ws.streams.items import Summary
 from velocity_ws.streams.requests import Problem
 
