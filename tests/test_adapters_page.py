@@ -1,4 +1,4 @@
-"""What docs/adapters.md shows does what the page says of it."""
+"""What the pages of adapters show does what they say of it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.support.model_server import ModelServer, client_of, response_event
 from tests.support.pages import blocks, module_of, program_of
 from tests.support.streaming import ROOM, join, read
 
+NAMES = ("adapters-openai.md", "adapters-langchain.md", "adapters-ai-sdk.md", "adapters.md")
 pytestmark = pytest.mark.timeout(300)  # for what npm brings
 SAID: dict[str, Any] = {"item_id": "msg_1", "output_index": 0, "content_index": 0, "logprobs": []}
 RESPONSE = {"id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-5", "output": [], "tools": []}
@@ -29,7 +30,7 @@ WHOLE = response_event("completed", response={**RESPONSE, "status": "completed"}
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    with module_of(f"from tests.support.yours import Any, graph\n{program_of('adapters.md')}") as module:
+    with module_of(f"from tests.support.yours import Any, graph\n{program_of(*NAMES)}") as module:
         yield module
 
 
@@ -63,7 +64,7 @@ async def test_a_graph_is_read_as_items(page: Any) -> None:
 
 
 def test_the_items_that_are_shown_have_the_form_of_items() -> None:
-    (block,) = blocks("docs/adapters.md", "json")
+    (block,) = blocks("docs/adapters-langchain.md", "json")
     for line in block.source.splitlines():
         assert json.loads(line).keys() == {"event", "name", "run_id", "node", "data"}
 

@@ -35,7 +35,12 @@ APART = {
     # Blocks of such pages that go on from the first one, by a word of theirs.
     "docs/users.md": ["def set_cookie", "def log_out"],
 }
-CONTINUES = {"docs/testing.md": "docs/dependencies.md"}
+CONTINUES = {
+    "docs/testing.md": "docs/dependencies.md",
+    **dict.fromkeys(
+        ["docs/adapters.md", "docs/adapters-ai-sdk.md", "docs/adapters-langchain.md"], "docs/adapters-openai.md"
+    ),
+}
 """Pages whose program goes on from that of another page."""
 ELSEWHERE = {"CONTRIBUTING.md": "a part of a module, which `test_docs.py` finds there"}
 BESIDE = "from app import"

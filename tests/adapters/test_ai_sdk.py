@@ -120,7 +120,7 @@ async def test_a_page_that_has_half_of_an_answer_has_all_of_it_once(project: Pat
             await page.done("send")
             gate.say("scatters 😀")
             page.begin("resume")
-            # ai 5.0 goes on with the parts that it has, whatever comes: docs/adapters.md says what to do.
+            # ai 5.0 goes on with the parts that it has, whatever comes: docs/adapters-ai-sdk.md says what to do.
             await page.shows("It It scatters 😀" if sdk == "ai5" else "It scatters 😀")
             gate.end()
             await page.done("resume")
