@@ -209,6 +209,9 @@ async def test_what_is_not_there_is_not_followed() -> None:
                 broker.streams.follow(bad)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="from 0 on"):
             broker.streams.follow("a", -1)
+        for start in (True, 1.5, "1", None):
+            with pytest.raises(TypeError, match="a stream is followed from a number on"):
+                broker.streams.follow("a", start)  # type: ignore[arg-type]
 
 
 async def test_a_stream_is_not_over_by_its_time_while_it_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,9 +210,12 @@ class StreamsAPI:
 
         Raises:
             InvalidNameError: the id is not such a string.
+            TypeError: the start is no whole number.
             ValueError: there is nothing before the beginning.
         """
         _validate(stream_id)
+        if not isinstance(start, int) or isinstance(start, bool):  # an engine would close its connection for it
+            raise TypeError(f"a stream is followed from a number on, and not from {start!r:.80}")
         if start < 0:
             raise ValueError(f"a stream is followed from 0 on, and not from {start}")
         return StreamReader(self._run, self._follow, stream_id, start)
