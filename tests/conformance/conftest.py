@@ -26,7 +26,7 @@ def key() -> str:
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """The address of a stream that is not there, of a server on each engine."""
     async with started(request.param) as engine:
-        async with running(Broker(settings(api_keys=KEY, backplane_url=engine))) as address:
+        async with running(Broker(settings(api_keys=KEY, backplane_url=engine, backplane_timeout=5))) as address:
             yield f"{address.http}/ws/streams/{secrets.token_hex(8)}"
 
 
