@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import DEADLINE, running, settings
+from tests.support import running, settings
 from tests.support.dead_network import Network, network
 from tests.support.nodes import Node
 from tests.support.remembering import Remembering, remembering
@@ -166,7 +166,7 @@ async def staged(
             stage.nodes.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
         stage.speakers.extend(stage.brokers)
         if not stage.engine.url.startswith("memory"):
-            stage.speakers.append(await stack.enter_async_context(Emitter(stage.engine.url, timeout=DEADLINE)))
+            stage.speakers.append(await stack.enter_async_context(Emitter(stage.engine.url)))
         async with asyncio.timeout(20):
             for node in stage.nodes:
                 while await node.peers() < len(stage.nodes) - 1:
