@@ -27,7 +27,7 @@ from velocity_ws.streams.kept_streams import FOR_EVER, KeptStreams
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, Producer
 from velocity_ws.streams.pieces import Piece, pack
-from velocity_ws.streams.requests import Appended, Found, Problem, Said, readable
+from velocity_ws.streams.requests import Appended, Found, Problem, Said, readable, readable_from
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["BOOK", "Forks"]
@@ -207,13 +207,10 @@ class Forks:
         at = copied = pieces = 0
         while at < until:
             part = await self._link.read(Query(stream.id, stream.topic, at, PAGE))
-            before = at
-            for piece in readable(part):
-                rest = piece.after(at).until(until)
-                if rest.length and rest.start == at:
-                    at, copied, pieces = rest.stop, copied + len(rest.data), pieces + 1
-            if at == before:
+            found = readable_from(part, at, until)
+            if not found:
                 break  # it was deleted just now
+            at, copied, pieces = found[-1].stop, copied + sum(len(each.data) for each in found), pieces + len(found)
         self._durable.check_fork(id_, room, meta, copied, pieces, said)
 
     async def _fill(self, found: Found, source: Found, said: Said, *, is_closed: bool) -> Found | None:
@@ -223,15 +220,13 @@ class Forks:
         if at >= until:
             return await self._durable.fill(found, said, is_all=True, is_closed=is_closed)
         part = await self._link.read(Query(source.stream.id, source.stream.topic, at, PAGE))
-        filled: Found | None = found
-        for piece in readable(part) if part is not None and part.stream.writer == source.stream.writer else []:
-            rest = piece.after(at).until(until)
-            if not rest.length or rest.start != at or filled is None:
-                continue
-            filled = await self._durable.fill(filled, Said(rest.kind, rest.length, rest.data), is_all=False)
-            at = rest.stop
-        if filled is found:
+        pieces = readable_from(part, at, until)
+        if not pieces or part is None or part.stream.writer != source.stream.writer:
             raise Problem("missing", "the stream that this one begins with was deleted just now")
+        filled: Found | None = found
+        for piece in pieces:
+            if filled is not None:
+                filled = await self._durable.fill(filled, Said(piece.kind, piece.length, piece.data), is_all=False)
         return filled
 
     # --- books

@@ -16,8 +16,8 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.streams.items import BY_REQUESTS, WRITER_SIZE, Begin, Query, Renewal, Summary, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.notes import Meta, Note, read_note
-from velocity_ws.streams.pieces import Kind, Piece, join
-from velocity_ws.streams.requests import Found, Problem, readable
+from velocity_ws.streams.pieces import Kind, join
+from velocity_ws.streams.requests import Found, Problem, readable, readable_from
 from velocity_ws.streams.tail import Chunk
 
 __all__ = ["FOR_EVER", "KeptStreams"]
@@ -156,13 +156,7 @@ class KeptStreams:
             raise Problem("missing", "the stream was deleted just now")
         if part.stream.is_gone:
             raise Problem("gone", "what this stream said is kept no more")
-        pieces: list[Piece] = []
-        at = position
-        for piece in readable(part):
-            rest = piece.after(at)
-            if rest.length and rest.start == at:
-                pieces.append(rest)
-                at = rest.stop
+        pieces = readable_from(part, position)
         if not pieces:
             raise BackplaneUnavailable("the engine does not have what it said it has")
         whole = join(pieces)

@@ -11,7 +11,7 @@ from velocity_ws.streams.items import Part, Summary
 from velocity_ws.streams.notes import MOST_PRODUCERS, PRODUCER_HOURS, Note, Producer, normal_type
 from velocity_ws.streams.pieces import InvalidPiece, Kind, Piece, unpack
 
-__all__ = ["Appended", "Found", "Problem", "Said", "judge", "readable"]
+__all__ = ["Appended", "Found", "Problem", "Said", "judge", "readable", "readable_from"]
 
 Why = Literal["missing", "gone", "conflict", "closed", "invalid", "large", "stale", "hole", "fixed"]
 
@@ -165,3 +165,16 @@ def readable(part: Part | None) -> list[Piece]:
         except InvalidPiece:
             break
     return pieces
+
+
+def readable_from(part: Part | None, position: int, until: int | None = None) -> list[Piece]:
+    """What was read of a stream behind a position, without a hole; up to another position, or ``None`` for all."""
+    found: list[Piece] = []
+    for piece in readable(part):
+        rest = piece.after(position)
+        if until is not None:
+            rest = rest.until(until)
+        if rest.length and rest.start == position:
+            found.append(rest)
+            position = rest.stop
+    return found

@@ -17,7 +17,7 @@ from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.items import Query, Summary
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.pieces import InvalidPiece, Piece, join, unpack
-from velocity_ws.streams.requests import readable
+from velocity_ws.streams.requests import readable_from
 from velocity_ws.streams.tail import Chunk, Tail
 
 __all__ = ["PAGE", "Tails"]
@@ -227,13 +227,7 @@ class Tails:
         part = await self._link.read(Query(tail.id, tail.topic, cursor, PAGE))
         if part is None or part.stream.writer != tail.writer:
             raise StreamNotFound(tail.id)
-        found: list[Piece] = []
-        at = cursor
-        for each in readable(part):
-            piece = each.after(at)
-            if piece.length and piece.start == at:
-                found.append(piece)
-                at = piece.stop
+        found = readable_from(part, cursor)
         if not found:
             raise StreamGone(tail.id)
         return found
