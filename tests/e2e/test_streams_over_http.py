@@ -29,7 +29,7 @@ from tests.support.machine import beside_others
 from tests.support.nodes import KINDS, engine_url, nodes
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, said
 from velocity_ws import Broker, Client, ClientError, Reject, Server, StreamError, WebSocketApp, WebSocketMiddleware
-from velocity_ws.asgi import stream_endpoint, stream_feeds
+from velocity_ws.asgi import stream_access, stream_endpoint, stream_feeds
 from velocity_ws.asgi.stream_forms import offset_of
 from velocity_ws.streams import kept_streams
 from velocity_ws.streams.items import Summary
@@ -1273,7 +1273,7 @@ async def test_who_asks_too_often_waits_and_programs_do_not() -> None:
 
 
 async def test_rates_are_known_of_so_many_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_endpoint, "MOST_READERS", 3)
+    monkeypatch.setattr(stream_access, "MOST_READERS", 3)
     broker = Broker(settings(rate_limit=1000, rate_burst=1000))
     guarded(broker)
     app = WebSocketApp(broker)
@@ -1281,7 +1281,7 @@ async def test_rates_are_known_of_so_many_readers(monkeypatch: pytest.MonkeyPatc
         for number in range(10):
             for each in (0, number):  # one that comes often is not forgotten for it
                 assert (await http.get(f"/streams/a?user={each}")).status_code == 404
-        assert list(app._streams._rates) == ["user 8", "user 0", "user 9"]
+        assert list(app._streams._access._rates) == ["user 8", "user 0", "user 9"]
 
 
 async def test_a_thousand_long_polls_of_one_client_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -146,16 +147,22 @@ class Admission:
         if settings.check_origin is not None:
             try:
                 async with asyncio.timeout(settings.handshake_timeout):
-                    allowed = settings.check_origin(request)
-                    return bool(await allowed if inspect.isawaitable(allowed) else allowed)
-            except Exception:
+                    return bool(await self._ask_check(settings.check_origin, request))
+            except Exception:  # the application's, of whatever kind
                 log.debug("check_origin failed, which is told where a request is let in", exc_info=True)
                 return False
-        hosts = request.headers.getlist("host")
         parsed = Origin.parse(origin)
-        if self._any_origin or (parsed is not None and is_same_origin(parsed, hosts)):
-            return True
-        return parsed is not None and any(pattern.matches(parsed) for pattern in self._origins)
+        return self._any_origin or (parsed is not None and self._matches(parsed, request))
+
+    @staticmethod
+    async def _ask_check(check: Callable[[HTTPConnection], object], request: HTTPConnection) -> object:
+        allowed = check(request)
+        return await allowed if inspect.isawaitable(allowed) else allowed
+
+    def _matches(self, origin: Origin, request: HTTPConnection) -> bool:
+        """Whether an origin is that of the server, or one of ``WS_ALLOWED_ORIGINS``."""
+        hosts = request.headers.getlist("host")
+        return is_same_origin(origin, hosts) or any(pattern.matches(origin) for pattern in self._origins)
 
     async def _check(self, session: Session, full: str | None) -> None:
         """
@@ -199,9 +206,7 @@ class Admission:
         request = session.client.request
         if settings.check_origin is not None:
             try:
-                allowed = settings.check_origin(request)
-                if inspect.isawaitable(allowed):
-                    allowed = await allowed
+                allowed = await self._ask_check(settings.check_origin, request)
             except Exception as error:
                 await self._node.dispatcher.report(session.client, error, of_stranger=True)
                 raise Reject("origin check failed", status=500) from None
@@ -216,9 +221,7 @@ class Admission:
         origin = Origin.parse(values[0]) if len(values) == 1 else None
         if origin is None:
             self._refuse_origin(session, "that is not one origin; only WS_ALLOWED_ORIGINS=* would allow it")
-        if is_same_origin(origin, request.headers.getlist("host")):
-            return
-        if not any(pattern.matches(origin) for pattern in self._origins):
+        if not self._matches(origin, request):
             how = self._how_to_allow(values[0][:MAX_QUOTED]) if origin.host else _HOW_TO_ALLOW_HOSTLESS
             self._refuse_origin(session, how)
 

@@ -27,7 +27,7 @@ INTERVAL = 0.2
 PATIENCE = 10.0
 """Seconds that a peer has for what is left of a response that is to end; then its connection is cut."""
 
-Why = Literal["", "over", "stopping"]
+Why = Literal["", "over", "stopping", "revoked"]
 
 
 class OpenResponse:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -16,11 +18,14 @@ from starlette.requests import HTTPConnection
 from velocity_ws.asgi.admission import Admission
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import ClientError, Reject
+from velocity_ws.limits import RateLimiter
 from velocity_ws.sessions.session import Session
 
 __all__ = ["Access", "Visitor"]
 
 CHALLENGE = {"www-authenticate": "Bearer"}
+MOST_READERS: Final = 10_000
+"""Readers without a key whose rates are known."""
 
 
 class Visitor:
@@ -64,6 +69,7 @@ class Access:
         self._node = node
         self._admission = admission
         self._keys = [key.encode() for key in node.settings.api_keys]
+        self._rates: OrderedDict[str, RateLimiter] = OrderedDict()
 
     @property
     def has_keys(self) -> bool:
@@ -129,8 +135,32 @@ class Access:
                     await self._admission.identify(session)
             except TimeoutError:
                 raise Reject("authentication took too long", status=503) from None
-            yield Visitor(session, f"address {address}" if session.user_id is None else f"user {session.user_id}")
+            visitor = Visitor(session, f"address {address}" if session.user_id is None else f"user {session.user_id}")
+            self._check_rate(visitor.name)
+            yield visitor
         finally:
             session.detach()
             if node.users.expected:
                 node.users.expect_no_more(session)
+
+    def _check_rate(self, name: str) -> None:
+        """Let a reader without a key ask as often as it may send messages.
+
+        Raises:
+            Reject: it asks too often.
+        """
+        settings = self._node.settings
+        if not settings.rate_limit:
+            return
+        rate = self._rates.get(name)
+        if rate is not None:
+            self._rates.move_to_end(name)
+        else:
+            rate = self._rates[name] = RateLimiter(
+                settings.rate_limit, settings.rate_burst, asyncio.get_running_loop().time
+            )
+            if len(self._rates) > MOST_READERS:
+                self._rates.popitem(last=False)
+        seconds = rate.acquire()
+        if seconds:
+            raise Reject("too many requests", status=429, headers={"retry-after": str(max(1, round(seconds)))})

@@ -1,4 +1,4 @@
-"""Stream answers: the responses that have nothing of a stream but how it is, or why a request is not done. Pure.
+"""Stream answers: the responses that have nothing of a stream but how it is, or why a request is not done.
 
 Source: the Durable Streams protocol, 5 (https://github.com/durable-streams/durable-streams).
 """
@@ -10,11 +10,16 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 
 from velocity_ws.asgi.stream_forms import offset_of, tag_of
+from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientError, Reject, SettingsError
+from velocity_ws.logs import get_logger
 from velocity_ws.sessions.web_errors import CODES
+from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.items import End
 from velocity_ws.streams.requests import Appended, Found, Problem
 
-__all__ = ["NO_STORE", "code_of", "error_of", "headers_of", "metadata", "refusal", "written"]
+__all__ = ["NO_STORE", "code_of", "error_of", "headers_of", "metadata", "refusal_of", "written"]
+
+log = get_logger("velocity_ws.asgi")
 
 NO_STORE: Final = "no-store"
 STATUSES: Final = {
@@ -56,8 +61,7 @@ def written(done: Appended, status: int) -> Response:
     return Response(status_code=status, headers=headers)
 
 
-def refusal(problem: Problem) -> Response:
-    """The answer to what is not done."""
+def _answer_to(problem: Problem) -> Response:
     code = "NOT_FOUND" if problem.why == "missing" else problem.why.upper()
     response = error_of(STATUSES[problem.why], code, str(problem))
     found, producer = problem.found, problem.producer
@@ -83,3 +87,33 @@ def code_of(status: int) -> str:
 def error_of(status: int, code: str, message: str) -> Response:
     """An answer that says what is wrong."""
     return JSONResponse({"code": code, "message": message}, status, {"cache-control": NO_STORE})
+
+
+def refusal_of(error: Exception) -> Response:
+    """The answer to a request that was not done, whatever it was that was raised.
+
+    Raises:
+        Exception: the same, where nobody expects it.
+    """
+    if isinstance(error, Problem):
+        return _answer_to(error)
+    if isinstance(error, Reject):
+        status = error.status if error.code is None else (401 if error.code == 4401 else 403)
+        response = error_of(status, code_of(status), error.reason or "refused")
+        response.headers.update(error.headers)
+    elif isinstance(error, ClientError):
+        response = error_of(500, error.code, error.message)
+    elif isinstance(error, SettingsError):
+        log.warning("a request for a stream was not done: %s", error)
+        response = error_of(501, "UNSUPPORTED", "the engine of this server keeps no streams")
+    elif isinstance(error, StreamNotFound | StreamGone):
+        response = error_of(404, "NOT_FOUND", "there is no such stream")
+    elif isinstance(error, BackplaneUnavailable | BrokerError):
+        log.debug("a request for a stream was not done: %s", error)
+        response = error_of(503, "UNAVAILABLE", "streams cannot be had now: try again")
+        response.headers["retry-after"] = "1"
+    elif isinstance(error, TimeoutError):
+        response = error_of(408, "TIMEOUT", "the body did not come within WS_MESSAGE_TIMEOUT")
+    else:
+        raise error
+    return response

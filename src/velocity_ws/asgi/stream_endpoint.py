@@ -5,8 +5,7 @@ Source: the Durable Streams protocol, 5 and 12 (https://github.com/durable-strea
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,17 +15,15 @@ from starlette.types import Receive, Scope, Send
 from velocity_ws.asgi.admission import Admission
 from velocity_ws.asgi.stopping import OpenResponse, OpenResponses
 from velocity_ws.asgi.stream_access import Access, Visitor
-from velocity_ws.asgi.stream_answers import code_of, error_of, metadata, refusal
+from velocity_ws.asgi.stream_answers import error_of, metadata, refusal_of
 from velocity_ws.asgi.stream_feeds import Feeds
 from velocity_ws.asgi.stream_forms import JSON, NOW, TEXT, parse_offset
 from velocity_ws.asgi.stream_reading import LIFE, LONG_POLL, Reading
 from velocity_ws.asgi.stream_writing import Writing, as_problem, one
 from velocity_ws.broker.node import Node
-from velocity_ws.errors import BackplaneUnavailable, BrokerError, ClientError, Reject, SettingsError
-from velocity_ws.limits import RateLimiter
+from velocity_ws.errors import BrokerError, Reject
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.messages.names import validate_text
-from velocity_ws.stream_errors import StreamGone, StreamNotFound
 from velocity_ws.streams.requests import Found, Problem
 from velocity_ws.streams.streams import Streams
 
@@ -38,8 +35,6 @@ LONGEST_ID: Final = 250
 """Characters of an id; a little less than names have otherwise."""
 MOST_WAITING: Final = 100
 """Requests of one reader without a key that wait at the same time."""
-MOST_READERS: Final = 10_000
-"""Readers without a key whose rates are known."""
 NOT_THERE: Final = "there is no such stream, or it is not for you"
 COMMON: Final = {
     "x-content-type-options": "nosniff",
@@ -109,7 +104,6 @@ class StreamEndpoint:
         self._members: dict[OpenResponse, _Live] = {}
         self._round = 0
         node.authorization.on_reauthorize.append(self._end_readers)
-        self._rates: OrderedDict[str, RateLimiter] = OrderedDict()
 
     async def __call__(self, id_: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a stream."""
@@ -142,7 +136,7 @@ class StreamEndpoint:
         except ClientDisconnect:
             return None
         except Exception as error:
-            answer = _refused(error)
+            answer = refusal_of(error)
         if isinstance(answer, _Live):
             answer.extra = extra
             return answer
@@ -154,7 +148,7 @@ class StreamEndpoint:
         try:
             answer = await live.reading.wait(self._feeds, response)
         except Exception as error:
-            answer = _refused(error)
+            answer = refusal_of(error)
         if answer is None:  # nobody hears it, but middleware takes it for a fault where there is none
             answer = Response(status_code=204)
         answer.headers.update(live.extra)
@@ -194,7 +188,6 @@ class StreamEndpoint:
         is_read = method in ("GET", "HEAD")
         async with self._access.visit(request, is_read=is_read) as visitor:
             streams = self._streams()
-            self._check_rate(visitor)
             if not visitor.has_key and not streams.is_awake and not streams.is_looking:
                 raise Problem("missing", NOT_THERE)  # there is none, and a stranger begins nothing
             await streams.wake()
@@ -255,23 +248,24 @@ class StreamEndpoint:
         self._round += 1
         for response, live in self._members.items():
             if room in (None, live.room) and user_id in (None, live.user_id):
-                response.end("stopping")
+                response.end("revoked")
 
     async def _find(self, streams: Streams, visitor: Visitor, id_: str) -> Found:
         """A stream that a visitor may read; who may not is told the same of one that is there, or was, as of none."""
-        problem: Problem | None = None
-        found: Found | None
         try:
             found = await streams.forks.find(id_)
-        except Problem as error:
-            problem, found = error, error.found
-        if not visitor.has_key and (
-            found is None or not await visitor.may_read(self._node, streams.kept.room_of(found))
-        ):
+        except Problem as problem:
+            if not await self._may_read(streams, visitor, problem.found):
+                raise Problem("missing", NOT_THERE) from None
+            raise
+        if not await self._may_read(streams, visitor, found):
             raise Problem("missing", NOT_THERE)
-        if found is None or problem is not None:
-            raise problem or AssertionError("one of them is there")
         return found
+
+    async def _may_read(self, streams: Streams, visitor: Visitor, found: Found | None) -> bool:
+        if found is None:
+            return visitor.has_key
+        return await visitor.may_read(self._node, streams.kept.room_of(found))
 
     def _live(
         self, reading: Reading, visitor: Visitor, room: str | None, request: Request, *, is_poll: bool
@@ -279,9 +273,8 @@ class StreamEndpoint:
         """What stays open; counted as a connection, and against what one reader may have."""
         address = request.client.host if request.client is not None else None
         if not visitor.has_key and self._waiting[visitor.name] >= MOST_WAITING:
-            response = error_of(429, code_of(429), f"{MOST_WAITING} of your requests wait already")
-            response.headers["retry-after"] = "1"
-            return response
+            what = f"{MOST_WAITING} of your requests wait already"
+            raise Reject(what, status=429, headers={"retry-after": "1"})
         full = self._node.connection_limits.count_in(address)
         if full is not None:
             self._node.hints.full(full, printable(address or "a client without an address"), {})
@@ -291,52 +284,6 @@ class StreamEndpoint:
         self._waiting[visitor.name] += 1
         return _Live(reading, address, visitor, room, is_poll=is_poll)
 
-    def _check_rate(self, visitor: Visitor) -> None:
-        settings = self._node.settings
-        if visitor.has_key or not settings.rate_limit:
-            return
-        rate = self._rates.get(visitor.name)
-        if rate is not None:
-            self._rates.move_to_end(visitor.name)
-        else:
-            rate = RateLimiter(settings.rate_limit, settings.rate_burst, asyncio.get_running_loop().time)
-            self._rates[visitor.name] = rate
-            if len(self._rates) > MOST_READERS:
-                self._rates.popitem(last=False)
-        seconds = rate.acquire()
-        if seconds:
-            raise Reject("too many requests", status=429, headers={"retry-after": str(max(1, round(seconds)))})
-
     async def _type_of(self, streams: Streams, found: Found) -> str:
         kind = await streams.kept.kind_of(found)
         return JSON if kind == "items" else TEXT
-
-
-def _refused(error: Exception) -> Response:
-    """The answer to a request that was not done.
-
-    Raises:
-        Exception: the same, where nobody expects it.
-    """
-    if isinstance(error, Problem):
-        return refusal(error)
-    if isinstance(error, Reject):
-        status = error.status if error.code is None else (401 if error.code == 4401 else 403)
-        response = error_of(status, code_of(status), error.reason or "refused")
-        response.headers.update(error.headers)
-    elif isinstance(error, ClientError):
-        response = error_of(500, error.code, error.message)
-    elif isinstance(error, SettingsError):
-        log.warning("a request for a stream was not done: %s", error)
-        response = error_of(501, "UNSUPPORTED", "the engine of this server keeps no streams")
-    elif isinstance(error, StreamNotFound | StreamGone):
-        response = error_of(404, "NOT_FOUND", "there is no such stream")
-    elif isinstance(error, BackplaneUnavailable | BrokerError):
-        log.debug("a request for a stream was not done: %s", error)
-        response = error_of(503, "UNAVAILABLE", "streams cannot be had now: try again")
-        response.headers["retry-after"] = "1"
-    elif isinstance(error, TimeoutError):
-        response = error_of(408, "TIMEOUT", "the body did not come within WS_MESSAGE_TIMEOUT")
-    else:
-        raise error
-    return response

@@ -116,7 +116,7 @@ class Reading:
         if response.error is not None:
             raise response.error
         chunk = Chunk("", position, position, b"", True, "")
-        if response.why != "stopping":
+        if response.why in ("", "over"):  # "": it was there already
             chunk = await self._tails.read(id_, position, 0, writer=self._writer)
         return self.answer(chunk, if_none_match="", is_live=True)
 
