@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ from velocity_ws.broker import stream_handles
 from velocity_ws.streams import tails
 from velocity_ws.streams.items import Summary
 from velocity_ws.streams.notes import Meta
-from velocity_ws.streams.requests import Said
+from velocity_ws.streams.requests import Post, Said
 from velocity_ws.streams.streams import Streams
 from velocity_ws.streams.tail import Chunk
+
+CLOSE = Post("text/plain", is_closing=True)
 
 
 async def all_of(reader: StreamReader) -> list[Any]:
@@ -41,6 +44,17 @@ def streams_of(broker: Broker) -> Streams:
     found = broker.node.streams
     assert found is not None
     return found
+
+
+@asynccontextmanager
+async def begun() -> AsyncIterator[tuple[Broker, StreamReader]]:
+    """A broker with a stream ``a`` that is written over HTTP, and a reader that has had what it said: ``old``."""
+    async with Broker(settings()) as broker:
+        await streams_of(broker).wake()
+        await streams_of(broker).durable.create("a", None, META, data(b"old"), is_closed=False)
+        reader = broker.streams.follow("a")
+        assert await anext(reader) == b"old"
+        yield broker, reader
 
 
 async def test_what_was_said_comes_first_and_then_what_is_said() -> None:
@@ -106,17 +120,17 @@ async def test_a_reader_knows_how_the_stream_has_ended(end: str) -> None:
 
 async def test_bytes_that_a_request_wrote_come_as_they_are() -> None:
     async with Broker(settings()) as broker:
-        await streams_of(broker).wake()
-        forks = streams_of(broker).forks
-        await forks.create("a", None, META, data(b"\xff\x00"), is_closed=False)
+        streams = streams_of(broker)
+        await streams.wake()
+        await streams.durable.create("a", None, META, data(b"\xff\x00"), is_closed=False)
         reader = broker.streams.follow("a")
         assert await anext(reader) == b"\xff\x00"
-        await forks.append("a", "text/plain", lambda *_: data(b"\xe2"), is_closing=True)
+        await streams.forks.append("a", CLOSE, lambda *_: data(b"\xe2"))
         assert await all_of(reader) == [b"\xe2"]
         state = await broker.streams.read("a")
         assert (state.content, state.text, state.items, state.end) == (b"\xff\x00\xe2", None, None, "done")
         items = Said("items", 2, b"1,[2]")
-        await forks.create("j", None, Meta("application/json", META.tag), items, is_closed=True)
+        await streams.durable.create("j", None, Meta("application/json", META.tag), items, is_closed=True)
         assert await all_of(broker.streams.follow("j")) == [1, [2]]
         assert (await broker.streams.read("j")).items == [1, [2]]
 
@@ -154,29 +168,21 @@ async def test_who_does_not_iterate_holds_nothing_and_misses_nothing() -> None:
 
 
 async def test_a_stream_that_is_deleted_while_it_is_read_ends_or_is_not_found() -> None:
-    async with Broker(settings()) as broker:
-        await streams_of(broker).wake()
-        forks = streams_of(broker).forks
-        await forks.create("a", None, META, data(b"old"), is_closed=False)
-        reader = broker.streams.follow("a")
-        assert await anext(reader) == b"old"
+    async with begun() as (broker, reader):
+        streams = streams_of(broker)
         waiting = asyncio.create_task(all_of(reader))
-        await eventually(lambda: streams_of(broker).tails._tails["a"].users)
-        await forks.delete("a")
+        await eventually(lambda: streams.tails._tails["a"].users)
+        await streams.forks.delete("a")
         assert (await waiting, reader.end) == ([], "cancelled")
         with pytest.raises(StreamError):
             await all_of(broker.streams.follow("a"))
 
 
 async def test_a_reader_of_a_stream_that_was_begun_anew_gets_nothing_of_the_new_one() -> None:
-    async with Broker(settings()) as broker:
-        await streams_of(broker).wake()
-        forks = streams_of(broker).forks
-        await forks.create("a", None, META, data(b"old"), is_closed=False)
-        reader = broker.streams.follow("a")
-        assert await anext(reader) == b"old"
-        await forks.delete("a")
-        await forks.create("a", None, META, data(b"a new one"), is_closed=True)
+    async with begun() as (broker, reader):
+        streams = streams_of(broker)
+        await streams.forks.delete("a")
+        await streams.durable.create("a", None, META, data(b"a new one"), is_closed=True)
         assert await all_of(reader) == []
         assert reader.end == "cancelled"
         assert b"".join(await all_of(broker.streams.follow("a"))) == b"a new one"
@@ -184,15 +190,11 @@ async def test_a_reader_of_a_stream_that_was_begun_anew_gets_nothing_of_the_new_
 
 async def test_a_reader_that_comes_back_late_does_not_go_on_in_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tails, "LINGER", 0.0)
-    async with Broker(settings()) as broker:
-        await streams_of(broker).wake()
-        forks = streams_of(broker).forks
-        await forks.create("a", None, META, data(b"old"), is_closed=False)
-        reader = broker.streams.follow("a")
-        assert await anext(reader) == b"old"
-        await forks.delete("a")
-        await forks.create("a", None, META, data(b"a new one"), is_closed=False)
-        await eventually(lambda: "a" not in streams_of(broker).tails._tails)
+    async with begun() as (broker, reader):
+        streams = streams_of(broker)
+        await streams.forks.delete("a")
+        await streams.durable.create("a", None, META, data(b"a new one"), is_closed=False)
+        await eventually(lambda: "a" not in streams.tails._tails)
         with pytest.raises(StreamNotFound):
             await anext(reader)
 
@@ -226,12 +228,12 @@ async def test_a_stream_is_not_over_by_its_time_while_it_is_followed(monkeypatch
             renewed.append(stream.id)
 
         monkeypatch.setattr(streams.kept, "renew", counted)
-        await streams.forks.create("a", None, Meta("text/plain", META.tag, ttl=1), data(b"x"), is_closed=False)
+        await streams.durable.create("a", None, Meta("text/plain", META.tag, ttl=1), data(b"x"), is_closed=False)
         reader = broker.streams.follow("a")
         assert await anext(reader) == b"x"
         waiting = asyncio.create_task(all_of(reader))
         await eventually(lambda: len(renewed) > 8)  # in two seconds
-        await streams.forks.append("a", "text/plain", lambda *_: data(b"y"), is_closing=True)
+        await streams.forks.append("a", CLOSE, lambda *_: data(b"y"))
         assert (await waiting, reader.end) == ([b"y"], "done")
 
 
@@ -239,7 +241,7 @@ async def test_who_waits_is_told_when_the_broker_stops() -> None:
     broker = Broker(settings())
     await broker.start()
     await streams_of(broker).wake()
-    await streams_of(broker).forks.create("a", None, META, data(b"x"), is_closed=False)
+    await streams_of(broker).durable.create("a", None, META, data(b"x"), is_closed=False)
     reader = broker.streams.follow("a")
     assert await anext(reader) == b"x"
     waiting = asyncio.create_task(all_of(reader))
@@ -340,7 +342,7 @@ async def test_a_number_that_is_out_of_range_takes_nothing_from_who_reads() -> N
     async with Broker(settings()) as broker:
         await streams_of(broker).wake()
         items = Said("items", 8, b'1,2,{"a":3},4,5,1e999,' + b"-" + b"9" * 5000 + b',"six"')
-        await streams_of(broker).forks.create("a", None, Meta("application/json", META.tag), items, is_closed=True)
+        await streams_of(broker).durable.create("a", None, Meta("application/json", META.tag), items, is_closed=True)
         expected = [1, 2, {"a": 3}, 4, 5, float("inf"), float("-inf"), "six"]
         reader = broker.streams.follow("a")
         assert (await all_of(reader), reader.position, reader.end) == (expected, 8, "done")

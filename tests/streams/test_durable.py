@@ -15,7 +15,7 @@ from velocity_ws import BackplaneUnavailable
 from velocity_ws.streams import durable
 from velocity_ws.streams.items import BY_REQUESTS
 from velocity_ws.streams.notes import Meta, Producer
-from velocity_ws.streams.requests import Problem
+from velocity_ws.streams.requests import Post, Problem
 
 
 async def why(call: object) -> str:
@@ -232,7 +232,7 @@ async def test_what_cannot_be_said_is_found_out_before_it_is_sent() -> None:
         def refuse(*_: object) -> object:
             raise Problem("invalid", "no")
 
-        assert await why(node.forks.append("a", "text/plain", refuse)) == "invalid"  # type: ignore[arg-type]
+        assert await why(node.forks.append("a", Post("text/plain"), refuse)) == "invalid"  # type: ignore[arg-type]
         assert node.store.calls.count("append") == appends
         await node.append(b"b", seq="5")
         assert await why(node.append(b"c", seq="5")) == "conflict"

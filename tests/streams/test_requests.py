@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from velocity_ws.streams.items import WRITER_SIZE, End, Part, Summary
 from velocity_ws.streams.notes import MOST_PRODUCERS, Meta, Note, Producer
 from velocity_ws.streams.pieces import Piece, pack
-from velocity_ws.streams.requests import Appended, Found, Problem, judge, readable
+from velocity_ws.streams.requests import Appended, Found, Post, Problem, judge, readable
 
 META = Meta("text/plain", "tag")
 
@@ -23,7 +23,8 @@ def found(note: Note | None = None, end: End = "") -> Found:
 
 
 def judged(stream: Found, type_: str | None = "text/plain", seq: str | None = None, **more: Any) -> Appended | None:
-    return judge(stream, type_, seq, more.pop("producer", None), **{"is_closing": False, "now": 0, **more})
+    now = more.pop("now", 0)
+    return judge(stream, Post(type_, seq, **more), now)
 
 
 def problem(*arguments: Any, **more: Any) -> Problem:
@@ -50,7 +51,7 @@ class Stream:
     def send(self, producer: Producer, *, is_closing: bool) -> str:
         """What becomes of an append."""
         try:
-            done = judge(found(self.note, self.end), "text/plain", None, producer, is_closing=is_closing, now=0)
+            done = judge(found(self.note, self.end), Post("text/plain", None, producer, is_closing), 0)
         except Problem as problem:
             return self._refused(problem, producer)
         if done is not None:

@@ -21,7 +21,7 @@ from velocity_ws.history.items import Refused
 from velocity_ws.streams import tails as streams_tails
 from velocity_ws.streams.items import Renewal, Summary, Written
 from velocity_ws.streams.notes import Meta
-from velocity_ws.streams.requests import Problem
+from velocity_ws.streams.requests import Post, Problem
 from velocity_ws.streams.streams import Streams
 from velocity_ws.streams.tail import Chunk
 from velocity_ws.streams.tails import Tails
@@ -610,7 +610,7 @@ async def test_readers_of_another_node_get_all_of_it_while_it_is_written(kind: s
         ):
             for broker in (one, two):
                 await streams_of(broker).wake()
-            writing, other = streams_of(one).forks, streams_of(two)
+            writing, other = streams_of(one).durable, streams_of(two)
             await writing.create("a", None, META, data(b"begin"), is_closed=False)
 
             async def follow() -> bytes:
@@ -631,7 +631,7 @@ async def test_readers_of_another_node_get_all_of_it_while_it_is_written(kind: s
             for _ in range(200):
                 part = chance.randbytes(chance.randint(1, 60))
                 said += part
-                await writing.append("a", "text/plain", lambda *_, part=part: data(part))
-            await writing.append("a", None, lambda *_: data(b""), is_closing=True)
+                await writing.append("a", Post("text/plain"), lambda *_, part=part: data(part))
+            await writing.append("a", Post(is_closing=True), lambda *_: data(b""))
             async with asyncio.timeout(10):
                 assert set(await asyncio.gather(*reading)) == {said}

@@ -20,7 +20,7 @@ from velocity_ws.streams.kept_streams import KeptStreams
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.memory import MemoryStreams
 from velocity_ws.streams.notes import Meta, Note
-from velocity_ws.streams.requests import Appended, Found, Said
+from velocity_ws.streams.requests import Appended, Found, Post, Said
 
 __all__ = ["META", "NOTHING", "TAG", "Requests", "Store", "data", "note_of", "requests", "text_of"]
 
@@ -114,12 +114,13 @@ class Requests:
         self, id_: str = "a", said: bytes = b"", meta: Meta = META, room: str | None = None, *, is_closed: bool = False
     ) -> Appended:
         """Create a stream of text."""
-        return await self.forks.create(id_, room, meta, data(said, room), is_closed=is_closed)
+        return await self.durable.create(id_, room, meta, data(said, room), is_closed=is_closed)
 
     async def append(self, said: bytes | None, id_: str = "a", type_: str = "text/plain", **more: object) -> Appended:
         """Append to it; ``None`` for nothing, with what closes it."""
         content_type = None if said is None else type_
-        return await self.forks.append(id_, content_type, lambda _, room: data(said or b"", room or None), **more)  # type: ignore[arg-type]
+        post = Post(content_type, **more)  # type: ignore[arg-type]
+        return await self.forks.append(id_, post, lambda _, room: data(said or b"", room or None))
 
     async def fork(
         self,

@@ -23,7 +23,7 @@ from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_
 from velocity_ws.origins import Origin, is_same_origin
 from velocity_ws.settings import Settings
 from velocity_ws.streams.notes import Note
-from velocity_ws.streams.requests import Appended, Found, Problem, Said
+from velocity_ws.streams.requests import Appended, Found, Post, Problem, Said
 from velocity_ws.streams.streams import Streams
 
 __all__ = ["Writing", "as_problem", "one"]
@@ -79,7 +79,7 @@ class Writing:
             raise Problem("invalid", f"a stream of a room has text/…, or {JSON}; this request has {given}")
         said = parse_body(body, Note(meta), room or "", is_first=True) if body else Said("", 0, b"")
         if source is None:
-            done = await streams.forks.create(id_, room, meta, said, is_closed=wanted.is_closed)
+            done = await streams.durable.create(id_, room, meta, said, is_closed=wanted.is_closed)
         else:
             done = await streams.forks.fork(id_, room, meta, source, said, is_closed=wanted.is_closed)
         streams.calls.announce()
@@ -102,18 +102,18 @@ class Writing:
     async def append(self, streams: Streams, id_: str, request: Request) -> Response:
         """Answer a POST. Raises what `create` does."""
         headers = request.headers
-        producer, seq, is_closing = producer_of(headers), seq_of(headers), wants_end(headers)
+        seq, producer, is_closing = seq_of(headers), producer_of(headers), wants_end(headers)
         body = await self._body(request)
-        content_type = headers.get("content-type") if body else None
+        post = Post(headers.get("content-type") if body else None, seq, producer, is_closing)
         if not body and not is_closing:
             raise Problem("invalid", "the body is empty; with Stream-Closed: true that closes the stream")
-        if body and not content_type:
+        if body and not post.content_type:
             raise Problem("invalid", "Content-Type is missing")
 
         def parse(note: Note, room: str) -> Said:
             return parse_body(body, note, room)
 
-        done = await streams.forks.append(id_, content_type, parse, seq=seq, producer=producer, is_closing=is_closing)
+        done = await streams.forks.append(id_, post, parse)
         return written(done, 200 if body and producer is not None and done.is_new else 204)
 
     async def _body(self, request: Request) -> bytes:
@@ -150,7 +150,7 @@ async def _same_fork(streams: Streams, id_: str, room: str | None, wanted: Wante
         return None
     meta = msgspec.structs.replace(wanted.forked(found, found.note.meta.forked_at), source=source)
     room = streams.kept.room_of(found) if room is None else room
-    return streams.forks.same(found, room, meta, is_closed=wanted.is_closed)
+    return streams.durable.same(found, room, meta, is_closed=wanted.is_closed)
 
 
 def _source_of(source: str, id_: str, request: Request) -> str:

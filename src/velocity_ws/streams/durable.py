@@ -14,7 +14,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -34,9 +33,9 @@ from velocity_ws.streams.items import (
 )
 from velocity_ws.streams.kept_streams import KeptStreams
 from velocity_ws.streams.link import StreamLink
-from velocity_ws.streams.notes import Meta, Note, Producer, read_note
+from velocity_ws.streams.notes import Meta, Note, read_note
 from velocity_ws.streams.pieces import Piece, pack
-from velocity_ws.streams.requests import Appended, Found, Problem, Said, judge, readable
+from velocity_ws.streams.requests import Appended, Found, Post, Problem, Said, judge, readable
 from velocity_ws.streams.turns import Turns
 from velocity_ws.streams.wire import Heads
 
@@ -149,56 +148,41 @@ class Durable:
     async def append(
         self,
         id_: str,
-        content_type: str | None,
+        post: Post,
         parse: Callable[[Note, str], Said],
-        *,
-        seq: str | None = None,
-        producer: Producer | None = None,
-        is_closing: bool = False,
     ) -> Appended:
         """Append to a stream, or close it, or both in one step.
 
         Args:
             id_: the stream's.
-            content_type: of what is appended; ``None`` where nothing is.
+            post: what is asked for.
             parse: what is appended, for what the stream is like, and its room; raises `Problem`.
-            seq: the sender's ``Stream-Seq``.
-            producer: who sent it, and its number.
-            is_closing: whether the stream has ended with it.
 
         Raises:
             Problem: it is not done.
             BackplaneUnavailable: it may be done, or not.
         """
-        attempt = partial(self._attempt, content_type, parse, seq, producer, is_closing)
         async with self._turns.alone(id_):
             known = self._cache.pop(id_, None)
             if known is not None:
                 # It may be old, as other nodes write, too: what it says is sure only where the engine takes the piece.
                 with contextlib.suppress(Problem):
-                    if (done := await attempt(known)) is not None and done.is_new:
+                    if (done := await self._attempt(known, post, parse)) is not None and done.is_new:
                         return done
             for _ in range(TRIES):
-                done = await attempt(await self._kept.find(id_))
+                done = await self._attempt(await self._kept.find(id_), post, parse)
                 if done is not None:
                     return done
         raise BackplaneUnavailable("others write this stream at the same time, each time before this one")
 
-    async def _attempt(
-        self,
-        content_type: str | None,
-        parse: Callable[[Note, str], Said],
-        seq: str | None,
-        producer: Producer | None,
-        is_closing: bool,
-        found: Found,
-    ) -> Appended | None:
+    async def _attempt(self, found: Found, post: Post, parse: Callable[[Note, str], Said]) -> Appended | None:
         """Append to a stream as it was found; ``None`` where it was otherwise by then. Raises what `append` does."""
         now = self._wall()
-        done = judge(found, content_type, seq, producer, is_closing=is_closing, now=now)
+        done = judge(found, post, now)
         if done is not None:
             return done
         stream, note = found
+        content_type, seq, producer, is_closing = post
         if note is None:
             raise AssertionError("the last line has looked at it")
         said = parse(note, stream.room) if content_type is not None else Said("", 0, b"")

@@ -25,9 +25,9 @@ from velocity_ws.streams.durable import TRIES, Durable
 from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, Deletion, Query, Times
 from velocity_ws.streams.kept_streams import FOR_EVER, KeptStreams
 from velocity_ws.streams.link import StreamLink
-from velocity_ws.streams.notes import Meta, Note, Producer
+from velocity_ws.streams.notes import Meta, Note
 from velocity_ws.streams.pieces import Piece, pack
-from velocity_ws.streams.requests import Appended, Found, Problem, Said, readable, readable_from
+from velocity_ws.streams.requests import Appended, Found, Post, Problem, Said, readable, readable_from
 from velocity_ws.streams.wire import Heads
 
 __all__ = ["BOOK", "Forks"]
@@ -82,21 +82,10 @@ class Forks:
             return await self._kept.find(id_)
         raise AssertionError("it returns, or raises")
 
-    async def append(
-        self,
-        id_: str,
-        content_type: str | None,
-        parse: Callable[[Note, str], Said],
-        *,
-        seq: str | None = None,
-        producer: Producer | None = None,
-        is_closing: bool = False,
-    ) -> Appended:
+    async def append(self, id_: str, post: Post, parse: Callable[[Note, str], Said]) -> Appended:
         """As `Durable.append`, and as `find` of what is not there."""
         async with self._told_gone(id_):
-            return await self._durable.append(
-                id_, content_type, parse, seq=seq, producer=producer, is_closing=is_closing
-            )
+            return await self._durable.append(id_, post, parse)
         raise AssertionError("it returns, or raises")
 
     @asynccontextmanager
@@ -121,14 +110,6 @@ class Forks:
             return True
         await self._close_book(id_, book)
         return False
-
-    async def create(self, id_: str, room: str | None, meta: Meta, said: Said, *, is_closed: bool) -> Appended:
-        """As `Durable.create`."""
-        return await self._durable.create(id_, room, meta, said, is_closed=is_closed)
-
-    def same(self, found: Found, room: str | None, meta: Meta, *, is_closed: bool) -> Appended:
-        """As `Durable.same`."""
-        return self._durable.same(found, room, meta, is_closed=is_closed)
 
     async def fork(
         self, id_: str, room: str | None, meta: Meta, source: Found, said: Said, *, is_closed: bool

@@ -11,7 +11,7 @@ from velocity_ws.streams.items import Part, Summary
 from velocity_ws.streams.notes import MOST_PRODUCERS, PRODUCER_HOURS, Note, Producer, normal_type
 from velocity_ws.streams.pieces import InvalidPiece, Kind, Piece, unpack
 
-__all__ = ["Appended", "Found", "Problem", "Said", "judge", "readable", "readable_from"]
+__all__ = ["Appended", "Found", "Post", "Problem", "Said", "judge", "readable", "readable_from"]
 
 Why = Literal["missing", "gone", "conflict", "closed", "invalid", "large", "stale", "hole", "fixed"]
 
@@ -76,6 +76,22 @@ class Said(NamedTuple):
     data: bytes
 
 
+class Post(NamedTuple):
+    """A request that appends to a stream, or closes it, or both.
+
+    Attributes:
+        content_type: of what is appended; ``None`` where nothing is.
+        seq: the sender's ``Stream-Seq``.
+        producer: who sent it, and its number.
+        is_closing: whether the stream has ended with it.
+    """
+
+    content_type: str | None = None
+    seq: str | None = None
+    producer: Producer | None = None
+    is_closing: bool = False
+
+
 class Appended(NamedTuple):
     """What became of a request.
 
@@ -90,23 +106,19 @@ class Appended(NamedTuple):
     producer: Producer | None = None
 
 
-def judge(
-    found: Found, content_type: str | None, seq: str | None, producer: Producer | None, *, is_closing: bool, now: float
-) -> Appended | None:
+def judge(found: Found, post: Post, now: float) -> Appended | None:
     """What becomes of an append without being done; ``None`` where it is to be done.
 
     Args:
         found: the stream.
-        content_type: of what is appended; ``None`` where nothing is.
-        seq: the sender's ``Stream-Seq``.
-        producer: who sent it, and its number.
-        is_closing: whether it closes the stream.
+        post: what is asked for.
         now: seconds since 1970.
 
     Raises:
         Problem: it is not to be done.
     """
     note = found.note
+    content_type, seq, producer, is_closing = post
     if note is None:
         raise Problem("fixed", "this stream is written by the application, and nobody else", found)
     last = None if producer is None else note.producers.get(producer.id)

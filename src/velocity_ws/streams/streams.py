@@ -66,7 +66,8 @@ class Streams:
         calls: what an application does with streams.
         tails: those that are read here as they are said, by their ids.
         kept: all of them, as requests find them.
-        forks: those that requests write, be it that they began with others.
+        durable: those that requests write, each by itself.
+        forks: the same, where some began with others.
         on_awake: called when there are streams.
         on_stop: called by `stop`.
     """
@@ -140,8 +141,8 @@ class Streams:
             self._took,
             cluster,
         )
-        durable = Durable(self.kept, self._link, topics, node_id, settings.stream_max_size, self._took)
-        self.forks = Forks(self.kept, durable, self._link, topics, node_id)
+        self.durable = Durable(self.kept, self._link, topics, node_id, settings.stream_max_size, self._took)
+        self.forks = Forks(self.kept, self.durable, self._link, topics, node_id)
         self._waking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._has_looked = cluster is None
