@@ -7,6 +7,7 @@ from a backend that speaks it. Tested with ``ai`` 5.0, 6.0 and 7.0 of npm.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, Protocol
@@ -98,8 +99,7 @@ class UIMessageStreamResponse(StreamingResponse):
         """
         self._reader = broker.streams.follow(stream_id)
         self._telling = Telling(message_id or stream_id, error_texts)
-        settings = broker.settings if isinstance(broker, Broker) else Settings()
-        self._seconds = settings.drain_timeout
+        self._seconds = broker.settings.drain_timeout if isinstance(broker, Broker) else _drain_timeout()
         super().__init__(self._body(), headers={**HEADERS, **(headers or {})}, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,6 +146,12 @@ class UIMessageStreamResponse(StreamingResponse):
                 yield b"".join([_event(chunk) for chunk in telling.take(said)])
         end = self._reader.end or "lost"  # where the engine has it no more
         yield b"".join([*(_event(chunk) for chunk in telling.end(end)), b"data: %b\n\n" % DONE.encode()])
+
+
+@functools.cache
+def _drain_timeout() -> float:
+    """That of the environment, for an emitter, which has no settings; read once, and not for each response."""
+    return Settings().drain_timeout
 
 
 async def resume(broker: HasStreams, room: str, **options: Any) -> Response:

@@ -23,7 +23,7 @@ from velocity_ws.asgi.stream_writing import Writing, as_problem, one
 from velocity_ws.broker.node import Node
 from velocity_ws.errors import BrokerError, Reject
 from velocity_ws.logs import get_logger, printable
-from velocity_ws.messages.names import validate_text
+from velocity_ws.messages.names import validate_stream_id
 from velocity_ws.streams.requests import Found, Problem
 from velocity_ws.streams.streams import Streams
 
@@ -181,9 +181,7 @@ class StreamEndpoint:
         if not 0 < len(id_) <= LONGEST_ID:
             raise Problem("invalid", f"the id of a stream has 1 to {LONGEST_ID} characters")
         with as_problem():
-            validate_text(id_)
-        if "\0" in id_:
-            raise Problem("invalid", "the id of a stream has no zero byte")
+            validate_stream_id(id_)
         await self._node.lifecycle.ensure_started()
         is_read = method in ("GET", "HEAD")
         async with self._access.visit(request, is_read=is_read) as visitor:

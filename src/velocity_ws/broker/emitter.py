@@ -69,9 +69,7 @@ class Emitter(ServerAPI):
             SettingsError: the URL is not valid, or is ``memory://``, which has no engine.
             InvalidNameError: ``name`` is not 1 to 32 letters, digits, - and _.
         """
-        settings = Settings()
-        self._url = url or settings.backplane_url
-        self._drain_timeout = settings.drain_timeout
+        self._url = url or Settings().backplane_url
         if self._url == ALONE:
             what = "this process needs the engine that the nodes share; its URL is theirs of WS_BACKPLANE_URL"
             raise SettingsError({"WS_BACKPLANE_URL": what})
@@ -223,7 +221,7 @@ class Emitter(ServerAPI):
             await self._directory.revocation.stop()
             self._directory.end()
             if streams is not None:
-                await streams.sources.finish(self._drain_timeout, self._timeout)
+                await streams.finish(self._timeout)
                 await streams.stop()
             if logs is not None:
                 await logs.stop()

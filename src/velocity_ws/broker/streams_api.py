@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from velocity_ws.broker.history_api import Run
 from velocity_ws.broker.stream_handles import Stream, StreamReader, StreamWriter
-from velocity_ws.errors import BrokerError, InvalidNameError
-from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_room, validate_text
+from velocity_ws.errors import BrokerError
+from velocity_ws.messages.names import validate_room, validate_stream_id, validate_text
 from velocity_ws.stream_errors import StreamEnded, StreamError
 from velocity_ws.streams.items import End, Summary
 from velocity_ws.streams.tail import Chunk
@@ -300,13 +300,7 @@ def _iterator(source: Source) -> AsyncIterator[Any]:
 
 
 def _validate(stream_id: str, *rooms: str) -> None:
-    if not isinstance(stream_id, str) or not 0 < len(stream_id) <= MAX_NAME_LENGTH:
-        raise InvalidNameError(
-            f"the id of a stream is a string of 1 to {MAX_NAME_LENGTH} characters: {stream_id!r:.80}"
-        )
-    validate_text(stream_id)
-    if "\0" in stream_id:
-        raise InvalidNameError(f"the id of a stream has no zero byte: {stream_id!r:.80}")
+    validate_stream_id(stream_id)
     for room in rooms:
         validate_room(room)
         validate_text(room)

@@ -1,10 +1,18 @@
-"""Names: the rules for names of rooms, events, users and keys. Pure: knows no room, no event and no user."""
+"""Names: the rules for names of rooms, events, users, keys and streams. Pure: knows none of them."""
 
 from __future__ import annotations
 
 from velocity_ws.errors import InvalidNameError
 
-__all__ = ["MAX_NAME_LENGTH", "name_user", "validate_key", "validate_room", "validate_text", "validate_user_id"]
+__all__ = [
+    "MAX_NAME_LENGTH",
+    "name_user",
+    "validate_key",
+    "validate_room",
+    "validate_stream_id",
+    "validate_text",
+    "validate_user_id",
+]
 
 MAX_NAME_LENGTH = 256
 """Characters of the longest name of an event, a room or a user, and of the longest key."""
@@ -30,6 +38,21 @@ def validate_key(key: str) -> str:
     if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH:
         raise InvalidNameError(f"a key is a string of 1 to {MAX_NAME_LENGTH} characters, not {key!r:.80}")
     return validate_text(key)
+
+
+def validate_stream_id(id_: str) -> str:
+    """Check the id of a stream, and return it.
+
+    Raises:
+        InvalidNameError: it is not a string of 1 to 256 characters, or not valid Unicode, or has a zero byte, with
+            which ids begin that are not the application's.
+    """
+    if not isinstance(id_, str) or not 0 < len(id_) <= MAX_NAME_LENGTH:
+        raise InvalidNameError(f"the id of a stream is a string of 1 to {MAX_NAME_LENGTH} characters: {id_!r:.80}")
+    validate_text(id_)
+    if "\0" in id_:
+        raise InvalidNameError(f"the id of a stream has no zero byte: {id_!r:.80}")
+    return id_
 
 
 def validate_text(name: str) -> str:

@@ -257,6 +257,10 @@ class Streams:
                 await store.close()
             store.release()
 
+    async def finish(self, grace: float) -> None:
+        """Let sources, and blocks that write, finish within ``WS_DRAIN_TIMEOUT``; see `Sources.finish`."""
+        await self.sources.finish(self._settings.drain_timeout, grace)
+
     async def stop(self) -> None:
         """Follow and write nothing more, and close the connection."""
         self.sources.is_stopping = True
