@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -36,17 +34,11 @@ class EventsOfProtocol(EventReader):
 
     def pieces(self) -> Iterator[Piece]:
         """What has come since the last time: the text of each event that has some."""
-        came = list(itertools.accumulate(map(len, self.chunks)))
-        data, times = b"".join(self.chunks), self.times
-        self.wire = len(data)
-        self.chunks, self.times = [], []
-        at = 0
-        while (end := data.find(b"\r\n", at)) >= 0 and (size := int(data[at:end], 16)):
-            at = end + 2 + size + 2
-            for block in data[end + 2 : at - 2].split(b"\n\n"):
+        for said, came_at in self._said():
+            for block in said.split(b"\n\n"):
                 if block.startswith(b"event: data\n"):
                     text = "\n".join([line[5:].decode() for line in block.split(b"\n")[1:]])
-                    yield Piece(text, times[bisect.bisect_left(came, at)], None, {}, size)
+                    yield Piece(text, came_at, None, {}, len(said))
 
 
 class EventsOfRakaia(EventsOfProtocol):

@@ -115,6 +115,13 @@ class EventReader(Client):
 
     def pieces(self) -> Iterator[Piece]:
         """What has come since the last time. Events without data are left out."""
+        for said, came_at in self._said():
+            for line in said.splitlines():
+                if line.startswith(b"data: "):
+                    yield Piece(json.loads(line[6:]), came_at, None, {}, len(said))
+
+    def _said(self) -> Iterator[tuple[bytes, int]]:
+        """The chunks of HTTP that have come since the last time, each with the time at which all of it was there."""
         came = list(itertools.accumulate(map(len, self.chunks)))
         data, times = b"".join(self.chunks), self.times
         self.wire = len(data)
@@ -122,7 +129,4 @@ class EventReader(Client):
         at = 0
         while (end := data.find(b"\r\n", at)) >= 0 and (size := int(data[at:end], 16)):
             at = end + 2 + size + 2
-            for line in data[end + 2 : at].splitlines():
-                if line.startswith(b"data: "):
-                    text = json.loads(line[6:])
-                    yield Piece(text, times[bisect.bisect_left(came, at)], None, {}, size)
+            yield data[end + 2 : at - 2], times[bisect.bisect_left(came, at)]

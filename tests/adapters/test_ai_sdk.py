@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from tests.support import DEADLINE, SERVER_KINDS, Address, ServerKind, eventually, running, serve, settings
-from tests.support.chat_page import SDKS, chat_page, project_of, text_of
+from tests.support.chat_page import SDKS, ChatPage, chat_page, project_of, text_of
 from tests.support.dead_network import network
 from tests.support.graphs import CALL, QUESTION, Scripted, agent, events, piece
 from tests.support.model_server import ModelServer, client_of, delta
@@ -84,8 +84,9 @@ async def get(address: Address, path: str) -> httpx.Response:
 # --- in the page
 
 
-@pytest.mark.parametrize("sdk", SDKS)
-async def test_a_page_that_is_drawn_anew_has_all_of_an_answer_once(project: Path, sdk: str) -> None:
+@asynccontextmanager
+async def cut_page(project: Path, sdk: str) -> AsyncIterator[tuple[ChatPage, Gate]]:
+    """A page that has read ``It `` of an answer when it lost its connection, and the gate of what more is said."""
     chat, gate = Chat(), Gate()
     chat.source = gate.source
     async with serve(chat.app) as server, network(server.port) as between:
@@ -95,37 +96,35 @@ async def test_a_page_that_is_drawn_anew_has_all_of_an_answer_once(project: Path
             await page.shows("It ")
             between.cut()
             await page.done("send")
-            assert page.status == "error"
-            gate.say("scatters ")
-            await page.do("reload")
-            page.begin("resume")
-            await page.shows("It scatters ")
-            gate.say("😀")
-            gate.end()
-            await page.done("resume")
-            assert (page.status, text_of(page.answer), page.answer["id"]) == ("ready", "It scatters 😀", "answer-1")
-            assert [message["role"] for message in page.messages] == ["user", "assistant"]
+            yield page, gate
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+async def test_a_page_that_is_drawn_anew_has_all_of_an_answer_once(project: Path, sdk: str) -> None:
+    async with cut_page(project, sdk) as (page, gate):
+        assert page.status == "error"
+        gate.say("scatters ")
+        await page.do("reload")
+        page.begin("resume")
+        await page.shows("It scatters ")
+        gate.say("😀")
+        gate.end()
+        await page.done("resume")
+        assert (page.status, text_of(page.answer), page.answer["id"]) == ("ready", "It scatters 😀", "answer-1")
+        assert [message["role"] for message in page.messages] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize("sdk", SDKS)
 async def test_a_page_that_has_half_of_an_answer_has_all_of_it_once(project: Path, sdk: str) -> None:
-    chat, gate = Chat(), Gate()
-    chat.source = gate.source
-    async with serve(chat.app) as server, network(server.port) as between:
-        async with chat_page(project, sdk, f"http://127.0.0.1:{between.port}", "7") as page:
-            page.begin("send", "why?")
-            gate.say("It ")
-            await page.shows("It ")
-            between.cut()
-            await page.done("send")
-            gate.say("scatters 😀")
-            page.begin("resume")
-            # ai 5.0 goes on with the parts that it has, whatever comes: docs/adapters-ai-sdk.md says what to do.
-            await page.shows("It It scatters 😀" if sdk == "ai5" else "It scatters 😀")
-            gate.end()
-            await page.done("resume")
-            assert page.status == "ready"
-            assert [message["role"] for message in page.messages] == ["user", "assistant"]
+    async with cut_page(project, sdk) as (page, gate):
+        gate.say("scatters 😀")
+        page.begin("resume")
+        # ai 5.0 goes on with the parts that it has, whatever comes: docs/adapters-ai-sdk.md says what to do.
+        await page.shows("It It scatters 😀" if sdk == "ai5" else "It scatters 😀")
+        gate.end()
+        await page.done("resume")
+        assert page.status == "ready"
+        assert [message["role"] for message in page.messages] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize("sdk", SDKS)

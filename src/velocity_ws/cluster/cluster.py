@@ -206,12 +206,8 @@ class Cluster:
         the clients are told.
         """
         topic = self.topics.of(kind, name)
-        confirmation = self.subscriptions.confirmation(topic)
-        if confirmation is None:
-            return
-        if self.is_healthy:
-            await asyncio.wait([confirmation], timeout=self._options.timeout)
-        if not confirmation.done():
+        confirmation = await self._wait_confirmed(topic)
+        if confirmation is not None and not confirmation.done():
             self._gaps.suspect_until(topic, confirmation)
 
     def hold(self, topic: str) -> None:
@@ -224,9 +220,14 @@ class Cluster:
 
     async def wait_held(self, topic: str) -> None:
         """Wait until a topic is heard here; at most until the timeout is over, and not without a connection."""
+        await self._wait_confirmed(topic)
+
+    async def _wait_confirmed(self, topic: str) -> asyncio.Future[None] | None:
+        """What is done when a topic is heard, which it may be by now; ``None`` where it was."""
         confirmation = self.subscriptions.confirmation(topic)
         if confirmation is not None and self.is_healthy:
             await asyncio.wait([confirmation], timeout=self._options.timeout)
+        return confirmation
 
     async def wait_heard(self, room: str) -> bool:
         """Wait as `wait_subscribed` does; whether messages to the room are heard here now."""
