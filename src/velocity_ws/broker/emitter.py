@@ -260,7 +260,7 @@ class Emitter(ServerAPI):
             if (logged := find_log(self._logs.logs, address, message)) is not None:
                 appending = self._logs.appending
                 done = await appending.append(*logged, message, address.excluded, dedupe, until)
-                return Sent.of(0, done.stamp.position.at, duplicate=done.is_duplicate)
+                return Sent.of(0, done.stamp.position, duplicate=done.is_duplicate)
         refuse_dedupe(dedupe)
         await cluster.publish(address, message, until)
         return Sent(0)

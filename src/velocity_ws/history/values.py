@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Self
 
+from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import Reason
 
 __all__ = ["Entry", "Joined", "Sent"]
@@ -13,20 +14,26 @@ class Sent(int):
     """The result of a send: the number of clients of this process for which it was queued.
 
     Attributes:
-        at: where the message stands in its room: who has it can come back to just after it. ``None`` where it was sent
-            to something else than one room with history.
         duplicate: whether it is a message that was sent before with the same ``dedupe``, and was not sent once more.
     """
 
-    at: str | None = None
     duplicate: bool = False
+    _position: Position | None = None
 
     @classmethod
-    def of(cls, count: int, at: str, *, duplicate: bool = False) -> Self:
+    def of(cls, count: int, position: Position, *, duplicate: bool = False) -> Self:
         """The result of a send to one room with history. For this package."""
         sent = cls(count)
-        sent.at, sent.duplicate = at, duplicate
+        sent._position, sent.duplicate = position, duplicate
         return sent
+
+    @property
+    def at(self) -> str | None:
+        """Where the message stands in its room: who has it can come back to just after it.
+
+        ``None`` where it was sent to something else than one room with history.
+        """
+        return None if self._position is None else self._position.at
 
 
 class Joined(NamedTuple):
