@@ -15,6 +15,7 @@ from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history import store_link
 from velocity_ws.history import writer as history_writer
 from velocity_ws.history.items import Append, Appended, Log, Query, granted
+from velocity_ws.history.memory import MemoryHistory
 
 LOGS = [LOG, LOG._replace(topic="velocity.room.other")]
 QUEUED = 5
@@ -169,3 +170,44 @@ async def test_what_waits_for_a_log_that_moves_is_refused_when_its_time_is_over(
         store.moving.clear()
         await node.append(b"2")
         assert node.offsets() == [1]
+
+
+async def test_of_an_append_in_this_process_nothing_is_waited_for() -> None:
+    async with linked(MemoryHistory("memory://writer-at-once")) as node:
+        appending = node.link.append(Append(LOG, b"1"), node.had.append)
+        with pytest.raises(StopIteration) as ended:
+            appending.send(None)
+        appended = ended.value.value
+        assert (node.had, appended.stamp.position.offset) == ([appended], 1)
+        assert node.outcomes == (1, 0, 0)
+
+
+async def test_who_appends_on_and_on_in_this_process_leaves_others_a_turn() -> None:
+    async with linked(MemoryHistory("memory://writer-turns")) as node:
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(take_turns())
+        for number in range(10 * history_writer.TURN):
+            await node.link.append(Append(LOG, b"%d" % number), node.had.append)
+        others.cancel()
+        assert turns >= 9
+        assert node.offsets() == list(range(1, 10 * history_writer.TURN + 1))
+
+
+async def test_an_append_in_this_process_is_refused_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryHistory("memory://writer-refused")
+    async with linked(store) as node:
+        monkeypatch.setattr(store, "max_payload", 3)
+        assert "takes 3" in str(await failing(node.link.append(Append(LOG, b"1234"), node.had.append)))
+        await node.link.append(Append(LOG, b"1", "key", bytes(16)), node.had.append)
+        with pytest.raises(HistoryError):
+            await node.link.append(Append(LOG, b"2", "key", bytes(15) + b"1"), node.had.append)
+        assert len(node.had) == 1
+    assert (await failing(node.link.append(Append(LOG, b"1"), node.had.append))).outcome == "refused"
+    assert node.outcomes == (1, 2, 0)  # a conflict is neither

@@ -37,6 +37,8 @@ class HeldHistory(MemoryHistory):
         failing: the methods that fail, as those of an engine that refuses all.
     """
 
+    append_now = None  # type: ignore[assignment] # it is waited for, as an engine is
+
     def __init__(self, url: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(f"memory://held-{next(_numbers)}" if url is None else url, clock)
         self.calls: Counter[str] = Counter()

@@ -42,6 +42,8 @@ class Store(MemoryHistory):
         releases: how often it was released.
     """
 
+    append_now = None  # type: ignore[assignment] # it is waited for, as an engine is
+
     def __init__(self) -> None:
         super().__init__(f"memory://history-link-{next(_names)}")
         self.calls: list[tuple[str, int]] = []

@@ -26,7 +26,7 @@ from typing import Protocol, runtime_checkable
 from velocity_ws.backplane.base import Lost
 from velocity_ws.history.items import Append, Appended, Log, Lookup, Query, Range, Refused, Removal, Top
 
-__all__ = ["HistoryStore", "MovingStore"]
+__all__ = ["HistoryStore", "LocalStore", "MovingStore"]
 
 
 class HistoryStore(Protocol):
@@ -160,6 +160,18 @@ class HistoryStore(Protocol):
 
     def release(self) -> None:
         """Give back what outlives a connection, where there is such a thing. Called after the last `close`."""
+
+
+@runtime_checkable
+class LocalStore(Protocol):
+    """What a store may have beside: its logs are in this process, and nothing of an append has to be waited for."""
+
+    def append_now(self, append: Append) -> Appended | Refused:
+        """Store an entry and publish it, as `HistoryStore.append` does.
+
+        Raises:
+            ConnectionError: there is no connection.
+        """
 
 
 @runtime_checkable

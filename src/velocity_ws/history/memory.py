@@ -114,6 +114,12 @@ class MemoryHistory:
         await asyncio.sleep(0)  # as for the backplane: who appends on and on leaves others a turn
         return results
 
+    def append_now(self, append: Append) -> Appended | Refused:
+        """See `LocalStore.append_now`."""
+        engine = self._connected()
+        with engine.bus.lock:
+            return self._append(engine, append, engine.now())
+
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
         """See `HistoryStore.tops`."""
         engine = self._connected()

@@ -46,12 +46,12 @@ class Asked(Generic[A, R]):
     def __init__(self, what: A) -> None:
         self.what = what
         self.is_over = self.is_handed_over = False
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[None] | None = None
 
     @property
     def is_cancelled(self) -> bool:
         """Whether its caller waits no more."""
-        return self._done.cancelled()
+        return self._done is not None and self._done.cancelled()
 
     def settle(self, outcome: R | Failure) -> bool:
         """Set the outcome; the first one stands. Whether this is the first."""
@@ -59,7 +59,7 @@ class Asked(Generic[A, R]):
             return False
         self.outcome = outcome
         self.is_over = True
-        if not self._done.done():
+        if self._done is not None and not self._done.done():
             self._done.set_result(None)
         return True
 
@@ -84,11 +84,18 @@ class Asked(Generic[A, R]):
             BackplaneUnavailable: it was not done, or that is not known.
             HistoryError: the idempotency key stands for another message.
         """
-        timer = asyncio.get_running_loop().call_at(until, self.fail, "the engine did not answer in time")
-        try:
-            await self._done
-        finally:
-            timer.cancel()
+        if not self.is_over:
+            loop = asyncio.get_running_loop()
+            self._done = loop.create_future()
+            timer = loop.call_at(until, self.fail, "the engine did not answer in time")
+            try:
+                await self._done
+            finally:
+                timer.cancel()
+        return self.result()
+
+    def result(self) -> R:
+        """The result, once it is settled; raises as `wait` does."""
         if isinstance(self.outcome, Failure):
             outcome, why = self.outcome
             if outcome == "conflict":
