@@ -19,11 +19,10 @@ from velocity_ws.history.nats_messages import (
     Stored,
     WrongSequence,
     end_of_headers,
-    headers_of,
     parse_ack,
     stored_by_subject,
 )
-from velocity_ws.history.nats_requests import AGAIN, Parts, Requests, header_of, settled, status_of
+from velocity_ws.history.nats_requests import AGAIN, Answers, Requests, header_of, status_of
 
 __all__ = ["JetStream", "TooMany"]
 
@@ -61,7 +60,7 @@ class JetStream:
         self._stream = stream
         self._anchor = anchor
         self._requests = Requests()
-        self._left: set[asyncio.Future[Parts]] = set()
+        self._left: list[Answers] = []
 
     async def open(
         self, servers: Collection[str], ended: Callable[[str], object], leave: Callable[[Leaving], object]
@@ -145,20 +144,19 @@ class JetStream:
         this connection (nats-server 2.15). That says nothing of the guard: it is sent again, as to read and to make all
         of it anew would only meet more.
         """
-        subject, headers = message.subject.encode(), headers_of(message, end_of_headers(guard, message.subject))
+        sending = [message.sent(end_of_headers(guard, message.subject))]
         is_in_doubt, pause = False, FIRST_PAUSE
         while True:
-            future, wait = self._requests.send(subject, headers, message.payload), AGAIN
+            answers, wait = self._requests.send(sending), AGAIN
             try:
-                await settled(future, wait)
-                while not future.done():
+                await answers.wait(wait)
+                while not answers.are_there:
                     is_in_doubt, wait = True, 2 * wait
-                    self._requests.send(subject, headers, message.payload, future)
-                    await settled(future, wait)
+                    self._requests.send(sending, answers)
+                    await answers.wait(wait)
             finally:
-                if not future.done():
-                    self._left.add(future)
-            ((answered, answer),) = future.result()
+                self._leave(answers)
+            ((answered, answer),) = answers.parts
             if status_of(answered) != _GONE:  # else none leads now
                 ack = parse_ack(answer)
                 if is_in_doubt and is_last and ack.is_guarded:
@@ -181,17 +179,13 @@ class JetStream:
 
     async def _send_all(self, messages: Sequence[Message], guard: Guard) -> list[Ack]:
         end = end_of_headers(guard)
-        send = self._requests.send
-        asked = [send(message.subject.encode(), headers_of(message, end), message.payload) for message in messages]
+        answers = self._requests.send([message.sent(end) for message in messages])
         try:
-            for future in reversed(asked):  # the last one comes last, so that this waits once
-                if not future.done():
-                    await settled(future)
+            await answers.wait()
         finally:
-            self._left.update([future for future in asked if not future.done()])
+            self._leave(answers)
         acks: list[Ack] = []
-        for future in asked:
-            ((headers, answer),) = future.result()
+        for headers, answer in answers.parts:
             if status_of(headers) == _GONE:
                 raise ConnectionError(f"the stream {self._stream} is gone")
             acks.append(parse_ack(answer))
@@ -229,11 +223,16 @@ class JetStream:
         """How far a server that is read must be; 0 where there is only one."""
         return int((await self.info())["state"]["last_seq"]) if self.replicas > 1 else 0
 
+    def _leave(self, answers: Answers) -> None:
+        """Nobody waits for these answers any more; where they are not there, they come still."""
+        if not answers.are_there:
+            self._left.append(answers)
+
     async def _settle(self) -> None:
         """Wait for what was sent by calls that were cancelled: a server may read before it stores what came first."""
         while self._left:
-            await asyncio.wait(self._left)
-            self._left = {future for future in self._left if not future.done()}
+            await self._left[-1].wait()
+            self._left = [answers for answers in self._left if not answers.are_there]
 
     async def _last(self, subjects: Sequence[str], least: int) -> dict[str, Stored]:
         """A page of `last`, from a server that has all up to the sequence ``least``."""

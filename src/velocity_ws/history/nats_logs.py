@@ -200,20 +200,18 @@ class NatsLogs:
 
     def _settled(self, topic: str, state: State, head: Head, now: int) -> list[Message]:
         """What becomes of the newest entry, whose message is replaced: its slot, and the result for its key."""
-        old = state.head
-        if old is None or old.place[:6] != head.place[:6] or not old.is_here:
+        old, newest = state.head, state.newest
+        if old is None or newest is None or old.place[:6] != head.place[:6] or not old.is_here:
             return []
         messages: list[Message] = []
-        position = old.position
-        if state.newest is not None and head.oldest <= position.offset and state.newest.stamp.time > head.gone_at(now):
-            ttl = max(1, state.newest.stamp.time + head.limits[1] - now)
-            subject = self.names.slot(topic, head.slot(position.offset))
+        offset, time = newest.stamp.position.offset, newest.stamp.time
+        if head.oldest <= offset and time > head.gone_at(now):
+            subject, ttl = self.names.slot(topic, head.slot(offset)), max(1, time + head.limits[1] - now)
             total = b"%b: %d\r\n" % (TOTAL, old.total)
-            messages.append(Message(subject, state.packed or state.newest.pack(), ttl, total))
+            messages.append(Message(subject, state.packed or newest.pack(), ttl, total))
         key, digest = old.key
-        ttl = old.time + int(KEY_TTL * 1000) - now
-        if key and ttl > 0 and position.offset > head.cleared and state.newest is not None:
-            messages.append(Message(self.names.key(topic, key), digest + state.newest.stamp.pack(), ttl))
+        if key and (ttl := old.time + int(KEY_TTL * 1000) - now) > 0 and offset > head.cleared:
+            messages.append(Message(self.names.key(topic, key), digest + newest.stamp.pack(), ttl))
         return messages
 
     # --- entries

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from velocity_ws.history.items import Refused
-from velocity_ws.history.nats_requests import header_of
+from velocity_ws.history.nats_requests import Sending, header_of
 
 __all__ = [
     "Ack",
@@ -18,7 +18,6 @@ __all__ = [
     "Stored",
     "WrongSequence",
     "end_of_headers",
-    "headers_of",
     "parse_ack",
     "stored_by_subject",
 ]
@@ -51,6 +50,15 @@ class Message(NamedTuple):
     payload: bytes
     ttl: int = 0
     headers: bytes = b""
+
+    def sent(self, end: bytes) -> Sending:
+        """The message as it is sent.
+
+        Args:
+            end: the headers that all messages of a guard have; see `end_of_headers`.
+        """
+        ttl = b"Nats-TTL: %ds\r\n" % -(-self.ttl // 1000) if self.ttl else b""
+        return self.subject.encode(), b"NATS/1.0\r\n%b%b%b" % (self.headers, ttl, end), self.payload
 
 
 Guard = tuple[str, int] | None
@@ -124,18 +132,6 @@ parse_ack = msgspec.json.Decoder(Ack).decode
 def stored_by_subject(stored: Sequence[Stored]) -> dict[str, Stored]:
     """Messages by their subjects; the last of each."""
     return {each.header(b"Nats-Subject").decode(): each for each in stored}
-
-
-def headers_of(message: Message, end: bytes) -> bytes:
-    """All headers of a message, as they are sent.
-
-    Args:
-        message: whose they are.
-        end: those that all messages of a guard have; see `end_of_headers`.
-    """
-    if message.ttl:
-        return b"NATS/1.0\r\n%bNats-TTL: %ds\r\n%b" % (message.headers, -(-message.ttl // 1000), end)
-    return b"NATS/1.0\r\n%b%b" % (message.headers, end)
 
 
 def end_of_headers(guard: Guard, subject: str = "") -> bytes:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats_client import NatsClient
 
-__all__ = ["Parts", "Requests", "header_of", "settled", "side_by_side", "status_of"]
+__all__ = ["Answers", "Parts", "Requests", "Sending", "header_of", "side_by_side", "status_of"]
 
 
 T = TypeVar("T")
@@ -31,46 +31,145 @@ def status_of(headers: bytes) -> bytes:
 AGAIN = 0.25
 """Seconds after which a question is asked again: a server that is gone, or leads no longer, answers nothing. Doubled
 each time, as it may be only slow."""
-Parts = list[tuple[bytes, bytes]]
+Part = tuple[bytes, bytes]
+Parts = list[Part]
 """Headers and payloads of what answers a request."""
+Sending = tuple[bytes, bytes, bytes]
+"""A message that is sent: its subject, its headers, and its payload."""
 
 
-class _Request(NamedTuple):
-    future: asyncio.Future[Parts]
-    parts: Parts | None
+class _Expected(Protocol):
+    """What answers something that was sent."""
+
+    def take(self, index: int, part: Part) -> bool:
+        """Take what has come; whether nothing more does."""
+
+    def fail(self, why: str) -> None:
+        """Nothing more comes, as the connection has ended."""
+
+
+class _Question:
+    """What answers one question, of one part or of many; see `Requests.ask`."""
+
+    __slots__ = ("_is_many", "future", "parts")
+
+    def __init__(self, future: asyncio.Future[Parts], *, is_many: bool) -> None:
+        self.future = future
+        self.parts: Parts = []
+        self._is_many = is_many
+
+    def take(self, index: int, part: Part) -> bool:  # noqa: ARG002 - it is one
+        self.parts.append(part)
+        if self._is_many and not part[0].startswith(b"NATS/1.0 "):
+            return False
+        if not self.future.done():
+            self.future.set_result(self.parts)
+        return True
+
+    def fail(self, why: str) -> None:
+        if not self.future.done():
+            self.future.set_exception(ConnectionError(why))
+            self.future.exception()  # retrieved: its caller may be gone
+
+
+class Answers:
+    """What answers messages that were sent together, one each. It comes whether anybody waits for it or not."""
+
+    __slots__ = ("_left", "_parts", "_waiters", "_why")
+
+    def __init__(self, count: int) -> None:
+        """
+        Args:
+            count: how many messages those are.
+        """
+        self._parts: list[Part | None] = [None] * count
+        self._left = count
+        self._why = ""
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def are_there(self) -> bool:
+        """Whether all have come, or none comes any more."""
+        return not self._left
+
+    def take(self, index: int, part: Part) -> bool:
+        """See `_Expected.take`. Of a message that was sent twice, the first answer is taken."""
+        if self._left and self._parts[index] is None:
+            self._parts[index] = part
+            self._left -= 1
+            if not self._left:
+                self._wake()
+        return True
+
+    def fail(self, why: str) -> None:
+        """See `_Expected.fail`."""
+        if self._left:
+            self._why, self._left = why, 0
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            _finish(waiter)
+
+    async def wait(self, within: float | None = None) -> None:
+        """Wait until they are there. Cancelling this leaves them to come.
+
+        Args:
+            within: seconds to wait; ``None`` for no bound.
+        """
+        if not self._left:
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters.append(waiter)
+        timer = None if within is None else loop.call_later(within, _finish, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    @property
+    def parts(self) -> Parts:
+        """Headers and payload of each, in the order of the messages, once they are there.
+
+        Raises:
+            ConnectionError: some do not come any more.
+        """
+        parts = [part for part in self._parts if part is not None]
+        if self._why:
+            raise ConnectionError(self._why)
+        return parts
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _InboxClient(NatsClient):
-    """A client whose messages are the answers to requests."""
+    """A client whose messages are the answers to requests.
+
+    Attributes:
+        expected: what is answered, and which message of those it was, by the last part of the subject of the answer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.requests: dict[bytes, _Request] = {}
+        self.expected: dict[bytes, tuple[_Expected, int]] = {}
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
         number = subject[subject.rindex(b".") + 1 :]
-        request = self.requests.get(number)
-        if request is None:
-            return
-        part = (bytes(headers or b""), bytes(data))
-        if request.parts is None:
-            del self.requests[number]
-            if not request.future.done():
-                request.future.set_result([part])
-            return
-        request.parts.append(part)
-        if part[0].startswith(b"NATS/1.0 "):
-            del self.requests[number]
-            if not request.future.done():
-                request.future.set_result(request.parts)
+        found = self.expected.get(number)
+        if found is not None and found[0].take(found[1], (headers or b"", data)):
+            del self.expected[number]
 
     def give_up(self) -> None:
         """See `NatsClient.give_up`."""
-        requests, self.requests = self.requests, {}
-        for request in requests.values():
-            if not request.future.done():
-                request.future.set_exception(ConnectionError(self.reason))
-                request.future.exception()  # retrieved: its caller may be gone
+        expected, self.expected = self.expected, {}
+        for each, _ in expected.values():
+            each.fail(self.reason)
         super().give_up()
 
 
@@ -127,15 +226,15 @@ class Requests:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Parts] = loop.create_future()
-        asked: list[bytes] = []
+        asked: dict[bytes, _Question] = {}
         timer: asyncio.TimerHandle | None = None
-        requests = self._client.requests
 
         def send(pause: float) -> None:
             nonlocal timer
-            if not any(requests[number].parts for number in asked if number in requests) and self._client.is_usable:
-                number, reply = self._request(future, is_many=is_many)
-                asked.append(number)
+            if not any(question.parts for question in asked.values()) and self._client.is_usable:
+                question = _Question(future, is_many=is_many)
+                number, reply = self._expect(question, 0)
+                asked[number] = question
                 self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
             timer = loop.call_later(pause, send, 2 * pause)
 
@@ -147,28 +246,28 @@ class Requests:
             if timer is not None:
                 timer.cancel()
             for number in asked:
-                requests.pop(number, None)
+                self._client.expected.pop(number, None)
 
-    def send(
-        self, subject: bytes, headers: bytes, payload: bytes, future: asyncio.Future[Parts] | None = None
-    ) -> asyncio.Future[Parts]:
-        """Send a message with headers; what answers it comes, whether anybody waits or not.
+    def send(self, messages: Sequence[Sending], again: Answers | None = None) -> Answers:
+        """Send messages with headers.
 
         Args:
-            subject: where to.
-            headers: of the message.
-            payload: of the message.
-            future: that of the same message, which was sent before: the first answer to either is taken.
+            messages: one after the other.
+            again: the answers to the same messages, which were sent before.
+
+        Returns:
+            What answers them.
 
         Raises:
             ConnectionError: the connection has ended.
         """
         self._check()
-        future = asyncio.get_running_loop().create_future() if future is None else future
-        _, reply = self._request(future, is_many=False)
-        size = len(headers) + len(payload)
-        self._write(b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
-        return future
+        answers = Answers(len(messages)) if again is None else again
+        for index, (subject, headers, payload) in enumerate(messages):
+            _, reply = self._expect(answers, index)
+            size = len(headers) + len(payload)
+            self._write(b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
+        return answers
 
     def _write(self, *parts: bytes) -> None:
         """Send with all else that is sent in this turn of the loop: a system call costs more than all before it."""
@@ -190,34 +289,11 @@ class Requests:
         if not self._client.is_usable:
             raise ConnectionError(self._client.reason)
 
-    def _request(self, future: asyncio.Future[Parts], *, is_many: bool) -> tuple[bytes, bytes]:
+    def _expect(self, expected: _Expected, index: int) -> tuple[bytes, bytes]:
         """Expect an answer; its number, and where it is sent to."""
         number = b"%d" % next(self._numbers)
-        self._client.requests[number] = _Request(future, [] if is_many else None)
+        self._client.expected[number] = expected, index
         return number, b"%b.%b" % (self._inbox, number)
-
-
-async def settled(future: asyncio.Future[Parts], within: float | None = None) -> None:
-    """Wait for an answer. Cancelling this leaves it to come, as `asyncio.wait` does, which takes five times as long.
-
-    Args:
-        future: gets it.
-        within: seconds to wait; ``None`` for no bound.
-    """
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def done(_: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    future.add_done_callback(done)
-    timer = None if within is None else loop.call_later(within, done)
-    try:
-        await waiter
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 async def side_by_side(calls: Collection[Coroutine[Any, Any, T]]) -> list[T]:

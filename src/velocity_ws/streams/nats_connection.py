@@ -14,11 +14,10 @@ from velocity_ws.history.nats_messages import (
     Stored,
     WrongSequence,
     end_of_headers,
-    headers_of,
     parse_ack,
     stored_by_subject,
 )
-from velocity_ws.history.nats_requests import settled, side_by_side, status_of
+from velocity_ws.history.nats_requests import Sending, side_by_side, status_of
 
 __all__ = ["Chain", "NatsConnection", "Outcome"]
 
@@ -46,20 +45,18 @@ class NatsConnection(JetStream):
         await self._settle()
         if self.replicas > 1:
             return await side_by_side([self._store_chain(*chain) for chain in chains]) if chains else []
-        asked: list[asyncio.Future[list[tuple[bytes, bytes]]]] = []
-        futures = []
+        sendings: list[Sending] = []
+        lasts: list[int] = []
         for messages, guard in chains:
-            for message in messages:
-                headers = headers_of(message, end_of_headers(guard, message.subject))
-                futures.append(self._requests.send(message.subject.encode(), headers, message.payload))
-            asked.append(futures[-1])
+            sendings += [message.sent(end_of_headers(guard, message.subject)) for message in messages]
+            lasts.append(len(sendings) - 1)
+        answers = self._requests.send(sendings)
         try:
-            for future in reversed(futures):  # the last one comes last, so that this waits once
-                if not future.done():
-                    await settled(future)
+            await answers.wait()
         finally:
-            self._left.update([future for future in futures if not future.done()])
-        return [self._outcome(*future.result()[0]) for future in asked]
+            self._leave(answers)
+        parts = answers.parts
+        return [self._outcome(*parts[last]) for last in lasts]
 
     def _outcome(self, headers: bytes, answer: bytes) -> Outcome:
         if status_of(headers) == _GONE:
