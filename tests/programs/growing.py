@@ -58,6 +58,12 @@ if __name__ == "__main__":
     now += 3600
     found["in time"] = grow(MANY)
     found["in any case"] = grow(4 * MANY)
+    for _ in range(4 * MANY // 70):
+        collections.count_in()
+    found["of connections"] = grow(4 * MANY)
+    for _ in range(4 * MANY // 70):
+        collections.count_out()
+    found["when they have gone"] = grow(4 * MANY)
     gc.set_threshold(700, 10, 1000)
     now += 3600
     grow(MANY)

@@ -37,6 +37,10 @@ MOST_YOUNGER = 200
 """Collections of what is younger after which a full one is due whatever it takes. With CPython's thresholds these have
 seen 1.4 million new objects, some 150 MB, if all of them stayed. CPython's own rule applies besides: none while less
 than a quarter is new."""
+CONNECTION_BYTES = 16 * 1024
+CONNECTION_COLLECTIONS = 100
+"""What a connection has, and so is no garbage: bytes, and how many of them have the objects of one collection of what
+is younger. Else 10,000 clients that connect at once would all be stopped for a quarter of a second, to find nothing."""
 
 
 class _CollectionPause:
@@ -94,7 +98,9 @@ class FullCollections:
         self._clock = clock
         self._began = self._ended = self._took = 0.0
         self._memory = 0
+        self._connections = self._at_first = self._most = self._came = 0
         self._usual: int | None = None
+        self._own = MOST_YOUNGER
 
     def keep_apart(self) -> None:
         """Do so from now on, and never look at what is there already. Once is enough. From any thread."""
@@ -103,38 +109,57 @@ class FullCollections:
             if gc.isenabled():
                 gc.collect()  # what is garbage already would stay for ever
             gc.freeze()
-            self._ended = self._clock()
-            self._memory = _most_memory()
-            self._put_off()
+            self._forget()
+
+    def count_in(self) -> None:
+        """A connection has come."""
+        self._connections += 1
+        self._came += 1
+        self._most = max(self._most, self._connections)
+
+    def count_out(self) -> None:
+        """A connection has gone; what it had is freed without a collection."""
+        self._connections -= 1
 
     def _note(self, phase: str, info: dict[str, int]) -> None:
         """A collection begins or ends, on any thread."""
         if phase == "start":
             self._began = self._clock()
         elif info["generation"] == _OLDEST:
-            self._ended = self._clock()
-            self._took = self._ended - self._began
-            self._memory = _most_memory()
-            self._put_off()
-        elif info["generation"] == _OLDEST - 1 and self._usual is not None and self._is_due():
-            young, younger, oldest = gc.get_threshold()
-            if oldest == MOST_YOUNGER:  # else the application has set its own meanwhile
-                gc.set_threshold(young, younger, self._usual)
-            self._usual = None
+            self._took = self._clock() - self._began
+            self._forget()
+        elif info["generation"] == _OLDEST - 1 and self._usual is not None:
+            if not self._is_due():
+                self._set(MOST_YOUNGER + self._came // CONNECTION_COLLECTIONS)
+            else:
+                self._set(self._usual)
+                self._usual = None
 
     def _is_due(self) -> bool:
         young, younger, _ = gc.get_threshold()
-        grown = _most_memory() - self._memory
+        grown = _most_memory() - self._memory - (self._most - self._at_first) * CONNECTION_BYTES
         if grown > max(MOST_BYTES, self._memory // 2):
             return True
         new = gc.get_count()[_OLDEST] * young * younger  # if all of them stayed
         return self._clock() - self._ended >= (self._took + new * OBJECT_COST) / SHARE
 
-    def _put_off(self) -> None:
+    def _forget(self) -> None:
+        """There was a full collection: begin to count anew, and put the next one off."""
+        self._ended = self._clock()
+        self._memory = _most_memory()
+        self._at_first = self._most = self._connections
+        self._came = 0
         young, younger, usual = gc.get_threshold()
         if usual < MOST_YOUNGER:
+            self._usual, self._own = usual, MOST_YOUNGER
             gc.set_threshold(young, younger, MOST_YOUNGER)
-            self._usual = usual
+
+    def _set(self, threshold: int) -> None:
+        """Set that of a full collection, where the application has not set its own meanwhile."""
+        young, younger, oldest = gc.get_threshold()
+        if oldest == self._own != threshold:
+            gc.set_threshold(young, younger, threshold)
+            self._own = threshold
 
 
 def _most_memory() -> int:

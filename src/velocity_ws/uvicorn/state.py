@@ -247,6 +247,7 @@ class HTTPState:
             protocol: its protocol object, of any WebSocket class.
         """
         self.websockets += 1
+        full_collections.count_in()
         if hasattr(protocol, "on_lost"):
             protocol.on_lost = self._lost
             return
@@ -260,6 +261,7 @@ class HTTPState:
 
     def _lost(self) -> None:
         self.websockets -= 1
+        full_collections.count_out()
 
 
 def _warn_of_options(config: Config, settings: Settings) -> None:
