@@ -71,11 +71,11 @@ class NatsHistory(NatsStore[JetStream]):
     async def append(self, appends: Sequence[Append]) -> list[Appended | Refused]:
         """See `HistoryStore.append`."""
         logs = self._connected()
+        if len(appends) == 1:
+            return await append_to_log(logs, appends, self.max_payload)
         by_topic: dict[str, list[int]] = {}
         for index, each in enumerate(appends):
             by_topic.setdefault(each.log.topic, []).append(index)
-        if len(by_topic) == 1:
-            return await append_to_log(logs, appends, self.max_payload)
         groups = list(by_topic.values())
         done = await side_by_side(
             [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]

@@ -168,8 +168,9 @@ class Head(msgspec.Struct, array_like=True):
         Raises:
             UnknownOldest: it cannot say without having read them.
         """
-        now, limits, position = max(now, self.time), append.log.limits, self.position
-        offset, mark, size = position.offset + 1, secrets.token_bytes(MARK_SIZE), len(append.envelope)
+        now, limits, before_it = max(now, self.time), append.log.limits, self.position
+        place = Position(before_it.epoch, before_it.offset + 1, before_it.revision, secrets.token_bytes(MARK_SIZE))
+        offset, size = place.offset, len(append.envelope)
         horizon = max(self.horizon, now - min(limits.ttl, self.limits[1]))
         oldest, before, table, evicted = self.oldest, self.before, self.table.copy(), self.evicted
         total = self.total + size
@@ -193,7 +194,6 @@ class Head(msgspec.Struct, array_like=True):
         rings = self.rings if limits.size <= self.rings[-1][1] else [*self.rings, (offset, limits.size)]
         while len(rings) > 1 and rings[1][0] <= oldest:
             rings = rings[1:]
-        place = Position(position.epoch, offset, position.revision, mark)
         head = msgspec.structs.replace(
             self,
             place=place.pack(),
@@ -209,7 +209,7 @@ class Head(msgspec.Struct, array_like=True):
             is_here=True,
             key=(key, append.digest if key else b""),
         )
-        return head.kept(limits, now), Stamp(place, position.mark, now)
+        return head.kept(limits, now), Stamp(place, before_it.mark, now)
 
     def learn_own(self, known: Sequence[tuple[int, int]]) -> Head:
         """The head once sizes and times of its oldest entries are known.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history.items import Refused
 
-__all__ = ["Asked", "Failure", "unavailable"]
+__all__ = ["Asked", "Failure", "Timeouts", "unavailable"]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -25,6 +25,40 @@ class Failure(NamedTuple):
 
     outcome: Literal["refused", "unknown", "conflict"]
     why: str
+
+
+class Timeouts:
+    """One timer for all that waits for an outcome, as hardly anything waits until its time is over. On one loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Asked[Any, Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def begin(self, asked: Asked[Any, Any], until: float) -> None:
+        """Fail it where it is not settled at a time of the loop; `end` has to be called."""
+        self._waiting[asked] = until
+        if self._timer is None or until < self._due:
+            self._arm(until)
+
+    def end(self, asked: Asked[Any, Any]) -> None:
+        """It is waited for no more. The timer stays, for the next."""
+        del self._waiting[asked]
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for asked, until in self._waiting.items():
+            if until <= self._due:
+                asked.fail("the engine did not answer in time")
+        left = [until for asked, until in self._waiting.items() if not asked.is_over]
+        if left:
+            self._arm(min(left))
 
 
 class Asked(Generic[A, R]):
@@ -74,24 +108,24 @@ class Asked(Generic[A, R]):
         """Settle it without an answer."""
         self.settle(Failure("unknown" if self.is_handed_over else "refused", why))
 
-    async def wait(self, until: float) -> R:
+    async def wait(self, until: float, timeouts: Timeouts) -> R:
         """Wait for the result. Cancelling this takes nothing back.
 
         Args:
             until: when it is settled at the latest, in the loop's time.
+            timeouts: sees to that.
 
         Raises:
             BackplaneUnavailable: it was not done, or that is not known.
             HistoryError: the idempotency key stands for another message.
         """
         if not self.is_over:
-            loop = asyncio.get_running_loop()
-            self._done = loop.create_future()
-            timer = loop.call_at(until, self.fail, "the engine did not answer in time")
+            self._done = asyncio.get_running_loop().create_future()
+            timeouts.begin(self, until)
             try:
                 await self._done
             finally:
-                timer.cancel()
+                timeouts.end(self)
         return self.result()
 
     def result(self) -> R:

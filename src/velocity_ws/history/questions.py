@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Refused
-from velocity_ws.history.outcomes import Asked, unavailable
+from velocity_ws.history.outcomes import Asked, Timeouts, unavailable
 
 __all__ = ["MAX_WAITING", "Questions"]
 
@@ -62,6 +62,7 @@ class Questions(Generic[Q, R]):
         self._running: dict[asyncio.Task[None], list[Asked[Q, R]]] = {}
         self._is_open = self._is_resting = self._is_due = False
         self._why = "there is no connection to the engine"
+        self._timeouts = Timeouts()
 
     def open(self) -> None:
         """Take questions from now on, as there is a connection, and ask them."""
@@ -101,7 +102,7 @@ class Questions(Generic[Q, R]):
         if not self._is_due:
             self._is_due = True
             loop.call_soon(self._begin)
-        return await asked.wait(loop.time() + self._timeout)
+        return await asked.wait(loop.time() + self._timeout, self._timeouts)
 
     def _begin(self) -> None:
         """Ask what waits, as far as calls may run."""

@@ -13,7 +13,7 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.base import HistoryStore, LocalStore
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Append, Appended, Refused
-from velocity_ws.history.outcomes import Asked, Failure, unavailable
+from velocity_ws.history.outcomes import Asked, Failure, Timeouts, unavailable
 from velocity_ws.logs import get_logger
 from velocity_ws.stats import Counters
 
@@ -105,6 +105,7 @@ class Writer:
         self._is_open = self._is_resting = False
         self._why = "there is no connection to the engine"
         self._wakeup = asyncio.Event()
+        self._timeouts = Timeouts()
 
     def open(self) -> None:
         """Take appends from now on, as there is a connection, and hand them over."""
@@ -134,7 +135,7 @@ class Writer:
         queued = self._put(append, then)
         if until is None:
             until = asyncio.get_running_loop().time() + self._timeout
-        return await queued.wait(until)
+        return await queued.wait(until, self._timeouts)
 
     async def _append_now(self, store: LocalStore, append: Append, then: Then) -> Appended:
         """Append an entry past the queue, in which nothing ever waits for a store in this process."""
