@@ -6,6 +6,7 @@ A version of one of them that renames any fails here, by name, and not where a c
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 from collections.abc import Callable
 from importlib.metadata import version
@@ -23,26 +24,26 @@ from velocity_ws.history.nats_requests import _InboxClient
 OF_THE_CLIENT = (
     "_flusher_task",
     "_ping_interval_task",
-    "_pongs",
     "_process_err",
-    "_process_msg",
     "_process_op_err",
+    "_ps",
     "_reading_task",
     "_server_info",
     "_transport",
 )
-OF_ITS_TRANSPORT = ("_io_writer",)
+OF_ITS_TRANSPORT = ("_io_reader", "_io_writer")
+OF_A_STREAM = ("_buffer",)
 OF_A_CONNECTION = ("_writer",)
 USED = {
-    "backplane/nats.py": {"_process_msg"},
-    "history/nats_requests.py": {"_process_msg"},
-    "backplane/nats_client.py": {*OF_THE_CLIENT, *OF_ITS_TRANSPORT} - {"_process_msg"},
+    "backplane/nats.py": set(),
+    "history/nats_requests.py": set(),
+    "backplane/nats_client.py": {*OF_THE_CLIENT, *OF_ITS_TRANSPORT, *OF_A_STREAM},
     "backplane/redis.py": set(),
     "backplane/redis_cluster.py": set(),
     "backplane/redis_connection.py": {*OF_A_CONNECTION},
     "backplane/redis_slots.py": set(),
 }
-OVERRIDDEN = ("_process_err", "_process_msg")
+OVERRIDDEN = ("_process_err",)
 
 
 def names_of_others(source: Path) -> set[str]:
@@ -71,6 +72,8 @@ async def test_nats_py_has_them() -> None:
     make: Callable[[], object] = TcpTransport
     transport = make()
     missing += [f"TcpTransport.{name}" for name in OF_ITS_TRANSPORT if not hasattr(transport, name)]
+    missing += [f"StreamReader.{name}" for name in OF_A_STREAM if not hasattr(asyncio.StreamReader(), name)]
+    missing += [] if hasattr(Client()._ps, "buf") else ["Client._ps.buf"]
     assert not missing, (
         f"nats-py {version('nats-py')} has no {', '.join(missing)}, which backplane/nats_client.py needs"
     )

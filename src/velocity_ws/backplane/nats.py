@@ -20,18 +20,19 @@ class _NatsClient(NatsClient):
     """A client that hands messages over at once.
 
     Attributes:
-        topics: the topic of each subscription, by its number.
+        topics: the topic of each subscription, by its number as it is sent.
     """
 
     def __init__(self, receive: Receive) -> None:
         super().__init__()
-        self.topics: dict[int, str] = {}
+        self.topics: dict[bytes, str] = {}
         self._receive = receive
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
-        topic = self.topics.get(sid)
+    def message(self, number: bytes, subject: bytes, headers: bytes, payload: bytes) -> None:  # noqa: ARG002
+        """See `NatsClient.message`."""
+        topic = self.topics.get(number)
         if topic is not None:
-            self._receive(topic, data)
+            self._receive(topic, payload)
 
     def give_up(self) -> None:
         """See `NatsClient.give_up`."""
@@ -59,7 +60,7 @@ class NatsBackplane:
         self.is_routed = False
         self._client: _NatsClient | None = None
         self._numbers = itertools.count(1)
-        self._subscribed: dict[str, int] = {}
+        self._subscribed: dict[str, bytes] = {}
 
     async def connect(self, receive: Receive, lost: Lost) -> None:
         """See `Backplane.connect`."""
@@ -87,10 +88,10 @@ class NatsBackplane:
         """See `Backplane.subscribe`."""
         client = self._connected()
         _check(topics)
-        new = {topic: next(self._numbers) for topic in topics if topic not in self._subscribed}
+        new = {topic: b"%d" % next(self._numbers) for topic in topics if topic not in self._subscribed}
         self._subscribed |= new
         client.topics |= {number: topic for topic, number in new.items()}
-        await client.confirm([f"SUB {topic} {number}\r\n".encode() for topic, number in new.items()])
+        await client.confirm([b"SUB %b %b\r\n" % (topic.encode(), number) for topic, number in new.items()])
 
     async def unsubscribe(self, topics: Collection[str]) -> None:
         """See `Backplane.unsubscribe`."""
@@ -98,7 +99,7 @@ class NatsBackplane:
         old = [self._subscribed.pop(topic) for topic in topics if topic in self._subscribed]
         for number in old:
             client.topics.pop(number, None)
-        await client.confirm([f"UNSUB {number}\r\n".encode() for number in old])
+        await client.confirm([b"UNSUB %b\r\n" % number for number in old])
 
     async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """See `Backplane.publish`."""

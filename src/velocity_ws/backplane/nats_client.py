@@ -1,14 +1,15 @@
 """NatsClient: one connection to a NATS server, through nats-py, for those who read what arrives themselves.
 
-Knows neither topics nor what is stored. The library connects, reads and parses. Its queues are not used for what is
-sent and what arrives: it has one with a task for each subscription, which loses the order across subjects, and one of
-flushes, which confirms what was not written yet and swallows a cancellation. The contract suites fail where a version
-of it changes what this rests on.
+Knows neither topics nor what is stored. The library connects, logs in, and hears what a server says of itself. Messages
+and confirmations are read past it: its parser takes longer than all else that is done with a message, its queues have a
+task for each subscription, which loses the order across subjects, and that of flushes confirms what was not written yet
+and swallows a cancellation. The contract suites fail where a version of it changes what this rests on.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,8 +18,13 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client
 
 from velocity_ws.backplane.base import Leaving
+from velocity_ws.backplane.incoming import Incoming
+from velocity_ws.backplane.nats_parser import NatsParser
+from velocity_ws.logs import get_logger
 
 __all__ = ["NatsClient"]
+
+log = get_logger("velocity_ws.backplane")
 
 CONNECT_TIMEOUT = 1
 """Seconds for each server."""
@@ -31,7 +37,7 @@ CLOSE_TIMEOUT = 0.8
 
 
 class NatsClient(Client):
-    """The library's client, for subclasses that take messages in `_process_msg`, in the order in which they came.
+    """The library's client, for subclasses that take messages in `message`, in the order in which they came.
 
     Attributes:
         last: the last error that the library reported.
@@ -41,6 +47,9 @@ class NatsClient(Client):
         super().__init__()
         self.last: Exception = ConnectionError("the connection was closed")
         self._is_over = False
+        self._confirmations: deque[asyncio.Future[bool]] = deque()
+        self._wire: asyncio.Transport | None = None
+        self._incoming: Incoming | None = None
         self._servers: Collection[str] = ()
         self._leave: Callable[[Leaving], object] = lambda _: None
         self._looking: asyncio.Task[None] | None = None
@@ -80,9 +89,52 @@ class NatsClient(Client):
         except BaseException:
             await self.abort()
             raise
+        self._take_over()
         reader = self.reader
         if reader is not None:
             reader.add_done_callback(lambda _: ended())
+
+    def _take_over(self) -> None:
+        """Read what arrives from now on, and what the library has read and not yet looked at."""
+        streams: Any = self._transport
+        reader, writer = streams._io_reader, streams._io_writer
+        early = bytes(self._ps.buf) + bytes(reader._buffer)
+        self._ps.buf.clear()
+        reader._buffer.clear()
+        wire = self._wire = writer.transport
+        parser = NatsParser(self.message, self._confirmed, self._told)
+        self._incoming = Incoming(wire, parser.feed, self._failed)
+        self._incoming.data_received(early)
+
+    def message(self, number: bytes, subject: bytes, headers: bytes, payload: bytes) -> None:
+        """A message has come.
+
+        Args:
+            number: of the subscription.
+            subject: of the message.
+            headers: all of them, as they are sent; empty where there are none.
+            payload: of the message.
+        """
+        raise NotImplementedError
+
+    def _confirmed(self) -> None:
+        if self._confirmations:
+            future = self._confirmations.popleft()
+            if not future.done():  # its caller may be gone
+                future.set_result(True)
+
+    def _told(self, line: bytes) -> None:
+        """The server says something of itself, which the library hears."""
+        if line.startswith(b"-ERR"):  # before anything that comes behind it is taken for a confirmation
+            self.last = ConnectionError(line[4:].strip(b"' \r\n").decode("utf-8", "replace").lower())
+            self.give_up()
+        if self._incoming is not None:
+            self._incoming.pass_on(line)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("what the engine sent was not understood", exc_info=error)
+        self.last = ConnectionError(f"what the engine sent was not understood: {error}")
+        self.give_up()
 
     async def keep_error(self, error: Exception) -> None:
         """The library's callback for errors, which it would log otherwise."""
@@ -128,11 +180,10 @@ class NatsClient(Client):
         Raises:
             ConnectionError: the connection has ended.
         """
-        transport = self._transport
-        if transport is None or not self.is_usable:
+        if self._wire is None or not self.is_usable:
             raise ConnectionError(self.reason)
         try:
-            transport.writelines(commands)
+            self._wire.write(b"".join(commands))
         except RuntimeError as error:  # of uvloop 0.23.0, where the transport is closed and nobody was told so yet
             raise ConnectionError(str(error)) from None
 
@@ -144,9 +195,8 @@ class NatsClient(Client):
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.write([*commands, PING_PROTO])
-        self._pongs.append(future)
-        # Shielded: cancelling the future would end the library's reader, which sets it.
-        if not await asyncio.shield(future):
+        self._confirmations.append(future)
+        if not await future:
             raise ConnectionError(self.reason)
 
     async def _process_err(self, err_msg: str) -> None:
@@ -158,10 +208,10 @@ class NatsClient(Client):
     def give_up(self) -> None:
         """Receive nothing more, and let what waits for a confirmation fail."""
         self._is_over = True
-        for future in self._pongs:
+        for future in self._confirmations:
             if not future.done():
                 future.set_result(False)
-        self._pongs.clear()
+        self._confirmations.clear()
 
     @property
     def server_info(self) -> dict[str, Any]:

@@ -159,11 +159,12 @@ class _InboxClient(NatsClient):
         super().__init__()
         self.expected: dict[bytes, tuple[_Expected, int]] = {}
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:  # noqa: ARG002
-        number = subject[subject.rindex(b".") + 1 :]
-        found = self.expected.get(number)
-        if found is not None and found[0].take(found[1], (headers or b"", data)):
-            del self.expected[number]
+    def message(self, number: bytes, subject: bytes, headers: bytes, payload: bytes) -> None:  # noqa: ARG002
+        """See `NatsClient.message`."""
+        asked = subject[subject.rindex(b".") + 1 :]
+        found = self.expected.get(asked)
+        if found is not None and found[0].take(found[1], (headers, payload)):
+            del self.expected[asked]
 
     def give_up(self) -> None:
         """See `NatsClient.give_up`."""
