@@ -33,7 +33,7 @@ OF_THE_CLIENT = (
 )
 OF_ITS_TRANSPORT = ("_io_reader", "_io_writer")
 OF_A_STREAM = ("_buffer",)
-OF_A_CONNECTION = ("_writer",)
+OF_A_CONNECTION = ("_parser", "_writer")
 USED = {
     "backplane/nats.py": set(),
     "history/nats_requests.py": set(),
@@ -41,6 +41,7 @@ USED = {
     "backplane/redis.py": set(),
     "backplane/redis_cluster.py": set(),
     "backplane/redis_connection.py": {*OF_A_CONNECTION},
+    "backplane/redis_pool.py": set(),
     "backplane/redis_slots.py": set(),
 }
 OVERRIDDEN = ("_process_err",)

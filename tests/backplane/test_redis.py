@@ -14,7 +14,8 @@ from tests.support.configured import certificates, configured
 from tests.support.engines import ENGINES, engine
 from tests.support.redis_servers import works
 from velocity_ws.backplane import create_backplane
-from velocity_ws.backplane.redis_connection import RedisConnection, pool_of
+from velocity_ws.backplane.redis_connection import RedisConnection
+from velocity_ws.backplane.redis_pool import pool_of
 from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.testing import Listener
 from velocity_ws.testing.listener import listening, refused

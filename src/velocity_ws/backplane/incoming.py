@@ -18,20 +18,26 @@ class Incoming(asyncio.Protocol):
     On the connection's loop only.
     """
 
-    __slots__ = ("_failed", "_library", "_receive", "_transport")
+    __slots__ = ("_failed", "_library", "_lost", "_receive", "_transport")
 
     def __init__(
-        self, transport: asyncio.Transport, receive: Callable[[bytes], None], failed: Callable[[Exception], None]
+        self,
+        transport: asyncio.Transport,
+        receive: Callable[[bytes], None],
+        failed: Callable[[Exception], None],
+        lost: Callable[[Exception | None], None] = lambda _: None,
     ) -> None:
         """
         Args:
             transport: of the connection, which is open; it is read by this from now on.
             receive: called with the bytes, each time that some have come.
             failed: called with what that has raised; the connection ends then.
+            lost: called when the connection has ended, with the reason, if there is one.
         """
         self._transport = transport
         self._receive = receive
         self._failed = failed
+        self._lost = lost
         self._library = transport.get_protocol()
         transport.set_protocol(self)
 
@@ -47,13 +53,15 @@ class Incoming(asyncio.Protocol):
             self._failed(error)
             self._transport.abort()
 
-    def eof_received(self) -> bool | None:
-        """Say that the server sends nothing more."""
-        return self._library.eof_received()  # type: ignore[attr-defined,no-any-return]
+    def eof_received(self) -> None:
+        """End the connection, as the server sends nothing more, and may not read either."""
+        self._library.eof_received()  # type: ignore[attr-defined]
+        self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that the connection has ended."""
         self._library.connection_lost(exc)
+        self._lost(exc)
 
     def pause_writing(self) -> None:
         """Say that much waits to be written."""

@@ -1,65 +1,30 @@
-"""RedisConnection: one connection to a Redis server and the task that reads it; commands go out, answers are counted.
+"""RedisConnection: one connection to a Redis server; commands go out, and what comes is answers, which are counted.
 
-Knows redis-py's connections, and neither topics nor nodes. The library's retries are not used, as the outcome of a
-command must not be in doubt.
+Knows redis-py's connections, and neither topics nor nodes. The library connects, logs in, and packs commands. Its
+retries are not used, as the outcome of a command must not be in doubt; nor its reading, by a task and several
+coroutines for each reply.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import hiredis  # noqa: F401 - said to be missing here, and not when a first connection is made
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+import hiredis
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
+from velocity_ws.backplane.incoming import Incoming
 from velocity_ws.backplane.redis_roles import ROLE_COMMANDS, Roles
+from velocity_ws.logs import get_logger
 
-__all__ = ["RedisConnection", "pool_of"]
+__all__ = ["RedisConnection"]
+
+log = get_logger("velocity_ws.backplane")
 
 MAX_SILENCE = 3
 """Looks after which a server that has not answered, nor sent anything else, is given up."""
-_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-
-
-def pool_of(url: str) -> ConnectionPool:
-    """A pool of redis-py that makes connections to the server of a URL; ``valkey://`` and ``valkeys://`` too.
-
-    Raises:
-        ValueError: redis-py does not take the URL, or an option in it.
-    """
-    scheme, colon, rest = url.partition(":")
-    pool = ConnectionPool.from_url(_SCHEMES.get(scheme, scheme) + colon + rest)
-    pool.max_connections = 2**31  # those that it makes are not its own, and it counts all that ever were
-    # The reading of replies rests on these, whatever the URL says. RESP3 costs more for each message.
-    pool.connection_kwargs |= {
-        "protocol": 2,
-        "decode_responses": False,
-        "health_check_interval": 0,
-        "socket_timeout": None,
-        "retry": Retry(NoBackoff(), 0),
-        "redis_connect_func": _greet,
-    }
-    try:
-        make: Callable[[], Any] = pool.make_connection
-        make()  # which does not connect, and raises for options it does not know
-    except (TypeError, RedisError) as error:
-        raise ValueError(str(error)) from None
-    return pool
-
-
-async def _greet(connection: Any) -> None:
-    """Log in on a new connection, and give it a name where the server's ACL allows that."""
-    name, connection.client_name = connection.client_name or "velocity-ws", None
-    await connection.on_connect()
-    with contextlib.suppress(ResponseError):
-        await connection.send_command("CLIENT", "SETNAME", name)
-        await connection.read_response()
 
 
 class RedisConnection:
@@ -88,8 +53,9 @@ class RedisConnection:
         self._is_answer = is_answer
         self._demoted = demoted
         self._waiting: deque[_Pending] = deque()
-        self._reader: asyncio.Task[None] | None = None
-        self._transport: asyncio.WriteTransport | None = None
+        self._replies = hiredis.Reader(protocolError=InvalidResponse, replyError=connection._parser.parse_error)
+        self._transport: asyncio.Transport | None = None
+        self._gone: asyncio.Event | None = None
         self._error: Exception | None = None
         self._role_command: str | None = None
         self._looking: _Pending | None = None
@@ -107,7 +73,10 @@ class RedisConnection:
         except RedisError as error:
             raise ConnectionError(str(error)) from error
         self._keep()
-        self._reader = asyncio.create_task(self._read(), name="velocity-ws redis")
+        if self._transport is None:
+            raise ConnectionError("the connection was closed")
+        self._gone = asyncio.Event()
+        Incoming(self._transport, self._receive, self._failed, self._lost)
 
     async def _find_role(self) -> str | None:
         """Which command the server tells its role by; ``None`` where none does."""
@@ -127,7 +96,7 @@ class RedisConnection:
 
     def _keep(self) -> None:
         """Keep the transport, to abort it: the library forgets it, and only closes it, when a call is cancelled."""
-        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
+        writer: Any = getattr(self._connection, "_writer", None)
         if writer is not None:
             self._transport = writer.transport
 
@@ -180,15 +149,12 @@ class RedisConnection:
     async def _exchange(self, commands: Sequence[tuple[str | bytes | int, ...]], waiting: _Pending) -> None:
         if self._error is not None:
             raise ConnectionError(str(self._error)) from self._error
-        if self._reader is None:  # what it answers then is read by `open`
+        if self._gone is None or self._transport is None:  # what it answers then is read by `open`
             raise ConnectionError("there is no connection yet")
-        if not self._connection.is_connected:  # the library would connect again by itself
+        if self._transport.is_closing():
             raise ConnectionError("the connection was closed")
         self._waiting.append(waiting)
-        try:
-            await self._connection.send_packed_command(self._connection.pack_commands(commands))
-        except RedisError as error:
-            raise ConnectionError(str(error)) from error
+        self._transport.write(b"".join(self._connection.pack_commands(commands)))
         await waiting.done
 
     def look(self, *, gives_up: bool) -> None:
@@ -219,32 +185,42 @@ class RedisConnection:
         self._keep()
         if self._transport is not None:
             self._transport.abort()
-        if self._reader is not None:
-            self._reader.cancel()
         self._fail(ConnectionError("the connection was closed"))
 
     async def wait_closed(self) -> None:
         """Wait until it has ended, once it was aborted."""
-        if self._reader is not None:
-            await asyncio.wait([self._reader])
+        if self._gone is not None:
+            await self._gone.wait()
         await self._connection.disconnect(nowait=True)
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                try:
-                    reply = await self._connection.read_response()
-                except ResponseError as error:
-                    if not self._waiting or self._waiting[0].replies is None:
-                        raise
-                    is_answer, reply = True, error
-                else:  # what is published comes as a list
-                    is_answer = self._is_answer is None or type(reply) is bytes or self._is_answer(reply)
-                self._arrivals += 1
-                if is_answer and self._waiting:
-                    self._answered(self._waiting[0], reply)
-        except (RedisError, OSError) as error:
-            self._end(ConnectionError(str(error)))
+    def _receive(self, data: bytes) -> None:
+        """Take what has come.
+
+        Raises:
+            RedisError: the connection cannot be used any more.
+            OSError: the server is no primary any more, or an answer is missing.
+        """
+        self._replies.feed(data)
+        while (reply := self._replies.gets()) is not False:
+            if isinstance(reply, RedisError):
+                if not isinstance(reply, ResponseError) or not self._waiting or self._waiting[0].replies is None:
+                    raise reply
+                is_answer = True
+            else:  # what is published comes as a list
+                is_answer = self._is_answer is None or type(reply) is bytes or self._is_answer(reply)
+            self._arrivals += 1
+            if is_answer and self._waiting:
+                self._answered(self._waiting[0], reply)
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, RedisError | OSError):
+            log.error("what the engine sent could not be taken", exc_info=error)
+        self._end(ConnectionError(str(error)))
+
+    def _lost(self, error: Exception | None) -> None:
+        if self._gone is not None:
+            self._gone.set()
+        self._end(ConnectionError(str(error or "the server has closed the connection")))
 
     def _answered(self, answers: _Pending, reply: Any) -> None:
         if answers.topics and type(reply) is list and reply[1] != answers.topics[-answers.left]:
@@ -266,8 +242,9 @@ class RedisConnection:
             self._demoted()
 
     def _end(self, error: Exception) -> None:
-        self._fail(error)
-        self._ended(error)
+        if self._error is None:
+            self._fail(error)
+            self._ended(error)
 
     def _fail(self, error: Exception) -> None:
         self._error = error

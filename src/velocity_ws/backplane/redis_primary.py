@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from velocity_ws.backplane.redis_connection import pool_of
+from velocity_ws.backplane.redis_pool import pool_of
 from velocity_ws.backplane.redis_sentinel import Moved, SentinelPrimary
 from velocity_ws.backplane.sentinel_urls import SENTINEL_SCHEMES
 

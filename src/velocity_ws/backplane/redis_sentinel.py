@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import RedisError
 
-from velocity_ws.backplane.redis_connection import pool_of
+from velocity_ws.backplane.redis_pool import pool_of
 from velocity_ws.backplane.sentinel_urls import parse_sentinel_url
 from velocity_ws.logs import get_logger, printable
 

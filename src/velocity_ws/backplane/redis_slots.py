@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from velocity_ws.backplane.redis_connection import pool_of
+from velocity_ws.backplane.redis_pool import pool_of
 from velocity_ws.backplane.urls import cluster_urls
 
 __all__ = ["SLOTS_COMMAND", "Place", "Ranges", "SlotFinder", "Slots", "primaries"]
