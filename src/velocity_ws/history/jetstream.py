@@ -115,7 +115,8 @@ class JetStream:
             InDoubt: the last one may be stored, and replaced by another, or not.
             ConnectionError: it may be stored, or not.
         """
-        await self._settle()
+        if self._left:
+            await self._settle()
         if self.replicas > 1 and guard is not None:
             return await self._store_each(messages, guard)
         *first, last = messages
