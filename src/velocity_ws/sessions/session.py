@@ -14,7 +14,7 @@ from velocity_ws.close import HANDLING_FAILED, TOO_SLOW, Close, CloseCode, Goodb
 from velocity_ws.concurrency.portal import end_now
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.logs import get_logger, printable
-from velocity_ws.sessions.addressable import Addressable
+from velocity_ws.sessions.addressable import NO_ROOMS, Addressable
 from velocity_ws.sessions.client import Client, describe
 from velocity_ws.sessions.context import NodeContext
 from velocity_ws.sessions.ending import Ending
@@ -132,7 +132,7 @@ class Session(Addressable):
         ours = self._closed_by_us or (close if close.by == "server" else None)
         if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
             self._context.hints.too_big(self.id)
-        self._last_rooms = frozenset()
+        self._last_rooms = NO_ROOMS
         self.detach()
         self._context.forget(self)
 
