@@ -25,6 +25,7 @@ What every transport guarantees:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from velocity_ws.close import Close
@@ -98,5 +99,5 @@ class Transport(Protocol):
             The outbox whose messages are sent to the client.
         """
 
-    async def wait_closed(self) -> Close:
+    def wait_closed(self) -> Awaitable[Close]:
         """Wait until the connection has ended, from either side; return how."""

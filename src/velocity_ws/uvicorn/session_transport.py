@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import ASGICall, acceptance, send_refusal
-from velocity_ws.close import LOST, Close, CloseCode
+from velocity_ws.close import Close, CloseCode
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
@@ -128,12 +128,13 @@ class SessionTransport(WebSocketConnection):
         self._reader.open()
         return self._outbox
 
-    async def wait_closed(self) -> Close:
+    def wait_closed(self) -> asyncio.Future[Close]:
         """Wait until the connection has ended; return how."""
-        if self._end is None:
-            self._ended = self._loop.create_future()
-            await self._ended
-        return self._end or LOST
+        # A coroutine that awaits this would be there for as long as the connection is.
+        ended = self._ended = self._loop.create_future()
+        if self._end is not None:
+            ended.set_result(self._end)
+        return ended
 
     def got_stuck(self) -> None:
         """Watch the peer: nothing is read for now, so its end would not be noticed."""
