@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from anyio import CancelScope
 from starlette.requests import HTTPConnection
@@ -19,14 +21,14 @@ from velocity_ws.asgi.stream_endpoint import StreamEndpoint
 from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.node import Node
-from velocity_ws.close import LOST, SHUTTING_DOWN
+from velocity_ws.close import LOST, SHUTTING_DOWN, Close
 from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.paths import STREAMS
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import Transport
 
-__all__ = ["STREAM", "Endpoint", "WebSocketApp", "serve_client", "start_and_say"]
+__all__ = ["STREAM", "Endpoint", "WebSocketApp", "serve_client", "serving", "start_and_say"]
 
 log = get_logger("velocity_ws.asgi")
 
@@ -44,11 +46,10 @@ class Endpoint:
         self._complaint: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            node = self._broker.node
-            transport = transport_for(scope, receive, send)
-            await serve_client(node, self._admission, HTTPConnection(scope), transport)
-        elif scope["type"] == "http" and (stream := _stream_of(scope)) is not None:
+        await serving(self, scope, receive, send)
+
+    async def _serve_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (stream := _stream_of(scope)) is not None:
             await self._streams(stream, scope, receive, send)
         elif scope["type"] == "http":
             response = await answer(scope, self._is_healthy)
@@ -101,6 +102,21 @@ class WebSocketApp(Endpoint):
         super().__init__(broker)
 
 
+def serving(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+    """What a call of an endpoint awaits. Middleware awaits it without the call, whose frame would be there as long.
+
+    Args:
+        endpoint: where the scope was led.
+        scope: ASGI's, as the others.
+        receive: of the server.
+        send: of the server.
+    """
+    if scope["type"] != "websocket":
+        return endpoint._serve_request(scope, receive, send)
+    transport = transport_for(scope, receive, send)
+    return serve_client(endpoint._broker.node, endpoint._admission, HTTPConnection(scope), transport)
+
+
 async def serve_client(node: Node, admission: Admission, request: HTTPConnection, transport: Transport) -> None:
     """Serve one client over a transport of any kind, from its handshake to its last hook. On the broker's loop only.
 
@@ -112,58 +128,85 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
         request: the handshake: headers, query, address; any HTTP request's will do.
         transport: carries the client. It makes no difference here what it is.
     """
-    try:
-        await node.lifecycle.ensure_started()
-    except BrokerError as error:
-        log.error("handshake refused: %s", printable(str(error)))
-        node.counters.rejected += 1
-        await admission.refuse(Reject("not running", status=503), transport)
+    # This frame is there for as long as the client is, and is all there is then: what comes before and after has its
+    # own. Each name and each call that is nested in it takes 8 bytes for each client, a frame 250.
+    if not await _is_started(node, admission, transport):
         return
-    address = request.scope.get("client")
-    ip = None if address is None else address[0]
-    if admission.addresses is not None:
-        admission.addresses.look(ip, request.headers, trusts_everyone=transport.trusts_everyone)
+    ip = _look_at_address(admission, request, transport)
     session = Session(node.context, request)
     limits = node.connection_limits
     full = limits.count_in(ip)
-    is_accepted = False
+    close = LOST
     try:
-        is_accepted = await admission.admit(session, full, transport)
-        if is_accepted:
-            await _serve(node, session, transport)
-        else:
-            node.counters.rejected += 1
+        if not await _admit(node, admission, session, full, transport):
+            return
+        try:
+            _open(node, session, transport)
+            close = await transport.wait_closed()
+        except asyncio.CancelledError:
+            if not _was_aborted(session):
+                raise
+        finally:
+            # Whatever cancels this task (a server that gives up, a test client that leaves), the end is told.
+            if not session.finish_now(close):
+                await _finish(session, close)
     finally:
-        if not is_accepted:
-            session.detach()
         if node.users.expected:
             node.users.expect_no_more(session)
         if full is None:
             limits.count_out(ip)
 
 
-async def _serve(node: Node, session: Session, transport: Transport) -> None:
+async def _is_started(node: Node, admission: Admission, transport: Transport) -> bool:
+    """Start the node where nobody has; where it cannot be, refuse the client."""
+    try:
+        await node.lifecycle.ensure_started()
+    except BrokerError as error:
+        log.error("handshake refused: %s", printable(str(error)))
+        node.counters.rejected += 1
+        await admission.refuse(Reject("not running", status=503), transport)
+        return False
+    return True
+
+
+def _look_at_address(admission: Admission, request: HTTPConnection, transport: Transport) -> str | None:
+    """The client's address, without its port; ``None`` where there is none."""
+    address = request.scope.get("client")
+    ip: str | None = None if address is None else address[0]
+    if admission.addresses is not None:
+        admission.addresses.look(ip, request.headers, trusts_everyone=transport.trusts_everyone)
+    return ip
+
+
+async def _admit(node: Node, admission: Admission, session: Session, full: str | None, transport: Transport) -> bool:
+    """Answer the handshake; whether the client was accepted."""
+    is_accepted = False
+    try:
+        is_accepted = await admission.admit(session, full, transport)
+        if not is_accepted:
+            node.counters.rejected += 1
+    finally:
+        if not is_accepted:
+            session.detach()
+    return is_accepted
+
+
+def _open(node: Node, session: Session, transport: Transport) -> None:
     outbox = transport.open(session, node.context)
-    close = LOST
     if log.isEnabledFor(logging.DEBUG):
         log.debug("client connected", extra=fields_of(session))
+    session.open(outbox)
+    if not node.is_running:  # it was stopped while this was being accepted
+        session.close(SHUTTING_DOWN, handle="nothing")
+
+
+async def _finish(session: Session, close: Close) -> None:
     try:
-        session.open(outbox)
-        if not node.is_running:  # it was stopped while this was being accepted
-            session.close(SHUTTING_DOWN, handle="nothing")
-        close = await transport.wait_closed()
+        with CancelScope(shield=True):
+            await session.finish(close)
     except asyncio.CancelledError:
         if not _was_aborted(session):
             raise
-    finally:
-        # Whatever cancels this task (a server that gives up, a test client that leaves), the end is told.
-        if not session.finish_now(close):
-            try:
-                with CancelScope(shield=True):
-                    await session.finish(close)
-            except asyncio.CancelledError:
-                if not _was_aborted(session):
-                    raise
 
 
 def _was_aborted(session: Session) -> bool:

@@ -5,7 +5,7 @@ Knows paths and lifespans, and nothing of connections.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, NoMatchFound, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from velocity_ws.asgi.app import STREAM, Endpoint, WebSocketApp, start_and_say
+from velocity_ws.asgi.app import STREAM, Endpoint, WebSocketApp, serving, start_and_say
 from velocity_ws.asgi.pages import is_handshake, is_page, route_path
 from velocity_ws.broker.broker import Broker
 from velocity_ws.errors import BrokerError, InvalidPathError
@@ -46,21 +46,23 @@ class WebSocketMiddleware:
         broker.surroundings.apps.extend(_inside(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope, receive, send)
+
+    def _serve(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What a call awaits. It is no coroutine, whose frame would be there for as long as a client is connected."""
         if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-            return
+            return self._lifespan(scope, receive, send)
         own = _match(scope, self._path)
         if own is None and self._root_path and not scope.get("root_path"):
             root = {"root_path": self._root_path}
             behind = _match({**scope, **root}, self._path)
             own = None if behind is None else {**behind, **root}
         if own is None:
-            await self._app(scope, receive, send)
-        elif self._path.is_wide and _may_be_the_applications(scope):
-            await _serve_if_missing(self._endpoint, self._app, {**scope, **own}, scope, receive, send)
-        else:
-            scope.update(own)  # no copy, which would be kept for as long as the connection is
-            await self._endpoint(scope, receive, send)
+            return self._app(scope, receive, send)
+        if self._path.is_wide and _may_be_the_applications(scope):
+            return _serve_if_missing(self._endpoint, self._app, {**scope, **own}, scope, receive, send)
+        scope.update(own)  # no copy, which would be kept for as long as the connection is
+        return serving(self._endpoint, scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The application starts before the broker and stops after it, so that its resources are there for the hooks.
