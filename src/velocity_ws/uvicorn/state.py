@@ -24,6 +24,7 @@ from velocity_ws.stats import UNATTRIBUTED, Counters
 from velocity_ws.uvicorn.console import without_query
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
+from velocity_ws.websocket.common import Common
 from velocity_ws.websocket.handshake import Negotiator
 from velocity_ws.websocket.keepalive import Keepalive
 from velocity_ws.websocket.parser_adapter import ParserPool
@@ -102,6 +103,7 @@ class WebSocketState:
     """What the WebSocket connections of one server share, after the upgrade: pings, parsers, bounds, the drain.
 
     Attributes:
+        addresses: those that the server has.
         drain: closes them when the server stops.
         late_connections: answers those that connect while it does; ``None`` where others take them.
         negotiator: of handshakes.
@@ -111,6 +113,7 @@ class WebSocketState:
     """
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.addresses: Common[tuple[str, int | None] | None] = Common()
         self.drain = Drain(loop)
         self.late_connections = LateConnections.of(config, loop)
         self.negotiator = Negotiator()

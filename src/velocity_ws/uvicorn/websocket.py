@@ -100,7 +100,7 @@ class WebSocketProtocol(SessionTransport):
                 root_path=self._config.root_path,
                 asgi_version=self._config.asgi_version,
                 scheme="wss" if is_ssl(self.transport) else "ws",
-                server=server or get_local_addr(self.transport),
+                server=self._shared.addresses.of(server or get_local_addr(self.transport)),
                 client=client or get_remote_addr(self.transport),
                 state=self._app_state.copy(),
                 extensions={"websocket.http.response": {}, EXTENSION: self},

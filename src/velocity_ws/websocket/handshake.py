@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
+from velocity_ws.websocket.common import MAX_SIZE, Common, CommonHeaders
 from velocity_ws.websocket.parser_adapter import Window, log
 
 __all__ = ["Handshake", "Negotiator", "RawHeaders", "RequestReader"]
@@ -78,6 +79,10 @@ class Negotiator:
 
     Most clients ask in one of a few ways, so what was found of one request holds for the next that differs in nothing
     but its key.
+
+    Attributes:
+        headers: the headers that many requests have.
+        paths: their paths, and the bytes of these.
     """
 
     def __init__(self) -> None:
@@ -87,6 +92,8 @@ class Negotiator:
             server_max_window_bits=WINDOW_BITS,
             client_max_window_bits=WINDOW_BITS,
         )
+        self.headers = CommonHeaders()
+        self.paths: Common[tuple[str, bytes]] = Common()
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
         self._known: dict[tuple[tuple[bytes, bytes], ...], Agreement] = {}
 
@@ -149,7 +156,7 @@ class Handshake:
         """
         self._negotiator = negotiator
         self._path = path
-        self._headers = headers
+        self._headers = negotiator.headers.of_all(headers)
         self._agreed = negotiator.negotiate(path, headers)
         self.is_valid = isinstance(self._agreed, tuple)
 
@@ -161,14 +168,17 @@ class Handshake:
             asgi_version: of ASGI.
             connection: the keys that are not the request's: ``scheme``, ``server``, ``client``, ``state``…
         """
-        raw_path, _, query = self._path.partition(b"?")
+        asked, _, query = self._path.partition(b"?")
+        path, raw_path = root_path + unquote(asked.decode("ascii")), root_path.encode("ascii") + asked
+        if len(asked) <= MAX_SIZE:
+            path, raw_path = self._negotiator.paths.of((path, raw_path))
         return {
             "type": "websocket",
             "asgi": {"version": asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
             "root_path": root_path,
-            "path": root_path + unquote(raw_path.decode("ascii")),
-            "raw_path": root_path.encode("ascii") + raw_path,
+            "path": path,
+            "raw_path": raw_path,
             "query_string": query,
             "headers": self._headers,
             "subprotocols": [
