@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.types import Scope
@@ -20,6 +21,7 @@ from websockets.utils import accept_key
 
 from velocity_ws.websocket.common import MAX_SIZE, Common, CommonHeaders
 from velocity_ws.websocket.parser_adapter import Window, log
+from velocity_ws.websocket.scope import Address, ScopeKeys, VersionKeys
 
 __all__ = ["Handshake", "Negotiator", "RawHeaders", "RequestReader"]
 
@@ -160,35 +162,53 @@ class Handshake:
         self._agreed = negotiator.negotiate(path, headers)
         self.is_valid = isinstance(self._agreed, tuple)
 
-    def scope(self, *, root_path: str, asgi_version: str, **connection: object) -> Scope:
+    def scope(
+        self,
+        *,
+        root_path: str,
+        asgi_version: str,
+        scheme: str,
+        server: Address | None,
+        client: Address | None,
+        state: dict[str, Any],
+        extensions: dict[str, Any],
+    ) -> Scope:
         """The ASGI scope of the request.
 
         Args:
             root_path: where the application is mounted; ASGI's ``path`` begins with it.
             asgi_version: of ASGI.
-            connection: the keys that are not the request's: ``scheme``, ``server``, ``client``, ``state``…
+            scheme: ``ws`` or ``wss``.
+            server: the connection's own address.
+            client: the peer's.
+            state: of the application's lifespan.
+            extensions: that the server offers.
         """
         asked, _, query = self._path.partition(b"?")
         path, raw_path = root_path + unquote(asked.decode("ascii")), root_path.encode("ascii") + asked
         if len(asked) <= MAX_SIZE:
             path, raw_path = self._negotiator.paths.of((path, raw_path))
-        return {
-            "type": "websocket",
-            "asgi": {"version": asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "root_path": root_path,
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self._headers,
-            "subprotocols": [
-                offered.strip()
-                for name, value in self._headers
-                if name == b"sec-websocket-protocol"
-                for offered in value.decode("latin-1").split(",")
-            ],
-            **connection,
-        }
+        scope = ScopeKeys()
+        scope.type = "websocket"
+        scope.asgi = vars(VersionKeys(asgi_version))
+        scope.http_version = "1.1"
+        scope.root_path = root_path
+        scope.path = path
+        scope.raw_path = raw_path
+        scope.query_string = query
+        scope.headers = self._headers
+        scope.subprotocols = [
+            offered.strip()
+            for name, value in self._headers
+            if name == b"sec-websocket-protocol"
+            for offered in value.decode("latin-1").split(",")
+        ]
+        scope.scheme = scheme
+        scope.server = server
+        scope.client = client
+        scope.state = state
+        scope.extensions = extensions
+        return vars(scope)
 
     def accept(
         self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]], *, deflate: bool
