@@ -24,13 +24,12 @@ from velocity_ws.uvicorn.events import ASGIEvents
 from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
 from velocity_ws.uvicorn.state import count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.websocket.handshake import Handshake, RawHeaders, RequestReader
+from velocity_ws.websocket.scope import Address
 
 __all__ = ["WebSocketProtocol"]
 
 LOW_WATER = 16 * 1024
 """Bytes up to which a transport takes more again, unless its limits were changed."""
-
-_Address = tuple[str, int | None]
 
 log = logging.getLogger("uvicorn.error")
 log.addFilter(quote_exception)  # an application's may say what a stranger sent
@@ -77,7 +76,7 @@ class WebSocketProtocol(SessionTransport):
         self._server_state.connections.add(self)  # type: ignore[arg-type]
 
     def upgraded(
-        self, path: bytes, headers: RawHeaders, server: _Address | None = None, client: _Address | None = None
+        self, path: bytes, headers: RawHeaders, server: Address | None = None, client: Address | None = None
     ) -> None:
         """Take the parsed request from the HTTP class.
 
@@ -105,9 +104,7 @@ class WebSocketProtocol(SessionTransport):
                 state=self._app_state.copy(),
                 extensions={"websocket.http.response": {}, EXTENSION: self},
             )
-            task = self._task = self._loop.create_task(self._run(scope))
-            self._server_state.tasks.add(task)
-            task.add_done_callback(self._server_state.tasks.discard)
+            self._task = self._loop.create_task(self._run(scope))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client. An HTTP class that does not know `upgraded` gives the request first."""
@@ -135,15 +132,23 @@ class WebSocketProtocol(SessionTransport):
         if self.on_lost is not None:
             self.on_lost()
         self._is_lost = True
+        self._show_task()
         self._detach()
 
     def shutdown(self) -> None:
         """Drain: the server is stopping. uvicorn calls this for each connection, and waits until all are gone."""
         refuse_handshakes(self._server_state)
+        self._show_task()
         self.refuse_handshake(503, [], b"the server is restarting")
         if self._shared.late_connections is not None:
             self._shared.late_connections.answer()
         self._shared.drain.add(self, self._drain_timeout)
+
+    def _show_task(self) -> None:
+        """Let uvicorn wait for the task, or cancel it, as it stops. While nobody stops, it sees the connection."""
+        if self._task is not None and self._task not in self._server_state.tasks:
+            self._server_state.tasks.add(self._task)
+            self._task.add_done_callback(self._server_state.tasks.discard)
 
     # --- draining
 
