@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from velocity_ws.messages.inbound import head_of
 
-__all__ = ["Buffer", "size_of"]
+__all__ = ["Buffer", "Source", "size_of"]
+
+
+class Source(Protocol):
+    """What reads the messages of one client."""
+
+    def resume(self) -> None:
+        """Go on reading: more messages can be taken."""
 
 
 class Buffer:
     """The half of an inbox that keeps messages. On the broker's loop only.
 
     Attributes:
-        is_full: whether so much waits that the transport should stop reading until `on_room`, or `room`.
-        on_room: called when there is room again.
+        is_full: whether so much waits that the transport should stop reading until `source` hears, or `room` returns.
+        source: hears when there is room again; ``None`` where nothing reads that would have to.
     """
 
-    __slots__ = ("_bound", "_bytes", "_queue", "_room", "is_full", "on_room")
+    __slots__ = ("_bound", "_bytes", "_queue", "_room", "is_full", "source")
 
     def __init__(self, bound: int) -> None:
         """
@@ -27,7 +34,7 @@ class Buffer:
             bound: bytes that may wait; above that it is full.
         """
         self.is_full = False
-        self.on_room: Callable[[], None] | None = None
+        self.source: Source | None = None
         self._bound = bound
         self._bytes = 0
         self._queue: deque[str | bytes] | None = None  # as most clients never need one
@@ -85,8 +92,8 @@ class Buffer:
             self.is_full = False
             if self._room is not None:
                 self._room.set()
-            if self.on_room is not None:
-                self.on_room()
+            if self.source is not None:
+                self.source.resume()
 
 
 def size_of(payload: str | bytes) -> int:

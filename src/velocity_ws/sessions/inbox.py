@@ -164,7 +164,7 @@ class Inbox(Working):
     def detach(self) -> None:
         """Break the reference cycles with the session."""
         self.is_taking = False
-        self.on_room = None
+        self.source = None
         self._limits = self.concurrent = self.asks = self.first = None
         del self._owner
 

@@ -16,7 +16,7 @@ What every transport guarantees:
 
 - Messages reach ``session.inbox.feed`` in the order in which they were sent: none before or in `Transport.open`, as the
   session is opened after it, and none after `Transport.wait_closed` has returned. Once ``feed`` has returned true,
-  nothing is fed until the inbox calls its ``on_room``, or its ``room()`` returns: the client has to wait, and nothing
+  nothing is fed until the inbox tells its ``source``, or its ``room()`` returns: the client has to wait, and nothing
   is queued without a bound.
 - The outbox is bounded in bytes, as `velocity_ws.delivery.outbox.Outbox` says. Closing it leads to the end that
   `Transport.wait_closed` waits for; where a send fails, its owner is told.

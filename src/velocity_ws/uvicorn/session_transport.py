@@ -114,7 +114,7 @@ class SessionTransport(WebSocketConnection):
         settings = context.settings
         self.call = NO_CALL
         self._session = session
-        session.inbox.on_room = self._reader.resume
+        session.inbox.source = self._reader
         self._outbox = TransportOutbox(
             self._writer,
             session,

@@ -209,6 +209,7 @@ class HTTPState:
         self.limit_warnings = CountedWarnings(log)
         self._enough = 0
         self.websockets = 0
+        self._on_lost = self._lost  # made once, and not for each WebSocket
         self.heads: Deadlines[TimedConnection] = Deadlines(loop, settings.handshake_timeout, _late)
         self.flushing: Deadlines[TimedConnection] = Deadlines(loop, FLUSH, _abort)
         self.leaving: Deadlines[TimedConnection] = Deadlines(loop, settings.drain_timeout, _abort)
@@ -252,7 +253,7 @@ class HTTPState:
         self.websockets += 1
         full_collections.count_in()
         if hasattr(protocol, "on_lost"):
-            protocol.on_lost = self._lost
+            protocol.on_lost = self._on_lost
             return
         connection_lost = protocol.connection_lost
 
