@@ -328,7 +328,7 @@ class Node:
         self.outgoing.end()
 
     def _let_in(self, session: Session) -> None:
-        self.lifecycle.sessions.add(session)
+        self.lifecycle.sessions[session] = None
         self.hub.add(session)
         if self.users.expected:
             self.users.expect_no_more(session)
