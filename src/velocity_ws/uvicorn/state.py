@@ -21,6 +21,7 @@ from velocity_ws.process.descriptors import most_open
 from velocity_ws.process.garbage import full_collections
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
+from velocity_ws.uvicorn.behind_proxies import application
 from velocity_ws.uvicorn.console import without_query
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
@@ -104,6 +105,7 @@ class WebSocketState:
 
     Attributes:
         addresses: those that the server has.
+        application: is called for each connection.
         drain: closes them when the server stops.
         late_connections: answers those that connect while it does; ``None`` where others take them.
         negotiator: of handshakes.
@@ -114,6 +116,7 @@ class WebSocketState:
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.addresses: Common[tuple[str, int | None] | None] = Common()
+        self.application = application(config)
         self.drain = Drain(loop)
         self.late_connections = LateConnections.of(config, loop)
         self.negotiator = Negotiator()

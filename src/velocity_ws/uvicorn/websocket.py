@@ -276,7 +276,7 @@ class WebSocketProtocol(SessionTransport):
 
     async def _run(self, scope: Scope) -> None:
         try:
-            await self._config.loaded_app(scope, self._events.receive, self._events.send)
+            await self._shared.application(scope, self._events.receive, self._events.send)
         except ClientDisconnected:
             log.debug("the application sent to a client that had gone")
         except BaseException as error:
