@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Literal, Protocol, TypeVar
 
 from velocity_ws.errors import ClientNotFound
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.compact import AnyGroup, GroupOfOne, with_entry
 from velocity_ws.sessions.holds import Holds
 
 __all__ = ["Groups", "HubMember", "Kind", "M", "Watcher"]
@@ -60,10 +61,10 @@ class Groups(Generic[M]):
         self.came: Callable[[M, str], None] | None = None
         self._watcher = watcher
         self._members: dict[str, M] = {}
-        self._users: dict[str, dict[str, M]] = {}
+        self._users: dict[str, AnyGroup[M]] = {}
         self._user_of: dict[str, str] = {}
-        self._rooms: dict[str, dict[str, M]] = {}
-        self._rooms_of: dict[str, dict[str, float]] = {}
+        self._rooms: dict[str, AnyGroup[M]] = {}
+        self._rooms_of: dict[str, Mapping[str, float]] = {}
         self._holds: Holds[M] = Holds()
         self._held = self._holds.by_room
 
@@ -91,7 +92,7 @@ class Groups(Generic[M]):
 
     def count(self, room: str, excluded: frozenset[str] = frozenset()) -> int:
         """How many members a room has, but for those of some ids."""
-        members = self._rooms.get(room, {})
+        members: Mapping[str, M] = self._rooms.get(room, {})
         return len(members) - sum([name in members for name in excluded])
 
     def user_members(self, user_id: str) -> list[M]:
@@ -154,10 +155,12 @@ class Groups(Generic[M]):
         member = self._members.get(member_id)
         if member is None:
             raise ClientNotFound(member_id)
-        rooms = self._rooms_of.setdefault(member_id, {})
-        if room in rooms:
+        rooms, group = self._rooms_of.get(member_id), self._rooms.get(room)
+        if rooms is not None and room in rooms:
             return False
-        rooms[room] = time.time()
+        # Each client may come with a copy of the name of its own, which is not kept.
+        name = room if group is None else group.name
+        self._rooms_of[member_id] = with_entry(rooms, name, time.time())
         self._put(self._rooms, "room", room, member)
         if self.came is not None:
             self.came(member, room)
@@ -168,8 +171,9 @@ class Groups(Generic[M]):
         rooms = self._rooms_of.get(member_id)
         if rooms is None or room not in rooms:
             return False
-        del rooms[room]
-        if not rooms:
+        if isinstance(rooms, dict) and len(rooms) > 1:
+            del rooms[room]
+        else:
             del self._rooms_of[member_id]
         if self._held:
             self._holds.end(member_id, room)
@@ -177,21 +181,21 @@ class Groups(Generic[M]):
             self._tell_closed("room", room)
         return True
 
-    def _put(self, groups: dict[str, dict[str, M]], kind: Kind, name: str, member: M) -> None:
+    def _put(self, groups: dict[str, AnyGroup[M]], kind: Kind, name: str, member: M) -> None:
         group = groups.get(name)
-        if group is None:
-            group = groups[name] = {}
-            if self._watcher is not None:
-                self._watcher.opened(kind, name)
-        group[member.id] = member
+        if group is not None:
+            groups[name] = group.with_member(member)
+            return
+        if self._watcher is not None:
+            self._watcher.opened(kind, name)
+        groups[name] = GroupOfOne(name, member)
 
-    def _take_out(self, groups: dict[str, dict[str, M]], name: str, member_id: str) -> bool:
+    def _take_out(self, groups: dict[str, AnyGroup[M]], name: str, member_id: str) -> bool:
         """Take a member out of a group; whether that was its last."""
-        group = groups[name]
-        del group[member_id]
-        if not group:
+        rest = groups[name].without(member_id)
+        if rest is None:
             del groups[name]
-        return not group
+        return rest is None
 
     def _tell_closed(self, kind: Kind, name: str) -> None:
         if self._watcher is not None:

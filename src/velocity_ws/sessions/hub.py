@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from velocity_ws.messages.address import Address
@@ -136,7 +136,8 @@ class Hub(Groups[M]):
     def deliver_to(self, room: str, member_ids: Iterable[str], message: PreparedMessage) -> None:
         """Offer a message of a room to some of its members, as `deliver` does to all of them."""
         for member_id in member_ids:
-            member = self._rooms.get(room, {}).get(member_id)
+            members: Mapping[str, M] = self._rooms.get(room, {})
+            member = members.get(member_id)
             hold = self.hold_of(member_id, room)
             if hold is not None:
                 hold.take(message, None)
@@ -170,7 +171,8 @@ class Hub(Groups[M]):
             behind: the ids of members that are not among either.
             waiting: the same.
         """
-        members, held = self._rooms.get(room, {}), self._held.get(room)
+        members: Mapping[str, M] = self._rooms.get(room, {})
+        held = self._held.get(room)
         if not held and not behind and not waiting:
             return list(members.values()), []
         found = [(name, member) for name, member in members.items() if name not in behind and name not in waiting]

@@ -9,6 +9,7 @@ from tests.support import eventually
 from tests.support.engines import engine
 from tests.support.nodes import Node, Watcher, application, nodes, person
 from velocity_ws import Broker, Client
+from velocity_ws.sessions.compact import Group, GroupOfOne
 
 
 async def test_members_of_a_room_on_both_nodes(pair: list[Node]) -> None:
@@ -130,13 +131,13 @@ async def test_more_members_than_one_message_of_the_engine_can_name() -> None:
         session = b.broker.node.hub.get(client_id)
         assert session is not None
         hub = b.broker.node.hub
-        for number in range(20_000):  # as many as would take long to connect
-            hub._rooms.setdefault("x", {})[f"{client_id}{number:08}"] = session
+        crowd = {f"{client_id}{number:08}": session for number in range(20_000)}  # too many to connect
+        hub._rooms["x"] = Group("x", crowd)
         hub.join(client_id, "x")
         found = await a.broker.members("x")
         assert found.missing == ()
         assert len(found) == 20_001
-        hub._rooms["x"] = {client_id: session}
+        hub._rooms["x"] = GroupOfOne("x", session)
 
 
 async def test_presence_is_right_again_when_a_node_that_was_deaf_hears() -> None:
