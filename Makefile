@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn conformance fuzz compat bench bench-history bench-history-memory bench-streams bench-http-streams docs npm sizes constraints clean
+.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn conformance fuzz compat bench bench-history bench-history-memory bench-memory bench-streams bench-http-streams docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
@@ -25,6 +25,7 @@ compat: .venv/.dev ; $(BIN)/python -m tests.compat
 bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster && $(BIN)/python -m benchmarks.history && $(BIN)/python -m benchmarks.streams && $(BIN)/python -m benchmarks.http_streams
 bench-history: .venv/.bench ; $(BIN)/python -m benchmarks.history
 bench-history-memory: .venv/.bench ; $(BIN)/python -m benchmarks.history_memory
+bench-memory: .venv/.bench ; $(BIN)/python -m benchmarks.memory
 bench-streams: .venv/.bench ; $(BIN)/python -m benchmarks.streams
 bench-http-streams: .venv/.bench ; $(BIN)/python -m benchmarks.http_streams
 docs: .venv/.dev ; $(BIN)/python -m sphinx -W --keep-going -q -E -j auto docs artifacts/docs

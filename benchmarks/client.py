@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Client", "SocketIOClient", "frames", "masked"]
+__all__ = ["BINARY", "CLOSE", "Client", "SocketIOClient", "frames", "masked"]
 
-FIN_TEXT, COMPRESSED, CLOSE = 0x81, 0x40, 0x88
+FIN_TEXT, BINARY, COMPRESSED, CLOSE = 0x81, 0x82, 0x40, 0x88
 READ = 65536
 
 
@@ -146,12 +146,16 @@ class Client:
         data = b"".join(self.chunks)
         times = [time_ for time_, count in zip(self.times, self.counts, strict=True) for _ in range(count)]
         self.wire = len(data)
-        self.chunks, self.times, self.counts = [], [], []
+        self.forget()
         payloads = []
         for first, start, end in frames(data):
             if first != CLOSE:
                 payloads.append(self._payload(first, data[start:end]))
         return payloads, times
+
+    def forget(self) -> None:
+        """Keep nothing of what has come."""
+        self.chunks, self.times, self.counts = [], [], []
 
     def _payload(self, first: int, payload: bytes) -> bytes:
         if first == FIN_TEXT | COMPRESSED:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.client import CLOSE, Client, SocketIOClient, masked
+from benchmarks.client import BINARY, CLOSE, Client, SocketIOClient, masked
 
 HANDSHAKES_AT_ONCE = 50
 PATIENCE = 3.0
@@ -226,6 +226,21 @@ class Load:
             faults += faults_in(got, range(first, first + each))
         return {"deliveries": self._counted, "faults": faults, "busy": busy, "seconds": seconds}
 
+    def talk(self, size: int, at_once: int) -> dict[str, Any]:
+        """Every client sends a text and a binary message, and gets both back; so many clients at a time."""
+        text = masked(self._clients[0].encode("echo", {"seq": 0, "text": "x" * size}))
+        self.expect()
+        for first in range(0, len(self._clients), at_once):
+            speakers = self._clients[first : first + at_once]
+            for client in speakers:
+                client.socket.send(text + masked(bytes(size), BINARY))
+            due = 2 * (first + len(speakers))
+            if not self._until(lambda due=due: self._counted >= due, lambda: self._counted):  # type: ignore[misc]
+                raise RuntimeError("a message was not answered")
+        for client in self._clients:
+            client.forget()
+        return {"deliveries": self._counted}
+
     def churn(self, port: int, framing: str, count: int, at_once: int) -> dict[str, Any]:
         """Connect, send a close frame, wait for the answer and the end; so many in all, so many at a time."""
         self.keep(0)
@@ -256,7 +271,7 @@ class Load:
         return {"deliveries": finished, "faults": count - clean if whole else count - finished, "busy": self._busy()}
 
 
-COMMANDS = ("connect", "keep", "expect", "wait", "check", "echo", "churn")
+COMMANDS = ("connect", "keep", "expect", "wait", "check", "echo", "talk", "churn")
 
 
 def obey(load: Load, commands: Sequence[str]) -> None:
