@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from velocity_ws.websocket.handshake import Handshake, Negotiator
+from velocity_ws.websocket.scope import ExtensionKeys
 
 HEADERS = [
     (b"host", b"example.com"),
@@ -27,7 +28,7 @@ def scope() -> dict[str, Any]:
         server=("127.0.0.1", 80),
         client=("10.0.0.1", 5000),
         state={"database": 1},
-        extensions={"websocket.http.response": {}},
+        extensions=vars(ExtensionKeys("own", 1)),
     )
     assert type(made) is dict
     return made
@@ -48,7 +49,7 @@ def test_a_scope_says_what_asgi_asks_for() -> None:
         "server": ("127.0.0.1", 80),
         "client": ("10.0.0.1", 5000),
         "state": {"database": 1},
-        "extensions": {"websocket.http.response": {}},
+        "extensions": {"websocket.http.response": {}, "own": 1},
     }
 
 
@@ -66,4 +67,5 @@ def test_a_scope_shares_its_table_of_keys() -> None:
     for _ in range(100):  # the first ones learn the keys
         made = scope()
     assert sys.getsizeof(made) < sys.getsizeof({**made}) / 2
-    assert sys.getsizeof(made["asgi"]) < sys.getsizeof({**made["asgi"]})
+    for each in ("asgi", "extensions"):
+        assert sys.getsizeof(made[each]) < sys.getsizeof({**made[each]}) / 2

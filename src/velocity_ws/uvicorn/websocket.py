@@ -24,7 +24,7 @@ from velocity_ws.uvicorn.events import ASGIEvents
 from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
 from velocity_ws.uvicorn.state import count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.websocket.handshake import Handshake, RawHeaders, RequestReader
-from velocity_ws.websocket.scope import Address
+from velocity_ws.websocket.scope import Address, ExtensionKeys
 
 __all__ = ["WebSocketProtocol"]
 
@@ -102,7 +102,7 @@ class WebSocketProtocol(SessionTransport):
                 server=self._shared.addresses.of(server or get_local_addr(self.transport)),
                 client=client or get_remote_addr(self.transport),
                 state=self._app_state.copy(),
-                extensions={"websocket.http.response": {}, EXTENSION: self},
+                extensions=vars(ExtensionKeys(EXTENSION, self)),
             )
             self._task = self._loop.create_task(self._run(scope))
 

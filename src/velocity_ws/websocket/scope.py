@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Address", "ScopeKeys", "VersionKeys"]
+__all__ = ["Address", "ExtensionKeys", "ScopeKeys", "VersionKeys"]
 
 Address = tuple[str, int | None]
 
@@ -41,3 +41,11 @@ class VersionKeys:
     def __init__(self, version: str) -> None:
         self.version = version
         self.spec_version = "2.4"
+
+
+class ExtensionKeys:
+    """The same for its ``extensions``, whose keys are no names."""
+
+    def __init__(self, transport_key: str, transport: object) -> None:
+        vars(self)["websocket.http.response"] = {}
+        vars(self)[transport_key] = transport
