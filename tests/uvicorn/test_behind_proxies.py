@@ -1,4 +1,4 @@
-"""What uvicorn's middleware for the headers of proxies does is done, and it is not there afterwards."""
+"""What uvicorn's middleware for the headers of proxies does is done; neither it nor ours is there afterwards."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 
+from velocity_ws import Broker, Settings, WebSocketMiddleware
+from velocity_ws.asgi.app import serve_client
 from velocity_ws.uvicorn.behind_proxies import application
 
 
@@ -60,3 +63,11 @@ async def test_an_application_without_that_middleware_is_called_itself() -> None
         """Never called."""
 
     assert application(loaded(app, proxy_headers=False)) is app
+
+
+async def test_nothing_of_the_middleware_waits_for_a_client() -> None:
+    middleware = WebSocketMiddleware(Starlette(), Broker(Settings(_env_file=None)))
+    own = {**scope("127.0.0.1"), "path": "/ws", "root_path": ""}
+    call: Any = application(loaded(middleware))(own, receive, send)
+    assert call.cr_code is serve_client.__code__
+    call.close()

@@ -22,7 +22,7 @@ from velocity_ws.errors import BrokerError, InvalidPathError
 from velocity_ws.logs import get_logger
 from velocity_ws.paths import EndpointPath
 
-__all__ = ["WebSocketMiddleware", "attach"]
+__all__ = ["WebSocketMiddleware", "attach", "frameless"]
 
 log = get_logger("velocity_ws.asgi")
 
@@ -97,6 +97,14 @@ class WebSocketMiddleware:
             await start_and_say(self._broker, send)
             await receive_around()
             await send({"type": "lifespan.shutdown.complete"})
+
+
+def frameless(app: ASGIApp) -> ASGIApp:
+    """What to await in place of a call of an application, for a server: the same, where it can be, without its frame.
+
+    That of a call of `WebSocketMiddleware` would be there for as long as a client is connected.
+    """
+    return app._serve if type(app) is WebSocketMiddleware else app
 
 
 class _BrokerRoute(BaseRoute):

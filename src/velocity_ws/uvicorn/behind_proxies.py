@@ -10,13 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from velocity_ws.asgi.middleware import frameless
+
 __all__ = ["BehindProxies", "application"]
 
 
 def application(config: Config) -> ASGIApp:
     """What uvicorn calls for each connection; to be awaited, it need not be a coroutine."""
     app: ASGIApp = config.loaded_app
-    return BehindProxies(app) if type(app) is ProxyHeadersMiddleware else app
+    return BehindProxies(app) if type(app) is ProxyHeadersMiddleware else frameless(app)
 
 
 class BehindProxies:
@@ -27,7 +29,7 @@ class BehindProxies:
     """
 
     def __init__(self, middleware: ProxyHeadersMiddleware) -> None:
-        self._app: ASGIApp = middleware.app  # type: ignore[assignment]
+        self._app = frameless(middleware.app)  # type: ignore[arg-type]
         self._middleware = copy.copy(middleware)
         self._middleware.app = self._take  # type: ignore[assignment]
         self._scope: Scope = {}
