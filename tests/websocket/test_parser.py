@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame as LibraryFrame
 from websockets.frames import Opcode
+from websockets.protocol import SERVER, Protocol
 
 from tests.support.library import MAX_SIZE, compressed, is_refused, masked
 from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT, deflate, header
-from velocity_ws.websocket.parser import TooLong, cut, inflate, is_too_long, problem_of
+from velocity_ws.websocket.parser import TooLong, close_in, cut, inflate, is_too_long, problem_of
 
 
 @given(st.binary(max_size=300), st.sampled_from([TEXT, BINARY]), st.integers(0, 20), st.binary(max_size=20))
@@ -113,3 +114,30 @@ def test_a_frame_is_refused_by_its_first_two_bytes_where_the_library_refuses_it(
             problem = problem_of(first, second, deflate=deflate, goes_on=bool(before))
             refused = is_refused(before, bytes((first, second)), deflate=deflate)
             assert (problem is not None) == refused, (first, second, problem)
+
+
+CODES = st.integers(0, 0xFFFF) | st.integers(995, 1020) | st.sampled_from([2999, 3000, 3999, 4000, 4999, 5000])
+REASONS = st.text(max_size=41).map(str.encode) | st.binary(max_size=123)
+
+
+@given(st.builds(lambda code, reason: code.to_bytes(2) + reason[:123], CODES, REASONS) | st.binary(max_size=2))
+def test_a_close_frame_is_answered_as_the_library_answers_it(payload: bytes) -> None:
+    frame = masked(LibraryFrame(Opcode.CLOSE, payload))
+    library = Protocol(SERVER)
+    library.receive_data(frame)
+    found = close_in(frame)
+    if library.parser_exc is not None:
+        assert found is None
+    else:
+        assert library.close_rcvd is not None
+        code, reason, answer = found or (0, "", b"")
+        assert (code, reason) == (library.close_rcvd.code, library.close_rcvd.reason)
+        assert [answer, b""] == library.data_to_send()
+
+
+@given(st.binary(min_size=1, max_size=125), st.sampled_from([0x08, 0xC8, 0x89, 0x8A, 0x81, 0x00]))
+def test_no_other_frame_is_taken_for_a_close_frame(payload: bytes, first: int) -> None:
+    frame = bytearray(masked(LibraryFrame(Opcode.CLOSE, payload)))
+    frame[0] = first
+    assert close_in(frame) is None
+    assert close_in(bytes((0x88, len(payload))) + payload) is None  # not masked

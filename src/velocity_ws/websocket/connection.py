@@ -147,6 +147,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def got_frame(self, data: bytes | bytearray) -> bool:
         """Handle a frame that the library has to parse; return whether no more can be taken for now."""
+        if (ended := self._parser.receive_close(data)) is not None:
+            self._got_end(*ended)
+            return False
         parsed = self._parser.receive(data)
         is_full = False
         for opcode, payload in parsed.messages:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from velocity_ws.close import CloseCode
 from velocity_ws.messages.frames import BINARY, COMPRESSED, EMPTY_BLOCK, FIN, TEXT
 
 try:
@@ -16,11 +17,27 @@ try:
 except ImportError:  # a platform without the library's C extension
     from websockets.utils import apply_mask
 
-__all__ = ["MASKED", "Cut", "TooLong", "cut", "inflate", "is_too_long", "longest_deflated", "problem_of"]
+__all__ = [
+    "CLOSE_FRAME",
+    "MASKED",
+    "Cut",
+    "TooLong",
+    "close_in",
+    "cut",
+    "inflate",
+    "is_too_long",
+    "longest_deflated",
+    "problem_of",
+]
+
+CLOSE_FRAME: Final = 0x88
+"""The first byte of a close frame."""
 
 MASKED: Final = 0x80
 """The bit of a frame's second byte that says it is masked, as what clients send must be."""
 _CONTROL = 0x8
+_CLOSE_CODES = frozenset((*range(1000, 1015), *range(3000, 5000))) - {1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL}
+"""What a close frame may say (RFC 6455, section 7.4, and the IANA registry)."""
 _OPCODES = frozenset((0x0, TEXT, BINARY, 0x8, 0x9, 0xA))
 _PIECE = 64 * 1024
 """Bytes that are decompressed at once."""
@@ -186,3 +203,27 @@ def cut(data: bytes | bytearray, start: int, max_size: int) -> Cut | int:
             return end, kind, apply_mask(memoryview(data)[body:end], data[at:body])
         return end, kind, apply_mask(data[body:end], data[at:body])
     return end, 0, b""
+
+
+def close_in(frame: bytes | bytearray) -> tuple[int, str, bytes] | None:
+    """The code and the reason of a close frame, and the frame that answers it (RFC 6455, section 5.5.1).
+
+    ``None`` for any other frame, and for a close frame that must be refused.
+
+    Args:
+        frame: a whole one, as `cut` found it.
+    """
+    size = frame[1] & 0x7F
+    if frame[0] != CLOSE_FRAME or not frame[1] & MASKED or size > 125 or size == 1:
+        return None
+    payload = apply_mask(frame[6:], frame[2:6])
+    code, reason = int(CloseCode.NO_STATUS), ""
+    if size:
+        code = (payload[0] << 8) | payload[1]
+        try:
+            reason = payload[2:].decode()
+        except UnicodeDecodeError:
+            return None
+        if code not in _CLOSE_CODES:
+            return None
+    return code, reason, bytes((CLOSE_FRAME, size)) + payload

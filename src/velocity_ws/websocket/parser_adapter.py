@@ -18,11 +18,10 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from velocity_ws.close import INVALID_UTF8, TOO_BIG, TOO_MANY_FRAGMENTS, Close
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.frames import BINARY, COMPRESSED, TEXT
-from velocity_ws.websocket.parser import is_too_long, longest_deflated, problem_of
+from velocity_ws.websocket.parser import CLOSE_FRAME, close_in, is_too_long, longest_deflated, problem_of
 
 __all__ = ["PONG", "Parsed", "ParserAdapter", "ParserPool", "Window", "ping_frame"]
 
-CLOSE_FRAME = 0x88
 KIND = 0x7F
 """The bits of a frame's first byte that do not say whether it is the last one of its message."""
 MAX_FRAGMENTS = 100_000
@@ -120,6 +119,15 @@ class ParserAdapter:
         self.window: Window | None = None
         self.is_open = True
         self.is_free = True
+
+    def receive_close(self, frame: bytes | bytearray) -> tuple[Close, list[bytes]] | None:
+        """Take a frame that ends an open connection in order: how it ends, and what to write. ``None`` for others."""
+        found = close_in(frame) if self.is_open and self._conn is None else None
+        if found is None:
+            return None
+        code, reason, answer = found
+        self.is_open = self.is_free = False
+        return Close(code, reason, "client"), [answer, b""]
 
     def receive(self, data: bytes | bytearray) -> Parsed:
         """Parse one whole frame, or bytes that must be refused."""
