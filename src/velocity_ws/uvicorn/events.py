@@ -15,7 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from velocity_ws.close import Close
 from velocity_ws.messages.frames import TEXT
 from velocity_ws.messages.outbound import PreparedMessage
-from velocity_ws.websocket.handshake import RawHeaders
+from velocity_ws.websocket.request import RawHeaders
 
 __all__ = ["ASGIConnection", "ASGIEvents"]
 

@@ -34,7 +34,7 @@ from velocity_ws.uvicorn.http_base import UvicornHTTP
 from velocity_ws.uvicorn.http_upgrade import hand_over
 from velocity_ws.uvicorn.proxies import trusts
 from velocity_ws.uvicorn.state import HTTPState, count_refusal, is_stopping, refuse_handshakes
-from velocity_ws.websocket.handshake import RawHeaders
+from velocity_ws.websocket.request import RawHeaders
 
 __all__ = ["HEADER_COUNT", "HEADER_SIZE", "HTTPGuard", "Oversized", "head_size"]
 

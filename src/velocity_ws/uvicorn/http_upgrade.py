@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from velocity_ws.uvicorn.http_base import UvicornHTTP
 from velocity_ws.uvicorn.state import HTTPState
-from velocity_ws.websocket.handshake import RawHeaders
+from velocity_ws.websocket.request import RawHeaders
 
 __all__ = ["hand_over"]
 

@@ -23,7 +23,8 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn.events import ASGIEvents
 from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
 from velocity_ws.uvicorn.state import count_refusal, is_stopping, refuse_handshakes
-from velocity_ws.websocket.handshake import Handshake, RawHeaders, RequestReader
+from velocity_ws.websocket.handshake import Handshake
+from velocity_ws.websocket.request import RawHeaders, RequestReader
 from velocity_ws.websocket.scope import Address, ExtensionKeys
 
 __all__ = ["WebSocketProtocol"]

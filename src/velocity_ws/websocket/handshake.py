@@ -21,14 +21,13 @@ from websockets.utils import accept_key
 
 from velocity_ws.websocket.common import MAX_SIZE, Common, CommonHeaders
 from velocity_ws.websocket.parser_adapter import Window, log
+from velocity_ws.websocket.request import RawHeaders, to_latin
 from velocity_ws.websocket.scope import Address, ScopeKeys, VersionKeys
 
-__all__ = ["Handshake", "Negotiator", "RawHeaders", "RequestReader"]
+__all__ = ["Handshake", "Negotiator"]
 
 WINDOW_BITS = 12
 """What is negotiated for compression: 4 KiB of history, and no context kept between messages in either direction."""
-
-RawHeaders = list[tuple[bytes, bytes]]
 
 # What the library looks at, besides the key; the rest of a request is the application's.
 _NEGOTIATED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
@@ -38,29 +37,6 @@ MAX_KNOWN = 256
 MAX_KNOWN_SIZE = 512
 """Bytes of one of them."""
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-
-
-class RequestReader:
-    """Parses a handshake's request from bytes, for HTTP protocol classes that hand over bytes only."""
-
-    def __init__(self) -> None:
-        self._conn = ServerProtocol(logger=log)
-
-    def feed(self, data: bytes) -> tuple[bytes, RawHeaders] | None:
-        """Take more bytes; return the path with the query, and the headers, once the request is complete."""
-        self._conn.receive_data(data)
-        for event in self._conn.events_received():
-            if isinstance(event, Request):
-                if event.method != "GET" or event.protocol != "HTTP/1.1":
-                    self._conn.send_response(self._conn.accept(event))  # which refuses it
-                    return None
-                headers = [(name.lower().encode("ascii"), _latin(value)) for name, value in event.headers.raw_items()]
-                return event.path.encode("ascii"), headers
-        return None
-
-    def refusal(self) -> list[bytes]:
-        """What to write where the bytes are no request; an empty piece stands for closing the connection."""
-        return self._conn.data_to_send()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +207,7 @@ class Handshake:
         if window is not None and agreed.extensions is not None:
             lines += (b"\r\nSec-WebSocket-Extensions: ", agreed.extensions.encode())
         if subprotocol:
-            headers = [*headers, (b"Sec-WebSocket-Protocol", _latin(subprotocol))]
+            headers = [*headers, (b"Sec-WebSocket-Protocol", to_latin(subprotocol))]
         for name, value in headers:
             lines += (b"\r\n", name, b": ", value)
         _check(headers)
@@ -275,7 +251,3 @@ def _check(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or b":" in name:
             raise ValueError(f"this cannot be sent as a header: {name!r}")
-
-
-def _latin(value: str) -> bytes:
-    return value.encode("latin-1", errors="surrogateescape")
