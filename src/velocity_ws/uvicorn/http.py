@@ -5,13 +5,10 @@ Knows no frame.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import h11
-from uvicorn.config import Config
 from uvicorn.protocols.http import h11_impl
-from uvicorn.server import ServerState
 
 from velocity_ws.uvicorn.http_guard import HEADER_COUNT, HEADER_SIZE, HTTPGuard, head_size
 from velocity_ws.uvicorn.state import HTTPState
@@ -65,21 +62,17 @@ class H11Protocol(HTTPGuard, h11_impl.H11Protocol):
 
     conn: _LimitedH11
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def _set_up(self) -> None:
+        super()._set_up()
         limit = self._shared.max_header_size
-        self.conn = _LimitedH11(self._shared, min(config.h11_max_incomplete_event_size or limit, limit))
+        self.conn = _LimitedH11(self._shared, min(self.config.h11_max_incomplete_event_size or limit, limit))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._is_over:
             self._discard(data)
+            return
+        if not self._has_begun and self._opens_websocket(data):
             return
         self._has_read = True
         super().data_received(data)

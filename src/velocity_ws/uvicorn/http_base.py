@@ -19,17 +19,13 @@ if TYPE_CHECKING:
         app_state: dict[str, Any]
         client: tuple[str, int] | None
         config: Config
-        connections: set[Any]
         cycle: Any
         flow: FlowControl
-        limit_concurrency: int | None
         logger: Any
         loop: asyncio.AbstractEventLoop
         server: tuple[str, int | None] | None
         server_state: ServerState
-        tasks: set[asyncio.Task[None]]
         transport: asyncio.Transport
-        ws_protocol_class: Any
 
         def __init__(
             self,

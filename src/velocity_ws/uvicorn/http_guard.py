@@ -19,7 +19,6 @@ on); one that was late is aborted before anything of it is read.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar, Self, cast
@@ -30,11 +29,11 @@ from uvicorn.server import ServerState
 from velocity_ws.logs import get_logger, quote
 from velocity_ws.process.descriptors import say_that_none_is_left
 from velocity_ws.settings import Settings
-from velocity_ws.uvicorn.http_base import UvicornHTTP
+from velocity_ws.uvicorn.http_lazy import LazyHTTP
 from velocity_ws.uvicorn.http_upgrade import hand_over
 from velocity_ws.uvicorn.proxies import trusts
 from velocity_ws.uvicorn.state import HTTPState, count_refusal, is_stopping, refuse_handshakes
-from velocity_ws.websocket.request import RawHeaders
+from velocity_ws.websocket.request import RawHeaders, read_handshake
 
 __all__ = ["HEADER_COUNT", "HEADER_SIZE", "HTTPGuard", "Oversized", "head_size"]
 
@@ -56,7 +55,7 @@ def head_size(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:
     return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-class HTTPGuard(UvicornHTTP):
+class HTTPGuard(LazyHTTP):
     """Bounds what a connection may cost until it has become a WebSocket. A mixin, before a class of uvicorn's."""
 
     # uvicorn's class has 28 attributes. With more than 30, each connection's would be a dictionary of its own, and not
@@ -78,7 +77,6 @@ class HTTPGuard(UvicornHTTP):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.logger = _http_log
         self._shared = shared = HTTPState.of(server_state, self.loop, type(self)._settings)
         # With TLS, too, the loop makes the protocol when it accepts the connection.
         self._head_began: float | None = self.loop.time()
@@ -116,6 +114,7 @@ class HTTPGuard(UvicornHTTP):
         if not self.transport.is_closing():
             if self._is_over and (self.cycle is None or self.cycle.response_complete):
                 return  # it has had its answer, and its deadline runs
+            self._begin()
             super().shutdown()
         if self.transport.is_closing():
             self._shared.heads.stop(self)
@@ -172,6 +171,7 @@ class HTTPGuard(UvicornHTTP):
         """
         if self._is_over or self.transport.is_closing():
             return
+        self._begin()
         count_refusal(self.server_state)
         if setting:
             address = self.client[0] if self.client else ""
@@ -200,6 +200,7 @@ class HTTPGuard(UvicornHTTP):
 
     def _turn_away(self) -> None:
         """Answer 503 before anything was asked, and close at once: what is left is for the clients there are."""
+        self._begin()
         count_refusal(self.server_state)
         self._end()
         self.transport.write(_response(503, self.server_state.default_headers))
@@ -227,6 +228,17 @@ class HTTPGuard(UvicornHTTP):
 
     # --- the upgrade
 
+    def _opens_websocket(self, data: bytes) -> bool:
+        """Hand the connection over, where the first bytes are a handshake; else `_begin`, and return false."""
+        shared, found = self._shared, None
+        if len(data) <= shared.max_header_size and self.config.ws_protocol_class is not None:
+            found = read_handshake(data)
+        if found is None or len(found[1]) > shared.max_header_count:
+            self._begin()
+            return False
+        self._upgrade(b"GET", *found, b"")
+        return True
+
     def _upgrade(self, method: bytes, target: bytes, headers: RawHeaders, trailing: bytes) -> None:
         """Hand the connection over, or refuse; the arguments are those of `hand_over`."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -243,28 +255,13 @@ class HTTPGuard(UvicornHTTP):
         if is_stopping(self.server_state):
             return True
         if self._shared.max_connections and self._shared.websockets >= self._shared.max_connections:
+            self._begin()  # which finds the address
             what = "handshake of %s refused (503): WS_MAX_CONNECTIONS (%d) is reached"
             address = self.client[0] if self.client else ""
             self._shared.limit_warnings.warn("websockets", what, quote(address), self._shared.max_connections)
             return True
-        limit = self.limit_concurrency
-        return limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit)
-
-
-class _DemotedWarnings(logging.LoggerAdapter[logging.Logger]):
-    """uvicorn's log for its HTTP classes, whose warnings any stranger can cause at will: they are shown at DEBUG."""
-
-    @property
-    def level(self) -> int:
-        """The logger's own level."""
-        return self.logger.level
-
-    def warning(self, msg: object, *args: object, **options: Any) -> None:
-        """Log a warning of uvicorn's at DEBUG."""
-        self.debug(msg, *args, **options)
-
-
-_http_log = _DemotedWarnings(logging.getLogger("uvicorn.error"))
+        limit, server = self.config.limit_concurrency, self.server_state
+        return limit is not None and (len(server.connections) >= limit or len(server.tasks) >= limit)
 
 
 def _response(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:

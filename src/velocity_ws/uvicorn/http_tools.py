@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from enum import Enum, auto
-from typing import Any
 
 import httptools
-from uvicorn.config import Config
 from uvicorn.protocols.http import httptools_impl
-from uvicorn.server import ServerState
 
 from velocity_ws.uvicorn.http_guard import HEADER_COUNT, HEADER_SIZE, HTTPGuard, Oversized, head_size
 
@@ -37,14 +33,8 @@ class HttpToolsProtocol(HTTPGuard, httptools_impl.HttpToolsProtocol):
 
     __slots__ = ("_asks_for_websocket", "_at", "_is_declined", "_is_fresh", "_read", "_unseen")
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def _set_up(self) -> None:
+        super()._set_up()
         self._at = _Position.BETWEEN
         self._read = 0  # the size of the read being parsed
         self._unseen = 0  # bytes fed to the parser of which nothing came back yet; never more than were
@@ -56,6 +46,8 @@ class HttpToolsProtocol(HTTPGuard, httptools_impl.HttpToolsProtocol):
         """Take bytes from the client."""
         if self._is_over:
             self._discard(data)
+            return
+        if not self._has_begun and self._opens_websocket(data):
             return
         self._unset_keepalive_if_required()
         self._has_read = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from velocity_ws.uvicorn.http_base import UvicornHTTP
 from velocity_ws.uvicorn.state import HTTPState
 from velocity_ws.websocket.request import RawHeaders
@@ -35,8 +37,9 @@ def hand_over(
         trailing: what was read behind the request.
         began: the loop's time at which the handshake began.
     """
-    http.connections.discard(http)
-    protocol = http.ws_protocol_class(config=http.config, server_state=http.server_state, app_state=http.app_state)
+    http.server_state.connections.discard(http)
+    ws_class: Any = http.config.ws_protocol_class
+    protocol = ws_class(config=http.config, server_state=http.server_state, app_state=http.app_state)
     try:
         protocol.connection_made(http.transport)
         # At once, so that it learns of the connection's end even if something raises below.

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import Scope
 from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, is_ssl
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import EXTENSION
@@ -22,10 +22,11 @@ from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn.events import ASGIEvents
 from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
+from velocity_ws.uvicorn.socket_names import LocalAddress, PeerAddress, local_address, peer_address
 from velocity_ws.uvicorn.state import count_refusal, is_stopping, refuse_handshakes
 from velocity_ws.websocket.handshake import Handshake
 from velocity_ws.websocket.request import RawHeaders, RequestReader
-from velocity_ws.websocket.scope import Address, ExtensionKeys
+from velocity_ws.websocket.scope import ExtensionKeys
 
 __all__ = ["WebSocketProtocol"]
 
@@ -77,7 +78,7 @@ class WebSocketProtocol(SessionTransport):
         self._server_state.connections.add(self)  # type: ignore[arg-type]
 
     def upgraded(
-        self, path: bytes, headers: RawHeaders, server: Address | None = None, client: Address | None = None
+        self, path: bytes, headers: RawHeaders, server: LocalAddress | None = None, client: PeerAddress | None = None
     ) -> None:
         """Take the parsed request from the HTTP class.
 
@@ -85,7 +86,7 @@ class WebSocketProtocol(SessionTransport):
             path: with the query.
             headers: with names in lower case.
             server: the connection's own address, where it is known already.
-            client: the peer's.
+            client: the peer's, likewise.
         """
         handshake = self._handshake = Handshake(self._shared.negotiator, path, headers)
         if self.transport.get_write_buffer_size() > LOW_WATER:
@@ -100,8 +101,8 @@ class WebSocketProtocol(SessionTransport):
                 root_path=self._config.root_path,
                 asgi_version=self._config.asgi_version,
                 scheme="wss" if is_ssl(self.transport) else "ws",
-                server=self._shared.addresses.of(server or get_local_addr(self.transport)),
-                client=client or get_remote_addr(self.transport),
+                server=self._shared.addresses.of(server or local_address(self.transport)),
+                client=client or peer_address(self.transport),
                 state=self._app_state.copy(),
                 extensions=vars(ExtensionKeys(EXTENSION, self)),
             )
