@@ -5,7 +5,9 @@ The ``websockets`` library says whether a request is valid, and what compression
 
 from __future__ import annotations
 
+import hashlib
 import re
+from binascii import b2a_base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
-from websockets.utils import accept_key
+from websockets.utils import GUID
 
 from velocity_ws.websocket.common import MAX_SIZE, Common, CommonHeaders
 from velocity_ws.websocket.parser_adapter import Window, log
@@ -29,14 +31,19 @@ __all__ = ["Handshake", "Negotiator"]
 WINDOW_BITS = 12
 """What is negotiated for compression: 4 KiB of history, and no context kept between messages in either direction."""
 
+_KEY, _SUBPROTOCOLS = b"sec-websocket-key", b"sec-websocket-protocol"
 # What the library looks at, besides the key; the rest of a request is the application's.
-_NEGOTIATED = frozenset({b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions"})
+_NEGOTIATED = (b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions")
+_GUID = GUID.encode()
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
 MAX_KNOWN = 256
 """Ways to ask whose answer is remembered."""
 MAX_KNOWN_SIZE = 512
 """Bytes of one of them."""
 _SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+
+Fields = dict[bytes, bytes]
+"""Headers by name, in lower case; of one that comes twice, the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +80,15 @@ class Negotiator:
         self.headers = CommonHeaders()
         self.paths: Common[tuple[str, bytes]] = Common()
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
-        self._known: dict[tuple[tuple[bytes, bytes], ...], Agreement] = {}
+        self._known: dict[tuple[bytes | None, ...], Agreement] = {}
 
-    def negotiate(self, path: bytes, headers: RawHeaders) -> tuple[str, Agreement] | Response:
+    def negotiate(self, path: bytes, headers: RawHeaders, fields: Fields) -> tuple[bytes, Agreement] | Response:
         """Decide about a request.
 
         Args:
             path: with the query.
             headers: with names in lower case.
+            fields: the same.
 
         Returns:
             The value of ``Sec-WebSocket-Accept`` and the rest that is agreed to; or the response that refuses a request
@@ -88,16 +96,17 @@ class Negotiator:
         """
         if not path.isascii():
             return self.reject(400)
-        way = tuple([(name, value) for name, value in headers if name in _NEGOTIATED])
-        keys = [value for name, value in headers if name == b"sec-websocket-key"]
-        known = self._known.get(way)
-        if known is not None and len(keys) == 1 and _is_key(keys[0]):
-            return accept_key(keys[0].decode()), known
-        negotiated = [(name.decode(), value.decode("latin-1")) for name, value in way]
-        negotiated += [("sec-websocket-key", value.decode("latin-1")) for value in keys]
+        key, way = fields.get(_KEY, b""), tuple(map(fields.get, _NEGOTIATED))
+        is_plain = len(fields) == len(headers)  # no header comes twice
+        known = self._known.get(way) if is_plain else None
+        if known is not None and _is_key(key):
+            return _accept_key(key), known
+        negotiated = [
+            (name.decode(), value.decode("latin-1")) for name, value in headers if name in _NEGOTIATED or name == _KEY
+        ]
         request = Request(path.decode(), Headers(negotiated))
         try:
-            key, extensions, _ = self._conn.process_request(request)
+            accept, extensions, _ = self._conn.process_request(request)
         except InvalidHandshake:
             return self._conn.accept(request)  # which says what is wrong
         window = None
@@ -105,11 +114,11 @@ class Negotiator:
             if isinstance(extension, PerMessageDeflate):
                 window = Window(extension.local_max_window_bits, extension.remote_max_window_bits)
         agreed = Agreement(extensions if window is not None else None, window)
-        if sum([len(name) + len(value) for name, value in way]) <= MAX_KNOWN_SIZE:
+        if is_plain and sum([len(value or b"") for value in way]) <= MAX_KNOWN_SIZE:
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[way] = agreed
-        return key, agreed
+        return accept.encode(), agreed
 
     def reject(self, status: int) -> Response:
         """A response that refuses with this status, without a body."""
@@ -123,7 +132,7 @@ class Handshake:
         is_valid: whether it asks for a WebSocket as RFC 6455 demands, so that the application decides about it.
     """
 
-    __slots__ = ("_agreed", "_headers", "_negotiator", "_path", "is_valid")
+    __slots__ = ("_agreed", "_fields", "_headers", "_negotiator", "_path", "is_valid")
 
     def __init__(self, negotiator: Negotiator, path: bytes, headers: RawHeaders) -> None:
         """
@@ -135,7 +144,8 @@ class Handshake:
         self._negotiator = negotiator
         self._path = path
         self._headers = negotiator.headers.of_all(headers)
-        self._agreed = negotiator.negotiate(path, headers)
+        self._fields = fields = dict(headers)
+        self._agreed = negotiator.negotiate(path, headers, fields)
         self.is_valid = isinstance(self._agreed, tuple)
 
     def scope(
@@ -161,7 +171,8 @@ class Handshake:
             extensions: that the server offers.
         """
         asked, _, query = self._path.partition(b"?")
-        path, raw_path = root_path + unquote(asked.decode("ascii")), root_path.encode("ascii") + asked
+        path = asked.decode("ascii")
+        path, raw_path = root_path + (unquote(path) if "%" in path else path), root_path.encode("ascii") + asked
         if len(asked) <= MAX_SIZE:
             path, raw_path = self._negotiator.paths.of((path, raw_path))
         scope = ScopeKeys()
@@ -173,18 +184,17 @@ class Handshake:
         scope.raw_path = raw_path
         scope.query_string = query
         scope.headers = self._headers
-        scope.subprotocols = [
-            offered.strip()
-            for name, value in self._headers
-            if name == b"sec-websocket-protocol"
-            for offered in value.decode("latin-1").split(",")
-        ]
+        scope.subprotocols = self._subprotocols() if _SUBPROTOCOLS in self._fields else []
         scope.scheme = scheme
         scope.server = server
         scope.client = client
         scope.state = state
         scope.extensions = extensions
         return vars(scope)
+
+    def _subprotocols(self) -> list[str]:
+        values = [value.decode("latin-1") for name, value in self._headers if name == _SUBPROTOCOLS]
+        return [offered.strip() for value in values for offered in value.split(",")]
 
     def accept(
         self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]], *, deflate: bool
@@ -202,7 +212,7 @@ class Handshake:
         if not isinstance(self._agreed, tuple):  # never: `is_valid` says so
             raise TypeError("a request that opens no WebSocket cannot be accepted")
         key, agreed = self._agreed
-        lines = [_SWITCH, key.encode()]
+        lines = [_SWITCH, key]
         window = agreed.window if deflate else None
         if window is not None and agreed.extensions is not None:
             lines += (b"\r\nSec-WebSocket-Extensions: ", agreed.extensions.encode())
@@ -236,6 +246,11 @@ class Handshake:
     def refusal(self) -> bytes:
         """The library's response to a request that is not valid."""
         return b"" if isinstance(self._agreed, tuple) else self._agreed.serialize()
+
+
+def _accept_key(key: bytes) -> bytes:
+    """The value of ``Sec-WebSocket-Accept`` (RFC 6455, section 4.2.2)."""
+    return b2a_base64(hashlib.sha1(key + _GUID).digest(), newline=False)  # noqa: S324 - by the RFC
 
 
 def _is_key(value: bytes) -> bool:
