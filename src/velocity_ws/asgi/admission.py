@@ -117,7 +117,9 @@ class Admission:
         identifies: bool = False,
     ) -> None:
         await transport.begin()
-        await self._check(session, full)
+        self._check(session, full)
+        if self._node.settings.check_origin is not None:
+            await self._ask_origin(session, self._node.settings.check_origin)
         accept = await self._identify(session) if identifies else None
         if deadline is not None:  # else nothing has waited
             if deadline.expired():  # and a hook has swallowed it
@@ -137,7 +139,9 @@ class Admission:
         Raises:
             Reject: it may not come in.
         """
-        await self._check(session, None)
+        self._check(session, None)
+        if self._node.settings.check_origin is not None:
+            await self._ask_origin(session, self._node.settings.check_origin)
         if self._node.dispatcher.has("authenticate"):
             await self._identify(session)
 
@@ -164,7 +168,7 @@ class Admission:
         hosts = request.headers.getlist("host")
         return is_same_origin(origin, hosts) or any(pattern.matches(origin) for pattern in self._origins)
 
-    async def _check(self, session: Session, full: str | None) -> None:
+    def _check(self, session: Session, full: str | None) -> None:
         """
         Raises:
             Reject: the connection is not to be accepted.
@@ -175,7 +179,8 @@ class Admission:
         if full is not None:
             node.hints.full(full, _who(session), fields_of(session))
             raise Reject("too many connections", status=503)
-        await self._check_origin(session)
+        if node.settings.check_origin is None:  # else the application is asked
+            self._check_origin(session)
 
     async def _identify(self, session: Session) -> Accept | None:
         """Find out who it is; what is to be said with the acceptance, if anything."""
@@ -201,20 +206,20 @@ class Admission:
         await node.users.expect(session)
         return accept
 
-    async def _check_origin(self, session: Session) -> None:
-        settings = self._node.settings
+    async def _ask_origin(self, session: Session, check: Callable[[HTTPConnection], object]) -> None:
+        try:
+            allowed = await self._ask_check(check, session.client.request)
+        except Exception as error:
+            await self._node.dispatcher.report(session.client, error, of_stranger=True)
+            raise Reject("origin check failed", status=500) from None
+        if not allowed:
+            self._refuse_origin(session, "check_origin refused it")
+
+    def _check_origin(self, session: Session) -> None:
         request = session.client.request
-        if settings.check_origin is not None:
-            try:
-                allowed = await self._ask_check(settings.check_origin, request)
-            except Exception as error:
-                await self._node.dispatcher.report(session.client, error, of_stranger=True)
-                raise Reject("origin check failed", status=500) from None
-            if not allowed:
-                self._refuse_origin(session, "check_origin refused it")
-            return
-        values = request.headers.getlist("origin")
-        if self._any_origin or (not values and settings.allow_missing_origin):
+        # Not by its `headers`, which most hooks never ask for.
+        values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"origin"]
+        if self._any_origin or (not values and self._node.settings.allow_missing_origin):
             return
         if not values:
             self._refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")

@@ -130,7 +130,7 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
     """
     # This frame is there for as long as the client is, and is all there is then: what comes before and after has its
     # own. Each name and each call that is nested in it takes 8 bytes for each client, a frame 250.
-    if not await _is_started(node, admission, transport):
+    if not node.lifecycle.is_started_here and not await _is_started(node, admission, transport):
         return
     ip = _look_at_address(admission, request, transport)
     session = Session(node.context, request)

@@ -156,15 +156,22 @@ class Lifecycle:
         self._parts.set_up()
         await self._parts.begin()
 
+    @property
+    def is_started_here(self) -> bool:
+        """Whether it is started, on the loop that is running, so that `ensure_started` has nothing to do."""
+        if self._started_at is None or self._stopped_loop is not None:
+            return False
+        return self._portal.loop is asyncio.get_running_loop()
+
     async def ensure_started(self) -> None:
-        """Start where nobody has; called for each connection.
+        """Start where nobody has.
 
         Raises:
             BrokerError: it runs on another loop, or was stopped and not started again.
         """
         if self._stopped_loop is not None and not self._stopped_loop.is_closed():
             raise BrokerError("the broker was stopped; start() makes it take connections again")
-        if self._started_at is None or self._portal.loop is not asyncio.get_running_loop():
+        if not self.is_started_here:
             await self.start()
 
     def _abandon(self) -> None:

@@ -274,7 +274,7 @@ class Kinds:
     @property
     def has_limits(self) -> bool:
         """Whether a handler in rooms of some kind has a limit of its own."""
-        return any(kind.has_limits for kind in self.all)
+        return bool(self.all) and any(kind.has_limits for kind in self.all)  # asked for each connection
 
     @property
     def has_presence(self) -> bool:

@@ -59,14 +59,14 @@ class Transport(Protocol):
     def configure(self, settings: Settings) -> None:
         """Apply the settings of the connection itself: sizes, compression, pings."""
 
-    async def begin(self) -> None:
+    def begin(self) -> Awaitable[object]:
         """Wait until the client's request is there to be answered.
 
         Raises:
             OSError: the client has gone.
         """
 
-    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+    def accept(self, subprotocol: str | None, headers: RawHeaders) -> Awaitable[object]:
         """Tell the client that it may come in.
 
         Args:

@@ -23,6 +23,9 @@ READ_AHEAD = 64 * 1024
 """Bytes of messages that may wait for the application."""
 
 
+_ABANDONED = Close(1000, "", "server")
+
+
 class ASGIConnection(Protocol):
     """The connection, as the application's events use it. What it raises goes to the application."""
 
@@ -145,7 +148,7 @@ class ASGIEvents:
 
     def abandon(self) -> None:
         """The application has ended, and reads nothing more."""
-        self.end(Close(1000, "", "server"))
+        self.end(_ABANDONED)
         self._queue = None
         self._bytes = 0
         self.has_last_words = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Awaitable
 from typing import NoReturn
 
 from starlette.types import Message
@@ -94,15 +95,15 @@ class SessionTransport(WebSocketConnection):
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_buffer)
 
-    async def begin(self) -> None:
+    def begin(self) -> Awaitable[object]:
         """Take the event that the handshake begins with, which middleware sees."""
         _, receive, _ = self.call
-        await receive()
+        return receive()
 
-    async def accept(self, subprotocol: str | None, headers: RawHeaders) -> None:
+    def accept(self, subprotocol: str | None, headers: RawHeaders) -> Awaitable[object]:
         """Accept the handshake by an event, which middleware sees."""
         _, _, send = self.call
-        await send(acceptance(subprotocol, headers))
+        return send(acceptance(subprotocol, headers))
 
     async def refuse(self, reject: Reject, subprotocol: str | None) -> None:
         """Refuse the handshake by events, which middleware sees."""
