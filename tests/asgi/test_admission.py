@@ -12,7 +12,7 @@ from starlette.types import Message, Scope
 from tests.support import DEADLINE, eventually, settings
 from tests.support.local import LocalTransport
 from velocity_ws import Broker, Reject, WebSocketApp
-from velocity_ws.asgi.admission import Admission
+from velocity_ws.asgi.admission import MAX_ORIGIN_SIZE, MAX_ORIGINS, Admission
 from velocity_ws.sessions.session import Session
 from velocity_ws.sessions.transport import RawHeaders
 
@@ -206,3 +206,30 @@ async def test_a_broker_that_was_stopped_refuses_although_no_request_comes(*, ha
     call = Call(WebSocketApp(broker), has_gone=has_gone)
     assert await call.ended() == [{"type": "websocket.close", "code": 1008, "reason": "not running"}]
     assert broker.get_stats().rejected == 1
+
+
+async def test_what_is_remembered_of_one_origin_lets_no_other_in() -> None:
+    broker = Broker(settings())
+    admission = Admission(broker.node)
+
+    async def is_let_in(*headers: tuple[bytes, bytes]) -> bool:
+        scope = {"type": "http", "path": "/", "headers": [list(header) for header in headers]}
+        session = Session(broker.node.context, HTTPConnection(scope))
+        transport = LocalTransport()
+        result = await admission.admit(session, None, transport)
+        session.detach()
+        assert result == (said(transport) is None)
+        return result
+
+    async with broker:
+        for _ in range(2):
+            for number in range(MAX_ORIGINS + 1):  # more than are remembered
+                host = b"%d.example" % number
+                assert await is_let_in((b"host", host), (b"origin", b"https://" + host), (b"x-more", b"%d" % number))
+            assert not await is_let_in((b"host", b"1.example"), (b"origin", b"https://2.example"))
+            assert not await is_let_in((b"host", b"1.example"), (b"x-origin", b""), (b"origin", b"null"))
+            twice = (b"origin", b"https://1.example")
+            assert not await is_let_in((b"host", b"1.example"), twice, twice)
+            assert not await is_let_in(twice)
+            long = b"a." * MAX_ORIGIN_SIZE + b"example"
+            assert await is_let_in((b"host", long), (b"origin", b"https://" + long))

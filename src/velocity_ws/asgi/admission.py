@@ -27,8 +27,13 @@ _HOW_TO_ALLOW_HOSTLESS = (
     "sandboxed frames, local files and some embedded browsers have it, no matter who wrote the page; it belongs to no "
     "host, so that a proxy's Host does not matter; add it to WS_ALLOWED_ORIGINS to allow it"
 )
+_OF_ORIGIN = (b"origin", b"host")
+"""The headers that say whether a page may come in."""
 MAX_ORIGINS = 100
-"""Pairs of an origin and a host of which it is kept that they were logged."""
+"""Pairs of an origin and a host of which it is kept that they were logged, and of which it is kept that they are
+allowed: those of most clients of a server are the same."""
+MAX_ORIGIN_SIZE = 512
+"""Bytes of a pair of which it is kept that it is allowed."""
 
 
 class Admission:
@@ -45,6 +50,7 @@ class Admission:
         self._any_origin = any(pattern.origin is None for pattern in self._origins)
         self._warnings = RateLimitedWarnings(log)
         self._refused_origins: set[tuple[str, str]] = set()
+        self._allowed: dict[tuple[tuple[bytes, bytes], ...], None] = {}
         self.addresses = AddressCheck() if settings.max_connections_per_ip else None
 
     async def admit(self, session: Session, full: str | None, transport: Transport) -> bool:
@@ -218,8 +224,11 @@ class Admission:
     def _check_origin(self, session: Session) -> None:
         request = session.client.request
         # Not by its `headers`, which most hooks never ask for.
-        values = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"origin"]
-        if self._any_origin or (not values and self._node.settings.allow_missing_origin):
+        asked = tuple([(name, value) for name, value in request.scope["headers"] if name in _OF_ORIGIN])
+        if self._any_origin or asked in self._allowed:
+            return
+        values = [value.decode("latin-1") for name, value in asked if name == b"origin"]
+        if not values and self._node.settings.allow_missing_origin:
             return
         if not values:
             self._refuse_origin(session, "it has none; WS_ALLOW_MISSING_ORIGIN=true would allow that")
@@ -229,6 +238,10 @@ class Admission:
         if not self._matches(origin, request):
             how = self._how_to_allow(values[0][:MAX_QUOTED]) if origin.host else _HOW_TO_ALLOW_HOSTLESS
             self._refuse_origin(session, how)
+        if sum([len(value) for _, value in asked]) <= MAX_ORIGIN_SIZE:
+            if len(self._allowed) >= MAX_ORIGINS:
+                del self._allowed[next(iter(self._allowed))]
+            self._allowed[asked] = None
 
     def _how_to_allow(self, origin: str) -> str:
         """What a developer can do where a page has another origin than the host that it asks."""
