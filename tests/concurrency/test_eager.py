@@ -8,7 +8,7 @@ import contextvars
 import pytest
 
 from tests.support import DEADLINE, eventually
-from velocity_ws.concurrency.eager import KEEP, EagerTask, TaskPool
+from velocity_ws.concurrency.eager import KEEP, EagerTask, Suspended, TaskPool, first_step
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
 
@@ -145,3 +145,50 @@ async def test_a_cancellation_before_the_first_turn_may_be_taken_back() -> None:
     async with asyncio.timeout(DEADLINE):
         await worker.task
     assert not worker.task.cancelled()
+
+
+async def test_what_does_not_wait_is_over_in_its_first_step() -> None:
+    async def brief(error: Exception | None) -> asyncio.Task[object] | None:
+        if error is not None:
+            raise error
+        return asyncio.current_task()
+
+    assert first_step(brief(None)) == (asyncio.current_task(),)
+    with pytest.raises(LookupError):
+        first_step(brief(LookupError()))
+
+
+@pytest.mark.parametrize("waits_for", ["a future", "a turn"])
+async def test_the_rest_of_what_waits_is_awaited_in_the_same_task(waits_for: str) -> None:
+    tasks: list[asyncio.Task[object] | None] = []
+
+    async def work() -> str:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0 if waits_for == "a turn" else 0.001)
+        tasks.append(asyncio.current_task())
+        return "done"
+
+    rest = first_step(work())
+    assert isinstance(rest, Suspended)
+    async with asyncio.timeout(DEADLINE):
+        assert await rest == "done"
+    assert tasks == [asyncio.current_task()] * 2
+
+
+async def test_a_deadline_that_begins_after_the_first_step_ends_the_rest() -> None:
+    seen: list[type[BaseException]] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    rest = first_step(work())
+    assert isinstance(rest, Suspended)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):  # which is over already
+            await rest
+    assert seen == [asyncio.CancelledError]
+    assert not asyncio.current_task().cancelling()  # type: ignore[union-attr]

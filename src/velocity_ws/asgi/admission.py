@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.node import Node
+from velocity_ws.concurrency.eager import Suspended, first_step
 from velocity_ws.errors import LoginExpired, Reject
 from velocity_ws.logs import MAX_QUOTED, RateLimitedWarnings, get_logger, printable, quote
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
@@ -65,19 +66,26 @@ class Admission:
             Whether it was accepted.
         """
         node = self._node
-        identifies = node.dispatcher.has("authenticate")
-        asks = identifies or node.settings.check_origin is not None
         try:
             transport.configure(node.settings)
-            if transport.accepts_at_once and not asks:  # then nothing in it can wait
-                await self._check_and_accept(session, full, transport)
-                return True
+            identifying: Awaitable[Accept | None] = self._identify_client(session, full, transport)
+            if transport.accepts_at_once:
+                begun = first_step(identifying)
+                if not isinstance(begun, Suspended):  # most often nothing has to wait, and needs no deadline
+                    await self._accept(session, transport, begun[0])
+                    return True
+                identifying = begun
             accepted_at = transport.accepted_at
             began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
             async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
                 node.lifecycle.handshakes.add(deadline)
                 try:
-                    await self._check_and_accept(session, full, transport, deadline, identifies=identifies)
+                    accept = await identifying
+                    if deadline.expired():  # and a hook has swallowed it
+                        raise TimeoutError
+                    if not node.is_running:
+                        raise Reject("shutting down", status=503)
+                    await self._accept(session, transport, accept)
                     return True
                 finally:
                     node.lifecycle.handshakes.discard(deadline)
@@ -113,25 +121,14 @@ class Admission:
         except OSError:
             log.debug("the client had gone before it could be refused")
 
-    async def _check_and_accept(
-        self,
-        session: Session,
-        full: str | None,
-        transport: Transport,
-        deadline: asyncio.Timeout | None = None,
-        *,
-        identifies: bool = False,
-    ) -> None:
+    async def _identify_client(self, session: Session, full: str | None, transport: Transport) -> Accept | None:
         await transport.begin()
         self._check(session, full)
         if self._node.settings.check_origin is not None:
             await self._ask_origin(session, self._node.settings.check_origin)
-        accept = await self._identify(session) if identifies else None
-        if deadline is not None:  # else nothing has waited
-            if deadline.expired():  # and a hook has swallowed it
-                raise TimeoutError
-            if not self._node.is_running:
-                raise Reject("shutting down", status=503)
+        return await self._identify(session) if self._node.dispatcher.has("authenticate") else None
+
+    async def _accept(self, session: Session, transport: Transport, accept: Accept | None) -> None:
         selected = None
         if session.client.request.scope.get("subprotocols"):
             selected = self._select_subprotocol(session, None if accept is None else accept.subprotocol)

@@ -16,9 +16,11 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["EagerTask", "Suspended", "TaskPool"]
+__all__ = ["EagerTask", "Suspended", "TaskPool", "first_step"]
+
+T = TypeVar("T")
 
 KEEP = 64
 """Idle tasks that a pool keeps for the next use."""
@@ -218,7 +220,7 @@ class Suspended:
         self._waits_for = waits_for
         self._context = context
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         waits_for, self._waits_for = self._waits_for, None
         try:
             while True:
@@ -232,8 +234,8 @@ class Suspended:
                     waits_for = self._go_on(self._steps.throw, error)
                 else:
                     waits_for = self._go_on(next, self._steps)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            return end.value
 
     def _go_on(self, function: Callable[[Any], Any], argument: Any) -> Any:
         try:
@@ -245,3 +247,19 @@ class Suspended:
         """Close the coroutine, as its rest will not be run."""
         if isinstance(self._steps, Generator):
             self._steps.close()
+
+
+def first_step(work: Awaitable[T]) -> tuple[T] | Suspended:
+    """Run a coroutine up to its first wait, in the task that calls this.
+
+    Returns:
+        What it has returned, if it did not have to wait; else its rest, which the same task must await.
+
+    Raises:
+        BaseException: any exception that the coroutine raises.
+    """
+    steps = work.__await__()
+    try:
+        return Suspended(steps, next(steps))
+    except StopIteration as end:
+        return (end.value,)
