@@ -10,6 +10,7 @@ import re
 from collections import deque
 from typing import Any, NamedTuple
 
+from tests.support.lives import Lives
 from velocity_ws.history.positions import Position
 
 __all__ = ["REASONS", "Log", "Place", "Trail", "place_of"]
@@ -58,9 +59,11 @@ class Log:
         not_for: the names of those whom a message was not for, by number.
         is_straight: whether offsets only ever grew, as they do not where an engine goes back.
         is_latest: whether the newest message stands for all before it.
+        lives: those of the log, by their epochs.
     """
 
     def __init__(self, room: str, *, is_latest: bool = False) -> None:
+        self.lives = Lives()
         self.room = room
         self.is_latest = is_latest
         self.not_for: dict[int, set[str]] = {}
@@ -72,13 +75,15 @@ class Log:
         self.said_anew: set[int] = set()
         self.is_straight = True
         self._unknown: set[int] = set()
-        self._epochs: list[bytes] = []
+        self._begun: list[list[bytes]] = []
+        """The lives of which somebody knew when a message was begun, by its number."""
         self._tops: dict[bytes, int] = {}
         self._numbers: dict[Place, int] = {}
 
     def begin(self) -> int:
         """Count one more message; its number."""
         number, self.begun = self.begun, self.begun + 1
+        self._begun.append(self.lives.seen())
         return number
 
     def taken(self, number: int, at: object) -> None:
@@ -104,15 +109,14 @@ class Log:
             self.places[number] = place
         if (other := self._numbers.setdefault(place, number)) != number:
             return f"both {other} and {number} are at {place}"
-        self.index(place)
+        # An engine does not come back to a life that it has lost: those known before are over, or are this one.
+        self.lives.follows(place.epoch, self._begun[number] if self.is_straight else ())
         self._tops[place.epoch] = max(self._tops.get(place.epoch, 0), place.offset)
         return None
 
     def index(self, place: Place) -> int:
-        """Which life of the log a place is of, in the order in which they were seen."""
-        if place.epoch not in self._epochs:
-            self._epochs.append(place.epoch)
-        return self._epochs.index(place.epoch)
+        """Which life of the log a place is of, in their order."""
+        return self.lives.index(place.epoch)
 
     def most(self, epoch: bytes) -> int:
         """The offset up to which it may go: what was begun may be there."""
@@ -207,7 +211,7 @@ class Trail:
             if data.get("reason") not in REASONS:
                 self._fault(f"the reason is {data.get('reason')!r}")
             if isinstance(since, str) and since != "start":
-                self._lost.append((place_of(since), place))
+                self._is_led(place_of(since), place)
                 if data.get("reason") == "rewound":
                     self._doubtful.append(place)
         else:
@@ -300,13 +304,20 @@ class Trail:
         if stand is None:
             self._fault("a gap before the answer to the join")
         else:
-            self._lost.append((stand, place))
+            self._is_led(stand, place)
             if data["reason"] == "epoch" and stand.epoch == place.epoch:
                 self._doubtful.append(place)
             is_one = stand.epoch == place.epoch and self.log.is_straight
             if missed is not None and is_one and missed != place.offset - stand.offset:
                 self._fault(f"the gap says {missed}, and it is {place.offset - stand.offset}")
         self._stand, self.at = place, data["at"]
+
+    def _is_led(self, begin: Place, end: Place) -> None:
+        """It is told that what is between is lost, and goes on from there."""
+        if self.log.is_straight and self.log.lives.is_after(begin.epoch, end.epoch):
+            self._fault(f"it stood at {begin}, and is led back to {end}, which was over then")
+        self.log.lives.follows(end.epoch, [begin.epoch])
+        self._lost.append((begin, end))
 
     def put_out(self, reason: str) -> None:
         """It is in the room no longer."""

@@ -107,3 +107,48 @@ def test_what_comes_to_somebody_who_is_out_is_found() -> None:
     trail.message(2, at(3))
     with pytest.raises(AssertionError, match="not in the room"):
         trail.proves()
+
+
+def lives(trail: Trail, *, is_back: bool = False) -> Trail:
+    """A client that was there when a log began, and came back when all ten of its messages were lost.
+
+    It comes into a life of the log in which nothing is said, and hears of it after the sender has heard of the next.
+    """
+    log, (first, second, third) = trail.log, (b"epoch1", b"epoch2", b"epoch3")
+    trail.joined({"room": ROOM, "at": at(0, first)}, None)
+    trail.away("cut")
+    for offset in range(1, 11):
+        log.taken(log.begin(), at(offset, first))
+    number = log.begin()
+    log.taken(number, at(1, third))
+    came = {"room": ROOM, "at": at(0, second), "recovered": False, "reason": "epoch"}
+    trail.joined(came, at(0, first))
+    gap(trail, 0, 0, None, **{"from": at(0, second), "at": at(0, third), "reason": "epoch"})
+    trail.message(number, at(1, third))
+    if is_back:
+        trail.joined(came, at(1, third))
+    trail.away("cut")
+    trail.joined({"room": ROOM, "at": trail.at, "recovered": True, "missed": 0}, trail.at)
+    return trail
+
+
+def test_what_is_lost_is_told_whoever_hears_first_of_which_life_of_a_log() -> None:
+    assert lives(Trail(Log(ROOM), "ann")).proves() == (1, 10)
+
+
+def test_a_life_of_a_log_of_which_its_sender_hears_last_was_there_before() -> None:
+    log = Log(ROOM)
+    trail = Trail(log, "ann")
+    trail.joined({"room": ROOM, "at": at(0)}, None)
+    late = log.begin()
+    gap(trail, 0, 0, None, at=at(0, b"epoch3"), reason="epoch")
+    log.taken(late, at(1, b"epoch2"))
+    last = log.begin()
+    log.taken(last, at(1, b"epoch3"))
+    trail.message(last, at(1, b"epoch3"))
+    assert trail.proves() == (1, 1)
+
+
+def test_who_is_led_back_into_what_is_over_is_found() -> None:
+    with pytest.raises(AssertionError, match="led back"):
+        lives(Trail(Log(ROOM), "ann"), is_back=True).proves()
