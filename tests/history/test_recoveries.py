@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -98,11 +99,36 @@ async def test_nobody_gets_its_own_messages_back(monkeypatch: pytest.MonkeyPatch
 async def test_a_log_that_began_anew_is_told_with_the_newest_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     async with house(monkeypatch) as place:
         at = await place.say(1, room="price:x")
-        engine = place.store._connected()
-        engine._logs.clear()
-        engine._dues.clear()
+        place.store.forget()
         await place.say(2, room="price:x")
         async with place.guest() as guest:
             found = await guest.join("price:x", at)
             assert (found["recovered"], found["reason"]) == (False, "epoch")
             assert await guest.reads(1) == [2]
+
+
+async def test_who_has_missed_nothing_stands_where_it_said_though_more_is_said_while_that_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house(monkeypatch, history_ring=1) as place, place.guest() as member:
+        await member.join()
+        await eventually(lambda: place.histories.resumptions.key)
+        at = await place.say(1)
+        async with place.guest("resume=1") as guest:
+            token = (await guest.expect("session"))["token"]
+            await place.broker.to_room(ROOM).except_(guest.session.id).send("said", "of its own")
+        async with place.guest("resume=1") as again:
+            await again.expect("session")
+            await again.say("resume", {"rooms": {}, "session": token})
+            await again.expect("session")
+            place.store.hold_answers("read")
+            joining = asyncio.create_task(again.join(since=at))
+            await eventually(lambda: place.store.calls["read"] == 1)
+            place.store.let_go("read")
+            place.store.hold_answers("read")
+            await eventually(lambda: place.store.calls["read"] == 2)  # which is of this client alone
+            await place.say(2)
+            place.store.let_go("read")
+            found = await joining
+            assert (found["recovered"], found["missed"], found["at"]) == (True, 0, at)  # or 2 is lost with a connection
+            assert await again.reads(1) == [2]

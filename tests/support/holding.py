@@ -44,15 +44,28 @@ class HeldHistory(MemoryHistory):
         self.calls: Counter[str] = Counter()
         self.failing: set[str] = set()
         self._gates: dict[str, asyncio.Event] = {}
+        self._answers: dict[str, asyncio.Event] = {}
         self._lost: Callable[[Exception], None] | None = None
 
     def hold(self, name: str) -> None:
         """Let calls of a method wait from now on."""
         self._gates[name] = asyncio.Event()
 
+    def hold_answers(self, name: str) -> None:
+        """Let answers of `tops` or `read` wait from now on, which may be old when they come."""
+        self._answers[name] = asyncio.Event()
+
     def let_go(self, name: str) -> None:
         """Let those go on that wait, and all that come."""
-        self._gates.pop(name).set()
+        for gates in (self._gates, self._answers):
+            if name in gates:
+                gates.pop(name).set()
+
+    def forget(self) -> None:
+        """Lose all logs, while nobody notices."""
+        engine = self._connected()
+        engine._logs.clear()
+        engine._dues.clear()
 
     def lose(self) -> None:
         """Lose the connection; another one cannot be made while ``connect`` is failing."""
@@ -66,6 +79,10 @@ class HeldHistory(MemoryHistory):
         if name in self.failing:
             raise ConnectionError("it fails") if name == "connect" else Refused("engine", "it fails")
 
+    async def _answered(self, name: str) -> None:
+        if name in self._answers:
+            await self._answers[name].wait()
+
     async def connect(self, lost: Callable[[Exception], None]) -> None:
         await self._pass("connect")
         self._lost = lost
@@ -77,11 +94,15 @@ class HeldHistory(MemoryHistory):
 
     async def tops(self, logs: Sequence[Log]) -> list[Top | Refused]:
         await self._pass("tops")
-        return await super().tops(logs)
+        found = await super().tops(logs)
+        await self._answered("tops")
+        return found
 
     async def read(self, queries: Sequence[Query]) -> list[Range | Refused]:
         await self._pass("read")
-        return await super().read(queries)
+        found = await super().read(queries)
+        await self._answered("read")
+        return found
 
     async def remove(self, removals: Sequence[Removal]) -> list[Top | Refused]:
         await self._pass("remove")

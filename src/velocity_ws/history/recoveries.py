@@ -111,8 +111,10 @@ class Recoveries:
         if missed is None:
             missed = sum([ids.isdisjoint(frame.excluded) for frame in feed.ring.after(cursor.offset)])
         self._count(None, missed)
-        # Where nothing is missed, the newest revision is known as well, and the engine is not asked for removals again.
-        return Joined(feed.room, cursor.at if missed else feed.at, True, None, missed)
+        # Where nothing is missed up to the node's place, it stands there: the newest revision is known as well, and the
+        # engine is not asked for removals again. What was read for it alone ends before that place, or behind it.
+        is_there = not missed and verdict.missed is None
+        return Joined(feed.room, feed.at if is_there else cursor.at, True, None, missed)
 
     async def dropped(
         self, session: Session, feed: Feed, since: Position, ranges: list[tuple[str, str]]
