@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from tests.support import eventually
 from tests.support.holding import ROOM, House, house
+from velocity_ws.history.feed import Feed
+from velocity_ws.history.items import Top
 from velocity_ws.history.recoveries import marks_of, user_mark
 
 OPEN = "open:x"
@@ -132,3 +135,41 @@ async def test_who_has_missed_nothing_stands_where_it_said_though_more_is_said_w
             found = await joining
             assert (found["recovered"], found["missed"], found["at"]) == (True, 0, at)  # or 2 is lost with a connection
             assert await again.reads(1) == [2]
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_nobody_is_led_back_by_what_was_read_before_it_came(
+    monkeypatch: pytest.MonkeyPatch, *, is_over: bool
+) -> None:
+    async with house(monkeypatch) as place, place.guest() as member:
+        await member.join()
+        await place.say(1)
+        feed = place.histories.feeds.of(ROOM)
+        assert feed is not None
+        place.store.hold_answers("read")
+        reading = asyncio.create_task(place.histories.feeds.ranged(feed))
+        await eventually(lambda: place.store.calls["read"] == 1)
+        has_come = asyncio.Event()
+        monkeypatch.setattr(place.histories.feeds, "ranged", _noted(place.histories.feeds.ranged, has_come))
+        places = []
+        for _ in range(1 + is_over):  # another node is quicker, and its client comes here
+            place.store.forget()
+            (top,) = await place.store.tops([feed.log])
+            assert isinstance(top, Top)
+            places.append(top.position.at)
+        async with place.guest() as guest:
+            joining = asyncio.create_task(guest.join(since=places[0]))
+            await has_come.wait()
+            place.store.let_go("read")
+            found = await joining
+            assert found["at"] == places[-1]
+            assert found.get("reason") == ("epoch" if is_over else None)
+        await reading
+
+
+def _noted(read: Callable[[Feed], Awaitable[None]], has_come: asyncio.Event) -> Callable[[Feed], Awaitable[None]]:
+    async def noted(feed: Feed) -> None:
+        has_come.set()
+        await read(feed)
+
+    return noted

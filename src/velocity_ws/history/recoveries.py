@@ -151,7 +151,7 @@ class Recoveries:
         self._counters.recovered_messages += missed
 
     async def _judge(self, session: Session, feed: Feed, since: Position) -> _Verdict:
-        removed, looked_at, was_read = 0, -1, False
+        removed, looked_at, reads = 0, -1, 0
         missed: Missed | None = None
         limit, is_latest = self._limit, feed.is_latest
         while True:
@@ -166,11 +166,14 @@ class Recoveries:
             if missed is not None:
                 reason = judge(since, missed.top, missed.view, removed=removed, limit=limit, is_latest=is_latest)
                 return _Verdict(reason, missed.messages)
-            if was_read:  # and there was no place for it
+            is_of_now = since.epoch == feed.epoch
+            if reads == 2 and not is_of_now:
+                return _Verdict("epoch")
+            if reads == 2 or (reads and is_of_now and since.offset <= feed.offset):  # and there was no place for it
                 missed = await self._beyond.missed(feed, since, session.ids)
-            else:
+            else:  # twice where it knows more than the node: the first read may have begun before it came
                 await self._feeds.ranged(feed)
-                was_read = True
+                reads += 1
 
     async def _removed(self, session: Session, log: Log) -> int:
         """The revision at which the client, by any of its names, was last removed; 0 for never."""
