@@ -11,7 +11,7 @@ from tests.support.feeds import LOG, Engine, Members, new_feed, settle
 from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.envelopes import encode_entry, open_envelope
 from velocity_ws.history.feed import Gap, Opened
-from velocity_ws.history.items import Append, Appended, Query
+from velocity_ws.history.items import Append, Appended, Query, Range
 from velocity_ws.history.memory_log import MemoryLog
 from velocity_ws.history.positions import Position
 from velocity_ws.history.recovery import judge, view_of
@@ -99,6 +99,28 @@ def test_a_log_that_began_anew_is_told_once_and_all_that_is_in_it_comes() -> Non
     first, second, third, gap, *rest = members.got
     assert [first, second, third, *rest] == [1, 2, 3, 4, 5]
     assert (gap.missed, gap.reason) == (None, "epoch")
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_what_is_heard_of_another_life_before_the_answer_of_an_earlier_one_is_asked_for(*, is_new: bool) -> None:
+    engine, members = Engine(random.Random(1)), Members()
+    feed = new_feed(members)
+    if not is_new:
+        settle(feed, engine)
+        engine.log = MemoryLog(LOG.limits, engine.now)
+        feed.wants_range = True
+    top, asked = engine.log.top(engine.now), feed.asked()  # on its way, while the engine loses that too
+    engine.log = MemoryLog(LOG.limits, engine.now)
+    feed.heard(*engine.append(), frozenset())
+    if is_new:
+        feed.learned_top(top, asked)
+    else:
+        feed.learned_range(Range(top, []), Query(LOG, 0, 8, 100_000, newest=True), asked)
+    assert not feed.is_settled
+    settle(feed, engine)
+    assert [gap.reason for gap in members.got[:-1]] == ["epoch"] * (2 - is_new)
+    assert members.got[-1] == 1
+    assert not feed.waits
 
 
 def test_a_log_that_went_back_tells_a_gap_and_what_is_new() -> None:

@@ -219,7 +219,11 @@ class Hearing(Place):
                 break
             del self._ahead[self._next]
             self._advance(stamp, *opened)
+        is_other = False
         for key in list(self._ahead):
             if key < self._next if key[:6] == self.epoch else not self.wants_range:
+                is_other |= key[:6] != self.epoch
                 del self._ahead[key]
+        # What is of another life was before this one, or has begun since the answer that is taken now was given.
+        self.wants_range |= is_other
         self._ahead_bytes = sum(len(opened.payload) for _, opened in self._ahead.values())
