@@ -256,6 +256,25 @@ async def test_an_id_that_is_begun_anew_is_another_stream(has_ended: bool) -> No
         assert room.given[-1] == (8 - 3, " four", "done")
 
 
+async def test_an_id_that_was_begun_anew_unheard_and_says_more_than_before_is_another_stream() -> None:
+    async with followed() as room:
+        await room.begin()
+        await room.say("one ", is_heard=False)
+        await room.open()  # so that it is the engine that tells of it
+        await room.say("two")
+        room.store.forget("a")
+        room.starts_again()
+        await room.begin()
+        for word in ("three ", "four ", "five"):
+            await room.say(word, is_heard=False)
+        room.following.look_soon()
+        room.following.repair(room.copy)
+        await eventually(lambda: room.given[-1][1].endswith("five"))
+        assert room.given[:2] == [(4, "two", ""), (7, "", "lost")]
+        assert "".join(text for _, text, _ in room.given[2:]) == "three four five"
+        assert room.given[2][0] == 0
+
+
 async def test_an_end_that_comes_after_an_engine_lost_pieces_is_told() -> None:
     async with followed() as room:
         await room.open()

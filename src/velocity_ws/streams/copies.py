@@ -38,12 +38,13 @@ class StreamCopy:
         is_repairing: whether it is read what was missed.
         is_stale: whether more may have been missed since that was asked.
         repaired: set when that is done.
+        writer: the stream's, by which it is known that its id was begun anew; empty before the engine was asked.
         size: bytes that are kept.
     """
 
     __slots__ = (
         "_all", "_chunks", "_frame", "_frames", "_starts", "behind", "end", "heard_at", "id", "is_large",
-        "is_repairing", "is_stale", "kind", "length", "number", "repaired", "room", "size", "topic",
+        "is_repairing", "is_stale", "kind", "length", "number", "repaired", "room", "size", "topic", "writer",
     )  # fmt: skip
 
     def __init__(self, id_: str, room: str, topic: str, all_: Copies) -> None:
@@ -64,6 +65,7 @@ class StreamCopy:
         self.heard_at = 0.0
         self.is_large = self.is_repairing = self.is_stale = False
         self.repaired = asyncio.Event()
+        self.writer = b""
         self._all = all_
         self._frames = Frames(room, id_)
         self._chunks: list[Piece] = []
@@ -73,6 +75,12 @@ class StreamCopy:
     def learn(self, stream: Summary) -> None:
         """Begin with what the engine says of it, of which nothing is kept here."""
         self.number, self.length, self.end = stream.pieces, stream.length, stream.end
+        self.writer = stream.writer
+
+    def is_of(self, stream: Summary) -> bool:
+        """Whether it is the stream of which the engine speaks, as far as known, and none of later with its id."""
+        self.writer = self.writer or stream.writer
+        return self.writer == stream.writer
 
     def heard(self, piece: Piece) -> PreparedMessage:
         """Take the piece that follows; the message by which those get it who keep up."""

@@ -261,6 +261,9 @@ class Following:
                 if part is None or part.stream.is_gone:
                     self.end_here(copy)
                     return
+                if not copy.is_of(part.stream):
+                    self._begin_anew(copy)
+                    return
                 before = copy.number
                 for piece in readable(copy, part.payloads):
                     self._take_read(copy, piece)
@@ -293,12 +296,17 @@ class Following:
             room = self.rooms.get(copy.room)
             if stream is None or room is None or room.copies.get(copy.id) is not copy:
                 return
-            if stream.pieces < copy.number or (copy.end and not stream.end):
-                if not copy.end:
-                    self.end_here(copy)
-                self.copies.let_go(copy)
-                del room.copies[copy.id]
-                self.repair(self._new(room, copy.id))
+            if not copy.is_of(stream) or stream.pieces < copy.number or (copy.end and not stream.end):
+                self._begin_anew(copy)
+
+    def _begin_anew(self, copy: StreamCopy) -> None:
+        """The engine has lost a stream, and its id is that of another one: it ends, and the other one is followed."""
+        if not copy.end:
+            self.end_here(copy)
+        self.copies.let_go(copy)
+        room = self.rooms[copy.room]
+        del room.copies[copy.id]
+        self.repair(self._new(room, copy.id))
 
     def end_here(self, copy: StreamCopy) -> None:
         """The engine has lost a stream: those who read it are told that it will not go on."""

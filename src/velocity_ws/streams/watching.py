@@ -110,6 +110,6 @@ class Watching:
             return
         if stream is None or stream.is_gone:
             self._following.end_here(copy)
-        elif stream.end or stream.pieces > copy.number:
+        elif not copy.is_of(stream) or stream.end or stream.pieces > copy.number:
             self._following.repair(copy)
         copy.heard_at = self._clock() - (self._lease - (0 if stream is None else stream.left) / 1000)
