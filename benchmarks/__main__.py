@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.command import line, selected
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant, prepare
-from benchmarks.document import CLUSTER, HISTORY, STREAMS, part_of, with_part
+from benchmarks.document import PARTS, part_of, with_part
 from benchmarks.process import Child, raise_file_limit
 from benchmarks.report import chart, render
 from benchmarks.scenarios import FULL, QUICK, SCENARIOS, SESSIONS, SLOW, Run, Scenario, Session, Sizes
@@ -107,7 +107,7 @@ def main() -> int:
     if out is not None:
         results = out / "RESULTS.md"
         written = results.read_text() if results.exists() else ""
-        for part in (CLUSTER, HISTORY, STREAMS):
+        for part in PARTS:
             report = with_part(report, part, part_of(written, part))
         results.write_text(report)
         (out / "chart.svg").write_text(chart(measurement.results, sizes))

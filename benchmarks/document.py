@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLUSTER", "HISTORY", "HTTP_STREAMS", "STREAMS", "part_of", "with_part"]
+__all__ = ["CLUSTER", "HISTORY", "HTTP_STREAMS", "PARTS", "STREAMS", "part_of", "with_part"]
 
 CLUSTER = "cluster"
 """The part of `benchmarks.cluster`."""
@@ -12,6 +12,8 @@ HTTP_STREAMS = "http-streams"
 """The part of `benchmarks.http_streams`."""
 STREAMS = "streams"
 """The part of `benchmarks.streams`."""
+PARTS = (CLUSTER, HISTORY, STREAMS, HTTP_STREAMS)
+"""All parts, in their order; what is before them is of `benchmarks`."""
 
 
 def _marks(name: str) -> tuple[str, str]:
