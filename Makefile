@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # `make test COVER=1` measures coverage, which doubles the work of the tests.
 
-.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn conformance fuzz compat bench bench-history bench-history-memory bench-memory bench-streams bench-http-streams docs npm sizes constraints clean
+.PHONY: run cluster collab llm test soak proxies lint format types firefox autobahn conformance fuzz compat bench bench-history bench-history-memory bench-memory bench-streams bench-http-streams bench-connections docs npm sizes constraints clean
 
 run: .venv/.run ; $(BIN)/python -m examples.chat
 cluster: .venv/.cluster ; $(BIN)/python -m examples.cluster
@@ -22,12 +22,13 @@ autobahn: .venv/.dev ; $(BIN)/python -m tests.autobahn
 conformance: .venv/.dev ; CI=1 $(BIN)/python -m tests.conformance
 fuzz: .venv/.fuzz ; $(BIN)/python -m tests.fuzz
 compat: .venv/.dev ; $(BIN)/python -m tests.compat
-bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster && $(BIN)/python -m benchmarks.history && $(BIN)/python -m benchmarks.streams && $(BIN)/python -m benchmarks.http_streams
+bench: .venv/.bench ; $(BIN)/python -m benchmarks && $(BIN)/python -m benchmarks.cluster && $(BIN)/python -m benchmarks.history && $(BIN)/python -m benchmarks.streams && $(BIN)/python -m benchmarks.http_streams && $(BIN)/python -m benchmarks.connections
 bench-history: .venv/.bench ; $(BIN)/python -m benchmarks.history
 bench-history-memory: .venv/.bench ; $(BIN)/python -m benchmarks.history_memory
 bench-memory: .venv/.bench ; $(BIN)/python -m benchmarks.memory
 bench-streams: .venv/.bench ; $(BIN)/python -m benchmarks.streams
 bench-http-streams: .venv/.bench ; $(BIN)/python -m benchmarks.http_streams
+bench-connections: .venv/.bench ; $(BIN)/python -m benchmarks.connections
 docs: .venv/.dev ; $(BIN)/python -m sphinx -W --keep-going -q -E -j auto docs artifacts/docs
 npm: .venv/.dev ; $(BIN)/python -m npm
 sizes: .venv/.dev ; $(BIN)/python -m npm.sizes

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["CLUSTER", "HISTORY", "HTTP_STREAMS", "PARTS", "STREAMS", "part_of", "with_part"]
+__all__ = ["CLUSTER", "CONNECTIONS", "HISTORY", "HTTP_STREAMS", "PARTS", "STREAMS", "part_of", "with_part"]
 
 CLUSTER = "cluster"
 """The part of `benchmarks.cluster`."""
+CONNECTIONS = "connections"
+"""The part of `benchmarks.connections`."""
 HISTORY = "history"
 """The part of `benchmarks.history`."""
 HTTP_STREAMS = "http-streams"
 """The part of `benchmarks.http_streams`."""
 STREAMS = "streams"
 """The part of `benchmarks.streams`."""
-PARTS = (CLUSTER, HISTORY, STREAMS, HTTP_STREAMS)
+PARTS = (CLUSTER, HISTORY, STREAMS, HTTP_STREAMS, CONNECTIONS)
 """All parts, in their order; what is before them is of `benchmarks`."""
 
 
