@@ -88,10 +88,10 @@ async def storm(names: Sequence[str], sizes: Sizes) -> dict[str, Figures]:
         load, others = [await stack.enter_async_context(Child(LOAD, server=False)) for _ in range(2)]
         port = server.hello["port"]
         settled = await others.ask("settle", port=port, clients=sizes.others, rooms=ROOMS)
-        await others.ask("talk", every=sizes.every)
+        await others.ask("chatter", every=sizes.every)
         await asyncio.sleep(sizes.calm)
         calm = await others.ask("hush")
-        await others.ask("talk", every=sizes.every)
+        await others.ask("chatter", every=sizes.every)
         before, began = server.usage(), asyncio.get_running_loop().time()
         came = await load.ask("storm", port=port, count=sizes.storm, seconds=sizes.seconds, rooms=ROOMS)
         used, took = server.usage().total - before.total, asyncio.get_running_loop().time() - began

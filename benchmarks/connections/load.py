@@ -163,7 +163,7 @@ class Coming(Load):
             "last": came[-1] / 1e6 if came else 0.0,
         }
 
-    def talk(self, every: float) -> dict[str, Any]:
+    def chatter(self, every: float) -> dict[str, Any]:
         """Have all clients talk from now on, each so often, whatever else they are told."""
         self._counted = 0
         self._talk = Talk(self._clients, every)
@@ -203,4 +203,4 @@ def _p99(sorted_ns: Sequence[int]) -> float:
 
 
 if __name__ == "__main__":
-    obey(Coming(), (*COMMANDS, "settle", "visit", "storm", "talk", "hush", "hear", "compare"))
+    obey(Coming(), (*COMMANDS, "settle", "visit", "storm", "chatter", "hush", "hear", "compare"))
