@@ -53,7 +53,8 @@ def names_of_others(source: Path) -> set[str]:
     own: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Attribute):
-            (own if isinstance(node.ctx, ast.Store) else taken).add(node.attr)
+            is_own = isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name)  # of ``self``
+            (own if is_own else taken).add(node.attr)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             taken.add(node.value)  # for getattr
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

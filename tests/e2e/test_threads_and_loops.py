@@ -203,7 +203,7 @@ async def first():
     await broker.start()
     session = Session(broker.node.context, HTTPConnection({"type": "websocket", "headers": [], "path": "/"}))
     session.client.identify("ann", "ann", None)
-    broker.node.lifecycle.sessions.add(session)
+    broker.node.lifecycle.sessions[session] = None
     broker.node.hub.add(session)
     await broker.join_room(session.id, "x")
     asyncio.create_task(broker.reauthorize())

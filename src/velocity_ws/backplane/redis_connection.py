@@ -218,6 +218,7 @@ class RedisConnection:
         self._end(ConnectionError(str(error)))
 
     def _lost(self, error: Exception | None) -> None:
+        self._connection._writer = None  # or the library takes it for open, and says so when it is freed
         if self._gone is not None:
             self._gone.set()
         self._end(ConnectionError(str(error or "the server has closed the connection")))

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support import DEADLINE, eventually
+from tests.support.links import names_of_tasks
 from tests.support.remembering import EVERY, kinds
 from tests.support.returning import Ledger, Page
 from tests.support.say import Say
@@ -118,6 +119,8 @@ async def slow_among_others(kind: str, kilobytes: int, rounds: int, staging: Sta
             slow = Slow(ws)
             await ws.send(json.dumps({"event": "join", "id": 1, "data": {"room": ROOM, "since": at}}))
             meanwhile = await pace(stage, ledger, other, rounds)
+            if kilobytes <= 300:
+                await eventually(lambda: "velocity-ws recovery" not in names_of_tasks())
             await ledger.say_all(stage.brokers[0], ROOM, 2 * kilobytes, size=1000)
             reading = asyncio.create_task(slow.read())
             await eventually(lambda: whole(slow.messages, at, 3 * kilobytes))
