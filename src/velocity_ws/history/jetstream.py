@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from velocity_ws.backplane.base import Leaving
+from velocity_ws.history.nats_answers import Answers
 from velocity_ws.history.nats_messages import (
     Ack,
     Guard,
@@ -22,7 +23,7 @@ from velocity_ws.history.nats_messages import (
     parse_ack,
     stored_by_subject,
 )
-from velocity_ws.history.nats_requests import AGAIN, Answers, Requests, header_of, status_of
+from velocity_ws.history.nats_requests import AGAIN, Requests, header_of, status_of
 
 __all__ = ["JetStream", "TooMany"]
 

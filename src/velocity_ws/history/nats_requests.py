@@ -7,12 +7,13 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from velocity_ws.backplane.base import Leaving
 from velocity_ws.backplane.nats_client import NatsClient
+from velocity_ws.history.nats_answers import Answers, Expected, Parts, Question
 
-__all__ = ["Answers", "Parts", "Requests", "Sending", "header_of", "side_by_side", "status_of"]
+__all__ = ["Requests", "Sending", "header_of", "side_by_side", "status_of"]
 
 
 T = TypeVar("T")
@@ -31,121 +32,8 @@ def status_of(headers: bytes) -> bytes:
 AGAIN = 0.25
 """Seconds after which a question is asked again: a server that is gone, or leads no longer, answers nothing. Doubled
 each time, as it may be only slow."""
-Part = tuple[bytes, bytes]
-Parts = list[Part]
-"""Headers and payloads of what answers a request."""
 Sending = tuple[bytes, bytes, bytes]
 """A message that is sent: its subject, its headers, and its payload."""
-
-
-class _Expected(Protocol):
-    """What answers something that was sent."""
-
-    def take(self, index: int, part: Part) -> bool:
-        """Take what has come; whether nothing more does."""
-
-    def fail(self, why: str) -> None:
-        """Nothing more comes, as the connection has ended."""
-
-
-class _Question:
-    """What answers one question, of one part or of many; see `Requests.ask`."""
-
-    __slots__ = ("_is_many", "future", "parts")
-
-    def __init__(self, future: asyncio.Future[Parts], *, is_many: bool) -> None:
-        self.future = future
-        self.parts: Parts = []
-        self._is_many = is_many
-
-    def take(self, index: int, part: Part) -> bool:  # noqa: ARG002 - it is one
-        self.parts.append(part)
-        if self._is_many and not part[0].startswith(b"NATS/1.0 "):
-            return False
-        if not self.future.done():
-            self.future.set_result(self.parts)
-        return True
-
-    def fail(self, why: str) -> None:
-        if not self.future.done():
-            self.future.set_exception(ConnectionError(why))
-            self.future.exception()  # retrieved: its caller may be gone
-
-
-class Answers:
-    """What answers messages that were sent together, one each. It comes whether anybody waits for it or not."""
-
-    __slots__ = ("_left", "_parts", "_waiters", "_why")
-
-    def __init__(self, count: int) -> None:
-        """
-        Args:
-            count: how many messages those are.
-        """
-        self._parts: list[Part | None] = [None] * count
-        self._left = count
-        self._why = ""
-        self._waiters: list[asyncio.Future[None]] = []
-
-    @property
-    def are_there(self) -> bool:
-        """Whether all have come, or none comes any more."""
-        return not self._left
-
-    def take(self, index: int, part: Part) -> bool:
-        """See `_Expected.take`. Of a message that was sent twice, the first answer is taken."""
-        if self._left and self._parts[index] is None:
-            self._parts[index] = part
-            self._left -= 1
-            if not self._left:
-                self._wake()
-        return True
-
-    def fail(self, why: str) -> None:
-        """See `_Expected.fail`."""
-        if self._left:
-            self._why, self._left = why, 0
-            self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            _finish(waiter)
-
-    async def wait(self, within: float | None = None) -> None:
-        """Wait until they are there. Cancelling this leaves them to come.
-
-        Args:
-            within: seconds to wait; ``None`` for no bound.
-        """
-        if not self._left:
-            return
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.append(waiter)
-        timer = None if within is None else loop.call_later(within, _finish, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
-            if timer is not None:
-                timer.cancel()
-
-    @property
-    def parts(self) -> Parts:
-        """Headers and payload of each, in the order of the messages, once they are there.
-
-        Raises:
-            ConnectionError: some do not come any more.
-        """
-        parts = [part for part in self._parts if part is not None]
-        if self._why:
-            raise ConnectionError(self._why)
-        return parts
-
-
-def _finish(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 class _InboxClient(NatsClient):
@@ -157,7 +45,7 @@ class _InboxClient(NatsClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self.expected: dict[bytes, tuple[_Expected, int]] = {}
+        self.expected: dict[bytes, tuple[Expected, int]] = {}
 
     def message(self, number: bytes, subject: bytes, headers: bytes, payload: bytes) -> None:  # noqa: ARG002
         """See `NatsClient.message`."""
@@ -227,13 +115,13 @@ class Requests:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Parts] = loop.create_future()
-        asked: dict[bytes, _Question] = {}
+        asked: dict[bytes, Question] = {}
         timer: asyncio.TimerHandle | None = None
 
         def send(pause: float) -> None:
             nonlocal timer
             if not any(question.parts for question in asked.values()) and self._client.is_usable:
-                question = _Question(future, is_many=is_many)
+                question = Question(future, is_many=is_many)
                 number, reply = self._expect(question, 0)
                 asked[number] = question
                 self._write(b"PUB %b %b %d\r\n" % (subject, reply, len(data)), data, b"\r\n")
@@ -290,7 +178,7 @@ class Requests:
         if not self._client.is_usable:
             raise ConnectionError(self._client.reason)
 
-    def _expect(self, expected: _Expected, index: int) -> tuple[bytes, bytes]:
+    def _expect(self, expected: Expected, index: int) -> tuple[bytes, bytes]:
         """Expect an answer; its number, and where it is sent to."""
         number = b"%d" % next(self._numbers)
         self._client.expected[number] = expected, index
