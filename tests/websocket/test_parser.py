@@ -141,3 +141,9 @@ def test_no_other_frame_is_taken_for_a_close_frame(payload: bytes, first: int) -
     frame[0] = first
     assert close_in(frame) is None
     assert close_in(bytes((0x88, len(payload))) + payload) is None  # not masked
+
+
+@given(st.integers(2, 125), st.integers(2, 130))
+def test_a_close_frame_that_is_not_whole_is_left_to_the_library(size: int, length: int) -> None:
+    frame = masked(LibraryFrame(Opcode.CLOSE, (1000).to_bytes(2) + b"a" * (size - 2)))
+    assert (close_in((frame + b"more")[:length]) is not None) == (length == len(frame))

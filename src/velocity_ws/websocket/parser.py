@@ -211,10 +211,10 @@ def close_in(frame: bytes | bytearray) -> tuple[int, str, bytes] | None:
     ``None`` for any other frame, and for a close frame that must be refused.
 
     Args:
-        frame: a whole one, as `cut` found it.
+        frame: as `cut` found it; one that must be refused, as it is longer than allowed, may not be whole.
     """
     size = frame[1] & 0x7F
-    if frame[0] != CLOSE_FRAME or not frame[1] & MASKED or size > 125 or size == 1:
+    if frame[0] != CLOSE_FRAME or not frame[1] & MASKED or size > 125 or size == 1 or len(frame) != 6 + size:
         return None
     payload = apply_mask(frame[6:], frame[2:6])
     code, reason = int(CloseCode.NO_STATUS), ""
