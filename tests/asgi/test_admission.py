@@ -69,6 +69,19 @@ async def test_a_client_that_cannot_be_told_in_time_that_it_may_come_in_is_refus
     assert said(transport) == (503, "the handshake took too long")
 
 
+async def test_middleware_that_holds_an_acceptance_up_has_no_more_time_where_nothing_waited_before() -> None:
+    broker = Broker(settings(handshake_timeout=0.05))
+
+    @broker.authenticate
+    async def authenticate() -> str:
+        return "ann"
+
+    transport = Reluctant(on_accept="waits")
+    transport.accepts_at_once = True
+    assert not await admitted(broker, transport)
+    assert said(transport) == (503, "the handshake took too long")
+
+
 async def test_the_deadline_counts_from_when_the_client_connected() -> None:
     broker = Broker(settings(handshake_timeout=60))
 

@@ -68,24 +68,19 @@ class Admission:
         node = self._node
         try:
             transport.configure(node.settings)
-            identifying: Awaitable[Accept | None] = self._identify_client(session, full, transport)
-            if transport.accepts_at_once:
-                begun = first_step(identifying)
-                if not isinstance(begun, Suspended):  # most often nothing has to wait, and needs no deadline
-                    await self._accept(session, transport, begun[0])
-                    return True
-                identifying = begun
             accepted_at = transport.accepted_at
             began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
-            async with asyncio.timeout_at(began + node.settings.handshake_timeout) as deadline:
+            deadline = asyncio.timeout_at(began + node.settings.handshake_timeout)
+            letting_in: Awaitable[None] = self._let_in(session, full, transport, deadline)
+            if transport.accepts_at_once:
+                begun = first_step(letting_in)
+                if not isinstance(begun, Suspended):  # most often nothing has to wait, and needs no deadline
+                    return True
+                letting_in = begun
+            async with deadline:
                 node.lifecycle.handshakes.add(deadline)
                 try:
-                    accept = await identifying
-                    if deadline.expired():  # and a hook has swallowed it
-                        raise TimeoutError
-                    if not node.is_running:
-                        raise Reject("shutting down", status=503)
-                    await self._accept(session, transport, accept)
+                    await letting_in
                     return True
                 finally:
                     node.lifecycle.handshakes.discard(deadline)
@@ -121,12 +116,19 @@ class Admission:
         except OSError:
             log.debug("the client had gone before it could be refused")
 
-    async def _identify_client(self, session: Session, full: str | None, transport: Transport) -> Accept | None:
+    async def _let_in(
+        self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout
+    ) -> None:
         await transport.begin()
         self._check(session, full)
         if self._node.settings.check_origin is not None:
             await self._ask_origin(session, self._node.settings.check_origin)
-        return await self._identify(session) if self._node.dispatcher.has("authenticate") else None
+        accept = await self._identify(session) if self._node.dispatcher.has("authenticate") else None
+        if deadline.expired():  # and a hook has swallowed it
+            raise TimeoutError
+        if not self._node.is_running:
+            raise Reject("shutting down", status=503)
+        await self._accept(session, transport, accept)
 
     async def _accept(self, session: Session, transport: Transport, accept: Accept | None) -> None:
         selected = None
