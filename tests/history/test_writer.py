@@ -211,3 +211,20 @@ async def test_an_append_in_this_process_is_refused_as_any_other(monkeypatch: py
         assert len(node.had) == 1
     assert (await failing(node.link.append(Append(LOG, b"1"), node.had.append))).outcome == "refused"
     assert node.outcomes == (1, 2, 0)  # a conflict is neither
+
+
+async def test_what_is_appended_in_this_process_in_one_turn_is_bounded_in_bytes() -> None:
+    async with linked(MemoryHistory("memory://writer-bound"), queue_size=4 * history_writer.OVERHEAD) as node:
+        calls = [node.link.append(Append(LOG, b"1"), node.had.append) for _ in range(5)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(each) for each in results] == 3 * [Appended] + 2 * [BackplaneUnavailable]
+        await node.link.append(Append(LOG, b"2"), node.had.append)
+        assert node.outcomes == (4, 2, 0)
+
+
+async def test_who_appends_much_in_this_process_leaves_others_a_turn_and_is_not_refused() -> None:
+    size = history_writer.BATCH_BYTES
+    async with linked(MemoryHistory("memory://writer-large"), queue_size=2 * size) as node:
+        for _ in range(5):
+            await node.link.append(Append(LOG, bytes(size)), node.had.append)
+        assert node.outcomes == (5, 0, 0)

@@ -140,30 +140,36 @@ class Writer:
     async def _append_now(self, store: LocalStore, append: Append, then: Then) -> Appended:
         """Append an entry past the queue, in which nothing ever waits for a store in this process."""
         queued = self._asked(append, then)
+        if not self._bytes:  # those that listen on this loop get it in the next turn, and it waits for them until then
+            asyncio.get_running_loop().call_soon(self._forget_turn)
+        self._bytes += len(append.envelope) + OVERHEAD
         queued.took(store.append_now(append))
         self._local_appends += 1
-        if not self._local_appends % TURN:
+        if not self._local_appends % TURN or self._bytes >= BATCH_BYTES:
             await asyncio.sleep(0)
         return queued.result()
+
+    def _forget_turn(self) -> None:
+        self._bytes = 0
 
     def _asked(self, append: Append, then: Then) -> _Queued:
         """An append that can be taken.
 
         Raises:
-            BackplaneUnavailable: there is no connection, or it is too large.
+            BackplaneUnavailable: there is no connection, it is too large, or too much waits.
         """
         size = len(append.envelope)
         if not self._is_open:
             raise self._refused(self._why)
         if size > self._store.max_payload:
             raise self._refused(f"the message has {size} bytes, and the engine takes {self._store.max_payload}")
+        if self._bytes and self._bytes + size + OVERHEAD > self._limit:
+            raise self._refused(f"{self._bytes} bytes wait for the engine, which is too slow")
         return _Queued(append, then, self._counters)
 
     def _put(self, append: Append, then: Then) -> _Queued:
         queued = self._asked(append, then)
         size = len(append.envelope)
-        if self._bytes and self._bytes + size + OVERHEAD > self._limit:
-            raise self._refused(f"{self._bytes} bytes wait for the engine, which is too slow")
         self._queue.append(queued)
         self._bytes += size + OVERHEAD
         self._wakeup.set()
