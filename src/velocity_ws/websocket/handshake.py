@@ -97,7 +97,8 @@ class Negotiator:
         if not path.isascii():
             return self.reject(400)
         key, way = fields.get(_KEY, b""), tuple(map(fields.get, _NEGOTIATED))
-        is_plain = len(fields) == len(headers)  # no header comes twice
+        # None of them comes twice; others may, as HAProxy's X-Forwarded-For.
+        is_plain = len(fields) == len(headers) or _comes_once(headers)
         known = self._known.get(way) if is_plain else None
         if known is not None and _is_key(key):
             return _accept_key(key), known
@@ -256,6 +257,12 @@ def _accept_key(key: bytes) -> bytes:
 def _is_key(value: bytes) -> bool:
     """Whether this is surely a key (RFC 6455, section 4.2.1); where not, the library is asked."""
     return len(value) == 24 and value.endswith(b"==") and _BASE64.fullmatch(value) is not None
+
+
+def _comes_once(headers: RawHeaders) -> bool:
+    """Whether each header that the library looks at is there once at most."""
+    names = [name for name, _ in headers if name in _NEGOTIATED or name == _KEY]
+    return len(names) == len(set(names))
 
 
 def _check(headers: Iterable[tuple[bytes, bytes]]) -> None:
