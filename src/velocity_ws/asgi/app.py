@@ -22,6 +22,7 @@ from velocity_ws.asgi.transport import transport_for
 from velocity_ws.broker.broker import Broker
 from velocity_ws.broker.node import Node
 from velocity_ws.close import LOST, SHUTTING_DOWN, Close
+from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.errors import BrokerError, Reject, VelocityError
 from velocity_ws.logs import get_logger, printable
 from velocity_ws.paths import STREAMS
@@ -140,8 +141,9 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
     try:
         if not await _admit(node, admission, session, full, transport):
             return
+        outbox = transport.open(session, node.context)
         try:
-            _open(node, session, transport)
+            _open(node, session, outbox)
             close = await transport.wait_closed()
         except asyncio.CancelledError:
             if not _was_aborted(session):
@@ -191,8 +193,7 @@ async def _admit(node: Node, admission: Admission, session: Session, full: str |
     return is_accepted
 
 
-def _open(node: Node, session: Session, transport: Transport) -> None:
-    outbox = transport.open(session, node.context)
+def _open(node: Node, session: Session, outbox: Outbox) -> None:
     if log.isEnabledFor(logging.DEBUG):
         log.debug("client connected", extra=fields_of(session))
     session.open(outbox)

@@ -83,13 +83,13 @@ class NatsClient(Client):
                 ping_interval=NEVER,
                 **_credentials(servers),
             )
+            self._take_over()
         except (nats.errors.Error, TimeoutError, OSError) as error:
             await self.abort()
             raise ConnectionError(self.reason) from error
         except BaseException:
             await self.abort()
             raise
-        self._take_over()
         reader = self.reader
         if reader is not None:
             reader.add_done_callback(lambda _: ended())

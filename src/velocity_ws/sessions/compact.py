@@ -81,7 +81,13 @@ class GroupOfOne(One[M]):
         return Group(self.name, self).with_member(member)
 
     def without(self, member_id: str) -> None:
-        """Nothing: it was the last."""
+        """Nothing is left without its member.
+
+        Raises:
+            KeyError: it is another.
+        """
+        if member_id != self.key:
+            raise KeyError(member_id)
 
 
 class Group(dict[str, M]):

@@ -65,7 +65,8 @@ class LazyHTTP(UvicornHTTP):
             self.server_state.connections.discard(self)
 
     def _begin(self) -> None:
-        """Be a connection of uvicorn's class. Harmless the second time."""
+        """Be a connection of uvicorn's class. Harmless the second time; never once the connection is gone, as the
+        server would count one more then, and wait for it."""
         if not self._has_begun:
             self._has_begun = True
             self._set_up()

@@ -21,7 +21,7 @@ from velocity_ws.process.descriptors import most_open
 from velocity_ws.process.garbage import full_collections
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
-from velocity_ws.uvicorn.behind_proxies import application
+from velocity_ws.uvicorn.behind_proxies import split
 from velocity_ws.uvicorn.console import without_query
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
@@ -105,18 +105,19 @@ class WebSocketState:
 
     Attributes:
         addresses: those that the server has.
-        application: is called for each connection.
+        application: is called for each connection, behind `proxies`.
         drain: closes them when the server stops.
         late_connections: answers those that connect while it does; ``None`` where others take them.
         negotiator: of handshakes.
         parsers: of the ``websockets`` library.
         peers: watches the peers of connections that are not read.
+        proxies: writes into the scope what the headers of proxies say, and waits for nothing; ``None`` for no such.
         unfinished: bounds messages that have come in part, of connections without a broker.
     """
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.addresses: Common[tuple[str, int | None] | None] = Common()
-        self.application = application(config)
+        self.proxies, self.application = split(config)
         self.drain = Drain(loop)
         self.late_connections = LateConnections.of(config, loop)
         self.negotiator = Negotiator()

@@ -278,6 +278,8 @@ class WebSocketProtocol(SessionTransport):
 
     async def _run(self, scope: Scope) -> None:
         try:
+            if self._shared.proxies is not None:
+                await self._shared.proxies(scope, self._events.receive, self._events.send)
             await self._shared.application(scope, self._events.receive, self._events.send)
         except ClientDisconnected:
             log.debug("the application sent to a client that had gone")

@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.utils import GUID
 
-from velocity_ws.websocket.common import MAX_SIZE, Common, CommonHeaders
+from velocity_ws.websocket.common import CommonHeaders
 from velocity_ws.websocket.parser_adapter import Window, log
 from velocity_ws.websocket.request import RawHeaders, to_latin
 from velocity_ws.websocket.scope import Address, ScopeKeys, VersionKeys
@@ -67,7 +67,6 @@ class Negotiator:
 
     Attributes:
         headers: the headers that many requests have.
-        paths: their paths, and the bytes of these.
     """
 
     def __init__(self) -> None:
@@ -78,7 +77,6 @@ class Negotiator:
             client_max_window_bits=WINDOW_BITS,
         )
         self.headers = CommonHeaders()
-        self.paths: Common[tuple[str, bytes]] = Common()
         self._conn = ServerProtocol(extensions=[deflate], logger=log)
         self._known: dict[tuple[bytes | None, ...], Agreement] = {}
 
@@ -174,8 +172,6 @@ class Handshake:
         asked, _, query = self._path.partition(b"?")
         path = asked.decode("ascii")
         path, raw_path = root_path + (unquote(path) if "%" in path else path), root_path.encode("ascii") + asked
-        if len(asked) <= MAX_SIZE:
-            path, raw_path = self._negotiator.paths.of((path, raw_path))
         scope = ScopeKeys()
         scope.type = "websocket"
         scope.asgi = vars(VersionKeys(asgi_version))
