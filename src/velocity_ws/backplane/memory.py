@@ -15,7 +15,7 @@ __all__ = ["MAX_PAYLOAD", "Bus", "MemoryBackplane", "bus_of"]
 MAX_PAYLOAD = 8 * 1024 * 1024
 """Bytes."""
 MAX_WAITING = 32 * 1024 * 1024
-"""Bytes that may wait for a connection on another loop than the publisher's; beyond that it is cut off."""
+"""Bytes that may wait for a connection until its loop has a turn; beyond that it is cut off."""
 
 
 class _BusConnection:
