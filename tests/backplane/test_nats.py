@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.configured import certificates, configured
 from tests.support.engines import ENGINES, Engine, engine
 from tests.support.nodes import nodes, person
@@ -245,3 +246,26 @@ def test_what_is_written_to_a_connection_that_has_just_ended_is_a_connection_err
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(write())
+
+
+async def test_a_server_that_ends_just_after_the_login_is_lost_without_a_complaint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"A","version":"2.11.0","proto":1,"max_payload":1048576,"headers":true}\r\n')
+        while (await reader.readline())[:4] != b"PING":
+            pass
+        writer.write(b"PONG\r\nPING\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    backplane = NatsBackplane(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(DEADLINE):
+        with contextlib.suppress(ConnectionError):
+            await backplane.connect(lambda _topic, _payload: None, lost.set_result)
+            await lost
+    await backplane.close()
+    server.close()
+    await server.wait_closed()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

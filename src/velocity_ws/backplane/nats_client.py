@@ -98,9 +98,13 @@ class NatsClient(Client):
         """Read what arrives from now on, and what the library has read and not yet looked at."""
         streams: Any = self._transport
         reader, writer = streams._io_reader, streams._io_writer
-        early = bytes(self._ps.buf) + bytes(reader._buffer)
-        self._ps.buf.clear()
+        unread = bytes(reader._buffer)
         reader._buffer.clear()
+        if reader.at_eof():  # it has ended already: what came is the library's, which says so
+            reader._buffer.extend(unread)
+            return
+        early = bytes(self._ps.buf) + unread
+        self._ps.buf.clear()
         wire = self._wire = writer.transport
         parser = NatsParser(self.message, self._confirmed, self._told)
         self._incoming = Incoming(wire, parser.feed, self._failed)

@@ -60,19 +60,33 @@ class NatsParser:
                     raise ValueError(f"a line of more than {MAX_LINE} bytes: {data[at : at + 40]!r}")
                 self._rest = data[at:]
                 return
-            kind = data[at]
-            if kind in _MESSAGES:
-                fields = data[at:end].split()
-                start, stop = end + 2, end + 2 + int(fields[-1])
-                if stop + 2 > size:
-                    self._parts, self._missing = [data[at:]], stop + 2 - size
-                    return
-                body = start if kind == _M else start + int(fields[-2])
-                self._message(fields[2], fields[1], data[start:body], data[body:stop])
-                at = stop + 2
+            if data[at] in _MESSAGES:
+                at = self._cut(data, at, end)
                 continue
-            if kind == _P and data[at + 1] == _O:
+            if data[at] == _P and data[at + 1] == _O:
                 self._pong()
             else:
                 self._other(data[at : end + 2])
             at = end + 2
+
+    def _cut(self, data: bytes, at: int, end: int) -> int:
+        """Cut out a message whose line is from ``at`` to ``end``, or keep what there is of it; where it ends."""
+        fields = data[at:end].split()
+        start, stop = end + 2, end + 2 + _size(fields[-1])
+        body = start if data[at] == _M else start + _size(fields[-2])
+        if body > stop:
+            raise ValueError(f"headers larger than their message: {data[at:end]!r}")
+        if stop + 2 > len(data):
+            self._parts, self._missing = [data[at:]], stop + 2 - len(data)
+        elif not data.startswith(b"\r\n", stop):
+            raise ValueError(f"a message that is larger than its line says: {data[at:end]!r}")
+        else:
+            self._message(fields[2], fields[1], data[start:body], data[body:stop])
+        return stop + 2
+
+
+def _size(text: bytes) -> int:
+    """A number of bytes. `int` takes signs besides, and who goes back by one would cut the same message for ever."""
+    if not text.isdigit():
+        raise ValueError(f"not a number of bytes: {text!r}")
+    return int(text)
