@@ -63,7 +63,7 @@ if __name__ == "__main__":
     found["of connections"] = grow(4 * MANY)
     for _ in range(4 * MANY // 70):
         collections.count_out()
-    found["when they have gone"] = grow(4 * MANY)
+    found["when they have gone"] = grow(8 * MANY)
     gc.set_threshold(700, 10, 1000)
     now += 3600
     grow(MANY)

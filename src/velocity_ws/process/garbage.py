@@ -38,9 +38,9 @@ MOST_YOUNGER = 200
 seen 1.4 million new objects, some 150 MB, if all of them stayed. CPython's own rule applies besides: none while less
 than a quarter is new."""
 CONNECTION_BYTES = 16 * 1024
-CONNECTION_COLLECTIONS = 100
-"""What a connection has, and so is no garbage: bytes, and how many of them have the objects of one collection of what
-is younger. Else 10,000 clients that connect at once would all be stopped for a quarter of a second, to find nothing."""
+CONNECTION_OBJECTS = 70
+"""What a connection has, and so is no garbage: bytes, and objects, an application's few included. Else 10,000 clients
+that connect at once would all be stopped for a quarter of a second, to find nothing."""
 
 
 class _CollectionPause:
@@ -130,7 +130,8 @@ class FullCollections:
             self._forget()
         elif info["generation"] == _OLDEST - 1 and self._usual is not None:
             if not self._is_due():
-                self._set(MOST_YOUNGER + self._came // CONNECTION_COLLECTIONS)
+                young, younger, _ = gc.get_threshold()
+                self._set(MOST_YOUNGER + self._came * CONNECTION_OBJECTS // max(1, young * younger))
             else:
                 self._set(self._usual)
                 self._usual = None
