@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from benchmarks.cluster.targets import Outcome
 from benchmarks.report import number, row
 from benchmarks.scenarios import Figures
 
-__all__ = ["by_engine", "targets"]
+__all__ = ["by_engine", "table", "targets"]
 
 
 def targets(found: Sequence[Outcome]) -> str:
@@ -25,23 +25,45 @@ def targets(found: Sequence[Outcome]) -> str:
 
 def by_engine(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[tuple[str, str], str]) -> str:
     """One scenario: a row for each engine, with the medians of its rounds."""
+    return table(key, by_name, failed, heading="Engine", name="{}://", written=_number)
+
+
+def table(
+    key: str,
+    by_name: Mapping[str, Sequence[Figures]],
+    failed: Mapping[tuple[str, str], str],
+    *,
+    heading: str = "",
+    name: str = "{}",
+    written: Callable[[float], str] = number,
+) -> str:
+    """One scenario: a row for each that was measured, with the medians of its rounds.
+
+    Args:
+        key: of the scenario.
+        by_name: the rounds of each.
+        failed: why there are none, by scenario and name.
+        heading: of the names.
+        name: how they are written.
+        written: how figures are.
+    """
     measured = [figures for figures in by_name.values() if figures]
     if not measured:
-        reasons = [f" {name}: {failed[key, name]}".partition("\n")[0] for name in by_name if (key, name) in failed]
+        reasons = [f" {each}: {failed[key, each]}".partition("\n")[0] for each in by_name if (key, each) in failed]
         return f"Nothing was measured.{';'.join(reasons)}\n"
     columns = list(measured[0][0].values)
-    header = ["Engine", columns[0], "lowest to highest", *columns[1:], "load busy", "late", "faults"]
+    header = [heading, columns[0], "lowest to highest", *columns[1:], "load busy", "late", "faults"]
     lines = [row(header), row(["---", *["---:"] * (len(header) - 1)])]
-    for name, rows in by_name.items():
+    for each, rows in by_name.items():
         if not rows:
-            lines.append(row([f"{name}://", failed.get((key, name), "not measured").partition("\n")[0]]))
+            lines.append(row([name.format(each), failed.get((key, each), "not measured").partition("\n")[0]]))
             continue
         main = [figures.values[columns[0]] for figures in rows]
-        cells = [f"**{_number(median(main))}**", f"{_number(min(main))} to {_number(max(main))}"]
-        cells += [_number(median([figures.values[column] for figures in rows])) for column in columns[1:]]
+        cells = [f"**{written(median(main))}**", f"{written(min(main))} to {written(max(main))}"]
+        cells += [written(median([figures.values[column] for figures in rows])) for column in columns[1:]]
         cells.append(f"{median([figures.busy for figures in rows]):.0%}")
         cells += [str(sum([figures.late for figures in rows])), str(sum([figures.faults for figures in rows]))]
-        lines.append(row([f"{name}://", *cells]))
+        lines.append(row([name.format(each), *cells]))
     return "".join(lines)
 
 

@@ -12,9 +12,8 @@ from benchmarks.connections.growth import COLD, HELD, HOT, UP
 from benchmarks.connections.scenarios import SCENARIOS
 from benchmarks.connections.sizes import ROOM, Sizes
 from benchmarks.process import server_core
-from benchmarks.report import facts, fairness, number, packages, row
-from benchmarks.scenarios import Figures
-from benchmarks.tables import targets
+from benchmarks.report import facts, fairness, packages
+from benchmarks.tables import table, targets
 from benchmarks.targets import Results
 
 __all__ = ["outcomes", "render"]
@@ -130,7 +129,7 @@ def render(
     for scenario in SCENARIOS:
         if scenario.key in results:
             title = scenario.title.format(**asdict(sizes))
-            parts.append(f"### {title}\n\n{_table(scenario.key, results[scenario.key], failed)}")
+            parts.append(f"### {title}\n\n{table(scenario.key, results[scenario.key], failed)}")
     parts.append(f"### Was it fair to connections?\n\n{fairness(results, failed)}")
     return "\n".join(parts)
 
@@ -140,22 +139,3 @@ def _fitted(sizes: Sizes) -> str:
     if most >= MANY:
         return ""
     return f"There were to be {MANY:,} connections; the run, or the limit of descriptors, has room for {most:,}."
-
-
-def _table(key: str, by_name: Mapping[str, Sequence[Figures]], failed: Mapping[tuple[str, str], str]) -> str:
-    columns = next((list(rows[0].values) for rows in by_name.values() if rows), [])
-    if not columns:
-        return "Nothing was measured.\n"
-    header = ["", columns[0], "lowest to highest", *columns[1:], "load busy", "late", "faults"]
-    lines = [row(header), row(["---", *["---:"] * (len(header) - 1)])]
-    for name, rows in by_name.items():
-        if not rows:
-            lines.append(row([name, failed.get((key, name), "not measured").partition("\n")[0]]))
-            continue
-        main = [figures.values[columns[0]] for figures in rows]
-        cells = [name, f"**{number(median(main))}**", f"{number(min(main))} to {number(max(main))}"]
-        cells += [number(median([figures.values[column] for figures in rows])) for column in columns[1:]]
-        cells.append(f"{median([figures.busy for figures in rows]):.0%}")
-        cells += [str(sum([figures.late for figures in rows])), str(sum([figures.faults for figures in rows]))]
-        lines.append(row(cells))
-    return "".join(lines)
