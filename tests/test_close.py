@@ -38,7 +38,16 @@ STAY_AWAY: dict[str, Goodbye] = {
     "wrong_frame": close.wrong_frame("invalid opcode"),
     "refused": close.refused("origin not allowed"),
 }
-NOT_OURS = {"LOST", "MAX_REASON_BYTES", "Close", "CloseCode", "Goodbye", "may_reconnect", "problem_of_close"}
+NOT_OURS = {
+    "LOST",
+    "MAX_REASON_BYTES",
+    "SENDABLE",
+    "Close",
+    "CloseCode",
+    "Goodbye",
+    "may_reconnect",
+    "problem_of_close",
+}
 
 NAMES = {
     1000: "NORMAL",

@@ -17,6 +17,7 @@ __all__ = [
     "LOST",
     "MAX_REASON_BYTES",
     "PING_TIMEOUT",
+    "SENDABLE",
     "SESSION_EXPIRED",
     "SETUP_FAILED",
     "SHUTTING_DOWN",
@@ -79,7 +80,8 @@ _FINAL = frozenset(
         CloseCode.MISSING_EXTENSION,
     }
 )
-_RESERVED = frozenset({1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL, 1015})
+SENDABLE: Final = frozenset((*range(1000, 1015), *range(3000, 5000))) - {1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL}
+"""What a close frame may say (RFC 6455, section 7.4, and the IANA registry)."""
 
 
 def may_reconnect(code: int) -> bool:
@@ -164,7 +166,7 @@ def problem_of_close(code: int, reason: str) -> str | None:
     """
     if isinstance(code, bool) or not isinstance(code, int):
         return f"a close code is an integer, not {code!r}"
-    if not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in _RESERVED:
+    if code not in SENDABLE:
         return f"{code} may not be sent in a close frame; use 1000, or 4000 to 4999 for your own"
     try:
         size = len(reason.encode())

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from velocity_ws.close import CloseCode
+from velocity_ws.close import SENDABLE, CloseCode
 from velocity_ws.messages.frames import BINARY, COMPRESSED, EMPTY_BLOCK, FIN, TEXT
 
 try:
@@ -36,8 +36,6 @@ CLOSE_FRAME: Final = 0x88
 MASKED: Final = 0x80
 """The bit of a frame's second byte that says it is masked, as what clients send must be."""
 _CONTROL = 0x8
-_CLOSE_CODES = frozenset((*range(1000, 1015), *range(3000, 5000))) - {1004, CloseCode.NO_STATUS, CloseCode.ABNORMAL}
-"""What a close frame may say (RFC 6455, section 7.4, and the IANA registry)."""
 _OPCODES = frozenset((0x0, TEXT, BINARY, 0x8, 0x9, 0xA))
 _PIECE = 64 * 1024
 """Bytes that are decompressed at once."""
@@ -224,6 +222,6 @@ def close_in(frame: bytes | bytearray) -> tuple[int, str, bytes] | None:
             reason = payload[2:].decode()
         except UnicodeDecodeError:
             return None
-        if code not in _CLOSE_CODES:
+        if code not in SENDABLE:
             return None
     return code, reason, bytes((CLOSE_FRAME, size)) + payload
