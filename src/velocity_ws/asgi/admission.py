@@ -120,10 +120,7 @@ class Admission:
         self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout
     ) -> None:
         await transport.begin()
-        self._check(session, full)
-        if self._node.settings.check_origin is not None:
-            await self._ask_origin(session, self._node.settings.check_origin)
-        accept = await self._identify(session) if self._node.dispatcher.has("authenticate") else None
+        accept = await self._judge(session, full)
         if deadline.expired():  # and a hook has swallowed it
             raise TimeoutError
         if not self._node.is_running:
@@ -144,11 +141,7 @@ class Admission:
         Raises:
             Reject: it may not come in.
         """
-        self._check(session, None)
-        if self._node.settings.check_origin is not None:
-            await self._ask_origin(session, self._node.settings.check_origin)
-        if self._node.dispatcher.has("authenticate"):
-            await self._identify(session)
+        await self._judge(session, None)
 
     async def allows(self, request: HTTPConnection, origin: str) -> bool:
         """Whether the page of an origin may read what a request is answered, by the rules of a handshake."""
@@ -172,6 +165,13 @@ class Admission:
         """Whether an origin is that of the server, or one of ``WS_ALLOWED_ORIGINS``."""
         hosts = request.headers.getlist("host")
         return is_same_origin(origin, hosts) or any(pattern.matches(origin) for pattern in self._origins)
+
+    async def _judge(self, session: Session, full: str | None) -> Accept | None:
+        """Check a request, by all that is to be asked; what is to be said with the acceptance, if anything."""
+        self._check(session, full)
+        if self._node.settings.check_origin is not None:
+            await self._ask_origin(session, self._node.settings.check_origin)
+        return await self._identify(session) if self._node.dispatcher.has("authenticate") else None
 
     def _check(self, session: Session, full: str | None) -> None:
         """
