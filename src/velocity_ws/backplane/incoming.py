@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 __all__ = ["Incoming"]
 
@@ -38,12 +39,12 @@ class Incoming(asyncio.Protocol):
         self._receive = receive
         self._failed = failed
         self._lost = lost
-        self._library = transport.get_protocol()
+        self._library: Any = transport.get_protocol()  # that of a stream
         transport.set_protocol(self)
 
     def pass_on(self, data: bytes) -> None:
         """Let the library have something that has come, as if it had read it."""
-        self._library.data_received(data)  # type: ignore[attr-defined] # it is that of a stream
+        self._library.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         """Give on what has come."""
@@ -55,7 +56,7 @@ class Incoming(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """End the connection, as the server sends nothing more, and may not read either."""
-        self._library.eof_received()  # type: ignore[attr-defined]
+        self._library.eof_received()
         self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from velocity_ws.websocket.scope import Address
+
 __all__ = ["LocalAddress", "PeerAddress", "local_address", "peer_address"]
 
-LocalAddress = tuple[str, int | None]
+LocalAddress = Address
 PeerAddress = tuple[str, int]
 
 # uvicorn's functions ask the kernel, for which uvloop makes a socket object each time: 3.6 us where this takes 0.6.

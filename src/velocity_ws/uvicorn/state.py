@@ -30,6 +30,7 @@ from velocity_ws.websocket.handshake import Negotiator
 from velocity_ws.websocket.keepalive import Keepalive
 from velocity_ws.websocket.parser_adapter import ParserPool
 from velocity_ws.websocket.peer import PeerWatch
+from velocity_ws.websocket.scope import Address
 from velocity_ws.websocket.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, UnfinishedMessages
 
 __all__ = [
@@ -116,7 +117,7 @@ class WebSocketState:
     """
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
-        self.addresses: Common[tuple[str, int | None] | None] = Common()
+        self.addresses: Common[Address | None] = Common()
         self.proxies, self.application = split(config)
         self.drain = Drain(loop)
         self.late_connections = LateConnections.of(config, loop)
