@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.support import eventually
 from velocity_ws.delivery.fanout import fan_out
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.queue_outbox import QueueOutbox
-from velocity_ws.delivery.transport_outbox import Flusher
 from velocity_ws.messages.outbound import PreparedMessage, encode, encode_bytes
 from velocity_ws.stats import Counters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.outboxes import LIMIT, TransportRig
-from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.messages.outbound import PreparedMessage, encode
 
 

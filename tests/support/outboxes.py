@@ -9,9 +9,10 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from tests.support import eventually
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.delivery.outbox import Outbox
 from velocity_ws.delivery.queue_outbox import QueueOutbox
-from velocity_ws.delivery.transport_outbox import Flusher, TransportOutbox
+from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.messages.outbound import encode
 from velocity_ws.stats import Counters
 

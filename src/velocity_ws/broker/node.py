@@ -26,7 +26,8 @@ from velocity_ws.cluster.topics import Topics, prefix_of
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.delivery.fanout import fan_out
-from velocity_ws.delivery.transport_outbox import Flusher, push
+from velocity_ws.delivery.flusher import Flusher
+from velocity_ws.delivery.transport_outbox import push
 from velocity_ws.errors import BrokerError
 from velocity_ws.history.histories import Histories
 from velocity_ws.hooks.registry import Hooks

@@ -19,8 +19,9 @@ from asyncio.tasks import _enter_task, _leave_task  # documented for those who i
 from collections.abc import Iterable, Iterator
 
 from velocity_ws.concurrency.eager import Suspended
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.delivery.queue_outbox import QueueOutbox
-from velocity_ws.delivery.transport_outbox import Flusher, Member, push
+from velocity_ws.delivery.transport_outbox import Member, push
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 

@@ -10,14 +10,12 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from velocity_ws.delivery.bounded_outbox import BoundedOutbox
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.delivery.outbox import CLOSING, OPEN, OVER, Outbox, OutboxOwner
-from velocity_ws.logs import get_logger
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.stats import Counters
 
-__all__ = ["Flusher", "FrameWriter", "TransportOutbox", "push"]
-
-log = get_logger("velocity_ws.delivery")
+__all__ = ["FrameWriter", "TransportOutbox", "push"]
 
 
 class FrameWriter(Protocol):
@@ -39,33 +37,6 @@ class FrameWriter(Protocol):
 
     async def ping(self) -> float | None:
         """Ping the client; return the round trip in seconds, or ``None`` if the connection ends first."""
-
-
-class Flusher:
-    """Flushes outboxes at the end of the loop turn in which they were given messages. On the broker's loop only.
-
-    Attributes:
-        waiting: the outboxes that have messages to write.
-    """
-
-    def __init__(self) -> None:
-        self.waiting: list[TransportOutbox] = []
-
-    def add(self, outbox: TransportOutbox) -> None:
-        """Flush an outbox at the end of this turn of the loop."""
-        if not self.waiting:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self.waiting.append(outbox)
-
-    def flush(self) -> None:
-        """Write what every waiting outbox has queued. An outbox that raises is aborted, and costs no other its turn."""
-        waiting, self.waiting = self.waiting, []
-        for outbox in waiting:
-            try:
-                outbox.flush()
-            except Exception:  # one connection never costs another
-                log.exception("a connection could not be written to, and is cut")
-                outbox.abort()
 
 
 class TransportOutbox(BoundedOutbox):

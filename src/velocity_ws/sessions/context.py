@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from velocity_ws.concurrency.eager import TaskPool
 from velocity_ws.concurrency.portal import Portal
-from velocity_ws.delivery.transport_outbox import Flusher
+from velocity_ws.delivery.flusher import Flusher
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.sessions.asks import AskTimes

@@ -1,0 +1,89 @@
+"""When outboxes are flushed: at the end of the turn, and where that takes long, in the turns after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from velocity_ws.delivery.flusher import AT_ONCE, TURN, Flusher
+
+MANY = 20 * AT_ONCE
+
+
+class Slow:
+    """An outbox whose transport takes its time: so much that those of a few looks at the clock take a turn."""
+
+    def __init__(self, flushed: list[object], *, fails: bool = False) -> None:
+        self._flushed = flushed
+        self._fails = fails
+        self.is_aborted = False
+
+    def flush(self) -> None:
+        until = time.perf_counter() + TURN / AT_ONCE
+        while time.perf_counter() < until:
+            pass
+        if self._fails:
+            raise OSError("gone")
+        self._flushed.append(self)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def until_flushed(flushed: list[object], count: int) -> int:
+    """The turns of the loop until so many are flushed."""
+    turns = 0
+    async with asyncio.timeout(10):
+        while len(flushed) < count:
+            await asyncio.sleep(0)
+            turns += 1
+    return turns
+
+
+async def test_what_takes_long_leaves_the_loop_its_turns() -> None:
+    flushed: list[object] = []
+    flusher = Flusher()
+    outboxes = [Slow(flushed) for _ in range(MANY)]
+    for outbox in outboxes:
+        flusher.add(outbox)
+    assert await until_flushed(flushed, MANY) > 5
+    assert flushed == outboxes
+
+
+async def test_who_is_given_a_message_meanwhile_does_not_wait_for_all() -> None:
+    flushed: list[object] = []
+    flusher = Flusher()
+    for _ in range(MANY):
+        flusher.add(Slow(flushed))
+    await until_flushed(flushed, 1)
+    late = Slow(flushed)
+    flusher.add(late)
+    await until_flushed(flushed, MANY + 1)
+    assert flushed.index(late) < MANY / 2
+
+
+async def test_two_that_take_long_are_both_flushed() -> None:
+    flushed: list[object] = []
+    flusher = Flusher()
+    outboxes = [Slow(flushed) for _ in range(2 * MANY)]
+    for outbox in outboxes[:MANY]:
+        flusher.add(outbox)
+    await until_flushed(flushed, 1)
+    for outbox in outboxes[MANY:]:
+        flusher.add(outbox)
+    await until_flushed(flushed, 2 * MANY)
+    assert set(flushed) == set(outboxes)
+    assert len(flushed) == 2 * MANY
+
+
+async def test_one_that_raises_late_is_aborted_and_costs_no_other_its_turn(caplog: pytest.LogCaptureFixture) -> None:
+    flushed: list[object] = []
+    flusher = Flusher()
+    outboxes = [Slow(flushed, fails=number == MANY - 2) for number in range(MANY)]
+    for outbox in outboxes:
+        flusher.add(outbox)
+    await until_flushed(flushed, MANY - 1)
+    assert [outbox.is_aborted for outbox in outboxes] == [number == MANY - 2 for number in range(MANY)]
+    assert "is cut" in caplog.text
