@@ -172,7 +172,7 @@ class Talking:
 
     async def _is_what_the_engine_has(self, voice: Page, room: str, *, keeps_all: bool) -> None:
         log, since, found = self.ledger.log(room), None, list[int]()
-        while part := await voice.ask("history", [room, since]):
+        while part := await until_available(partial(voice.ask, "history", [room, since]), self._chance):
             found += [number for number, _ in part]
             since = part[-1][1]
         assert sorted(found) == sorted(set(found))
