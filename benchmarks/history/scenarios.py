@@ -219,6 +219,7 @@ async def _come(run: Run, room: str, *, is_back: bool, count: int) -> Figures:
     said = (await run.sender.ask("hush"))["each"]
     await others.load.ask("wait", each=said)
     heard = await others.load.ask("check", first=0, each=said)
+    judged = await run.load.ask("judge", missed=sizes.missed if is_back else 0, is_back=is_back)
     counted = [await node.ask("facts") for node in nodes]
     grown = {name: sum([now[name] - then[name] for now, then in zip(counted, facts, strict=True)]) for name in facts[0]}
     await run.load.ask("keep", clients=0)
@@ -227,8 +228,8 @@ async def _come(run: Run, room: str, *, is_back: bool, count: int) -> Figures:
         await side.until_connected(0)
     missing = count - grown["recovered"] if is_back else 0
     values = {COST: used / count * 1e6, P99: heard["p99"], READS: float(grown["reads"])}
-    deliveries, faults = came["deliveries"] + heard["deliveries"], came["faults"] + heard["faults"] + missing
-    return Figures(values, deliveries, faults, came["busy"])
+    deliveries = came["deliveries"] + heard["deliveries"]
+    return Figures(values, deliveries, came["faults"] + judged["faults"] + heard["faults"] + missing, came["busy"])
 
 
 async def quiet(run: Run) -> Figures:
