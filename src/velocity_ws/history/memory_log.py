@@ -11,7 +11,8 @@ from itertools import islice
 
 from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
 from velocity_ws.history.items import KEY_TTL, MAX_REMOVED, Append, Appended, Limits, Query, Range, Refused, Top
-from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
+from velocity_ws.history.marks import new_mark
+from velocity_ws.history.positions import EPOCH_SIZE, Position
 
 __all__ = ["MemoryLog"]
 
@@ -38,7 +39,7 @@ class MemoryLog:
         self._limits = limits
         self._epoch = secrets.token_bytes(EPOCH_SIZE)
         self._offset = self._revision = self._evicted = self._bytes = 0
-        self._mark = secrets.token_bytes(MARK_SIZE)
+        self._mark = new_mark()
         self._last = now
         self._entries: deque[bytes] = deque()  # packed, which takes half the memory
         self._keys: dict[str, tuple[bytes, Stamp]] = {}
@@ -62,7 +63,7 @@ class MemoryLog:
             if digest == append.digest:
                 return Appended(stamp, is_duplicate=True)
             return Refused("conflict", "the key stands for another message, which was first")
-        previous, self._mark = self._mark, secrets.token_bytes(MARK_SIZE)
+        previous, self._mark = self._mark, new_mark()
         self._offset += 1
         stamp = Stamp(self._position, previous, now)
         limits = append.log.limits
