@@ -257,9 +257,9 @@ class Emitter(ServerAPI):
         cluster = await self._started()
         if address.kind == "rooms" and self._logs is not None:
             await self._logs.learn(until)
-            if (logged := find_log(self._logs.logs, address, message)) is not None:
-                appending = self._logs.appending
-                done = await appending.append(*logged, message, address.excluded, dedupe, until)
+            if (log := find_log(self._logs.logs, address, message)) is not None:
+                (room,), appending = address.names, self._logs.appending
+                done = await appending.append(room, log, message, address.excluded, dedupe, until)
                 return Sent.of(0, done.stamp.position, duplicate=done.is_duplicate)
         refuse_dedupe(dedupe)
         await cluster.publish(address, message, until)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from velocity_ws.broker.room_logs import Logged, RoomLogs, find_log, refuse_dedupe
+from velocity_ws.broker.room_logs import RoomLogs, find_log, refuse_dedupe
 from velocity_ws.cluster.cluster import Cluster
 from velocity_ws.concurrency.portal import Portal
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.appending import Appending
+from velocity_ws.history.items import Log
 from velocity_ws.history.values import Sent
 from velocity_ws.hooks.kinds import Kinds
 from velocity_ws.messages.address import Address
@@ -75,8 +76,8 @@ class Outgoing:
         if self._kinds.all:
             if is_of_rooms(message) and self._kinds.tells_of_rooms:
                 raise reserved()
-            if address.kind == "rooms" and (logged := self._look_at(address, message)) is not None:
-                return await self._append(logged, address, message, dedupe)
+            if address.kind == "rooms" and (log := self._look_at(address, message)) is not None:
+                return await self._append(log, address, message, dedupe)
         refuse_dedupe(dedupe)
         queued = self._hub.deliver(address, message)
         if self._cluster is not None:
@@ -85,20 +86,20 @@ class Outgoing:
             raise BackplaneUnavailable("the broker is not started")
         return Sent(queued)
 
-    def _look_at(self, address: Address, message: PreparedMessage) -> Logged | None:
+    def _look_at(self, address: Address, message: PreparedMessage) -> Log | None:
         """Let what is sent to one room of a kind carry the room; the log of the room, where it goes there."""
-        logged = find_log(self._logs, address, message)
-        if logged is None and len(address.names) == 1:
+        log = find_log(self._logs, address, message)
+        if log is None and len(address.names) == 1:
             (room,) = address.names
             if self.is_of_kind(room):
                 add_room(message, room)
-        return logged
+        return log
 
-    async def _append(self, logged: Logged, address: Address, message: PreparedMessage, dedupe: str | None) -> Sent:
+    async def _append(self, log: Log, address: Address, message: PreparedMessage, dedupe: str | None) -> Sent:
         """Have the engine keep and publish a message; who is here gets it when it is heard where it stands."""
-        room, log = logged
         if self._appending is None:
             raise BackplaneUnavailable("the broker is not started")
+        (room,) = address.names
         done = await self._appending.append(room, log, message, address.excluded, dedupe)
         return Sent.of(self._hub.count(room, address.excluded), done.stamp.position, duplicate=done.is_duplicate)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from velocity_ws.cluster.topics import Topics
@@ -16,19 +14,12 @@ from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.retention import History, Limits
 
 __all__ = [
-    "Logged", "RoomLogs", "describe", "find_log", "keep_description", "read_description",
+    "RoomLogs", "describe", "find_log", "keep_description", "read_description",
     "refuse_dedupe",
 ]  # fmt: skip
 
 MAX_REMEMBERED = 4096
 """Rooms whose log is remembered; strangers choose their names."""
-
-
-class Logged(NamedTuple):
-    """One room with history, to which a message goes."""
-
-    room: str
-    log: Log
 
 
 class RoomLogs:
@@ -67,7 +58,7 @@ class RoomLogs:
         return Log(self._topics.room(room), history.limits), history.mode == "latest"
 
 
-def find_log(logs: RoomLogs, address: Address, message: PreparedMessage) -> Logged | None:
+def find_log(logs: RoomLogs, address: Address, message: PreparedMessage) -> Log | None:
     """The log to which a message to rooms goes; ``None`` where it goes to none.
 
     Raises:
@@ -86,12 +77,13 @@ def find_log(logs: RoomLogs, address: Address, message: PreparedMessage) -> Logg
     found = logs(room)
     if found is None or not message.is_text:
         return None
-    if message.volatile or (message.key is not None and not found[1]):
+    lossy = message.lossy
+    if lossy is not None and (lossy.volatile or (lossy.key is not None and not found[1])):
         raise HistoryError(
             f"room {room!r:.80} has a history, and each message is kept there: send without volatile and key, or give "
             'the rooms a History(mode="latest"), which keeps the newest alone and takes a key'
         )
-    return Logged(room, found[0])
+    return found[0]
 
 
 def refuse_dedupe(dedupe: str | None) -> None:

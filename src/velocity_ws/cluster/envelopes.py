@@ -12,6 +12,7 @@ and the order of their fields are the wire, and stay.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -232,7 +233,13 @@ def encode_unstamped(origin: str, body: Publication | Notification) -> bytes:
         body: with no position yet.
     """
     # An empty position is two bytes: that it is bytes, and how many, which is told to be those of the stamp.
-    return b"".join((encode_header(origin, 1), memoryview(encode_body(body))[:-1], _STAMP_FOLLOWS))
+    return b"".join((_head_of(origin), memoryview(encode_body(body))[:-1], _STAMP_FOLLOWS))
+
+
+@lru_cache(MAX_ORIGINS)
+def _head_of(origin: str) -> bytes:
+    """The header of all that a sender has an engine keep."""
+    return encode_header(origin, 1)
 
 
 def decode_header(data: bytes) -> Header:

@@ -92,8 +92,8 @@ class Groups(Generic[M]):
 
     def count(self, room: str, excluded: frozenset[str] = frozenset()) -> int:
         """How many members a room has, but for those of some ids."""
-        members: Mapping[str, M] = self._rooms.get(room, {})
-        return len(members) - sum([name in members for name in excluded])
+        members = self._rooms.get(room, ())
+        return len(members) - (sum([name in members for name in excluded]) if excluded else 0)
 
     def user_members(self, user_id: str) -> list[M]:
         """All of a user, in order of arrival. From any thread."""
