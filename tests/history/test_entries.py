@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of
+from velocity_ws.history.entries import STAMP_SIZE, Entry, InvalidEntry, Stamp, at_of, pack_stamp, time_of
 from velocity_ws.history.positions import Position
 
 stamps = st.builds(
@@ -30,6 +30,13 @@ def test_an_entry_is_read_back(stamp: Stamp, envelope: bytes) -> None:
     assert len(data) == len(envelope) + STAMP_SIZE
     assert Entry.unpack(data) == Entry(stamp, envelope)
     assert at_of(data[-STAMP_SIZE:]) == stamp.position.at
+    assert time_of(data) == stamp.time
+
+
+def test_a_number_that_has_no_room_in_a_stamp_is_none_of_another_entry() -> None:
+    for offset, revision in ((2**56, 0), (1, 2**24)):
+        with pytest.raises(OverflowError):
+            pack_stamp(b"epoch.", offset, revision, b"the mark", b"previous", 1)
 
 
 @given(st.binary(max_size=STAMP_SIZE - 1))

@@ -112,6 +112,19 @@ async def test_an_entry_is_gone_when_it_is_as_old_as_it_may_be() -> None:
         assert (await one.read(LOG)).entries == []
 
 
+@pytest.mark.parametrize("new", [LOG.limits, LOG.limits._replace(ttl=2 * LOG.limits.ttl)])
+async def test_what_was_too_old_when_the_log_became_full_is_not_evicted(new: Limits) -> None:
+    clock, log = Clock(), LOG._replace(limits=new._replace(size=2))
+    async with keeper(new_name(), clock) as one:
+        await one.append(LOG, b"1", b"2")
+        clock.now += LOG.limits.ttl / 1000
+        await one.append(log, b"3", b"4")
+        assert (await one.top(log)).evicted == 0
+        await one.append(log, b"5")
+        found = await one.read(log)
+        assert (found.top.evicted, [entry.envelope for entry in found.entries]) == (3, [b"4", b"5"])
+
+
 async def test_a_key_is_forgotten_after_its_time() -> None:
     clock = Clock()
     async with keeper(new_name(), clock) as one:

@@ -88,7 +88,7 @@ async def test_who_has_heard_less_is_told_by_who_has_appended() -> None:
     a, b, c = [One(nodes, engine) for _ in range(3)]
     for number in range(4):
         stamp, payload = engine.append()
-        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        a.unkept.appended(LOG, stamp)
         for node in (a, b, c):
             if node is a or number < 2:
                 node.feed.heard(stamp, payload, frozenset())
@@ -137,7 +137,7 @@ async def test_who_hears_others_again_asks_what_was_lost_lately() -> None:
     a, b, c = [One(nodes, engine) for _ in range(3)]
     for _ in range(2):
         stamp, _ = engine.append()
-        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        a.unkept.appended(LOG, stamp)
     nodes.away = {b, c}
     a.unkept.down()
     lose(engine, 1)
@@ -160,7 +160,7 @@ async def test_whatever_has_come_since_what_was_lost_is_found(more: int) -> None
     a, b = One(nodes, engine), One(nodes, engine)
     for number in range(6):
         stamp, payload = engine.append()
-        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        a.unkept.appended(LOG, stamp)
         if number < 3:
             b.feed.heard(stamp, payload, frozenset())
     a.unkept.down()
@@ -177,11 +177,11 @@ async def test_what_is_lost_while_it_looks_is_looked_for_next() -> None:
     engine, nodes = Engine(random.Random(1)), Nodes()
     a, b = One(nodes, engine), One(nodes, engine)
     stamp, _ = engine.append()
-    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.appended(LOG, stamp)
     a.unkept.down()
     looking = asyncio.create_task(a.unkept.look())
     stamp, _ = engine.append()
-    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.appended(LOG, stamp)
     await turn()
     a.unkept.down()
     await looking
@@ -196,11 +196,11 @@ async def test_a_server_that_was_not_away_is_not_asked() -> None:
     a = One(nodes, engine)
     a.server_id = "one"
     stamp, _ = engine.append()
-    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.appended(LOG, stamp)
     a.unkept.down()
     a.is_up = False
     await a.unkept.look()
-    a.unkept.appended(LOG, Stamp.unpack(stamp))
+    a.unkept.appended(LOG, stamp)
     a.unkept.down()
     a.server_id = "two"
     with pytest.raises(BackplaneUnavailable):
@@ -212,7 +212,7 @@ async def test_nobody_is_told_of_what_is_there() -> None:
     a, b = One(nodes, engine), One(nodes, engine)
     for _ in range(20):  # more than the log keeps
         stamp, payload = engine.append()
-        a.unkept.appended(LOG, Stamp.unpack(stamp))
+        a.unkept.appended(LOG, stamp)
         a.feed.heard(stamp, payload, frozenset())
     a.unkept.down()
     await a.unkept.look()

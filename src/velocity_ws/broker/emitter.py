@@ -260,7 +260,7 @@ class Emitter(ServerAPI):
             if (log := find_log(self._logs.logs, address, message)) is not None:
                 (room,), appending = address.names, self._logs.appending
                 done = await appending.append(room, log, message, address.excluded, dedupe, until)
-                return Sent.of(0, done.stamp.position, duplicate=done.is_duplicate)
+                return Sent.of(0, done.packed, duplicate=done.is_duplicate)
         refuse_dedupe(dedupe)
         await cluster.publish(address, message, until)
         return Sent(0)

@@ -101,7 +101,7 @@ class Outgoing:
             raise BackplaneUnavailable("the broker is not started")
         (room,) = address.names
         done = await self._appending.append(room, log, message, address.excluded, dedupe)
-        return Sent.of(self._hub.count(room, address.excluded), done.stamp.position, duplicate=done.is_duplicate)
+        return Sent.of(self._hub.count(room, address.excluded), done.packed, duplicate=done.is_duplicate)
 
     def is_of_kind(self, room: str) -> bool:
         """Whether a room is of a kind, so that what is sent to it alone carries its name."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
-from velocity_ws.history.entries import Stamp
 from velocity_ws.history.envelopes import encode_entry
 from velocity_ws.history.items import Append, Appended, Log
 from velocity_ws.history.link import HistoryLink
@@ -18,8 +17,8 @@ NOBODY_HAS_IT = "nobody has it"
 """Hint of the error about a message that was refused."""
 MAY_BE_THERE = "whether the room has it is not known, and sending it again with the same dedupe is safe"
 """Hint of the error about a message of which that is not known."""
-Heard = Callable[[Log, Stamp, bytes, frozenset[str], str], None]
-"""Called with a log, the stamp of what was appended to it, the message's JSON, who does not get it, and its key."""
+Heard = Callable[[Log, bytes, bytes, frozenset[str], str], None]
+"""Called with a log, the packed stamp of what was appended, the message's JSON, who does not get it, and its key."""
 
 
 class Appending:
@@ -64,8 +63,14 @@ class Appending:
         append = Append(log, envelope)
         if dedupe is not None:
             append = Append(log, envelope, dedupe, hashlib.blake2b(payload, digest_size=16).digest())
+        heard = self._heard
+
+        def then(appended: Appended) -> None:
+            if heard is not None:
+                heard(log, appended.packed, payload, excluded, key)
+
         try:
-            return await self._link.append(append, self._then(log, payload, excluded, key), until)
+            return await self._link.append(append, then, until)
         except HistoryError:
             raise HistoryError(
                 f"dedupe={dedupe!r:.80} was used for another message of room {room!r:.80} within 5 minutes: give each "
@@ -75,12 +80,3 @@ class Appending:
         except BackplaneUnavailable as error:
             hint = NOBODY_HAS_IT if error.outcome == "refused" else MAY_BE_THERE
             raise BackplaneUnavailable(error.reason, error.outcome, hint=hint) from None
-
-    def _then(self, log: Log, payload: bytes, excluded: frozenset[str], key: str) -> Callable[[Appended], None]:
-        heard = self._heard
-
-        def then(appended: Appended) -> None:
-            if heard is not None:
-                heard(log, appended.stamp, payload, excluded, key)
-
-        return then

@@ -278,12 +278,12 @@ class Histories:
 
     # --- what arrives
 
-    def _appended(self, log: Log, stamp: Stamp, payload: bytes, excluded: frozenset[str], key: str) -> None:
+    def _appended(self, log: Log, stamp: bytes, payload: bytes, excluded: frozenset[str], key: str) -> None:
         if self.unkept is not None:
             self.unkept.appended(log, stamp)
         feed = self.feeds.by_topic.get(log.topic)
         if feed is not None:
-            feed.heard(stamp.pack(), payload, excluded, key, is_own=True)
+            feed.heard(stamp, payload, excluded, key, is_own=True)
 
     def _noticed(self, topic: str, top: Top, cleared: bool) -> None:
         feed = self.feeds.by_topic.get(topic)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeVar
 
+import msgspec
+
 from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.positions import Position
 from velocity_ws.retention import Limits
@@ -51,8 +53,8 @@ class Log(NamedTuple):
     limits: Limits
 
 
-class Append(NamedTuple):
-    """An entry to be.
+class Append(msgspec.Struct, frozen=True):
+    """An entry to be. A struct, as is `Appended`: each message has one, and a tuple takes 0.1 µs more to make.
 
     Attributes:
         log: where to.
@@ -67,16 +69,21 @@ class Append(NamedTuple):
     digest: bytes = b""
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True):
     """The result of an append.
 
     Attributes:
-        stamp: that of the entry.
+        packed: the stamp of the entry, in its 40 bytes, as most who append do not look at it.
         is_duplicate: whether the entry is one that was appended with the same key before; nothing was published then.
     """
 
-    stamp: Stamp
+    packed: bytes
     is_duplicate: bool = False
+
+    @property
+    def stamp(self) -> Stamp:
+        """The stamp of the entry."""
+        return Stamp.unpack(self.packed)
 
 
 class Top(NamedTuple):

@@ -9,7 +9,7 @@ import secrets
 from collections import deque
 from itertools import islice
 
-from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
+from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp, pack_stamp, time_of
 from velocity_ws.history.items import KEY_TTL, MAX_REMOVED, Append, Appended, Limits, Query, Range, Refused, Top
 from velocity_ws.history.marks import new_mark
 from velocity_ws.history.positions import EPOCH_SIZE, Position
@@ -42,7 +42,7 @@ class MemoryLog:
         self._mark = new_mark()
         self._last = now
         self._entries: deque[bytes] = deque()  # packed, which takes half the memory
-        self._keys: dict[str, tuple[bytes, Stamp]] = {}
+        self._keys: dict[str, tuple[bytes, bytes]] = {}  # digest and packed stamp
         self._removals: dict[str, int] = {}
         self._removed_all = 0
         self.touch(limits, now)
@@ -63,17 +63,18 @@ class MemoryLog:
             if digest == append.digest:
                 return Appended(stamp, is_duplicate=True)
             return Refused("conflict", "the key stands for another message, which was first")
+        limits = append.log.limits
+        if limits != self._limits:
+            self._drop_old(now, min(limits.ttl, self._limits.ttl))
+            self._limits = limits
         previous, self._mark = self._mark, new_mark()
         self._offset += 1
-        stamp = Stamp(self._position, previous, now)
-        limits = append.log.limits
-        self._drop_old(now, min(limits.ttl, self._limits.ttl))
-        self._limits = limits
-        self.published = Entry(stamp, append.envelope).pack()
+        stamp = pack_stamp(self._epoch, self._offset, self._revision, self._mark, previous, now)
+        self.published = append.envelope + stamp
         self._entries.append(self.published)
         self._bytes += len(append.envelope)
-        while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
-            self._evicted = self._drop_oldest()
+        if len(self._entries) > limits.size or self._bytes > limits.max_bytes:
+            self._give_up(now)
         if append.key:
             self._keys[append.key] = append.digest, stamp
         return Appended(stamp)
@@ -135,19 +136,26 @@ class MemoryLog:
 
     def _tick(self, now: int) -> int:
         """The time of the log, which does not go back with the clock; keys that are too old are gone then."""
-        now = self._last = max(now, self._last)
+        if now < self._last:
+            now = self._last
+        else:
+            self._last = now
         while self._keys:
             key, (_, stamp) = next(iter(self._keys.items()))
-            if now < stamp.time + KEY_TTL * 1000:
+            if now < time_of(stamp) + KEY_TTL * 1000:
                 break
             del self._keys[key]
         return now
 
-    def _drop_old(self, now: int, ttl: int) -> None:
-        while self._entries and now >= int.from_bytes(self._entries[0][-8:], "big") + ttl:  # its time
-            self._drop_oldest()
+    def _give_up(self, now: int) -> None:
+        """Let go of the oldest entries until the log is within its limits."""
+        limits = self._limits
+        while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
+            oldest = self._entries.popleft()
+            self._bytes -= len(oldest) - STAMP_SIZE
+            if now < time_of(oldest) + limits.ttl:  # else it was gone already, by its age
+                self._evicted = self._offset - len(self._entries)
 
-    def _drop_oldest(self) -> int:
-        """Let go of the oldest entry; its offset."""
-        self._bytes -= len(self._entries.popleft()) - STAMP_SIZE
-        return self._offset - len(self._entries)
+    def _drop_old(self, now: int, ttl: int) -> None:
+        while self._entries and now >= time_of(self._entries[0]) + ttl:
+            self._bytes -= len(self._entries.popleft()) - STAMP_SIZE

@@ -61,7 +61,7 @@ async def _append(
         if is_valid and now < stamp.time + KEY_TTL * 1000:
             state, _ = await logs.known(append.log, state)
             if digest == append.digest:
-                return Appended(stamp, is_duplicate=True), state
+                return Appended(stamp.pack(), is_duplicate=True), state
             return Refused("conflict", "the key stands for another message, which was first"), state
     while True:
         try:
@@ -71,15 +71,15 @@ async def _append(
             head = unknown.head
             own = logs.own.oldest(append.log.topic, head.position, head.oldest, TABLE)
             head = head.learn_own(own) if own else head.learn(await _oldest(logs, append.log.topic, state, head))
-    entry = Entry(stamp, append.envelope)
+    entry, packed = Entry(stamp, append.envelope), stamp.pack()
     try:
-        state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=entry.pack())
+        state = await logs.write(append.log.topic, state, after, now, newest=entry, loud=append.envelope + packed)
     except InDoubt:
         state = await _with(logs, append.log.topic, stamp)
     logs.own.add(append.log.topic, stamp, len(append.envelope))
     if name:
         keys[name] = append.digest, stamp
-    return Appended(stamp), state
+    return Appended(packed), state
 
 
 async def _with(logs: NatsLogs, topic: str, stamp: Stamp) -> State:

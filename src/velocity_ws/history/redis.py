@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 
 from velocity_ws.backplane.redis import MAX_PAYLOAD
-from velocity_ws.history.entries import STAMP_SIZE, Entry, Stamp
+from velocity_ws.history.entries import STAMP_SIZE, Entry
 from velocity_ws.history.items import (
     KEPT_SIZE,
     KEY_TTL,
@@ -170,11 +170,11 @@ def _text(name: str) -> bytes:
 
 def _appended(reply: Reply) -> Appended | Refused:
     if type(reply) is bytes:
-        return Appended(Stamp.unpack(reply))
+        return Appended(reply)
     if isinstance(reply, Refused):
         return reply
     if isinstance(reply, list):
-        return Appended(Stamp.unpack(reply[0]), is_duplicate=True)
+        return Appended(reply[0], is_duplicate=True)
     return Refused("conflict", "the key stands for another message, which was first")
 
 

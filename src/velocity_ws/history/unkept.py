@@ -108,7 +108,7 @@ class Unkept:
         self._link = link
         self._feeds = feeds
         self._clock = clock
-        self._appended: deque[tuple[Log, Stamp]] = deque(maxlen=MOST)
+        self._appended: deque[tuple[Log, bytes]] = deque(maxlen=MOST)
         self._doubtful: list[tuple[Log, Stamp]] = []
         self._left_id: str | None = None
         self._lost: deque[tuple[float, Lost]] = deque(maxlen=REMEMBERED)
@@ -118,14 +118,15 @@ class Unkept:
         others.register(_ASKED, self._answer)
         others.on_notification(_TOLD, _Rooms, lambda _, lost: self._told(lost))
 
-    def appended(self, where: Log, stamp: Stamp) -> None:
-        """This node has appended something."""
+    def appended(self, where: Log, stamp: bytes) -> None:
+        """This node has appended something, which the engine gave a stamp, packed."""
         self._appended.append((where, stamp))
 
     def down(self) -> None:
         """The connection to the engine is lost: the next one may be to a server that has less."""
-        newest = max([stamp.time for _, stamp in self._appended], default=0)
-        late = [each for each in self._appended if each[1].time > newest - IN_DOUBT]
+        appended = [(where, Stamp.unpack(packed)) for where, packed in self._appended]
+        newest = max([stamp.time for _, stamp in appended], default=0)
+        late = [each for each in appended if each[1].time > newest - IN_DOUBT]
         self._doubtful = [*self._doubtful, *late][-MOST:]
         self._appended.clear()
         self._left_id = self._link.server_id if self._left_id in (None, self._link.server_id) else ""

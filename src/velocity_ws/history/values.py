@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Self
 
-from velocity_ws.history.positions import Position
+from velocity_ws.history.entries import at_of
 from velocity_ws.history.recovery import Reason
 
 __all__ = ["Entry", "Joined", "Sent"]
@@ -18,13 +18,15 @@ class Sent(int):
     """
 
     duplicate: bool = False
-    _position: Position | None = None
+    _stamp: bytes | None = None
 
     @classmethod
-    def of(cls, count: int, position: Position, *, duplicate: bool = False) -> Self:
-        """The result of a send to one room with history. For this package."""
+    def of(cls, count: int, stamp: bytes, *, duplicate: bool = False) -> Self:
+        """The result of a send to one room with history, of the packed stamp of the message. For this package."""
         sent = cls(count)
-        sent._position, sent.duplicate = position, duplicate
+        sent._stamp = stamp
+        if duplicate:
+            sent.duplicate = True
         return sent
 
     @property
@@ -33,7 +35,7 @@ class Sent(int):
 
         ``None`` where it was sent to something else than one room with history.
         """
-        return None if self._position is None else self._position.at
+        return None if self._stamp is None else at_of(self._stamp)
 
 
 class Joined(NamedTuple):

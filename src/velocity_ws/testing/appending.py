@@ -96,7 +96,7 @@ class AppendingContract(EngineOfHistory):
             first = await one.append_once(log, b"1", "key", SAME)
             again = await two.append_once(log, b"another envelope of the same", "key", SAME)
             assert not first.is_duplicate
-            assert again == Appended(first.stamp, is_duplicate=True)
+            assert again == Appended(first.packed, is_duplicate=True)
             elsewhere = await two.append_once(other, b"1", "key", OTHER)
             assert not elsewhere.is_duplicate
             named = await two.append_once(log, b"2", "KEY", OTHER)
@@ -130,7 +130,7 @@ class AppendingContract(EngineOfHistory):
             first = await keeper.append_once(log, b"1", "key", SAME)
             await keeper.append(log, b"2")
             again = await keeper.append_once(log, b"1", "key", SAME)
-            assert again == Appended(first.stamp, is_duplicate=True)
+            assert again == Appended(first.packed, is_duplicate=True)
 
     async def test_a_key_at_once_from_several(self) -> None:
         log = self.log()
