@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support import eventually
-from tests.support.links import LOG, Node, Store, failing, linked
+from tests.support.links import LOG, NearStore, Node, Store, failing, linked
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history import store_link
 from velocity_ws.history import writer as history_writer
@@ -99,8 +99,7 @@ async def stored_by(store: Store) -> dict[int, tuple[Log, int]]:
     return found
 
 
-async def what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -> None:
-    store = Store()
+async def what_is_told_is_what_the_logs_have(store: Store, happening: list[tuple[Any, ...]]) -> None:
     async with linked(store, queue_size=QUEUED * (history_writer.OVERHEAD + 2)) as node:
         run = Run(store, node)
         for step in happening:
@@ -137,16 +136,26 @@ async def what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -
     assert not others or not is_each_told or any(append.key for append in run.appends)
 
 
+@pytest.mark.parametrize("kind", [Store, NearStore])
 @settings(max_examples=100, deadline=None)
-@given(steps)
-@example([("hold",), ("append", 0, "", False), ("turn",), ("turn",), ("append", 0, "", True), ("cancel", 0), ("lose",)])
-def test_what_is_told_is_what_the_logs_have(happening: list[tuple[Any, ...]]) -> None:
+@given(happening=steps)
+@example(
+    happening=[
+        ("hold",), ("append", 0, "", False), ("turn",), ("turn",), ("append", 0, "", True), ("cancel", 0), ("lose",),
+    ]
+)  # fmt: skip
+@example(
+    happening=[("append", 0, key, False) for key in ("a", "", "a", "a")]
+)  # the third is the first, the last is not
+@example(happening=[*4 * [("append", 0, "", False)], ("turn",), ("cancel", 2), ("append", 0, "", False)])
+def test_what_is_told_is_what_the_logs_have(kind: type[Store], happening: list[tuple[Any, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_link, "FIRST_BACKOFF", 0.0)
         patch.setattr(store_link, "LAST_BACKOFF", 0.0)
         patch.setattr(history_writer, "BATCH_APPENDS", 3)
         patch.setattr(history_writer, "PAUSE", 0.0)
-        asyncio.run(what_is_told_is_what_the_logs_have(happening))
+        patch.setattr(history_writer, "TURN", 3)
+        asyncio.run(what_is_told_is_what_the_logs_have(kind(), happening))
 
 
 async def test_a_log_that_moves_is_appended_to_where_it_arrives_and_others_meanwhile() -> None:
@@ -220,6 +229,34 @@ async def test_what_is_appended_in_this_process_in_one_turn_is_bounded_in_bytes(
         assert [type(each) for each in results] == 3 * [Appended] + 2 * [BackplaneUnavailable]
         await node.link.append(Append(LOG, b"2"), node.had.append)
         assert node.outcomes == (4, 2, 0)
+
+
+async def test_what_was_appended_in_this_process_in_turns_before_takes_little_of_the_next() -> None:
+    most = 40
+    async with linked(
+        MemoryHistory("memory://writer-each-turn"), queue_size=most * (history_writer.OVERHEAD + 1)
+    ) as node:
+        for _ in range(3 * most):
+            await node.link.append(Append(LOG, b"1"), node.had.append)
+            await asyncio.sleep(0)
+        assert node.outcomes == (3 * most, 0, 0)
+        calls = [node.link.append(Append(LOG, b"2"), node.had.append) for _ in range(2 * most)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        taken = len([each for each in results if isinstance(each, Appended)])
+        assert most - most // history_writer.UNCOUNTED <= taken <= most
+
+
+async def test_what_follows_an_append_in_this_process_may_fail_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing_listener(appended: Appended) -> None:
+        raise RuntimeError(appended.stamp.position.offset)
+
+    async with linked(MemoryHistory("memory://writer-follows")) as node:
+        await node.link.append(Append(LOG, b"1"), failing_listener)
+        assert (await node.append(b"2")).stamp.position.offset == 2
+        assert node.outcomes == (2, 0, 0)
+    assert "what follows an append failed" in caplog.text
 
 
 async def test_who_appends_much_in_this_process_leaves_others_a_turn_and_is_not_refused() -> None:

@@ -115,6 +115,12 @@ class Store(MemoryHistory):
         return found
 
 
+class NearStore(Store):
+    """The store, where nothing of an append is waited for; it is neither held nor moving."""
+
+    append_now = MemoryHistory.append_now  # type: ignore[assignment] # which `Store` has not
+
+
 class Node:
     """What a node has of a link: what it was told, and the link."""
 
