@@ -16,7 +16,8 @@ import msgspec
 
 from velocity_ws.history.entries import Entry, Stamp
 from velocity_ws.history.items import Append, Limits, Top
-from velocity_ws.history.positions import EPOCH_SIZE, MARK_SIZE, Position
+from velocity_ws.history.marks import new_mark
+from velocity_ws.history.positions import EPOCH_SIZE, Position
 
 __all__ = ["TABLE", "Found", "Head", "UnknownOldest"]
 
@@ -94,7 +95,7 @@ class Head(msgspec.Struct, array_like=True):
     @classmethod
     def begin(cls, limits: Limits, now: int) -> Head:
         """That of a new epoch."""
-        place = Position(secrets.token_bytes(EPOCH_SIZE), 0, 0, secrets.token_bytes(MARK_SIZE)).pack()
+        place = Position(secrets.token_bytes(EPOCH_SIZE), 0, 0, new_mark()).pack()
         head = cls(place, now, 0, limits[:], 0, 1, 0, [], now, 0, 0, -1, [(1, limits.size)])
         return head.kept(limits, now)
 
@@ -169,7 +170,7 @@ class Head(msgspec.Struct, array_like=True):
             UnknownOldest: it cannot say without having read them.
         """
         now, limits, before_it = max(now, self.time), append.log.limits, self.position
-        place = Position(before_it.epoch, before_it.offset + 1, before_it.revision, secrets.token_bytes(MARK_SIZE))
+        place = Position(before_it.epoch, before_it.offset + 1, before_it.revision, new_mark())
         offset, size = place.offset, len(append.envelope)
         horizon = max(self.horizon, now - min(limits.ttl, self.limits[1]))
         oldest, before, table, evicted = self.oldest, self.before, self.table.copy(), self.evicted
