@@ -167,7 +167,6 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str]]] = {
     "history/nats_messages": (ENGINE, {"history/test_nats": "WrongSequence"}),
     "history/nats_reading": (ENGINE, {"history/test_nats": "Query"}),
     "history/nats_removals": (ENGINE, {"history/test_nats": "MAX_REMOVED"}),
-    "history/nats_requests": (ENGINE, {"backplane/test_private_names": "_InboxClient"}),
     "history/nats_revising": (ENGINE, {"history/test_nats": "clear"}),
     "history/nats_store": (ENGINE, {"history/test_nats_replicas": "replicas"}),
     "history/nats_stream": (ENGINE, {"history/test_nats": "Names"}),

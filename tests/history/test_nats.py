@@ -172,6 +172,26 @@ async def test_a_guard_refuses_what_was_made_of_an_old_head(server: StoringNats)
         assert [each.envelope for each in (await two.read(LOG)).entries] == [b"1", b"2", b"3", b"4"]
 
 
+async def test_what_is_appended_to_several_logs_at_once_goes_out_in_one_write(
+    server: StoringNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appends = [Append(LOG._replace(topic=f"velocity.room.{number}"), b"1") for number in range(5)]
+    async with keepers(server.url) as (one,):
+        await one.store.append(appends)  # after which the store knows the logs
+        client, writes = one.store._logs.stream._requests._client, list[bytes]()  # type: ignore[attr-defined]
+        write = client.write
+
+        def noted(commands: list[bytes]) -> None:
+            writes.append(b"".join(commands))
+            write(commands)
+
+        monkeypatch.setattr(client, "write", noted)
+        assert [granted(each).stamp.position.offset for each in await one.store.append(appends)] == 5 * [2]
+        assert len(writes) == 1
+        await one.store.append(appends[:1])
+        assert len(writes) == 2
+
+
 async def test_eight_writers_of_a_short_ring(server: StoringNats) -> None:
     async with keepers(server.url, 8) as writers:
 

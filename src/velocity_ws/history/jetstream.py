@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -86,6 +87,10 @@ class JetStream:
     async def close(self) -> None:
         """End the connection, with what waits for an answer."""
         await self._requests.close()
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Requests.together`."""
+        return self._requests.together()
 
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """Ask the server about streams; the answer may have an ``error``.

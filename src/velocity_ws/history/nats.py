@@ -77,9 +77,10 @@ class NatsHistory(NatsStore[JetStream]):
         for index, each in enumerate(appends):
             by_topic.setdefault(each.log.topic, []).append(index)
         groups = list(by_topic.values())
-        done = await side_by_side(
-            [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]
-        )
+        with logs.stream.together():
+            done = await side_by_side(
+                [append_to_log(logs, [appends[index] for index in group], self.max_payload) for group in groups]
+            )
         results: dict[int, Appended | Refused] = {}
         for group, found in zip(groups, done, strict=True):
             results |= zip(group, found, strict=True)

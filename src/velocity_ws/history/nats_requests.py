@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from velocity_ws.backplane.base import Leaving
@@ -70,6 +70,7 @@ class Requests:
         self._inbox = b"_INBOX." + secrets.token_hex(11).encode()
         self._numbers = itertools.count(1)
         self._unsent: list[bytes] = []
+        self._crowds = 0
 
     async def open(
         self, servers: Collection[str], ended: Callable[[str], object], leave: Callable[[Leaving], object]
@@ -138,7 +139,7 @@ class Requests:
                 self._client.expected.pop(number, None)
 
     def send(self, messages: Sequence[Sending], again: Answers | None = None) -> Answers:
-        """Send messages with headers.
+        """Send messages with headers: at once where nothing else is under way, else with all that this turn sends.
 
         Args:
             messages: one after the other.
@@ -152,11 +153,27 @@ class Requests:
         """
         self._check()
         answers = Answers(len(messages)) if again is None else again
+        is_alone = not (self._crowds or self._client.expected or self._unsent)
+        commands: list[bytes] = []
         for index, (subject, headers, payload) in enumerate(messages):
             _, reply = self._expect(answers, index)
             size = len(headers) + len(payload)
-            self._write(b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
+            commands += (b"HPUB %b %b %d %d\r\n" % (subject, reply, len(headers), size), headers, payload, b"\r\n")
+        if is_alone:  # a turn of the loop takes as long as all that is done with the messages here
+            self._unsent = commands
+            self._flush()
+        else:
+            self._write(*commands)
         return answers
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Meanwhile several callers send, and all of a turn goes out together, the first of them included."""
+        self._crowds += 1
+        try:
+            yield
+        finally:
+            self._crowds -= 1
 
     def _write(self, *parts: bytes) -> None:
         """Send with all else that is sent in this turn of the loop: a system call costs more than all before it."""
