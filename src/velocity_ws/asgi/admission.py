@@ -63,14 +63,12 @@ class Admission:
             transport: carries the client.
 
         Returns:
-            Whether it was accepted.
+            Whether it was accepted. If not, it is counted.
         """
         node = self._node
         try:
             transport.configure(node.settings)
-            accepted_at = transport.accepted_at
-            began = asyncio.get_running_loop().time() if accepted_at is None else accepted_at
-            deadline = asyncio.timeout_at(began + node.settings.handshake_timeout)
+            deadline = asyncio.Timeout(None)
             letting_in: Awaitable[None] = self._let_in(session, full, transport, deadline)
             if transport.accepts_at_once:
                 begun = first_step(letting_in)
@@ -78,6 +76,7 @@ class Admission:
                     return True
                 letting_in = begun
             async with deadline:
+                deadline.reschedule(self._due(transport))
                 node.lifecycle.handshakes.add(deadline)
                 try:
                     await letting_in
@@ -93,12 +92,14 @@ class Admission:
                 late = "handshake of %s refused: it took longer than WS_HANDSHAKE_TIMEOUT"
                 self._warnings.warn(late, _who(session), extra=fields_of(session))
         except OSError:  # the client has gone; there is nobody to answer
+            node.counters.rejected += 1
             return False
         try:
             selected = None if reject.code is None else self._select_subprotocol(session)
             await self._send_refusal(reject, transport, selected)
         finally:
             del reject  # which refers to this frame, and to all that is in it
+        node.counters.rejected += 1
         return False
 
     async def refuse(self, reject: Reject, transport: Transport) -> None:
@@ -116,24 +117,33 @@ class Admission:
         except OSError:
             log.debug("the client had gone before it could be refused")
 
+    def _due(self, transport: Transport) -> float:
+        """The loop's time at which a handshake that begins to wait has to be answered."""
+        began = asyncio.get_running_loop().time() if transport.accepted_at is None else transport.accepted_at
+        return began + self._node.settings.handshake_timeout
+
     async def _let_in(
         self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout
     ) -> None:
         await transport.begin()
-        accept = await self._judge(session, full)
+        self._check(session, full)
+        accept = None
+        if self._asks:
+            accept = await self._ask(session)
+            if not self._node.lifecycle.is_running:
+                raise Reject("shutting down", status=503)
         if deadline.expired():  # and a hook has swallowed it
             raise TimeoutError
-        if not self._node.is_running:
-            raise Reject("shutting down", status=503)
         await self._accept(session, transport, accept)
 
-    async def _accept(self, session: Session, transport: Transport, accept: Accept | None) -> None:
+    def _accept(self, session: Session, transport: Transport, accept: Accept | None) -> Awaitable[object]:
+        """What to await to accept a client."""
         selected = None
         if session.client.request.scope.get("subprotocols"):
             selected = self._select_subprotocol(session, None if accept is None else accept.subprotocol)
             if selected is not None:
                 session.client.subprotocol = selected
-        await transport.accept(selected, [] if accept is None else accept.headers)
+        return transport.accept(selected, [] if accept is None else accept.headers)
 
     async def identify(self, session: Session) -> None:
         """Find out who sends a request that is no handshake, by the same rules, and with the same hooks.
@@ -141,7 +151,9 @@ class Admission:
         Raises:
             Reject: it may not come in.
         """
-        await self._judge(session, None)
+        self._check(session, None)
+        if self._asks:
+            await self._ask(session)
 
     async def allows(self, request: HTTPConnection, origin: str) -> bool:
         """Whether the page of an origin may read what a request is answered, by the rules of a handshake."""
@@ -166,9 +178,13 @@ class Admission:
         hosts = request.headers.getlist("host")
         return is_same_origin(origin, hosts) or any(pattern.matches(origin) for pattern in self._origins)
 
-    async def _judge(self, session: Session, full: str | None) -> Accept | None:
-        """Check a request, by all that is to be asked; what is to be said with the acceptance, if anything."""
-        self._check(session, full)
+    @property
+    def _asks(self) -> bool:
+        """Whether the application is asked about a request."""
+        return self._node.settings.check_origin is not None or self._node.dispatcher.has("authenticate")
+
+    async def _ask(self, session: Session) -> Accept | None:
+        """Ask the application about a request; what is to be said with the acceptance, if anything."""
         if self._node.settings.check_origin is not None:
             await self._ask_origin(session, self._node.settings.check_origin)
         return await self._identify(session) if self._node.dispatcher.has("authenticate") else None
@@ -179,7 +195,7 @@ class Admission:
             Reject: the connection is not to be accepted.
         """
         node = self._node
-        if not node.is_running:
+        if not node.lifecycle.is_running:
             raise Reject("shutting down", status=503)
         if full is not None:
             node.hints.full(full, _who(session), fields_of(session))

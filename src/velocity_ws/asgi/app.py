@@ -137,9 +137,10 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
     session = Session(node.context, request)
     limits = node.connection_limits
     full = limits.count_in(ip)
-    close = LOST
+    close, is_accepted = LOST, False
     try:
-        if not await _admit(node, admission, session, full, transport):
+        is_accepted = await admission.admit(session, full, transport)
+        if not is_accepted:
             return
         outbox = transport.open(session, node.context)
         try:
@@ -153,6 +154,8 @@ async def serve_client(node: Node, admission: Admission, request: HTTPConnection
             if not session.finish_now(close):
                 await _finish(session, close)
     finally:
+        if not is_accepted:
+            session.detach()
         if node.users.expected:
             node.users.expect_no_more(session)
         if full is None:
@@ -180,24 +183,11 @@ def _look_at_address(admission: Admission, request: HTTPConnection, transport: T
     return ip
 
 
-async def _admit(node: Node, admission: Admission, session: Session, full: str | None, transport: Transport) -> bool:
-    """Answer the handshake; whether the client was accepted."""
-    is_accepted = False
-    try:
-        is_accepted = await admission.admit(session, full, transport)
-        if not is_accepted:
-            node.counters.rejected += 1
-    finally:
-        if not is_accepted:
-            session.detach()
-    return is_accepted
-
-
 def _open(node: Node, session: Session, outbox: Outbox) -> None:
     if log.isEnabledFor(logging.DEBUG):
         log.debug("client connected", extra=fields_of(session))
     session.open(outbox)
-    if not node.is_running:  # it was stopped while this was being accepted
+    if not node.lifecycle.is_running:  # it was stopped while this was being accepted
         session.close(SHUTTING_DOWN, handle="nothing")
 
 
