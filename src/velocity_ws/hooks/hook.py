@@ -102,10 +102,7 @@ class Hook:
             self._validate, self._schema = by
         # Nothing is to be done but to validate its data and call it: for most handlers, which an echo is measured by.
         self._is_simple = self._is_async and not (self._by_keyword or self.needs_scope)
-        names = self._by_position
-        self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
-            operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
-        )
+        self._args = _arguments(self._by_position)
 
     def describe(self, error: InvalidDataError) -> str:
         """Describe invalid data in one line for the log, without anything that the client chose.
@@ -187,6 +184,14 @@ class Hook:
             if is_exact and str(value) != values[name]:
                 raise InvalidParameterError(name)
         return validated
+
+
+def _arguments(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """What picks the values of those names, in that order."""
+    if len(names) == 1:
+        (name,) = names
+        return lambda values: (values[name],)
+    return operator.itemgetter(*names) if names else lambda values: ()  # noqa: ARG005 - it has no arguments
 
 
 def _injected(

@@ -192,6 +192,10 @@ class Inbox(Working):
     async def _greet(self, owner: InboxOwner, greeting: Coroutine[Any, Any, bool]) -> None:
         try:
             went_well = await greeting
+            if went_well and not self._queue:  # as nearly always
+                self.worker = None
+                owner.all_handled()
+                return
         except BaseException as error:
             self.worker = None
             owner.handling_failed(error)
