@@ -7,7 +7,6 @@ everyone.
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 from collections.abc import Awaitable
 from typing import NoReturn
@@ -18,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import ASGICall, acceptance, send_refusal
-from velocity_ws.close import Close, CloseCode
+from velocity_ws.close import Close
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
@@ -30,9 +29,6 @@ from velocity_ws.uvicorn.state import WebSocketState
 from velocity_ws.websocket.connection import WebSocketConnection
 
 __all__ = ["NO_CALL", "SessionTransport"]
-
-DRAIN_TIMEOUT = 10.0
-"""Seconds that a stopping server gives the connections of an application without a broker."""
 
 
 async def _nowhere(message: Message | None = None) -> NoReturn:  # noqa: ARG001 - ASGI's signature
@@ -57,20 +53,16 @@ class SessionTransport(WebSocketConnection):
     """
 
     __slots__ = (
-        "_config", "_deflate", "_drain_timeout", "_ended", "_restart_code", "_session", "_shared",
-        "_waits_for_session", "accepted_at", "call",
+        "_config", "_ended", "_session", "_shared", "_terms", "accepted_at", "call",
     )  # fmt: skip
 
     def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
         self._shared = shared = WebSocketState.of(server_state, config, loop)
-        super().__init__(loop, shared.parsers, config.ws_max_size, shared.unfinished)
+        self._terms = terms = shared.terms
+        super().__init__(loop, shared.parsers, terms.max_size, terms.unfinished)
         self._config = config
-        self._deflate = config.ws_per_message_deflate
-        self._drain_timeout = float(config.timeout_graceful_shutdown or DRAIN_TIMEOUT)
-        self._restart_code = int(CloseCode.SERVICE_RESTART)
         self._session: Session | None = None
         self._ended: asyncio.Future[Close] | None = None
-        self._waits_for_session = False
         self.accepted_at: float | None = None
         self.call = NO_CALL
 
@@ -83,13 +75,9 @@ class SessionTransport(WebSocketConnection):
 
     def configure(self, settings: Settings) -> None:
         """Apply a broker's settings, before the handshake is answered."""
-        self._parser.max_size = settings.max_message_size
-        self._reader.unfinished, self._keepalive = self._shared.of_broker(settings)
-        self._deflate = settings.enable_compression
-        self._restart_code = settings.restart_code
-        graceful = self._config.timeout_graceful_shutdown
-        self._drain_timeout = min(settings.drain_timeout, math.inf if graceful is None else graceful)
-        self._waits_for_session = True
+        self._terms = terms = self._shared.of_broker(settings)
+        self._parser.max_size = terms.max_size
+        self._reader.unfinished = terms.unfinished
         self.transport.set_write_buffer_limits(high=settings.write_buffer_size)
         if settings.socket_send_buffer:
             sock = self.transport.get_extra_info("socket")

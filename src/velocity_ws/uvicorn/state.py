@@ -25,6 +25,7 @@ from velocity_ws.uvicorn.behind_proxies import split
 from velocity_ws.uvicorn.console import without_query
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
+from velocity_ws.uvicorn.terms import Terms, of_broker, of_server
 from velocity_ws.websocket.common import Common
 from velocity_ws.websocket.handshake import Negotiator
 from velocity_ws.websocket.keepalive import Keepalive
@@ -113,7 +114,7 @@ class WebSocketState:
         parsers: of the ``websockets`` library.
         peers: watches the peers of connections that are not read.
         proxies: writes into the scope what the headers of proxies say, and waits for nothing; ``None`` for no such.
-        unfinished: bounds messages that have come in part, of connections without a broker.
+        terms: of connections without a broker.
     """
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
@@ -129,8 +130,9 @@ class WebSocketState:
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], UnfinishedMessages] = {}
         self._settings: Settings | None = None
-        self._of_broker: tuple[UnfinishedMessages, Keepalive | None]
-        self.unfinished = self.unfinished_within()
+        self._of_broker: Terms
+        keepalive = self.keepalive(config.ws_ping_interval, config.ws_ping_timeout)
+        self.terms = of_server(config, self.unfinished_within(), keepalive)
 
     @classmethod
     def of(cls, server_state: ServerState, config: Config, loop: asyncio.AbstractEventLoop) -> WebSocketState:
@@ -141,15 +143,14 @@ class WebSocketState:
             full_collections.keep_apart()
         return state
 
-    def of_broker(self, settings: Settings) -> tuple[UnfinishedMessages, Keepalive | None]:
-        """What the connections of one broker share; most processes have one broker."""
+    def of_broker(self, settings: Settings) -> Terms:
+        """The terms of one broker's clients; most processes have one broker."""
         if settings is not self._settings:
             self._settings = settings
             _warn_of_options(self._config, settings)
-            self._of_broker = (
-                self.unfinished_within(settings.message_timeout, settings.max_unfinished_size),
-                self.keepalive(settings.ping_interval, settings.ping_timeout),
-            )
+            unfinished = self.unfinished_within(settings.message_timeout, settings.max_unfinished_size)
+            keepalive = self.keepalive(settings.ping_interval, settings.ping_timeout)
+            self._of_broker = of_broker(settings, self._config, unfinished, keepalive)
         return self._of_broker
 
     def keepalive(self, interval: float | None, timeout: float | None) -> Keepalive | None:

@@ -144,7 +144,7 @@ class WebSocketProtocol(SessionTransport):
         self.refuse_handshake(503, [], b"the server is restarting")
         if self._shared.late_connections is not None:
             self._shared.late_connections.answer()
-        self._shared.drain.add(self, self._drain_timeout)
+        self._shared.drain.add(self, self._terms.drain_timeout)
 
     def _show_task(self) -> None:
         """Let uvicorn wait for the task, or cancel it, as it stops. While nobody stops, it sees the connection."""
@@ -161,7 +161,7 @@ class WebSocketProtocol(SessionTransport):
             retry_after: seconds after which the client should come back.
             patience: seconds that what runs for it may take before.
         """
-        code, reason = restarting(self._restart_code, retry_after)
+        code, reason = restarting(self._terms.restart_code, retry_after)
         if self._session is not None:
             self._session.close((code, reason), handle="all", patience=patience)
         elif self.is_accepted:
@@ -183,19 +183,19 @@ class WebSocketProtocol(SessionTransport):
         Raises:
             OSError: the client has gone.
         """
-        handshake = self._handshake
+        handshake, terms = self._handshake, self._terms
         if handshake is None or self._end is not None or self.transport.is_closing():
             raise ClientDisconnected
         more = [*self._server_state.default_headers, *headers]
-        response, self._parser.window = handshake.accept(subprotocol, more, deflate=self._deflate)
+        response, self._parser.window = handshake.accept(subprotocol, more, deflate=terms.deflate)
         self._handshake = None
         self.is_accepted = True
         self.transport.write(response)
         self._log_line("[accepted]")
-        if not self._waits_for_session:
-            self._keepalive = self._shared.keepalive(self._config.ws_ping_interval, self._config.ws_ping_timeout)
+        if not terms.waits_for_session:
             self._reader.open()
-        if self._keepalive is not None:
+        if terms.keepalive is not None:
+            self._keepalive = terms.keepalive
             self._keepalive.add(self)
 
     def refuse_handshake(self, status: int, headers: RawHeaders, body: bytes) -> None:
