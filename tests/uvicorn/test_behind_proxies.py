@@ -8,10 +8,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from velocity_ws import Broker, Settings, WebSocketMiddleware
 from velocity_ws.asgi.app import serve_client
-from velocity_ws.uvicorn.behind_proxies import split
+from velocity_ws.uvicorn.behind_proxies import READ, split
 
 
 def scope(client: str) -> Scope:
@@ -46,6 +47,13 @@ async def test_a_trusted_proxy_names_the_client(peer: str, client: str) -> None:
     await proxies(own, receive, send)
     assert (own["client"][0], own["scheme"]) == (client, "wss" if client != peer else "ws")
     assert application is app
+
+
+def test_uvicorns_middleware_reads_no_other_header() -> None:
+    """Without these it changes nothing, so that it is not called: a release that reads more is seen here."""
+    constants = ProxyHeadersMiddleware.__call__.__code__.co_consts
+    names = {each.lower() for each in constants if isinstance(each, bytes) and len(each) > len(b", ")}
+    assert names == READ
 
 
 async def test_an_application_without_that_middleware_is_called_itself() -> None:

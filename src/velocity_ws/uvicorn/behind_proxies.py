@@ -11,7 +11,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from velocity_ws.asgi.middleware import frameless
 
-__all__ = ["split"]
+__all__ = ["READ", "split"]
+
+READ = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
+"""The headers that the middleware reads. Where a request has neither, it changes nothing, and is not called."""
 
 
 def split(config: Config) -> tuple[ASGIApp | None, ASGIApp]:

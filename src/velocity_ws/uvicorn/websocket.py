@@ -20,6 +20,7 @@ from velocity_ws.asgi.transport import EXTENSION
 from velocity_ws.close import APPLICATION_FAILED, APPLICATION_RETURNED, Close, CloseCode, restarting
 from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.uvicorn.behind_proxies import READ
 from velocity_ws.uvicorn.events import ASGIEvents
 from velocity_ws.uvicorn.session_transport import NO_CALL, SessionTransport
 from velocity_ws.uvicorn.socket_names import LocalAddress, PeerAddress, local_address, peer_address
@@ -278,7 +279,7 @@ class WebSocketProtocol(SessionTransport):
 
     async def _run(self, scope: Scope) -> None:
         try:
-            if self._shared.proxies is not None:
+            if self._shared.proxies is not None and (self._handshake is None or self._handshake.has_any(READ)):
                 await self._shared.proxies(scope, self._events.receive, self._events.send)
             await self._shared.application(scope, self._events.receive, self._events.send)
         except ClientDisconnected:

@@ -189,6 +189,10 @@ class Handshake:
         scope.extensions = extensions
         return vars(scope)
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether the request has a header of one of these names, in lower case."""
+        return not names.isdisjoint(self._fields)
+
     def _subprotocols(self) -> list[str]:
         values = [value.decode("latin-1") for name, value in self._headers if name == _SUBPROTOCOLS]
         return [offered.strip() for value in values for offered in value.split(",")]
