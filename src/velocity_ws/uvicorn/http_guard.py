@@ -94,9 +94,7 @@ class HTTPGuard(LazyHTTP):
             transport.abort()
             return
         self._shared.make_room()
-        # The kernel gives the lowest number that is free.
-        own = transport.get_extra_info("socket")
-        if own is not None and not self._shared.are_descriptors_left(own.fileno()):
+        if not self._shared.descriptors.are_there(transport):
             say_that_none_is_left()
             self._turn_away()
 

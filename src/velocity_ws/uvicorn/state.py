@@ -17,12 +17,12 @@ from uvicorn.server import ServerState
 from velocity_ws.concurrency.deadlines import Deadlines
 from velocity_ws.errors import SettingsError
 from velocity_ws.logs import CountedWarnings, RateLimitedWarnings, get_logger
-from velocity_ws.process.descriptors import most_open
 from velocity_ws.process.garbage import full_collections
 from velocity_ws.settings import Settings
 from velocity_ws.stats import UNATTRIBUTED, Counters
 from velocity_ws.uvicorn.behind_proxies import split
 from velocity_ws.uvicorn.console import without_query
+from velocity_ws.uvicorn.descriptors_left import DescriptorsLeft
 from velocity_ws.uvicorn.drain import Drain
 from velocity_ws.uvicorn.late_connections import LateConnections
 from velocity_ws.uvicorn.terms import Terms, of_broker, of_server
@@ -45,8 +45,6 @@ __all__ = [
     "settings_from_environment",
 ]
 
-RESERVE = 32
-"""Descriptors that connections leave to what serves them: the application's files, its database, its engine."""
 LEAST_HEADS = 100
 """Connections that may have sent no request yet, however few there may be: pages open several at once."""
 FLUSH = 1.0
@@ -194,6 +192,7 @@ class HTTPState:
     """What the HTTP connections of one server share, before the upgrade: limits, deadlines, the count of WebSockets.
 
     Attributes:
+        descriptors: how many are left.
         heads: connections whose headers are not complete.
         flushing: refused connections whose peer may still read the answer.
         leaving: connections that close because the server stops.
@@ -213,7 +212,7 @@ class HTTPState:
         access_log.addFilter(without_query)
         self.warnings = RateLimitedWarnings(log)
         self.limit_warnings = CountedWarnings(log)
-        self._enough = 0
+        self.descriptors = DescriptorsLeft()
         self.websockets = 0
         self._on_lost = self._lost  # made once, and not for each WebSocket
         self.heads: Deadlines[TimedConnection] = Deadlines(loop, settings.handshake_timeout, _late)
@@ -238,17 +237,6 @@ class HTTPState:
         """Where too many have not sent a request yet, refuse the one that takes longest: an honest one is quick."""
         if self.max_heads and len(self.heads) > self.max_heads:
             self.heads.act_on_first()
-
-    def are_descriptors_left(self, last: int) -> bool:
-        """Whether there are descriptors for further connections.
-
-        Args:
-            last: the descriptor that the newest connection has got.
-        """
-        if last >= self._enough:  # a broker that starts with its first connection raises the limit after that
-            most = most_open()
-            self._enough = most - min(RESERVE, most // 8)
-        return last < self._enough
 
     def count(self, protocol: Any) -> None:
         """Count a WebSocket until it is gone.
