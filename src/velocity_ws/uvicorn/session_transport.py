@@ -59,7 +59,7 @@ class SessionTransport(WebSocketConnection):
     def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
         self._shared = shared = WebSocketState.of(server_state, config, loop)
         self._terms = terms = shared.terms
-        super().__init__(loop, shared.parsers, terms.max_size, terms.unfinished)
+        super().__init__(loop, shared.parsers, shared.closing, terms.max_size, terms.unfinished)
         self._config = config
         self._session: Session | None = None
         self._ended: asyncio.Future[Close] | None = None

@@ -33,6 +33,7 @@ from velocity_ws.websocket.parser_adapter import ParserPool
 from velocity_ws.websocket.peer import PeerWatch
 from velocity_ws.websocket.scope import Address
 from velocity_ws.websocket.unfinished import MESSAGE_TIMEOUT, UNFINISHED_SIZE, UnfinishedMessages
+from velocity_ws.websocket.writer import closing_within
 
 __all__ = [
     "HTTPState",
@@ -106,6 +107,7 @@ class WebSocketState:
     Attributes:
         addresses: those that the server has.
         application: is called for each connection, behind `proxies`.
+        closing: connections that should be closing.
         drain: closes them when the server stops.
         late_connections: answers those that connect while it does; ``None`` where others take them.
         negotiator: of handshakes.
@@ -118,6 +120,7 @@ class WebSocketState:
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.addresses: Common[Address | None] = Common()
         self.proxies, self.application = split(config)
+        self.closing = closing_within(loop)
         self.drain = Drain(loop)
         self.late_connections = LateConnections.of(config, loop)
         self.negotiator = Negotiator()

@@ -9,6 +9,7 @@ import asyncio
 from abc import abstractmethod
 
 from velocity_ws.close import INVALID_UTF8, LOST, TOO_BIG, TOO_MANY_PINGS, Close
+from velocity_ws.concurrency.deadlines import Deadlines
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.limits import RateLimiter
 from velocity_ws.messages.frames import TEXT
@@ -37,17 +38,23 @@ class WebSocketConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_controls", "_end", "_held_back", "_keepalive", "_loop", "_outbox", "_parser", "_pinged", "_reader", "_writer",
-         "transport",
+        "_closing", "_controls", "_end", "_held_back", "_keepalive", "_loop", "_outbox", "_parser", "_pinged",
+        "_reader", "_writer", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
     _writer: Writer
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, parsers: ParserPool, max_size: int, unfinished: UnfinishedMessages
+        self,
+        loop: asyncio.AbstractEventLoop,
+        parsers: ParserPool,
+        closing: Deadlines[Writer],
+        max_size: int,
+        unfinished: UnfinishedMessages,
     ) -> None:
         self._loop = loop
+        self._closing = closing
         self._parser = ParserAdapter(parsers, max_size)
         self._reader = Reader(self, self._parser, loop, unfinished)
         self._outbox: TransportOutbox | None = None
@@ -104,7 +111,7 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to write to this transport."""
         self.transport = transport  # type: ignore[assignment]
-        self._writer = Writer(self.transport, self._parser, self._loop)
+        self._writer = Writer(self.transport, self._parser, self._loop, self._closing)
 
     def eof_received(self) -> None:
         """The client closes without a close frame, and sends nothing more; the transport closes."""

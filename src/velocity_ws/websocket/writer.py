@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 
 from velocity_ws.close import PING_TIMEOUT
+from velocity_ws.concurrency.deadlines import Deadlines
 from velocity_ws.websocket.keepalive import Pings
 from velocity_ws.websocket.parser_adapter import ParserAdapter
 
-__all__ = ["Writer"]
+__all__ = ["Writer", "closing_within"]
 
 CLOSE_TIMEOUT = 10.0
 """Seconds until a connection that should be closing is aborted."""
@@ -31,6 +32,7 @@ class Writer:
     """
 
     __slots__ = (
+        "_closing",
         "_deadline",
         "_discarded",
         "_loop",
@@ -43,12 +45,26 @@ class Writer:
         "transport",
     )
 
-    def __init__(self, transport: asyncio.Transport, parser: ParserAdapter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        parser: ParserAdapter,
+        loop: asyncio.AbstractEventLoop,
+        closing: Deadlines[Writer],
+    ) -> None:
+        """
+        Args:
+            transport: the connection's.
+            parser: knows whether the closing handshake has begun.
+            loop: the connection's.
+            closing: of all connections of the loop; see `closing_within`.
+        """
+        self._closing = closing
         self.transport = transport
         self._parser = parser
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # of a client that may still read why it is failed
         self._discarded: int | None = None  # of bytes, once nothing can be written any more
         self._pings: Pings | None = None
         self._pong: bytes | None = None
@@ -130,8 +146,7 @@ class Writer:
             return
         self.is_paused = True  # for good: nothing can be written any more
         self._discarded = 0
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._closing.stop(self)
         self._deadline = self._loop.call_later(LINGER, self.transport.abort)
         self.transport.write_eof()
         self.transport.resume_reading()
@@ -150,7 +165,7 @@ class Writer:
         """Abort the connection if it has not closed by the deadline."""
         # A peer that does not read keeps ``transport.close()`` waiting for ever.
         if self._deadline is None and not self.is_lost:
-            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+            self._closing.start(self)
 
     def abort(self, *, even_if_closing: bool = False) -> None:
         """End the connection now.
@@ -166,6 +181,7 @@ class Writer:
     def lost(self) -> None:
         """The connection is gone."""
         self.is_lost = True
+        self._closing.stop(self)
         if self._deadline is not None:
             self._deadline.cancel()
         if self._pings is not None:
@@ -199,3 +215,12 @@ class Writer:
         """Fail the connection, in case the client still reads, and abort it."""
         self.write_all(self._parser.fail(*PING_TIMEOUT))
         self.abort(even_if_closing=True)
+
+
+def closing_within(loop: asyncio.AbstractEventLoop) -> Deadlines[Writer]:
+    """Those of connections that should be closing: one timer, as each connection comes to that."""
+    return Deadlines(loop, CLOSE_TIMEOUT, _abort)
+
+
+def _abort(writer: Writer) -> None:
+    writer.transport.abort()
