@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, get_args
 
@@ -112,8 +112,10 @@ class Hook:
         """
         return describe_problems(error, self._schema)
 
-    async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
+    def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Awaitable[Any]:
         """Call the function with the values that it asks for. On the broker's loop only.
+
+        It is to be awaited at once, in the same ``try``: what does not fit is raised before there is a coroutine.
 
         A coroutine function runs on the loop, any other in a thread. A thread cannot be stopped: when the call is
         cancelled, the thread goes on, and still counts among those of ``threads``.
@@ -140,9 +142,10 @@ class Hook:
                 values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
-        if self._is_simple:
-            return await self._function(*self._args(values))
-        return await self._call_with_more(threads, given, values)
+        if self._is_simple:  # without a coroutine around that of the function
+            awaitable: Awaitable[Any] = self._function(*self._args(values))
+            return awaitable
+        return self._call_with_more(threads, given, values)
 
     async def _call_with_more(self, threads: Executor, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Call a function that needs a thread, keywords or a scope.

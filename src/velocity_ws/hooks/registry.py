@@ -156,7 +156,7 @@ class Hooks:
     @property
     def has_limits(self) -> bool:
         """Whether some handler, here or of a kind of rooms, has a limit of its own."""
-        return self._has_limits or self.kinds.has_limits
+        return self._has_limits or (bool(self.kinds.all) and self.kinds.has_limits)
 
     def limited(self, event: str, room: str | None) -> Hook | None:
         """Return the handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
