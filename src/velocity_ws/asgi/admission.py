@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from velocity_ws.asgi.proxies import AddressCheck
 from velocity_ws.broker.node import Node
-from velocity_ws.concurrency.eager import Suspended, first_step
+from velocity_ws.concurrency.eager import first_step
 from velocity_ws.errors import LoginExpired, Reject
 from velocity_ws.logs import MAX_QUOTED, RateLimitedWarnings, get_logger, printable, quote
 from velocity_ws.origins import Origin, OriginPattern, is_same_origin
@@ -72,7 +72,7 @@ class Admission:
             letting_in: Awaitable[None] = self._let_in(session, full, transport, deadline)
             if transport.accepts_at_once:
                 begun = first_step(letting_in)
-                if not isinstance(begun, Suspended):  # most often nothing has to wait, and needs no deadline
+                if begun is None:  # most often nothing has to wait, and needs no deadline
                     return True
                 letting_in = begun
             async with deadline:

@@ -16,14 +16,14 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final
 
 __all__ = ["EagerTask", "Suspended", "TaskPool", "first_step"]
 
-T = TypeVar("T")
-
 KEEP = 64
 """Idle tasks that a pool keeps for the next use."""
+_RETURNED: Final = object()
+"""In place of the exception that says that a coroutine has returned: to raise and to catch it takes 0.1 µs."""
 
 
 class _Task(asyncio.Task[None]):
@@ -108,9 +108,8 @@ class EagerTask:
         _enter_task(loop, task)
         try:
             steps = work.__await__()
-            return Suspended(steps, (self._context if context is None else context).run(next, steps), context)
-        except StopIteration:
-            return None
+            waits_for = (self._context if context is None else context).run(next, steps, _RETURNED)
+            return None if waits_for is _RETURNED else Suspended(steps, waits_for, context)
         finally:
             _leave_task(loop, task)
             if current is not None:
@@ -249,17 +248,15 @@ class Suspended:
             self._steps.close()
 
 
-def first_step(work: Awaitable[T]) -> tuple[T] | Suspended:
+def first_step(work: Awaitable[None]) -> Suspended | None:
     """Run a coroutine up to its first wait, in the task that calls this.
 
     Returns:
-        What it has returned, if it did not have to wait; else its rest, which the same task must await.
+        ``None`` if it has returned, else its rest, which the same task must await.
 
     Raises:
         BaseException: any exception that the coroutine raises.
     """
     steps = work.__await__()
-    try:
-        return Suspended(steps, next(steps))
-    except StopIteration as end:
-        return (end.value,)
+    waits_for = next(steps, _RETURNED)
+    return None if waits_for is _RETURNED else Suspended(steps, waits_for)
