@@ -115,7 +115,8 @@ class FullCollections:
         """A connection has come."""
         self._connections += 1
         self._came += 1
-        self._most = max(self._most, self._connections)
+        if self._connections > self._most:
+            self._most = self._connections
 
     def count_out(self) -> None:
         """A connection has gone; what it had is freed without a collection."""

@@ -87,7 +87,7 @@ class Addressable:
     @property
     def user_id(self) -> str | None:
         """The id of the client's user; ``None`` where it has none."""
-        return self.client.user_id
+        return self.client._user_id
 
     @property
     def login(self) -> Login | None:

@@ -148,7 +148,8 @@ class ASGIEvents:
 
     def abandon(self) -> None:
         """The application has ended, and reads nothing more."""
-        self.end(_ABANDONED)
+        if self._end is None:
+            self.end(_ABANDONED)
         self._queue = None
         self._bytes = 0
         self.has_last_words = False

@@ -76,8 +76,8 @@ class HTTPGuard(LazyHTTP):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._shared = shared = HTTPState.of(server_state, self.loop, type(self)._settings)
+        self._shared = shared = HTTPState.of(server_state, _loop, type(self)._settings)
+        super().__init__(config, server_state, app_state, shared.loop)
         # With TLS, too, the loop makes the protocol when it accepts the connection.
         self._head_began: float | None = self.loop.time()
         self._has_read = False
@@ -208,7 +208,8 @@ class HTTPGuard(LazyHTTP):
     def _end(self) -> None:
         """Handle nothing more that comes."""
         self._is_over = True
-        self._unset_keepalive_if_required()
+        if self._has_begun:
+            self._unset_keepalive_if_required()
         self._head_is_over()
 
     def _forget(self) -> None:

@@ -54,7 +54,7 @@ class LazyHTTP(UvicornHTTP):
         """The connection is there; the server closes it when it stops."""
         self.transport = transport
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        if _http_log.isEnabledFor(TRACE_LOG_LEVEL):  # for the line that says so
+        if _http_log.logger.isEnabledFor(TRACE_LOG_LEVEL):  # for the line that says so
             self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import ASGICall, acceptance, send_refusal
-from velocity_ws.close import Close
+from velocity_ws.close import Close, restarting
 from velocity_ws.delivery.transport_outbox import TransportOutbox
 from velocity_ws.errors import Reject
 from velocity_ws.sessions.context import NodeContext
@@ -49,20 +49,22 @@ class SessionTransport(WebSocketConnection):
     Attributes:
         accepted_at: loop time of the TCP accept, where the HTTP class tells.
         accepts_at_once: true, as the request has been read before the application is called.
+        is_accepted: whether the handshake has been accepted.
         call: what a broker's endpoint was called with, from then on until the handshake is answered.
     """
 
     __slots__ = (
-        "_config", "_ended", "_session", "_shared", "_terms", "accepted_at", "call",
+        "_config", "_ended", "_session", "_shared", "_terms", "accepted_at", "call", "is_accepted",
     )  # fmt: skip
 
-    def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop | None) -> None:
         self._shared = shared = WebSocketState.of(server_state, config, loop)
         self._terms = terms = shared.terms
-        super().__init__(loop, shared.parsers, shared.closing, terms.max_size, terms.unfinished)
+        super().__init__(shared.loop, shared.parsers, shared.closing, terms.max_size, terms.unfinished)
         self._config = config
         self._session: Session | None = None
         self._ended: asyncio.Future[Close] | None = None
+        self.is_accepted = False
         self.accepted_at: float | None = None
         self.call = NO_CALL
 
@@ -124,6 +126,19 @@ class SessionTransport(WebSocketConnection):
         if self._end is not None:
             ended.set_result(self._end)
         return ended
+
+    def go_away(self, retry_after: float, patience: float) -> None:
+        """Send a close frame after what is queued; what the client sends until it answers is still handled.
+
+        Args:
+            retry_after: seconds after which the client should come back.
+            patience: seconds that what runs for it may take before.
+        """
+        code, reason = restarting(self._terms.restart_code, retry_after)
+        if self._session is not None:
+            self._session.close((code, reason), handle="all", patience=patience)
+        elif self.is_accepted:
+            self._writer.send_close(code, reason)
 
     def got_stuck(self) -> None:
         """Watch the peer: nothing is read for now, so its end would not be noticed."""

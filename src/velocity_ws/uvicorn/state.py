@@ -109,7 +109,9 @@ class WebSocketState:
         application: is called for each connection, behind `proxies`.
         closing: connections that should be closing.
         drain: closes them when the server stops.
+        asgi_version: of the application.
         late_connections: answers those that connect while it does; ``None`` where others take them.
+        loop: the server's.
         negotiator: of handshakes.
         parsers: of the ``websockets`` library.
         peers: watches the peers of connections that are not read.
@@ -118,6 +120,7 @@ class WebSocketState:
     """
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.asgi_version = config.asgi_version
         self.addresses: Common[Address | None] = Common()
         self.proxies, self.application = split(config)
         self.closing = closing_within(loop)
@@ -127,7 +130,7 @@ class WebSocketState:
         self.parsers = ParserPool()
         self.peers = PeerWatch(loop)
         self._config = config
-        self._loop = loop
+        self.loop = loop
         self._keepalives: dict[tuple[float, float], Keepalive] = {}
         self._unfinished: dict[tuple[float, int], UnfinishedMessages] = {}
         self._settings: Settings | None = None
@@ -136,11 +139,11 @@ class WebSocketState:
         self.terms = of_server(config, self.unfinished_within(), keepalive)
 
     @classmethod
-    def of(cls, server_state: ServerState, config: Config, loop: asyncio.AbstractEventLoop) -> WebSocketState:
-        """The state of a server; it is made for the first WebSocket."""
+    def of(cls, server_state: ServerState, config: Config, loop: asyncio.AbstractEventLoop | None) -> WebSocketState:
+        """The state of a server; it is made for the first WebSocket, on the running loop where none is given."""
         state: WebSocketState | None = vars(server_state).get(_WEBSOCKET)
         if state is None:
-            state = vars(server_state)[_WEBSOCKET] = cls(config, loop)
+            state = vars(server_state)[_WEBSOCKET] = cls(config, loop or asyncio.get_running_loop())
             full_collections.keep_apart()
         return state
 
@@ -165,7 +168,7 @@ class WebSocketState:
             return None
         found = self._keepalives.get((interval, timeout or 0.0))
         if found is None:
-            found = self._keepalives[interval, timeout or 0.0] = Keepalive(self._loop, interval, timeout or 0.0)
+            found = self._keepalives[interval, timeout or 0.0] = Keepalive(self.loop, interval, timeout or 0.0)
         return found
 
     def unfinished_within(self, seconds: float = MESSAGE_TIMEOUT, limit: int = UNFINISHED_SIZE) -> UnfinishedMessages:
@@ -177,7 +180,7 @@ class WebSocketState:
         """
         found = self._unfinished.get((seconds, limit))
         if found is None:
-            found = self._unfinished[seconds, limit] = UnfinishedMessages(self._loop, seconds, limit)
+            found = self._unfinished[seconds, limit] = UnfinishedMessages(self.loop, seconds, limit)
         return found
 
 
@@ -201,10 +204,12 @@ class HTTPState:
         leaving: connections that close because the server stops.
         warnings: of what any stranger can cause.
         limit_warnings: of limits that are reached.
+        loop: the server's.
         websockets: how many there are.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, given: Settings | None) -> None:
+        self.loop = loop
         settings = settings_from_environment() if given is None else given
         # An application's broker counts by its own settings, so a default of ours must not undercut them.
         is_set = given is not None or "max_connections" in settings.model_fields_set
@@ -223,17 +228,17 @@ class HTTPState:
         self.leaving: Deadlines[TimedConnection] = Deadlines(loop, settings.drain_timeout, _abort)
 
     @classmethod
-    def of(cls, server_state: ServerState, loop: asyncio.AbstractEventLoop, given: Settings | None) -> HTTPState:
+    def of(cls, server_state: ServerState, loop: asyncio.AbstractEventLoop | None, given: Settings | None) -> HTTPState:
         """The state of a server; it is made for the first connection.
 
         Args:
             server_state: uvicorn's.
-            loop: the server's.
+            loop: the server's; ``None`` for the one that is running.
             given: settings in place of those from the environment.
         """
         state: HTTPState | None = vars(server_state).get(_HTTP)
         if state is None:
-            state = vars(server_state)[_HTTP] = cls(loop, given)
+            state = vars(server_state)[_HTTP] = cls(loop or asyncio.get_running_loop(), given)
         return state
 
     def make_room(self) -> None:

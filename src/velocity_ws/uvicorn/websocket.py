@@ -17,7 +17,7 @@ from uvicorn.protocols.utils import ClientDisconnected, get_client_addr, is_ssl
 from uvicorn.server import ServerState
 
 from velocity_ws.asgi.transport import EXTENSION
-from velocity_ws.close import APPLICATION_FAILED, APPLICATION_RETURNED, Close, CloseCode, restarting
+from velocity_ws.close import APPLICATION_FAILED, APPLICATION_RETURNED, Close, CloseCode
 from velocity_ws.logs import printable, quote_exception
 from velocity_ws.messages.outbound import PreparedMessage
 from velocity_ws.uvicorn.behind_proxies import READ
@@ -43,12 +43,11 @@ class WebSocketProtocol(SessionTransport):
 
     Attributes:
         on_lost: called once when the connection is gone.
-        is_accepted: whether the handshake has been accepted.
     """
 
     __slots__ = (
         "_app_state", "_events", "_handshake", "_is_lost", "_request", "_scope", "_server_state", "_task",
-        "is_accepted", "on_lost",
+        "on_lost",
     )  # fmt: skip
 
     def __init__(
@@ -58,18 +57,16 @@ class WebSocketProtocol(SessionTransport):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        loop = _loop or asyncio.get_running_loop()
-        super().__init__(config, server_state, loop)
+        super().__init__(config, server_state, _loop)
         self._server_state = server_state
         self._app_state = app_state
-        self._events = ASGIEvents(self, loop)
+        self._events = ASGIEvents(self, self._loop)
         self._request: RequestReader | None = None
         self._scope: Scope = {}
         self._handshake: Handshake | None = None
         self._task: asyncio.Task[None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self._is_lost = False
-        self.is_accepted = False
 
     # --- what the event loop and the HTTP class call
 
@@ -100,7 +97,7 @@ class WebSocketProtocol(SessionTransport):
         else:
             scope = self._scope = handshake.scope(
                 root_path=self._config.root_path,
-                asgi_version=self._config.asgi_version,
+                asgi_version=self._shared.asgi_version,
                 scheme="wss" if is_ssl(self.transport) else "ws",
                 server=self._shared.addresses.of(server or local_address(self.transport)),
                 client=client or peer_address(self.transport),
@@ -135,8 +132,10 @@ class WebSocketProtocol(SessionTransport):
         if self.on_lost is not None:
             self.on_lost()
         self._is_lost = True
-        self._show_task()
-        self._detach()
+        if self._task is None:
+            self._detach()
+        else:
+            self._show_task()
 
     def shutdown(self) -> None:
         """Drain: the server is stopping. uvicorn calls this for each connection, and waits until all are gone."""
@@ -154,19 +153,6 @@ class WebSocketProtocol(SessionTransport):
             self._task.add_done_callback(self._server_state.tasks.discard)
 
     # --- draining
-
-    def go_away(self, retry_after: float, patience: float) -> None:
-        """Send a close frame after what is queued; what the client sends until it answers is still handled.
-
-        Args:
-            retry_after: seconds after which the client should come back.
-            patience: seconds that what runs for it may take before.
-        """
-        code, reason = restarting(self._terms.restart_code, retry_after)
-        if self._session is not None:
-            self._session.close((code, reason), handle="all", patience=patience)
-        elif self.is_accepted:
-            self._writer.send_close(code, reason)
 
     def abort(self) -> None:
         """End now, and what runs for the connection too."""
@@ -270,12 +256,11 @@ class WebSocketProtocol(SessionTransport):
     # --- the application
 
     def _detach(self) -> None:
-        """Where nothing is left to happen, break the cycles with what refers back here: all of it is freed at once,
+        """Nothing is left to happen: break the cycles with what refers back here, so that all of it is freed at once,
         and not when the garbage collector comes, until which thousands of closed connections may wait."""
-        if self._is_lost and self._task is None:
-            self._reader.detach()
-            self._events.detach()
-            self._scope, self.call, self.on_lost = {}, NO_CALL, None
+        self._reader.detach()
+        self._events.detach()
+        self._scope, self.call, self.on_lost = {}, NO_CALL, None
 
     async def _run(self, scope: Scope) -> None:
         try:
@@ -297,9 +282,11 @@ class WebSocketProtocol(SessionTransport):
                 self.refuse_handshake(500, [], b"Internal Server Error")
             self._writer.send_close(*APPLICATION_RETURNED)
         finally:
-            self._reader.open()  # where a broker failed before it took the messages
             self._session = self._outbox = self._task = None
             self._events.abandon()
             self.say_last_words()
-            self._reader.resume()
-            self._detach()
+            if not self._reader.is_over:
+                self._reader.open()  # where a broker failed before it took the messages
+                self._reader.resume()
+            if self._is_lost:
+                self._detach()

@@ -35,7 +35,7 @@ _KEY, _SUBPROTOCOLS = b"sec-websocket-key", b"sec-websocket-protocol"
 # What the library looks at, besides the key; the rest of a request is the application's.
 _NEGOTIATED = (b"connection", b"upgrade", b"sec-websocket-version", b"sec-websocket-extensions")
 _GUID = GUID.encode()
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_KEY_FORM = re.compile(rb"[A-Za-z0-9+/]{22}==")
 MAX_KNOWN = 256
 """Ways to ask whose answer is remembered."""
 MAX_KNOWN_SIZE = 512
@@ -98,7 +98,8 @@ class Negotiator:
         # None of them comes twice; others may, as HAProxy's X-Forwarded-For.
         is_plain = len(fields) == len(headers) or _comes_once(headers)
         known = self._known.get(way) if is_plain else None
-        if known is not None and _is_key(key):
+        # Whether it is surely a key (RFC 6455, section 4.2.1); where not, the library is asked.
+        if known is not None and _KEY_FORM.fullmatch(key):
             return _accept_key(key), known
         negotiated = [
             (name.decode(), value.decode("latin-1")) for name, value in headers if name in _NEGOTIATED or name == _KEY
@@ -252,11 +253,6 @@ class Handshake:
 def _accept_key(key: bytes) -> bytes:
     """The value of ``Sec-WebSocket-Accept`` (RFC 6455, section 4.2.2)."""
     return b2a_base64(hashlib.sha1(key + _GUID).digest(), newline=False)  # noqa: S324 - by the RFC
-
-
-def _is_key(value: bytes) -> bool:
-    """Whether this is surely a key (RFC 6455, section 4.2.1); where not, the library is asked."""
-    return len(value) == 24 and value.endswith(b"==") and _BASE64.fullmatch(value) is not None
 
 
 def _comes_once(headers: RawHeaders) -> bool:
