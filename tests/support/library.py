@@ -81,7 +81,7 @@ REQUEST = (
 Result = tuple[list[str | bytes], int | None]
 
 
-async def ours(chunks: list[bytes]) -> Result:
+async def ours(chunks: list[bytes], max_size: int = MAX_SIZE) -> Result:
     """What an application gets of some bytes: the messages, and the close code if the connection was ended."""
     messages: list[str | bytes] = []
     codes: list[int] = []
@@ -97,7 +97,7 @@ async def ours(chunks: list[bytes]) -> Result:
             messages.append(event["text"] if "text" in event else event["bytes"])
 
     config = uvicorn.Config(
-        app, log_config=None, ws_max_size=MAX_SIZE, ws_per_message_deflate=False, ws_ping_interval=None
+        app, log_config=None, ws_max_size=max_size, ws_per_message_deflate=False, ws_ping_interval=None
     )
     config.load()
     state = ServerState()

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from websockets.frames import Frame as LibraryFrame
 from websockets.frames import Opcode
 
-from tests.support.library import masked, ours, theirs
+from tests.support.library import Pipe, masked, ours, theirs
+from velocity_ws.websocket.parser_adapter import ParserAdapter, ParserPool
+from velocity_ws.websocket.reader import Reader
+from velocity_ws.websocket.unfinished import UnfinishedMessages
 
 
 def frames() -> st.SearchStrategy[list[LibraryFrame]]:
@@ -67,3 +70,65 @@ def test_the_same_bytes_mean_the_same(
     places = sorted({place for place in cuts if place < len(data)})
     chunks = [bytes(data[a:b]) for a, b in zip([0, *places], [*places, len(data)], strict=True)]
     assert asyncio.run(ours(chunks)) == theirs(bytes(data))
+
+
+@settings(max_examples=300, deadline=None)
+@given(frames(), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 6), st.integers(0, 255)), max_size=1))
+def test_frames_that_come_alone_mean_the_same(sent: list[LibraryFrame], corruption: list[tuple[int, int, int]]) -> None:
+    chunks = [bytearray(masked(frame)) for frame in sent]
+    for number, at, value in corruption:
+        if number < len(chunks) and at < len(chunks[number]):
+            chunks[number][at] = value
+    assert asyncio.run(ours([bytes(chunk) for chunk in chunks])) == theirs(b"".join(chunks))
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126])
+@pytest.mark.parametrize("max_size", [100, 1000])
+def test_a_message_that_comes_alone_is_as_long_as_any_may_be(size: int, max_size: int) -> None:
+    frame = masked(LibraryFrame(Opcode.TEXT, b"a" * size))
+    expected = ([], 1009) if size > max_size else (["a" * size], None)
+    assert asyncio.run(ours([frame], max_size)) == expected
+
+
+class Connection:
+    """Takes messages, and has no more room after some."""
+
+    def __init__(self, room: int) -> None:
+        self.transport = Pipe()
+        self.messages: list[bytes] = []
+        self._room = room
+
+    def got_message(self, opcode: int, payload: bytes) -> bool:
+        assert opcode == Opcode.TEXT
+        self.messages.append(payload)
+        return len(self.messages) >= self._room
+
+    def got_frame(self, data: bytes | bytearray) -> bool:
+        raise AssertionError(data)
+
+    def got_too_long(self) -> None:
+        raise AssertionError
+
+    def got_stuck(self) -> None:
+        assert self.messages
+
+    def got_invalid(self, code: int, reason: str) -> None:
+        raise AssertionError(code, reason)
+
+
+async def test_what_comes_alone_is_something_that_has_come_and_waits_like_others() -> None:
+    connection = Connection(room=2)
+    loop = asyncio.get_running_loop()
+    reader = Reader(connection, ParserAdapter(ParserPool(), 1000), loop, UnfinishedMessages(loop, 10.0, 1000))
+    reader.open()
+    frame = masked(LibraryFrame(Opcode.TEXT, b"hello"))
+    positions = [reader.position]
+    for _ in range(3):
+        reader.feed(frame)
+        positions.append(reader.position)
+    assert len(set(positions)) == 4
+    assert connection.messages == [b"hello"] * 2
+    assert reader.is_waiting
+    reader.resume()
+    await asyncio.sleep(0)
+    assert connection.messages == [b"hello"] * 3

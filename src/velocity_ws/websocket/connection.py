@@ -63,7 +63,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._controls: RateLimiter | None = None
         self._keepalive: Keepalive | None = None  # once it is open, where there are pings
         # The last keepalive ping, until its pong: its payload, and what had gone and come by then.
-        self._pinged: tuple[bytes, int, tuple[float, int]] | None = None
+        self._pinged: tuple[bytes, int, tuple[float, int, int]] | None = None
 
     # --- for the subclass
 

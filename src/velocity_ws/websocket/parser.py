@@ -22,6 +22,7 @@ __all__ = [
     "MASKED",
     "Cut",
     "TooLong",
+    "apply_mask",
     "close_in",
     "cut",
     "inflate",

@@ -6,27 +6,23 @@ A client that sends more than its share has its socket paused until the next tur
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Protocol
 
 from velocity_ws.close import wrong_frame
-from velocity_ws.messages.frames import COMPRESSED
-from velocity_ws.websocket.parser import MASKED, TooLong, cut, inflate
+from velocity_ws.messages.frames import COMPRESSED, FIN, TEXT
+from velocity_ws.websocket.parser import MASKED, TooLong, apply_mask, cut, inflate
 from velocity_ws.websocket.parser_adapter import ParserAdapter
+from velocity_ws.websocket.turn import BYTES, Turn
 from velocity_ws.websocket.unfinished import UnfinishedMessages
 
 __all__ = ["FrameHandler", "Reader"]
 
-TURN = 64
-"""What one connection may use up of a loop turn: 1 for a message cut out here, 4 for a frame the library parses."""
-SECONDS_PER_TURN = 0.004
-"""The same in time, for messages whose handling is expensive."""
-MAX_REST = 0.1
-"""Seconds at most that a connection is not read after it took longer, so that others have their turns."""
-BYTES = 4096
-"""Bytes of a message that use up as much of a turn as another message does."""
 SHORT = 125
 """Bytes of the longest payload whose length stands in the second byte of its frame (RFC 6455, section 5.2)."""
+HEADER = 6
+"""Bytes of the header of such a frame, with the mask."""
+WHOLE_TEXT = FIN | TEXT
+"""The first byte of a text message that is one frame, and not compressed."""
 LOOK_FROM = 4096
 """Bytes of a compressed frame that are looked at before the rest comes: they may show that it is far too long."""
 LOOK_TO = 64 * 1024
@@ -60,7 +56,7 @@ class FrameHandler(Protocol):
         """Fail the connection, and stop its reader: the rest of what comes is not waited for."""
 
 
-class Reader:
+class Reader(Turn):
     """The inbound side of one connection.
 
     Attributes:
@@ -71,8 +67,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_budget", "_connection", "_is_full", "_is_open", "_is_unfinished", "_lacks", "_loop", "_parser", "_rest",
-        "_tail", "_turn", "_until", "_was_looked_at", "has_waited", "is_over", "is_waiting", "unfinished",
+        "_connection", "_is_full", "_is_open", "_is_unfinished", "_lacks", "_loop", "_parser", "_shorts", "_tail",
+        "_was_looked_at", "has_waited", "is_over", "is_waiting", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -82,14 +78,13 @@ class Reader:
         loop: asyncio.AbstractEventLoop,
         unfinished: UnfinishedMessages,
     ) -> None:
+        super().__init__()
         self.unfinished = unfinished
         self._connection = connection
         self._parser = parser
         self._loop = loop
         self._tail: bytearray | None = None
-        self._lacks = 0
-        self._budget = TURN
-        self._turn = self._until = self._rest = 0.0
+        self._lacks = self._shorts = 0
         self._is_open = self._is_full = self._is_unfinished = self._was_looked_at = False
         self.is_over = self.is_waiting = self.has_waited = False
 
@@ -118,9 +113,28 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were read."""
-        if self._tail is None and self._is_open and not self.is_waiting:
-            self._consume(data)
+        if self._tail is not None or self.is_waiting or not self._is_open:
+            self._add(data)
             return
+        parser, size = self._parser, len(data) - HEADER
+        if (
+            0 <= size <= SHORT
+            and data[0] == WHOLE_TEXT
+            and data[1] == MASKED | size
+            and parser.is_free
+            and size <= parser.max_size
+        ):
+            # One short message, whole: what most reads bring. It is all that this connection has of its turn, of which
+            # so nothing is counted. By `_consume` it takes 0.55 µs more.
+            self._shorts += 1
+            self._is_full = self._connection.got_message(TEXT, apply_mask(data[HEADER:], data[2:HEADER]))
+            if self._is_full and not self.is_over:
+                self._wait()
+        else:
+            self._consume(data)
+
+    def _add(self, data: bytes) -> None:
+        """Add to what has to wait, or is unfinished."""
         if self._tail is None:
             self._tail = bytearray()
         self._tail += data
@@ -144,9 +158,9 @@ class Reader:
             self._loop.call_soon(self._next_turn)
 
     @property
-    def position(self) -> tuple[float, int]:
-        """The time of this turn, and how much of a message has come by now: it changes when something comes."""
-        return self._turn, self._parser.size_so_far + len(self._tail or b"")
+    def position(self) -> tuple[float, int, int]:
+        """The last turn, how many messages came alone, and how much of one is here: it changes when something comes."""
+        return self._turn, self._shorts, self._parser.size_so_far + len(self._tail or b"")
 
     def _consume(self, data: bytes | bytearray) -> None:
         now = self._loop.time()
@@ -188,14 +202,6 @@ class Reader:
             self._mark_finished()
         elif self._parser.is_open and not self.is_over:
             self._mark_unfinished()
-
-    def _spend(self, cost: int, size: int) -> bool:
-        """Take a cost from the turn's budget; return whether the size was so large that the clock was looked at."""
-        self._budget -= cost + size // BYTES
-        if size < BYTES:
-            return False
-        self._watch_time()
-        return True
 
     def _is_wrong(self, data: bytes | bytearray, at: int) -> bool:
         """Whether a frame is wrong by its first two bytes; the connection is failed then."""
@@ -241,18 +247,6 @@ class Reader:
             return False
         self._connection.got_too_long()
         return True
-
-    def _begin_turn(self, now: float) -> None:
-        self._turn, self._budget, self._until, self._rest = now, TURN, 0.0, 0.0
-
-    def _watch_time(self) -> None:
-        """Use the budget up where this turn's time is over. That time begins with the first look at the clock."""
-        now = time.perf_counter()
-        if not self._until:
-            self._until = now + SECONDS_PER_TURN
-        elif now > self._until:
-            # Others have then as much time as this one took: one message alone may take longer than a turn should.
-            self._budget, self._rest = 0, min(now - self._until + SECONDS_PER_TURN, MAX_REST)
 
     def _message(self, kind: int, payload: bytes) -> bytes | None:
         """A message's content; ``None`` where the library has to say what is wrong, or the connection has failed."""
