@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from velocity_ws.errors import EncodeError, InvalidNameError
-from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, TEXT, deflate, header
+from velocity_ws.messages.frames import BINARY, DEFLATE_FROM, SHORT_TEXTS, TEXT, deflate, header
 from velocity_ws.messages.names import MAX_NAME_LENGTH, validate_key
 from velocity_ws.messages.plain import plain
 
@@ -81,9 +81,12 @@ class PreparedMessage:
                 found = header(self._opcode, len(payload), compressed=True) + payload
                 self._deflated[window_bits] = found
             return found
-        if self._plain is None:
-            self._plain = header(self._opcode, self.size) + self.payload
-        return self._plain
+        frame = self._plain
+        if frame is None:
+            size = self.size
+            start = SHORT_TEXTS[size] if self.is_text and size < len(SHORT_TEXTS) else header(self._opcode, size)
+            frame = self._plain = start + self.payload
+        return frame
 
     @property
     def _opcode(self) -> int:
