@@ -26,6 +26,7 @@ from tests.support.hooks import THREADS, VALUES, F, call
 from velocity_ws import Client, Message
 from velocity_ws.errors import HookError
 from velocity_ws.hooks.hook import Hook
+from velocity_ws.hooks.options import HandlerOptions
 from velocity_ws.hooks.registry import Hooks
 from velocity_ws.hooks.validation import InvalidDataError, InvalidParameterError
 
@@ -412,6 +413,74 @@ async def test_a_keyword_handler_validates_its_data() -> None:
         return client, data
 
     assert await call("event", handler, data={"room": "a", "text": "b"}) == ("CLIENT", Post(room="a", text="b"))
+
+
+async def with_client(client: Any) -> object:
+    return client
+
+
+async def usual(client: Any, data: Post) -> object:
+    return client, data
+
+
+async def renamed(sender: Any, post: Post) -> object:
+    return sender, post
+
+
+async def in_another_order(message: Message, data: Post, client: Any) -> object:
+    return client, data, message
+
+
+async def by_keyword(*, message: Message, client: Any) -> object:
+    return client, message
+
+
+async def mixed(client: Any, /, *, data: Post) -> object:
+    return client, data
+
+
+class Handler:
+    async def __call__(self, client: Any, data: Post) -> object:
+        return client, data
+
+
+DIRECT = [
+    with_client,
+    usual,
+    renamed,
+    in_another_order,
+    by_keyword,
+    mixed,
+    Handler(),
+    functools.partial(usual),
+]
+
+
+@pytest.mark.parametrize("function", DIRECT)
+async def test_a_direct_handler_begins_as_it_is_called(function: Callable[..., Any]) -> None:
+    hook = Hook("event", function)
+    assert hook.is_direct
+    message = Message("post", {"room": "a", "text": "b"})
+    values = {"client": "CLIENT", "message": message, "data": message.data}
+    assert await hook.begin("CLIENT", message) == await hook(THREADS, values)
+
+
+@pytest.mark.parametrize("function", [usual, mixed])
+async def test_a_direct_handler_validates_before_it_begins(function: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidDataError) as caught:
+        Hook("event", function).begin("CLIENT", Message("post", {"room": "a"}))
+    assert [detail["loc"] for detail in caught.value.details] == [["text"]]
+
+
+async def test_what_needs_more_than_a_call_is_not_direct() -> None:
+    def plain(client: Any) -> None: ...
+
+    async def asks_for_a_broker(client: Any, broker: Any) -> None: ...
+
+    assert not Hook("event", plain).is_direct
+    assert not Hook("event", asks_for_a_broker).is_direct
+    assert not Hook("event", with_client, options=HandlerOptions(concurrent=True)).is_direct
+    assert not Hook("refresh", usual).is_direct
 
 
 async def test_variable_arguments_are_not_validated_as_something_else() -> None:

@@ -86,3 +86,15 @@ def test_a_handler_keeps_its_options() -> None:
     assert plain is not None
     assert (typing.options.concurrent, typing.options.rate, typing.options.burst) == (True, 5, 10)
     assert (plain.options.concurrent, plain.options.rate, plain.options.burst) == (False, None, None)
+
+
+def test_hooks_that_come_later_are_found_where_those_before_are() -> None:
+    hooks, router = Hooks(), Hooks()
+    handlers, guards = hooks.by_event, hooks.guards
+    router.register_event("post", lambda: None)
+    router.register("message", lambda: None)
+    hooks.include(router, "chat.")
+    hooks.register_event("typing", lambda: None)
+    assert handlers.keys() == {"chat.post", "typing"}
+    assert guards == hooks.of("message")
+    assert len(guards) == 1

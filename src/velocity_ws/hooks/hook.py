@@ -26,6 +26,7 @@ from velocity_ws.hooks.validation import (
     describe_problems,
     is_written_in_one_way,
 )
+from velocity_ws.messages.inbound import Message
 
 __all__ = ["Hook"]
 
@@ -43,7 +44,8 @@ class Hook:
         options: what was said of it beside the function.
         dependencies: what it depends on, for a `Scope` to call; ``None`` if nothing.
         needs_scope: whether it is called with a `Scope` among its values: for its dependencies, or for the broker.
-        is_direct: whether a message is handled by calling it, and nothing else: no scope, no other task, no login.
+        is_direct: whether a message is handled by `begin`, and nothing else: no scope, no thread, no other task, no
+            login.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Hook:
         self.dependencies = Dependencies(kind, self.name, found, parameters) if found else None
         self._brokers = _of_broker(kind, function, [*parameters, *[each for each, _, _ in found]])
         self.needs_scope = bool(found or self._brokers)
-        self.is_direct = not (self.needs_scope or options.concurrent or kind == "refresh")
+        self.is_direct = kind == "event" and self._is_async and not (self.needs_scope or options.concurrent)
         theirs = [*[each for each, _, _ in found], *self._brokers]
         try:
             self._by_position, self._by_keyword = bind(kind, function, self.name, [*parameters, *theirs])
@@ -100,9 +102,11 @@ class Hook:
         self._schema: Any = None
         if parameter is not None and (by := validator(function, parameter, self.name)):
             self._validate, self._schema = by
-        # Nothing is to be done but to validate its data and call it: for most handlers, which an echo is measured by.
-        self._is_simple = self._is_async and not (self._by_keyword or self.needs_scope)
-        self._args = _arguments(self._by_position)
+        self._is_usual = self._by_position == ("client", "data") and not self._by_keyword
+        names = self._by_position
+        self._args: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+            operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
+        )
 
     def describe(self, error: InvalidDataError) -> str:
         """Describe invalid data in one line for the log, without anything that the client chose.
@@ -112,10 +116,37 @@ class Hook:
         """
         return describe_problems(error, self._schema)
 
-    def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Awaitable[Any]:
-        """Call the function with the values that it asks for. On the broker's loop only.
+    def begin(self, client: object, message: Message) -> Awaitable[Any]:
+        """Call a handler that `is_direct`, as a call of this does in more steps. On the broker's loop only.
 
-        It is to be awaited at once, in the same ``try``: what does not fit is raised before there is a coroutine.
+        Args:
+            client: who sent the message.
+            message: the message.
+
+        Returns:
+            What has to be awaited at once: it returns, and raises, what a call of this does.
+
+        Raises:
+            InvalidDataError: the annotation of ``data`` does not allow its value.
+            Exception: what the function raises before there is something to await.
+        """
+        data = message.data
+        if self._validate is not None:
+            try:
+                data = self._validate(data)
+            except ValidationError as error:
+                raise InvalidDataError(error) from None
+        result: Awaitable[Any]
+        if self._is_usual:  # by far the most common
+            result = self._function(client, data)
+        else:
+            values = {"client": client, "data": data, "message": message}
+            kwargs = {keyword: values[name] for keyword, name in self._by_keyword.items()}
+            result = self._function(*self._args(values), **kwargs)
+        return result
+
+    async def __call__(self, threads: Executor, values: Mapping[str, Any]) -> Any:
+        """Call the function with the values that it asks for. On the broker's loop only.
 
         A coroutine function runs on the loop, any other in a thread. A thread cannot be stopped: when the call is
         cancelled, the thread goes on, and still counts among those of ``threads``.
@@ -142,19 +173,6 @@ class Hook:
                 values = {**values, "data": self._validate(values["data"])}
             except ValidationError as error:
                 raise InvalidDataError(error) from None
-        if self._is_simple:  # without a coroutine around that of the function
-            awaitable: Awaitable[Any] = self._function(*self._args(values))
-            return awaitable
-        return self._call_with_more(threads, given, values)
-
-    async def _call_with_more(self, threads: Executor, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        """Call a function that needs a thread, keywords or a scope.
-
-        Args:
-            threads: the executor for functions that are not coroutine functions.
-            given: the values as they came.
-            values: the same, validated.
-        """
         if self.needs_scope:
             scope: Scope = given[SCOPE]
             values = {**values, **dict.fromkeys(self._brokers, scope.broker)}
@@ -187,14 +205,6 @@ class Hook:
             if is_exact and str(value) != values[name]:
                 raise InvalidParameterError(name)
         return validated
-
-
-def _arguments(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """What picks the values of those names, in that order."""
-    if len(names) == 1:
-        (name,) = names
-        return lambda values: (values[name],)
-    return operator.itemgetter(*names) if names else lambda values: ()  # noqa: ARG005 - it has no arguments
 
 
 def _injected(

@@ -24,6 +24,8 @@ class Hooks:
     """All hooks of one broker, in order of registration.
 
     Attributes:
+        by_event: the handler of each event.
+        guards: the ``on_message`` hooks.
         kinds: the kinds of rooms, with the hooks of each.
         surroundings: what dependencies have of the broker.
         guards_depend: whether an ``on_message`` hook has dependencies, or the broker, whose scope the handler shares.
@@ -38,7 +40,8 @@ class Hooks:
         self.guards_depend = False
         self.kinds = Kinds()
         self._by_kind: dict[Kind, list[Hook]] = {kind: [] for kind in ARGUMENTS}
-        self._by_event: dict[str, Hook] = {}
+        self.by_event: dict[str, Hook] = {}
+        self.guards = self._by_kind["message"]
         self._by_node_event: dict[str, Hook] = {}
         self._built_in: dict[str, tuple[Hook, Callable[[], bool]]] = {}
         self._has_limits = False
@@ -109,18 +112,18 @@ class Hooks:
         self._refuse_if_included()
         events = {
             event if hook.kind == "refresh" else validate_event(prefix + event): hook
-            for event, hook in others._by_event.items()
+            for event, hook in others.by_event.items()
         }
         for event, hook in events.items():
-            if event in self._by_event:
-                raise _handled_already(event, self._by_event[event], hook)
+            if event in self.by_event:
+                raise _handled_already(event, self.by_event[event], hook)
         for event, hook in others._by_node_event.items():
             if event in self._by_node_event:
                 raise _heard_already(event, self._by_node_event[event], hook)
         self.kinds.include(others.kinds, prefix)
         others._is_included = True
         self.guards_depend = self.guards_depend or others.guards_depend
-        self._by_event |= events
+        self.by_event |= events
         self._has_limits = self._has_limits or others._has_limits
         self._by_node_event |= others._by_node_event
         for kind, hooks in others._by_kind.items():
@@ -132,7 +135,7 @@ class Hooks:
 
     def handler(self, event: str) -> Hook | None:
         """Return the handler of an event; ``None`` if it has none."""
-        return self._by_event.get(event)
+        return self.by_event.get(event)
 
     def node_handler(self, event: str) -> Hook | None:
         """Return the handler of what nodes tell each other by a name; ``None`` if it has none."""
@@ -160,17 +163,17 @@ class Hooks:
 
     def limited(self, event: str, room: str | None) -> Hook | None:
         """Return the handler of an event, sent to a room or to none, if it has a limit of its own; else ``None``."""
-        handler = self.kinds.handler(event, room) or self._by_event.get(event)
+        handler = self.kinds.handler(event, room) or self.by_event.get(event)
         return None if handler is None or handler.options.rate is None else handler
 
     def events(self) -> list[str]:
         """Return the sorted names of the events that have a handler."""
-        return sorted(self._by_event)
+        return sorted(self.by_event)
 
     def _handle(self, event: str, hook: Hook) -> None:
-        if event in self._by_event:
-            raise _handled_already(event, self._by_event[event])
-        self._by_event[event] = hook
+        if event in self.by_event:
+            raise _handled_already(event, self.by_event[event])
+        self.by_event[event] = hook
         self._has_limits = self._has_limits or hook.options.rate is not None
 
     def _refuse_if_included(self) -> None:

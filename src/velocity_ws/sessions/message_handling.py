@@ -63,6 +63,7 @@ class MessageHandling:
             refresh: renews a client's login, given a call of the hook that says who it is; returns the answer.
         """
         self._hooks = hooks
+        self._handlers, self._guards = hooks.by_event, hooks.guards
         self._calls = calls
         self._call = calls.call
         self._failures = failures
@@ -90,12 +91,12 @@ class MessageHandling:
         if isinstance(message, Malformed):
             self._counters.invalid += 1
             return encode_error(message.code, message.message, None, message.id)
-        values = {"client": client, "message": message, "data": message.data}
-        handler = self._hooks.handler(message.event)
-        if handler is None or not handler.is_direct or message.room is not None or self._hooks.of("message"):
+        handler = self._handlers.get(message.event)
+        if handler is None or not handler.is_direct or message.room is not None or self._guards:
+            values = {"client": client, "message": message, "data": message.data}
             return await self._handle(client, message, values)
         try:  # in few steps, as this is what most messages are
-            result = await handler(self._calls.threads or self._calls.start_threads(), values)
+            result = await handler.begin(client, message)
             return None if message.id is None else encode(REPLY, result, message.id)
         except BaseException as error:
             if is_end_of_task(error):
