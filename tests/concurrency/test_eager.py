@@ -194,3 +194,74 @@ async def test_a_deadline_that_begins_after_the_first_step_ends_the_rest() -> No
             await rest
     assert seen == [asyncio.CancelledError]
     assert not asyncio.current_task().cancelling()  # type: ignore[union-attr]
+
+
+class Holder:
+    """Borrows a task, and notes what became of its work."""
+
+    def __init__(self) -> None:
+        self.worker: EagerTask | None = None
+        self.seen: list[object] = []
+
+    async def work(self, waits_for: asyncio.Event | None = None, error: BaseException | None = None) -> None:
+        assert self.worker is not None
+        try:
+            self.seen.append(asyncio.current_task() is self.worker.task)
+            if waits_for is not None:
+                await waits_for.wait()
+            self.seen.append((variable.get(), asyncio.current_task() is self.worker.task))
+            if error is not None:
+                raise error
+        finally:
+            self.worker = None
+
+
+async def test_what_is_run_in_a_lent_task_is_over_at_once_or_keeps_the_task() -> None:
+    workers, holder, go = TaskPool(), Holder(), asyncio.Event()
+    context = contextvars.copy_context()
+    context.run(variable.set, "its own")
+    here = asyncio.current_task()
+    spare = workers.take()
+    workers.give_back(spare)
+    workers.run(holder, holder.work(), context)
+    assert holder.seen == [True, ("its own", True)]
+    assert asyncio.current_task() is here
+    assert workers.take() is spare
+    workers.give_back(spare)
+    workers.run(holder, holder.work(go), context)
+    assert holder.worker is spare
+    assert asyncio.current_task() is here
+    assert workers.take() is not spare
+    go.set()
+    await eventually(spare.task.done)
+    assert holder.seen[2:] == [True, ("its own", True)]
+    await workers.stop()
+
+
+async def test_an_exception_of_what_is_run_goes_no_further_and_ends_the_task() -> None:
+    workers, holder = TaskPool(), Holder()
+    spare = workers.take()
+    workers.give_back(spare)
+    workers.run(holder, holder.work(error=ValueError("no")), contextvars.copy_context())
+    await eventually(spare.task.done)
+    assert workers.take() is not spare
+    for error in (KeyboardInterrupt(), SystemExit()):
+        with pytest.raises(type(error)):
+            workers.run(holder, holder.work(error=error), contextvars.copy_context())
+    assert asyncio.current_task() is not None
+    await workers.stop()
+
+
+async def test_what_is_run_outside_of_a_task_leaves_none_behind() -> None:
+    workers, holder = TaskPool(), Holder()
+    loop = asyncio.get_running_loop()
+    after: list[object] = []
+
+    def run() -> None:
+        workers.run(holder, holder.work(), contextvars.copy_context())
+        after.append(asyncio.current_task(loop))
+
+    loop.call_soon(run)
+    await eventually(lambda: after == [None])
+    assert holder.seen == [True, ("", True)]
+    await workers.stop()

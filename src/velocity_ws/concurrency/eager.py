@@ -16,9 +16,9 @@ import asyncio
 import contextvars
 from asyncio.tasks import _enter_task, _leave_task  # documented for those who implement tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-__all__ = ["EagerTask", "Suspended", "TaskPool", "first_step"]
+__all__ = ["Borrower", "EagerTask", "Suspended", "TaskPool", "first_step"]
 
 KEEP = 64
 """Idle tasks that a pool keeps for the next use."""
@@ -168,6 +168,12 @@ class EagerTask:
             del self  # whose task keeps its cancellation, whose traceback refers to this frame
 
 
+class Borrower(Protocol):
+    """Runs something in a task that is lent to it, its ``worker``."""
+
+    worker: EagerTask | None
+
+
 class TaskPool:
     """Idle `EagerTask`s, lent to callers with a coroutine to run, and used again. Used on one event loop."""
 
@@ -190,6 +196,35 @@ class TaskPool:
             self._idle.append(worker)
         else:
             self.end(worker)
+
+    def run(self, borrower: Borrower, work: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Lend a task for one coroutine, which runs up to its first wait now. The rest runs in the task, its own then.
+
+        The borrower has the task before that begins, which takes it away again at its end. Of its exceptions only those
+        go further that end the process.
+        """
+        # With `EagerTask.step` written out: 0.15 µs for each message.
+        worker = borrower.worker = self.take()
+        loop, task = worker._loop, worker.task
+        current = asyncio.current_task(loop)
+        if current is not None:
+            _leave_task(loop, current)
+        _enter_task(loop, task)
+        try:
+            waits_for = context.run(work.send, None)
+        except StopIteration:
+            self.give_back(worker)
+        except BaseException as error:
+            worker.end()
+            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+                raise
+        else:  # the task ends with it: what it left with others, they may cancel or await
+            worker.drive(Suspended(work.__await__(), waits_for, context))
+            worker.end()
+        finally:
+            _leave_task(loop, task)
+            if current is not None:
+                _enter_task(loop, current)
 
     async def stop(self) -> None:
         """End all idle tasks, and wait until they have ended."""

@@ -40,6 +40,10 @@ SECONDS_PER_TURN = 0.01
 """The same in time, for messages that are expensive."""
 
 
+NO_VARIABLES = contextvars.Context()
+"""Those of an inbox that has not been opened, in which nothing runs."""
+
+
 class Inbox(Working):
     """What a client has sent. On the broker's loop only.
 
@@ -58,7 +62,7 @@ class Inbox(Working):
         self.is_taking = False
         self._context = context
         self._owner = owner
-        self._variables: contextvars.Context | None = None
+        self._variables = NO_VARIABLES
         self._limiter: RateLimiter | None = None
         self._left = 0  # bytes that may come before the limits of bytes are looked at
         self._limits: InboundLimits | None = None  # as most clients never come near them
@@ -78,7 +82,7 @@ class Inbox(Working):
         self._left = self._allowance
         self.is_taking = True
         if greeting is not None:
-            self._run(self._greet(self._owner, greeting))
+            self._context.workers.run(self, self._greet(self._owner, greeting), self._variables)
 
     def feed(self, payload: str | bytes) -> bool:
         """Take one message that arrived. It is handled after those before it; whether there is no room for more."""
@@ -114,7 +118,8 @@ class Inbox(Working):
         if self.worker is not None:
             self._put(payload, size)
         else:
-            self._run(self._work(self._owner, payload, size))
+            # What it raises was dealt with in there, and is not to reach the loop through the transport.
+            self._context.workers.run(self, self._work(self._owner, payload, size), self._variables)
         return self.is_full
 
     def begin_asking(self) -> Asks:
@@ -169,25 +174,6 @@ class Inbox(Working):
         del self._owner
 
     # --- inside
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something in a worker that this has meanwhile: up to its first wait at once."""
-        workers = self._context.workers
-        worker = self.worker = workers.take()
-        try:
-            rest = worker.step(work, self._variables)
-        except BaseException as error:
-            worker.end()
-            # Anything else was dealt with in there, and is not to reach the loop through the transport.
-            if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-                raise
-            return
-        if rest is None:
-            workers.give_back(worker)
-        else:
-            # From now on the task is its own, and ends with it: what it left with others, they may cancel or await.
-            worker.drive(rest)
-            worker.end()
 
     async def _greet(self, owner: InboxOwner, greeting: Coroutine[Any, Any, bool]) -> None:
         try:
