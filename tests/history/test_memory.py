@@ -112,6 +112,15 @@ async def test_an_entry_is_gone_when_it_is_as_old_as_it_may_be() -> None:
         assert (await one.read(LOG)).entries == []
 
 
+async def test_what_is_too_old_is_let_go_by_the_next_append() -> None:
+    clock = Clock()
+    async with keeper(new_name(), clock) as one:
+        await one.append(LOG, b"1", b"2")
+        clock.now += LOG.limits.ttl / 1000
+        await one.append(LOG, b"3")
+        assert len(one.store._engine._logs[LOG.topic]._entries) == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("new", [LOG.limits, LOG.limits._replace(ttl=2 * LOG.limits.ttl)])
 async def test_what_was_too_old_when_the_log_became_full_is_not_evicted(new: Limits) -> None:
     clock, log = Clock(), LOG._replace(limits=new._replace(size=2))

@@ -246,6 +246,15 @@ async def test_what_was_appended_in_this_process_in_turns_before_takes_little_of
         assert most - most // history_writer.UNCOUNTED <= taken <= most
 
 
+async def test_a_large_message_after_small_ones_in_turns_before_waits_for_nothing() -> None:
+    size = 100_000
+    async with linked(MemoryHistory("memory://writer-large"), queue_size=size) as node:
+        for envelope in (b"1", bytes(size - 10), b"2", bytes(size - 10)):
+            await node.link.append(Append(LOG, envelope), node.had.append)
+            await asyncio.sleep(0)
+        assert node.outcomes == (4, 0, 0)
+
+
 async def test_what_follows_an_append_in_this_process_may_fail_and_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -75,6 +75,8 @@ class MemoryLog:
         self._bytes += len(append.envelope)
         if len(self._entries) > limits.size or self._bytes > limits.max_bytes:
             self._give_up(now)
+        elif now >= time_of(self._entries[0]) + limits.ttl:
+            self._drop_old(now, limits.ttl)
         if append.key:
             self._keys[append.key] = append.digest, stamp
         return Appended(stamp)

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history.items import Refused
 
-__all__ = ["Asked", "Failure", "Timeouts", "unavailable"]
+__all__ = ["Asked", "Failure", "Timeouts", "error_of", "failure_of", "unavailable"]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -99,10 +99,7 @@ class Asked(Generic[A, R]):
 
     def answer(self, answer: R | Refused) -> None:
         """Settle it by what a store answers."""
-        if isinstance(answer, Refused):
-            self.settle(Failure("conflict" if answer.reason == "conflict" else "refused", str(answer)))
-        else:
-            self.settle(answer)
+        self.settle(failure_of(answer) if isinstance(answer, Refused) else answer)
 
     def fail(self, why: str) -> None:
         """Settle it without an answer."""
@@ -131,11 +128,19 @@ class Asked(Generic[A, R]):
     def result(self) -> R:
         """The result, once it is settled; raises as `wait` does."""
         if isinstance(self.outcome, Failure):
-            outcome, why = self.outcome
-            if outcome == "conflict":
-                raise HistoryError(why, "conflict")
-            raise unavailable(why, outcome)
+            raise error_of(self.outcome)
         return self.outcome
+
+
+def failure_of(answer: Refused) -> Failure:
+    """What it means that a store has refused something."""
+    return Failure("conflict" if answer.reason == "conflict" else "refused", str(answer))
+
+
+def error_of(failure: Failure) -> BackplaneUnavailable | HistoryError:
+    """The error about something that was not done, or of which that is not known."""
+    outcome, why = failure
+    return HistoryError(why, "conflict") if outcome == "conflict" else unavailable(why, outcome)
 
 
 def unavailable(why: str, outcome: Literal["refused", "unknown"] = "refused") -> BackplaneUnavailable:

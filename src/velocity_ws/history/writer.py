@@ -14,7 +14,7 @@ from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history.base import HistoryStore, LocalStore
 from velocity_ws.history.calls import Calls
 from velocity_ws.history.items import Append, Appended, Refused
-from velocity_ws.history.outcomes import Asked, Failure, Timeouts, unavailable
+from velocity_ws.history.outcomes import Asked, Failure, Timeouts, error_of, failure_of, unavailable
 from velocity_ws.logs import get_logger
 from velocity_ws.stats import Counters
 
@@ -33,8 +33,8 @@ PAUSE = 0.01
 TURN = 16
 """Appends to a store in this process after which the others on the loop have a turn: members are written to then."""
 UNCOUNTED = 8
-"""The part of what a turn of the loop may bring to a store in this process that counts as of this turn, whenever it
-came: to have each turn begin at nothing takes a callback, which costs a third of an append."""
+"""The part of `BATCH_BYTES` up to which appends to a store in this process are not forgotten with the turn of the loop
+that brought them: a callback in each turn would cost a third of an append. So much counts as nothing."""
 
 Then = Callable[[Appended], None]
 """What is called with the result of an append."""
@@ -59,12 +59,7 @@ class _Queued(Asked[Append, Appended]):
         """See `Asked.settle`. The first one is counted."""
         if not super().settle(outcome):
             return False
-        if isinstance(outcome, Appended):
-            self.counters.backplane_sent += not outcome.is_duplicate
-        elif outcome.outcome == "unknown":
-            self.counters.backplane_unknown += 1
-        elif outcome.outcome == "refused":
-            self.counters.backplane_refused += 1
+        _count(self.counters, outcome)
         return True
 
     def took(self, answer: Appended | Refused) -> bool:
@@ -80,6 +75,15 @@ class _Queued(Asked[Append, Appended]):
         if isinstance(answer, Appended) and not answer.is_duplicate:
             _follow(self.then, answer)
         super().answer(answer)
+
+
+def _count(counters: Counters, outcome: Appended | Failure) -> None:
+    if isinstance(outcome, Appended):
+        counters.backplane_sent += not outcome.is_duplicate
+    elif outcome.outcome == "unknown":
+        counters.backplane_unknown += 1
+    elif outcome.outcome == "refused":
+        counters.backplane_refused += 1
 
 
 def _follow(then: Then, appended: Appended) -> None:
@@ -105,7 +109,7 @@ class Writer:
         self._store = store
         self._local = store if isinstance(store, LocalStore) else None
         self._local_appends = 0
-        self._uncounted = min(BATCH_BYTES, limit) // UNCOUNTED
+        self._uncounted = 0 if self._local is None else min(BATCH_BYTES, limit) // UNCOUNTED
         self._calls = calls
         self._timeout = timeout
         self._limit = limit
@@ -159,20 +163,16 @@ class Writer:
         self._bytes = before + size
         answer = store.append_now(append)
         if isinstance(answer, Refused):
-            return self._refusal(append, then, answer)
+            failure = failure_of(answer)
+            _count(self._counters, failure)
+            raise error_of(failure)
+        _count(self._counters, answer)
         if not answer.is_duplicate:
-            self._counters.backplane_sent += 1
             _follow(then, answer)
         self._local_appends += 1
         if not self._local_appends % TURN or self._bytes >= BATCH_BYTES:
             await asyncio.sleep(0)
         return answer
-
-    def _refusal(self, append: Append, then: Then, answer: Refused) -> Appended:
-        """Count an append that was refused, and raise the error about it, as of one that was queued."""
-        queued = _Queued(append, then, self._counters)
-        queued.answer(answer)
-        return queued.result()
 
     def _forget_turn(self) -> None:
         self._bytes = 0
@@ -188,7 +188,7 @@ class Writer:
             raise self._refused(self._why)
         if size > self._store.max_payload:
             raise self._refused(f"the message has {size} bytes, and the engine takes {self._store.max_payload}")
-        if self._bytes and self._bytes + size + OVERHEAD > self._limit:
+        if self._bytes > self._uncounted and self._bytes + size + OVERHEAD > self._limit:
             raise self._refused(f"{self._bytes} bytes wait for the engine, which is too slow")
         return size
 
