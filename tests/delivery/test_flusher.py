@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from velocity_ws.delivery.flusher import AT_ONCE, TURN, Flusher
+from velocity_ws.delivery.flusher import AT_ONCE, SECONDS_PER_TURN, Flusher
 
 MANY = 20 * AT_ONCE
 
@@ -21,7 +21,7 @@ class Slow:
         self.is_aborted = False
 
     def flush(self) -> None:
-        until = time.perf_counter() + TURN / AT_ONCE
+        until = time.perf_counter() + SECONDS_PER_TURN / AT_ONCE
         while time.perf_counter() < until:
             pass
         if self._fails:
@@ -87,3 +87,37 @@ async def test_one_that_raises_late_is_aborted_and_costs_no_other_its_turn(caplo
     await until_flushed(flushed, MANY - 1)
     assert [outbox.is_aborted for outbox in outboxes] == [number == MANY - 2 for number in range(MANY)]
     assert "is cut" in caplog.text
+
+
+async def test_on_a_busy_loop_the_rest_has_half_of_the_time() -> None:
+    flushed: list[object] = []
+    flusher = Flusher()
+    for _ in range(MANY):
+        flusher.add(Slow(flushed))
+    turns = 0
+    async with asyncio.timeout(10):
+        while len(flushed) < MANY:
+            until = time.perf_counter() + 5 * SECONDS_PER_TURN
+            while time.perf_counter() < until:
+                pass
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns < 10  # 20 slices, of which a turn has 5
+
+
+async def test_an_exception_that_nobody_expects_costs_the_others_nothing() -> None:
+    class Broken(Slow):
+        def abort(self) -> None:
+            raise OSError("twice")
+
+    flushed: list[object] = []
+    flusher = Flusher()
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    for number in range(MANY):
+        flusher.add(Broken(flushed, fails=number == MANY - 2) if number == MANY - 2 else Slow(flushed))
+    await until_flushed(flushed, MANY - AT_ONCE)
+    for _ in range(MANY):
+        flusher.add(Slow(flushed))
+    await until_flushed(flushed, 2 * MANY - AT_ONCE)
+    assert said

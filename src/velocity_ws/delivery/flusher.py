@@ -15,8 +15,8 @@ from velocity_ws.logs import get_logger
 
 __all__ = ["Flushable", "Flusher"]
 
-TURN = 0.002
-"""Seconds for which outboxes are flushed before the event loop has its turn."""
+SECONDS_PER_TURN = 0.002
+"""Seconds for which outboxes are flushed before others on the event loop have their turn."""
 AT_ONCE = 32
 """Outboxes that are flushed without a look at the clock."""
 
@@ -46,6 +46,7 @@ class Flusher:
     def __init__(self) -> None:
         self.waiting: list[Flushable] = []
         self._late: deque[Flushable] = deque()
+        self._since = 0.0  # when those had their last turn
 
     def add(self, outbox: Flushable) -> None:
         """Flush an outbox at the end of this turn of the loop."""
@@ -61,16 +62,25 @@ class Flusher:
             _flush(waiting)
             return
         left = deque(waiting)
-        _flush_in_time(left)
-        if left:
-            if not self._late:
-                asyncio.get_running_loop().call_soon(self._go_on)
+        try:
+            _flush_for(SECONDS_PER_TURN, left)
+        finally:
+            if left and not self._late:
+                self._go_on_next_turn()
             self._late.extend(left)
 
+    def _go_on_next_turn(self) -> None:
+        self._since = time.perf_counter()
+        asyncio.get_running_loop().call_soon(self._go_on)
+
     def _go_on(self) -> None:
-        _flush_in_time(self._late)
-        if self._late:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        # As long as others took meanwhile: on a loop that is busy it would else take ever longer.
+        seconds = max(SECONDS_PER_TURN, time.perf_counter() - self._since)
+        try:
+            _flush_for(seconds, self._late)
+        finally:
+            if self._late:
+                self._go_on_next_turn()
 
 
 def _flush(outboxes: Iterable[Flushable]) -> None:
@@ -82,9 +92,9 @@ def _flush(outboxes: Iterable[Flushable]) -> None:
             outbox.abort()
 
 
-def _flush_in_time(outboxes: deque[Flushable]) -> None:
+def _flush_for(seconds: float, outboxes: deque[Flushable]) -> None:
     """Flush some outboxes until none is left or time is up."""
-    until = time.perf_counter() + TURN
+    until = time.perf_counter() + seconds
     while outboxes:
         _flush([outboxes.popleft() for _ in range(min(AT_ONCE, len(outboxes)))])
         if time.perf_counter() > until:
