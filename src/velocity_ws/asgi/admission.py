@@ -76,7 +76,8 @@ class Admission:
                     return True
                 letting_in = begun
             async with deadline:
-                deadline.reschedule(self._due(transport))
+                began = asyncio.get_running_loop().time() if transport.accepted_at is None else transport.accepted_at
+                deadline.reschedule(began + node.settings.handshake_timeout)
                 node.lifecycle.handshakes.add(deadline)
                 try:
                     await letting_in
@@ -87,7 +88,7 @@ class Admission:
             reject = refusal
         except TimeoutError:
             reject = Reject("shutting down", status=503)
-            if node.is_running:
+            if node.lifecycle.is_running:
                 reject = Reject("the handshake took too long", status=503)
                 late = "handshake of %s refused: it took longer than WS_HANDSHAKE_TIMEOUT"
                 self._warnings.warn(late, _who(session), extra=fields_of(session))
@@ -116,11 +117,6 @@ class Admission:
                 await transport.refuse(reject, subprotocol)
         except OSError:
             log.debug("the client had gone before it could be refused")
-
-    def _due(self, transport: Transport) -> float:
-        """The loop's time at which a handshake that begins to wait has to be answered."""
-        began = asyncio.get_running_loop().time() if transport.accepted_at is None else transport.accepted_at
-        return began + self._node.settings.handshake_timeout
 
     async def _let_in(
         self, session: Session, full: str | None, transport: Transport, deadline: asyncio.Timeout

@@ -13,7 +13,7 @@ RESERVE = 32
 MANY = 64
 """Descriptors that have to be left for each connection until the next that is looked at."""
 MOST_UNSEEN = 15
-"""Connections that are not looked at, one after the other."""
+"""Connections that are not looked at, one after the other: fewer than `RESERVE`, so that none finds no descriptor."""
 
 
 class DescriptorsLeft:
