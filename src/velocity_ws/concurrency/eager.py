@@ -210,17 +210,19 @@ class TaskPool:
         if current is not None:
             _leave_task(loop, current)
         _enter_task(loop, task)
+        steps = work.__await__()
         try:
-            waits_for = context.run(work.send, None)
-        except StopIteration:
-            self.give_back(worker)
+            waits_for = context.run(next, steps, _RETURNED)
         except BaseException as error:
             worker.end()
             if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
                 raise
-        else:  # the task ends with it: what it left with others, they may cancel or await
-            worker.drive(Suspended(work.__await__(), waits_for, context))
-            worker.end()
+        else:
+            if waits_for is _RETURNED:
+                self.give_back(worker)
+            else:  # the task ends with it: what it left with others, they may cancel or await
+                worker.drive(Suspended(steps, waits_for, context))
+                worker.end()
         finally:
             _leave_task(loop, task)
             if current is not None:
