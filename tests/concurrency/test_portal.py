@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE
-from velocity_ws.concurrency.portal import Portal
+from velocity_ws.concurrency.portal import KERNEL_IS_ASKED, Portal
 from velocity_ws.errors import BrokerError, WouldDeadlockError
 
 
@@ -334,3 +337,40 @@ def test_a_loop_that_is_stopped_while_another_or_a_thread_waits_for_it(monkeypat
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
+
+
+@pytest.mark.skipif(not KERNEL_IS_ASKED, reason="the loop is asked for each time")
+async def test_what_is_run_by_the_loop_is_here_and_what_another_thread_does_meanwhile_is_not(other: LoopThread) -> None:
+    home = Portal()
+    home.settle(asyncio.get_running_loop())
+
+    async def is_here() -> bool:
+        return home.is_here
+
+    async def run() -> asyncio.AbstractEventLoop:
+        return (await home.run(where))[0]
+
+    home.thread = threading.get_ident()
+    assert await is_here()
+    assert await run() is home.loop
+    assert not await asyncio.to_thread(other.call, is_here)
+    assert await asyncio.to_thread(other.call, run) is home.loop
+    home.thread = None
+    assert await is_here()
+    assert not await asyncio.to_thread(other.call, is_here)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no forks")
+def test_a_fork_made_while_the_loop_runs_something_is_not_its_loop() -> None:
+    program = """
+import os, threading
+from velocity_ws.concurrency.portal import Portal
+
+portal = Portal()
+portal.thread = threading.get_ident()
+if (child := os.fork()) == 0:
+    os._exit(portal.thread is not None)
+assert portal.thread is not None
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE)

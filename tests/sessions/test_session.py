@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import get_args
 
 import pytest
 
 from tests.support import eventually, running, settings
 from velocity_ws import Broker, Client
+from velocity_ws.concurrency.portal import KERNEL_IS_ASKED
 from velocity_ws.sessions.state import OPEN, Handle, SessionState
 
 HANDLED: dict[Handle, list[int]] = {"nothing": [], "current": [1], "arrived": [1, 2], "all": [1, 2]}
@@ -136,3 +138,29 @@ async def test_a_session_goes_through_its_states_in_order() -> None:
         await eventually(lambda: not broker.node.lifecycle.sessions)
     assert states == [OPEN, SessionState.CLOSING]
     assert session.state is SessionState.ENDED
+
+
+@pytest.mark.skipif(not KERNEL_IS_ASKED, reason="the loop is asked for each time")
+async def test_the_thread_of_the_loop_is_known_only_while_a_message_begins_to_be_handled() -> None:
+    broker = Broker(settings())
+    portal = broker.node.context.portal
+    known: list[bool] = []
+
+    @broker.on("look")
+    async def look(client: Client, data: bool) -> None:
+        known.append(portal.thread == threading.get_ident())
+        await client.send("seen")
+        if data:
+            raise ValueError
+        await asyncio.sleep(0)
+        known.append(portal.thread is None)
+        await client.send("seen")
+
+    async with running(broker, "ours") as server, server.connect() as peer:
+        await peer.send("look", False)
+        await peer.receive()
+        await peer.receive()
+        await peer.send("look", True)
+        await peer.receive()
+        assert known == [True, True, True]
+        assert portal.thread is None

@@ -6,17 +6,22 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import sys
+import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from threading import get_ident
+from typing import Any, Final, TypeVar
 
 from velocity_ws.errors import BrokerError, WouldDeadlockError
 
-__all__ = ["Portal", "end_now"]
+__all__ = ["KERNEL_IS_ASKED", "Portal", "end_now"]
 
 T = TypeVar("T")
 
 LOOK_AGAIN = 1.0
 """Seconds after which a waiting call looks whether the broker's loop still runs."""
+KERNEL_IS_ASKED: Final = sys.version_info < (3, 12)
+"""Whether `asyncio.get_running_loop` makes a system call each time, as CPython 3.11 does."""
 
 
 _forks = 0
@@ -26,18 +31,29 @@ _forks = 0
 def _forked() -> None:
     global _forks  # noqa: PLW0603 - of the process
     _forks += 1
+    for portal in _portals:
+        portal.thread = None
 
+
+_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
 class Portal:
-    """Runs coroutines on the broker's loop, to which all state of the broker belongs. It is unset until a start."""
+    """Runs coroutines on the broker's loop, to which all state of the broker belongs. It is unset until a start.
+
+    Attributes:
+        thread: the thread in which the loop runs, while it is known to run something of the broker's: what is called
+            meanwhile in that thread `is_here`. ``None`` at all other times, and where the kernel is not asked.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = 0
+        self.thread: int | None = None
+        _portals.add(self)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -56,6 +72,8 @@ class Portal:
 
         From any loop, in a coroutine.
         """
+        if KERNEL_IS_ASKED and self.thread == get_ident():
+            return True
         return self._loop is asyncio.get_running_loop() or self.loop is None
 
     async def run(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
@@ -70,7 +88,8 @@ class Portal:
             BrokerError: the broker's loop was stopped or closed before the function had returned.
         """
         loop = self._loop
-        if loop is asyncio.get_running_loop() or (loop := self.loop) is None:  # as `is_here`, without a call of it
+        is_here = (KERNEL_IS_ASKED and self.thread == get_ident()) or loop is asyncio.get_running_loop()  # as above
+        if is_here or (loop := self.loop) is None:
             return await function(*args)
         future = asyncio.wrap_future(_submit(loop, function(*args)))
         try:

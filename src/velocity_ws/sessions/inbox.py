@@ -9,9 +9,11 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Coroutine
+from threading import get_ident
 from typing import Any
 
 from velocity_ws.close import SETUP_FAILED
+from velocity_ws.concurrency.portal import KERNEL_IS_ASKED
 from velocity_ws.limits import RateLimiter
 from velocity_ws.logs import get_logger
 from velocity_ws.messages.events import PING
@@ -119,7 +121,12 @@ class Inbox(Working):
             self._put(payload, size)
         else:
             # What it raises was dealt with in there, and is not to reach the loop through the transport.
-            self._context.workers.run(self, self._work(self._owner, payload, size), self._variables)
+            if KERNEL_IS_ASKED:
+                self._context.portal.thread = get_ident()
+            try:
+                self._context.workers.run(self, self._work(self._owner, payload, size), self._variables)
+            finally:
+                self._context.portal.thread = None
         return self.is_full
 
     def begin_asking(self) -> Asks:
