@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -163,3 +164,28 @@ async def test_an_engine_that_is_away_is_asked_again_and_not_about_rooms_that_ar
         await eventually(lambda: looks.at[stays])
     assert goes not in looks.at
     assert set(looks.checks._due) == {stays}
+
+
+def test_a_room_that_is_always_due_is_looked_at_at_a_pace_on_uvloop_too() -> None:
+    uvloop = pytest.importorskip("uvloop")  # which does not wait half a millisecond
+
+    async def looked(count: int) -> float:
+        looks = Looks()
+        feed, enough = room(), asyncio.Event()
+
+        async def look(feeds: list[Feed]) -> None:
+            looks.batches.append(len(feeds))
+            looks.checks.later(feed)
+            if len(looks.batches) == count:
+                enough.set()
+
+        looks.checks = Checks(look, looks.clock)
+        looks.checks.later(feed)
+        began = time.monotonic()
+        running = asyncio.create_task(looks.checks.run())
+        async with asyncio.timeout(10):
+            await enough.wait()
+        running.cancel()
+        return time.monotonic() - began
+
+    assert uvloop.run(looked(100)) >= 99 / checks.RATE

@@ -23,6 +23,8 @@ RATE = 2000
 """Rooms a second, at most."""
 BATCH = 200
 """Rooms that are asked about at once."""
+LEAST_PAUSE = 0.001
+"""Seconds between two of these: uvloop does not wait half a millisecond, which is what one room is given."""
 AGAIN = 1.0
 """Seconds until it is asked again, where the engine did not answer."""
 
@@ -71,7 +73,7 @@ class Checks:
                 for feed in feeds:
                     if feed in self._due:  # and not forgotten meanwhile
                         self.later(feed, AGAIN)
-            await asyncio.sleep(len(feeds) / RATE)
+            await asyncio.sleep(max(LEAST_PAUSE, len(feeds) / RATE))
 
     async def _wait(self) -> None:
         self._changed.clear()
