@@ -251,7 +251,7 @@ async def test_a_message_names_its_room_and_the_room_of_what_comes_is_read(wire:
         ws.on("*", (event, data, message) => heard.push([event, message.room ?? null]));
         ws.send("said", 1, { room: "chat:7" });
         ws.send("said", 2);
-        ws.request("asked", 3, { room: "chat:8", timeout: 100 }).catch(() => {});
+        ws.request("asked", 3, { room: "chat:8", timeout: 10000 }).catch(() => {});
         await until(() => heard.length === 5);
         return heard;
         """,
