@@ -86,11 +86,12 @@ class Load:
             self._granted = granted
             credit.send(granted.to_bytes(8))
 
-    def _until(self, done: Callable[[], bool], progress: Callable[[], Any]) -> bool:
-        """Serve the clients until it is done; false where nothing has moved for too long."""
+    def _until(self, done: Callable[[], bool], progress: Callable[[], Any], look: float = 0.1) -> bool:
+        """Serve the clients until it is done, which is looked at every so many seconds; false where nothing moves for
+        too long."""
         last, moved = progress(), time.monotonic()
         while not done():
-            self._turn(0.1)
+            self._turn(look)
             now = progress()
             if now != last:
                 last, moved = now, time.monotonic()

@@ -6,6 +6,7 @@ A program of its own, as many clients take most of a core.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,12 +18,19 @@ class Returning(Load):
     """Clients, and what they can be told."""
 
     def come(
-        self, ports: Sequence[int], count: int, at_once: int, room: str, since: str | None, missed: int
+        self,
+        ports: Sequence[int],
+        count: int,
+        at_once: int,
+        room: str,
+        since: str | None,
+        missed: int,
+        seconds: float = 0.0,
     ) -> dict[str, Any]:
         """Connect new clients, in turns to these ports; each joins a room, and waits for its answer and what it missed.
 
-        So many in all, so many at a time. They stay; `judge` looks at what they got. Without ``since`` they have
-        missed nothing.
+        So many in all, so many at a time, evenly over some seconds, or as fast as they can. They stay, and `judge`
+        looks at what they got. Without ``since`` they have missed nothing.
         """
         self.keep(0)
         data = {"room": room} if since is None else {"room": room, "since": since}
@@ -31,26 +39,28 @@ class Returning(Load):
         left: dict[Client, int] = {}
         begun = finished = 0
         self._start()
+        start = time.monotonic()
 
         def turn() -> bool:
             nonlocal begun, finished
-            while begun < count and len(left) < at_once:
+            due = count if not seconds else int((time.monotonic() - start) / seconds * count) + 1
+            while begun < min(count, due) and len(left) < at_once:
                 client = self._open(ports[begun % len(ports)], "plain", deflate=False, room="")
                 self._clients.append(client)
                 left[client] = -1
                 begun += 1
-            for client, due in list(left.items()):
-                if due < 0 and client.opened:
+            for client, lacks in list(left.items()):
+                if lacks < 0 and client.opened:
                     client.socket.send(question)
                     left[client] = 1 + missed
-                elif due >= 0 and sum(client.counts) >= due:
+                elif lacks >= 0 and sum(client.counts) >= lacks:
                     del left[client]
                     finished += 1
                 elif client.ended:
                     raise RuntimeError("closed while it came into the room")
             return finished >= count
 
-        whole = self._until(turn, lambda: finished)
+        whole = self._until(turn, lambda: finished, 0.001 if seconds else 0.1)
         return {"deliveries": finished * (1 + missed), "faults": int(not whole), "busy": self._busy()}
 
     def judge(self, missed: int, is_back: bool) -> dict[str, Any]:

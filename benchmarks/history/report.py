@@ -34,7 +34,7 @@ and in a room with history 40 more, for their place.
   they have missed, over two nodes, which know nothing of the room before. The others do the same without a position,
   and miss nothing. Every answer and message is checked. Meanwhile another node says {other_per_second:g} messages a
   second in another room, which {others} clients hear. As the nodes, which share a core, are busy all the time, these
-  wait whoever comes: compare both, and what it was before.
+  wait whoever comes: compare both, and what it was before. The same again, spread over {seconds:g} s.
 - Rooms in which nothing is said: one client is in {quiet:,} of them, for {idle:g} s from when it came in. That is when
   a node asks most often whether it has missed a last message: after 10 s, then after twice as long each time, up to 5
   minutes.
@@ -58,6 +58,9 @@ def outcomes(results: Results) -> list[Outcome]:
         found.append(Outcome(f"{title}, CPU relative to new ones", 1.3, _median(rows, RATIO)))
         reads = max([figures.values[READS] for figures in rows], default=None)
         found.append(Outcome(f"{title}, {READS} (nodes + 1)", NODES + 1, reads, digits=0))
+        found += [Outcome(f"{title}, {each}", 2, _median(rows, each)) for each in (OTHERS_RATIO, BEFORE_RATIO)]
+    for name, rows in results.get("spread", {}).items():
+        title = f"{name}: clients that come back within {FULL.seconds:g} s"
         found += [Outcome(f"{title}, {each}", 2, _median(rows, each)) for each in (OTHERS_RATIO, BEFORE_RATIO)]
     every = [figures for by_name in results.values() for rows in by_name.values() for figures in rows]
     faults = sum([figures.faults for figures in every]) if every else None

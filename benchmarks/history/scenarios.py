@@ -47,6 +47,7 @@ class Sizes:
         back: clients that come back to one room.
         missed: messages that each of them has missed.
         at_once: how many of them are on their way at a time.
+        seconds: over which they come where they are not in a hurry.
         others: members of another room meanwhile.
         other_per_second: messages to that one.
         quiet: rooms that a node has while nothing is said in them.
@@ -61,14 +62,15 @@ class Sizes:
     back: int
     missed: int
     at_once: int
+    seconds: float
     others: int
     other_per_second: float
     quiet: int
     idle: float
 
 
-FULL = Sizes(4, 2000, (1, 10, 100), 300, 300, 10_000, 10, 100, 20, 100, 10_000, 25)
-QUICK = Sizes(2, 20, (1, 3), 5, 200, 20, 3, 5, 2, 100, 20, 0.1)
+FULL = Sizes(4, 2000, (1, 10, 100), 300, 300, 10_000, 10, 100, 5, 20, 100, 10_000, 25)
+QUICK = Sizes(2, 20, (1, 3), 5, 200, 20, 3, 5, 0.1, 2, 100, 20, 0.1)
 
 Engine = Literal["redis", "nats", "memory"]
 ENGINES: tuple[Engine, ...] = ("redis", "nats", "memory")
@@ -164,7 +166,16 @@ def _sum(values: dict[str, float], every: Sequence[Figures]) -> Figures:
 
 
 async def returning(run: Run) -> Figures:
-    """Many clients that come back to one room at once, and what others notice of it."""
+    """Many clients that come back to one room as fast as they can, and what others notice of it."""
+    return await _returning(run, 0.0)
+
+
+async def spread(run: Run) -> Figures:
+    """The same within some seconds, as after a deploy."""
+    return await _returning(run, run.sizes.seconds)
+
+
+async def _returning(run: Run, seconds: float) -> Figures:
     sizes, (first, *_) = run.sizes, run.nodes
     await first.connect(sizes.others, OTHERS)
     await run.sender.ask("choose", kind=PLAIN)
@@ -174,8 +185,9 @@ async def returning(run: Run) -> Figures:
     found: dict[bool, list[Figures]] = {False: [], True: []}
     for turn in range(sizes.turns // 2 + 1):
         for is_back, figures in found.items():
-            room = f"kept:{turn}{is_back}"  # of which the nodes have nothing yet
-            came = await _come(run, room, is_back=is_back, count=sizes.back if turn else sizes.back // 10)
+            room = f"kept:{turn}{is_back}{seconds:g}"  # of which the nodes have nothing yet
+            count = sizes.back if turn else sizes.back // 10
+            came = await _come(run, room, is_back=is_back, count=count, seconds=seconds * count / sizes.back)
             every.append(came)
             if turn:
                 figures.append(came)
@@ -197,7 +209,7 @@ async def returning(run: Run) -> Figures:
     return _sum(values, every)
 
 
-async def _come(run: Run, room: str, *, is_back: bool, count: int) -> Figures:
+async def _come(run: Run, room: str, *, is_back: bool, count: int, seconds: float) -> Figures:
     """Have clients come into a room, with what they missed or as new ones, while another room is spoken in."""
     sizes, (others, *rest) = run.sizes, run.nodes
     nodes = [side.child for side in run.nodes]
@@ -214,6 +226,7 @@ async def _come(run: Run, room: str, *, is_back: bool, count: int) -> Figures:
         room=room,
         since=at if is_back else None,
         missed=sizes.missed if is_back else 0,
+        seconds=seconds,
     )
     used = sum([node.usage().total - then.total for node, then in zip(nodes, before, strict=True)])
     said = (await run.sender.ask("hush"))["each"]
@@ -269,6 +282,12 @@ SCENARIOS = (
         "returning",
         "{back:,} clients that come back to one room, with {missed} messages missed by each, beside as many new ones",
         returning,
+        ("redis", "nats"),
+    ),
+    Scenario(
+        "spread",
+        "{back:,} clients that come back to one room within {seconds:g} s, beside as many new ones",
+        spread,
         ("redis", "nats"),
     ),
     Scenario("quiet", "{quiet:,} rooms in which nothing is said, for {idle:g} s", quiet),
