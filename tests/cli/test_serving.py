@@ -110,7 +110,7 @@ async def test_it_serves_with_our_classes_and_drains(number: signal.Signals) -> 
             assert (await served.get())[0] == 200
             served.process.send_signal(number)
             assert await close_code(client) == 1012
-        await served.stop()
+        await served.ended()
         assert served.process.returncode == 0
         await served.drain()
         assert "Traceback" not in "".join(served.log)
@@ -177,7 +177,7 @@ async def test_workers_reach_each_other_by_an_engine_of_their_own() -> None:
         served.process.send_signal(signal.SIGTERM)
         for client in clients.values():
             assert await close_code(client) == 1012
-        await served.stop()
+        await served.ended()
         assert served.process.returncode == 0
         await served.drain()
         assert "Traceback" not in "".join(served.log)

@@ -87,6 +87,10 @@ class Served:
         """End it as a service manager would, unless it has ended."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until it has ended, as it was told: another signal may find a process that has no handler left."""
         async with asyncio.timeout(UPPER):
             await self.process.wait()
 

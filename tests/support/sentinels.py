@@ -123,7 +123,7 @@ class Guarded:
         """Start all of them; returns when the Sentinels know each other and all servers."""
         for engine in [*self.servers, *self.sentinels]:
             await engine.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):  # Sentinels ask every 10 s, and again where a replica was not there yet
             for sentinel in self.sentinels:
                 while not await self._knows_all(sentinel):
                     await asyncio.sleep(0.05)
