@@ -64,7 +64,7 @@ class MemoryLog:
                 return Appended(stamp, is_duplicate=True)
             return Refused("conflict", "the key stands for another message, which was first")
         limits = append.log.limits
-        if limits != self._limits:
+        if limits != self._limits or (self._entries and now >= time_of(self._entries[0]) + limits.ttl):
             self._drop_old(now, min(limits.ttl, self._limits.ttl))
             self._limits = limits
         previous, self._mark = self._mark, new_mark()
@@ -73,10 +73,9 @@ class MemoryLog:
         self.published = append.envelope + stamp
         self._entries.append(self.published)
         self._bytes += len(append.envelope)
-        if len(self._entries) > limits.size or self._bytes > limits.max_bytes:
-            self._give_up(now)
-        elif now >= time_of(self._entries[0]) + limits.ttl:
-            self._drop_old(now, limits.ttl)
+        while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
+            self._drop_oldest()
+            self._evicted = self._offset - len(self._entries)
         if append.key:
             self._keys[append.key] = append.digest, stamp
         return Appended(stamp)
@@ -149,15 +148,9 @@ class MemoryLog:
             del self._keys[key]
         return now
 
-    def _give_up(self, now: int) -> None:
-        """Let go of the oldest entries until the log is within its limits."""
-        limits = self._limits
-        while len(self._entries) > limits.size or self._bytes > limits.max_bytes:
-            oldest = self._entries.popleft()
-            self._bytes -= len(oldest) - STAMP_SIZE
-            if now < time_of(oldest) + limits.ttl:  # else it was gone already, by its age
-                self._evicted = self._offset - len(self._entries)
-
     def _drop_old(self, now: int, ttl: int) -> None:
         while self._entries and now >= time_of(self._entries[0]) + ttl:
-            self._bytes -= len(self._entries.popleft()) - STAMP_SIZE
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._bytes -= len(self._entries.popleft()) - STAMP_SIZE
