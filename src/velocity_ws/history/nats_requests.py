@@ -70,7 +70,7 @@ class Requests:
         self._inbox = b"_INBOX." + secrets.token_hex(11).encode()
         self._numbers = itertools.count(1)
         self._unsent: list[bytes] = []
-        self._crowds = 0
+        self._together = 0
 
     async def open(
         self, servers: Collection[str], ended: Callable[[str], object], leave: Callable[[Leaving], object]
@@ -153,7 +153,7 @@ class Requests:
         """
         self._check()
         answers = Answers(len(messages)) if again is None else again
-        is_alone = not (self._crowds or self._client.expected or self._unsent)
+        is_alone = not (self._together or self._client.expected or self._unsent)
         commands: list[bytes] = []
         for index, (subject, headers, payload) in enumerate(messages):
             _, reply = self._expect(answers, index)
@@ -169,11 +169,11 @@ class Requests:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Meanwhile several callers send, and all of a turn goes out together, the first of them included."""
-        self._crowds += 1
+        self._together += 1
         try:
             yield
         finally:
-            self._crowds -= 1
+            self._together -= 1
 
     def _write(self, *parts: bytes) -> None:
         """Send with all else that is sent in this turn of the loop: a system call costs more than all before it."""
