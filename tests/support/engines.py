@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import sysconfig
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -21,10 +22,14 @@ START_TIMEOUT = 15.0
 
 
 class Engine:
-    """A running server. It comes back on the same port, and empty."""
+    """A running server. It comes back on the same port, and empty; nobody else is given that before or meanwhile."""
 
     def __init__(self, kind: str, command: Callable[[int], list[str]]) -> None:
-        self.port = free_port()
+        kept = socket.socket()
+        weakref.finalize(self, kept.close)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that the server can listen there
+        kept.bind(("127.0.0.1", 0))
+        self.port: int = kept.getsockname()[1]
         self._kind = kind
         self._command = command
         self._process: asyncio.subprocess.Process | None = None

@@ -11,8 +11,9 @@ from typing import Any
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from tests.support.command import kept_port
 from tests.support.configured import configured
-from tests.support.engines import Engine, free_port
+from tests.support.engines import Engine
 from velocity_ws.backplane import Backplane, create_backplane
 from velocity_ws.testing.listener import listening
 
@@ -48,7 +49,7 @@ async def cluster(directory: Path, shards: int) -> AsyncIterator[list[Engine]]:
         for number in range(shards):
             own = directory / str(number)
             own.mkdir()
-            buses.append(free_port())
+            buses.append(kept_port())
             options = ("--cluster-enabled", "yes", "--cluster-port", str(buses[-1]), "--dir", str(own))
             servers.append(await stack.enter_async_context(configured("valkey", *options)))
         for number, server in enumerate(servers):
@@ -66,7 +67,7 @@ async def cluster(directory: Path, shards: int) -> AsyncIterator[list[Engine]]:
 @asynccontextmanager
 async def replicated(directory: Path) -> AsyncIterator[tuple[Engine, Engine]]:
     """A cluster of one shard: its primary and a replica."""
-    own, bus = directory / "replica", free_port()
+    own, bus = directory / "replica", kept_port()
     own.mkdir()
     options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--dir", str(own))
     async with cluster(directory, 1) as (primary,), configured("valkey", *options) as replica:

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from tests.support.command import kept_port
-from tests.support.engines import ENGINES, Engine, free_port
+from tests.support.engines import ENGINES, Engine
 from tests.support.redis_servers import SLOTS
 
 __all__ = ["Sharded", "sharded"]
@@ -34,7 +34,7 @@ class Server(Engine):
     """
 
     def __init__(self, kind: str, directory: Path, options: tuple[str, ...]) -> None:
-        self.bus = free_port()
+        self.bus = kept_port()
         own = ("--dir", str(directory), "--cluster-enabled", "yes", "--cluster-port", str(self.bus))
         limits = ("--cluster-node-timeout", str(NODE_TIMEOUT), "--repl-diskless-sync-delay", "0")
         super().__init__(kind, lambda port: [*ENGINES[kind](port), *own, *limits, *options])
