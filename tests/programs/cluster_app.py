@@ -28,14 +28,16 @@ class Talk:
     Attributes:
         outcomes: of each, in order.
         took: seconds until that was known, of each.
-        lag: seconds that this process was late in all, whatever for, but for what is not worth counting.
+        late: seconds that this process was late meanwhile, of each, whatever for, but for what is not worth counting.
     """
 
     def __init__(self, room: str) -> None:
         self.outcomes: list[str] = []
         self.took: list[float] = []
-        self.lag = 0.0
+        self.late: list[float] = []
         self._room = room
+        self._lag = 0.0
+        self._due = time.monotonic() + PAUSE
         self._task = asyncio.create_task(self._talk())
 
     async def end(self) -> None:
@@ -50,22 +52,28 @@ class Talk:
                 while True:
                     self.outcomes.append("")
                     self.took.append(0.0)
+                    self.late.append(0.0)
                     sends.append(group.create_task(self._send(len(self.outcomes) - 1)))
-                    before = time.monotonic()
+                    self._due = time.monotonic() + PAUSE
                     await asyncio.sleep(PAUSE)
-                    late = time.monotonic() - before - PAUSE
-                    self.lag += late if late > WORTH_COUNTING else 0
+                    self._lag = self._late()
             except asyncio.CancelledError:
+                self._lag, self._due = self._late(), float("inf")
                 await asyncio.wait(sends)
 
+    def _late(self) -> float:
+        """In all."""
+        now = time.monotonic() - self._due
+        return self._lag + (now if now > WORTH_COUNTING else 0.0)
+
     async def _send(self, number: int) -> None:
-        began = time.monotonic()
+        began, late = time.monotonic(), self._late()
         try:
             await broker.to_room(self._room).send("n", [broker.node_id, number, began])
             self.outcomes[number] = "published"
         except BackplaneUnavailable as error:
             self.outcomes[number] = error.outcome
-        self.took[number] = time.monotonic() - began
+        self.took[number], self.late[number] = time.monotonic() - began, self._late() - late
 
 
 talks: list[Talk] = []
@@ -147,10 +155,10 @@ async def talk(data: str) -> None:
 
 @broker.on("hush")
 async def hush() -> list[Any]:
-    """End that, and tell the outcomes, what each took, and how late this process was."""
+    """End that, and tell the outcomes, what each took, and how late this process was meanwhile."""
     found = talks.pop()
     await found.end()
-    return [found.outcomes, found.took, found.lag]
+    return [found.outcomes, found.took, found.late]
 
 
 @broker.on("flood")

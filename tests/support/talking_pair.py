@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.support import Peer, eventually
+from tests.support.machine import lateness
 from tests.support.nodes import Node, person
 from velocity_ws import BackplaneUnavailable
 
@@ -17,10 +18,17 @@ __all__ = ["Listener", "Talker", "TalkingPair", "talking"]
 
 
 class Talker:
-    """Sends numbers to a room from one node, and remembers what it was told of each."""
+    """Sends numbers to a room from one node, and remembers what it was told of each.
 
-    def __init__(self, node: Node) -> None:
+    Attributes:
+        outcomes: of each.
+        longest: seconds until one was told at most, without those for which the loop was held up.
+        stopped: whether it is to send no more.
+    """
+
+    def __init__(self, node: Node, late: Callable[[], float]) -> None:
         self.node = node
+        self._late = late
         self.outcomes: list[str] = []
         self.longest = 0.0
         self.stopped = False
@@ -30,13 +38,13 @@ class Talker:
         loop = asyncio.get_running_loop()
         target = self.node.broker.to_room("x")
         while not self.stopped:
-            began = loop.time()
+            began = loop.time() - self._late()
             try:
                 await target.send("n", [self.node.broker.node_id, len(self.outcomes)])
                 self.outcomes.append("published")
             except BackplaneUnavailable as error:
                 self.outcomes.append(error.outcome)
-            self.longest = max(self.longest, loop.time() - began)
+            self.longest = max(self.longest, loop.time() - self._late() - began)
             await asyncio.sleep(0.002)
 
 
@@ -62,9 +70,9 @@ class Listener:
 class TalkingPair:
     """Two nodes, a client in the room on each, both talking."""
 
-    def __init__(self, pair: Sequence[Node]) -> None:
+    def __init__(self, pair: Sequence[Node], late: Callable[[], float]) -> None:
         self.pair = pair
-        self.talkers = [Talker(node) for node in pair]
+        self.talkers = [Talker(node, late) for node in pair]
         self.listeners: list[Listener] = []
         self.others: list[Counter[str]] = [Counter(), Counter()]
         """Outcomes of what the test itself sends, on each node."""
@@ -104,8 +112,12 @@ class TalkingPair:
 @asynccontextmanager
 async def talking(pair: Sequence[Node]) -> AsyncIterator[TalkingPair]:
     """Two nodes talking for as long as the block; then all that was said adds up."""
-    found = TalkingPair(pair)
-    async with person(pair[0], "ann", "x") as (ann, _), person(pair[1], "bob", "x") as (bob, _):
+    async with (
+        lateness() as late,
+        person(pair[0], "ann", "x") as (ann, _),
+        person(pair[1], "bob", "x") as (bob, _),
+    ):
+        found = TalkingPair(pair, late)
         found.listeners = [Listener(ann), Listener(bob)]
         listening = [asyncio.create_task(listener.listen()) for listener in found.listeners]
         talking = [asyncio.create_task(talker.talk()) for talker in found.talkers]

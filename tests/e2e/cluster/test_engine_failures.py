@@ -7,14 +7,15 @@ import gc
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
 import pytest
 
-from tests.support import eventually, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.dead_network import network
 from tests.support.engines import Engine, engine
-from tests.support.machine import waited_for_a_processor
+from tests.support.machine import lateness
 from tests.support.nodes import nodes, person
 from tests.support.talking_pair import TalkingPair, talking
 from velocity_ws import BackplaneUnavailable, Broker, History
@@ -32,16 +33,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def scene(kind: str) -> AsyncIterator[tuple[TalkingPair, Engine]]:
-    async with engine(kind) as server, nodes(server.url, node_lease=3) as pair, talking(pair) as found:
+async def scene(kind: str, **values: Any) -> AsyncIterator[tuple[TalkingPair, Engine]]:
+    async with engine(kind) as server, nodes(server.url, **values) as pair, talking(pair) as found:
         yield found, server
 
 
 @pytest.mark.parametrize("seconds", [0, pytest.param(10, marks=pytest.mark.soak)])
 async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float) -> None:
-    async with scene(kind) as (found, server):
+    async with scene(kind, node_lease=8) as (found, server):
         await server.kill()
-        await eventually(lambda: found.are_healthy == [False, False], within=3)
+        await eventually(lambda: found.are_healthy == [False, False], within=5)
         with pytest.raises(BackplaneUnavailable) as caught:
             await found.pair[0].broker.broadcast("now")
         assert caught.value.outcome == "refused"
@@ -50,7 +51,7 @@ async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float)
         async with person(found.pair[1], "cat", "new") as (cat, _):
             await asyncio.sleep(seconds)
             await server.start()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 await found.hears_more()
             assert [len(await node.broker.members("x")) for node in found.pair] == [2, 2]
             await found.pair[0].broker.to_room("new").send("hi", 1)
@@ -64,16 +65,17 @@ async def test_the_engine_is_killed_and_returns_empty(kind: str, seconds: float)
 
 
 async def test_the_engine_freezes(kind: str) -> None:
-    async with scene(kind) as (found, server):
+    async with scene(kind, node_lease=8, backplane_timeout=1) as (found, server):
         server.freeze()
         try:
-            await eventually(lambda: found.are_healthy == [False, False], within=3)
+            await eventually(lambda: found.are_healthy == [False, False], within=5)
             with pytest.raises(BackplaneUnavailable):
                 await found.pair[0].broker.broadcast("now")
         finally:
             server.thaw()
         await found.hears_more()
-        assert max(talker.longest for talker in found.talkers) < 1.5  # the deadline of 1 s, and a busy machine
+        # The deadline of 1 s, and what the engine and a busy machine add; without it, two until the node gives up.
+        assert max(talker.longest for talker in found.talkers) < 1.5
         found.others[0].update(refused=1)
 
 
@@ -86,7 +88,7 @@ async def test_nodes_that_start_before_the_engine(kind: str) -> None:
             assert [broker.healthy for broker in brokers] == [False, False]
             await server.start()
             await eventually(lambda: all(broker.healthy for broker in brokers))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(DEADLINE):
                 while len((await brokers[0].cluster_stats()).nodes) < 2:
                     await asyncio.sleep(0.01)
 
@@ -97,7 +99,7 @@ async def test_a_health_page_says_it(kind: str) -> None:
         answer = await http.get(page)
         assert (answer.status_code, answer.json()) == (200, {"healthy": True})
         await server.kill()
-        await eventually(lambda: not node.broker.healthy, within=3)
+        await eventually(lambda: not node.broker.healthy, within=5)
         answer = await http.get(page)
         assert (answer.status_code, answer.json()) == (503, {"healthy": False})
 
@@ -130,7 +132,7 @@ async def test_who_needs_the_engine_is_told_to_try_again(is_group: bool, caplog:
     async with engine("valkey") as server, nodes(server.url, prepare=prepare) as (node, _):
         async with node.address.connect() as peer:
             await server.kill()
-            await eventually(lambda: not node.broker.healthy, within=3)
+            await eventually(lambda: not node.broker.healthy, within=5)
             answers = [await peer.request("say", "hi"), await peer.request("join", {"room": "chat:1"})]
             await peer.ws.send(b"hi")
             answers.append(await peer.receive())
@@ -164,15 +166,16 @@ async def test_a_message_to_many_rooms_has_one_deadline() -> None:
     async with (
         engine("nats") as server,
         network(server.port) as way,
-        nodes(f"nats://127.0.0.1:{way.port}", 1) as (node,),
+        nodes(f"nats://127.0.0.1:{way.port}", 1, backplane_timeout=1) as (node,),
+        lateness() as late,
     ):
         way.die()
         loop = asyncio.get_running_loop()
-        began, waited = loop.time(), waited_for_a_processor()
+        began = loop.time() - late()
         with pytest.raises(BackplaneUnavailable):
             await node.broker.to_rooms([f"room{number}" for number in range(8)]).send("n", 1)
         # One second each, until the connection is given up, would be two.
-        assert loop.time() - began < 1.5 + min(waited_for_a_processor() - waited, 0.4)
+        assert loop.time() - late() - began < 1.5
 
 
 async def test_a_queue_that_is_full_refuses_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -43,13 +44,15 @@ async def test_a_node_moves_before_its_server_goes(tmp_path: Path) -> None:
         (old,) = [server for server in servers if server.name == server_of(pair[0])]
         (new,) = [server for server in servers if server is not old]
         asks_to_leave(old)
-        await eventually(lambda: server_of(pair[0]) == new.name, within=2)
+        await eventually(lambda: server_of(pair[0]) == new.name, within=5)
         await found.hears_more()
         await talk_more(found)
-        assert await old.clients() == 0
+        async with asyncio.timeout(3):
+            while await old.clients():  # it is told of the end of a connection after the node has the next one
+                await asyncio.sleep(0.01)
         told = [outcome for talker in found.talkers for outcome in talker.outcomes]
         assert set(told) == {"published"}, "what is said while a node moves waits for its next connection"
-        assert max(talker.longest for talker in found.talkers) < 1
+        assert max(talker.longest for talker in found.talkers) < 3
 
 
 async def test_a_node_that_has_no_other_server_stays(tmp_path: Path) -> None:
