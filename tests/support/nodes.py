@@ -80,6 +80,7 @@ async def nodes(
 ) -> AsyncIterator[list[Node]]:
     """So many nodes that know each other, of one URL; or one for each of several URLs."""
     urls = [url] * count if isinstance(url, str) else url
+    values = {"backplane_timeout": 5, **values}  # of a busy machine
     async with AsyncExitStack() as stack:
         found: list[Node] = []
         for each in urls:
@@ -126,12 +127,20 @@ class Watcher:
                 self.anonymous = event["anonymous"]
 
 
+COMMAND = """
+from velocity_ws.cli import main
+from velocity_ws.cluster import membership
+membership.DISCOVERY_TIME = 10.0  # until all nodes have answered it, however busy the machine is
+main(prog_name="velocity-ws")
+"""
+
+
 async def run_command(*arguments: str, **environment: str) -> tuple[int, str, str]:
     """Run ``velocity-ws``; its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "velocity_ws",
+        "-c",
+        COMMAND,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -274,7 +274,7 @@ async def test_without_the_engine_this_node_is_told_and_the_sender_hears_that_ot
     here: Heard = []
     there: Heard = []
     async with engine("nats") as server:
-        async with nodes(server.url, prepare=listening(here, there), backplane_timeout=0.5) as (a, _):
+        async with nodes(server.url, prepare=listening(here, there), backplane_timeout=1) as (a, _):
             with pytest.raises(BackplaneUnavailable, match="the engine takes") as caught:
                 await a.broker.to_nodes().send("tell", "x" * 2_000_000)
             assert caught.value.outcome == "refused"

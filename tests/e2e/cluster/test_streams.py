@@ -43,7 +43,7 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
 @pytest_asyncio.fixture
 async def pair(url: str) -> AsyncIterator[list[Node]]:
     """Two nodes on an engine, which wait for it as long as a busy machine may need."""
-    async with nodes(url, prepare=chat, backplane_timeout=5, node_lease=LEASE) as found:
+    async with nodes(url, prepare=chat, backplane_timeout=5) as found:
         yield found
 
 
@@ -244,11 +244,15 @@ async def test_what_ended_long_ago_is_gone_and_never_runs_again(url: str) -> Non
 # --- the end
 
 
-async def test_a_writer_that_died_is_told_on_every_node_within_its_lease(pair: list[Node], url: str) -> None:
+async def test_a_writer_that_died_is_told_on_every_node_within_its_lease(url: str) -> None:
     """Case 17: begun by a writer that never renews its lease, as one that is gone."""
     topics = Topics(prefix_of(split_url(url)[1], "main"))
     store = create_streams(url, prefix_of(split_url(url)[1], "main"))
-    async with pair[0].address.connect() as here, pair[1].address.connect() as there:
+    async with (
+        nodes(url, prepare=chat, node_lease=LEASE) as pair,
+        pair[0].address.connect() as here,
+        pair[1].address.connect() as there,
+    ):
         for peer in (here, there):
             await join(peer)
         await store.connect(lambda _: None)
@@ -268,7 +272,7 @@ async def test_a_writer_that_died_is_told_on_every_node_within_its_lease(pair: l
             assert (await pair[1].broker.streams.read("a")).end is None
             async with asyncio.timeout(LEASE + 1 + DEADLINE / 2):
                 assert (await read(late, "a")).end == "lost"
-    assert (await pair[0].broker.streams.read("a")).end == "lost"
+        assert (await pair[0].broker.streams.read("a")).end == "lost"
 
 
 async def test_a_stream_is_cancelled_from_another_node(pair: list[Node]) -> None:
@@ -357,7 +361,7 @@ async def test_a_node_that_stops_lets_its_sources_finish_and_then_says_lost(url:
 
 
 async def _node(stack: AsyncExitStack, url: str) -> Node:
-    broker = Broker(settings(backplane_url=url, backplane_timeout=5, drain_timeout=1), twin=True)
+    broker = Broker(settings(backplane_url=url, backplane_timeout=5, drain_timeout=2), twin=True)
     chat(broker)
     return Node(broker, await stack.enter_async_context(running(broker, "ours")))
 

@@ -24,7 +24,7 @@ async def test_members_get_what_began_and_ended_while_their_node_heard_nothing(k
         server = await stack.enter_async_context(storing(tmp_path) if kind == "nats" else engine(kind))
         ways = [await stack.enter_async_context(network(server.port)) for _ in range(2)]
         urls = [f"{kind}://127.0.0.1:{way.port}" for way in ways]
-        one, other = await stack.enter_async_context(nodes(urls, prepare=chat, backplane_timeout=1))
+        one, other = await stack.enter_async_context(nodes(urls, prepare=chat))
         peer = await stack.enter_async_context(other.address.connect())
         gate = Gate()
         await join(peer)

@@ -72,7 +72,8 @@ class Machine(RuleBasedStateMachine):
             self.stack.callback(reader.cut)
         for _ in range(2):
             own = {"stream_ttl": TTL, "node_lease": LEASE, "rate_limit": 0, "stream_interval": 0, "drain_timeout": 0}
-            broker = Broker(broker_settings(backplane_url=url, **own), twin=True, clock=lambda: self.time)
+            options = broker_settings(backplane_url=url, backplane_timeout=30, **own)
+            broker = Broker(options, twin=True, clock=lambda: self.time)
             broker.rooms("chat:{name}").authorize(lambda: True)
             self.nodes.append(Node(broker, await self.stack.enter_async_context(running(broker, "ours"))))
             if len(self.nodes) == 1:
