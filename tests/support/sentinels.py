@@ -22,7 +22,7 @@ NAME = "main"
 DEAF = "deaf"
 """A user of the servers, and its password, who may not publish nor subscribe."""
 DOWN_AFTER = 1000
-"""Milliseconds without an answer after which a Sentinel takes a server for gone."""
+"""Milliseconds without an answer after which a Sentinel takes a server for gone, where a test waits for that."""
 
 
 class Guarded:
@@ -45,6 +45,7 @@ class Guarded:
         sentinel_login: str,
         sentinel_user: str,
         tls: Mapping[str, str] | None,
+        down_after: int = DOWN_AFTER,
     ) -> None:
         """
         Args:
@@ -55,6 +56,7 @@ class Guarded:
             sentinel_login: that of all Sentinels.
             sentinel_user: a user that they have, as a line of their configuration has it.
             tls: the files for it, where all of them speak it.
+            down_after: milliseconds without an answer after which a Sentinel takes a server for gone.
         """
         options = ["--requirepass", login, "--masterauth", login] if login else []
         options += ["--user", DEAF, "on", f">{DEAF}", "allkeys", "+@all", "resetchannels"]
@@ -62,6 +64,7 @@ class Guarded:
         self._sentinel_login = sentinel_login
         self._sentinel_user = sentinel_user
         self._tls = tls
+        self._down_after = down_after
         self.servers = [Engine(kind, self._server(kind, directory / str(index), options)) for index in range(count)]
         self.sentinels = [Engine(kind, self._sentinel(kind, directory / f"s{index}")) for index in range(3)]
         self.deaf = Engine(kind, self._sentinel(kind, directory / "deaf", DEAF))
@@ -96,7 +99,7 @@ class Guarded:
                 file.write_text(
                     f"{ours}\nbind 127.0.0.1\ndir {directory}\n"
                     f"sentinel monitor {NAME} 127.0.0.1 {self.servers[0].port} 2\n"
-                    f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\n"
+                    f"sentinel down-after-milliseconds {NAME} {self._down_after}\n"
                     f"sentinel failover-timeout {NAME} 6000\n"
                     + (f"sentinel auth-user {NAME} {user}\n" if user else "")
                     + (f"sentinel auth-pass {NAME} {user or self.login}\n" if user or self.login else "")
@@ -202,9 +205,10 @@ async def guarded(
     sentinel_login: str = "",
     sentinel_user: str = "",
     tls: Mapping[str, str] | None = None,
+    down_after: int = DOWN_AFTER,
 ) -> AsyncIterator[Guarded]:
     """Servers and three Sentinels, until the end of the block."""
-    found = Guarded(kind, directory, count, login, sentinel_login, sentinel_user, tls)
+    found = Guarded(kind, directory, count, login, sentinel_login, sentinel_user, tls, down_after)
     async with AsyncExitStack() as stack:
         for engine in [*found.servers, *found.sentinels, found.deaf]:
             stack.push_async_callback(_end, engine)

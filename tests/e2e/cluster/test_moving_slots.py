@@ -19,6 +19,8 @@ from velocity_ws import Broker, History
 
 KINDS = [kind for kind in ("valkey", "redis") if kind in ENGINES]
 ROOMS = ("chat:x", "plain:x")
+PATIENT = ("--cluster-node-timeout", "15000")
+"""No server takes another one for gone here that a busy machine holds up: what happens is asked for."""
 
 
 def with_history(broker: Broker) -> None:
@@ -66,7 +68,7 @@ class Talk:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_slots_move_and_a_replica_takes_over_while_nodes_talk(kind: str, tmp_path: Path) -> None:
-    async with sharded(tmp_path, 2, 1, kind) as servers, nodes(servers.url, prepare=with_history) as (a, b):
+    async with sharded(tmp_path, 2, 1, kind, *PATIENT) as servers, nodes(servers.url, prepare=with_history) as (a, b):
         async with person(b) as (peer, _):
             for room in ROOMS:
                 await peer.request("join", room)
@@ -76,7 +78,7 @@ async def test_slots_move_and_a_replica_takes_over_while_nodes_talk(kind: str, t
 
             async def both_are_heard() -> None:
                 said = dict(talk.said)
-                await eventually(lambda: all(heard.numbers[room][-1:] > [said[room]] for room in ROOMS), within=4)
+                await eventually(lambda: all(heard.numbers[room][-1:] > [said[room]] for room in ROOMS), within=8)
                 assert a.broker.healthy
                 assert b.broker.healthy
 
@@ -103,7 +105,7 @@ async def test_slots_move_and_a_replica_takes_over_while_nodes_talk(kind: str, t
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_a_replica_lacks_that_takes_over_is_told_to_those_who_had_it(kind: str, tmp_path: Path) -> None:
-    async with sharded(tmp_path, 1, 1, kind) as servers, nodes(servers.url, prepare=with_history) as (a, b):
+    async with sharded(tmp_path, 1, 1, kind, *PATIENT) as servers, nodes(servers.url, prepare=with_history) as (a, b):
         primary, replica = servers.servers
         async with person(a) as (ann, _), person(b) as (bob, _):
             for peer in (ann, bob):
