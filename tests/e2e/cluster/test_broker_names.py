@@ -43,17 +43,21 @@ async def named(url: str, *names: str) -> AsyncIterator[list[Node]]:
                 yield found + others
             return
         async with nodes(url, 1, options={"name": names[0]}) as more:
-            await eventually(more[0].broker.node.cluster.membership.ids)  # type: ignore[union-attr]
+            for node in (*found, *more):  # each has heard of the other
+                await eventually(node.broker.node.cluster.membership.ids)  # type: ignore[union-attr]
             yield found + more
 
 
-async def test_brokers_of_different_names_hear_nothing_of_each_other(shared: str) -> None:
+async def test_brokers_of_different_names_hear_nothing_of_each_other(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with (
         named(shared, "main", "internal") as (public, internal, other),
         person(public, "ann", "x") as (stranger, stranger_id),
         person(other, "ann", "x") as (friend, friend_id),
         Emitter(shared, name="internal", timeout=DEADLINE) as emitter,
     ):
+        monkeypatch.setattr("velocity_ws.cluster.membership.DISCOVERY_TIME", DEADLINE)  # an emitter waits for all nodes
         assert (public.broker.name, internal.broker.name) == ("main", "internal")
         for number, sender in enumerate([internal.broker, emitter]):
             await sender.broadcast("secret", number)
@@ -94,7 +98,7 @@ async def test_the_command_takes_a_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ["nats", "valkey"])
-async def test_main_and_database_0_keep_their_topics(kind: str) -> None:
+async def test_main_and_database_0_keep_their_topics(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with engine(kind) as server:
         names = ["velocity.all", "velocity.room.tea", "velocity.user.ann", "velocity.room.=E2=98=95=20=2A"]
         url = server.url if kind == "nats" else f"{server.url}/0"
@@ -103,6 +107,7 @@ async def test_main_and_database_0_keep_their_topics(kind: str) -> None:
             Emitter(url, timeout=DEADLINE) as emitter,
             nodes(url, 1) as (node,),
         ):
+            monkeypatch.setattr("velocity_ws.cluster.membership.DISCOVERY_TIME", DEADLINE)  # the emitter waits for it
             await listener.backplane.subscribe(["velocity.nodes", f"velocity.node.{node.broker.node_id}"])
             await emitter.to_room("tea").send("n")
             await emitter.to_user("ann").send("n")
@@ -128,6 +133,7 @@ async def test_databases_are_apart_as_publishing_is_not(kind: str, tmp_path: Pat
         ):
             await emitter.broadcast("one")
             await friend.expect("one")
+            await eventually(zero.broker.node.cluster.membership.ids)  # type: ignore[union-attr]
             assert (await zero.peers(), await one.peers()) == (1, 0)
             await zero.broker.broadcast("zero")
             await stranger.expect("zero")

@@ -21,6 +21,13 @@ from velocity_ws import BackplaneUnavailable, Broker, BrokerError, ClientNotFoun
 from velocity_ws.cli import main
 
 
+@pytest.fixture
+def all_are_known(pair: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes now waits until all nodes have answered it, however busy the machine is."""
+    monkeypatch.setattr("velocity_ws.cluster.membership.DISCOVERY_TIME", DEADLINE)
+
+
+@pytest.mark.usefixtures("all_are_known")
 async def test_it_reaches_clients_on_all_nodes(url: str, pair: list[Node]) -> None:
     a, b = pair
     async with (
@@ -59,6 +66,7 @@ async def test_many_in_order(url: str, pair: list[Node]) -> None:
         assert [await peer.expect("n") for _ in range(2000)] == list(range(2000))
 
 
+@pytest.mark.usefixtures("all_are_known")
 async def test_it_blocks_in_a_plain_thread(url: str, pair: list[Node]) -> None:
     async with person(pair[1], "ann", "x") as (peer, _):
 
@@ -139,7 +147,7 @@ async def test_its_timeout_holds_from_the_first_message_on(
             wait(lambda emitter: emitter.members("x")),
             wait(lambda emitter: asyncio.gather(*[emitter.broadcast("n") for _ in range(3)])),
         )
-        assert max(took) < 1.5  # a busy machine's share is in it; connecting alone took 3 s
+        assert max(took) < 2.5  # a busy machine's share is in it; connecting alone took 3 s
 
 
 GREEN = """
@@ -220,6 +228,7 @@ def test_the_command_says_what_is_wrong(arguments: str, says: str, monkeypatch: 
     assert isinstance(result.exception, SystemExit), "which prints no traceback"
 
 
+@pytest.mark.usefixtures("all_are_known")
 async def test_a_first_question_waits_until_it_is_known_who_is_there(url: str, pair: list[Node]) -> None:
     async with person(pair[1]) as (_, client_id), Emitter(url, timeout=DEADLINE) as emitter:
         await emitter.join_room(client_id, "x")
@@ -300,6 +309,6 @@ async def test_a_script_runs_no_embedded_engine(tmp_path: Path, monkeypatch: pyt
     async with nodes("embedded://somebody", 1) as (node,), person(node) as (peer, _):
         monkeypatch.delenv("XDG_RUNTIME_DIR")
         (tmp_path / f"velocity-ws-{os.getuid()}").symlink_to(tmp_path / "velocity-ws")
-        async with Emitter("embedded://somebody") as emitter:
+        async with Emitter("embedded://somebody", timeout=DEADLINE) as emitter:
             await emitter.broadcast("n", 1)
         assert await peer.expect("n") == 1

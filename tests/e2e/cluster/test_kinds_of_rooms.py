@@ -112,6 +112,7 @@ async def test_who_is_put_in_from_elsewhere_is_not_asked_about(
     async with an_engine(kind, tmp_path, monkeypatch) as url, nodes(url, prepare=told.prepare) as (a, b):
         async with b.address.connect("/ws?user=bob") as bob:
             client_id = (await asked(bob, "whoami", None))["data"]
+            monkeypatch.setattr("velocity_ws.cluster.membership.DISCOVERY_TIME", DEADLINE)  # an emitter waits for all
             await join(a, client_id, "chat:5")
             await a.broker.to_room("chat:5").send("said", "welcome")
             assert await heard(bob, "said") == "welcome"

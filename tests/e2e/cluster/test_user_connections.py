@@ -48,8 +48,11 @@ async def test_the_clients_of_a_user_on_both_nodes(pair: list[Node]) -> None:
     assert not await a.broker.is_online("ann")
 
 
-async def test_users_by_their_numbers_from_threads_and_from_a_script(url: str, pair: list[Node]) -> None:
+async def test_users_by_their_numbers_from_threads_and_from_a_script(
+    url: str, pair: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = pair
+    monkeypatch.setattr("velocity_ws.cluster.membership.DISCOVERY_TIME", DEADLINE)  # the script waits for all nodes
     async with person(b, "42", "x") as (_, client_id), Emitter(url, timeout=DEADLINE) as emitter:
         assert await emitter.is_online(42)
         assert [each.client_id for each in await emitter.connections(42)] == [client_id]
@@ -116,7 +119,7 @@ async def test_one_process_without_an_engine() -> None:
 
 
 async def test_a_node_that_does_not_answer_is_named_and_nobody_is_called_absent() -> None:
-    async with engine("valkey") as server, nodes(server.url, backplane_timeout=0.3) as (a, b):
+    async with engine("valkey") as server, nodes(server.url) as (a, b):
         async with person(a, "ann", "x"):
             cluster = b.broker.node.cluster
             assert cluster is not None
@@ -139,7 +142,7 @@ async def test_a_node_that_does_not_answer_is_named_and_nobody_is_called_absent(
 
 
 async def test_without_the_engine_only_who_is_here_is_known() -> None:
-    async with engine("valkey") as server, nodes(server.url, 1, backplane_timeout=0.3) as (a,):
+    async with engine("valkey") as server, nodes(server.url, 1) as (a,):
         async with person(a, "ann", "x"):
             await server.kill()
             await eventually(lambda: not a.broker.healthy)
