@@ -238,6 +238,13 @@ async def test_who_was_removed_does_not_get_what_was_said_since_on_any_node(pair
         assert await read(bob, 1) == ["secret"]
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is to say where it stopped is waited for as long as a busy machine may need."""
+    monkeypatch.setattr("velocity_ws.history.resuming.PATIENCE", DEADLINE)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_room_that_the_server_joins_recovers_where_the_client_announced_it(pair: list[Node]) -> None:
     here, there = pair
     async with here.address.connect(f"/ws?resume=1&room={ROOM}") as peer:
@@ -380,6 +387,7 @@ async def test_a_connection_that_says_nothing_is_not_waited_for_long(pair: list[
         assert await read(peer, 1) == [1]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("user", ["ann", None])
 async def test_who_was_put_out_does_not_get_what_was_said_until_it_was_let_in_again(
     pair: list[Node], user: str | None

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.support import DEADLINE
 from tests.support.stages import Stage, Staging, staged
 
 
 @pytest.fixture
 def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
     """Sets up nodes on an engine of a kind: `staged` without what a test has anyway."""
+    # Whoever is to say where it stopped says so, and is waited for as long as a busy machine may need.
+    monkeypatch.setattr("velocity_ws.history.resuming.PATIENCE", DEADLINE)
 
     def stage(kind: str, **options: Any) -> AbstractAsyncContextManager[Stage]:
         return staged(kind, tmp_path, monkeypatch, **options)

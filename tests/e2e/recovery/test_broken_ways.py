@@ -80,6 +80,7 @@ async def test_a_hole_that_the_engine_cannot_fill_any_more_is_one_gap(kind: str,
         deaf = [page for number, page in enumerate(pages) if number % 2]
         stage.leaks[1].swallows = lambda topic, payload: ".room." in topic
         await ledger.say_all(stage.brokers[0], room, 25)
+        await eventually(lambda: stage.leaks[1].swallowed >= 25)  # all of them, else there are two holes
         stage.leaks[1].swallows = None
         await ledger.settles(stage.brokers[0], room)
         for page in pages:
@@ -136,7 +137,7 @@ async def test_the_engine_ends_its_connections_under_load(kind: str, seeds: int,
 
 @pytest.mark.parametrize("kind", kinds(*NETWORKED))
 async def test_what_is_gone_when_the_connection_is_back_is_one_gap(kind: str, staging: Staging) -> None:
-    async with staging(kind, ways=True, backplane_timeout=0.3) as stage:
+    async with staging(kind, ways=True, backplane_timeout=1.5) as stage:
         ledger, room = Ledger(), "small:1"
         pages = await present(stage, ledger, room)
         await ledger.say(stage.brokers[0], room)
@@ -155,7 +156,7 @@ async def test_what_is_gone_when_the_connection_is_back_is_one_gap(kind: str, st
 
 @pytest.mark.parametrize("kind", kinds(*NETWORKED))
 async def test_who_comes_while_the_engine_cannot_be_asked_is_told_to_come_again(kind: str, staging: Staging) -> None:
-    async with staging(kind, ways=True, backplane_timeout=0.3) as stage:
+    async with staging(kind, ways=True, backplane_timeout=1.5) as stage:
         ledger, room = Ledger(), "chat:1"
         page = await ledger.page("ann").open(stage.places[0])
         await page.join(room)
@@ -181,7 +182,7 @@ async def test_who_comes_while_the_engine_cannot_be_asked_is_told_to_come_again(
 
 @pytest.mark.parametrize("kind", kinds("valkey", "redis"))
 async def test_a_node_that_cannot_reach_what_rooms_remember_is_not_healthy(kind: str, staging: Staging) -> None:
-    async with staging(kind, backplane_timeout=0.3) as stage:
+    async with staging(kind, backplane_timeout=1.5) as stage:
         assert isinstance(stage.engine, RememberingRedis)
         server = stage.engine.server
         await order(server, "ACL", "SETUSER", "default", "-@scripting")  # which messages do not need
@@ -221,7 +222,7 @@ async def test_the_last_message_before_silence_is_lost_on_its_way(
         await eventually(lambda: stage.leaks[1].swallowed)
         stage.leaks[1].swallows = None
         began = asyncio.get_running_loop().time()
-        await ledger.reaches(room, 1, within=1.5 * interval + 2)
+        await ledger.reaches(room, 1, within=1.5 * interval + 5)
         say(f"{kind}: read {asyncio.get_running_loop().time() - began:.1f} s later")
         assert ledger.proves() == (2 * len(pages), 0)
         went(pages)
@@ -232,7 +233,7 @@ async def test_the_last_message_before_silence_is_lost_on_its_way(
 
 @pytest.mark.parametrize("kind", kinds(*NETWORKED))
 async def test_what_nobody_answered_is_said_again_under_its_key(kind: str, staging: Staging) -> None:
-    async with staging(kind, ways=True, backplane_timeout=0.4) as stage:
+    async with staging(kind, ways=True, backplane_timeout=1.5) as stage:
         ledger, room = Ledger(), "chat:1"
         pages = await present(stage, ledger, room)
         await ledger.say(stage.brokers[0], room)

@@ -41,6 +41,7 @@ async def begins_anew(stage: Stage, ledger: Ledger, stay: list[Page], goes: Page
     """The log has a new life: members are told once, and who comes back from the old one."""
     await ledger.insist(stage.brokers[-1], ROOM)
     await ledger.reaches(ROOM, ledger.log(ROOM).begun - 1)
+    await stage.listens()  # to its log as well, which has a connection of its own
     await goes.open(stage.places[-1])
     answer = await goes.join(ROOM)
     assert (answer["recovered"], answer["reason"]) == (False, "epoch")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import eventually
 from tests.support.crossings import BROKEN, speak, wander
 from tests.support.remembering import RACES, kinds
 from tests.support.returning import Denied, Ledger, Page
@@ -38,6 +39,7 @@ async def surf(page: Page, stage: Stage, room: str, chance: random.Random, is_ov
             token = page.sessions[-1].get("token") if page.sessions else None
             await page.resume(token)
             if is_last:
+                await eventually(lambda: room in page.trails and page.trails[room].is_in)
                 return
             await asyncio.sleep(chance.choice([0, 0.001, chance.uniform(0, 0.04)]))
         except BROKEN:
