@@ -87,7 +87,7 @@ async def nodes(
             broker = Broker(settings(backplane_url=each, **values), twin=True, **(options or {}))
             prepare(broker)
             found.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for node in found:
                 while await node.peers() < len(urls) - 1:
                     await asyncio.sleep(0.01)  # no event tells
@@ -130,7 +130,7 @@ class Watcher:
 COMMAND = """
 from velocity_ws.cli import main
 from velocity_ws.cluster import membership
-membership.DISCOVERY_TIME = 10.0  # until all nodes have answered it, however busy the machine is
+membership.DISCOVERY_TIME = 5.0  # until all nodes have answered it, however busy the machine is
 main(prog_name="velocity-ws")
 """
 
@@ -146,6 +146,6 @@ async def run_command(*arguments: str, **environment: str) -> tuple[int, str, st
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()

@@ -36,7 +36,7 @@ async def three(servers: Guarded) -> AsyncIterator[tuple[list[Node], list[Networ
             application(broker)
             broker.rooms("chat:{name}", history=History()).authorize(anybody)
             nodes.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for node in nodes:
                 while await node.peers() < 2:
                     await asyncio.sleep(0.01)  # no event tells

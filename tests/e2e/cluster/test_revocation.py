@@ -84,7 +84,7 @@ async def apart(kind: str, rights: Rights) -> AsyncIterator[tuple[list[Node], An
             broker = Broker(settings(backplane_url=f"{kind}://127.0.0.1:{port}", backplane_timeout=2), twin=True)
             rights.prepare(broker)
             found.append(Node(broker, await stack.enter_async_context(running(broker, "ours"))))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for node in found:
                 while await node.peers() < 1:
                     await asyncio.sleep(0.01)  # no event tells
