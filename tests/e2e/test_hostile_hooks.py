@@ -93,6 +93,7 @@ async def test_on_disconnect_is_called_though_the_server_cancels_the_end(kind: S
     assert len(gone) == 1
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_handler_that_cleans_up_slowly_is_accounted_for_by_stop() -> None:
     broker = Broker(settings(drain_timeout=0.2))
     loop = asyncio.get_running_loop()
@@ -115,9 +116,9 @@ async def test_a_handler_that_cleans_up_slowly_is_accounted_for_by_stop() -> Non
     async with running(broker) as address, address.connect() as peer:
         await peer.send("work")
         await working.wait()
-        begun = time.monotonic()
+        begun = loop.time()
         await broker.stop()
-        assert time.monotonic() - begun < 2
+        assert loop.time() - begun < 2
         async with asyncio.timeout(DEADLINE):
             await gone.wait()
         assert not broker.node.lifecycle.sessions
@@ -144,6 +145,7 @@ async def test_authenticate_that_swallows_its_timeout_lets_nobody_in(kind: Serve
         assert caught.value.response.status_code == 503
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_hooks_that_clean_up_slowly_after_their_timeout_do_not_keep_the_broker_from_stopping() -> None:
     broker = Broker(settings(handshake_timeout=0.1, drain_timeout=0.1))
     release = asyncio.Event()
@@ -275,10 +277,12 @@ async def test_threads_that_are_left_behind_count(monkeypatch: pytest.MonkeyPatc
 
         for _ in range(3):
             await asyncio.gather(*[refused() for _ in range(4)])
+        await eventually(lambda: inside >= 4)  # a thread may have to wait for its first turn
         assert inside == 4
         release.set()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_who_comes_in_after_stopping_has_begun_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     broker = Broker(settings(drain_timeout=0.2))
     closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()

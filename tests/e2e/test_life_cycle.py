@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -332,7 +331,7 @@ def test_run_serves_until_a_signal() -> None:
             closed.append(await peer.closed())
 
     def in_thread() -> None:
-        for _ in range(200):
+        for _ in range(3000):  # a minute
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=DEADLINE).close()
                 break
@@ -420,6 +419,7 @@ async def test_stop_lets_handlers_finish_and_answers_go_out(kind: ServerKind) ->
         await second
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_stop_is_bounded_when_hooks_hang(kind: ServerKind) -> None:
     broker = Broker(settings(drain_timeout=0.4))
     started = asyncio.Semaphore(0)
@@ -456,9 +456,9 @@ async def test_stop_is_bounded_when_hooks_hang(kind: ServerKind) -> None:
             await two.send("thread")
             await started.acquire()
             await started.acquire()
-            begun = time.monotonic()
+            begun = loop.time()
             await broker.stop()
-            assert time.monotonic() - begun < 0.4 + 1.5
+            assert loop.time() - begun < 0.4 + 1.5
             for peer in (one, two, three):
                 assert (await peer.closed())[0] == 1001
         assert cancelled == ["async"]

@@ -238,6 +238,7 @@ async def test_who_may_stop_the_streams_of_a_room_stops_none_of_another() -> Non
         assert (await admin.expect("error"))["code"] == "NOT_FOUND"
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("history", [None, History()])
 async def test_who_comes_back_says_first_what_it_has(history: History | None) -> None:
     broker = Broker(settings())
@@ -264,6 +265,7 @@ async def test_who_comes_back_says_first_what_it_has(history: History | None) ->
             assert reading.text == "0123456789"
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("history", [None, History()])
 async def test_what_a_client_has_is_heard_of_though_its_greeting_takes_long(
     history: History | None, monkeypatch: pytest.MonkeyPatch

@@ -123,6 +123,7 @@ async def test_a_stalled_client_can_still_be_disconnected(kind: ServerKind, monk
     assert ended == [Close(4000, "enough", "server")]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_stop_gives_a_stalled_client_up(kind: ServerKind) -> None:
     broker = Broker(settings(send_queue_size=QUEUE, slow_client="drop", drain_timeout=0.5))
     async with running(broker, kind) as address, stalled(address) as slow:
@@ -148,6 +149,7 @@ async def test_server_stop_leaves_no_socket_of_a_stalled_client() -> None:
         assert (await slow.read_frames())[-1] == 1006
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_keepalive_finds_a_dead_peer() -> None:
     broker = Broker(settings(ping_interval=0.1, ping_timeout=0.1, port=0))
     ended: list[Close] = []

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE, eventually, running, settings
+from tests.support.clocks import keeps_time_of
 from tests.support.jetstream import storing
 from tests.support.streaming import ROOM, Gate, chat, join, read, said
 from velocity_ws import Broker, StreamEnded, StreamTooLarge
@@ -233,7 +234,9 @@ async def test_a_source_that_hangs_in_its_end_holds_up_nobody(*, is_cancelled: b
     await _nothing_is_left()
 
 
-async def test_a_source_that_says_nothing_for_long_is_not_lost() -> None:
+@pytest.mark.usefixtures("unhurried")
+async def test_a_source_that_says_nothing_for_long_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps_time_of(asyncio.get_running_loop(), monkeypatch)
     broker, gate = _chats(node_lease=0.3, backplane_url="memory://quiet"), Gate()
     async with running(broker, "ours") as address, address.connect() as peer:
         await join(peer)

@@ -15,6 +15,8 @@ from velocity_ws import Broker, Close
 from velocity_ws.uvicorn.state import WebSocketState
 from velocity_ws.websocket.unfinished import UnfinishedMessages
 
+pytestmark = pytest.mark.usefixtures("unhurried")  # what a busy machine does is no fault of who has little time here
+
 SIZE = 200_000
 
 

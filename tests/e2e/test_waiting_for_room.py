@@ -200,6 +200,7 @@ async def test_several_that_send_to_one_client_take_turns(kind: ServerKind) -> N
     assert behind <= 2
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not tell what was taken")
 async def test_a_slow_reader_is_not_taken_for_dead_as_its_pong_comes_late() -> None:
     # A busy machine holds its client up for longer than a moment, and that is not to be taken for death either.
