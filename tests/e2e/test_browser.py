@@ -892,11 +892,12 @@ async def test_a_handshake_that_hangs_is_given_up_and_cannot_disturb_what_follow
     result = await site.run(
         """
         const urls = [argument, "/ws"];
+        const next = () => (urls.length > 1 ? urls.shift() : urls[0]);
         const log = [];
         const sockets = [];
         const Original = WebSocket;
         window.WebSocket = class extends Original { constructor(...args) { super(...args); sockets.push(this); } };
-        const ws = connect(() => urls.shift(), { connectTimeout: 500, baseDelay: 1 });
+        const ws = connect(next, { connectTimeout: 500, baseDelay: 1 });
         ws.on("status", (status, { code, reason }) => log.push([status, reason]));
         await ws.request("echo", 1);
         await until(() => sockets[0].readyState === WebSocket.CLOSED);
@@ -905,8 +906,11 @@ async def test_a_handshake_that_hangs_is_given_up_and_cannot_disturb_what_follow
         """,
         wire + "/hang",
     )
-    log = [["waiting", "connecting took too long"], ["connecting", None], ["open", None]]
-    assert result == [log, "open", 2]
+    log, *rest = result
+    late = [["waiting", "connecting took too long"], ["connecting", None]]
+    assert log == [*late * (len(log) // 2), ["open", None]]  # on a busy machine, those that do not hang are late, too
+    assert log[: len(late)] == late
+    assert rest == ["open", 2]
     site.console = [line for line in site.console if "closed before the connection is established" not in line]
 
 
@@ -933,7 +937,11 @@ async def test_a_url_function_may_fail_or_hang(site: Site) -> None:
         """
     )
     unusable = "there is no usable URL"
-    assert result == [2, [unusable, unusable, "connecting took too long", unusable], "TypeError"]
+    answer, reasons, error = result
+    assert (answer, error) == (2, "TypeError")
+    late = "connecting took too long"
+    assert reasons == [unusable, unusable, late, unusable, *[late] * (len(reasons) - 4)]  # on a busy machine, once more
+    site.console = [line for line in site.console if "closed before the connection is established" not in line]
     await eventually(lambda: len(site.errors) == 4)
     site.errors.clear()
 
@@ -1016,8 +1024,8 @@ async def test_malformed_messages_are_ignored(site: Site, wire: str) -> None:
 # --- the chat
 
 
-async def answers(address: Address, process: asyncio.subprocess.Process, within: float = DEADLINE) -> None:
-    """Wait until the chat answers."""
+async def answers(address: Address, process: asyncio.subprocess.Process, within: float = 60) -> None:
+    """Wait until the chat answers, on a machine that does other things."""
     async with asyncio.timeout(within), httpx.AsyncClient() as http:
         while True:
             assert process.returncode is None
@@ -1031,7 +1039,7 @@ class Chat:
     """The example as a process of its own, which can be stopped and started again at the same address."""
 
     def __init__(self, directory: Path) -> None:
-        self.address = Address(unused_port())
+        self.address = Address(kept_port())
         self.log = directory / "chat.log"
         self._directory = directory
         self._secret = secrets.token_hex()
@@ -1056,7 +1064,7 @@ class Chat:
         """End it as an init system would; it must leave in good order."""
         if self._process is not None:
             self._process.terminate()
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(3 * DEADLINE):
                 assert await self._process.wait() == 0, self.log.read_text()
             self._process = None
 
@@ -1237,7 +1245,7 @@ async def lines_are_marked_that_were_said_without(ada: Tab, grace: Tab, between:
         await grace.sees(text)
     between.live()
     await between.close()  # an attempt that was made meanwhile leads nowhere
-    await ada.is_status("Connected")
+    await ada.is_status("Connected", within=30 + DEADLINE)  # which is the longest pause between two attempts
     await ada.sees("3 new while you were away", "one", "two", "three")
     await grace.say("four")
     await ada.sees("four")
@@ -1260,7 +1268,7 @@ async def test_a_page_on_a_worker_that_is_killed_gets_what_was_said_meanwhile(br
     )
     try:
         address = Address(port)
-        await answers(address, process, within=60)
+        await answers(address, process)
         async with network(port) as between, tab_of(browser, address) as ada, tab_of(browser, address) as grace:
             ada.address = Address(between.port)
             await ada.log_in("Ada", "engines")
@@ -1330,7 +1338,7 @@ def page():
 
 async def test_a_page_comes_back_at_once_when_the_server_reloads(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(RELOADED)
-    port = unused_port()
+    port = kept_port()
     async with serving_folder(tmp_path, "dev", port):
         page = await browser.new_page()
         try:
@@ -1340,7 +1348,7 @@ async def test_a_page_comes_back_at_once_when_the_server_reloads(browser: Browse
                 """async () => {
                     const { connect } = await import("/ws/velocity.js");
                     window.told = [];
-                    const ws = connect("/ws");
+                    const ws = connect("/ws", { connectTimeout: 60_000 });
                     await new Promise((resolve) => ws.on("status", (status, { delay }) => {
                         told.push([status, status === "waiting" ? delay : performance.now()]);
                         if (status === "open") resolve();
@@ -1354,7 +1362,7 @@ async def test_a_page_comes_back_at_once_when_the_server_reloads(browser: Browse
             # One attempt: the parent listens all the time, so it waits for the new process.
             assert (waiting, connecting, opened) == ("waiting", "connecting", "open")
             assert delay <= 500
-            assert ended - began < 1000 * DEADLINE
+            assert ended - began < 3000 * DEADLINE
             assert "second" in await (await page.context.request.get(f"http://127.0.0.1:{port}/")).text()
         finally:
             await page.close()

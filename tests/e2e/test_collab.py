@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -146,9 +147,9 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addres
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def brief(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Address]:
-    """One where a login ends after six seconds, and its connections soon after."""
+    """One where a login ends after nine seconds, and its connections soon after."""
     directory = tmp_path_factory.mktemp("brief")
-    async with serving(directory, COLLAB_SESSION_MINUTES="0.1", WS_EXPIRY_GRACE="0.2") as address:
+    async with serving(directory, COLLAB_SESSION_MINUTES="0.15", WS_EXPIRY_GRACE="0.2") as address:
         yield address
 
 
@@ -200,7 +201,8 @@ async def test_a_comment_is_stored_told_and_rings_bells_and_viewers_only_read(si
             told = await hears(at_ann, "comment")
             assert (told["room"], told["data"]) == (room, answer)
             assert (await ann.ask("GET", document))["comments"] == [answer]
-            assert (await hears(at_cat, "bell"))["data"]["text"] == "bob wrote in A new one"
+            while (await hears(at_cat, "bell"))["data"]["text"] != "bob wrote in A new one":
+                pass  # that she is a viewer was told before she came, and may be slow on its way to her worker
             assert [notice["text"] for notice in await cat.ask("GET", "notices")] == ["bob wrote in A new one"]
             assert await bob.ask("GET", "notices") == []
             refused = await request(at_cat, "comment", {"text": "not in it"}, room)
@@ -279,11 +281,11 @@ async def test_a_closed_account_is_disconnected_everywhere(tmp_path: Path) -> No
 async def test_a_login_that_is_renewed_goes_on_and_one_that_is_not_ends(brief: Address) -> None:
     async with person(brief, "ann") as ann, ann.connected() as renewed, ann.connected() as forgotten:
         assert (await request(renewed, "refresh", {"token": "forged"}))["data"]["code"] == "UNAUTHORIZED"
-        expired = asyncio.create_task(hears(forgotten, "session_expired"))
+        expired = asyncio.create_task(forgotten.ws.recv())
         while not (await asyncio.wait([expired], timeout=1))[0]:
             ticket = await ann.ask("POST", "login/renew")
             assert (await request(renewed, "refresh", ticket))["event"] == "reply"
-        await expired
+        assert json.loads(await expired)["event"] == "session_expired"
         assert (await forgotten.closed())[0] == 4401
         ticket = await ann.ask("POST", "login/renew")
         assert (await request(renewed, "refresh", ticket))["event"] == "reply"
@@ -379,7 +381,7 @@ async def test_the_page_renews_its_login_by_itself(browser: Browser, brief: Addr
         renewed = []
         page.on("response", lambda answer: renewed.append(answer.status) if "renew" in answer.url else None)
         async with asyncio.timeout(3 * DEADLINE):
-            while len(renewed) < 3:
+            while len(renewed) < 2:
                 await page.wait_for_event("response")
         assert set(renewed) == {200}
         await expect(page.locator("#status")).to_have_text("")
