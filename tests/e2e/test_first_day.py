@@ -484,6 +484,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("is_stopping", [False, True])
 async def test_an_embedded_engine_that_ends_is_missed_by_those_who_do_not_end_too(
     is_stopping: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]

@@ -79,8 +79,7 @@ async def test_of_a_broker() -> None:
         for _ in range(COUNT):
             await come_and_go(server)
         await eventually(lambda: not broker.node.lifecycle.sessions)
-        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
-        assert alive() - before == Counter()
+        await eventually(lambda: alive() - before == Counter())
 
 
 async def get_plain(client: Client) -> AsyncIterator[Client]:
@@ -126,8 +125,7 @@ async def test_of_one_whose_hooks_have_dependencies() -> None:
         for _ in range(COUNT):
             await come_and_fail(server)
         await eventually(lambda: not broker.node.lifecycle.sessions)
-        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
-        assert alive() - before == Counter()
+        await eventually(lambda: alive() - before == Counter())
 
 
 async def test_of_clients_that_join_by_themselves() -> None:
@@ -387,8 +385,7 @@ async def test_of_a_refused_handshake(authenticate: Callable[[HTTPConnection], A
         for _ in range(COUNT):
             await refused()
         await eventually(lambda: broker.get_stats().rejected == COUNT + 1)
-        await asyncio.sleep(0.05)  # the last callbacks of the loop, which tell nobody
-        assert alive() - before == Counter()
+        await eventually(lambda: alive() - before == Counter())
 
 
 async def test_of_any_application() -> None:
@@ -404,8 +401,7 @@ async def test_of_any_application() -> None:
         before = alive()
         for _ in range(COUNT):
             await come_and_go(server)
-        await asyncio.sleep(0.05)
-        assert alive() - before == Counter()
+        await eventually(lambda: alive() - before == Counter())
 
 
 async def test_a_client_that_is_kept_is_one_that_has_gone() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import DEADLINE, Address, Peer, eventually, running, settings
+from tests.support.clocks import keeps_time_of
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, read, said
 from velocity_ws import Broker, Client, History, StreamGone
 from velocity_ws.streams.streams import Streams
@@ -271,8 +272,10 @@ async def test_each_room_that_somebody_joins_brings_what_has_ended_there() -> No
                 found[data["id"]] = found.get(data["id"], 0) + len(data["text"])
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("url", ["memory://", "memory://kept-no-more"])
-async def test_what_is_kept_no_more_holds_up_no_other_stream(url: str) -> None:
+async def test_what_is_kept_no_more_holds_up_no_other_stream(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeps_time_of(asyncio.get_running_loop(), monkeypatch)
     broker, gate = _chats(stream_ttl=1, backplane_url=url), Gate()
     async with running(broker, "ours") as address, address.connect() as first, address.connect() as second:
         await join(first)
