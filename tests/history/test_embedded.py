@@ -118,7 +118,7 @@ async def connected_again(one: Keeper) -> None:
     """Once its server is gone, the next one."""
     await eventually(lambda: one.losses)
     await one.store.close()
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(3 * DEADLINE):  # a server may have to read its logs first
         while True:
             try:
                 return await one.connect()

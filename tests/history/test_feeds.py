@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.holding import HeldHistory
 from velocity_ws.errors import BackplaneUnavailable
 from velocity_ws.history import feeds as feeds_module
@@ -52,7 +52,7 @@ class Rig:
 @asynccontextmanager
 async def rig() -> AsyncIterator[Rig]:
     found = Rig()
-    await found.link.start(1.0)
+    await found.link.start(DEADLINE)
     found.feeds.start()
     try:
         yield found

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from tests.support.holding import HeldHistory
 from velocity_ws.errors import BackplaneUnavailable, HistoryError
 from velocity_ws.history import reading as reading_module
@@ -30,7 +30,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.store = HeldHistory()
-        self.link = HistoryLink(self.store, timeout=0.2, queue_size=10**6, counters=Counters())
+        self.link = HistoryLink(self.store, timeout=DEADLINE, queue_size=10**6, counters=Counters())
         self.noticed: list[tuple[str, Top, bool]] = []
         self.reading = Reading(self.link, "a" * 11, lambda *told: self.noticed.append(told))
         self.appending = Appending(self.link, "a" * 11)
@@ -47,7 +47,7 @@ class Reader:
 @pytest.fixture
 async def reader() -> AsyncIterator[Reader]:
     found = Reader()
-    await found.link.start(1.0)
+    await found.link.start(DEADLINE)
     yield found
     await found.link.stop()
 
@@ -150,7 +150,8 @@ async def test_what_was_changed_is_noticed_with_where_the_log_ends(reader: Reade
     await unnoticed.clear(LOG)
 
 
-async def test_an_engine_that_does_not_answer_is_said(reader: Reader) -> None:
+async def test_an_engine_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, reader: Reader) -> None:
+    monkeypatch.setattr(reader.link._read, "_timeout", 0.2)
     reader.store.hold("read")
     reading = asyncio.create_task(reader.data())
     await eventually(lambda: reader.store.calls["read"])

@@ -59,7 +59,7 @@ async def test_an_engine_that_does_not_answer_is_waited_for_once_and_not_for_eac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(resuming, "AGAIN", 0.01)
-    rooms = [f"chat:{number}" for number in range(10)]
+    rooms = [f"chat:{number}" for number in range(40)]
     async with house(monkeypatch, joined_at_once(*rooms), timeout="0.3s") as place:
         said = {}
         for room in rooms:
@@ -72,10 +72,10 @@ async def test_an_engine_that_does_not_answer_is_waited_for_once_and_not_for_eac
             begin = asyncio.get_running_loop().time()
             await guest.say("resume", {"rooms": said}, id=7)
             assert await guest.expect("reply") == {}
-            assert asyncio.get_running_loop().time() - begin < 1.5  # and not 3 s
+            assert asyncio.get_running_loop().time() - begin < 6  # and not 12 s
             place.store.let_go("read")
-            found = [await guest.take() for _ in range(20)]
-    assert sorted(each["room"] for each in found if each["event"] == "said") == rooms
+            found = [await guest.take() for _ in range(80)]
+    assert sorted(each["room"] for each in found if each["event"] == "said") == sorted(rooms)
 
 
 async def test_who_was_let_in_while_the_engine_was_away_is_told_when_it_is_back(

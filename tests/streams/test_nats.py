@@ -144,7 +144,7 @@ async def test_applications_do_not_meet(server: StoringNats) -> None:
 
 async def test_what_is_gone_is_removed_and_nothing_else(server: StoringNats) -> None:
     done = Pen("done", TOPIC, times=Times(HOUR, 1, HOUR))
-    dead, empty = (Pen(name, TOPIC, times=Times(1000, 1, HOUR)) for name in ("dead", "empty"))
+    dead, empty = (Pen(name, TOPIC, times=Times(2500, 1, HOUR)) for name in ("dead", "empty"))  # once they have said it
     alive, ended = Pen("alive", TOPIC), Pen("ended", TOPIC)
     forgotten = Pen("forgotten", TOPIC, times=Times(1, 1, 1))
     elsewhere = Pen("forgotten", "velocity.room.other")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -130,18 +131,28 @@ async def test_what_all_writers_say_is_stored_in_one_call() -> None:
         assert node.pulse.writers == []
 
 
-async def test_what_is_said_in_an_interval_is_one_piece() -> None:
-    async with writing(interval=DEADLINE / 20) as node:
+async def test_what_is_said_in_an_interval_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    interval = 2 * DEADLINE  # of which a test lets the end come
+    loop = asyncio.get_running_loop()
+    call_later, ends = loop.call_later, list[Callable[[], object]]()
+
+    def later(seconds: float, function: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
+        if interval - DEADLINE < seconds <= interval:
+            ends.append(function)
+        return call_later(seconds, function, *arguments)
+
+    async with writing(interval=interval) as node:
+        monkeypatch.setattr(loop, "call_later", later)
         writer = await node.begin("a")
         await writer.write("first ")
         await eventually(lambda: node.taken.get("a"))
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         for word in ("one ", "two ", "three"):
             await writer.write(word)
             await asyncio.sleep(0)
+        await eventually(lambda: ends)
+        assert len(node.taken["a"]) == 1
+        ends[0]()
         await eventually(lambda: len(node.taken["a"]) == 2)
-        assert loop.time() - began > DEADLINE / 40
         assert await node.text("a") == "first one two three"
 
 

@@ -407,8 +407,8 @@ async def test_behind_sentinels_streams_go_on_with_the_next_primary(tmp_path: Pa
             await one.append(writer.say("before"))
             await servers.settled()
             await servers.fail_over()
-            await eventually(lambda: one.losses, within=30)
-            async with asyncio.timeout(30):
+            await eventually(lambda: one.losses, within=60)
+            async with asyncio.timeout(60):
                 while True:
                     await one.store.close()
                     try:

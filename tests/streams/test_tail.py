@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import DEADLINE
 from velocity_ws.streams.items import WRITER_SIZE, Summary
 from velocity_ws.streams.pieces import Piece, join
 from velocity_ws.streams.tail import KEPT, MADE, MOST_MADE, Tail
@@ -92,7 +93,7 @@ async def test_who_waits_is_woken_by_each_change() -> None:
         await asyncio.sleep(0)  # they wait now
         assert not any(task.done() for task in waiting)
         change()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*waiting)
 
 

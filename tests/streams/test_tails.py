@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import eventually, settings
+from tests.support import DEADLINE, eventually, settings
 from tests.support.clocks import HandClock
 from tests.support.durables import META, TAG, Requests, data, requests
 from tests.support.nodes import engine_url
@@ -76,7 +76,7 @@ class Reader:
             self.tails.heard(said.id, said.payload)
 
     async def read(self, cursor: int, timeout: float | None = None, id_: str = "a", **more: Any) -> Chunk:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3 * DEADLINE):  # some wait for as long as a test takes
             chunk = await self.tails.read(id_, cursor, timeout, **more)
         self.chunks += 1
         assert chunk.writer == more.get("writer", chunk.writer) != b""
@@ -635,5 +635,5 @@ async def test_readers_of_another_node_get_all_of_it_while_it_is_written(kind: s
                 said += part
                 await writing.append("a", Post("text/plain"), lambda *_, part=part: data(part))
             await writing.append("a", Post(is_closing=True), lambda *_: data(b""))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(3 * DEADLINE):
                 assert set(await asyncio.gather(*reading)) == {said}

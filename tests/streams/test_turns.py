@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from velocity_ws.streams.turns import Turns
 
 
@@ -51,6 +51,6 @@ async def test_one_that_is_cancelled_while_it_waits_or_fails_gives_its_turn_on()
 
     with pytest.raises(ValueError, match="it failed"):
         await fail()
-    async with asyncio.timeout(1), turns.alone("a"):
+    async with asyncio.timeout(DEADLINE), turns.alone("a"):
         assert len(turns) == 1
     assert not len(turns)
