@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support import DEADLINE, eventually
-from tests.support.engines import free_port
+from tests.support.command import kept_port
 from tests.support.machine import beside_others
 
 PROGRAM = """
@@ -49,7 +49,7 @@ async def answer(name: str):
 @pytest.mark.parametrize("name", ["endless", "short"])
 async def test_an_answer_has_time_to_end_and_does_not_keep_the_server(name: str, tmp_path: Path) -> None:
     (tmp_path / "served.py").write_text(PROGRAM)
-    port = free_port()
+    port = kept_port()
     command = ["-m", "uvicorn", "served:app", "--port", str(port), "--app-dir", str(tmp_path)]
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=log, stderr=log)

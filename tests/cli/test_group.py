@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support.engines import free_port
+from tests.support.command import kept_port
 from velocity_ws.cli import main
 
 
@@ -29,7 +29,7 @@ def test_an_engine_that_is_not_reached_is_named_in_one_line(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WS_BACKPLANE_URL", raising=False)
     commands = (["members", "tea"], ["send", "--event", "e"], ["stats"], ["history", "chat:1"])
-    for url in ("embedded://nobody-runs-it", f"redis://127.0.0.1:{free_port()}", f"nats://127.0.0.1:{free_port()}"):
+    for url in ("embedded://nobody-runs-it", f"redis://127.0.0.1:{kept_port()}", f"nats://127.0.0.1:{kept_port()}"):
         for command in commands:
             for patience in (0.2, 2.0, 10.0):
                 monkeypatch.setattr("velocity_ws.cli.messaging.PATIENCE", patience)

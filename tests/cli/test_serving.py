@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import ClientConnection
 
-from tests.support import DEADLINE
 from tests.support.command import ROOT, Served
 from velocity_ws.cli import main
 
@@ -77,7 +76,7 @@ async def run(*options: str, app: str = APP, workers: int = 1, **variables: str)
 
 async def says(client: ClientConnection) -> Any:
     """The next message."""
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(UPPER):
         return json.loads(await client.recv())
 
 
@@ -95,7 +94,7 @@ async def asks(client: ClientConnection) -> Any:
 
 async def close_code(client: ClientConnection) -> int | None:
     """The code it is closed with."""
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(UPPER):
         await client.wait_closed()
     return client.close_code
 

@@ -13,8 +13,8 @@ import pytest
 
 from npm.__main__ import check, pack, version_of_npm, write_package
 from tests.support import DEADLINE, running, settings
+from tests.support.command import kept_port
 from tests.support.node_tools import find_node, node_environment
-from tests.support.site import unused_port
 from velocity_ws import Broker, Client, __version__
 from velocity_ws.asgi.browser_files import BROWSER_FILES, read_browser_file
 
@@ -121,7 +121,7 @@ async def test_a_program_in_node_is_a_client_with_the_sockets_of_ws(project: Pat
 async def test_an_attempt_that_fails_is_not_the_last(project: Path, sockets: str) -> None:
     """With the sockets of Node 24.0 and 20, which tell that by 1002, or by no close at all."""
     async with running(chat(), "ours") as address:
-        program = ("node/attempts.mjs", sockets, f"ws://127.0.0.1:{unused_port()}/ws", f"{address.ws}/ws")
+        program = ("node/attempts.mjs", sockets, f"ws://127.0.0.1:{kept_port()}/ws", f"{address.ws}/ws")
         said = json.loads(await node(project, *program))
     assert said == {"doubled": 42, "statuses": ["waiting 1006", "connecting", "open", "closed 1000"]}
 

@@ -16,8 +16,9 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from tests.support import DEADLINE, Address
+from tests.support import Address
 from tests.support.chromium import FLAGS, find_chromium
+from tests.support.client_scripts import PATIENCE
 from velocity_ws import Broker, Server
 from velocity_ws.process.listening import listen
 
@@ -58,7 +59,7 @@ class Site:
 
     async def run(self, script: str, argument: Any = None) -> Any:
         """Run the body of an async function in the page; it has `connect`, `until`, `outcome` and `argument`."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             return await self.page.evaluate(
                 """async ([script, argument]) => {
                     const velocity = await import("/ws/velocity.js");

@@ -141,8 +141,8 @@ async def test_an_event_of_the_application_may_be_called_joined(browser: Browser
 
 async def test_rooms_whose_answers_take_long_together_are_asked_for_once(browser: Browser) -> None:
     rights = Rights()
-    rights.seconds = 0.15  # 3 s of the page's clock, of which 10 may pass
-    async with site_of(browser, rights.broker, script=faster(20)) as site:
+    rights.seconds = 0.2  # 1.6 s of the page's clock, of which 10 may pass, and all of them take more
+    async with site_of(browser, rights.broker, script=faster(8)) as site:
         await site.run(
             """
             const ws = connect(undefined, { livenessTimeout: 0 });

@@ -102,14 +102,16 @@ def logins(lifetime: float, answers: list[Any], asked: list[Any]) -> Any:
 
 async def test_a_login_is_renewed_before_it_ends_and_again_after_a_failure(browser: Browser) -> None:
     asked: list[Any] = []
-    answers: list[Any] = [RuntimeError("no database"), 2.0]
-    async with site_of(browser, logins(1.0, answers, asked)) as site:
+    answers: list[Any] = [RuntimeError("no database"), 8.0]
+    # The page's clock is five times faster: it renews early, and the server has seconds until a login has ended.
+    async with site_of(browser, logins(4.0, answers, asked), script=faster(5)) as site:
         result = await site.run(
             """
             window.sessions = [];
             window.calls = 0;
             const ws = connect(undefined, {
                 baseDelay: 1,
+                livenessTimeout: 0,
                 refresh: async () => {
                     if (++calls === 1) throw new Error("no network");
                     return { call: calls };
@@ -121,7 +123,7 @@ async def test_a_login_is_renewed_before_it_ends_and_again_after_a_failure(brows
             return [calls, sessions.map((seconds) => Math.ceil(seconds)), ws.status];
             """
         )
-        assert result == [4, [1, 2, 3600], "open"]
+        assert result == [4, [4, 8, 3600], "open"]
         assert asked == [{"call": 2}, {"call": 3}, {"call": 4}]
         assert site.errors == ["no network"]
 
@@ -144,7 +146,8 @@ async def test_a_login_whose_time_went_by_unseen_is_renewed_when_it_has_ended(br
 async def test_a_refusal_is_told_and_not_asked_again(browser: Browser) -> None:
     asked: list[Any] = []
     answers = [ClientError("UNAUTHORIZED", "log in again")]
-    async with site_of(browser, logins(20, answers, asked), script=faster(50)) as site:  # it would end in 20 s
+    # It would end in 4 s, and the answer has 1.25 s until it is asked for once more.
+    async with site_of(browser, logins(4, answers, asked), script=faster(8)) as site:
         error = await site.run(
             """
             const ws = connect(undefined, { baseDelay: 1, livenessTimeout: 0, refresh: () => 1 });

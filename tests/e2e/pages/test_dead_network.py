@@ -229,7 +229,7 @@ BLOCKED = """
     const ws = connect(argument.url, argument.options);
     ws.on("status", (status) => heard.push(status));
     await ws.request("echo", 1);
-    await until(() => pings === 10);
+    await until(() => pings === 3);
     await ws.request("echo", 2);
     ws.close();
     return heard;
@@ -240,13 +240,13 @@ BLOCKED = """
 async def test_a_page_that_hangs_does_not_take_its_own_pause_for_a_loss(
     where: Where, browser: Chromium, tmp_path: Path
 ) -> None:
-    client = impatient(60)
+    client = impatient(700)  # and half a second more, in which a server that was held up answers
     async with (
         site_of(client=client, allowed_origins="*") as site,
         page_at(where, site.address.port, browser, tmp_path, client) as page,
     ):
         options = {**QUICK, "livenessTimeout": 50}
-        heard = await page.run(BLOCKED, {"url": site.address.http + "/ws", "options": options, "blocked": 100})
+        heard = await page.run(BLOCKED, {"url": site.address.http + "/ws", "options": options, "blocked": 740})
         assert heard == ["open", "closed"]
         assert len(site.heard("connect")) == 1
 

@@ -35,6 +35,8 @@ LAST = "[...document.querySelectorAll('.exchange')].at(-1)"
 MARKUP = re.compile(r"```(?:python)?|^#+ |^- |^\d+\. |[*`]|\s", re.MULTILINE)
 AT_ONCE = 100_000.0
 """Tokens a second of a model that has no more to think about."""
+SLOWLY = 10.0
+"""The same of one that writes for long enough, whatever else the machine does meanwhile."""
 
 
 class Reader:
@@ -116,6 +118,7 @@ async def reader_of(browser: Chromium, address: Address, chat: str) -> AsyncIter
 async def test_tokens_appear_as_they_come_and_the_answer_is_listed_until_it_ends(
     browser: Chromium, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(model, "TOKENS_PER_SECOND", SLOWLY)
     async with reader_of(browser, address, "tokens") as reader:
         await reader.ask("What is a token?")
         length, steps = 0, list[int]()
@@ -149,7 +152,10 @@ async def test_a_page_that_is_refreshed_in_the_middle_has_what_there_was_and_end
         assert await reader.text() == plain("Do you know `code` and <b>html</b>?")
 
 
-async def test_a_second_device_sees_the_same_and_stops_it_on_both(browser: Chromium, address: Address) -> None:
+async def test_a_second_device_sees_the_same_and_stops_it_on_both(
+    browser: Chromium, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "TOKENS_PER_SECOND", SLOWLY)
     async with reader_of(browser, address, "devices") as one, reader_of(browser, address, "devices") as other:
         await one.ask("How many are we?")
         await one.sees_more(10)

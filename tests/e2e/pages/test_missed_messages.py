@@ -115,8 +115,11 @@ async def test_what_a_page_has_said_itself_does_not_come_back_to_it(tmp_path: Pa
         await page.run(BEGIN, {"urls": [f"http://127.0.0.1:{way.port}/ws"], "rooms": MINE})
         for turn in range(3):  # what was said on any of its connections
             await page.run("await ws.request('say', -1)")
+            await page.run(
+                "globalThis.gone = new Promise((next) => ws.on('status', (status) => status === 'waiting' && next()))"
+            )
             way.cut()
-            await page.run("await until(() => ws.status !== 'open'); await until(() => ws.joined.length === 3)")
+            await page.run("await gone; await until(() => ws.joined.length === 3)")
             for room in ROOMS:
                 await site.broker.to_room(room).send("said", turn)
         assert await page.run(HEARD, {"rooms": ROOMS, "count": 3}) == {
@@ -194,9 +197,9 @@ async def test_what_was_dropped_for_a_page_comes_in_its_place(tmp_path: Path) ->
         node_page(tmp_path) as page,
     ):
 
-        async def say(room: str) -> None:
+        async def say(room: str, size: int = 8000) -> None:
             nonlocal count
-            await site.broker.to_room(room).send("said", [count, "x" * 8000])
+            await site.broker.to_room(room).send("said", [count, "x" * size])
             count += 1
 
         await page.run(BEGIN, {"urls": [f"http://127.0.0.1:{way.port}/ws"], "rooms": MINE})
@@ -206,7 +209,7 @@ async def test_what_was_dropped_for_a_page_comes_in_its_place(tmp_path: Path) ->
             await say("room:1")
         way.live(late=True)
         for _ in range(100):
-            await say("room:1")
+            await say("room:1", 8)  # for which there is room, however slowly the page reads what was large
             await asyncio.sleep(0.002)  # while what was dropped is asked for
         script = """
             await until(() => heard["room:1"].length >= argument || lost.length > 1);
