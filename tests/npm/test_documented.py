@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from tests.support import DEADLINE, running, settings
+from tests.support.client_scripts import PATIENCE
 from tests.support.node_tools import find_node, install, node_environment
 from tests.support.pages import blocks
 from velocity_ws import Broker, Server, browser_client_path
@@ -92,7 +93,7 @@ async def test_pages_as_it_shows_them_connect_and_hear_what_is_said(
     pages = {"/": block("html", "velocity.js"), "/react": '<div id="root"></div><script src="/bundle.js"></script>'}
     routes = [Route(path, lambda request: HTMLResponse(pages[request.url.path])) for path in pages]
     routes.append(Route("/bundle.js", lambda request: Response(bundle, media_type="text/javascript")))
-    expect.set_options(timeout=DEADLINE * 1000)
+    expect.set_options(timeout=PATIENCE * 1000)
     async with Server(open_broker(), Starlette(routes=routes), port=0) as server:
         context = await browser.new_context()
         page = await context.new_page()

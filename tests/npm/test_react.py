@@ -15,12 +15,13 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from tests.support import DEADLINE, eventually, settings
+from tests.support.client_scripts import PATIENCE
 from velocity_ws import Broker, Client, ClientError, Close, Message, Server
 
 # The timeout leaves room for the installation of a browser, and of what npm brings.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
-expect.set_options(timeout=DEADLINE * 1000)
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 class Site:
