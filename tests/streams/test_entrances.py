@@ -20,13 +20,14 @@ class _Engine:
         self.on_up: list[Any] = []
         self.meanwhile: Any = lambda: None
         self.end: End = ""
+        self.age = 0
 
     async def listed(self, _topic: str) -> list[Summary]:
         return []
 
     async def look(self, id_: str) -> Summary:
         self.meanwhile()
-        return Summary(id_, "topic", ROOM, b"w" * 16, 1, 4, self.end, 1000, 0)
+        return Summary(id_, "topic", ROOM, b"w" * 16, 1, 4, self.end, 1000, self.age)
 
 
 def _entrances(engine: _Engine) -> tuple[Entrances, Following, Hub[Any]]:
@@ -55,12 +56,11 @@ async def test_what_is_read_by_its_id_is_no_newer_than_what_was_known() -> None:
     engine = _Engine()
     entrances, following, _ = _entrances(engine)
     room = following.open(ROOM, "topic")
-    for id_ in ("older", "newer"):
-        following.learned(room, await engine.look(id_))
-    engine.end = "done"
+    following.known(room, [await engine.look(id_) for id_ in ("newer", "older")])
+    engine.end, engine.age = "done", 60_000
     await entrances.find("long ago", ROOM)
     assert list(room.copies) == ["long ago", "older", "newer"]
-    engine.end = ""
+    engine.end, engine.age = "", 0
     await entrances.find("just begun", ROOM)
     assert list(room.copies)[-1] == "just begun"
     await following.stop()

@@ -7,6 +7,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
@@ -14,10 +15,13 @@ from tests.support import DEADLINE, eventually
 from tests.support.clocks import HandClock
 from velocity_ws.history.items import Refused
 from velocity_ws.messages.outbound import PreparedMessage
+from velocity_ws.sessions.hub import Hub
 from velocity_ws.streams import following as streams_following
+from velocity_ws.streams.asking import Asking
 from velocity_ws.streams.copies import StreamCopy
+from velocity_ws.streams.entrances import Entrances
 from velocity_ws.streams.following import Following
-from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, End, Ending, Part, Query, Times
+from velocity_ws.streams.items import WRITER_SIZE, Append, Begin, End, Ending, Part, Query, Summary, Times
 from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.memory import MemoryStreams
 from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack, unpack
@@ -34,7 +38,8 @@ class Store(MemoryStreams):
 
     Attributes:
         reads: how often it was read.
-        is_held: whether what was read is not answered yet.
+        looks: how often it was asked what there is.
+        is_held: whether neither is answered yet.
         go_on: set when it is answered.
     """
 
@@ -43,6 +48,14 @@ class Store(MemoryStreams):
         self.reads = 0
         self.is_held = False
         self.go_on = asyncio.Event()
+        self.looks = 0
+
+    async def look(self, ids: Sequence[str]) -> list[Summary | Refused | None]:
+        found = await super().look(ids)
+        self.looks += 1
+        if self.is_held:
+            await self.go_on.wait()
+        return found
 
     async def read(self, queries: Sequence[Query]) -> list[Part | Refused | None]:
         found = await super().read(queries)
@@ -87,6 +100,11 @@ class Room:
 
     async def _wait_heard(self, room: str) -> bool:
         return await self.is_heard.wait()
+
+    async def ask(self) -> tuple[int, End]:
+        """Have a member ask for the stream by its id: how much it has said, and its end."""
+        asking = Asking(self.link, NODE, TIMES, lambda _: TOPIC)
+        return await Entrances(Hub(), cast("Any", None), self.following, asking).find("a", ROOM)
 
     def give(self, copy: StreamCopy, piece: Piece, message: PreparedMessage) -> None:
         assert message.size
@@ -254,6 +272,48 @@ async def test_an_id_that_is_begun_anew_is_another_stream(has_ended: bool) -> No
         room.hear(first)  # late, and once more
         await room.say(" four", "done")
         assert room.given[-1] == (8 - 3, " four", "done")
+
+
+@pytest.mark.parametrize("end", ["done", ""])
+async def test_what_was_asked_for_before_it_was_heard_is_given_to_all_the_same(end: End) -> None:
+    async with followed() as room:
+        await room.open()
+        room.clock.advance(60)
+        await room.begin()
+        payload = await room.say("all of it", end, is_heard=False)
+        assert await room.ask() == (9, end)
+        room.hear(payload)
+        if not end:
+            await room.say(" and more", "done")
+        await eventually(lambda: room.ends == ["done"])
+        assert room.text == "all of it" + ("" if end else " and more")
+
+
+async def test_what_began_before_the_room_was_known_is_given_to_nobody_because_one_asks_for_it() -> None:
+    async with followed() as room:
+        await room.begin()
+        await room.say("long ago", "done")
+        room.following.open(ROOM, TOPIC)
+        room.following.known(room.following.rooms[ROOM], [])  # so many others are newer
+        room.clock.now = room.following.rooms[ROOM].opened_at - 1
+        assert await room.ask() == (8, "done")
+        assert (room.copy.length, room.copy.end, room.given) == (8, "done", [])
+
+
+async def test_an_answer_that_is_older_than_what_was_heard_meanwhile_loses_no_stream() -> None:
+    async with followed() as room:
+        await room.begin()
+        first = await room.say("one ", is_heard=False)
+        await room.open()  # the engine tells of the first piece, and so it is late when it is heard
+        looks, room.store.is_held = room.store.looks, True
+        room.hear(first)
+        await eventually(lambda: room.store.looks > looks)
+        await room.say("two ")
+        await room.say("three", "done")
+        room.store.go_on.set()
+        await eventually(lambda: room.following._tasks == set())
+        assert [text for _, text, _ in room.given] == ["two ", "three"]
+        assert room.ends == ["done"]
 
 
 async def test_an_id_that_was_begun_anew_unheard_and_says_more_than_before_is_another_stream() -> None:

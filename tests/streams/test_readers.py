@@ -39,7 +39,7 @@ class _Session:
 
 def _reading() -> tuple[Readers, RoomStreams, _Session, Hub[Any]]:
     hub: Hub[Any] = Hub()
-    readers, room, session = Readers(hub, lambda *_: []), RoomStreams(ROOM, "topic"), _Session()
+    readers, room, session = Readers(hub, lambda *_: []), RoomStreams(ROOM, "topic", 0.0), _Session()
     hub.add(session)
     hub.join(session.id, ROOM)
 

@@ -105,6 +105,5 @@ class Entrances:
         if stream.room != room:
             raise StreamError(id_, "is one of another room")
         if followed is not None and not followed.is_over:  # meanwhile
-            # It was not listed, and so it is not among the newest, unless it has just begun.
-            self._following.learned(followed, stream, is_old=bool(stream.end))
+            self._following.found(followed, stream)
         return stream.length, stream.end

@@ -114,7 +114,7 @@ class Following:
 
     def open(self, room: str, topic: str) -> RoomStreams:
         """A room has a first member here: find out which streams it has."""
-        opened = self.rooms[room] = RoomStreams(room, topic)
+        opened = self.rooms[room] = RoomStreams(room, topic, self._clock())
         self.run(self._learning.learn(opened))
         return opened
 
@@ -174,7 +174,7 @@ class Following:
         """It is known which streams a room has: the newest first."""
         room.is_known = True
         for stream in reversed(streams):
-            self.learned(room, stream)
+            self._learned(room, stream)
         self._gives.known(room)
         heard, room.heard = room.heard, set()
         for id_ in heard:
@@ -206,8 +206,17 @@ class Following:
 
     # --- what is asked
 
-    def learned(self, room: RoomStreams, stream: Summary, *, is_old: bool = False) -> None:
-        """The engine has said of a stream that it is one of a room.
+    def found(self, room: RoomStreams, stream: Summary) -> None:
+        """The engine was asked about one stream by its id, and has said that it is one of a room."""
+        if stream.id in room.copies:
+            return
+        if room.is_known and stream.age / 1000 <= self._clock() - room.opened_at:
+            self.missed(room, stream.id)  # it has begun since, and those who keep up have nothing of it yet
+        else:
+            self._learned(room, stream, is_old=True)  # it was not among the newest, which were listed
+
+    def _learned(self, room: RoomStreams, stream: Summary, *, is_old: bool = False) -> None:
+        """The engine has said of a stream that it is one of a room, whose members have not been given anything.
 
         Args:
             room: the room.
@@ -291,12 +300,13 @@ class Following:
         return await self._link.look(id_) is None
 
     async def _look_whether_anew(self, copy: StreamCopy) -> None:
+        number, end = copy.number, copy.end  # as more may be heard before the answer is
         with contextlib.suppress(BackplaneUnavailable):
             stream = await self._link.look(copy.id)
             room = self.rooms.get(copy.room)
             if stream is None or room is None or room.copies.get(copy.id) is not copy:
                 return
-            if not copy.is_of(stream) or stream.pieces < copy.number or (copy.end and not stream.end):
+            if not copy.is_of(stream) or stream.pieces < number or (end and not stream.end):
                 self._begin_anew(copy)
 
     def _begin_anew(self, copy: StreamCopy) -> None:

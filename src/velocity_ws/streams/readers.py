@@ -141,7 +141,7 @@ class Readers:
 
     def read(self, session: Session, copy: StreamCopy, cursor: int) -> None:
         """Let a member have a stream from somewhere on, whatever it has had."""
-        self._fall_behind(copy, session, min(cursor, copy.length))
+        self._fall_behind(copy, session, cursor)  # it may be further than what was heard here
 
     def _begin(self, room: RoomStreams, session: Session, have: Mapping[str, int]) -> None:
         room.waiting.discard(session.id)
