@@ -40,7 +40,7 @@ async def silence(count: int, timeout: float) -> dict[str, Any]:
         await good(server.port)
         silent = []
         for number in range(count):
-            make = functools.partial(Silent, BEGINNINGS[number % len(BEGINNINGS)])
+            make = functools.partial(Silent, BEGINNINGS[number % len(BEGINNINGS)], time.monotonic())
             _, protocol = await loop.create_connection(make, "127.0.0.1", server.port)
             silent.append(protocol)
         await server.until(lambda state: bool(state["sockets"] >= count))
@@ -78,7 +78,7 @@ async def test_silent_connections_are_gone_in_time(say: Say) -> None:
     saw = await silence(200, 2)
     check(saw, 200, 2, say)
     assert saw["last"] < 2 + SLACK + min(saw["waited"], 3)
-    assert saw["p99"] < 200 + excused(saw["waited"], 800)
+    assert saw["p99"] < 200 + excused(saw["waited"], 1000)
 
 
 @pytest.mark.soak
@@ -136,7 +136,7 @@ async def slow_authentications(count: int, timeout: float, seconds: float, say: 
 
 async def test_slow_authentications_take_no_thread_from_clients(say: Say) -> None:
     saw = await slow_authentications(300, 1, 2, say)
-    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 800)
+    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 1000)
     assert saw["last"] < 1 + SLACK + min(saw["waited"], 3)
 
 

@@ -19,7 +19,8 @@ from websockets.asyncio.client import connect
 
 from tests.programs.certificate import certificate
 from tests.support import DEADLINE, eventually, running, settings
-from tests.support.engines import free_port
+from tests.support.command import kept_port
+from tests.support.machine import waited_for_a_processor
 from tests.support.say import Say
 from tests.support.siege import ROOT, SLACK, START, Silent, besieged, excused, started
 from velocity_ws import Broker, Server
@@ -41,8 +42,8 @@ def trusting() -> ssl.SSLContext:
 
 async def silent(port: int, beginning: bytes = b"") -> Silent:
     """A connection that says no more."""
-    loop = asyncio.get_running_loop()
-    return (await loop.create_connection(functools.partial(Silent, beginning), "127.0.0.1", port))[1]
+    loop, make = asyncio.get_running_loop(), functools.partial(Silent, beginning, time.monotonic())
+    return (await loop.create_connection(make, "127.0.0.1", port))[1]
 
 
 async def silence(count: int, limit: int, timeout: float, way: tuple[str, str], say: Say) -> dict[str, Any]:
@@ -51,7 +52,7 @@ async def silence(count: int, limit: int, timeout: float, way: tuple[str, str], 
     tls: Any = {"ssl": trusting()} if scheme == "wss" else {}
     async with besieged(handshake_timeout=timeout, max_connections=limit, tls=bool(tls), loop=loop) as server:
         async with started("victim", server.port, *(["tls"] if tls else [])) as victim:
-            before = await server.ask()
+            before, own = await server.ask(), waited_for_a_processor()
             victim.tell("begin")
             beginnings = BEGINNINGS[scheme]
             all_of_them = [await silent(server.port, beginnings[at % len(beginnings)]) for at in range(count)]
@@ -65,7 +66,7 @@ async def silence(count: int, limit: int, timeout: float, way: tuple[str, str], 
             after = await server.until(lambda state: state["sockets"] <= before["sockets"])
             victim.tell("end")
             saw = await victim.answer(within=30)
-        waited = after["waited"] - before["waited"] + saw["waited"]
+        waited = after["waited"] - before["waited"] + saw["waited"] + waited_for_a_processor() - own
     say(
         f"{scheme}, {loop}: {count} silent, {bounded['sockets'] - before['sockets']} at once, gone after "
         f"{took[0]:.2f} to {took[-1]:.2f} s of {timeout:g}; victim p50 {saw['p50']} p99 {saw['p99']} max {saw['max']} "
@@ -81,7 +82,7 @@ async def test_silent_handshakes_are_bounded_in_time_and_number(way: tuple[str, 
     saw = await silence(200, 30, 1.5, way, say)
     assert saw["took"][-1] < 1.5 + SLACK + excused(saw["waited"], 3000) / 1000
     assert saw["took"][-25] > 1.3  # those that there may be had their time
-    assert saw["p99"] < 100 + excused(saw["waited"], 800)
+    assert saw["p99"] < 100 + excused(saw["waited"], 1000)
 
 
 @pytest.mark.soak
@@ -104,7 +105,7 @@ async def test_two_hundred_silent_handshakes_cost_a_victim_nothing(way: tuple[st
 async def test_under_a_command_silent_tls_handshakes_are_bounded_too(
     served_by: tuple[str, ...], tmp_path: Path
 ) -> None:
-    port, tls = free_port(), certificate(tmp_path)
+    port, tls = kept_port(), certificate(tmp_path)
     own = [*served_by, "tests.programs.options:app", "--port", str(port)]
     variables = {"WS_MAX_CONNECTIONS": "5", "WS_HANDSHAKE_TIMEOUT": "1.5s", "WS_BACKPLANE_URL": "memory://"}
     process = await asyncio.create_subprocess_exec(
@@ -140,7 +141,7 @@ def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Pat
         raise OSError(errno.EBADF, "a bad file descriptor")
 
     async def run() -> None:
-        http = HTTPProtocol.configured(settings(handshake_timeout=1))
+        http = HTTPProtocol.configured(settings(handshake_timeout=2))
         broker = Broker(settings())
         async with running(broker, "ours", http=http, **certificate(tmp_path)) as address:
             quiet = [await silent(address.port) for _ in range(5)]
@@ -150,7 +151,7 @@ def test_the_loop_for_uvicorn_bounds_them_where_there_is_no_uvloop(tmp_path: Pat
 
     state.settings_from_environment.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WS_HANDSHAKE_TIMEOUT", "1s")
+        patch.setenv("WS_HANDSHAKE_TIMEOUT", "2s")  # in which one that goes on must be done, whatever holds it up
         patch.setattr(os, "dup", refuse)  # as on Windows, where a socket is no descriptor
         with asyncio.Runner(loop_factory=bounding(asyncio.SelectorEventLoop)) as runner:
             runner.run(run())

@@ -189,9 +189,14 @@ class Silent(asyncio.Protocol):
         ended: seconds from its connect to its end, once that has come.
     """
 
-    def __init__(self, beginning: bytes) -> None:
+    def __init__(self, beginning: bytes, began: float) -> None:
+        """
+        Args:
+            beginning: what it says.
+            began: when it was about to connect; the server may count from a moment long before this is made.
+        """
         self._beginning = beginning
-        self._began = time.monotonic()
+        self._began = began
         self.ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
