@@ -24,8 +24,8 @@ from websockets.exceptions import InvalidHandshake
 
 from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
 from tests.support import Address, eventually
+from tests.support.command import kept_port
 from tests.support.machine import waited_for_a_processor
-from velocity_ws.process.listening import listen
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
@@ -54,7 +54,7 @@ class Stopped:
 
     Attributes:
         seconds: how long it took.
-        waited: how long its processes had no processor meanwhile, all in all.
+        waited: how long its processes, and this one, had no processor meanwhile, all in all.
     """
 
     status: int = 0
@@ -93,7 +93,8 @@ class Running:
 
     def _waiting(self) -> Iterator[tuple[int, float]]:
         """What each of its processes has waited for a processor, in seconds."""
-        for pid in {self.process.pid, *(int(path.name.partition("-")[2]) for path in self._directory.glob("begun-*"))}:
+        begun = (int(path.name.partition("-")[2]) for path in self._directory.glob("begun-*"))
+        for pid in {os.getpid(), self.process.pid, *begun}:
             with contextlib.suppress(OSError):  # it has ended
                 yield pid, waited_for_a_processor(pid)
 
@@ -105,9 +106,7 @@ class Running:
 @asynccontextmanager
 async def server(kind: str, directory: Path, drain_timeout: float, **variables: str) -> AsyncIterator[Running]:
     """Start one, and wait until all its processes take connections."""
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    listener.close()
+    port = kept_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
     own = {"SHUTDOWN_REPORT": str(directory), "SHUTDOWN_PORT": str(port), "WS_DRAIN_TIMEOUT": str(drain_timeout)}
     where = {"Server": (), HYPERCORN: ("--bind", f"127.0.0.1:{port}")}.get(kind, ("--port", str(port)))
@@ -155,6 +154,7 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     async with server(kind, directory, drain_timeout) as running:
         clients, reading = await clients_of(running, count, rate)
         try:
+            await eventually(lambda: len(list(directory.glob("half-*"))) == HALF_DONE // 2, within=DEADLINE)
             stopped = await running.stop(within=DEADLINE)
             assert clients.stdin is not None
             clients.stdin.write(b"the server has gone\n")
@@ -180,6 +180,7 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     times = [client["told_at"] - stopped.at for client in told_all if client["kind"] == "sends"]
     returns = [client["told_at"] - stopped.at + hint(client) for client in told_all]
     gone = max(client["gone_at"] - client["told_at"] for client in told_all)
+    lacked = min(stopped.waited + told["waited"], 2)
     print(  # noqa: T201 - the figures
         f"\n{kind}, {count} clients, {rate:g} messages/s each, WS_DRAIN_TIMEOUT {drain_timeout:g} s: exit "
         f"{stopped.status} after {stopped.seconds:.2f} s; {len(times)} told between {min(times):.2f} and "
@@ -200,17 +201,18 @@ async def check(kind: str, directory: Path, count: int, rate: float, drain_timeo
     spread = max(count / workers / 200, 0.5)  # the larger of what so many need and half a second
     assert 0.1 <= min(hints) <= max(hints) <= max((count + LATE + STUCK + HALF_DONE) / 200, 0.5)
     assert max(hints) - min(hints) > spread / 2
-    assert max(times) - min(times) > 0.25 * drain_timeout  # two workers have two batches each in the short run
-    assert most(returns) < len(told_all) / 3
-    assert max(times) < drain_timeout
-    assert stopped.seconds < drain_timeout + 1 + min(stopped.waited, 2)
+    # Two workers have two batches each in the short run; clients that do not run hear of several at once.
+    assert max(times) - min(times) > 0.25 * drain_timeout - lacked
+    assert most(returns) < len(told_all) / (3 if lacked < 0.5 else 2)
+    assert max(times) < drain_timeout + lacked
+    assert stopped.seconds < drain_timeout + 1 + lacked
     assert stopped.status == STATUS[kind]
     assert len(stopped.reports) == workers  # the lifespan of each has ended
     assert sum(report["stats"]["connections"] for report in stopped.reports) == count + LATE + STUCK
     # Whoever was not in yet is answered or gone at once; what was malformed has been answered long before.
     assert {answer for answer, _ in told["half"]} <= {"HTTP/1.1 503 Service Unavailable", ""}
     assert len([answer for answer, _ in told["half"] if answer]) == HALF_DONE // 2
-    assert max(when for _, when in told["half"]) - stopped.at < 1 + drain_timeout / 2
+    assert max(when for _, when in told["half"]) - stopped.at < 1 + drain_timeout / 2 + lacked
     assert told["malformed"][0].startswith("HTTP/1.1 4")
     assert told["malformed"][1] < stopped.at
     assert "Traceback" not in stopped.log, stopped.log

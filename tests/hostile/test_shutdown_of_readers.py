@@ -20,7 +20,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.support import DEADLINE, eventually
-from tests.support.engines import engine, free_port
+from tests.support.command import kept_port
+from tests.support.engines import engine
 from tests.support.machine import beside_others, waited_for_a_processor
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +63,8 @@ class Running:
         return sum(int(path.read_text() or 0) for path in self.said("open"))
 
     def waited(self) -> dict[int, float]:
-        """Seconds that each of its processes which is there had no processor so far."""
-        found = {}
+        """Seconds that each of its processes which is there, and this one, had no processor so far."""
+        found = {os.getpid(): waited_for_a_processor()}
         for path in self.said("begun"):
             with contextlib.suppress(OSError):  # it has ended
                 pid = int(path.name.partition("-")[2])
@@ -94,7 +95,7 @@ async def server(kind: str, workers: int, directory: Path, **variables: str) -> 
         if workers > 1:  # else each would have its own streams
             store = await stack.enter_async_context(engine("valkey"))
             variables["WS_BACKPLANE_URL"] = f"redis://127.0.0.1:{store.port}"
-        port = free_port()
+        port = kept_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WS_")}
         environment = {**inherited, "SHUTDOWN_REPORT": str(directory), **variables}
         command = [*COMMANDS[kind], "--port", str(port), "--workers", str(workers)]

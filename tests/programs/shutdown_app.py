@@ -1,7 +1,7 @@
 """A server that is to be stopped: counts what it handles of each client, and writes that down at its end.
 
 `app` is for uvicorn; run as a program it is served by `Server`. SHUTDOWN_REPORT is the directory of the reports: one
-file for each process that has begun, one for each whose lifespan has ended.
+file for each process that has begun, one for each whose lifespan has ended, and one for each handshake half done.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ never = asyncio.Event()
 async def authenticate(request: Any) -> None:
     """Take for ever for who asks for it: a handshake that is half done."""
     if "never" in request.query_params:
+        (REPORT / f"half-{os.getpid()}-{id(request)}").touch()
         await never.wait()
 
 

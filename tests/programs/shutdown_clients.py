@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from tests.programs.shutdown_sizes import ANSWER_EVERY, HALF_DONE, LAST_WORDS, LATE, STUCK
+from tests.support.machine import waited_for_a_processor
 
 DEADLINE = 60.0
 
@@ -163,10 +164,15 @@ async def connect(port: int, name: str, kind: str) -> Client:
     return client
 
 
-async def raw(port: int, data: bytes) -> tuple[str, float]:
-    """Send what is no complete handshake; the first line of what came back until the end, and when that was."""
+async def begun(port: int, data: bytes) -> asyncio.Task[tuple[str, float]]:
+    """Send what is no complete handshake, which the server takes in this order; the task of `ended`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
+    return asyncio.create_task(ended(reader, writer))
+
+
+async def ended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, float]:
+    """The first line of what came back until the end, and when that was."""
     try:
         answer = (await reader.read()).partition(b"\r\n")[0].decode()
     except ConnectionError:
@@ -198,15 +204,17 @@ async def main(port: int, count: int, rate: float) -> None:
     stuck = [await connect(port, f"stuck{number}", "stuck") for number in range(STUCK)]
     late.extend([await connect(port, f"late{number}", "late") for number in range(LATE)])
     everyone = [*clients, *stuck, *late]
-    half = [asyncio.create_task(raw(port, handshake("/ws?never=1"))) for _ in range(HALF_DONE // 2)]
-    half += [asyncio.create_task(raw(port, handshake("/ws")[:90])) for _ in range(HALF_DONE - HALF_DONE // 2)]
-    malformed = asyncio.create_task(raw(port, handshake("/ws").replace(b"Sec-WebSocket-Version: 13", b"nonsense: 1")))
+    half = [await begun(port, handshake("/ws?never=1")) for _ in range(HALF_DONE // 2)]
+    half += [await begun(port, handshake("/ws")[:90]) for _ in range(HALF_DONE - HALF_DONE // 2)]
+    malformed = await begun(port, handshake("/ws").replace(b"Sec-WebSocket-Version: 13", b"nonsense: 1"))
+    await asyncio.wait([malformed])  # so the server has taken all that came before it
     sending = asyncio.create_task(send_all(clients, rate))
     while min(client.sent for client in clients) < rate or not all(client.answers for client in clients):
         await asyncio.sleep(0.02)
+    waited = waited_for_a_processor()
     print("ready", flush=True)
     # Who never reads does not see the end either, and stays until the server has gone.
-    await asyncio.gather(*[client.gone for client in everyone if client.kind != "stuck"], *half, malformed)
+    await asyncio.gather(*[client.gone for client in everyone if client.kind != "stuck"], *half)
     sending.cancel()
     await asyncio.to_thread(sys.stdin.readline)
     for client in stuck:
@@ -215,6 +223,7 @@ async def main(port: int, count: int, rate: float) -> None:
         "clients": [client.report() for client in everyone if client.kind != "stuck"],
         "half": [task.result() for task in half],
         "malformed": malformed.result(),
+        "waited": waited_for_a_processor() - waited,
     }
     print(json.dumps(report), flush=True)
 
