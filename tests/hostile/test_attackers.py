@@ -80,7 +80,7 @@ def check(kind: str, seconds: float, saw: dict[str, Any]) -> None:
 async def test_an_attacker_costs_a_victim_nothing(kind: str, say: Say) -> None:
     saw = await siege(kind, 2, say)
     check(kind, 2, saw)
-    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 800)  # 1.2 to 13 s are a fault's
+    assert saw["victim"]["p99"] < 150 + excused(saw["waited"], 1000)  # 1.2 to 13 s are a fault's
     assert saw["victim"]["max"] < 600 + excused(saw["waited"], 2000)
     assert saw["growth"] < 8 * MEBIBYTE
     assert saw["attack"]["slowest"] < 2

@@ -80,7 +80,7 @@ async def test_a_costly_client_costs_others_little(kind: str, say: Say) -> None:
     suffered, growth, waited = await siege(kind, 2, say)
     # Without bounds in bytes and time on what is done for one client in a turn, half of all echoes took a second.
     assert suffered["p50"] < 200 + excused(waited, 250)
-    assert suffered["p99"] < 600 + excused(waited, 800)
+    assert suffered["p99"] < 600 + excused(waited, 1000)
     assert growth < 32 * MEBIBYTE
 
 
@@ -99,7 +99,7 @@ async def test_large_messages_of_four_senders_cost_others_little(say: Say) -> No
     suffered, growth, waited = await siege("large-arrays-malformed", 2, say, senders=4, **UNLIMITED)
     # With one such message of each sender in each turn, and each parsed twice, half of all echoes took 468 ms.
     assert suffered["p50"] < 60 + excused(waited, 100)
-    assert suffered["p99"] < 150 + excused(waited, 300)
+    assert suffered["p99"] < 150 + excused(waited, 1000)  # one of the two may have had none for a second
     assert growth < 64 * MEBIBYTE
 
 
