@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from velocity_ws.backplane.base import Leaving, Lost, Receive
 from velocity_ws.backplane.memory import MemoryBackplane
 from velocity_ws.cluster.envelopes import Probe, decode_body, encode_body
@@ -55,9 +55,9 @@ class Engine(MemoryBackplane):
 class User:
     """What a link tells."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, timeout: float) -> None:
         self.told: list[str] = []
-        publisher = Publisher(engine, NODE, 1, 10_000, Counters())
+        publisher = Publisher(engine, NODE, timeout, 10_000, Counters())
         subscriptions = Subscriptions(engine, lambda *_: None)
         subscriptions.add(OWN)
         self.link = Link(engine, publisher, subscriptions, OWN, "memory")
@@ -79,9 +79,9 @@ class User:
 
 
 @asynccontextmanager
-async def linked(engine: Engine, patience: float = 5.0) -> AsyncIterator[User]:
-    """A link to an engine, for as long as the block."""
-    user = User(engine)
+async def linked(engine: Engine, patience: float = 5.0, timeout: float = DEADLINE) -> AsyncIterator[User]:
+    """A link to an engine, for as long as the block; what is published has an outcome within the timeout."""
+    user = User(engine, timeout)
     await user.link.start(user, user.received, patience)
     try:
         yield user
@@ -136,7 +136,8 @@ async def test_a_connection_that_carries_nothing_back_is_given_up(monkeypatch: p
 
 async def test_a_proof_that_is_lost_while_topics_move_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velocity_ws.cluster.link.PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_TIMEOUT", 0.6)
+    monkeypatch.setattr("velocity_ws.cluster.link.SLICES", 100)  # of 0.1 s: one that is lost is soon sent again
+    monkeypatch.setattr("velocity_ws.cluster.link.PROBE_TIMEOUT", 10.0)
     engine = Engine()
     async with linked(engine) as user:
         await eventually(lambda: user.told == CONNECTION)
@@ -191,7 +192,7 @@ async def test_a_connection_is_left_when_nothing_is_in_doubt_and_what_waits_is_f
 
 async def test_a_connection_that_confirms_nothing_any_more_is_left_all_the_same() -> None:
     engine = Engine()
-    async with linked(engine) as user:
+    async with linked(engine, timeout=1.0) as user:
         await eventually(lambda: user.told == CONNECTION)
         engine.goes_on.clear()
         handed_over = user.link.publisher.put(OWN, encode_body(Probe(1001)))

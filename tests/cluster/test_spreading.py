@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import DEADLINE
 from tests.support.engines import engine
 from tests.support.jetstream import routed
 from tests.support.nodes import nodes, person
@@ -24,8 +25,12 @@ def made(backplane: Any, ask: Any) -> Spreading:
     return Spreading(backplane, ask)
 
 
-async def test_what_is_said_on_another_server_right_after_a_join_is_heard(tmp_path: Path) -> None:
-    async with routed(tmp_path, 2) as servers, nodes([server.url for server in servers]) as (a, b):
+async def test_what_is_said_on_another_server_right_after_a_join_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "PATIENCE", DEADLINE)  # a server may be held up for as long as it has else
+    urls = routed(tmp_path, 2)
+    async with urls as servers, nodes([server.url for server in servers], backplane_timeout=DEADLINE) as (a, b):
         async with person(a) as (peer, _):
             for number in range(200):  # of which some were missed else, 4 to 12 of 100
                 await peer.request("join", f"room {number}")
