@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from tests.support import eventually
+from tests.support import DEADLINE, eventually
 from velocity_ws.asgi import stopping
 from velocity_ws.asgi.stopping import OpenResponse, OpenResponses, is_asked_to_stop
 
@@ -62,7 +62,7 @@ async def test_responses_end_once_the_server_is_asked_to_stop(asked: Asked) -> N
     assert not is_asked_to_stop()
     asked.handle_exit(0, None)
     assert is_asked_to_stop()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(DEADLINE):
         assert await asyncio.gather(*tasks) == ["stopping"] * 3
     assert len(responses) == 0
 
@@ -74,7 +74,7 @@ async def test_responses_end_once_the_broker_stops_and_those_that_come_later_do_
     task = asyncio.create_task(answering(responses, opened))
     await opened.get()
     is_running = False
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(DEADLINE):
         assert await task == "stopping"
         assert await answering(responses, opened) == "stopping"
 
@@ -205,7 +205,7 @@ async def test_one_whose_connection_cannot_be_cut_is_given_up(monkeypatch: pytes
 
 
 async def test_one_that_reads_the_end_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "PATIENCE", 0.01)
+    monkeypatch.setattr(stopping, "PATIENCE", 0.3)  # in which the first has to be closed
     responses, reads, deaf = OpenResponses(lambda: True, 1.0), Deaf(), Deaf()
     one, other = responses.open(reads.receive, 0.01), responses.open(deaf.receive, 0.02)
     async with asyncio.timeout(5):
