@@ -373,4 +373,4 @@ if (child := os.fork()) == 0:
 assert portal.thread is not None
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE * 3)
