@@ -395,7 +395,8 @@ async def waiting(rig: Rig, *data: Any, seconds: float = DEADLINE) -> list[async
     tasks = puts(rig, *data, seconds=seconds)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not any(task.done() for task in tasks)
+    if seconds == DEADLINE:  # a shorter time may be over by now
+        assert not any(task.done() for task in tasks)
     return tasks
 
 
