@@ -228,11 +228,11 @@ async def test_a_stream_is_not_over_by_its_time_while_it_is_followed(monkeypatch
             renewed.append(stream.id)
 
         monkeypatch.setattr(streams.kept, "renew", counted)
-        await streams.durable.create("a", None, Meta("text/plain", META.tag, ttl=1), data(b"x"), is_closed=False)
+        await streams.durable.create("a", None, Meta("text/plain", META.tag, ttl=2), data(b"x"), is_closed=False)
         reader = broker.streams.follow("a")
         assert await anext(reader) == b"x"
         waiting = asyncio.create_task(all_of(reader))
-        await eventually(lambda: len(renewed) > 8)  # in two seconds
+        await eventually(lambda: len(renewed) > 5)  # in three seconds
         await streams.forks.append("a", CLOSE, lambda *_: data(b"y"))
         assert (await waiting, reader.end) == ([b"y"], "done")
 
