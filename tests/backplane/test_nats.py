@@ -59,9 +59,10 @@ async def test_what_begins_with_the_prefix_is_all_that_a_user_has_to_be_allowed(
     (tmp_path / "nats.conf").write_text(f'authorization {{ users = [{{user: "u", password: "p", {own}}}] }}')
     async with configured("nats", "-c", str(tmp_path / "nats.conf")) as server:
         url = f"nats://u:p@127.0.0.1:{server.port}"
-        async with nodes(url, 2, options={"name": "internal"}) as (a, b), person(b, room="x") as (peer, _):
-            await a.broker.to_room("x").send("n", 1)
-            assert await peer.expect("n") == 1
+        async with nodes(url, 2, options={"name": "internal"}, backplane_timeout=5) as (a, b):
+            async with person(b, room="x") as (peer, _):
+                await a.broker.to_room("x").send("n", 1)
+                assert await peer.expect("n") == 1
 
 
 async def test_several_servers() -> None:

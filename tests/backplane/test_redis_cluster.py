@@ -44,7 +44,7 @@ async def test_three_shards_carry_each_topic_in_order(tmp_path: Path) -> None:
 async def test_two_nodes_on_three_shards(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as servers:
         url = f"valkey+cluster://127.0.0.1:{servers[0].port}"
-        async with nodes(url) as (a, b), person(b, "ann", "x") as (peer, _):
+        async with nodes(url, backplane_timeout=5) as (a, b), person(b, "ann", "x") as (peer, _):
             for number in range(100):
                 await a.broker.to_room("x").send("n", number)
             await a.broker.to_user("ann").send("end")

@@ -20,7 +20,7 @@ from velocity_ws.testing.history_engine import Keeper
 from velocity_ws.testing.listener import listening
 
 KINDS = [kind for kind in ("valkey", "redis") if kind in ENGINES]
-NOTICED = 1 + (1 + MAX_SILENCE) * INTERVAL
+NOTICED = 5 + (1 + MAX_SILENCE) * INTERVAL
 """Seconds within which a server is given up that does not answer, on a machine that does other things."""
 
 
