@@ -278,7 +278,7 @@ async def test_who_is_removed_hears_nothing_more_and_the_others_see_it(site: Sit
 
 
 async def test_a_login_ends(site: Site) -> None:
-    async with site.visit("Ann", token_of("Ann", 1.5)) as ann:
+    async with site.visit("Ann", token_of("Ann", 2.5)) as ann:
         await ann.expect("session_expired")
         async with asyncio.timeout(DEADLINE):
             await ann.ws.wait_closed()
