@@ -29,6 +29,8 @@ pytestmark = pytest.mark.usefixtures("comparing")
 KINDS = [kind for kind in ("valkey", "redis") if kind in ENGINES]
 FAILED_OVER = 20.0
 """Seconds in which servers choose another primary, on a machine that does other things."""
+PATIENT = ("--cluster-node-timeout", "3000")
+"""Options of servers that are not to take another one for gone which is held up for a second."""
 PROMPTLY = 5.0
 """Seconds in which a topic is heard again where it is now, on a machine that does other things."""
 
@@ -110,7 +112,7 @@ def topics_of(servers: Sharded, shards: int) -> list[str]:
 
 
 async def test_a_slot_that_moves_takes_its_topics_along_and_all_others_go_on(tmp_path: Path) -> None:
-    async with sharded(tmp_path, 2, 0) as servers:
+    async with sharded(tmp_path, 2, 0, "valkey", *PATIENT) as servers:
         topics = topics_of(servers, 2)
         one, other = servers.servers
         async with talking(servers, topics) as talk, listening(create_backplane(servers.url)) as late:
@@ -131,7 +133,7 @@ async def test_a_slot_that_moves_takes_its_topics_along_and_all_others_go_on(tmp
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_shard_that_comes_gets_slots(kind: str, tmp_path: Path) -> None:
-    async with sharded(tmp_path, 1, 0, kind) as servers:
+    async with sharded(tmp_path, 1, 0, kind, *PATIENT) as servers:
         topics = [f"velocity.room.{number}" for number in range(20)]
         async with talking(servers, topics) as talk:
             (one,) = servers.servers
@@ -146,7 +148,7 @@ async def test_a_shard_that_comes_gets_slots(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_replica_that_takes_over_is_followed_by_all_who_are_there(kind: str, tmp_path: Path) -> None:
-    async with sharded(tmp_path, 1, 1, kind) as servers:
+    async with sharded(tmp_path, 1, 1, kind, *PATIENT) as servers:
         primary, replica = servers.servers
         quiet, keeper = create_backplane(servers.url), Keeper(RedisHistory(servers.url))
         async with talking(servers, topics_of(servers, 1)) as talk, listening(quiet) as silent:
@@ -206,7 +208,7 @@ async def test_a_primary_that_is_cut_off_from_the_other_servers_is_left(tmp_path
 async def test_servers_that_do_not_agree_end_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velocity_ws.backplane.redis_shards.ROUNDS", 3)
     assert ROUNDS > 3
-    async with sharded(tmp_path, 2, 0) as servers:
+    async with sharded(tmp_path, 2, 0, "valkey", *PATIENT) as servers:
         (topic, _), (one, other) = topics_of(servers, 2), servers.servers
         async with listening(create_backplane(servers.url), [topic]) as listener:
             await one.order("CLUSTER", "SETSLOT", key_slot(topic.encode()), "MIGRATING", other.id)
