@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import pytest
 
+from tests.support.clocks import HandClock
 from velocity_ws.delivery.flusher import AT_ONCE, SECONDS_PER_TURN, Flusher
 
 MANY = 20 * AT_ONCE
+clock = HandClock()
+
+
+@pytest.fixture(autouse=True)
+def _by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes in what takes long alone, and not while this process has no processor."""
+    monkeypatch.setattr("velocity_ws.delivery.flusher.time", SimpleNamespace(perf_counter=clock))
 
 
 class Slow:
-    """An outbox whose transport takes its time: so much that those of a few looks at the clock take a turn."""
+    """An outbox whose transport takes its time: so much that those between two looks at the clock take a turn."""
 
     def __init__(self, flushed: list[object], *, fails: bool = False) -> None:
         self._flushed = flushed
@@ -21,9 +29,7 @@ class Slow:
         self.is_aborted = False
 
     def flush(self) -> None:
-        until = time.perf_counter() + SECONDS_PER_TURN / AT_ONCE
-        while time.perf_counter() < until:
-            pass
+        clock.advance(1.01 * SECONDS_PER_TURN / AT_ONCE)
         if self._fails:
             raise OSError("gone")
         self._flushed.append(self)
@@ -97,9 +103,7 @@ async def test_on_a_busy_loop_the_rest_has_half_of_the_time() -> None:
     turns = 0
     async with asyncio.timeout(10):
         while len(flushed) < MANY:
-            until = time.perf_counter() + 5 * SECONDS_PER_TURN
-            while time.perf_counter() < until:
-                pass
+            clock.advance(5 * SECONDS_PER_TURN)
             await asyncio.sleep(0)
             turns += 1
     assert turns < 10  # 20 slices, of which a turn has 5
