@@ -21,6 +21,7 @@ from benchmarks.targets import outcomes
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_quick_run_reports_every_server_and_loses_nothing() -> None:
     pipe = asyncio.subprocess.PIPE
     command = [sys.executable, "-m", "benchmarks", "--quick"]
@@ -35,6 +36,7 @@ async def test_quick_run_reports_every_server_and_loses_nothing() -> None:
     assert "deliveries, each one checked: 0 lost, duplicated or out of order." in report
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_a_change_is_measured_beside_an_older_checkout(tmp_path: Path) -> None:
     older = tmp_path / "older"
     for part in ("src", "benchmarks"):

@@ -19,6 +19,7 @@ from benchmarks.scenarios import Figures
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_quick_run_measures_every_engine_and_loses_nothing(tmp_path: Path) -> None:
     results = tmp_path / "RESULTS.md"
     results.write_text("# Results\n\nOf other runs.\n")

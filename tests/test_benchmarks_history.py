@@ -7,6 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from benchmarks import history_memory
 from benchmarks.document import HISTORY, part_of
 from benchmarks.history.report import outcomes
@@ -16,6 +18,7 @@ from benchmarks.scenarios import Figures
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_quick_run_measures_every_engine_and_loses_nothing(tmp_path: Path) -> None:
     results = tmp_path / "RESULTS.md"
     results.write_text("# Results\n\nOf other runs.\n")
@@ -44,6 +47,7 @@ def test_reads_of_the_engine_are_those_of_the_worst_round() -> None:
     assert found["redis: clients that come back, CPU relative to new ones"].verdict == "met"
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_a_quick_run_has_a_row_for_each_engine_and_size() -> None:
     pipe = asyncio.subprocess.PIPE
     names = ["valkey", "nats-memory"]

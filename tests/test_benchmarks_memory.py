@@ -6,11 +6,14 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.memory import QUICK
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.timeout(300)  # many processes are started, one after the other
 async def test_a_quick_run_has_a_row_for_each_state_of_a_connection_and_for_each_kind_of_room() -> None:
     command = [sys.executable, "-m", "benchmarks.memory", "--quick"]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=-1, stderr=-1)
