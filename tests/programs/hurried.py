@@ -12,6 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from velocity_ws import Broker, Server, Settings
+from velocity_ws.uvicorn import server
 
 
 class WithoutSignals(asyncio.SelectorEventLoop):
@@ -61,6 +62,8 @@ def without_signals() -> asyncio.AbstractEventLoop:
 
 
 if __name__ == "__main__":
+    if os.environ["HURRIED"] in ("handler", "block", "loop"):
+        server.HURRIED_GRACE = 20.0  # it ends by itself, in however much of a second it has no processor
     options = {"loop": "tests.programs.hurried:without_signals"} if os.environ["HURRIED"] == "loop" else {}
     Server(broker, Starlette(lifespan=lifespan), port=int(os.environ["HURRIED_PORT"]), **options).run()
     print("ended", flush=True)
