@@ -17,13 +17,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from tests.support import DEADLINE, eventually
-from tests.support.command import kept_port
+from tests.support.command import PATIENT, kept_port
 from tests.support.console import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.options:app"
 COMMANDS = {
-    "uvicorn": ("uvicorn", APP, "--workers", "2", *OURS),
-    "uvicorn, the WebSocket class alone": ("uvicorn", APP, "--workers", "2", "--loop", "asyncio", *OURS[:2]),
+    "uvicorn": ("uvicorn", APP, "--workers", "2", *PATIENT, *OURS),
+    "uvicorn, the WebSocket class alone": ("uvicorn", APP, "--workers", "2", *PATIENT, "--loop", "asyncio", *OURS[:2]),
     "velocity-ws run": ("velocity_ws", "run", APP, "--workers", "2"),
 }
 

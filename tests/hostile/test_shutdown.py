@@ -24,7 +24,7 @@ from websockets.exceptions import InvalidHandshake
 
 from tests.programs.shutdown_sizes import HALF_DONE, LATE, STUCK, STUFFING
 from tests.support import Address, eventually
-from tests.support.command import kept_port
+from tests.support.command import PATIENT, kept_port
 from tests.support.machine import waited_for_a_processor
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ RUN, HYPERCORN = "velocity-ws run", "hypercorn"
 COMMANDS = {
     "Server": ("-m", APP),
     "uvicorn": ("-m", "uvicorn", f"{APP}:app", *CLASSES),
-    "uvicorn --workers 2": ("-m", "uvicorn", f"{APP}:app", *CLASSES, "--workers", "2"),
+    "uvicorn --workers 2": ("-m", "uvicorn", f"{APP}:app", *CLASSES, "--workers", "2", *PATIENT),
 }
 ANY_COMMAND = {
     **COMMANDS,

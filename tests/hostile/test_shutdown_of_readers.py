@@ -20,7 +20,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support import DEADLINE, eventually
-from tests.support.command import kept_port
+from tests.support.command import PATIENT, kept_port
 from tests.support.engines import engine
 from tests.support.machine import beside_others, waited_for_a_processor
 
@@ -32,9 +32,9 @@ START = 60.0
 CLASSES = ("--ws", "velocity_ws.uvicorn:WebSocketProtocol", "--http", "velocity_ws.uvicorn:HTTPProtocol")
 COMMANDS = {
     "velocity-ws run": ("-m", "velocity_ws", "run", APP),
-    "uvicorn": ("-m", "uvicorn", APP, *CLASSES),
-    "portable": ("-m", "uvicorn", APP),
-    "portable, h11": ("-m", "uvicorn", APP, "--http", "h11"),
+    "uvicorn": ("-m", "uvicorn", APP, *PATIENT, *CLASSES),
+    "portable": ("-m", "uvicorn", APP, *PATIENT),
+    "portable, h11": ("-m", "uvicorn", APP, *PATIENT, "--http", "h11"),
 }
 ENDS = {b"sse": b"\r\n0\r\n\r\n", b"long-poll": b"\r\n\r\n"}
 """What the answer to a reader ends with."""

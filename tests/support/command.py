@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 OURS = "velocity_ws.uvicorn:WebSocketProtocol"
 UPPER = 2 * DEADLINE
 """Seconds that a server may take to start or to stop, interpreters and all."""
+PATIENT = ("--timeout-worker-healthcheck", "60")
+"""Options with which uvicorn does not give a worker up that has started to start five seconds ago."""
 
 
 class Served:
