@@ -353,6 +353,49 @@ async def test_a_plain_dependency_that_begins_after_its_client_has_gone_is_ended
             await eventually(lambda: log == ["closed"])
 
 
+async def test_an_end_that_waits_for_a_thread_comes_though_its_client_has_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("velocity_ws.sessions.ending.HANDLER_GRACE", 0.05)
+    monkeypatch.setattr("velocity_ws.sessions.calls.MAX_THREADS", 1)
+    monkeypatch.setattr("velocity_ws.sessions.calls.PATIENCE", 1000.0)
+    broker = Broker(settings())
+    is_ending, release, handled = threading.Event(), threading.Event(), asyncio.Event()
+    kept: list[object] = []
+
+    def get(client: Client) -> Iterator[None]:
+        kept.append(client)
+        try:
+            yield
+        finally:
+            if client is kept[0]:
+                is_ending.set()
+                release.wait(DEADLINE)
+            else:
+                log.append("closed")
+                raise OSError("cannot close")
+
+    log: list[str] = []
+
+    @broker.on("x")
+    async def handler(db: Annotated[None, Depends(get)]) -> None:
+        if len(kept) > 1:
+            handled.set()
+
+    async with running(broker) as address, address.connect() as first:
+        await first.send("x")
+        assert await asyncio.to_thread(is_ending.wait, DEADLINE)
+        async with address.connect() as second:
+            await second.send("x")
+            await asyncio.wait_for(handled.wait(), DEADLINE)
+        await eventually(lambda: len(broker.node.lifecycle.sessions) == 1)  # its handler was cancelled meanwhile
+        assert log == []
+        release.set()
+        await eventually(lambda: log == ["closed"])
+        await eventually(lambda: "cannot close" in caplog.text)
+    assert "a dependency failed to end" in caplog.text
+
+
 async def test_what_fails_to_end_after_a_cancellation_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -156,8 +156,14 @@ class Scope:
                 late.add_done_callback(_report_late)
 
         async def end(error: BaseException | None) -> None:
-            exit_ = functools.partial(context.run, manager.__exit__, *_parts(error))
-            await asyncio.get_running_loop().run_in_executor(exits, exit_)
+            exit_ = exits.submit(context.run, manager.__exit__, *_parts(error))
+            ended = asyncio.wrap_future(exit_)
+            try:
+                await asyncio.shield(ended)  # one that waits for a thread would be dropped with who waits for it
+            except asyncio.CancelledError:
+                if not ended.done():
+                    exit_.add_done_callback(_report_late)
+                raise
 
         try:
             value = await asyncio.wrap_future(entering)
