@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from tests.support.engines import ENGINES, Engine, engine
 from tests.support.redis_servers import order
 from velocity_ws.backplane import create_backplane
 from velocity_ws.backplane.redis_connection import MAX_SILENCE, RedisConnection
+from velocity_ws.backplane.redis_pool import pool_of
+from velocity_ws.backplane.redis_roles import Roles
 from velocity_ws.backplane.redis_watch import INTERVAL
 from velocity_ws.history.redis import RedisHistory
 from velocity_ws.testing.history_engine import Keeper
@@ -43,6 +47,28 @@ async def test_a_subscriber_alone_that_is_cut_off_without_a_word_is_noticed() ->
             way.die_alone(1)
             await listener.backplane.publish([("a", b"is confirmed, as the publisher lives")])
             await eventually(lambda: listener.losses, within=NOTICED)
+
+
+class Slow(RedisConnection):
+    """What it gets comes in small pieces, and it is looked at between them."""
+
+    def _receive(self, data: bytes) -> None:
+        for start in range(0, len(data), 1000):
+            super()._receive(data[start : start + 1000])
+            self.look(gives_up=True)
+
+
+async def test_a_server_whose_answer_takes_long_to_come_is_there() -> None:
+    async with engine("valkey") as server:
+        await order(server, "SETRANGE", "long", 1_000_000, "x")
+        make: Callable[[], Any] = pool_of(server.url).make_connection
+        errors: list[Exception] = []
+        connection = Slow(make(), Roles(), errors.append)
+        await connection.open()
+        (answer,) = await connection.ask([("GET", "long")])
+        assert (len(answer), errors) == (1_000_001, [])
+        connection.abort()
+        await connection.wait_closed()
 
 
 @pytest.mark.parametrize("kind", KINDS)

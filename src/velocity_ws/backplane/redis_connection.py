@@ -200,6 +200,7 @@ class RedisConnection:
             RedisError: the connection cannot be used any more.
             OSError: the server is no primary any more, or an answer is missing.
         """
+        self._arrivals += 1  # of reads, as a long message may take longer than a server is silent that is gone
         self._replies.feed(data)
         while (reply := self._replies.gets()) is not False:
             if isinstance(reply, RedisError):
@@ -208,7 +209,6 @@ class RedisConnection:
                 is_answer = True
             else:  # what is published comes as a list
                 is_answer = self._is_answer is None or type(reply) is bytes or self._is_answer(reply)
-            self._arrivals += 1
             if is_answer and self._waiting:
                 self._answered(self._waiting[0], reply)
 
