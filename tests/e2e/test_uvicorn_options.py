@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import velocity_ws.uvicorn
 from tests.support import DEADLINE, Peer
-from tests.support.command import OURS, UPPER, command
+from tests.support.command import OURS, PATIENT, UPPER, command
 from velocity_ws.close import CloseCode
 
 THEIRS = "websockets-sansio"
@@ -257,7 +257,7 @@ async def test_options_about_websockets() -> None:
 
 
 async def test_workers() -> None:
-    async with command("--workers", "2", workers=2) as served:
+    async with command("--workers", "2", *PATIENT, workers=2) as served:
         async with contextlib.AsyncExitStack() as stack:
             peers = [Peer(await stack.enter_async_context(served.connect("/ws"))) for _ in range(40)]
             pids = {(await peer.request("who"))["data"]["pid"] for peer in peers}

@@ -12,12 +12,12 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import DEADLINE, eventually
-from tests.support.command import kept_port
+from tests.support.command import PATIENT, kept_port
 from tests.support.console import OURS, ROOT, UPPER, answers
 
 APP = "tests.programs.faults:app"
 SPAWN = "import multiprocessing, granian.cli; multiprocessing.set_start_method('spawn'); granian.cli.entrypoint()"
-UVICORN = ("-m", "uvicorn", APP, "--port", "{port}")
+UVICORN = ("-m", "uvicorn", APP, "--port", "{port}", *PATIENT)
 GUNICORN = ("-m", "gunicorn", APP, "--bind", "127.0.0.1:{port}")
 HYPERCORN = ("-m", "hypercorn", APP, "--bind", "127.0.0.1:{port}")
 GRANIAN = ("--interface", "asgi", APP, "--port", "{port}")
@@ -35,7 +35,7 @@ ALONE = {
     "uvicorn": UVICORN,
     "uvicorn, which reloads, by WEB_CONCURRENCY": (*UVICORN, "--reload", "--reload-dir", "{empty}"),
     "Server.run, by WEB_CONCURRENCY": ("-m", "tests.programs.faults"),
-    "velocity-ws run": ("-m", "velocity_ws", "run", APP, "--port", "{port}", "--workers", "2"),
+    "velocity-ws run": ("-m", "velocity_ws", "run", APP, "--port", "{port}", "--workers", "2", *PATIENT),
     "gunicorn, uvicorn-worker": (*GUNICORN, "-w", "1", "-k", "uvicorn_worker.UvicornWorker"),
     "gunicorn, asgi": (*GUNICORN, "-w", "1", "-k", "asgi"),
     "hypercorn": HYPERCORN,

@@ -20,7 +20,7 @@ from velocity_ws.uvicorn import WebSocketProtocol
 from velocity_ws.uvicorn.runner import UvicornRunner
 from velocity_ws.uvicorn.server import not_found
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds any single thing in a test may take; never waited for when all is well."""
 
 ServerKind = Literal["ours", "websockets-sansio", "wsproto", "hypercorn"]
