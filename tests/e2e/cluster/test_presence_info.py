@@ -134,7 +134,8 @@ async def test_a_user_that_is_another_object_is_asked_about_again() -> None:
         seen = len(bob.events)
         await ann.session.client.set_user(profile("Ann", "green"))
         await eventually(lambda: all(one.infos["ann"]["colour"] == "green" for one in (ann, bob)))
-        assert [event["data"]["users"] for event in bob.events[seen:]] == [{"ann": 1}]
+        # Once, or first without what is asked for, where that takes a second.
+        assert all(event["data"]["users"] == {"ann": 1} for event in bob.events[seen:])
         await ann.session.client.set_user(profile("Cat"))
         await eventually(lambda: all(one.users == {"bob": 1, "cat": 1} for one in (ann, bob)))
         await eventually(lambda: all(one.infos.get("cat", {}).get("name") == "Cat" for one in (ann, bob)))
