@@ -24,7 +24,7 @@ APP = "tests.programs.options:app"
 COMMANDS = {
     "uvicorn": ("uvicorn", APP, "--workers", "2", *PATIENT, *OURS),
     "uvicorn, the WebSocket class alone": ("uvicorn", APP, "--workers", "2", *PATIENT, "--loop", "asyncio", *OURS[:2]),
-    "velocity-ws run": ("velocity_ws", "run", APP, "--workers", "2"),
+    "velocity-ws run": ("velocity_ws", "run", APP, "--workers", "2", *PATIENT),
 }
 
 
@@ -101,3 +101,16 @@ async def test_a_worker_that_is_replaced_takes_nobody_from_the_others(tmp_path: 
                         let_in += 1
         assert let_in > 20
         assert {each.close_code for each in clients} == {1012}
+
+
+async def test_a_command_that_is_told_to_stop_while_it_replaces_workers_replaces_no_other(tmp_path: Path) -> None:
+    async with served("velocity-ws run", tmp_path, 3) as (process, port), AsyncExitStack() as stack:
+        for _ in range(60):
+            await stack.enter_async_context(handshake(port))
+        log_of = tmp_path / "log"
+        process.send_signal(signal.SIGHUP)
+        await eventually(lambda: "Terminated child process" in log_of.read_text(), within=UPPER)
+        process.terminate()
+        async with asyncio.timeout(UPPER):
+            assert await process.wait() == 0
+        assert log_of.read_text().count("Started server process") == 3

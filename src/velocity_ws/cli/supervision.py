@@ -21,16 +21,35 @@ __all__ = ["STARTUP_FAILURE", "WorkerSupervisor", "exit_status"]
 
 CANCEL_GRACE = 0.2
 """Seconds that tasks have to end once the server has stopped."""
+STOPS = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals by which the parent stops."""
 STARTUP_FAILURE = 3
 """The status that uvicorn itself ends with where the application does not start."""
 
 
+class _ToldToStop(threading.Event):
+    """Whether the parent is to stop: set, or a signal that says so has come and waits to be handled.
+
+    uvicorn handles no signal while workers are replaced (SIGHUP), but asks this between two of them; else it would go
+    on until all are: findings/uvicorn-hears-no-stop-while-workers-are-replaced.sh
+    """
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        """Whether it is to stop."""
+        return super().is_set() or not STOPS.isdisjoint(self._signals)
+
+
 class WorkerSupervisor(Multiprocess):
-    """uvicorn's parent of several workers, which listens no longer than they do."""
+    """uvicorn's parent of workers, which listens no longer than they do, and replaces none once it is told to stop."""
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         setattr(config, PARENT_CLOSES, True)
         super().__init__(config, sockets)
+        self.should_exit = _ToldToStop(self.signal_queue)
 
     def terminate_all(self) -> None:
         """Stop: from then on connections are refused, and what balances the load tries another server."""
@@ -59,7 +78,7 @@ def exit_status(workers: int) -> Iterator[None]:
         raise SystemExit(0)
 
     # Alone it drains, and then raises the signal once more, which would end the process as if it had not.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, end)
     if workers == 1:
         try:
@@ -82,7 +101,7 @@ def exit_status(workers: int) -> Iterator[None]:
             numbers = received.recv(4096)
         except BlockingIOError:
             numbers = b""
-    if not {signal.SIGTERM, signal.SIGINT} & set(numbers):
+    if STOPS.isdisjoint(numbers):
         raise SystemExit(STARTUP_FAILURE)
 
 
