@@ -15,8 +15,9 @@ from tests.support.stages import Stage, Staging, staged
 @pytest.fixture
 def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
     """Sets up nodes on an engine of a kind: `staged` without what a test has anyway."""
-    # Whoever is to say where it stopped says so, and is waited for as long as a busy machine may need.
+    # Whoever is to say where it stopped, or who may come in, says so, and is waited for as long as a busy machine needs.
     monkeypatch.setattr("velocity_ws.history.resuming.PATIENCE", DEADLINE)
+    monkeypatch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", DEADLINE)
 
     def stage(kind: str, **options: Any) -> AbstractAsyncContextManager[Stage]:
         return staged(kind, tmp_path, monkeypatch, **options)
