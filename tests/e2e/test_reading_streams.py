@@ -13,6 +13,7 @@ import pytest
 from tests.support import DEADLINE, ServerKind, eventually, running, settings
 from tests.support.streaming import ROOM, Gate, Reading, chat, join, read, said
 from velocity_ws import Broker, BrokerError, Client, History, InvalidNameError, StreamTooLarge
+from velocity_ws.streams.following import Following
 
 
 async def test_a_source_that_raises_ends_its_stream_and_is_reported() -> None:
@@ -119,6 +120,36 @@ async def test_ended_streams_come_the_newest_first_up_to_a_mebibyte() -> None:
             found[data["id"]] = found.get(data["id"], 0) + len(data["text"])
         gate.end()
         assert await peer.expect("stream") == {"id": "runs", "from": 3, "text": "", "end": "done"}
+
+
+async def test_the_answer_says_where_the_stream_goes_on_though_more_was_said_than_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker, hears, heard = Broker(settings()), True, Following.heard
+
+    def hear(following: Following, *piece: Any) -> None:
+        if hears:
+            heard(following, *piece)
+
+    monkeypatch.setattr(Following, "heard", hear)
+    chat(broker)
+    gate = Gate()
+    async with running(broker, "ours") as address, address.connect() as peer:
+        await join(peer)
+        stream = await broker.streams.start("a", room=ROOM, source=gate.source())
+        gate.say("12345")
+        assert (await peer.expect("stream"))["text"] == "12345"
+        hears = False
+        gate.say("6789")
+        async with asyncio.timeout(DEADLINE):
+            while (await stream.read()).text != "123456789":
+                await asyncio.sleep(0.01)  # nothing tells
+        await peer.send("stream_read", {"id": "a", "from": 9}, room=ROOM, id=1)
+        answer = await peer.receive()
+        hears = True
+        gate.say("abc")
+        gate.end()
+        assert (await peer.expect("stream"))["from"] == answer["data"]["from"]
 
 
 async def test_who_is_not_in_the_room_reads_nothing() -> None:

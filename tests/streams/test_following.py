@@ -26,6 +26,7 @@ from velocity_ws.streams.link import StreamLink
 from velocity_ws.streams.memory import MemoryStreams
 from velocity_ws.streams.pieces import HEADER_SIZE, Piece, pack, unpack
 from velocity_ws.streams.room_streams import RoomStreams
+from velocity_ws.streams.watching import Watching
 from velocity_ws.streams.wire import Heads
 
 NODE, ROOM, TOPIC = "0" * 11, "chat", "velocity.room.chat"
@@ -289,15 +290,35 @@ async def test_what_was_asked_for_before_it_was_heard_is_given_to_all_the_same(e
         assert room.text == "all of it" + ("" if end else " and more")
 
 
-async def test_what_began_before_the_room_was_known_is_given_to_nobody_because_one_asks_for_it() -> None:
+async def test_what_is_known_no_more_is_not_given_again_because_one_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The engine has it still, as it keeps it for longer, or as so many have ended since."""
+    monkeypatch.setattr("velocity_ws.streams.watching.MOST_ENDED", 0)
     async with followed() as room:
+        await room.open()
+        room.clock.advance(60)
         await room.begin()
-        await room.say("long ago", "done")
+        await room.say("all of it", "done")
+        given = list(room.given)
+        watching = Watching(room.following, room.link, NODE, lease=10.0, ttl=600.0, clock=room.clock)
+        watching._forget_old()
+        assert room.following.rooms[ROOM].copies == {}
+        assert await room.ask() == (9, "done")
+        assert room.following._tasks == set()
+        assert (room.copy.length, room.copy.end, room.given) == (9, "done", given)
+
+
+async def test_what_was_asked_for_before_the_room_was_known_has_all_that_was_said_until_then() -> None:
+    async with followed() as room:
+        room.is_heard.clear()
         room.following.open(ROOM, TOPIC)
-        room.following.known(room.following.rooms[ROOM], [])  # so many others are newer
-        room.clock.now = room.following.rooms[ROOM].opened_at - 1
-        assert await room.ask() == (8, "done")
-        assert (room.copy.length, room.copy.end, room.given) == (8, "done", [])
+        await room.begin()
+        await room.say("one ", is_heard=False)
+        assert await room.ask() == (4, "")
+        await room.say("two", "done", is_heard=False)  # nothing of the room is heard yet
+        room.is_heard.set()
+        await eventually(lambda: (room.copy.length, room.copy.end) == (7, "done"))
 
 
 async def test_an_answer_that_is_older_than_what_was_heard_meanwhile_loses_no_stream() -> None:

@@ -91,11 +91,12 @@ class StreamEvents:
             raise _not_found() from None
         except BackplaneUnavailable:
             raise _not_had() from None
-        answer: dict[str, object] = {"id": data.id, "room": room, "from": min(data.start, length)}
+        start = min(data.start, length)
+        answer: dict[str, object] = {"id": data.id, "room": room, "from": start}
         if end:
             answer["end"] = end
         return Followed(
-            answer, REPLY, session.offer, lambda: streams.entrances.read_from(session, room, data.id, data.start)
+            answer, REPLY, session.offer, lambda: streams.entrances.read_from(session, room, data.id, start)
         )
 
     async def cancel(self, client: Client, data: CancelRequest, message: Message) -> Any:

@@ -174,7 +174,11 @@ class Following:
         """It is known which streams a room has: the newest first."""
         room.is_known = True
         for stream in reversed(streams):
-            self._learned(room, stream)
+            copy = room.copies.get(stream.id)
+            if copy is None:
+                self._learned(room, stream)
+            elif stream.pieces > copy.number or stream.end != copy.end:  # it was asked for, and has gone on since
+                self.missed(room, stream.id)
         self._gives.known(room)
         heard, room.heard = room.heard, set()
         for id_ in heard:
@@ -210,10 +214,10 @@ class Following:
         """The engine was asked about one stream by its id, and has said that it is one of a room."""
         if stream.id in room.copies:
             return
-        if room.is_known and stream.age / 1000 <= self._clock() - room.opened_at:
-            self.missed(room, stream.id)  # it has begun since, and those who keep up have nothing of it yet
+        if room.is_known and self._clock() - stream.age / 1000 >= room.known_since:
+            self.missed(room, stream.id)  # those who keep up have nothing of it yet
         else:
-            self._learned(room, stream, is_old=True)  # it was not among the newest, which were listed
+            self._learned(room, stream, is_old=True)
 
     def _learned(self, room: RoomStreams, stream: Summary, *, is_old: bool = False) -> None:
         """The engine has said of a stream that it is one of a room, whose members have not been given anything.
@@ -223,8 +227,6 @@ class Following:
             stream: the stream.
             is_old: whether it is older than those that are known; else it is newer.
         """
-        if stream.id in room.copies:
-            return
         copy = StreamCopy(stream.id, room.room, room.topic, self.copies)
         if is_old:
             room.copies = {stream.id: copy, **room.copies}

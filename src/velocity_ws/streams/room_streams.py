@@ -13,7 +13,8 @@ class RoomStreams:
     Attributes:
         room: the room.
         topic: the topic of the room.
-        opened_at: when its first member came: what began before that was listed, unless it is not among the newest.
+        known_since: what began after that is among `copies`, or was not heard yet. What began before may be old: it was
+            not listed, or is forgotten.
         copies: its streams, by their ids, the oldest first.
         is_known: whether it is known which there are.
         is_over: whether the room has no members here any more.
@@ -22,12 +23,12 @@ class RoomStreams:
         heard: the ids of streams of which something was heard before that.
     """
 
-    __slots__ = ("copies", "early", "heard", "is_known", "is_over", "opened_at", "room", "topic", "waiting")
+    __slots__ = ("copies", "early", "heard", "is_known", "is_over", "known_since", "room", "topic", "waiting")
 
-    def __init__(self, room: str, topic: str, opened_at: float) -> None:
+    def __init__(self, room: str, topic: str, known_since: float) -> None:
         self.room = room
         self.topic = topic
-        self.opened_at = opened_at
+        self.known_since = known_since
         self.copies: dict[str, StreamCopy] = {}
         self.is_known = self.is_over = False
         self.waiting: set[str] = set()

@@ -30,7 +30,8 @@ FORGET = 10.0
 MOST_ENDED = 2 * MAX_LISTED
 """Streams of one room that have ended and are known, the newest of them."""
 SLACK = 60.0
-"""Seconds for which they are known longer: what an engine still has would else be taken for new, and given again."""
+"""Seconds for which they are known longer: what an engine still has would else be taken for new, and given again. And
+seconds after one that is known no more, in which no other is taken for new that somebody asks for."""
 
 
 class Watching:
@@ -90,6 +91,8 @@ class Watching:
             beyond = max(len(ended) - MOST_ENDED, 0)  # the oldest, of which nobody is told who comes
             for number, copy in enumerate(ended):
                 if number < beyond or copy.heard_at <= due:
+                    # It may be kept by the engine still, as long as its writer has said.
+                    room.known_since = max(room.known_since, copy.heard_at + SLACK)
                     del room.copies[copy.id]
                     self._following.copies.let_go(copy)
 
