@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ from fastapi import BackgroundTasks, Body, Depends, Header, Query, Response
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
+from tests.support import DEADLINE
 from tests.support.hooks import THREADS
 from velocity_ws import Broker, Client, HookError, Message
 from velocity_ws.hooks.binding import Kind
@@ -306,6 +309,47 @@ async def test_what_the_query_says_to_a_guard_is_not_shared_with_the_handler_of_
         async with Scope(Surroundings(), lambda: THREADS) as scope:
             values = {"client": Sender, "data": 0, "message": 0, "room": "doc:1", "doc_id": "1", SCOPE: scope}
             assert (await guard(THREADS, values), await handler(THREADS, values)) == (2, 1)
+
+
+async def test_who_is_cancelled_ends_the_last_first_though_that_waits_for_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("velocity_ws.hooks.scope.PATIENCE", DEADLINE)
+    log: list[str] = []
+    free, entered = threading.Event(), asyncio.Event()
+
+    async def connection() -> AsyncIterator[str]:
+        try:
+            yield "connection"
+        finally:
+            log.append("connection")
+
+    def session(of: str = Depends(connection)) -> Iterator[str]:
+        try:
+            yield of
+        finally:
+            log.append("session")
+
+    hook = Hook("event", hook_of(session))
+    with ThreadPoolExecutor(1) as exits:
+        exits.submit(free.wait)
+
+        async def handle() -> None:
+            async with Scope(Surroundings(), lambda: exits) as scope:
+                await hook(THREADS, {**GIVEN, SCOPE: scope})
+                entered.set()
+
+        handling = asyncio.create_task(handle())
+        await entered.wait()
+        await asyncio.sleep(0)
+        handling.cancel()
+        await asyncio.sleep(0)
+        begun = list(log)
+        free.set()
+        assert begun == []
+        with pytest.raises(asyncio.CancelledError):
+            await handling
+    assert log == ["session", "connection"]
 
 
 async def test_what_gives_a_connection_back_waits_for_no_thread_of_those_who_want_one() -> None:

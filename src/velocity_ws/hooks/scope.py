@@ -23,6 +23,9 @@ __all__ = ["SCOPE", "Scope", "Surroundings", "in_thread", "waiting_task"]
 
 log = get_logger("velocity_ws.hooks")
 
+PATIENCE = 0.5
+"""Seconds for which the end of a plain dependency is waited for by who was cancelled, so that what it depends on ends
+after it. A thread that takes longer goes on alone."""
 SCOPE = "$scope"
 """The key of the scope among the values of a hook; no parameter has such a name."""
 _waiting: contextvars.ContextVar[weakref.ref[asyncio.Task[Any]] | None] = contextvars.ContextVar(
@@ -158,12 +161,14 @@ class Scope:
         async def end(error: BaseException | None) -> None:
             exit_ = exits.submit(context.run, manager.__exit__, *_parts(error))
             ended = asyncio.wrap_future(exit_)
+            ended.add_done_callback(_retrieve)
             try:
-                await asyncio.shield(ended)  # one that waits for a thread would be dropped with who waits for it
+                await asyncio.wait([ended])  # as one that waits for a thread would be dropped with who waits for it
             except asyncio.CancelledError:
-                if not ended.done():
-                    exit_.add_done_callback(_report_late)
+                exit_.add_done_callback(_report_late)
+                await asyncio.wait([ended], timeout=PATIENCE)
                 raise
+            ended.result()
 
         try:
             value = await asyncio.wrap_future(entering)
@@ -278,8 +283,13 @@ def _parts(error: BaseException | None) -> tuple[Any, Any, Any]:
     return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 
+def _retrieve(ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()
+
+
 def _report_late(exit_: Future[Any]) -> None:
-    if not exit_.cancelled() and (error := exit_.exception()) is not None:
+    if not exit_.cancelled() and not isinstance(error := exit_.exception(), asyncio.CancelledError | None):
         _report(error)
 
 
