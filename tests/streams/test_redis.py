@@ -194,6 +194,17 @@ async def test_what_claimed_an_id_and_went_has_a_stream_that_is_dead_soon(kind: 
         assert await order(server, "PTTL", claim("again")) > TIMES.lease
 
 
+async def test_a_claim_that_is_found_lasts_for_the_stream_that_begins_by_it() -> None:
+    """Its maker could not begin it: its topic's server was away."""
+    writer = pen(times=TIMES)
+    async with engine(KINDS[0]) as server, scribe(server.url) as one:
+        await claimed(one, writer.begin())
+        await order(server, "PEXPIRE", claim(), 1_000_000)  # some time has passed
+        await one.begin(writer)
+        for_claim, for_stream = await left(server, claim(), keys(writer)[0])
+        assert for_claim > for_stream
+
+
 async def claimed(one: Scribe, begin: Begin) -> None:
     """Claim an id, and begin nothing."""
     tag = tag_of("velocity", begin.id)

@@ -8,13 +8,11 @@ from struct import Struct
 from typing import Final, NamedTuple, get_args
 
 from velocity_ws.streams.items import Begin, End, Summary, Times
-from velocity_ws.streams.redis_scripts import unpack_known
+from velocity_ws.streams.redis_scripts import BETWEEN, unpack_known
 
 __all__ = ["ENDS", "Claim", "Keys", "keep_of", "keys_of", "named", "pack_claim", "summary_of", "tag_of"]
 
 ENDS: Final = get_args(End)
-BETWEEN: Final = 60_000
-"""Milliseconds that may pass between the two steps by which a stream begins, as where either server is held up."""
 _CACHED = 16384
 _KNOWN_SIZE: Final = 75
 _claim = Struct(">Q16sQQQH")
@@ -78,10 +76,10 @@ def pack_claim(begin: Begin) -> bytes:
 
 
 def keep_of(times: Times) -> int:
-    """How long a claim is kept from a renewal on, in milliseconds.
+    """How long a claim is kept from a begin or a renewal on, in milliseconds.
 
     Its stream is known for shorter in any case: a writer that renews no more can end it until ``lease + ttl`` are over,
-    and it begins no later than `BETWEEN` after its claim.
+    and it begins no later than `BETWEEN` after what claims it, or finds it claimed.
     """
     return times.lease + 2 * times.ttl + times.memory + BETWEEN
 

@@ -32,6 +32,7 @@ __all__ = [
     "APPEND",
     "AT",
     "BEGIN",
+    "BETWEEN",
     "CHECK",
     "CLAIM",
     "DELETE",
@@ -52,6 +53,8 @@ __all__ = [
 
 TAKEN: Final = 16
 """What is added to how a stream ended, where a writer's call was done."""
+BETWEEN: Final = 60_000
+"""Milliseconds that may pass between the two steps by which a stream begins, as where either server is held up."""
 TAIL: Final = 41
 """Bytes of the name of a stream's key behind its topic."""
 pack_times = Struct(">QQQ").pack
@@ -88,6 +91,10 @@ local claim = redis.call('GET', KEYS[1])
 if not claim or claim == ARGV[1] then
   claim = struct.pack('>I8', now) .. ARGV[2]
   redis.call('SET', KEYS[1], claim, 'PX', ARGV[3])
+else
+  local lease, ttl, memory = struct.unpack('>I8I8I8', claim, 25)
+  local keep = math.max(tonumber(ARGV[3]), lease + 2 * ttl + memory + {BETWEEN})
+  if redis.call('PTTL', KEYS[1]) < keep then redis.call('PEXPIRE', KEYS[1], keep) end
 end
 return {{claim, now, redis.call('EXISTS', KEYS[2])}}
 """)
