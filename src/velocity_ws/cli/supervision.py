@@ -32,6 +32,8 @@ class _ToldToStop(threading.Event):
 
     uvicorn handles no signal while workers are replaced (SIGHUP), but asks this between two of them; else it would go
     on until all are: findings/uvicorn-hears-no-stop-while-workers-are-replaced.sh
+
+    `wait` is as ever, so that the loop which waits goes on to handle the signal.
     """
 
     def __init__(self, signals: list[int]) -> None:

@@ -15,7 +15,7 @@ from tests.support.stages import Stage, Staging, staged
 @pytest.fixture
 def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
     """Sets up nodes on an engine of a kind: `staged` without what a test has anyway."""
-    # Whoever is to say where it stopped, or who may come in, says so, and is waited for as long as a busy machine needs.
+    # Who is to say where it stopped, or who may come in, does so, and is waited for as long as a busy machine needs.
     monkeypatch.setattr("velocity_ws.history.resuming.PATIENCE", DEADLINE)
     monkeypatch.setattr("velocity_ws.sessions.permission.AUTHORIZE_TIMEOUT", DEADLINE)
 
