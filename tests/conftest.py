@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import hypothesis
+import pytest
 import pytest_asyncio
 
 from tests.support.say import say
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["say"]
 
+# The contracts are in the package, and are to say what they compared as tests do.
+pytest.register_assert_rewrite("velocity_ws.testing")
 # Pydantic looks for plugins in all that is installed, which is a tenth of the start of each process that tests start.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # A deadline for one example says more of what else the machine does than of the code; pytest has one for the test.
