@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support import DEADLINE
+from tests.support.engines import bound
 
 ROOT = Path(__file__).parents[2]
 OURS = "velocity_ws.uvicorn:WebSocketProtocol"
@@ -138,10 +138,8 @@ async def command(
 
 def kept_port() -> int:
     """A port that nobody else is given until the tests end; who asks for it can listen there, as this does not."""
-    kept = socket.socket()
+    kept = bound()
     atexit.register(kept.close)
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    kept.bind(("127.0.0.1", 0))
     port: int = kept.getsockname()[1]
     return port
 

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["ENGINES", "Engine", "engine", "free_port"]
+__all__ = ["ENGINES", "Engine", "bound", "engine", "free_port"]
 
 START_TIMEOUT = 15.0
 
@@ -25,10 +25,8 @@ class Engine:
     """A running server. It comes back on the same port, and empty; nobody else is given that before or meanwhile."""
 
     def __init__(self, kind: str, command: Callable[[int], list[str]]) -> None:
-        kept = socket.socket()
+        kept = bound()
         weakref.finalize(self, kept.close)
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that the server can listen there
-        kept.bind(("127.0.0.1", 0))
         self.port: int = kept.getsockname()[1]
         self._kind = kind
         self._command = command
@@ -125,6 +123,14 @@ async def engine(kind: str) -> AsyncIterator[Engine]:
         yield server
     finally:
         await server.kill()
+
+
+def bound() -> socket.socket:
+    """A socket with a port that nobody else is given until it is closed; who asks for it can listen there."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
 
 
 def free_port() -> int:
